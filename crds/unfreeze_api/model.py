@@ -1,0 +1,48 @@
+"""What every model of the API is made of: strict camelCase models, and CEL rules that stand beside their fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A cross-field rule, one text with one meaning: the API server and `unfreeze validate` both evaluate it.
+
+    Parameters
+    ----------
+    rule
+        A CEL expression over `self`, the object that carries the rule, and `oldSelf` in rules about updates.
+    message
+        What the person who wrote the manifest reads: what is wrong and what to do.
+    field
+        The path below `self` that the message is about, like `.type`; the object itself when empty.
+    """
+
+    rule: str
+    message: str
+    field: str = ""
+
+
+class Model(BaseModel):
+    """A strict model: fields in camelCase on the wire, unknown fields refused, immutable once built."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the JSON of this model in wire names, without fields that are not set."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, indent=indent)

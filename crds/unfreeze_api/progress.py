@@ -1,0 +1,166 @@
+"""Contracts between trainer pods and operator: `/progress`, the termination message, exit codes, ports and paths."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from enum import IntEnum
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+
+JOB_FILE_ENV = "UNFREEZE_JOB"
+"""Environment variable with the path of job.json."""
+CONFIG_FOLDER = "/etc/unfreeze"
+"""Where the job's ConfigMap is mounted; it holds job.json."""
+CLAIM_FOLDER = "/mnt/claims"
+"""Below it each volume claim of the job is mounted under its name."""
+HTTP_PORT = 9470
+"""Port on which a pod's agent serves /metrics, /progress and /healthz."""
+TERMINATION_MESSAGE_BYTES = 4096
+"""What Kubernetes keeps of a termination message."""
+
+
+class ExitCode(IntEnum):
+    """How a trainer process ends; everything that is not named here is retried within backoffLimit."""
+
+    DONE = 0
+    JOB_ERROR = 2
+    """The job itself is wrong (data, model, columns): never retried."""
+    STOPPED = 143
+    """Asked to stop; a checkpoint is written."""
+
+
+class CheckpointInfo(Model):
+    """The newest complete checkpoint."""
+
+    step: int = Field(ge=0)
+    """Optimizer step that it was written at."""
+    time: datetime
+    """When it was complete, in UTC."""
+
+
+class PhaseResult(Model):
+    """A phase that has ended."""
+
+    name: str = Field(max_length=128)
+    """Name of the phase: its topmost newly trained block."""
+    steps: int = Field(ge=0)
+    """Optimizer steps that it took."""
+    seconds: float = Field(ge=0)
+    """Time that it took, in seconds, evaluations included."""
+    trainable_parameters: int = Field(ge=0)
+    """Parameters that it trained."""
+    metrics: dict[str, float] = Field(default={}, max_length=32)
+    """Validation metrics at its end."""
+
+
+class ProgressInfo(Model):
+    """How far the training is; the part of /progress that stands in the job's status as it is."""
+
+    percent: int = Field(default=0, ge=0, le=100)
+    """Share of all steps that is done."""
+    step: int = Field(default=0, ge=0)
+    """Optimizer steps done."""
+    total_steps: int = Field(default=0, ge=0)
+    """Optimizer steps planned."""
+    epoch: float = Field(default=0, ge=0)
+    """Passes over the training data done."""
+    phase_index: int = Field(default=0, ge=0)
+    """Index of the phase, from 0."""
+    phase_count: int = Field(default=0, ge=0)
+    """Number of phases."""
+    phase_name: str = Field(default="", max_length=128)
+    """Name of the phase."""
+    loss: float | None = None
+    """Training loss, smoothed over the last steps."""
+    metrics: dict[str, float] = Field(default={}, max_length=32)
+    """Newest validation metrics."""
+    samples_per_second: float | None = Field(default=None, ge=0)
+    """Samples of all workers together, per second of training."""
+    eta_seconds: int | None = Field(default=None, ge=0)
+    """Seconds that are left, evaluations included."""
+
+
+class Progress(ProgressInfo):
+    """What the leader's agent serves as /progress."""
+
+    schema_version: Literal[1] = 1
+    state: Literal["Starting", "Training", "Evaluating", "Exporting", "Done"] = "Starting"
+    """What the workers are doing."""
+    tokens_per_second: float | None = Field(default=None, ge=0)
+    """Tokens of all workers together, for text."""
+    learning_rates: dict[str, float] = {}
+    """Current learning rate of each trained block."""
+    checkpoint: CheckpointInfo | None = None
+    """The newest complete checkpoint."""
+    world_size: int = Field(default=0, ge=0)
+    """Workers that train together."""
+    restarts: int = Field(default=0, ge=0)
+    """Times that the workers were started again in place."""
+    phases: list[PhaseResult] = []
+    """Phases that have ended."""
+    results: dict[str, float] = {}
+    """Metrics of the finished model, `test.accuracy` and so on."""
+
+    def info(self) -> ProgressInfo:
+        """Return the part that stands in the job's status."""
+        return ProgressInfo.model_validate(self.model_dump(include=set(ProgressInfo.model_fields)))
+
+
+class TerminationMessage(Model):
+    """What a pod leaves behind in /dev/termination-log."""
+
+    schema_version: Literal[1] = 1
+    outcome: Literal["Succeeded", "Failed", "Stopped"]
+    """How it ended."""
+    reason: str = Field(max_length=64)
+    """One CamelCase word: Completed, InvalidData, OutOfMemory, ..."""
+    message: str = ""
+    """What happened and what to do, for people."""
+    rank: int | None = None
+    """Global rank of the worker that failed first."""
+    exit_code: int = 0
+    """Exit code of the pod."""
+    checkpoint: CheckpointInfo | None = None
+    """The newest complete checkpoint."""
+    log_tail: str = ""
+    """Last lines of the traceback."""
+    progress: Progress | None = None
+    """Where the training stood; in a leader that succeeded with all phases and results."""
+
+    def to_termination_log(self) -> str:
+        """Return JSON of at most 4096 bytes; what is least needed is cut first: traceback, rates, phases' metrics."""
+
+        def size(message: TerminationMessage) -> int:
+            return len(message.to_json().encode())
+
+        message = self
+        while (over := size(message) - TERMINATION_MESSAGE_BYTES) > 0:
+            progress = message.progress
+            if message.log_tail:
+                # JSON escapes make a character up to six bytes long: cut at least what is over, from the front.
+                message = message.model_copy(update={"log_tail": message.log_tail[max(over, 16) :]})
+            elif progress and progress.learning_rates:
+                message = message.model_copy(update={"progress": progress.model_copy(update={"learning_rates": {}})})
+            elif progress and any(phase.metrics for phase in progress.phases):
+                phases = [phase.model_copy(update={"metrics": {}}) for phase in progress.phases]
+                message = message.model_copy(update={"progress": progress.model_copy(update={"phases": phases})})
+            elif progress and progress.phases:
+                phases = progress.phases[1:]
+                message = message.model_copy(update={"progress": progress.model_copy(update={"phases": phases})})
+            elif len(message.message) > 256:
+                message = message.model_copy(update={"message": message.message[: max(256, len(message.message) - over)]})
+            else:
+                message = message.model_copy(update={"progress": None})
+        return message.to_json()
+
+    @classmethod
+    def from_termination_log(cls, text: str) -> TerminationMessage | None:
+        """Read what a pod left behind; None when it left nothing or something else (killed, another image)."""
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValueError:
+            return None

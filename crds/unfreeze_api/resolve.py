@@ -1,0 +1,302 @@
+"""resolve(): a manifest's spec -> the resolved job that stands in job.json. Pure and total on valid specs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+from unfreeze_api.progress import CLAIM_FOLDER
+from unfreeze_api.spec import (
+    AdapterSpec,
+    ColumnsSpec,
+    FineTuneJobSpec,
+    GradualUnfreezingSpec,
+    ImageClassificationSpec,
+    LinearProbeThenFineTuneSpec,
+    PartialFineTuningSpec,
+    TextClassificationSpec,
+    TrainingSpec,
+)
+
+ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
+"""Extended resources that count as accelerators."""
+
+
+class Location(Model):
+    """Where something lies: as the manifest says, and as the trainer sees it."""
+
+    source: str
+    """The manifest's text, for reports."""
+    path: str
+    """The path for the trainer."""
+
+
+class ResolvedModel(Location):
+    """The pretrained model."""
+
+    dtype: Literal["Float32"]
+    initialization: Literal["Pretrained", "Random"]
+
+
+class ResolvedTask(Model):
+    """The task; the member of its type is always there."""
+
+    type: Literal["TextClassification", "ImageClassification"]
+    text_classification: TextClassificationSpec | None = None
+    image_classification: ImageClassificationSpec | None = None
+
+
+class Columns(Model):
+    """Names of the columns, all given."""
+
+    text: str = "text"
+    image: str = "image"
+    label: str = "label"
+
+
+class Dataset(Location):
+    """Data with a source of its own."""
+
+    columns: Columns
+
+
+class HeldOut(Model):
+    """Data with a source of its own, or a share of the training data."""
+
+    dataset: Dataset | None = None
+    fraction: float | None = None
+
+
+class ResolvedData(Model):
+    """Training, validation and test data."""
+
+    train: Dataset
+    validation: HeldOut
+    test: HeldOut | None = None
+
+
+class LearningRate(Model):
+    """Learning rates with every default filled in."""
+
+    head: float
+    backbone: float
+    layer_decay: float
+    schedule: Literal["Constant", "Linear", "Cosine"]
+    warmup_ratio: float
+
+
+class ResolvedStrategy(Model):
+    """The strategy; the member of its type is always there."""
+
+    type: Literal[
+        "FeatureExtraction", "PartialFineTuning", "FullFineTuning", "LinearProbeThenFineTune", "GradualUnfreezing"
+    ]
+    partial_fine_tuning: PartialFineTuningSpec | None = None
+    linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
+    gradual_unfreezing: GradualUnfreezingSpec | None = None
+    learning_rate: LearningRate
+
+
+class ResolvedDistribution(Model):
+    """Pods, workers and engine."""
+
+    num_nodes: int = Field(ge=1)
+    num_proc_per_node: int = Field(ge=1)
+    accelerators_per_node: int = Field(ge=0)
+    threads_per_proc: int | None = Field(default=None, ge=1)
+    """Threads of each worker, from the pod's CPUs; without them the agent shares out what it finds. Sums over
+    another number of threads differ in their last digits."""
+    engine: Literal["DDP", "DeepSpeed"]
+    zero_stage: int = Field(default=0, ge=0, le=3)
+    """0 for an engine other than DeepSpeed."""
+    rendezvous_host: str
+    """Name under which all pods reach pod 0."""
+    rendezvous_port: int = Field(ge=1024, le=65535)
+
+    @property
+    def world_size(self) -> int:
+        """Workers of the whole job."""
+        return self.num_nodes * self.num_proc_per_node
+
+
+class ResolvedOutput(Location):
+    """The run's folder and the kinds of export."""
+
+    export: list[Literal["Model", "Adapter", "Merged"]]
+
+
+class ResolvedJob(Model):
+    """job.json: everything that the trainer needs; it reads nothing else."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    namespace: str
+    model: ResolvedModel
+    task: ResolvedTask
+    data: ResolvedData
+    strategy: ResolvedStrategy
+    adapter: AdapterSpec | None = None
+    training: TrainingSpec
+    distribution: ResolvedDistribution
+    output: ResolvedOutput
+
+    def fingerprint(self) -> str:
+        """Return a hash of what the outcome depends on: neither the job's name, nor paths, nor the distribution.
+
+        A run folder belongs to one fingerprint: the same job may go on in it, another one is refused.
+        """
+        recipe = self.model_dump(
+            mode="json", exclude={"schema_version": True, "name": True, "namespace": True, "distribution": True}
+        )
+        recipe["output"] = {"export": recipe["output"]["export"]}
+
+        def without_paths(value: object) -> object:
+            if isinstance(value, dict):
+                return {key: without_paths(item) for key, item in value.items() if key != "path"}
+            return value
+
+        text = json.dumps(without_paths(recipe), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
+    """Return the volume claims that a job mounts, and for each whether it is written to."""
+    held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
+    found = {_claim(source): False for source in (spec.model.source, spec.data.train.source, *held_out)}
+    found[_claim(spec.output.destination)] = True
+    return {claim: writable for claim, writable in found.items() if claim}
+
+
+def _claim(source: str) -> str:
+    scheme, _, rest = source.partition("://")
+    return rest.partition("/")[0] if scheme == "pvc" else ""
+
+
+def accelerators_per_node(spec: FineTuneJobSpec) -> int:
+    """Return how many accelerators each pod asks for."""
+    limits = spec.distribution.resources_per_node.limits or {}
+    return sum(int(str(limits[name])) for name in ACCELERATORS if str(limits.get(name, "")).isdecimal())
+
+
+def resolve(
+    name: str,
+    namespace: str,
+    spec: FineTuneJobSpec,
+    *,
+    rendezvous_host: str,
+    claim_folders: Mapping[str, str] | None = None,
+) -> ResolvedJob:
+    """Fill in every default of a valid spec that depends on something else, and every path.
+
+    Parameters
+    ----------
+    name, namespace
+        Of the FineTuneJob.
+    spec
+        A spec that the schema and its rules accept.
+    rendezvous_host
+        Name under which all pods reach pod 0.
+    claim_folders
+        Folder of each volume claim. Without it each claim lies where the operator mounts it.
+    """
+    rate = spec.strategy.learning_rate
+    backbone = rate.backbone or (rate.head if spec.adapter else rate.head / 10)
+    strategy = spec.strategy
+    accelerators = accelerators_per_node(spec)
+    processes = spec.distribution.num_proc_per_node
+    workers = max(1, accelerators) if processes == "Auto" else processes
+    cpus = _cpus_per_node(spec)
+    columns = _columns(spec.data.train.columns, Columns())
+
+    def locate(source: str) -> Location:
+        scheme, _, rest = source.partition("://")
+        if scheme == "file":
+            return Location(source=source, path=rest)
+        claim, _, path = rest.partition("/")
+        folder = claim_folders[claim] if claim_folders else f"{CLAIM_FOLDER}/{claim}"
+        return Location(source=source, path=f"{folder}/{path}" if path else folder)
+
+    def dataset(source: str, own: ColumnsSpec | None) -> Dataset:
+        place = locate(source)
+        return Dataset(source=place.source, path=place.path, columns=_columns(own, columns))
+
+    validation, test = (
+        part and HeldOut(fraction=part.fraction, dataset=dataset(part.source, part.columns) if part.source else None)
+        for part in (spec.data.validation, spec.data.test)
+    )
+    assert validation is not None  # noqa: S101 - the schema gives it a default
+    model = locate(spec.model.source)
+    output = locate(spec.output.destination)
+    text = spec.task.type == "TextClassification"
+    return ResolvedJob(
+        name=name,
+        namespace=namespace,
+        model=ResolvedModel(
+            source=model.source, path=model.path, dtype="Float32", initialization=spec.model.initialization
+        ),
+        task=ResolvedTask(
+            type=spec.task.type,
+            text_classification=(spec.task.text_classification or TextClassificationSpec()) if text else None,
+            image_classification=None if text else (spec.task.image_classification or ImageClassificationSpec()),
+        ),
+        data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
+        strategy=ResolvedStrategy(
+            type=strategy.type,
+            partial_fine_tuning=strategy.partial_fine_tuning,
+            linear_probe_then_fine_tune=strategy.linear_probe_then_fine_tune
+            or (LinearProbeThenFineTuneSpec() if strategy.type == "LinearProbeThenFineTune" else None),
+            gradual_unfreezing=strategy.gradual_unfreezing
+            or (GradualUnfreezingSpec() if strategy.type == "GradualUnfreezing" else None),
+            learning_rate=LearningRate(
+                head=rate.head,
+                backbone=backbone,
+                layer_decay=rate.layer_decay,
+                schedule=rate.schedule,
+                warmup_ratio=rate.warmup_ratio,
+            ),
+        ),
+        adapter=spec.adapter,
+        training=spec.training,
+        distribution=ResolvedDistribution(
+            num_nodes=spec.distribution.num_nodes,
+            num_proc_per_node=workers,
+            accelerators_per_node=accelerators,
+            threads_per_proc=max(1, cpus // workers) if cpus else None,
+            engine=spec.distribution.engine,
+            zero_stage=(spec.distribution.deep_speed.zero_stage if spec.distribution.deep_speed else 2)
+            if spec.distribution.engine == "DeepSpeed"
+            else 0,
+            rendezvous_host=rendezvous_host,
+            rendezvous_port=rendezvous_port(namespace, name),
+        ),
+        output=ResolvedOutput(
+            source=output.source,
+            path=output.path,
+            export=list(spec.output.export or (["Adapter"] if spec.adapter else ["Model"])),
+        ),
+    )
+
+
+def rendezvous_port(namespace: str, name: str) -> int:
+    """Return a port of the job's own, so that jobs that share a host network do not meet."""
+    return 20000 + zlib.crc32(f"{namespace}/{name}".encode()) % 10000
+
+
+def _cpus_per_node(spec: FineTuneJobSpec) -> int:
+    resources = spec.distribution.resources_per_node
+    text = str((resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu") or 0)
+    try:
+        return int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text))
+    except ValueError:  # another unit: legal, and nobody's way to count CPUs
+        return 0
+
+
+def _columns(own: ColumnsSpec | None, default: Columns) -> Columns:
+    given = own.model_dump(exclude_none=True) if own else {}
+    return default.model_copy(update=given)

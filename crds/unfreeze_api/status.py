@@ -1,0 +1,120 @@
+"""Status of a FineTuneJob: what the operator writes and people read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
+
+Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
+
+
+class Condition(Model):
+    """One aspect of the job's state, as in every Kubernetes object (metav1.Condition)."""
+
+    type: Literal["Running", "Suspended", "Complete", "Failed", "Stalled"] = Field()
+    """Which aspect. Stalled is true on a failure that nothing will mend by itself, as kstatus has it."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    """Why, in one CamelCase word."""
+    message: str = Field(default="", max_length=32768)
+    """Why, for people."""
+    last_transition_time: datetime
+    """When status last changed."""
+    observed_generation: int = Field(default=0, ge=0)
+    """Generation of the spec that this is about."""
+
+
+class Nodes(Model):
+    """Pods of the job."""
+
+    desired: int = Field(default=0, ge=0)
+    """Pods that train together."""
+    ready: int = Field(default=0, ge=0)
+    """Pods that are ready now."""
+
+
+class Restarts(Model):
+    """What was started again."""
+
+    in_place: int = Field(default=0, ge=0)
+    """Times that workers were started again within their pods."""
+    pods: int = Field(default=0, ge=0)
+    """Pods that were replaced."""
+
+
+class Failure(Model):
+    """The failure that ended the job, or the newest one of a pod."""
+
+    reason: str = Field(max_length=64)
+    """One CamelCase word."""
+    message: str = Field(default="", max_length=4096)
+    """What happened and what to do."""
+    pod: str | None = Field(default=None, max_length=253)
+    """Pod that failed first."""
+    node: str | None = Field(default=None, max_length=253)
+    """Node that it ran on."""
+    rank: int | None = Field(default=None, ge=0)
+    """Global rank of the worker that failed first."""
+    exit_code: int | None = None
+    """Exit code of the pod's container."""
+    log_tail: str | None = Field(default=None, max_length=4096)
+    """Last lines of the traceback."""
+
+
+class FineTuneJobStatus(Model):
+    """What became of the job."""
+
+    observed_generation: int | None = Field(default=None, ge=0)
+    """Generation of the spec that this status is about."""
+    phase: Phase | None = None
+    """The state in one word, for people and scripts."""
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    """The state in detail."""
+    start_time: datetime | None = None
+    """When the job's pods were first created."""
+    completion_time: datetime | None = None
+    """When the job succeeded or failed."""
+    nodes: Nodes | None = None
+    """Pods of the job."""
+    progress: ProgressInfo | None = None
+    """How far the training is."""
+    checkpoint: CheckpointInfo | None = None
+    """The newest complete checkpoint."""
+    restarts: Restarts | None = None
+    """What was started again."""
+    phases: list[PhaseResult] = Field(default=[], max_length=1024)
+    """Phases that have ended."""
+    results: dict[str, float] = Field(default={}, max_length=64)
+    """Metrics of the finished model."""
+    accelerator_seconds: int | None = Field(default=None, ge=0)
+    """Accelerators times seconds that pods held them."""
+    failure: Failure | None = None
+    """What failed."""
+    summary: "Summary | None" = None
+    """Ready-made texts for the columns of kubectl get."""
+
+
+class Summary(Model):
+    """Ready-made texts for the columns of kubectl get."""
+
+    progress: str = Field(default="", max_length=64)
+    """Like `41%`, with the phase when there are several: `41% (2/4)`."""
+    metric: str = Field(default="", max_length=64)
+    """Newest value of training.metric, like `accuracy 0.812`."""
+    eta: str = Field(default="", max_length=64)
+    """Time that is left, like `1m35s`."""
+    checkpoint: str = Field(default="", max_length=64)
+    """Step of the newest checkpoint."""
+
+
+FineTuneJobStatus.model_rebuild()

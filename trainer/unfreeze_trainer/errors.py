@@ -1,0 +1,20 @@
+"""Errors that end a job, told apart from those that are worth a retry."""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """The job itself is wrong and will fail again however often it is tried: exit code 2, never retried.
+
+    Parameters
+    ----------
+    reason
+        One CamelCase word for status.failure.reason, like `InvalidData`.
+    message
+        What is wrong, where (field, file, row or column), and what to do.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
