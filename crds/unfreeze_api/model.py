@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -26,6 +26,16 @@ class Rule:
     rule: str
     message: str
     field: str = ""
+
+    def to_schema(self) -> dict[str, str]:
+        """Return the rule as an entry of `x-kubernetes-validations`."""
+        out = {"rule": self.rule, "message": self.message, "reason": "FieldValueInvalid"}
+        return out | ({"fieldPath": self.field} if self.field else {})
+
+
+def schema_rules(*rules: Rule) -> dict[str, Any]:
+    """Return the `json_schema_extra` that lays rules on a single value, where no model carries them."""
+    return {"x-kubernetes-validations": [rule.to_schema() for rule in rules]}
 
 
 class Model(BaseModel):

@@ -21,6 +21,7 @@ HTTP_PORT = 9470
 """Port on which a pod's agent serves /metrics, /progress and /healthz."""
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
+_SHORTEST_MESSAGE = 256
 
 
 class ExitCode(IntEnum):
@@ -92,7 +93,7 @@ class Progress(ProgressInfo):
     """What the workers are doing."""
     tokens_per_second: float | None = Field(default=None, ge=0)
     """Tokens of all workers together, for text."""
-    learning_rates: dict[str, float] = {}
+    learning_rates: dict[str, float] = Field(default={})
     """Current learning rate of each trained block."""
     checkpoint: CheckpointInfo | None = None
     """The newest complete checkpoint."""
@@ -100,9 +101,9 @@ class Progress(ProgressInfo):
     """Workers that train together."""
     restarts: int = Field(default=0, ge=0)
     """Times that the workers were started again in place."""
-    phases: list[PhaseResult] = []
+    phases: list[PhaseResult] = Field(default=[])
     """Phases that have ended."""
-    results: dict[str, float] = {}
+    results: dict[str, float] = Field(default={})
     """Metrics of the finished model, `test.accuracy` and so on."""
 
     def info(self) -> ProgressInfo:
@@ -151,8 +152,10 @@ class TerminationMessage(Model):
             elif progress and progress.phases:
                 phases = progress.phases[1:]
                 message = message.model_copy(update={"progress": progress.model_copy(update={"phases": phases})})
-            elif len(message.message) > 256:
-                message = message.model_copy(update={"message": message.message[: max(256, len(message.message) - over)]})
+            elif len(message.message) > _SHORTEST_MESSAGE:
+                message = message.model_copy(
+                    update={"message": message.message[: max(_SHORTEST_MESSAGE, len(message.message) - over)]}
+                )
             else:
                 message = message.model_copy(update={"progress": None})
         return message.to_json()

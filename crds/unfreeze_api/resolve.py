@@ -230,7 +230,7 @@ def resolve(
         part and HeldOut(fraction=part.fraction, dataset=dataset(part.source, part.columns) if part.source else None)
         for part in (spec.data.validation, spec.data.test)
     )
-    assert validation is not None  # noqa: S101 - the schema gives it a default
+    assert validation is not None
     model = locate(spec.model.source)
     output = locate(spec.output.destination)
     text = spec.task.type == "TextClassification"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
+from pydantic.config import JsonDict
 
-from unfreeze_api.model import Model, Rule
+from unfreeze_api.model import Model, Rule, schema_rules
 
 GROUP = "unfreeze.dev"
 VERSION = "v1alpha1"
@@ -23,9 +24,23 @@ _CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
 SOURCE_PATTERN = rf"^(pvc://{_CLAIM}(/{_SEGMENT})*|file://(/{_SEGMENT})+)$"
 
-Source = Annotated[str, Field(min_length=1, max_length=1024, pattern=SOURCE_PATTERN)]
+_SOURCE_RULE = Rule(
+    f"self.matches(r'{SOURCE_PATTERN}')",
+    "must be pvc://CLAIM/PATH or file:///PATH, without '..', '//' or a '/' at the end",
+)
+# Suffixes as Kubernetes has them; a negative amount has no meaning here.
+_QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+_QUANTITY_RULE = Rule(
+    f"type(self) == int ? int(self) >= 0 : string(self).matches(r'{_QUANTITY}')",
+    "must be a quantity of Kubernetes, like 2, 500m or 64Gi",
+)
+
+Source = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=schema_rules(_SOURCE_RULE))]
 Column = Annotated[str, Field(min_length=1, max_length=256)]
-Quantity = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
+Quantity = Annotated[
+    int | str,
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 64, **schema_rules(_QUANTITY_RULE)}),
+]
 LabelValue = Annotated[str, Field(max_length=63)]
 EnvName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -113,7 +128,11 @@ class HeldOutSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.source) != has(self.fraction)", "set exactly one of source and fraction"),
-        Rule("!has(self.columns) || has(self.source)", "columns needs source: a fraction has the columns of train", ".columns"),
+        Rule(
+            "!has(self.columns) || has(self.source)",
+            "columns needs source: a fraction has the columns of train",
+            ".columns",
+        ),
     )
 
     source: Source | None = None
@@ -194,7 +213,9 @@ class LearningRateSpec(Model):
 
 def _member(name: str) -> Rule:
     field = name[0].lower() + name[1:]
-    return Rule(f"!has(self.{field}) || self.type == '{name}'", f"{field} is only allowed when type is {name}", f".{field}")
+    return Rule(
+        f"!has(self.{field}) || self.type == '{name}'", f"{field} is only allowed when type is {name}", f".{field}"
+    )
 
 
 class StrategySpec(Model):
@@ -241,14 +262,15 @@ class LoraSpec(Model):
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout before the update, in training."""
     target_modules: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        default=["all-linear"], min_length=1, max_length=64
+        default=["all-linear"], min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}
     )
     """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
 
 
 class AdapterSpec(Model):
     """Small new weights inside the backbone; its own weights stay as they are. Composes with strategy: within the
-    blocks that a phase trains, the adapter's weights train in place of the block's own."""
+    blocks that a phase trains, the adapter's weights train in place of the block's own.
+    """
 
     type: Literal["LoRA"]
     """Kind of adapter."""
@@ -320,6 +342,22 @@ class DeepSpeedSpec(Model):
 class ResourcesSpec(Model):
     """Resources of each pod, as in any container."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.limits) || self.limits.all(name, !name.contains('/')"
+            " || string(self.limits[name]).matches('^[0-9]+$'))",
+            "accelerators and other resources with a / in their name come in whole numbers",
+            ".limits",
+        ),
+        Rule(
+            "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits)"
+            " && name in self.limits && string(self.requests[name]) == string(self.limits[name])))",
+            "accelerators and other resources with a / in their name must stand in limits; they may stand in requests"
+            " with the same number",
+            ".requests",
+        ),
+    )
+
     requests: dict[str, Quantity] | None = Field(default=None, max_length=32)
     """What the scheduler reserves."""
     limits: dict[str, Quantity] | None = Field(default=None, max_length=32)
@@ -335,13 +373,18 @@ class DistributionSpec(Model):
             "deepSpeed is only allowed when engine is DeepSpeed",
             ".deepSpeed",
         ),
+        Rule(
+            "type(self.numProcPerNode) == int || string(self.numProcPerNode) == 'Auto'",
+            "numProcPerNode must be Auto or a number without quotes",
+            ".numProcPerNode",
+        ),
     )
 
     num_nodes: int = Field(default=1, ge=1, le=512)
     """Pods that train together."""
     num_proc_per_node: int | Literal["Auto"] = Field(
         default="Auto",
-        json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": "^Auto$", "minimum": 1, "maximum": 64},
+        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16, "minimum": 1, "maximum": 64},
     )
     """Workers in each pod. Auto: one for each accelerator in resourcesPerNode.limits, else one."""
     engine: Literal["DDP", "DeepSpeed"] = "DDP"
@@ -358,7 +401,9 @@ class OutputSpec(Model):
     destination: Source
     """Folder for checkpoints, the exported model and report.json: pvc://CLAIM/PATH (a claim that all pods can write
     to) or file:///PATH."""
-    export: list[Literal["Model", "Adapter", "Merged"]] | None = Field(default=None, min_length=1, max_length=2)
+    export: list[Literal["Model", "Adapter", "Merged"]] | None = Field(
+        default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
+    )
     """What is written: Model (without an adapter: a folder that plain transformers or timm loads), Adapter (the
     adapter alone, for PEFT) or Merged (the adapter folded into its base). Default: Model, with an adapter: Adapter."""
 
@@ -436,20 +481,40 @@ class LocalObjectReference(Model):
     """Name of the object."""
 
 
+# The lowest level has no type: the API server compares such values as a whole, but objects with unknown fields only by
+# the fields that both have, so that a change of affinity would go unnoticed by the rule that forbids it.
+_AFFINITY: JsonDict = {
+    kind: {
+        "description": f"The pod's {kind}.",
+        "type": "object",
+        "properties": {
+            f"{strength}DuringSchedulingIgnoredDuringExecution": {
+                "description": f"What is {strength}, as in any pod.",
+                "x-kubernetes-preserve-unknown-fields": True,
+            }
+            for strength in ("required", "preferred")
+        },
+    }
+    for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
+}
+
+
 class TemplateSpec(Model):
     """What the pods get besides: placement, image, environment."""
 
     image: str | None = Field(default=None, min_length=1, max_length=1024)
     """Trainer image. Default: the operator's."""
-    image_pull_secrets: list[LocalObjectReference] | None = Field(default=None, max_length=16)
+    image_pull_secrets: list[LocalObjectReference] | None = Field(
+        default=None,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     """Secrets that the image is pulled with."""
     node_selector: dict[str, LabelValue] | None = Field(default=None, max_length=64)
     """Labels that a node must have."""
     tolerations: list[Toleration] | None = Field(default=None, max_length=64)
     """Taints that the pods tolerate."""
-    affinity: dict[str, Any] | None = Field(
-        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
-    )
+    affinity: dict[str, Any] | None = Field(default=None, json_schema_extra={"properties": _AFFINITY})
     """Affinity as in any pod."""
     priority_class_name: str | None = Field(default=None, max_length=253)
     """Priority class of the pods."""
@@ -457,7 +522,11 @@ class TemplateSpec(Model):
     """Scheduler that places the pods."""
     runtime_class_name: str | None = Field(default=None, max_length=253)
     """Runtime class of the pods."""
-    env: list[EnvVar] | None = Field(default=None, max_length=128)
+    env: list[EnvVar] | None = Field(
+        default=None,
+        max_length=128,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     """Environment variables of the trainer."""
     labels: dict[str, LabelValue] | None = Field(default=None, max_length=64)
     """Labels of the pods, beside the operator's."""

@@ -100,7 +100,7 @@ class FineTuneJobStatus(Model):
     """Accelerators times seconds that pods held them."""
     failure: Failure | None = None
     """What failed."""
-    summary: "Summary | None" = None
+    summary: Summary | None = None
     """Ready-made texts for the columns of kubectl get."""
 
 
