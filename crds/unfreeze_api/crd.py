@@ -1,6 +1,6 @@
 """The CustomResourceDefinition of FineTuneJob, generated from the pydantic models.
 
-`python -m unfreeze_api.crd` prints it; `python -m unfreeze_api.crd crds/unfreeze.dev_finetunejobs.yaml` writes it.
+`python -m unfreeze_api.crd` prints it, `python -m unfreeze_api.crd --write` writes the committed file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.spec import GROUP, KIND, PLURAL, VERSION, FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
+
+FILE = Path(__file__).parents[1] / "unfreeze.dev_finetunejobs.yaml"
+"""The committed text of the CRD; a test proves that it is up to date."""
 
 NAME_RULE = Rule(
     "self.matches('^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$')",
@@ -200,12 +203,12 @@ def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
 
 def to_yaml() -> str:
     """Return the CustomResourceDefinition as the text of the committed file."""
-    head = "# Generated from crds/unfreeze_api by `python -m unfreeze_api.crd FILE`: edit the models, not this file.\n"
+    head = "# Generated from crds/unfreeze_api by `make crds`: edit the models, not this file.\n"
     return head + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(to_yaml(), encoding="utf-8")
+    if sys.argv[1:] == ["--write"]:
+        FILE.write_text(to_yaml(), encoding="utf-8")
     else:
         sys.stdout.write(to_yaml())

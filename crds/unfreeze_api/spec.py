@@ -374,7 +374,7 @@ class DistributionSpec(Model):
             ".deepSpeed",
         ),
         Rule(
-            "type(self.numProcPerNode) == int || string(self.numProcPerNode) == 'Auto'",
+            "!has(self.numProcPerNode) || type(self.numProcPerNode) == int || string(self.numProcPerNode) == 'Auto'",
             "numProcPerNode must be Auto or a number without quotes",
             ".numProcPerNode",
         ),
