@@ -1,0 +1,247 @@
+"""The cluster as a test or a command line sees it: start and stop it, talk to it, cause faults."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.cluster import binaries
+from tests.cluster.config import Config
+from tests.cluster.controlplane import check_host
+from tests.cluster.pki import write_kubeconfig
+
+Json = dict[str, Any]
+
+REPOSITORY = Path(__file__).parents[2]
+START_TIMEOUT = 180.0
+STOP_TIMEOUT = 20.0
+
+
+class ClusterError(RuntimeError):
+    """The cluster did not start, or did not do what it was asked."""
+
+
+class NodeHandle:
+    """One node, to cause faults on."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._cluster = cluster
+        self.name = name
+
+    def kill(self) -> None:
+        """Cut its power: all its processes are gone, its heartbeat stops, nothing is reported."""
+        self._cluster.control("kill_node", node=self.name)
+
+    def start(self) -> None:
+        """Bring it back."""
+        self._cluster.control("start_node", node=self.name)
+
+    def is_ready(self) -> bool:
+        node = self._cluster.get(f"/api/v1/nodes/{self.name}")
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+
+
+class Cluster:
+    """A control plane and nodes: ``with Cluster(Config(nodes=2)) as cluster: cluster.kubectl("get", "nodes")``.
+
+    ``folder`` holds the state and is emptied at the start; without one a temporary folder is used and removed
+    at the end. The cluster dies with this process, unless ``detached``.
+    """
+
+    def __init__(self, config: Config | None = None, *, folder: Path | None = None, detached: bool = False) -> None:
+        self.config = config or Config()
+        self._temporary = folder is None
+        self.folder = (folder or Path(tempfile.mkdtemp(prefix="unfreeze-cluster-"))).absolute()
+        self.kubeconfig = self.folder / "kubeconfig"
+        self.logs = self.folder / "logs"
+        self.nodes = [NodeHandle(self, f"node-{number}") for number in range(self.config.nodes)]
+        self._detached = detached
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything and return when the nodes are Ready; raises ClusterError."""
+        check_host()
+        if os.geteuid() != 0:
+            raise ClusterError("the test cluster makes mount namespaces: run it as root (sudo -E)")
+        if len(str(self.folder)) > 90:
+            raise ClusterError(f"{self.folder}: too long a path for a socket in it; choose a shorter folder")
+        kubectl = binaries.find_or_build()["kubectl"]
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.logs.mkdir(parents=True)
+        self.folder.chmod(0o700)
+        (self.folder / "bin").mkdir()
+        (self.folder / "bin" / "kubectl").symlink_to(kubectl)
+        (self.folder / "config.json").write_text(json.dumps(self.config.to_json(), indent=2))
+        bind_to_parent = [] if self._detached else ["setpriv", "--pdeathsig", "KILL"]
+        # "slave": what the host mounts later is seen inside, what is mounted inside is not seen outside.
+        command = [*bind_to_parent, "unshare", "--mount", "--propagation", "slave"]
+        command += [sys.executable, "-m", "tests.cluster.server", str(self.folder)]
+        with open(self.logs / "cluster.log", "wb") as log:
+            self._server = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_ready(self._server)
+        except BaseException:
+            self.stop(keep_folder=True)
+            raise
+
+    def stop(self, *, keep_folder: bool = False) -> None:
+        """Stop everything; harmless when nothing runs."""
+        if self._server:
+            self._server.terminate()
+            try:
+                self._server.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._server = None
+        if self._temporary and not keep_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- access ----------------------------------------------------------------------------------------------
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._connection()[0]
+
+    def kubectl(self, *arguments: str, stdin: str | Json | list[Json] = "", check: bool = True) -> str:
+        """Run kubectl as the administrator and return its output; manifests may be given as dicts."""
+        if isinstance(stdin, list):
+            stdin = {"apiVersion": "v1", "kind": "List", "items": stdin}
+        text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+        program = self.folder / "bin" / "kubectl"
+        result = subprocess.run(
+            [program, "--kubeconfig", self.kubeconfig, *arguments], input=text, capture_output=True, text=True
+        )
+        if check and result.returncode != 0:
+            raise ClusterError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
+
+    def request(self, method: str, path: str, body: Json | None = None, *, token: str = "") -> tuple[int, Json]:
+        """Send a request as the administrator, or with a token; returns status and answer."""
+        server, context, anonymous = self._connection()
+        headers = {"Content-Type": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        host = server.removeprefix("https://")
+        connection = http.client.HTTPSConnection(host, context=anonymous if token else context, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"{}")
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Json:
+        """Read an object or a list; raises ClusterError if there is none."""
+        status, answer = self.request("GET", path)
+        if status != 200:
+            raise ClusterError(f"GET {path}: {status} {answer.get('message', '')}")
+        return answer
+
+    def create(self, path: str, body: Json) -> Json:
+        status, answer = self.request("POST", path, body)
+        if status not in (200, 201):
+            raise ClusterError(f"POST {path}: {status} {answer.get('message', '')}")
+        return answer
+
+    def wait_for(self, path: str, condition: Callable[[Json], Any], *, timeout: float = 60, what: str = "") -> Json:
+        """Read an object until ``condition`` holds and return it; {} stands for one that is absent."""
+        deadline = time.monotonic() + timeout
+        while True:
+            status, answer = self.request("GET", path)
+            answer = answer if status == 200 else {}
+            if condition(answer):
+                return answer
+            if time.monotonic() > deadline:
+                state = json.dumps(answer.get("status", answer), indent=1)
+                raise ClusterError(f"{path}: not {what or 'as awaited'} after {timeout:g} s:\n{state[:4000]}")
+            time.sleep(0.05)
+
+    def service_account_token(self, namespace: str, name: str, seconds: int = 3600) -> str:
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        answer = self.create(path, {"spec": {"expirationSeconds": seconds}})
+        return str(answer["status"]["token"])
+
+    def service_account_kubeconfig(self, namespace: str, name: str, path: Path | None = None) -> Path:
+        """Write a kubeconfig with exactly the rights of a ServiceAccount and return its path."""
+        path = path or self.folder / f"{namespace}.{name}.kubeconfig"
+        token = self.service_account_token(namespace, name, 24 * 3600)
+        return write_kubeconfig(path, self.server, self.folder / "pki" / "ca.crt", token=token)
+
+    # -- faults ----------------------------------------------------------------------------------------------
+
+    def kill_out_of_memory(self, namespace: str, pod: str, container: str) -> None:
+        """Kill a container as the kernel does when its memory limit is exceeded."""
+        self.control("kill_out_of_memory", namespace=namespace, pod=pod, container=container)
+
+    def processes(self, namespace: str, pod: str) -> list[int]:
+        """Return the PIDs of the main processes of a pod's running containers, on this machine."""
+        pids: list[int] = self.control("processes", namespace=namespace, pod=pod)
+        return pids
+
+    def control(self, do: str, **arguments: Any) -> Any:
+        """Send a command to the cluster's process (see server.Control)."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.folder / "control.sock"))
+            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            answer = json.loads(connection.makefile().readline())
+        if "error" in answer:
+            raise ClusterError(f"{do}: {answer['error']}")
+        return answer["result"]
+
+    # -- internal --------------------------------------------------------------------------------------------
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (self.folder / "ready").exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                failed = self.folder / "failed"
+                reason = failed.read_text() if failed.exists() else f"see {self.logs / 'cluster.log'}"
+                raise ClusterError(f"the cluster did not start: {reason}")
+            time.sleep(0.05)
+
+    def _connection(self) -> tuple[str, ssl.SSLContext, ssl.SSLContext]:
+        """Return address, context with the administrator's certificate and one without, made once."""
+        if not hasattr(self, "_cached"):
+            pki = self.folder / "pki"
+            text = self.kubeconfig.read_text()
+            server = next(word for word in text.split() if word.startswith("https://"))
+            anonymous = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+            admin = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+            admin.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+            self._cached = (server, admin, anonymous)
+        return self._cached

@@ -1,0 +1,54 @@
+"""What a cluster can be told: the size of its nodes, its images and its time limits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Image:
+    """What stands for a container image: every image is the host's file system with these settings.
+
+    ``path`` is put before PATH, ``env`` is the image's environment, ``command`` its entrypoint (used where
+    the container has none) and ``user`` the UID that it runs as unless the pod says otherwise.
+    """
+
+    path: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    user: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a cluster. Times are in seconds."""
+
+    nodes: int = 2
+    capacity: dict[str, str] = field(
+        default_factory=lambda: {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "256Gi", "pods": "500"}
+    )
+    #: Added to ``capacity``, e.g. {"nvidia.com/gpu": "8"}.
+    resources: dict[str, str] = field(default_factory=dict)
+    #: Image name -> Image; the name "*" stands for every other. None: any name will do.
+    images: dict[str, Image] | None = None
+    #: A node that has been silent this long is NotReady (Kubernetes: 50).
+    node_grace: float = 8.0
+    #: Pods are deleted from a node that has been NotReady this long (Kubernetes: 300).
+    eviction_after: int = 5
+    #: First and longest pause before a container is started again (Kubernetes: 10 and 300).
+    restart_backoff: float = 1.0
+    restart_backoff_max: float = 10.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Config:
+        images = data.get("images")
+        if images is not None:
+            images = {
+                name: Image(tuple(i["path"]), dict(i["env"]), tuple(i["command"]), i["user"])
+                for name, i in images.items()
+            }
+        return cls(**{**data, "images": images})

@@ -1,0 +1,31 @@
+"""pytest fixtures: load them by ``pytest_plugins = ["tests.cluster.fixtures"]`` in tests/conftest.py."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.config import Config
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of two nodes that all tests of the run share."""
+    with Cluster(Config(nodes=2)) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own; deleted after it, without waiting."""
+    name = f"test-{next(_numbers)}"
+    cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    # Pods are refused until the namespace has its ServiceAccount.
+    cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
+    yield name
+    cluster.request("DELETE", f"/api/v1/namespaces/{name}")
