@@ -42,7 +42,6 @@ _KEPT = (
     "required",
     "format",
 )
-_FORMATS = {"integer": "int64", "number": "double"}
 
 # Name, JSON path, description, type, priority: columns of priority 1 appear with `-o wide`.
 _COLUMNS = (
@@ -161,8 +160,6 @@ def _structural(node: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
         out["description"] = " ".join(node["description"].split())
     if node.get("x-kubernetes-int-or-string"):
         node.pop("type", None)
-    else:
-        out |= {"format": _FORMATS[node["type"]]} if node.get("type") in _FORMATS else {}
     if "const" in node:
         out["enum"] = [node["const"]]
     out |= {key: node[key] for key in _KEPT if key in node}

@@ -1,0 +1,109 @@
+"""Judges a manifest as the API server would: the same schema, the same rules, the same words.
+
+The order is the API server's: unknown fields; metadata, types and bounds; then the rules, unless a required field is
+missing or a type is wrong.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from unfreeze_api import structural
+from unfreeze_api.causes import BLOCKING, RULES_SKIPPED, Cause, invalid
+from unfreeze_api.crd import schema
+from unfreeze_api.job import FineTuneJob
+from unfreeze_api.metadata import FIELDS, check_metadata, malformed
+from unfreeze_api.spec import API_VERSION, KIND
+
+
+class InvalidManifest(ValueError):  # noqa: N818 - it says more than an Error behind it
+    """A manifest that the API server would refuse.
+
+    Attributes
+    ----------
+    causes
+        Everything that is wrong with it.
+    """
+
+    def __init__(self, name: str, causes: list[Cause]) -> None:
+        self.causes = causes
+        super().__init__(f'{KIND} "{name}" is invalid: ' + "; ".join(map(str, causes)))
+
+
+def load_job(manifest: dict[str, Any]) -> FineTuneJob:
+    """Return the job of a manifest, with the defaults of the schema.
+
+    Raises
+    ------
+    InvalidManifest
+        With everything that is wrong.
+    """
+    if causes := validate(manifest):
+        raise InvalidManifest(name_of(manifest), causes)
+    return FineTuneJob.model_validate({key: value for key, value in defaulted(manifest).items() if key != "status"})
+
+
+def validate(manifest: dict[str, Any], old: dict[str, Any] | None = None) -> list[Cause]:
+    """Return everything that is wrong with a manifest; nothing when the API server would take it.
+
+    Parameters
+    ----------
+    manifest
+        A FineTuneJob as it stands in a file.
+    old
+        The stored job that it would replace: rules about updates are judged too.
+    """
+    if fatal := _unreadable(manifest):
+        return [fatal]
+    job = defaulted(manifest)
+    causes = [
+        *check_metadata(job.get("metadata") or {}),
+        *structural.check(job, _schema()),
+        *structural.check_lists(job, _schema()),
+    ]
+    if any(cause.reason in BLOCKING for cause in causes):
+        return [*causes, RULES_SKIPPED]
+    # CEL's library takes longer to import than everything before takes to run.
+    from unfreeze_api.rules import evaluate
+
+    return [*causes, *evaluate(job, defaulted(old) if old else None, _schema())]
+
+
+def defaulted(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest as the API server would store it: without nulls and status, with defaults."""
+    given = {key: value for key, value in manifest.items() if key != "status"}
+    job = structural.with_defaults(structural.without_nulls(given, _schema()), _schema())
+    metadata = job.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("generateName") and not metadata.get("name"):
+        job["metadata"] = metadata | {"name": metadata["generateName"] + "xxxxx"}
+    return job
+
+
+def name_of(manifest: dict[str, Any]) -> str:
+    """Return the name of a manifest for messages, whatever it looks like."""
+    metadata = manifest.get("metadata")
+    names = metadata if isinstance(metadata, dict) else {}
+    return str(names.get("name") or names.get("generateName") or "")
+
+
+@cache
+def _schema() -> structural.Schema:
+    return schema()
+
+
+def _unreadable(manifest: dict[str, Any]) -> Cause | None:
+    """Return why the API server would not even look at the fields."""
+    for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if manifest.get(field) != wanted:
+            return invalid(field, manifest.get(field) or "", f"must be {wanted}")
+    metadata = manifest.get("metadata", {})
+    if message := malformed(metadata):
+        return Cause("", message, "BadRequest")
+    unknown = sorted(f"metadata.{key}" for key in metadata or {} if key not in FIELDS)
+    body = {key: value for key, value in manifest.items() if key != "metadata"}
+    unknown += sorted(structural.unknown_fields(body, _schema()))
+    if unknown:
+        names = ", ".join(f'unknown field "{path}"' for path in unknown)
+        return Cause("", f"strict decoding error: {names}", "BadRequest")
+    return None
