@@ -52,41 +52,41 @@ RULES_SKIPPED = Cause(
 
 
 def invalid(field: str, value: Any, detail: str) -> Cause:
-    """A value that is not allowed."""
+    """Tell of a value that is not allowed."""
     return Cause(field, f"Invalid value: {shown(value)}: {detail}")
 
 
 def wrong_type(field: str, wanted: str, found: str) -> Cause:
-    """A value of another type than the schema's."""
+    """Tell of a value of another type than the schema's."""
     text = f'Invalid value: "{found}": {field} in body must be of type {wanted}: "{found}"'
     return Cause(field, text, "FieldValueTypeInvalid")
 
 
 def required(field: str, detail: str = "") -> Cause:
-    """A field that is missing."""
+    """Tell of a field that is missing."""
     return Cause(field, "Required value" + (f": {detail}" if detail else ""), "FieldValueRequired")
 
 
 def not_supported(field: str, value: Any, supported: list[str]) -> Cause:
-    """A value that is not among those of an enum."""
+    """Tell of a value that is not among those of an enum."""
     names = ", ".join(shown(name) for name in supported)
     return Cause(field, f"Unsupported value: {shown(value)}: supported values: {names}", "FieldValueNotSupported")
 
 
 def too_long(field: str, limit: int) -> Cause:
-    """A text with more characters than allowed."""
+    """Tell of a text with more characters than allowed."""
     unit = "byte" if limit == 1 else "bytes"  # characters are counted: the word is the API server's
     return Cause(field, f"Too long: may not be more than {limit} {unit}", "FieldValueTooLong")
 
 
 def too_many(field: str, actual: int, limit: int) -> Cause:
-    """A list or object with more entries than allowed."""
+    """Tell of a list or object with more entries than allowed."""
     unit = "item" if limit == 1 else "items"
     return Cause(field, f"Too many: {actual}: must have at most {limit} {unit}", "FieldValueTooMany")
 
 
 def duplicate(field: str, value: Any) -> Cause:
-    """An entry that stands twice."""
+    """Tell of an entry that stands twice."""
     return Cause(field, f"Duplicate value: {shown(value)}", "FieldValueDuplicate")
 
 

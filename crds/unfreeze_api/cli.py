@@ -11,44 +11,50 @@ import click
 from unfreeze_api.spec import API_VERSION, KIND
 
 COMMANDS = "unfreeze.commands"
-"""Entry-point group of subcommands; the extra that an entry needs is the package it lies in, see _extra."""
+"""Entry-point group of subcommands. Their modules import what is heavy within their functions."""
 
 
 class _Commands(click.Group):
-    """Subcommands of other packages, imported only when they are called."""
+    """Subcommands of other packages, imported only when they are called or described."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *(entry.name for entry in entry_points(group=COMMANDS))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        found = entry_points(group=COMMANDS, name=cmd_name)
-        return own if own or not found else _load(next(iter(found)))
+        entry = _entry(cmd_name)
+        return super().get_command(ctx, cmd_name) if entry is None else _load(entry)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ImportError as error:
+            entry = _entry(ctx.invoked_subcommand or "")
+            if entry is None:
+                raise
+            raise click.ClickException(f"{_needs(entry)} ({error})") from error
+
+
+def _entry(name: str) -> EntryPoint | None:
+    return next(iter(entry_points(group=COMMANDS, name=name)), None)
 
 
 def _load(entry: EntryPoint) -> click.Command:
     try:
-        return entry.load()
+        command: click.Command = entry.load()
     except ImportError as error:
-        if error.name and error.name.partition(".")[0] == "unfreeze_api":  # our own mistake, not a missing extra
-            raise
-        text = f"unfreeze {entry.name} needs the {_extra(entry)} extra: pip install 'unfreeze[{_extra(entry)}]'"
+        problem = error  # Python forgets `error` at the end of this block
 
-        @click.command(
-            entry.name,
-            help=f"{text} ({error}).",
-            short_help=text,
-            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-        )
-        def missing() -> None:
-            raise click.ClickException(f"{text} ({error})")
+        def fail(**_: object) -> None:
+            raise problem
 
-        return missing
+        anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+        return click.Command(entry.name, callback=fail, short_help=_needs(entry), context_settings=anything)
+    return command
 
 
-def _extra(entry: EntryPoint) -> str:
-    """Return the extra of a package: unfreeze_trainer comes with unfreeze[trainer]."""
-    return entry.module.partition(".")[0].removeprefix("unfreeze_")
+def _needs(entry: EntryPoint) -> str:
+    extra = entry.module.partition(".")[0].removeprefix("unfreeze_")  # unfreeze_trainer comes with unfreeze[trainer]
+    return f"unfreeze {entry.name} needs the {extra} extra: pip install 'unfreeze[{extra}]'"
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +94,8 @@ def _validate_file(file: str) -> bool:
         return False
     if not documents:
         click.echo(f"{file}: no manifest in it", err=True)
-    return bool(documents) and all([_validate_document(file, document.manifest) for document in documents])
+    sound = [_validate_document(file, document.manifest) for document in documents]
+    return bool(documents) and all(sound)
 
 
 def _validate_document(file: str, manifest: dict[str, object]) -> bool:

@@ -1,0 +1,104 @@
+"""report.json: what a finished run leaves behind for people and programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+from unfreeze_api.progress import PhaseResult
+
+
+class Pinned(Model):
+    """Something that the run started from, and the hashes that tell whether it is still the same."""
+
+    source: str
+    """As in the manifest."""
+    pins: dict[str, Any] = {}
+    """Hashes of its files."""
+
+
+class DataReport(Model):
+    """The data of the run."""
+
+    sources: dict[str, str]
+    """Source of each split that has one of its own, as in the manifest."""
+    splits: dict[str, int]
+    """Samples of each split."""
+    labels: list[str]
+    """Labels in the order of the model's outputs."""
+    pins: dict[str, Any] = {}
+    """Hashes of the files."""
+
+
+class Results(Model):
+    """Metrics of the finished model: the weights of the best validation."""
+
+    validation: dict[str, float] = {}
+    """On the validation data."""
+    test: dict[str, float] = {}
+    """On the test data, measured once."""
+
+
+class World(Model):
+    """What it ran on."""
+
+    world_size: int = Field(ge=1)
+    """Workers that trained together."""
+    nodes: int = Field(ge=1)
+    """Pods."""
+    engine: str
+    """DDP or DeepSpeed."""
+    zero_stage: int = 0
+    """ZeRO stage, 0 without DeepSpeed."""
+    device: str
+    """Type of the device, like cpu or cuda."""
+    precision: str
+    """Type of the computation."""
+
+
+class Export(Model):
+    """A model that was written."""
+
+    kind: Literal["Model", "Adapter", "Merged"]
+    """What it is."""
+    folder: str
+    """Its folder below the run's."""
+
+
+class Report(Model):
+    """What a finished run leaves behind."""
+
+    schema_version: Literal[1] = 1
+    outcome: Literal["Succeeded"] = "Succeeded"
+    """A run that failed leaves no report."""
+    job: str
+    """NAMESPACE/NAME of the job."""
+    fingerprint: str
+    """Of the job, without names, paths and distribution."""
+    finished: datetime
+    """When it was done, in UTC."""
+    seconds: float = Field(ge=0)
+    """Time of all phases together."""
+    strategy: str
+    """Type of the strategy."""
+    metric: str
+    """Validation metric that chose the best step."""
+    best_step: int = Field(ge=0)
+    """Step that the finished weights are from."""
+    results: Results
+    """Metrics of the finished model."""
+    phases: list[PhaseResult]
+    """What was trained, phase by phase."""
+    exports: list[Export]
+    """Where the finished model lies."""
+    base: Pinned
+    """The pretrained model."""
+    data: DataReport
+    """The data."""
+    world: World
+    """What it ran on."""
+    versions: dict[str, str]
+    """Versions of the libraries."""
