@@ -1,0 +1,147 @@
+"""Labels of any type as text and class ids, and the split of samples by label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_trainer.data.tables import some_rows
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_LABELS = 10_000
+
+
+def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """Return for each row an index into the distinct labels, int64 of shape (rows,), and these as text.
+
+    Text stays as it is, whole numbers and booleans are shown as text (`3`, `true`).
+
+    Raises
+    ------
+    JobError
+        InvalidData: missing labels, numbers with a fraction, other types, or more than 10,000 labels.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(kind)
+    missing = pc.is_null(column)
+    if text:
+        missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(column), ""))
+    if pc.any(missing).as_py():
+        rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist()
+        raise JobError(
+            "InvalidData",
+            f"{where}: no label in column {name!r} of {some_rows(rows)}; fill in or remove {'it' if len(rows) == 1 else 'them'}",
+        )
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    if len(values) > MAX_LABELS:
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {name!r} holds {len(values)} different values in {len(column)} rows, more than {MAX_LABELS}"
+            " labels: is it the right column? Name another one in columns.label",
+        )
+    names = [value if isinstance(value, str) else str(value).lower() for value in values]
+    if text and any(_has_fraction(value) for value in names) and all(_is_number(value) for value in names):
+        raise _not_labels(where, name, "holds numbers with a fraction", next(v for v in names if _has_fraction(v)))
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
+
+
+def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
+    return JobError(
+        "InvalidData",
+        f"{where}: column {name!r} {what} ({example!r}): labels are text, whole numbers or booleans. Name another column"
+        " in columns.label, or turn the numbers into classes first",
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_fraction(text: str) -> bool:
+    return _is_number(text) and not text.strip().lstrip("+-").isdecimal()
+
+
+def sort_labels(names: Sequence[str]) -> list[str]:
+    """Return the labels in the order of class ids: as text, or by value when all are whole numbers."""
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def class_ids(codes: np.ndarray, names: Sequence[str], labels: Sequence[str], where: str) -> np.ndarray:
+    """Turn codes into class ids, the indices into `labels`; int64 of shape (rows,).
+
+    Raises
+    ------
+    JobError
+        InvalidData when there is a label that the training data does not have.
+    """
+    ids = {label: index for index, label in enumerate(labels)}
+    lookup = np.array([ids.get(name, -1) for name in names], dtype=np.int64)
+    result = lookup[codes]
+    if (unknown := np.flatnonzero(result < 0)).size:
+        strange = sorted({names[codes[row]] for row in unknown})
+        raise JobError(
+            "InvalidData",
+            f"{where}: {some_rows(unknown.tolist())}: label {', '.join(map(repr, strange[:5]))} does not occur in the"
+            f" training data, which has {', '.join(map(repr, labels[:20]))}{', ...' if len(labels) > 20 else ''};"
+            " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
+        )
+    return result
+
+
+def hold_out(class_of: np.ndarray, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Split samples at random, with the shares of the labels kept (stratified, by largest remainder).
+
+    Each part gets at least one sample of every label that has enough of them; each label keeps at least one sample to
+    train on.
+
+    Parameters
+    ----------
+    class_of
+        Class id of each sample, int64 of shape (samples,).
+    fractions
+        Share of each held-out part, like {"validation": 0.1}; together below 1.
+    seed
+        The same seed gives the same split.
+
+    Returns
+    -------
+    dict
+        Sorted indices of the samples of each part and of "train"; every sample is in exactly one.
+    """
+    rng = np.random.default_rng([seed, 1])
+    order = rng.permutation(len(class_of))
+    by_class = [order[class_of[order] == label] for label in range(int(class_of.max(initial=-1)) + 1)]
+    sizes = np.array([len(members) for members in by_class], dtype=np.int64)
+    taken = np.zeros_like(sizes)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in fractions}
+    for name, fraction in fractions.items():
+        exact = sizes * fraction
+        counts = np.floor(exact).astype(np.int64)
+        rest = int(round(len(class_of) * fraction)) - int(counts.sum())
+        counts[np.argsort(counts - exact, kind="stable")[:rest]] += 1
+        counts = np.clip(counts, 1, None)
+        counts = np.minimum(counts, np.maximum(sizes - taken - 1, 0))
+        for label, count in enumerate(counts):
+            parts[name].append(by_class[label][taken[label] : taken[label] + count])
+        taken += counts
+    train = [members[start:] for members, start in zip(by_class, taken, strict=True)]
+    return {name: np.sort(np.concatenate(indices)) for name, indices in {"train": train, **parts}.items() if indices}

@@ -1,0 +1,139 @@
+"""The samples of a job: its sources, its splits and the labels that they share, checked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_api.resolve import Dataset, HeldOut, ResolvedJob
+from unfreeze_trainer.data.labels import class_ids, encode_labels, hold_out, sort_labels
+from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What one file or folder holds."""
+
+    dataset: Dataset
+    """Where it lies."""
+    where: str
+    """What messages start with: field and source."""
+    inputs: pa.ChunkedArray
+    """Texts, or paths of images."""
+    codes: np.ndarray
+    """Index into `names` of each sample, int64."""
+    names: list[str]
+    """The distinct labels, in no order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples that are trained on, or measured on."""
+
+    source: Source
+    rows: np.ndarray
+    """Indices into the source, sorted, int64."""
+    labels: np.ndarray
+    """Class id of each of these rows, int64."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_texts(dataset: Dataset, where: str) -> Source:
+    """Read a table of texts and labels; JobError InvalidData where a text is missing or empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text, label = dataset.columns.text, dataset.columns.label
+    table = read_table(dataset.path, [text, label], where)
+    column = table[text]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
+        raise JobError("InvalidData", f"{where}: column {text!r} holds {column.type}, not text; name another one")
+    if len(column):
+        empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+        if rows := np.flatnonzero(empty.to_numpy(zero_copy_only=False)).tolist():
+            raise JobError(
+                "InvalidData",
+                f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove"
+                f" {'it' if len(rows) == 1 else 'them'}",
+            )
+    codes, names = _encode(table[label], label, where)
+    return Source(dataset, where, column, codes, names)
+
+
+def _encode(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    if len(column) == 0:
+        raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
+    return encode_labels(column, name, where)
+
+
+def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tuple[list[str], dict[str, Split]]:
+    """Read and check all data of a job.
+
+    Parameters
+    ----------
+    job
+        Its data, seed, batch size and world size count.
+    read
+        Reads one source; the second argument is what its messages start with.
+
+    Returns
+    -------
+    tuple
+        The labels in the order of class ids, and the splits train, validation and, if the job has one, test.
+
+    Raises
+    ------
+    JobError
+        InvalidData or InvalidJob, with field, file, rows and what to do.
+    """
+    train = read(job.data.train, f"spec.data.train.source {job.data.train.source}")
+    labels = sort_labels(train.names)
+    if len(labels) < 2:
+        raise JobError(
+            "InvalidData",
+            f"{train.where}: all {len(train.codes)} samples have the label {labels[0]!r}; classification needs at least"
+            " two labels",
+        )
+    classes = class_ids(train.codes, train.names, labels, train.where)
+    held_out: dict[str, HeldOut] = {"validation": job.data.validation}
+    if job.data.test:
+        held_out["test"] = job.data.test
+    fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
+    splits = {name: Split(train, rows, classes[rows]) for name, rows in hold_out(classes, fractions, job.training.seed).items()}
+    for name, part in held_out.items():
+        if part.dataset:
+            source = read(part.dataset, f"spec.data.{name}.source {part.dataset.source}")
+            ids = class_ids(source.codes, source.names, labels, source.where)
+            splits[name] = Split(source, np.arange(len(ids)), ids)
+        elif not len(splits[name]):
+            raise JobError(
+                "InvalidData",
+                f"spec.data.{name}.fraction {part.fraction} of the {len(classes)} samples of {train.where} leaves none"
+                " to measure on: raise the fraction, or give more data",
+            )
+    _check_workers(job, len(splits["train"]))
+    return labels, {name: splits[name] for name in ("train", *held_out)}
+
+
+def _check_workers(job: ResolvedJob, samples: int) -> None:
+    world_size, batch_size = job.distribution.world_size, job.training.batch_size
+    workers = f"{world_size} workers (spec.distribution.numNodes x numProcPerNode)"
+    if batch_size < world_size:
+        raise JobError(
+            "InvalidJob",
+            f"spec.training.batchSize {batch_size} is less than the {workers}, it counts the samples of all together:"
+            " raise it, or use fewer workers",
+        )
+    if samples < world_size:
+        raise JobError("InvalidJob", f"spec.data.train leaves {samples} samples for {workers}: use fewer workers")

@@ -1,0 +1,173 @@
+"""Tables: CSV, JSON lines and Parquet, by suffix, with errors that name file, row and column.
+
+Only the columns that are asked for are kept, as Arrow arrays: about one byte per character, whatever the file's size.
+Rows are counted from 1; a CSV's header is not counted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 65536
+
+
+def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
+    """Read some columns of a file.
+
+    Parameters
+    ----------
+    path
+        A file that ends in .csv, .jsonl, .ndjson or .parquet.
+    columns
+        Names of the columns that are needed.
+    where
+        What messages start with: field and source.
+
+    Raises
+    ------
+    JobError
+        InvalidData: not found, unknown suffix, missing column, or the row that cannot be read.
+    """
+    suffix = Path(path).suffix.lower()
+    reader = _READERS.get(suffix)
+    if reader is None:
+        raise JobError(
+            "InvalidData", f"{where}: files end in {', '.join(_READERS)}, not {suffix or 'nothing'}; convert or rename it"
+        )
+    if not Path(path).is_file():
+        raise JobError("InvalidData", f"{where}: no such file: {path}; check claim and path")
+    import pyarrow as pa
+
+    try:
+        return reader(path, list(columns), where)
+    except UnicodeDecodeError as error:
+        raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
+    except (pa.ArrowException, OSError) as error:
+        raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
+
+
+def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:
+    """Raise JobError when a column is missing, with those that exist and the likeliest one meant."""
+    for column in columns:
+        if column not in present:
+            close = difflib.get_close_matches(column.lower(), [name.lower() for name in present], n=1, cutoff=0.6)
+            likely = next((name for name in present if close and name.lower() == close[0]), None)
+            hint = f"; did you mean {likely!r}?" if likely else "."
+            names = ", ".join(repr(name) for name in present[:50]) or "none"
+            raise JobError(
+                "InvalidData",
+                f"{where}: no column {column!r}{hint} The columns are {names}; name the right one in"
+                " spec.data.<part>.columns",
+            )
+
+
+def some_rows(rows: Sequence[int]) -> str:
+    """Return row numbers for a message: `row 3`, `rows 3, 5, 8 and 12 more`. `rows` are indices from 0."""
+    shown = ", ".join(str(row + 1) for row in rows[:5])
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+
+
+def _read_csv(path: str, columns: list[str], where: str) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    bad: list[Any] = []
+
+    def keep(row: Any) -> str:
+        bad.append(row)
+        return "skip"
+
+    # Row numbers come only from the single-threaded reader; text is text, so that no label is read as a number.
+    reading = csv.ReadOptions(use_threads=False)
+    parsing = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if not file.readline().strip():
+            raise JobError("InvalidData", f"{where}: the file is empty, or its first line is: a header is needed")
+    with csv.open_csv(
+        path, read_options=reading, parse_options=parsing, convert_options=csv.ConvertOptions(check_utf8=False)
+    ) as header:
+        check_columns(columns, header.schema.names, where)
+    bad.clear()
+    wanted = dict.fromkeys(columns)  # one column may serve twice
+    converting = csv.ConvertOptions(
+        include_columns=list(wanted), column_types={name: pa.string() for name in wanted}, strings_can_be_null=False
+    )
+    table = csv.read_csv(path, read_options=reading, parse_options=parsing, convert_options=converting)
+    if bad:
+        row = bad[0]
+        raise JobError(
+            "InvalidData",
+            f"{where}: row {row.number - 1 if row.number else '?'} has {row.actual_columns} cells, the header"
+            f" {row.expected_columns}: {row.text[:120]!r}; quote cells that hold commas",
+        )
+    return table
+
+
+def _read_json_lines(path: str, columns: list[str], where: str) -> pa.Table:
+    """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
+    import pyarrow as pa
+
+    wanted = list(dict.fromkeys(columns))
+    chunks: list[pa.Table] = []
+    cells: dict[str, list[Any]] = {name: [] for name in wanted}
+    types: dict[str, type] = {}
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                raise JobError("InvalidData", f"{where}: line {number} is empty; remove it")
+            record = _json_record(line, number, where)
+            for name in wanted:
+                if name not in record:
+                    check_columns([name], list(record), f"{where}, line {number}")
+                value = record[name]
+                kind = types.setdefault(name, type(value)) if value is not None else None
+                if kind and (type(value) is not kind or kind not in (str, int, float, bool)):
+                    raise JobError(
+                        "InvalidData",
+                        f"{where}: line {number}, column {name!r} is {json.dumps(value)[:60]}, a {type(value).__name__}"
+                        f" where lines before have a {kind.__name__}; use one type (text, whole numbers or booleans)",
+                    )
+                cells[name].append(value)
+            if number % CHUNK_ROWS == 0:
+                chunks.append(pa.table(cells))
+                cells = {name: [] for name in wanted}
+    chunks.append(pa.table(cells))
+    if not sum(chunk.num_rows for chunk in chunks):
+        raise JobError("InvalidData", f"{where}: the file is empty")
+    return pa.concat_tables(chunks, promote_options="default")
+
+
+def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise JobError("InvalidData", f"{where}: line {number} is not JSON: {error}: {line.strip()[:120]!r}") from error
+    if not isinstance(record, dict):
+        raise JobError("InvalidData", f"{where}: line {number} is no JSON object: {line.strip()[:120]!r}")
+    return record
+
+
+def _read_parquet(path: str, columns: list[str], where: str) -> pa.Table:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        check_columns(columns, file.schema_arrow.names, where)
+        return file.read(columns=list(dict.fromkeys(columns)))
+
+
+_READERS: dict[str, Callable[[str, list[str], str], pa.Table]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,83 @@
+"""Tokenised texts, flat in memory, and their padding into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_TEXTS = 4096
+PAD_MULTIPLE = 8
+"""Lengths are padded to a multiple of it: tensor cores' tile, and fewer distinct shapes."""
+
+
+class Tokens:
+    """Token ids of many texts: int32, one after the other, four bytes per token.
+
+    Parameters
+    ----------
+    tokenizer
+        A transformers tokenizer.
+    texts
+        An Arrow array of strings.
+    max_length
+        Tokens kept of each text, special ones included.
+    """
+
+    def __init__(self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int) -> None:
+        self._pad_id = tokenizer.pad_token_id
+        self._pad_left = tokenizer.padding_side == "left"
+        self._max_length = max_length
+        # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default.
+        self._type_ids = any(tokenizer("a").get("token_type_ids", []))
+        self._pad_type_id = tokenizer.pad_token_type_id
+        ids: list[np.ndarray] = []
+        types: list[np.ndarray] = []
+        lengths: list[int] = []
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = tokenizer(
+                texts.slice(start, CHUNK_TEXTS).to_pylist(),
+                truncation=True,
+                max_length=max_length,
+                return_attention_mask=False,
+                return_token_type_ids=self._type_ids,
+            )
+            lengths += map(len, chunk["input_ids"])
+            ids.append(_flatten(chunk["input_ids"]))
+            if self._type_ids:
+                types.append(_flatten(chunk["token_type_ids"]))
+        self._ids = np.concatenate(ids)
+        self._types = np.concatenate(types) if types else None
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+
+    def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """Return input_ids and attention_mask (and token_type_ids where the model needs them).
+
+        int64 of shape (rows, length): the length of the longest of these texts, up to the next multiple of 8.
+        """
+        starts = [int(self._ends[row - 1]) if row else 0 for row in rows]
+        ends = [int(self._ends[row]) for row in rows]
+        longest = max(end - start for start, end in zip(starts, ends, strict=True))
+        length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, max(self._max_length, longest))
+        shape = (len(ends), length)
+        ids = np.full(shape, self._pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.full(shape, self._pad_type_id, dtype=np.int64)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            place = slice(length - (end - start), length) if self._pad_left else slice(0, end - start)
+            ids[row, place] = self._ids[start:end]
+            mask[row, place] = 1
+            if self._types is not None:
+                types[row, place] = self._types[start:end]
+        batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        return batch | {"token_type_ids": torch.from_numpy(types)} if self._types is not None else batch
+
+
+def _flatten(lists: list[list[int]]) -> np.ndarray:
+    return np.fromiter((token for tokens in lists for token in tokens), dtype=np.int32)

@@ -1,0 +1,21 @@
+"""Models from folders: check them, load them with a new head, add adapters, write them back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from unfreeze_trainer.phases.blocks import Block
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to be trained."""
+
+    module: nn.Module
+    """On the CPU, float32, in training mode; its class is the library's own (PEFT's with an adapter)."""
+    blocks: list[Block]
+    """From input to output; every parameter of the module is in exactly one."""
+    adapter_parameters: frozenset[str]
+    """Parameters of the adapter, and the head's that train with it; empty without an adapter."""

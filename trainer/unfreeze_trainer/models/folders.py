@@ -1,0 +1,97 @@
+"""Model folders before any library opens them: what kind they are, what is missing, what they hash to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from unfreeze_trainer.errors import JobError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files that hold weights, or list the files that do, best first."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""Files of which a tokenizer has at least one."""
+
+
+def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict[str, Any]:
+    """Return config.json of a model folder after checking that `library` can load what lies there.
+
+    Parameters
+    ----------
+    path, source
+        The folder, and the manifest's text for it.
+    library
+        `transformers` or `timm`.
+    weights
+        Whether weights are needed; a model that starts from random weights needs none.
+
+    Raises
+    ------
+    JobError
+        InvalidModel, with what is missing or what kind of folder it is instead.
+    """
+    where = f"spec.model.source {source}"
+    folder = Path(path)
+    if not folder.is_dir():
+        kind = "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
+        raise JobError("InvalidModel", f"{where}: the model folder {path} {kind}")
+    present = sorted(item.name for item in folder.iterdir())
+    listing = f"the folder holds {', '.join(present[:20]) or 'nothing'}"
+    config = _read_config(folder, where, listing)
+    kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
+    if kind == "unknown":
+        names = "neither model_type (transformers) nor architecture (timm)"
+        raise JobError("InvalidModel", f"{where}: config.json has {names}; {listing}")
+    if kind != library:
+        task = {"timm": "ImageClassification", "transformers": "TextClassification"}
+        raise JobError(
+            "InvalidModel",
+            f"{where}: this is a {kind} model, spec.task.type {task[library]} needs a {library} model: name another"
+            f" model, or set spec.task.type to {task[kind]}",
+        )
+    if weights and not any(name in present for name in WEIGHTS):
+        raise JobError(
+            "InvalidModel",
+            f"{where}: no weights (model.safetensors, its shards, or pytorch_model.bin); {listing}. Copy the weights"
+            " there, or set spec.model.initialization to Random to train from scratch",
+        )
+    if library == "transformers" and not any(name in present for name in TOKENIZERS):
+        raise JobError(
+            "InvalidModel",
+            f"{where}: no tokenizer (tokenizer.json, vocab.txt, ...); {listing}. Copy the tokenizer's files there, as"
+            " save_pretrained writes them",
+        )
+    return config
+
+
+def _read_config(folder: Path, where: str, listing: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {listing}") from None
+    except (ValueError, OSError) as error:
+        raise JobError("InvalidModel", f"{where}: config.json cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise JobError("InvalidModel", f"{where}: config.json holds no JSON object")
+    return config
+
+
+def hash_folder(path: str) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model folder that can matter: configuration, tokenizer, weights.
+
+    Of several formats of the weights only the one that is loaded counts.
+    """
+    folder = Path(path)
+    weights = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    kind = ".bin" if ".bin" in weights else ".safetensors"
+    small = {".json", ".txt", ".model"}
+    files = sorted(item for item in folder.iterdir() if item.is_file())
+    return {item.name: hash_file(item) for item in files if item.suffix == kind or item.suffix in small}
+
+
+def hash_file(path: str | Path) -> str:
+    """Return a file's SHA-256, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

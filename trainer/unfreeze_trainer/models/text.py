@@ -1,0 +1,145 @@
+"""Text classifiers from transformers folders: a pretrained body and a new head."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.phases.blocks import EMBEDDINGS, find_blocks
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw everything random within from `seed`, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_tokenizer(path: str, where: str) -> Any:
+    """Return the folder's tokenizer; one without a padding token pads with its end-of-text token."""
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # each tokenizer has its own errors, and none of them goes away on a retry
+        raise JobError("InvalidModel", f"{where}: the tokenizer cannot be loaded: {_one_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise JobError("InvalidModel", f"{where}: the tokenizer has neither a padding nor an end-of-text token; add one")
+    return tokenizer
+
+
+def usable_length(wanted: int, tokenizer: Any, config: dict[str, Any]) -> int:
+    """Return how many tokens of a text the model can take, at most `wanted`."""
+    limits = [wanted, int(min(tokenizer.model_max_length, 1 << 30))]
+    if isinstance(positions := config.get("max_position_embeddings"), int):
+        # Families that count positions from the padding id on (RoBERTa, BART) lose two.
+        limits.append(positions if tokenizer.model_max_length <= positions else max(1, positions - 2))
+    return min(limits)
+
+
+def load_text_model(
+    path: str, where: str, labels: Sequence[str], *, pad_token_id: int, random: bool, seed: int
+) -> tuple[nn.Module, frozenset[str]]:
+    """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
+
+    The head is everything outside the base model, and what the base model has but the checkpoint lacks (a pooler). It
+    is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then training goes on.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    labels
+        In the order of class ids; they become the config's id2label.
+    pad_token_id
+        Of the tokenizer, for models that look for the last token.
+    random
+        Keep the architecture only: all weights are drawn from `seed`.
+    seed
+        Seed of new weights.
+
+    Returns
+    -------
+    tuple
+        The model in training mode, and the head's parameters by name.
+    """
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
+
+    _be_quiet()
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = pad_token_id
+        with seeded(seed):
+            if random:
+                module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+                return module.train(), _outside(module)
+            module, info = AutoModelForSequenceClassification.from_pretrained(
+                path,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            fresh = {*info["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])}
+            head = _outside(module)
+            if not same_labels:
+                _draw_anew(module, head - fresh)
+    except Exception as error:  # as above: a broken folder is broken in many ways
+        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {_one_line(error)}") from error
+    _check_complete(module, head, fresh, where)
+    names = frozenset(name for name, _ in module.named_parameters())
+    return module.train(), head | (fresh & names)
+
+
+def _outside(module: Any) -> frozenset[str]:
+    """Return the parameters outside the base model."""
+    inside = {id(parameter) for parameter in module.base_model.parameters()}
+    return frozenset(name for name, parameter in module.named_parameters() if id(parameter) not in inside)
+
+
+def _draw_anew(module: Any, names: Collection[str]) -> None:
+    for path, part in module.named_modules():
+        own = [parameter for name, parameter in part.named_parameters(prefix=path, recurse=False) if name in names]
+        if own:
+            for parameter in own:
+                parameter._is_hf_initialized = False  # the mark by which transformers spares loaded weights
+            module._init_weights(part)
+
+
+def _check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
+    """Refuse weights that do not fit the config: transformers draws what is missing at random and goes on."""
+    for block in find_blocks(module, head):
+        if block.name == EMBEDDINGS or block.name.startswith("layer."):
+            if lost := [name for name in block.parameters if name in fresh]:
+                raise JobError(
+                    "InvalidModel",
+                    f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
+                    " them in another shape than config.json says: config.json and weights are of different models",
+                )
+
+
+def _be_quiet() -> None:
+    """Switch off transformers' progress bars and its report of missing keys: a new head is what is asked for."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -1,0 +1,1 @@
+"""What trains when: blocks of a model, strategies compiled to phases, and the freezer that applies them."""

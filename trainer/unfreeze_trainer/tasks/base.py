@@ -1,0 +1,141 @@
+"""What all tasks have in common: splits, batches with labels, loss and metrics of classification, pins, exports."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.data.pins import hash_data
+from unfreeze_trainer.data.samples import Split
+from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.folders import hash_folder
+
+Batch = dict[str, Tensor]
+ExportKind = Literal["Model", "Adapter", "Merged"]
+
+
+class Task(ABC):
+    """A task with its data, opened and checked.
+
+    Parameters
+    ----------
+    job
+        The resolved job.
+    labels
+        In the order of class ids.
+    splits
+        train, validation and, if the job has one, test.
+    """
+
+    def __init__(self, job: ResolvedJob, labels: list[str], splits: dict[str, Split]) -> None:
+        self.job = job
+        self.labels = labels
+        self.metrics = ClassificationMetrics(len(labels))
+        self._splits = splits
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of samples of each split."""
+        return {name: len(split) for name, split in self._splits.items()}
+
+    @cached_property
+    def pins(self) -> dict[str, Any]:
+        """What the run starts from, by hash; computed when it is first asked for, since it reads every byte."""
+        hashes = {split.source.dataset.path: "" for split in self._splits.values()}
+        hashes = {path: hash_data(path) for path in hashes}
+        return {
+            "base": {"source": self.job.model.source, "files": hash_folder(self.job.model.path)},
+            "data": {
+                name: {
+                    "source": split.source.dataset.source,
+                    "sha256": hashes[split.source.dataset.path],
+                    "rows": len(split),
+                }
+                for name, split in self._splits.items()
+            },
+        }
+
+    @abstractmethod
+    def build_model(self) -> LoadedModel:
+        """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
+
+    def batches(
+        self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batch of each list of sample indices, on the CPU.
+
+        An empty list (a worker without a part of a short batch) yields one row of padding with label -100: it runs
+        through the model like any other, its loss and its gradients are 0, and metrics and tokens do not count it. So
+        every worker takes part in every collective operation.
+
+        Parameters
+        ----------
+        split
+            train, validation or test.
+        batches
+            Indices into the split, below `splits[split]`; read lazily, a little ahead.
+        epoch_seed
+            Given in training: what varies at random (augmentation) depends on it and on the sample's index alone,
+            so neither on rank nor on world size nor on where a run resumed.
+        """
+        part = self._splits[split]
+        for indices, batch in self._inputs(part, batches, epoch_seed):
+            labels = part.labels[np.asarray(indices)] if len(indices) else np.array([IGNORED])
+            yield batch | {"labels": torch.from_numpy(labels)}
+
+    @abstractmethod
+    def _inputs(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield each list of indices with the batch's inputs; an empty list with one row of padding."""
+
+    @abstractmethod
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return logits of shape (samples, classes)."""
+
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return each sample's cross-entropy in nats, float32 of shape (samples,); 0 for a row of padding."""
+        return F.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=IGNORED)
+
+    @abstractmethod
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return how many tokens that are not padding a batch has; 0 for images."""
+
+    @abstractmethod
+    def export(
+        self, module: nn.Module, folder: Path, kind: ExportKind, *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the bare module, on the CPU, as a folder that the plain library loads, with a model card.
+
+        Parameters
+        ----------
+        module
+            As build_model() made it, unwrapped; it is not changed.
+        folder
+            Created if need be.
+        kind
+            Model (without an adapter), Adapter (adapter and head, for PEFT) or Merged (the adapter folded into its
+            base: a folder as of kind Model).
+        metrics
+            For the model card.
+        """
+
+    @abstractmethod
+    def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
+        """Load an export with the plain library in a fresh process and compare logits on a few samples.
+
+        Raises
+        ------
+        RuntimeError
+            It does not load, or its logits differ.
+        """

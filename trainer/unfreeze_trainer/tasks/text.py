@@ -1,0 +1,77 @@
+"""Text classification: a table of texts and labels, a transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
+from unfreeze_trainer.data.tokens import Tokens
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.folders import check_folder
+from unfreeze_trainer.models.text import load_text_model, load_tokenizer, usable_length
+from unfreeze_trainer.phases.blocks import find_blocks
+from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
+
+
+class TextClassification(Task):
+    """Opens the data and the model folder of a job; texts are tokenised when a split is first used."""
+
+    def __init__(self, job: ResolvedJob) -> None:
+        options = job.task.text_classification
+        assert options is not None  # noqa: S101 - resolve() gives each type its member
+        self._random = job.model.initialization == "Random"
+        config = check_folder(job.model.path, job.model.source, library="transformers", weights=not self._random)
+        super().__init__(job, *read_splits(job, read_texts))
+        self._where = f"spec.model.source {job.model.source}"
+        self._tokenizer = load_tokenizer(job.model.path, self._where)
+        self._max_length = usable_length(options.max_length, self._tokenizer, config)
+        self._tokens: dict[Source, Tokens] = {}
+
+    def build_model(self) -> LoadedModel:
+        """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
+        module, head = load_text_model(
+            self.job.model.path,
+            self._where,
+            self.labels,
+            pad_token_id=self._tokenizer.pad_token_id,
+            random=self._random,
+            seed=self.job.training.seed,
+        )
+        return LoadedModel(module, find_blocks(module, head), frozenset())
+
+    def _inputs(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        source = split.source
+        if source not in self._tokens:
+            self._tokens[source] = Tokens(self._tokenizer, source.inputs, self._max_length)
+        tokens = self._tokens[source]
+        for indices in batches:
+            if len(indices):
+                yield indices, tokens.collate(split.rows[np.asarray(indices)])
+            else:
+                # The text of a sample, since a row without any token may give NaN.
+                yield indices, tokens.collate(split.rows[:1])
+
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return logits of shape (samples, classes)."""
+        return module(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return how many tokens that are not padding a batch has, without rows of padding."""
+        return int(batch["attention_mask"][batch["labels"] >= 0].sum())
+
+    def export(
+        self, module: nn.Module, folder: Path, kind: ExportKind, *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the bare module as a folder that plain transformers (or PEFT) loads, with tokenizer and model card."""
+        raise NotImplementedError
+
+    def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
+        """Load an export in a fresh process and compare logits on a few validation samples."""
+        raise NotImplementedError
