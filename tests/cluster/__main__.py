@@ -24,7 +24,7 @@ def up(arguments: argparse.Namespace) -> int:
         say(f"The cluster in {folder} is up already (its options stay as they are).")
     else:
         say("Starting the cluster: about 5 s.")
-        images = dict(parse_image(text) for text in arguments.image) if arguments.image else None
+        images = dict(parse_image(text) for text in arguments.image)
         resources = dict(parse_pair(text, "--resource", "NAME=AMOUNT") for text in arguments.resource)
         config = Config(nodes=arguments.nodes, resources=resources, images=images)
         Cluster(config, folder=folder, detached=True).start()
@@ -59,7 +59,7 @@ def running(folder: Path) -> int | None:
     return pid if str(folder) in command else None
 
 
-def parse_image(text: str) -> tuple[str, Image]:
+def parse_image(text: str) -> tuple[str, Image | None]:
     name, folder = parse_pair(text, "--image", "NAME=BIN_FOLDER")
     return name, Image(path=(str(Path(folder).absolute()),) if folder else ())
 

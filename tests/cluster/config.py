@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,8 +31,9 @@ class Config:
     )
     #: Added to ``capacity``, e.g. {"nvidia.com/gpu": "8"}.
     resources: dict[str, str] = field(default_factory=dict)
-    #: Image name -> Image; the name "*" stands for every other. None: any name will do.
-    images: dict[str, Image] | None = None
+    #: Image names or patterns ("*" matches all) -> Image, the first match counts; None and no match at all
+    #: stand for an image that cannot be pulled. Without any entry every name will do.
+    images: dict[str, Image | None] = field(default_factory=dict)
     #: A node that has been silent this long is NotReady (Kubernetes: 50).
     node_grace: float = 8.0
     #: Pods are deleted from a node that has been NotReady this long (Kubernetes: 300).
@@ -40,15 +42,19 @@ class Config:
     restart_backoff: float = 1.0
     restart_backoff_max: float = 10.0
 
+    def image(self, name: str) -> Image | None:
+        """Return what stands for an image on the nodes, None if it cannot be pulled."""
+        if not self.images:
+            return Image()
+        return next((image for pattern, image in self.images.items() if fnmatch.fnmatchcase(name, pattern)), None)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Config:
-        images = data.get("images")
-        if images is not None:
-            images = {
-                name: Image(tuple(i["path"]), dict(i["env"]), tuple(i["command"]), i["user"])
-                for name, i in images.items()
-            }
+        images = {
+            name: image and Image(tuple(image["path"]), image["env"], tuple(image["command"]), image["user"])
+            for name, image in data["images"].items()
+        }
         return cls(**{**data, "images": images})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.cluster import probes
-from tests.cluster.config import Image
+from tests.cluster.config import Config, Image
 from tests.cluster.environment import ConfigError, build_env, expand, user_of
 from tests.cluster.process import Process, StartError
 
@@ -92,7 +92,7 @@ class Container:
         """End it now and for good, as when its node loses power."""
         self._stop.set()
         if self.process:
-            self.process.kill_now()
+            self.process.send(signal.SIGKILL)
 
     def kill_out_of_memory(self) -> None:
         """End this run as the kernel does when the memory limit is exceeded."""
@@ -168,7 +168,7 @@ class Container:
 
     async def _start_process(self) -> Process:
         pod, spec = self._pod, self.spec
-        image = _image(pod.node.config.images, spec)
+        image = _image(pod.node.config, spec)
         user = user_of(pod.pod, spec, image)
         base = pod.base_env() | {"HOME": _home(user.uid)}
         env = await build_env(pod.pod, spec, image, base, pod.read_data)
@@ -195,7 +195,7 @@ class Container:
         process = await Process.start(process_spec, folder, pod.node.rootfs / run, log)
         self._env = env
         if self._stop.is_set():  # stopped while it was starting
-            process.kill_now()
+            process.send(signal.SIGKILL)
         return process
 
     def _termination_mount(self) -> Json:
@@ -345,11 +345,11 @@ def _home(uid: int) -> str:
         return "/"
 
 
-def _image(images: dict[str, Image] | None, spec: Json) -> Image:
+def _image(config: Config, spec: Json) -> Image:
     name = spec.get("image", "")
-    image = Image() if images is None else images.get(name) or images.get("*")
+    image = config.image(name)
     if image is None:
-        raise ImageError(f'this node has no image "{name}", only {", ".join(sorted(images or {}))}')
+        raise ImageError(f'the node does not have the image "{name}", only {", ".join(config.images)}')
     if not (spec.get("command") or image.command):
         raise ImageError(f'image "{name}" has no command on this node: set the container\'s `command`')
     return image

@@ -1,7 +1,7 @@
 """PID 1 of a container until it becomes the container's command: builds the container's view of the files.
 
-Run by process.py in new mount, PID and UTS namespaces with the path of a JSON file. Standard library only, and
-few modules of it, because every container start pays for them.
+Run by process.py with the path of a JSON file and an open pipe for what goes wrong. Standard library only, and few
+modules of it, because every container start pays for them.
 """
 
 import ctypes
@@ -9,7 +9,8 @@ import json
 import os
 import sys
 
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 1, 32, 4096, 16384
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+CLONE_NEWNS, CLONE_NEWUTS = 0x20000, 0x4000000
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SIGKILL = 9
 #: Not taken from the host: a container has its own.
@@ -22,19 +23,19 @@ def main() -> None:
     with open(sys.argv[1]) as file:
         spec = json.load(file)
     # Closes itself when the command is executed, which tells the node that the container has started.
-    report = os.open(spec["report"], os.O_WRONLY)
-    # /proc is still the host's here, so that this is the PID by which the node can signal the container.
-    os.write(report, f"pid {os.readlink('/proc/self')}\n".encode())
+    report = int(sys.argv[2])
+    os.set_inheritable(report, False)
+    command = spec["argv"][0]
     try:
+        libc.prctl(PR_SET_PDEATHSIG, SIGKILL)
         os.setsid()
+        check(libc.unshare(CLONE_NEWNS | CLONE_NEWUTS), "make namespaces")
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
         enter_root(spec)
         become_user(spec)
-        os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
-    except FileNotFoundError as error:
-        what = error.filename or spec["argv"][0]
-        os.write(report, f'error exec: "{spec["argv"][0]}": no such file or directory: {what}'.encode())
+        execute(spec["argv"], spec["env"])
     except Exception as error:
-        os.write(report, f'error exec: "{spec["argv"][0]}": {error}'.encode())
+        os.write(report, f'exec: "{command}": {error}'.encode())
     os._exit(128)
 
 
@@ -55,7 +56,8 @@ def enter_root(spec: dict) -> None:  # type: ignore[type-arg]
     os.chdir("/")
     for source, entry in sources:
         bind(source, entry["target"], entry["readOnly"])
-    sethostname(spec["hostname"])
+    name = spec["hostname"].encode()
+    check(libc.sethostname(name, len(name)), "set the host name")
     if spec["readOnlyRoot"]:
         mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     if not os.path.isdir(spec["workingDir"]):
@@ -102,16 +104,24 @@ def become_user(spec: dict) -> None:  # type: ignore[type-arg]
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def sethostname(name: str) -> None:
-    if libc.sethostname(name.encode(), len(name.encode())) != 0:
-        raise OSError(ctypes.get_errno(), "cannot set the host name")
+def execute(argv: list[str], env: dict[str, str]) -> None:
+    """Become the command. By hand, as `os.execvpe` imports modules, which the user may not be able to read."""
+    folders = [""] if "/" in argv[0] else [folder + "/" for folder in env["PATH"].split(":")]
+    for folder in folders:
+        if os.access(folder + argv[0], os.X_OK) and not os.path.isdir(folder + argv[0]):
+            os.execve(folder + argv[0], argv, env)
+    raise OSError("no such executable file" if "/" in argv[0] else "executable file not found in $PATH")
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     encoded = [None if text is None else text.encode() for text in (source, target, kind, data)]
-    if libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot mount {source or 'again'} at {target}: {os.strerror(number)}")
+    result = libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3])
+    check(result, f"mount {source or 'again'} at {target}")
+
+
+def check(result: int, what: str) -> None:
+    if result != 0:
+        raise OSError(f"cannot {what}: {os.strerror(ctypes.get_errno())}")
 
 
 main()

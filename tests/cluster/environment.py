@@ -38,9 +38,7 @@ def user_of(pod: Json, container: Json, image: Image) -> User:
     merged = {**of_pod, **(container.get("securityContext") or {})}
     uid = merged.get("runAsUser", image.user)
     if merged.get("runAsNonRoot") and uid == 0:
-        raise ConfigError(
-            f'container "{container["name"]}" has runAsNonRoot and would run as root: set runAsUser'
-        )
+        raise ConfigError(f'container "{container["name"]}" has runAsNonRoot and would run as root: set runAsUser')
     groups = list(of_pod.get("supplementalGroups", []))
     if "fsGroup" in of_pod:
         groups.append(of_pod["fsGroup"])
@@ -53,9 +51,7 @@ def user_of(pod: Json, container: Json, image: Image) -> User:
     )
 
 
-async def build_env(
-    pod: Json, container: Json, image: Image, base: dict[str, str], read: ReadData
-) -> dict[str, str]:
+async def build_env(pod: Json, container: Json, image: Image, base: dict[str, str], read: ReadData) -> dict[str, str]:
     """Return the container's environment: ``base``, the image's, envFrom, then env, later ones winning."""
     env = base | image.env
     env["PATH"] = ":".join([*image.path, image.env.get("PATH", DEFAULT_PATH)])

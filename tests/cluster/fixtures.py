@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.config import Config
+from tests.cluster.config import Config, Image
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster_config() -> Config:
+    """Settings of the shared cluster: any image has the programs of this virtual environment, absent/... has none."""
+    programs = Image(path=(str(Path(sys.executable).parent),))
+    return Config(nodes=2, images={"absent/*": None, "*": programs})
+
+
+@pytest.fixture(scope="session")
+def cluster(cluster_config: Config) -> Iterator[Cluster]:
     """A cluster of two nodes that all tests of the run share."""
-    with Cluster(Config(nodes=2)) as running:
+    with Cluster(cluster_config) as running:
         yield running
 
 

@@ -74,9 +74,7 @@ def write_kubeconfig(path: Path, server: str, ca: Path, *, pair: KeyPair | None 
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {"name": "test", "cluster": {"server": server, "certificate-authority-data": _base64(ca)}}
-        ],
+        "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority-data": _base64(ca)}}],
         "users": [{"name": "user", "user": user}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
         "current-context": "test",
@@ -104,9 +102,7 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
         x509.CertificateBuilder()

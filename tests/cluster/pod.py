@@ -123,9 +123,7 @@ class PodRunner:
         resolver = Path("/etc/resolv.conf")
         (self.folder / "resolv.conf").write_text(resolver.read_text() if resolver.exists() else "")
         names = ("hosts", "hostname", "resolv.conf")
-        return [
-            {"source": str(self.folder / name), "target": f"/etc/{name}", "readOnly": False} for name in names
-        ]
+        return [{"source": str(self.folder / name), "target": f"/etc/{name}", "readOnly": False} for name in names]
 
     async def read_data(self, kind: str, name: str) -> dict[str, bytes] | None:
         return await read_data(self.node.api, self.pod["metadata"]["namespace"], kind, name)

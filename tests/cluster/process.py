@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ from typing import Any
 Json = dict[str, Any]
 
 INIT = Path(__file__).parent / "container_init.py"
-NAMESPACES = ("--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private")
+CLONE_NEWPID = 0x20000000
+
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StartError(Exception):
@@ -25,12 +28,11 @@ class StartError(Exception):
 class Process:
     """A started container; `wait` for its end, `send` it signals. Its death ends all its descendants."""
 
-    def __init__(self, parent: subprocess.Popen[bytes], folder: Path) -> None:
-        self.pid = 0
-        self.user = (0, 0)
-        self._parent = parent
-        self._folder = folder
-        self._exited = asyncio.ensure_future(wait_for_exit(parent))
+    def __init__(self, child: subprocess.Popen[bytes], user: tuple[int, int], root: Path) -> None:
+        self.pid = child.pid
+        self._user = user
+        self._root = root
+        self._exited = asyncio.ensure_future(wait_for_exit(child))
 
     @classmethod
     async def start(cls, spec: Json, folder: Path, root: Path, log: Path) -> Process:
@@ -41,98 +43,101 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         for layer in ("upper", "work", "merged"):
             (root / layer).mkdir(parents=True)
-        report = folder / "report"
-        os.mkfifo(report)
         path = folder / "spec.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(spec | {"report": str(report), "root": str(root)}))
-        # unshare stays as the parent of PID 1 and hands on its exit status; setpriv ties it to the node.
-        command = ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES]
-        command += [sys.executable, "-I", "-S", str(INIT), str(path)]
-        with open(log, "ab") as output:
-            reader = os.open(report, os.O_RDONLY | os.O_NONBLOCK)
-            parent = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={}
-            )
-        process = cls(parent, root)
-        process.user = (spec["uid"], spec["gid"])
+        path.write_text(json.dumps(spec | {"root": str(root)}))
+        reader, writer = os.pipe()
+        command = [sys.executable, "-I", "-S", str(INIT), str(path), str(writer)]
         try:
-            text = await process._read_report(reader)
-        except asyncio.CancelledError:
-            parent.kill()
-            raise
+            with open(log, "ab") as output:
+                child = spawn_in_pid_namespace(command, output.fileno(), writer)
         finally:
-            os.close(reader)
-        if "error " in text:
+            os.close(writer)
+        process = cls(child, (spec["uid"], spec["gid"]), root)
+        try:
+            problem = await read_until_closed(reader)
+        except asyncio.CancelledError:
+            process.send(signal.SIGKILL)
+            raise
+        if problem:
             await process.wait()
-            raise StartError(text.partition("error ")[2].strip())
-        if not text.startswith("pid "):
-            await process.wait()
-            raise StartError(f"the container's namespaces cannot be made; see {log}")
-        process.pid = int(text.split()[1])
+            raise StartError(problem)
         return process
 
     async def wait(self) -> int:
         """Return the exit status, negative for a signal, once every process of the container is gone."""
         status = await asyncio.shield(self._exited)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._root, ignore_errors=True)
         return status
 
     def send(self, number: int) -> None:
         """Send a signal to the container's PID 1; SIGKILL ends the whole container."""
-        if self._exited.done():
-            return
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
-
-    def kill_now(self) -> None:
-        """End the container although it may not have started completely."""
         if not self._exited.done():
-            self._parent.kill()
-            self.send(signal.SIGKILL)
+            os.kill(self.pid, number)
 
-    async def run_inside(self, command: list[str], env: dict[str, str], timeout: float) -> tuple[int, str]:
-        """Run a command in the container as its user; returns exit status and output."""
-        uid, gid = self.user
+    async def run_inside(self, command: list[str], env: dict[str, str], limit: float) -> tuple[int, str]:
+        """Run a command in the container as its user, for ``limit`` seconds; returns exit status and output."""
+        uid, gid = self._user
         enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-r", "-w", f"-S{uid}", f"-G{gid}", "--"]
-        process = await asyncio.to_thread(
-            subprocess.run, [*enter, *command], env=env, capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL
+        result = await asyncio.to_thread(
+            subprocess.run, [*enter, *command], env=env, capture_output=True, timeout=limit, stdin=subprocess.DEVNULL
         )
-        return process.returncode, (process.stdout + process.stderr).decode(errors="replace")
+        return result.returncode, (result.stdout + result.stderr).decode(errors="replace")
 
-    async def _read_report(self, reader: int) -> str:
-        """Read what PID 1 reports until it closes the pipe by executing the command, or dies."""
-        loop = asyncio.get_running_loop()
-        closed: asyncio.Future[None] = loop.create_future()
-        content = bytearray()
 
-        def readable() -> None:
-            data = os.read(reader, 4096)
-            content.extend(data)
-            if not data and not closed.done():
-                closed.set_result(None)
+def spawn_in_pid_namespace(command: list[str], output: int, keep: int) -> subprocess.Popen[bytes]:
+    """Start a command as PID 1 of a new PID namespace.
 
-        loop.add_reader(reader, readable)
-        try:
-            await asyncio.wait({closed, self._exited}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            loop.remove_reader(reader)
-        if not closed.done():
-            content.extend(os.read(reader, 4096))
-        return content.decode(errors="replace")
+    Between the two calls every child of this thread would be born there; as a direct child, the container
+    needs no process beside it that waits for it.
+    """
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        _check(libc.unshare(CLONE_NEWPID), "make a PID namespace")
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={}, pass_fds=[keep]
+        )
+    finally:
+        _check(libc.setns(own, CLONE_NEWPID), "return to the own PID namespace")
+        os.close(own)
+
+
+async def read_until_closed(reader: int) -> str:
+    """Read a pipe until its other end is closed, and close it."""
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[None] = loop.create_future()
+    content = bytearray()
+
+    def readable() -> None:
+        data = os.read(reader, 4096)
+        content.extend(data)
+        if not data and not closed.done():
+            closed.set_result(None)
+
+    loop.add_reader(reader, readable)
+    try:
+        await closed
+    finally:
+        loop.remove_reader(reader)
+        os.close(reader)
+    return content.decode(errors="replace")
 
 
 async def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
     """Wait for a child without a thread of its own."""
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(process.pid)
-    exited: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, lambda: exited.done() or exited.set_result(None))
+    exited = asyncio.Event()
+    loop.add_reader(descriptor, exited.set)
     try:
-        await exited
+        await exited.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
     return process.wait()
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot {what}: {os.strerror(number)}")
