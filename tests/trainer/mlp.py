@@ -1,0 +1,100 @@
+"""A task of a few lines that trains in milliseconds: an MLP of four blocks on made-up points. Also its worker:
+
+    python -m tests.trainer.mlp
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.metrics import ClassificationMetrics
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.phases.blocks import Block
+
+FEATURES, WIDTH, CLASSES = 6, 8, 3
+SAMPLES = {"train": 22, "validation": 13, "test": 9}
+
+
+class Net(nn.Module):
+    def __init__(self, dropout=0.1, norm=False):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(FEATURES if i == 0 else WIDTH, WIDTH) for i in range(3))
+        self.norm = nn.BatchNorm1d(WIDTH) if norm else nn.LayerNorm(WIDTH)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.dropout(torch.tanh(layer(x)))
+        return self.head(self.norm(x))
+
+
+def blocks(module):
+    def names(prefix):
+        return tuple(name for name, _ in module.named_parameters() if name.startswith(prefix))
+
+    stack = [Block(f"layer.{i}", names(f"layers.{i}.")) for i in range(3)]
+    return [*stack, Block("norm", names("norm.")), Block("head", names("head."))]
+
+
+class MLPTask:
+    """What tests make it do is told by UNFREEZE_TEST, a JSON object."""
+
+    labels = ("a", "b", "c")
+    splits = SAMPLES
+
+    def __init__(self, job=None, *, dropout=0.1, norm=False):
+        self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
+        self.dropout, self.norm = dropout, norm
+        self.metrics = ClassificationMetrics(CLASSES)
+        self.pins = {"base": {"source": "file:///mlp", "files": {}}, "data": {"train": "0"} | self.options.get("pins", {})}
+        generator = torch.Generator().manual_seed(1)
+        truth = torch.randn(FEATURES, CLASSES, generator=generator)
+        self.x = {name: torch.randn(count, FEATURES, generator=generator) for name, count in SAMPLES.items()}
+        self.y = {name: (x @ truth).argmax(dim=1) for name, x in self.x.items()}
+        if "jobError" in self.options and str(os.environ.get("RANK")) == str(self.options["jobError"]):
+            raise JobError("InvalidData", "row 3 of data.csv has no label")
+
+    def build_model(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            module = Net(self.dropout, self.norm)
+        return LoadedModel(module, blocks(module), frozenset())
+
+    def batches(self, split, batches, *, epoch_seed=None):
+        for indices in batches:
+            rows = torch.as_tensor([int(i) for i in indices] or [0])
+            labels = self.y[split][rows] if len(indices) else torch.tensor([-100])
+            time.sleep(self.options.get("sleep", 0) if split == "train" else 0)
+            yield {"x": self.x[split][rows], "labels": labels}
+
+    def forward(self, module, batch):
+        return module(batch["x"])
+
+    def loss(self, logits, batch):
+        return F.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=-100)
+
+    def tokens(self, batch):
+        return 0
+
+    def export(self, module, folder: Path, kind, *, metrics=None):
+        folder.mkdir(parents=True)
+        torch.save(module.state_dict(), folder / "weights.pt")
+
+    def verify_export(self, folder, kind, module):
+        saved = torch.load(folder / "weights.pt")
+        assert all(torch.equal(saved[name], tensor) for name, tensor in module.state_dict().items())
+
+
+if __name__ == "__main__":
+    from unfreeze_trainer.worker import main
+
+    main(MLPTask)

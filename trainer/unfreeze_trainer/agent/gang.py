@@ -1,0 +1,266 @@
+"""The gang: agents of all pods meet at pod 0's rendezvous and run the workers together, again when one of them dies.
+
+torch.distributed.elastic does the meeting and the starting. What it lacks is here: errors that no restart mends end all
+pods at once, a stop is no failure, and a rendezvous whose host is gone is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
+from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
+
+from unfreeze_api.progress import ExitCode
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.agent.pod import Pod, kernel_oom_kills
+from unfreeze_trainer.link import Link, WorkerError
+
+log = logging.getLogger("unfreeze.agent")
+
+MAX_RESTARTS = 3
+"""Restarts in place without a new checkpoint in between; after that the pod fails and is replaced."""
+_END, _SEEN = "unfreeze/end", "unfreeze/seen"
+_POLL_SECONDS = 0.2
+_GOODBYE_SECONDS = 5.0
+WORKER = ("-m", "unfreeze_trainer.worker")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the gang ended on this pod."""
+
+    exit_code: int
+    error: WorkerError | None = None
+
+
+class Gang:
+    """This pod's part in the gang; `run` belongs into a thread of its own.
+
+    Parameters
+    ----------
+    job, pod, link
+        What runs, where, and the folder shared with the workers.
+    stopping
+        Set when this pod is asked to stop.
+    worker
+        Arguments of the interpreter that make a worker.
+    """
+
+    def __init__(
+        self, job: ResolvedJob, pod: Pod, link: Link, stopping: threading.Event, worker: Sequence[str] = WORKER
+    ) -> None:
+        self._job, self._pod, self._link, self._stopping, self._worker = job, pod, link, stopping, tuple(worker)
+        self.restarts = 0
+        self.workers_started = float("inf")
+        """When the workers that run now were started; infinite while there are none."""
+        self._agent: _ElasticAgent | None = None
+        self._failures = 0
+        self._checkpoint_step = -1
+        self._oom_kills = kernel_oom_kills()
+
+    def run(self, ended: Callable[[Ending], None]) -> None:
+        """Run workers until they are done or cannot go on; `ended` is called once, perhaps from another thread."""
+        while not self._stopping.is_set():
+            try:
+                self._join(ended)
+            except (RendezvousError, dist.DistError, ConnectionError, TimeoutError) as error:
+                self.workers_started = float("inf")
+                log.warning("the rendezvous is gone (%s): waiting for pod 0 and joining again", error)
+                self._stopping.wait(1.0)
+            else:
+                return
+
+    def _join(self, ended: Callable[[Ending], None]) -> None:
+        distribution = self._job.distribution
+        host, port = distribution.rendezvous_host, distribution.rendezvous_port
+        is_host = self._pod.index == 0
+        if not is_host and not self._wait_for_port(host, port):
+            return
+        parameters = RendezvousParameters(
+            backend="c10d",
+            endpoint=f"{host}:{port}",
+            run_id=self._job.name,
+            min_nodes=distribution.num_nodes,
+            max_nodes=distribution.num_nodes,
+            local_addr=self._pod.host(self._job),
+            is_host=is_host,
+            join_timeout=3600,
+            read_timeout=30,
+            keep_alive_interval=2,
+            keep_alive_max_attempt=5,
+        )
+        backend, store = create_backend(parameters)
+        handler = create_handler(store, backend, parameters)
+        bulletin = _Bulletin(host, port, distribution.num_nodes)
+        bulletin.watch(ended)
+        spec = WorkerSpec(
+            role="worker",
+            local_world_size=distribution.num_proc_per_node,
+            entrypoint=sys.executable,
+            args=self._worker,
+            rdzv_handler=handler,
+            max_restarts=MAX_RESTARTS,
+            monitor_interval=_POLL_SECONDS,
+        )
+        self._agent = _ElasticAgent(spec, self, logs=str(self._link.folder / "elastic"))
+        try:
+            result = self._agent.run()
+        finally:
+            bulletin.close()
+        if result is None or self._stopping.is_set():
+            return
+        ending = self._ending(result)
+        if ending.exit_code == ExitCode.JOB_ERROR and ending.error:
+            bulletin.announce(ending.error, wait=is_host)
+        ended(ending)
+
+    def _wait_for_port(self, host: str, port: int) -> bool:
+        """Wait until pod 0 listens: its name resolves before that. False when asked to stop."""
+        said = False
+        while not self._stopping.is_set():
+            try:
+                with socket.create_connection((host, port), timeout=2):
+                    return True
+            except OSError as error:
+                if not said:
+                    log.info("waiting for pod 0 at %s:%d (%s)", host, port, error)
+                    said = True
+                self._stopping.wait(0.25)
+        return False
+
+    def _ending(self, result: RunResult) -> Ending:
+        if result.state == WorkerState.SUCCEEDED:
+            return Ending(ExitCode.DONE)
+        errors = self._link.errors()
+        if errors:
+            code = ExitCode.JOB_ERROR if errors[0].exit_code == ExitCode.JOB_ERROR else 1
+            return Ending(int(code), errors[0])
+        failed = {rank: failure.exitcode for rank, failure in result.failures.items()}
+        rank, code = next(iter(failed.items()), (0, 1))
+        killed = kernel_oom_kills() > self._oom_kills and -signal.SIGKILL in failed.values()
+        reason = "OutOfMemory" if killed else "WorkerKilled" if code < 0 else "WorkerFailed"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        advice = ": the pod's memory limit is too low for this batch" if killed else ""
+        error = WorkerError(reason=reason, message=f"the worker of rank {rank} {how}{advice}", rank=rank, exit_code=1)
+        return Ending(1, error)
+
+    # Called by the elastic agent, in the gang's thread.
+
+    def workers_starting(self) -> None:
+        """Forget the errors of workers that were there before."""
+        self._link.clear_errors()
+        self.workers_started = time.time()
+
+    def restart_allowed(self, exit_codes: Sequence[int]) -> bool:
+        """Judge a failure of workers: whether they are started again in place."""
+        if self._stopping.is_set() or ExitCode.JOB_ERROR in exit_codes:
+            return False
+        if any(error.exit_code == ExitCode.JOB_ERROR for error in self._link.errors()):
+            return False
+        if ExitCode.STOPPED in exit_codes:  # another pod was asked to stop; this one waits for its successor
+            return True
+        progress = self._link.read_progress()
+        step = progress.checkpoint.step if progress and progress.checkpoint else -1
+        self._failures = 1 if step > self._checkpoint_step else self._failures + 1
+        self._checkpoint_step = step
+        return self._failures <= MAX_RESTARTS
+
+    def workers_restarting(self) -> None:
+        """Count a restart in place."""
+        self.restarts += 1
+        self.workers_started = float("inf")
+
+    # Called by the main thread.
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        return self._agent.pids() if self._agent else []
+
+    def kill_workers(self) -> None:
+        """Kill the workers, with what they may have started."""
+        for pid in self.worker_pids():
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)  # each worker leads a session of its own
+
+
+class _ElasticAgent(LocalElasticAgent):
+    """torch's agent, which asks the gang what a failure means."""
+
+    def __init__(self, spec: WorkerSpec, gang: Gang, *, logs: str) -> None:
+        super().__init__(spec, DefaultLogsSpecs(log_dir=logs), exit_barrier_timeout=60)
+        self._gang = gang
+
+    def pids(self) -> list[int]:
+        context = self._pcontext
+        return list(context.pids().values()) if context else []
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        self._gang.workers_starting()
+        return super()._start_workers(worker_group)
+
+    def _restart_workers(self, worker_group: WorkerGroup) -> None:
+        self._gang.workers_restarting()
+        super()._restart_workers(worker_group)
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result = super()._monitor_workers(worker_group)
+        if result.state == WorkerState.FAILED:
+            codes = [failure.exitcode for failure in result.failures.values()]
+            # _invoke_run restarts while this is positive, and takes one away.
+            self._remaining_restarts = MAX_RESTARTS if self._gang.restart_allowed(codes) else 0
+        return result
+
+
+class _Bulletin:
+    """A note in the rendezvous' store that ends all pods: the job itself is wrong."""
+
+    def __init__(self, host: str, port: int, pods: int) -> None:
+        self._store = dist.TCPStore(
+            host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10)
+        )
+        self._pods, self._closed = pods, threading.Event()
+
+    def watch(self, ended: Callable[[Ending], None]) -> None:
+        """Call `ended` when another pod has announced an error."""
+        threading.Thread(target=self._watch, args=(ended,), name="bulletin", daemon=True).start()
+
+    def _watch(self, ended: Callable[[Ending], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # pod 0 is gone, and with it the store
+            while not self._closed.wait(_POLL_SECONDS):
+                if self._store.check([_END]):
+                    error = WorkerError.model_validate(json.loads(self._store.get(_END)))
+                    self._store.add(_SEEN, 1)
+                    ended(Ending(int(ExitCode.JOB_ERROR), error))
+                    return
+
+    def announce(self, error: WorkerError, *, wait: bool) -> None:
+        """Tell the other pods; pod 0, whose end is the store's, waits a moment until they have read it."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(_END, error.to_json())
+            seen = self._store.add(_SEEN, 1)
+            until = time.monotonic() + _GOODBYE_SECONDS
+            while wait and seen < self._pods and time.monotonic() < until:
+                time.sleep(0.05)
+                seen = self._store.add(_SEEN, 0)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()

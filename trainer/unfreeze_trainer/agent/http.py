@@ -1,0 +1,104 @@
+"""What a pod serves: /healthz, /progress (JSON), /metrics (Prometheus)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from unfreeze_api.progress import Progress
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a pod's progress; port 0 takes a free one."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, progress: Callable[[], Progress]) -> None:
+        super().__init__((host, port), _Handler)
+        self.progress = progress
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on."""
+        return int(self.server_address[1])
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        threading.Thread(target=self.serve_forever, name="http", daemon=True, kwargs={"poll_interval": 5}).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
+        elif path == "/progress":
+            self._answer(HTTPStatus.OK, "application/json", self.server.progress().to_json().encode())
+        elif path == "/metrics":
+            self._answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.server.progress()))
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /healthz, /progress or /metrics\n")
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - overrides; probes would fill the log
+        pass
+
+
+def render_metrics(progress: Progress) -> bytes:
+    """Return a pod's series in Prometheus' text format; a series without a value is left out."""
+    from prometheus_client import CollectorRegistry, generate_latest  # a quarter of a second that only scrapes pay
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(progress))  # type: ignore[arg-type]
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        progress = self._progress
+        age = (datetime.now(UTC) - progress.checkpoint.time).total_seconds() if progress.checkpoint else None
+        ratio = progress.step / progress.total_steps if progress.total_steps else 0.0
+        for name, text, value in (
+            ("progress_ratio", "Share of the planned optimizer steps that is done", ratio),
+            ("step", "Optimizer steps done", progress.step),
+            ("epoch", "Passes over the training data done", progress.epoch),
+            ("phase_index", "Index of the phase, from 0", progress.phase_index),
+            ("loss", "Training loss of a sample, smoothed over the last steps", progress.loss),
+            ("samples_per_second", "Training samples per second, of all workers", progress.samples_per_second),
+            ("tokens_per_second", "Training tokens per second, of all workers", progress.tokens_per_second),
+            ("eta_seconds", "Seconds that are left", progress.eta_seconds),
+            ("checkpoint_age_seconds", "Age of the newest complete checkpoint", age),
+            ("world_size", "Workers that train together", progress.world_size),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"unfreeze_training_{name}", text, value)
+        for name, text, values, label in (
+            ("learning_rate", "Current learning rate of each trained block", progress.learning_rates, "block"),
+            ("validation_metric", "Newest validation metrics", progress.metrics, "metric"),
+        ):
+            family = GaugeMetricFamily(f"unfreeze_training_{name}", text, labels=[label])
+            for key, number in values.items():
+                family.add_metric([key], number)
+            yield family
+        restarts = CounterMetricFamily("unfreeze_training_restarts", "Times that workers were started again in place")
+        restarts.add_metric([], progress.restarts)
+        yield restarts

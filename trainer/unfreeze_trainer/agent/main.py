@@ -1,0 +1,210 @@
+"""`unfreeze-trainer`: PID 1 of a trainer pod.
+
+    UNFREEZE_JOB=job.json JOB_COMPLETION_INDEX=0 unfreeze-trainer
+
+Serves /healthz, /progress and /metrics from the first moment, joins the gang, and leaves with a termination message and
+one of the exit codes of `unfreeze_api.progress.ExitCode`, or 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.agent.http import Server
+from unfreeze_trainer.agent.pod import Pod, threads_per_worker
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.agent.gang import Ending, Gang
+
+log = logging.getLogger("unfreeze.agent")
+
+HANG_SECONDS = 1800.0
+"""Without any news from workers that train for so long, they hang. Steps, evaluations and checkpoints all give news."""
+
+
+class Agent:
+    """One pod's agent."""
+
+    def __init__(self, pod: Pod, worker: Sequence[str] | None = None) -> None:
+        self._pod, self._worker = pod, worker
+        self._folder = Path(tempfile.mkdtemp(prefix="unfreeze-"))
+        self._link = Link(self._folder)
+        self._stopping = threading.Event()
+        self._endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
+        self._gang: Gang | None = None
+        self._final: Progress | None = None
+        self._server = Server(pod.ip, pod.http_port, self.progress)
+
+    def progress(self) -> Progress:
+        """Return what /progress serves."""
+        progress = self._final or self._link.read_progress() or Progress()
+        return progress.model_copy(update={"restarts": self._gang.restarts if self._gang else 0})
+
+    def run(self) -> int:
+        """Be the agent until the end; return the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._server.start()
+        try:
+            job = ResolvedJob.model_validate_json(self._pod.job_file.read_bytes())
+            self._prepare_environment(job)
+            threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()
+            message = self._message(self._wait())
+        except (OSError, ValueError) as error:
+            message = TerminationMessage(
+                outcome="Failed", reason="InvalidJob", message=f"{self._pod.job_file}: {error}", exit_code=ExitCode.JOB_ERROR
+            )
+        except Exception as error:  # noqa: BLE001 - PID 1 leaves no error untold
+            tail = traceback.format_exc()
+            log.error("%s", tail)
+            message = TerminationMessage(
+                outcome="Failed", reason="AgentFailed", message=str(error), exit_code=1, log_tail=tail[-2000:]
+            )
+        if self._gang:
+            self._gang.kill_workers()
+        self._leave(message)
+        return message.exit_code
+
+    def _prepare_environment(self, job: ResolvedJob) -> None:
+        os.environ[LINK_ENV], os.environ[AGENT_ENV] = str(self._folder), str(os.getpid())
+        os.environ[JOB_FILE_ENV] = str(self._pod.job_file)
+        os.environ["OMP_NUM_THREADS"] = str(threads_per_worker(job))
+        os.environ.setdefault("TORCH_ELASTIC_WORKER_IDENTICAL", "1")  # no round of questions who has how many workers
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if self._pod.ip.startswith("127."):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+    def _stop(self, number: int, _frame: Any) -> None:
+        log.info("%s: the workers agree on a step and write a checkpoint", signal.Signals(number).name)
+        self._link.request_stop()
+        self._stopping.set()
+
+    def _run_gang(self, job: ResolvedJob) -> None:
+        try:
+            from unfreeze_trainer.agent.finished import finished_before
+
+            if (progress := finished_before(job)) is not None:
+                from unfreeze_trainer.agent.gang import Ending
+
+                self._final = progress
+                self._endings.put(Ending(ExitCode.DONE))
+                return
+            from unfreeze_trainer.agent.gang import WORKER, Gang
+
+            self._gang = Gang(job, self._pod, self._link, self._stopping, self._worker or WORKER)
+            self._gang.run(self._endings.put)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        from unfreeze_trainer.agent.gang import Ending
+
+        if isinstance(error, JobError):
+            code, reason, message = int(ExitCode.JOB_ERROR), error.reason, error.message
+        else:
+            code, reason, message = 1, "AgentFailed", f"{type(error).__name__}: {error}"
+        tail = "".join(traceback.format_exception(error))
+        log.error("%s", tail)
+        told = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])
+        self._endings.put(Ending(code, told))
+
+    def _wait(self) -> Ending | None:
+        """Wait for the end; None when this pod was asked to stop and its workers have."""
+        stopped_at = None
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._endings.get(timeout=0.1)
+            if self._stopping.is_set():
+                stopped_at = stopped_at or time.time()
+                if not self._workers_may_write():
+                    return None
+            elif self._gang:
+                self._watch_for_hang(self._gang)
+
+    def _workers_may_write(self) -> bool:
+        """Whether workers run that train: others have nothing to write that is not there already."""
+        gang, progress, age = self._gang, self._link.read_progress(), self._link.progress_age()
+        if gang is None or progress is None or age is None or not _any_alive(gang.worker_pids()):
+            return False
+        return progress.state in ("Training", "Evaluating") and time.time() - age >= gang.workers_started
+
+    def _watch_for_hang(self, gang: Gang) -> None:
+        age = self._link.progress_age()
+        if age is None or age < HANG_SECONDS or time.time() - age < gang.workers_started:
+            return
+        log.error("no news from the workers for %.0f s: stacks follow, then they are started again", age)
+        for pid in gang.worker_pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(2)
+        gang.kill_workers()
+        gang.workers_started = float("inf")
+
+    def _message(self, ending: Ending | None) -> TerminationMessage:
+        progress = self.progress()
+        told: dict[str, Any] = {"checkpoint": progress.checkpoint, "progress": progress}
+        if ending is None:
+            step = f"at step {progress.checkpoint.step}" if progress.checkpoint else "none was due yet"
+            return TerminationMessage(
+                outcome="Stopped", reason="Stopped", message=f"asked to stop; checkpoint: {step}",
+                exit_code=ExitCode.STOPPED, **told,
+            )
+        if ending.exit_code == ExitCode.DONE:
+            return TerminationMessage(outcome="Succeeded", reason="Completed", exit_code=ExitCode.DONE, **told)
+        error = ending.error
+        assert error is not None  # every failure has one
+        return TerminationMessage(
+            outcome="Failed", reason=error.reason[:64], message=error.message, exit_code=ending.exit_code,
+            rank=error.rank if error.rank >= 0 else None, log_tail=error.log_tail, **told,
+        )
+
+    def _leave(self, message: TerminationMessage) -> None:
+        log.info("%s: %s %s", message.outcome, message.reason, message.message)
+        try:
+            self._pod.termination_log.write_text(message.to_termination_log())
+        except OSError as error:
+            log.warning("the termination message could not be written: %s", error)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _any_alive(pids: Sequence[int]) -> bool:
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in "ZX":
+            return True
+    return False
+
+
+def main(worker: Sequence[str] | None = None) -> None:
+    """Be a pod's agent; the process exits with the job's code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s agent: %(message)s")
+    for noisy in ("torch.distributed", "torch.distributed.elastic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    code = Agent(Pod.from_environment(), worker).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that wait for other pods must not hold this one
+
+
+if __name__ == "__main__":
+    main()

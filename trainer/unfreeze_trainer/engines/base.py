@@ -1,0 +1,167 @@
+"""The interface of an engine, and what all engines share: device, precision, optimizer, small collectives."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unfreeze_trainer.engines.optimizers import build_optimizer
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.phases.freezer import ParamGroup
+
+OptimizerState = dict[str, dict[str, Tensor]]
+"""State of the optimizer by name of the parameter, whole tensors: {"head.weight": {"exp_avg": ..., "step": ...}}."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an engine has to know of the job."""
+
+    optimizer: Literal["AdamW", "SGD"] = "AdamW"
+    max_grad_norm: float = 1.0
+    """0 does not clip."""
+    precision: Literal["Auto", "Float32", "BFloat16"] = "Auto"
+
+    @classmethod
+    def of(cls, job: ResolvedJob) -> Recipe:
+        """Take the recipe out of a job."""
+        training = job.training
+        return cls(training.optimizer, training.max_grad_norm, training.precision)
+
+
+class Engine(ABC):
+    """Keeps one module in step over all ranks.
+
+    Weights are float32 in every engine and the computation runs under autocast: what is saved is what was trained, a
+    block that is unfrozen late starts from its exact pretrained weights, and engines agree to rounding.
+
+    `model` is what the training calls, `module` the same network without the wrapper.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        auto = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.bfloat16 = recipe.precision == "BFloat16" or (recipe.precision == "Auto" and auto)
+        self.module: nn.Module
+        self.model: nn.Module
+        self.optimizer: torch.optim.Optimizer
+        self._rates: list[float] = []
+
+    # The five things in which engines differ.
+
+    @abstractmethod
+    def attach(self, module: nn.Module) -> None:
+        """Take a module over and put it on the device. Called once, before the first phase."""
+
+    @abstractmethod
+    def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Start a phase: train exactly these groups; parameters in `state` go on with their moments.
+
+        requires_grad is already set. Collective.
+        """
+
+    @abstractmethod
+    def micro_step(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of one micro batch; gradients are exchanged on the last one only, where possible."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradient of a loss. The gradient of a step is the mean over ranks of what they add."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Clip to the global norm, change the weights, forget the gradients."""
+
+    @abstractmethod
+    def optimizer_state(self) -> OptimizerState:
+        """Return the optimizer's state, whole tensors by name, the same on every rank. Collective."""
+
+    # What they share.
+
+    def end(self) -> None:
+        """Release what the phase held besides the weights."""
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Set each group's learning rate to its peak times a factor."""
+        for group, peak in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = peak * factor
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that a forward pass runs in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the batch on this rank's device."""
+        if self.device.type == "cpu":
+            return batch
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """Reduce a tensor over all ranks in place and return it, on the device it came on."""
+        if self.world_size == 1:
+            return tensor
+        there = tensor.to(self.device)
+        dist.all_reduce(there, op)
+        return tensor.copy_(there) if there is not tensor else tensor
+
+    def any_rank(self, value: bool) -> bool:
+        """Whether a value is true on any rank. Collective."""
+        return bool(self.all_reduce(torch.tensor([float(value)]), dist.ReduceOp.MAX).item())
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Return rank 0's value on every rank. Collective."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.any_rank(False)
+
+    def sync_buffers(self) -> None:
+        """Give every rank the persistent buffers (BatchNorm statistics) of rank 0, as DDP does before each forward.
+
+        Done before they are read instead: in training they do not enter the computation. Collective.
+        """
+        if self.world_size > 1:
+            for buffer in persistent_buffers(self.module).values():
+                dist.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self.end()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _new_optimizer(self, groups: Sequence[ParamGroup]) -> None:
+        parameters = dict(self.module.named_parameters())
+        self._rates = [group.lr for group in groups]
+        self.optimizer = build_optimizer(
+            self.recipe.optimizer,
+            [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups],
+        )
+
+
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that belong to a module's state, by name; masks and position ids made anew are not among them."""
+    kept = {}
+    for prefix, part in module.named_modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name not in part._non_persistent_buffers_set:
+                kept[f"{prefix}.{name}" if prefix else name] = buffer
+    return kept

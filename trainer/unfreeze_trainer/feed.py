@@ -1,0 +1,89 @@
+"""From the plan's step numbers to micro batches on this rank: the data's position is the step, nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from unfreeze_trainer.data.order import epoch_order, evaluation_shard, global_batches, shard
+from unfreeze_trainer.seeds import mix
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """One forward and backward pass of one rank."""
+
+    tensors: dict[str, Tensor]
+    scale: float
+    """Factor of the sum of the samples' losses, so that the mean over ranks of what all micro batches add is the
+    gradient of the mean over the global batch."""
+    samples: int
+    """0 where a rank's share is empty: a row of padding without loss stands in."""
+    last: bool
+    """Whether the step ends with it."""
+
+
+class Feed:
+    """Batches of one rank.
+
+    Notes
+    -----
+    Every rank does the same number of micro batches in a step, whatever its share: for an empty list of samples the task
+    gives a row of padding that has no loss, so that the rank still takes part in the collectives.
+    """
+
+    def __init__(self, task: Task, *, seed: int, batch_size: int, accumulate: int, rank: int, world_size: int) -> None:
+        self._task, self._seed, self._batch_size, self._accumulate = task, seed, batch_size, accumulate
+        self._rank, self._world_size = rank, world_size
+        self.samples = task.splits["train"]
+        self.steps_per_epoch = math.ceil(self.samples / batch_size)
+
+    def steps(self, first: int, end: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+        """Yield (step, its micro batches) from step `first` up to `end`, across epochs."""
+        while first < end:
+            epoch, offset = divmod(first, self.steps_per_epoch)
+            count = min(self.steps_per_epoch - offset, end - first)
+            yield from self._epoch(epoch, offset, count, first)
+            first += count
+
+    def _epoch(self, epoch: int, offset: int, count: int, first: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+        order = epoch_order(self._seed, epoch, self.samples)
+
+        def plan() -> Iterator[list[tuple[Sequence[int], float]]]:
+            batches = global_batches(order[offset * self._batch_size :], self._batch_size)
+            return map(self._micro_batches, itertools.islice(batches, count))
+
+        # The task may read ahead of the loop, so the plan is made twice rather than shared.
+        indices = (micro for step in plan() for micro, _ in step)
+        tensors = self._task.batches("train", indices, epoch_seed=mix(self._seed, epoch))
+
+        def micros(step: list[tuple[Sequence[int], float]]) -> Iterator[MicroBatch]:
+            for number, (indices, scale) in enumerate(step, 1):
+                yield MicroBatch(next(tensors), scale, len(indices), number == len(step))
+
+        for number, step in enumerate(plan(), first):
+            yield number, micros(step)
+
+    def _micro_batches(self, batch: Sequence[int]) -> list[tuple[Sequence[int], float]]:
+        """Split this rank's share of a global batch into micro batches of (sample indices, scale of their losses)."""
+        mine = shard(batch, self._rank, self._world_size)
+        count = min(self._accumulate, math.ceil(len(batch) / self._world_size))
+        scale = self._world_size / len(batch)
+        edges = [len(mine) * number // count for number in range(count + 1)]
+        return [(mine[low:high], scale) for low, high in itertools.pairwise(edges)]
+
+    def evaluation(self, split: str) -> tuple[int, Iterator[dict[str, Tensor]]]:
+        """Return this rank's batches of a split, each sample on one rank, and how many rounds the longest rank needs."""
+        size = max(32, 2 * math.ceil(self._batch_size / (self._world_size * self._accumulate)))
+        total = self._task.splits[split]
+        mine = evaluation_shard(total, self._rank, self._world_size)
+        rounds = math.ceil(math.ceil(total / self._world_size) / size)
+        return rounds, self._task.batches(split, (mine[low : low + size] for low in range(0, len(mine), size)))

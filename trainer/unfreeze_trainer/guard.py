@@ -1,0 +1,99 @@
+"""The guard against silent freezes: what a phase trains has moved, what it freezes has not, on all ranks alike.
+
+Every engine here keeps float32 weights, so the weights that the model computes with are the masters: under ZeRO they
+are gathered from the partitions that the optimizer changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.phases.freezer import ParamGroup
+
+FIRST_CHECK = 2
+"""Steps of a phase after which it is checked first. A group that has not moved is looked at again, with twice the
+distance, up to PATIENCE: a tiny learning rate may need some steps to change a float32."""
+PATIENCE = 64
+
+
+def checksums(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return a 64-bit sum of each tensor's bits, int64 of shape (tensors,) on the CPU.
+
+    Any single change of a weight changes its sum; nothing is copied, so the cost is one pass over the weights.
+    """
+    sums = [tensor.detach().contiguous().view(torch.int32).sum(dtype=torch.int64) for tensor in tensors.values()]
+    return torch.stack(sums).cpu() if sums else torch.zeros(0, dtype=torch.int64)
+
+
+class Guard:
+    """Watches one phase.
+
+    Parameters
+    ----------
+    engine
+        After `begin` of the phase.
+    module
+        The bare module, with float32 parameters.
+    phase_name
+        For messages.
+    groups
+        What the phase trains.
+    steps
+        Steps of the phase from here, so that a short one is checked at its end.
+    """
+
+    def __init__(
+        self, engine: Engine, module: nn.Module, phase_name: str, groups: Sequence[ParamGroup], steps: int
+    ) -> None:
+        self._engine, self._phase, self._groups = engine, phase_name, groups
+        self._parameters = dict(module.named_parameters())
+        self._index = {name: position for position, name in enumerate(self._parameters)}
+        trained = {name for group in groups for name in group.names}
+        self._frozen = [name for name in self._parameters if name not in trained]
+        self._before = checksums(self._parameters)
+        self._done = 0
+        self._next, self._last = min(FIRST_CHECK, steps), min(PATIENCE, steps)
+
+    def after_step(self) -> None:
+        """Count a step, check when it is time. Collective at the same steps on every rank."""
+        self._done += 1
+        if self._done == self._next:
+            still = self.check(final=self._done == self._last)
+            self._next = min(self._done * 2, self._last) if still else 0
+
+    def check(self, *, final: bool) -> list[str]:
+        """Compare with the phase's begin; return the groups that have not moved yet.
+
+        Raises
+        ------
+        JobError
+            Ranks differ, a frozen parameter has moved, or, when `final`, a trainable group has not.
+        """
+        now = checksums(self._parameters)
+        low, high = now.clone(), now.clone()
+        self._engine.all_reduce(low, dist.ReduceOp.MIN)
+        self._engine.all_reduce(high, dist.ReduceOp.MAX)
+        names = list(self._parameters)
+        if apart := [names[position] for position in (low != high).nonzero().flatten().tolist()]:
+            raise JobError("RanksDiffer", self._message("the ranks no longer hold the same weights", apart))
+        changed = now != self._before
+        if moved := [name for name in self._frozen if changed[self._index[name]]]:
+            raise JobError("FrozenWeightsMoved", self._message("frozen parameters have moved", moved))
+        still = [group for group in self._groups if not any(changed[self._index[name]] for name in group.names)]
+        if still and final:
+            stuck = [name for group in still for name in group.names]
+            raise JobError("SilentFreeze", self._message(f"{self._done} steps have not moved trainable parameters", stuck))
+        return [group.block for group in still]
+
+    def _message(self, what: str, names: list[str]) -> str:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004
+        return f"phase {self._phase}: {what}: {shown}. Nothing after this would be worth its time; the engine is at fault"

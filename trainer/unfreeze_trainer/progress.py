@@ -1,0 +1,98 @@
+"""What leaves the loop while it runs: loss and rates measured without waiting for the device, and events.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unfreeze_trainer.link import Link
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.engines import Engine
+
+SYNC_SECONDS = 0.5
+"""About how often the ranks meet to sum up the loss and to agree on whether to stop."""
+_MOST_STEPS = 4096
+_SMOOTHING = 0.9
+
+
+class StopRequested(Exception):
+    """Every rank has agreed to stop at this step."""
+
+
+class Meter:
+    """Sums loss, samples and tokens of all ranks, and carries the agreement to stop in the same collective.
+
+    Notes
+    -----
+    A flag that one rank raises must end all ranks at one step. Ranks meet every `interval` steps, an interval that each
+    derives from the same summed times; between two meetings a step costs one addition on the device.
+    """
+
+    def __init__(self, engine: Engine, link: Link | None) -> None:
+        self._engine, self._link = engine, link
+        self.loss: float | None = None
+        """Mean loss of a sample, smoothed."""
+        self.samples_per_second: float | None = None
+        self.tokens_per_second: float | None = None
+        self.step_seconds: float | None = None
+        self._interval = 1
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begin a window: what was between two windows (evaluation, checkpoint) is no training time."""
+        self._loss = torch.zeros((), device=self._engine.device)
+        self._steps = self._samples = self._tokens = 0
+        self._began = time.perf_counter()
+
+    def add(self, loss: Tensor, samples: int, tokens: int) -> None:
+        """Count a micro batch: the sum of its samples' losses, detached."""
+        if samples:
+            self._loss += loss
+            self._samples += samples
+            self._tokens += tokens
+
+    def after_step(self) -> bool:
+        """Count a step; return whether the ranks have just met, with new figures. Raises StopRequested."""
+        self._steps += 1
+        if self._steps < self._interval:
+            return False
+        stop = self._link is not None and self._link.stop_requested()
+        elapsed = time.perf_counter() - self._began
+        mine = [self._loss.item(), self._samples, self._tokens, float(stop), elapsed]
+        loss, samples, tokens, stops, seconds = self._engine.all_reduce(torch.tensor(mine, dtype=torch.float64)).tolist()
+        seconds = max(seconds / self._engine.world_size, 1e-9)
+        keep = 0.0 if self.loss is None else _SMOOTHING**self._steps
+        self.loss = keep * (self.loss or 0.0) + (1 - keep) * loss / max(samples, 1)
+        self.samples_per_second, self.tokens_per_second = samples / seconds, tokens / seconds or None
+        self.step_seconds = seconds / self._steps
+        self._interval = max(1, min(_MOST_STEPS, round(SYNC_SECONDS / self.step_seconds)))
+        self.restart_clock()
+        if stops:
+            raise StopRequested
+        return True
+
+    def check_stop(self) -> None:
+        """Raise StopRequested on every rank when any was asked to stop. Collective."""
+        if self._engine.any_rank(self._link is not None and self._link.stop_requested()):
+            raise StopRequested
+
+
+class Events:
+    """events.jsonl of a run folder: one line for each start, phase, evaluation, checkpoint, and the end."""
+
+    def __init__(self, run_folder: Path, *, enabled: bool) -> None:
+        self._path, self._enabled = run_folder / "events.jsonl", enabled
+
+    def add(self, event: str, **details: Any) -> None:
+        """Append a line, on the rank that writes."""
+        if self._enabled:
+            line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
+            with self._path.open("a") as file:
+                file.write(line + "\n")

@@ -1,0 +1,125 @@
+"""report.json: written once, when everything else of a run is in place."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unfreeze_api.progress import CheckpointInfo, Progress
+from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
+from unfreeze_trainer.checkpoints import Identity
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.state import State
+    from unfreeze_trainer.tasks import Task
+
+_LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft", "deepspeed")
+
+
+def read_report(run_folder: Path) -> Report | None:
+    """Return the report of a finished run, None when there is none."""
+    try:
+        return Report.model_validate_json((run_folder / "report.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def require_same(report: Report, identity: Identity, run_folder: Path) -> None:
+    """Raise JobError unless a finished run belongs to this job on this data."""
+    pins = {"base": {"source": report.base.source, **report.base.pins}, "data": report.data.pins}
+    identity.require({"fingerprint": report.fingerprint, "pins": pins}, run_folder)
+
+
+def write_report(run_folder: Path, report: Report) -> None:
+    """Write report.json whole or not at all, flushed to the disk."""
+    aside = run_folder / ".report.json"
+    with aside.open("w") as file:
+        file.write(report.to_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(run_folder / "report.json")
+
+
+def build_report(
+    job: ResolvedJob, task: Task, engine: Engine, state: State, pins: dict[str, dict[str, object]], results: Results
+) -> Report:
+    """Put together what is known at the end of a run."""
+    assert state.best is not None  # the end of a phase always evaluates
+    sources = {"train": job.data.train.source}
+    for name, held_out in (("validation", job.data.validation), ("test", job.data.test)):
+        if held_out and held_out.dataset:
+            sources[name] = held_out.dataset.source
+    return Report(
+        job=f"{job.namespace}/{job.name}",
+        fingerprint=job.fingerprint(),
+        finished=datetime.now(UTC),
+        seconds=sum(phase.seconds for phase in state.phases),
+        strategy=job.strategy.type,
+        metric=job.training.metric,
+        best_step=state.best.step,
+        results=results,
+        phases=state.phases,
+        exports=[Export(kind=kind, folder=export_folder(job, kind)) for kind in job.output.export],
+        base=Pinned(
+            source=job.model.source, pins={key: value for key, value in pins.get("base", {}).items() if key != "source"}
+        ),
+        data=DataReport(sources=sources, splits=task.splits, labels=list(task.labels), pins=pins.get("data", {})),
+        world=World(
+            world_size=engine.world_size,
+            nodes=job.distribution.num_nodes,
+            engine=job.distribution.engine,
+            zero_stage=job.distribution.zero_stage,
+            device=engine.device.type,
+            precision="BFloat16" if engine.bfloat16 else "Float32",
+        ),
+        versions=_versions(),
+    )
+
+
+def export_folder(job: ResolvedJob, kind: str) -> str:
+    """Return the folder of an export below the run's: `model`, and `adapter` when both Adapter and Merged are written."""
+    return "adapter" if kind == "Adapter" and len(job.output.export) > 1 else "model"
+
+
+def flat_results(results: Results) -> dict[str, float]:
+    """Return the results by names like `test.accuracy`."""
+    return {
+        f"{split}.{name}": value
+        for split, metrics in (("validation", results.validation), ("test", results.test))
+        for name, value in metrics.items()
+    }
+
+
+def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
+    """Return the progress of a finished run, from its report alone."""
+    steps = sum(phase.steps for phase in report.phases)
+    return Progress(
+        percent=100,
+        step=steps,
+        total_steps=steps,
+        phase_index=max(0, len(report.phases) - 1),
+        phase_count=len(report.phases),
+        phase_name=report.phases[-1].name if report.phases else "",
+        metrics=report.results.validation,
+        eta_seconds=0,
+        state="Done",
+        checkpoint=checkpoint,
+        world_size=report.world.world_size,
+        phases=report.phases,
+        results=flat_results(report.results),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,379 @@
+"""One run on one rank: what the loop in `worker` calls between its steps."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress
+from unfreeze_api.report import Results
+from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot
+from unfreeze_trainer.engines import Engine, OptimizerState
+from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.feed import Feed, MicroBatch
+from unfreeze_trainer.guard import Guard
+from unfreeze_trainer.phases.compile import Phase, compile_phases, schedule_factor
+from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.progress import Events, Meter
+from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
+from unfreeze_trainer.state import Best, State
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.link import Link
+    from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+_STOP_CHECK_BATCHES = 4
+
+
+class Run:
+    """A job's training on this rank, begun or gone on with.
+
+    Parameters
+    ----------
+    job, task, loaded
+        What is trained, on what, and the model as `task.build_model()` made it.
+    engine
+        Joined to its process group, without a model.
+    link
+        To the agent; None without one.
+    """
+
+    def __init__(self, job: ResolvedJob, task: Task, loaded: LoadedModel, engine: Engine, link: Link | None) -> None:
+        self.job, self.task, self.engine, self._link = job, task, engine, link
+        self.folder = Path(job.output.path)
+        training = job.training
+        self.feed = Feed(
+            task,
+            seed=training.seed,
+            batch_size=training.batch_size,
+            accumulate=training.gradient_accumulation_steps,
+            rank=engine.rank,
+            world_size=engine.world_size,
+        )
+        self.phases = compile_phases(job, [block.name for block in loaded.blocks], self.feed.steps_per_epoch)
+        self.total_steps = sum(phase.steps for phase in self.phases)
+        self.state, self._moments = State(), OptimizerState()
+        self.checkpoint: CheckpointInfo | None = None
+        self._results: dict[str, float] = {}
+        self._activity = "Starting"
+        self._take(loaded)
+        self.meter = Meter(engine, link)
+        self._open_folder()
+
+    def _take(self, loaded: LoadedModel) -> None:
+        self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+        self.engine.attach(loaded.module)
+
+    def _open_folder(self) -> None:
+        """Claim the run folder, find the newest whole checkpoint and go on from it. Collective."""
+        leader = self.engine.rank == 0
+        if leader:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.events = Events(self.folder, enabled=leader)
+        found: tuple[dict[str, object], CheckpointInfo | None] = ({}, None)
+        if leader:
+            pins = self.task.pins
+            checkpoints = Checkpoints(self.folder, Identity(self.job.fingerprint(), pins), keep=1)
+            newest, problems = checkpoints.newest()
+            for problem in problems:
+                log.error("broken checkpoint passed over: %s", problem)
+                self.events.add("brokenCheckpoint", problem=problem)
+            found = (pins, newest)
+        self.pins, self.checkpoint = self.engine.broadcast_object(found)
+        identity = Identity(self.job.fingerprint(), self.pins)
+        self.checkpoints = Checkpoints(self.folder, identity, keep=self.job.training.checkpoint.keep)
+        self._resume()
+        self.events.add(
+            "start", step=self.state.step, worldSize=self.engine.world_size, totalSteps=self.total_steps,
+            phases=[phase.name for phase in self.phases],
+        )
+
+    def _resume(self) -> None:
+        if self.checkpoint is None:
+            return
+        folder = self.checkpoints.folder / f"step-{self.checkpoint.step}"
+        if not folder.is_dir():
+            raise JobError(
+                "OutputNotShared",
+                f"rank {self.engine.rank} does not see {folder}, which rank 0 wrote: output.destination must lie on a"
+                " volume that all pods share (access mode ReadWriteMany)",
+            )
+        snapshot = self.checkpoints.load(self.checkpoint.step)
+        self.state, self._moments = snapshot.state, snapshot.moments
+        self._load_weights(snapshot.weights)
+        phase = self.phases[self.state.phase_index]
+        if self.state.trainable_hash != self._trainable_hash(phase):
+            raise JobError(
+                "ForeignRunFolder",
+                f"{folder} trained other parameters in phase {phase.name} than this version of the libraries would:"
+                " go on with the versions that wrote it, or choose another output.destination",
+            )
+        log.info("going on from step %d of %d, phase %s", self.state.step, self.total_steps, phase.name)
+
+    def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        places = dict(self.engine.module.named_parameters()) | persistent_buffers(self.engine.module)
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                places[name].copy_(tensor)
+
+    def _trainable_hash(self, phase: Phase) -> str:
+        return hashlib.sha256("\n".join(self.freezer.trainable_names(phase)).encode()).hexdigest()[:16]
+
+    # Phases
+
+    def phases_left(self) -> Iterator[Phase]:
+        """Yield the phases that are not over."""
+        for phase in self.phases[self.state.phase_index + self.state.phase_ended :]:
+            yield phase
+
+    def begin(self, phase: Phase) -> None:
+        """Freeze, hand the phase to the engine, make up for what a stop left undone."""
+        state = self.state
+        if phase.index != state.phase_index or state.phase_ended:
+            state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
+            state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
+        self.freezer.apply(phase)
+        groups = self.freezer.groups(phase, self.job.training.weight_decay)
+        self.engine.begin(groups, self._moments)
+        self._moments = {}
+        self._phase = phase
+        names = [name for group in groups for name in group.names]
+        sizes = {name: parameter.numel() for name, parameter in self.engine.module.named_parameters()}
+        self._trainable = sum(sizes[name] for name in names)
+        state.trainable_hash = self._trainable_hash(phase)
+        left = phase.first_step + phase.steps - state.step
+        self._guard = Guard(self.engine, self.engine.module, phase.name, groups, left) if left else None
+        self._mark = time.perf_counter()
+        self.events.add("phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable)
+        log.info("phase %s: %d parameters train, %d steps left", phase.name, self._trainable, left)
+        self.publish("Training")
+        if state.phase_steps:
+            self._settle()  # an evaluation that a stop cut short
+        self.meter.restart_clock()
+
+    def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+        """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""
+        if self.state.phase_ended:
+            return
+        for step, micro_batches in self.feed.steps(self.state.step, phase.first_step + phase.steps):
+            yield step, micro_batches
+            if self.state.phase_ended:
+                return
+
+    def factor(self, step: int) -> float:
+        """Return what every peak learning rate is multiplied by at a step."""
+        self._factor = schedule_factor(self.job.strategy.learning_rate, step, self.total_steps)
+        return self._factor
+
+    def after_step(self, step: int) -> None:
+        """Take note of a step that is done; evaluate and write a checkpoint when it is time.
+
+        Raises
+        ------
+        StopRequested
+            All ranks have agreed to stop here.
+        """
+        self.state.step = step + 1
+        self.state.phase_steps += 1
+        if self._guard:
+            self._guard.after_step()
+        if self.meter.after_step():
+            self.state.loss = self.meter.loss
+            self.publish("Training")
+        if self._evaluation_due() or self.state.step % self.job.training.checkpoint.every_steps == 0:
+            self._settle()
+            self.meter.restart_clock()
+
+    def end(self, phase: Phase) -> None:
+        """Keep the moments of the phase for the next one."""
+        self._moments = self.engine.optimizer_state() if phase.index + 1 < len(self.phases) else {}
+
+    # Evaluations and checkpoints
+
+    def _evaluation_due(self) -> bool:
+        step, every = self.state.step, self.job.training.evaluate.every_steps or self.feed.steps_per_epoch
+        return step % every == 0 or step == self._phase.first_step + self._phase.steps
+
+    def _settle(self) -> None:
+        """Evaluate and write a checkpoint, whichever is due at this step and not done yet."""
+        state = self.state
+        improved = False
+        if self._evaluation_due() and state.evaluated_step != state.step:
+            self.publish("Evaluating")
+            began = time.perf_counter()
+            state.metrics = self.evaluate("validation")
+            state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
+            improved = self._compare()
+            self.events.add("evaluation", step=state.step, metrics=state.metrics, seconds=state.evaluation_seconds)
+            log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
+        if state.phase_ended:
+            self._close_phase()
+        if improved or state.phase_ended or state.step % self.job.training.checkpoint.every_steps == 0:
+            self.save()
+        self.publish("Training")
+
+    def _compare(self) -> bool:
+        """Compare the newest evaluation with the best; return whether it is the best of the run."""
+        state, training = self.state, self.job.training
+        sign = -1 if training.metric == "loss" else 1
+        value = state.metrics[training.metric]
+        stopping = training.early_stopping
+        if state.phase_best is None or sign * (value - state.phase_best) > (stopping.min_delta if stopping else 0.0):
+            state.phase_best, state.bad_evaluations = value, 0
+        else:
+            state.bad_evaluations += 1
+        end = state.step == self._phase.first_step + self._phase.steps
+        state.phase_ended = end or (stopping is not None and state.bad_evaluations >= stopping.patience)
+        if state.best is not None and sign * (value - state.best.value) <= 0:
+            return False
+        state.best = Best(step=state.step, value=value, metrics=state.metrics)
+        return True
+
+    def _close_phase(self) -> None:
+        self._count_time()
+        done = PhaseResult(
+            name=self._phase.name,
+            steps=self.state.phase_steps,
+            seconds=self.state.phase_seconds,
+            trainable_parameters=self._trainable,
+            metrics=self.state.metrics,
+        )
+        self.state.phases = [*self.state.phases, done]
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self.state.phase_seconds += now - self._mark
+        self._mark = now
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Return the metrics of a split, exact over all ranks: sums are added, each sample counts once. Collective."""
+        engine, task = self.engine, self.task
+        engine.sync_buffers()
+        engine.module.eval()
+        sums = task.metrics.new_state()
+        rounds, batches = self.feed.evaluation(split)
+        for number in range(1, rounds + 1):
+            batch = next(batches, None)
+            if batch is not None:
+                batch = engine.to_device(batch)
+                with engine.autocast():
+                    logits = task.forward(engine.module, batch)
+                task.metrics.update(sums, logits, batch)
+            if number % _STOP_CHECK_BATCHES == 0:
+                self.meter.check_stop()
+        self.freezer.train_mode()
+        return task.metrics.compute(engine.all_reduce(sums))
+
+    def save(self) -> None:
+        """Write a checkpoint of this step unless there is one. Collective."""
+        if self.checkpoint and self.checkpoint.step == self.state.step:
+            return
+        began = time.perf_counter()
+        self._count_time()
+        self.engine.sync_buffers()
+        moments = self.engine.optimizer_state()
+        info = None
+        if self.engine.rank == 0:
+            names = {name for phase in self.phases[: self._phase.index + 1] for name in self.freezer.trainable_names(phase)}
+            weights = {name: tensor for name, tensor in self.engine.module.named_parameters() if name in names}
+            snapshot = Snapshot(self.state, weights | persistent_buffers(self.engine.module), moments)
+            info = self.checkpoints.save(snapshot, also_keep=self.state.best.step if self.state.best else None)
+        self.checkpoint = self.engine.broadcast_object(info)
+        self.events.add("checkpoint", step=self.state.step, seconds=time.perf_counter() - began)
+
+    # The end
+
+    def finish(self) -> None:
+        """Take the best weights, measure them once on the test data, export, write the report. Collective."""
+        self.publish("Exporting")
+        self.engine.end()
+        best = self.state.best
+        assert best is not None  # the end of a phase always evaluates
+        if best.step != self.state.step:
+            self._take_best(best.step)
+        test = self.evaluate("test") if "test" in self.task.splits else {}
+        results = Results(validation=best.metrics, test=test)
+        if self.engine.rank == 0:
+            self._export(flat_results(results))
+            report = build_report(self.job, self.task, self.engine, self.state, self.pins, results)
+            write_report(self.folder, report)
+        self._results = flat_results(results)
+        self.events.add("done", results=self._results)
+        self.publish("Done")
+        self.engine.barrier()
+
+    def _take_best(self, step: int) -> None:
+        """Load the best checkpoint over the pinned base: what later phases changed goes back to the base's weights."""
+        weights = self.checkpoints.load_weights(step)
+        if self.engine.rank == 0:
+            self.checkpoints.check(step)
+        trained = set(self.freezer.trainable_names(self.phases[self.state.phase_index]))
+        if not trained <= weights.keys():
+            self._take(self.task.build_model())
+        self._load_weights(weights)
+
+    def _export(self, metrics: dict[str, float]) -> None:
+        module = self.engine.module.to("cpu").eval()
+        for kind in self.job.output.export:
+            final = self.folder / export_folder(self.job, kind)
+            aside = self.folder / f".{final.name}-{os.getpid()}"
+            shutil.rmtree(aside, ignore_errors=True)
+            self.task.export(module, aside, kind, metrics=metrics)
+            self.task.verify_export(aside, kind, module)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.replace(final)
+
+    # Progress
+
+    def publish(self, activity: str) -> None:
+        """Tell this pod's agent how far the training is."""
+        if self._link is None or int(os.environ.get("LOCAL_RANK", 0)) != 0:
+            return
+        state, meter = self.state, self.meter
+        done = activity in ("Exporting", "Done")
+        phase = self.phases[state.phase_index]
+        factor = getattr(self, "_factor", 0.0)
+        self._link.write_progress(
+            Progress(
+                percent=100 if done else min(99, 100 * state.step // self.total_steps),
+                step=state.step,
+                total_steps=self.total_steps,
+                epoch=round(state.step / self.feed.steps_per_epoch, 3),
+                phase_index=phase.index,
+                phase_count=len(self.phases),
+                phase_name=phase.name,
+                loss=state.loss,
+                metrics=state.metrics,
+                samples_per_second=meter.samples_per_second,
+                eta_seconds=0 if done else self._eta(),
+                state=activity,
+                tokens_per_second=meter.tokens_per_second,
+                learning_rates={block: rate * factor for block, rate in phase.learning_rates.items()},
+                checkpoint=self.checkpoint,
+                world_size=self.engine.world_size,
+                phases=state.phases,
+                results=self._results,
+            )
+        )
+
+    def _eta(self) -> int | None:
+        if self.meter.step_seconds is None:
+            return None
+        left = self.total_steps - self.state.step
+        every = self.job.training.evaluate.every_steps or self.feed.steps_per_epoch
+        evaluations = left // every + len(self.phases) - self.state.phase_index
+        return round(left * self.meter.step_seconds + evaluations * self.state.evaluation_seconds)

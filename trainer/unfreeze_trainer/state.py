@@ -1,0 +1,54 @@
+"""Where a training stands: everything a run has to know to go on as if it had not stopped, beside the tensors."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from unfreeze_api.progress import PhaseResult
+
+
+class Best(BaseModel):
+    """The best evaluation so far."""
+
+    step: int
+    value: float
+    metrics: dict[str, float]
+
+
+class State(BaseModel):
+    """Position in the plan, evaluations and finished phases; stands in each checkpoint as JSON.
+
+    `step` is the position in the plan: a phase that stops early skips the rest of its steps, so that learning rates and
+    data order of what follows are those of the plan.
+    """
+
+    model_config = ConfigDict(validate_assignment=False)
+
+    step: int = 0
+    """Steps of the plan that are done or skipped."""
+    phase_index: int = 0
+    """Phase that the step belongs to; at its end it is not yet the next one."""
+    phase_steps: int = 0
+    """Steps that this phase took."""
+    phase_seconds: float = 0.0
+    """Time that this phase took, over all starts."""
+    phase_ended: bool = False
+    """Whether this phase is over, by its steps or by early stopping."""
+    evaluated_step: int = -1
+    """Step of the newest evaluation."""
+    metrics: dict[str, float] = {}
+    """Its metrics."""
+    evaluation_seconds: float = 0.0
+    """Time that it took."""
+    best: Best | None = None
+    """Best evaluation of the run."""
+    phase_best: float | None = None
+    """Best value of the metric in this phase, for early stopping."""
+    bad_evaluations: int = 0
+    """Evaluations in this phase since then."""
+    phases: list[PhaseResult] = []
+    """Phases that have ended."""
+    trainable_hash: str = ""
+    """Hash of the names that this phase trains."""
+    loss: float | None = None
+    """Smoothed training loss."""

@@ -1,0 +1,156 @@
+"""The training loop, and the process around it. An agent starts one for each accelerator; by hand:
+
+    UNFREEZE_JOB=job.json python -m unfreeze_trainer.worker
+    UNFREEZE_JOB=job.json torchrun --nproc-per-node 2 -m unfreeze_trainer.worker
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unfreeze_api.progress import JOB_FILE_ENV, ExitCode
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
+from unfreeze_trainer.progress import StopRequested
+from unfreeze_trainer.run import Run
+from unfreeze_trainer.seeds import seed_everything
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger("unfreeze.worker")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def train(run: Run) -> None:
+    """Train all phases that are left: the whole loop.
+
+    Raises
+    ------
+    StopRequested
+        All ranks have agreed to stop; nothing is written yet.
+    JobError
+        The guard has found weights that do not train, or that should not.
+    """
+    engine, task, seed = run.engine, run.task, run.job.training.seed
+    for phase in run.phases_left():
+        run.begin(phase)
+        for step, micro_batches in run.steps(phase):
+            seed_everything(seed, step, engine.rank)
+            engine.set_learning_rates(run.factor(step))
+            for micro in micro_batches:
+                batch = engine.to_device(micro.tensors)
+                with engine.micro_step(last=micro.last):
+                    loss = task.loss(task.forward(engine.model, batch), batch).sum()
+                    engine.backward(loss * micro.scale, last=micro.last)
+                run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors))
+            engine.step()
+            run.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
+        run.end(phase)
+    run.finish()
+
+
+def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link | None) -> ExitCode:
+    """Open the data and the model, join the other ranks, train; return how it ended.
+
+    What a rank can check alone is checked before it joins, so that every pod fails with the same message.
+    """
+    task = open_task(job)
+    loaded = task.build_model()
+    engine = open_engine(job)
+    run = Run(job, task, loaded, engine, link)
+    try:
+        train(run)
+    except StopRequested:
+        run.save()
+        run.events.add("stopped", step=run.state.step)
+        run.publish("Training")
+        engine.barrier()
+        return ExitCode.STOPPED
+    engine.close()
+    return ExitCode.DONE
+
+
+def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
+    """Be a worker: exit with a code of ExitCode, or 1; what went wrong is left behind for the agent."""
+    _die_with_agent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides when to stop
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the agent asks for stacks when nothing moves
+    rank = int(os.environ.get("RANK", 0))
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING, format=f"%(asctime)s rank {rank}: %(message)s", force=True
+    )
+    link = Link.from_environment()
+    job = ResolvedJob.model_validate_json(Path(os.environ[JOB_FILE_ENV]).read_bytes())
+    if open_task is None:
+        from unfreeze_trainer.tasks import open_task
+    code = 1
+    try:
+        code = work(job, open_task, link)
+    except Exception as error:  # noqa: BLE001 - every way to end is told to the agent
+        code = _tell(error, rank, link)
+    # Without the interpreter's teardown: a rank that failed must not wait for others in a library's destructor.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+def _tell(error: Exception, rank: int, link: Link | None) -> int:
+    """Log an error and leave it behind for the agent; return the exit code."""
+    tail = "".join(traceback.format_exception(error))
+    if _out_of_memory(error):
+        error = JobError(
+            "OutOfMemory",
+            f"rank {rank} ran out of memory: {str(error).splitlines()[0]}. Raise training.gradientAccumulationSteps (the"
+            " recipe stays the same), lower training.batchSize, train fewer blocks or with an adapter, or give the pods"
+            " more memory",
+        )
+    if isinstance(error, JobError):
+        code, reason, message = int(ExitCode.JOB_ERROR), error.reason, error.message
+        log.error("%s: %s", reason, message)
+    else:
+        code, reason, message = 1, "WorkerFailed", f"{type(error).__name__}: {error}"
+        log.error("%s", tail)
+    if link:
+        link.write_error(
+            WorkerError(
+                reason=reason, message=message, rank=rank, exit_code=code, log_tail=tail[-3000:], time=time.time()
+            )
+        )
+    return code
+
+
+def _out_of_memory(error: Exception) -> bool:
+    told = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in told or "not enough memory" in told)
+    )
+
+
+def _die_with_agent() -> None:
+    """Ask the kernel to kill this process with the agent: an orphan would hold its accelerator."""
+    agent = os.environ.get(AGENT_ENV)
+    if sys.platform == "linux" and agent:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(agent):  # it died before the line above
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
