@@ -70,6 +70,12 @@ class Cluster:
         self._detached = detached
         self._server: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def attach(cls, folder: Path) -> Cluster:
+        """Return a running cluster that somebody else has started, and will stop, in ``folder``."""
+        config = Config.from_json(json.loads((folder / "config.json").read_text()))
+        return cls(config, folder=folder, detached=True)
+
     def __enter__(self) -> Cluster:
         self.start()
         return self
@@ -127,6 +133,11 @@ class Cluster:
             self._server = None
         if self._temporary and not keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def wait_until_down(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Wait until the cluster has ended by itself, as it does when a component dies."""
+        if self._server:
+            self._server.wait(timeout)
 
     # -- access ----------------------------------------------------------------------------------------------
 

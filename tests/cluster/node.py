@@ -20,6 +20,7 @@ from tests.cluster.container import Container, now
 from tests.cluster.hosts import HostsFiles
 from tests.cluster.kubelet_api import PORT, KubeletApi
 from tests.cluster.pod import PodRunner
+from tests.cluster.provisioner import Provisioner
 
 Json = dict[str, Any]
 
@@ -43,7 +44,8 @@ class Machine:
 
     async def start(self) -> None:
         """Start the configured nodes."""
-        runs = (self.pods.run(), self.services.run(), self.hosts.run())
+        provisioner = Provisioner(self.api, self.folder / "volumes")
+        runs = (self.pods.run(), self.services.run(), self.hosts.run(), provisioner.run())
         self._tasks = [asyncio.ensure_future(run) for run in runs]
         await asyncio.gather(self.pods.synced.wait(), self.services.synced.wait())
         await self._take_addresses()

@@ -1,0 +1,89 @@
+"""Nodes that die and come back, and the logs that they serve."""
+
+import subprocess
+
+import pytest
+
+from tests.cluster.cluster import ClusterError
+from tests.cluster.manifests import ended, main_status, output, phase, pod, pod_path, run, running, terminated
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def doomed(cluster):
+    """A node that the test may kill; it is back afterwards."""
+    node = cluster.nodes[1]
+    yield node
+    node.start()
+    cluster.wait_for(f"/api/v1/nodes/{node.name}", lambda n: not n["spec"].get("taints"), what="usable again")
+
+
+def test_a_dead_node_is_noticed_and_its_pods_are_evicted(cluster, namespace, doomed):
+    manifest = pod("p", "sleep 600", nodeName=doomed.name)
+    manifest["metadata"]["finalizers"] = ["test.example/keep"]
+    # As the Job controller's pods and unlike bare ones, to be deleted from a dead node without delay.
+    tolerate = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    manifest["spec"]["tolerations"] = [{**tolerate, "tolerationSeconds": 0}]
+    cluster.create(pod_path(namespace), manifest)
+    running(cluster, namespace, "p")
+    [pid] = cluster.processes(namespace, "p")
+    doomed.kill()
+    assert cluster.processes(namespace, "p") == []
+    assert subprocess.run(["kill", "-0", str(pid)], capture_output=True).returncode != 0
+    cluster.wait_for(f"/api/v1/nodes/{doomed.name}", lambda n: not doomed.is_ready(), what="NotReady")
+    gone = cluster.wait_for(pod_path(namespace, "p"), lambda p: "deletionTimestamp" in p["metadata"], what="evicted")
+    disrupted = [c for c in gone["status"]["conditions"] if c["type"] == "DisruptionTarget"]
+    assert disrupted[0]["reason"] == "DeletionByTaintManager"
+    assert phase(gone) == "Running", "nobody reports for a dead node"
+    doomed.start()
+    end = ended(cluster, namespace, "p")
+    assert terminated(end)["exitCode"] == 137
+    cluster.request("PATCH", pod_path(namespace, "p"), {"metadata": {"finalizers": None}})
+    cluster.wait_for(pod_path(namespace, "p"), lambda p: not p, what="gone")
+
+
+def test_a_node_that_comes_back_has_lost_its_containers(cluster, namespace, doomed):
+    cluster.create(pod_path(namespace), pod("never", "sleep 600", nodeName=doomed.name))
+    again = pod("always", "sleep 600", nodeName=doomed.name, restartPolicy="Always")
+    cluster.create(pod_path(namespace), again)
+    for name in ("never", "always"):
+        running(cluster, namespace, name)
+    doomed.kill()
+    doomed.start()
+    assert terminated(ended(cluster, namespace, "never"))["reason"] == "ContainerStatusUnknown"
+    cluster.wait_for(
+        pod_path(namespace, "always"),
+        lambda p: main_status(p)["restartCount"] == 1 and "running" in main_status(p)["state"],
+    )
+
+
+def test_logs(cluster, namespace):
+    run(cluster, namespace, pod("p", "for i in 1 2 3; do echo $i; done; echo err >&2"))
+    assert output(cluster, namespace, "p") == "1\n2\n3\nerr\n"
+    assert cluster.kubectl("logs", "-n", namespace, "p", "--tail", "2") == "3\nerr\n"
+    with pytest.raises(ClusterError, match="no log of run -1"):
+        cluster.kubectl("logs", "-n", namespace, "p", "--previous")
+
+
+def test_logs_of_the_run_before(cluster, namespace):
+    container = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    script = "if test -e /v/x; then echo second; sleep 600; fi; touch /v/x; echo first; exit 1"
+    volumes = [{"name": "v", "emptyDir": {}}]
+    cluster.create(pod_path(namespace), pod("p", script, container=container, volumes=volumes, restartPolicy="Always"))
+    cluster.wait_for(pod_path(namespace, "p"), lambda p: main_status(p).get("restartCount") == 1)
+    assert cluster.kubectl("logs", "-n", namespace, "p", "--previous") == "first\n"
+
+
+def test_logs_are_followed_to_the_end(cluster, namespace, tmp_path):
+    volumes = [{"name": "v", "hostPath": {"path": str(tmp_path)}}]
+    container = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    script = "echo begin; until test -e /v/go; do sleep .05; done; echo end"
+    cluster.create(pod_path(namespace), pod("p", script, container=container, volumes=volumes))
+    running(cluster, namespace, "p")
+    command = [cluster.folder / "bin/kubectl", "--kubeconfig", cluster.kubeconfig, "logs", "-f", "-n", namespace, "p"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout.readline() == "begin\n"
+        (tmp_path / "go").touch()
+        assert follower.stdout.read() == "end\n"
+    assert follower.returncode == 0
