@@ -1,0 +1,1 @@
+"""The operator: watches FineTuneJobs and runs them as Indexed Jobs."""

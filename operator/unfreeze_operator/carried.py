@@ -1,0 +1,83 @@
+"""Totals over all runs of a job: what pods counted that are gone is carried on in an annotation of the child Job.
+
+A total is `carried + what the pods at hand add up to`. When a run begins, `carried` is set so that the total stays
+what the status says; a restart of the operator computes the same total again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.views import JobView, PodView
+
+
+class Carried(Model):
+    """What earlier runs add to the totals of this one."""
+
+    accelerator_seconds: int = Field(default=0, ge=0)
+    """Accelerators times seconds."""
+    active_seconds: int = Field(default=0, ge=0)
+    """Seconds of running that count towards the deadline."""
+    pod_restarts: int = Field(default=0, ge=0)
+    """Pods that were replaced."""
+    in_place_restarts: int = Field(default=0, ge=0)
+    """Restarts of the workers within their pods."""
+
+
+def read_carried(job: JobView | None) -> Carried:
+    """Return what a Job carries; nothing when it has no readable annotation."""
+    try:
+        return Carried.model_validate_json(job.carried) if job and job.carried else Carried()
+    except ValueError:  # edited by hand: counting goes on from the status, which never falls
+        return Carried()
+
+
+def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetime) -> int:
+    """Return accelerators times seconds that the pods at hand have held them."""
+    held = 0.0
+    for pod in pods:
+        if pod.started is not None:
+            end = pod.finished or (now if pod.live else pod.started)
+            held += max(0.0, (end - pod.started).total_seconds())
+    return int(held * accelerators)
+
+
+def pod_restarts(pods: Sequence[PodView]) -> int:
+    """Return how many of the pods at hand replaced another one."""
+    return sum(count - 1 for count in Counter(pod.index for pod in pods).values())
+
+
+def at_suspend(job: JobView, now: datetime) -> Carried:
+    """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
+    carried = read_carried(job)
+    ran = int((now - job.started).total_seconds()) if job.started else 0
+    return carried.model_copy(update={"active_seconds": carried.active_seconds + max(0, ran)})
+
+
+def at_start(
+    status: FineTuneJobStatus, job: JobView | None, pods: Sequence[PodView], accelerators: int, now: datetime
+) -> Carried:
+    """Return what a Job carries when it is made or resumed, so that the totals of the status go on.
+
+    Parameters
+    ----------
+    status
+        The status with the totals so far.
+    job
+        The Job that is resumed or replaced, if any.
+    pods
+        Pods that will still count as the Job's after it: none when it is made anew.
+    """
+    restarts = status.restarts
+    return Carried(
+        accelerator_seconds=max(0, (status.accelerator_seconds or 0) - accelerator_seconds(pods, accelerators, now)),
+        active_seconds=read_carried(job).active_seconds,
+        pod_restarts=max(0, (restarts.pods if restarts else 0) - pod_restarts(pods)),
+        in_place_restarts=restarts.in_place if restarts else 0,
+    )

@@ -1,0 +1,246 @@
+"""The children of a FineTuneJob as manifests: ConfigMap, headless Service, Indexed Job. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from unfreeze_api.progress import CLAIM_FOLDER, CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV, ExitCode
+from unfreeze_api.resolve import claims, rendezvous_port, resolve
+from unfreeze_api.spec import FineTuneJobSpec
+from unfreeze_operator.carried import Carried
+from unfreeze_operator.resources import (
+    CARRIED_ANNOTATION,
+    CONFIG_MAPS,
+    CONTENT_HASH_ANNOTATION,
+    FINE_TUNE_JOBS,
+    JOB_FILE,
+    JOB_LABEL,
+    JOBS,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    QUEUE_LABEL,
+    SERVICES,
+    SPEC_HASH_ANNOTATION,
+    Manifest,
+    Resource,
+    child_name,
+    config_map_name,
+)
+from unfreeze_operator.views import FineTuneJobView, content_hash
+
+CONTAINER = "trainer"
+USER = 65532
+"""User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
+GRACE_SECONDS = 120
+"""Time between SIGTERM and SIGKILL: enough to write a checkpoint of a large model to a network volume."""
+
+
+def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
+    """Return the hash of what may change while the job is suspended.
+
+    Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
+    """
+    own = spec.model_dump(mode="json", include={"distribution", "template"}, exclude_defaults=True)
+    text = json.dumps([own, job.queue], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def active_deadline(spec: FineTuneJobSpec, carried: Carried) -> int | None:
+    """Return the seconds that this run may take: what earlier runs have left of the job's."""
+    seconds = spec.run_policy.active_deadline_seconds
+    return None if seconds is None else max(1, seconds - carried.active_seconds)
+
+
+def config_map(job: FineTuneJobView, spec: FineTuneJobSpec) -> Manifest:
+    """Return the ConfigMap with the resolved job."""
+    service = child_name(job.name)
+    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{service}-0.{service}")
+    text = resolved.to_json(indent=1)
+    annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CONTENT_HASH_ANNOTATION: content_hash(text)}
+    return {**_head(job, CONFIG_MAPS, config_map_name(job.name), annotations=annotations), "data": {JOB_FILE: text}}
+
+
+def service(job: FineTuneJobView) -> Manifest:
+    """Return the headless Service under whose names the pods find each other."""
+    label = child_name(job.name)
+    return {
+        **_head(job, SERVICES, label),
+        "spec": {
+            "clusterIP": "None",
+            # The pods meet before any of them is ready.
+            "publishNotReadyAddresses": True,
+            "selector": {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: label},
+            "ports": [
+                {"name": "rendezvous", "port": rendezvous_port(job.namespace, job.name), "protocol": "TCP"},
+                {"name": "http", "port": HTTP_PORT, "protocol": "TCP"},
+            ],
+        },
+    }
+
+
+def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: str, carried: Carried) -> Manifest:
+    """Return the Indexed Job, one pod for each node.
+
+    Parameters
+    ----------
+    image
+        Trainer image when the template names none.
+    carried
+        Totals of the runs before this Job.
+    """
+    nodes = spec.distribution.num_nodes
+    annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
+    labels = {QUEUE_LABEL: job.queue} if job.queue else {}
+    return {
+        **_head(job, JOBS, child_name(job.name), labels=labels, annotations=annotations),
+        "spec": _without_none(
+            completions=nodes,
+            parallelism=nodes,
+            completionMode="Indexed",
+            backoffLimit=spec.run_policy.backoff_limit,
+            activeDeadlineSeconds=active_deadline(spec, carried),
+            suspend=spec.run_policy.suspend,
+            # A pod that is still going down holds its accelerators and its name: no second one beside it.
+            podReplacementPolicy="Failed",
+            podFailurePolicy={"rules": _failure_rules()},
+            template=_pod_template(job, spec, image),
+        ),
+    }
+
+
+def _failure_rules() -> list[Manifest]:
+    def on_exit(code: ExitCode) -> Manifest:
+        return {"containerName": CONTAINER, "operator": "In", "values": [int(code)]}
+
+    return [
+        # Evicted or preempted: not the job's fault.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": on_exit(ExitCode.JOB_ERROR)},
+        # Stopped on request, which each suspend does, and with a checkpoint written.
+        {"action": "Ignore", "onExitCodes": on_exit(ExitCode.STOPPED)},
+    ]
+
+
+def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: str) -> Manifest:
+    template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
+    label = child_name(job.name)
+    claim_names = claims(spec)
+    volumes: list[Manifest] = [
+        {"name": "job", "configMap": {"name": config_map_name(job.name)}},
+        {"name": "tmp", "emptyDir": {}},
+        # Data loaders hand tensors over in shared memory; the runtime's default of 64 MiB is too small for it.
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        *(
+            {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": not written}}
+            for number, (claim, written) in enumerate(claim_names.items())
+        ),
+    ]
+    placement = (
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "priorityClassName",
+        "schedulerName",
+        "runtimeClassName",
+        "imagePullSecrets",
+    )
+    return {
+        "metadata": {
+            "labels": {**template.get("labels", {}), MANAGED_BY_LABEL: MANAGER, JOB_LABEL: label},
+            "annotations": template.get("annotations", {}),
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "subdomain": label,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "automountServiceAccountToken": False,
+            # Variables of every Service in the namespace: thousands of them can keep a process from starting.
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                # Without this every start walks over all files of a volume.
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(spec, image, list(claim_names.items()))],
+            "volumes": volumes,
+            **{name: template[name] for name in placement if name in template},
+        },
+    }
+
+
+def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]]) -> Manifest:
+    user_env = [
+        variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()
+    ]
+    # A user without an entry in /etc/passwd, on a read-only root: libraries ask for both a home and a name.
+    defaults = {"HOME": "/tmp", "TMPDIR": "/tmp", "USER": MANAGER, "LOGNAME": MANAGER}  # noqa: S108 - an emptyDir
+    given = {variable["name"] for variable in user_env}
+    resources = spec.distribution.resources_per_node.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {
+        "name": CONTAINER,
+        "image": spec.template.image or image,
+        "command": ["unfreeze-trainer"],
+        "env": [
+            {"name": JOB_FILE_ENV, "value": f"{CONFIG_FOLDER}/{JOB_FILE}"},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            *({"name": name, "value": value} for name, value in defaults.items() if name not in given),
+            *user_env,
+        ],
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "job", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - an emptyDir
+            *(
+                {"name": f"claim-{number}", "mountPath": f"{CLAIM_FOLDER}/{claim}", "readOnly": not written}
+                for number, (claim, written) in enumerate(claim_names)
+            ),
+        ],
+    }
+
+
+def _head(
+    job: FineTuneJobView,
+    resource: Resource,
+    name: str,
+    *,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+) -> Manifest:
+    owner = {
+        "apiVersion": FINE_TUNE_JOBS.api_version,
+        "kind": FINE_TUNE_JOBS.kind,
+        "name": job.name,
+        "uid": job.uid,
+        "controller": True,
+        # True would need the right to update the owner's finalizers.
+        "blockOwnerDeletion": False,
+    }
+    metadata: Manifest = {
+        "name": name,
+        "namespace": job.namespace,
+        "labels": {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name), **(labels or {})},
+        "ownerReferences": [owner],
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+
+
+def _without_none(**fields: Any) -> Manifest:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,53 @@
+"""Conditions of a status: set in place, with the time at which each last changed its value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from unfreeze_api.status import Condition
+
+Type = Literal["Running", "Suspended", "Complete", "Failed", "Stalled"]
+
+
+class Conditions:
+    """The conditions of one job at one moment.
+
+    Parameters
+    ----------
+    old
+        As they were written last.
+    now
+        The time, for those that change.
+    generation
+        Generation of the spec that they are about.
+    """
+
+    def __init__(self, old: Sequence[Condition], now: datetime, generation: int) -> None:
+        self._by_type: dict[str, Condition] = {condition.type: condition for condition in old}
+        self._now = now.replace(microsecond=0)
+        self._generation = generation
+
+    def set(self, type_: Type, holds: bool, reason: str, message: str) -> None:
+        """Set one condition; its time moves only when its value does."""
+        old = self._by_type.get(type_)
+        value: Literal["True", "False"] = "True" if holds else "False"
+        self._by_type[type_] = Condition(
+            type=type_,
+            status=value,
+            reason=reason,
+            message=message[:32768],
+            last_transition_time=old.last_transition_time if old and old.status == value else self._now,
+            observed_generation=self._generation,
+        )
+
+    def clear(self, type_: Type, reason: str, message: str) -> None:
+        """Make a condition false if it was ever set."""
+        if type_ in self._by_type:
+            self.set(type_, False, reason, message)
+
+    def all(self) -> list[Condition]:
+        """Return the conditions in a fixed order."""
+        order = ("Running", "Suspended", "Complete", "Failed", "Stalled")
+        return [self._by_type[type_] for type_ in order if type_ in self._by_type]

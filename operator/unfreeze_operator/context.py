@@ -1,0 +1,88 @@
+"""What a policy looks at, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from unfreeze_api.resolve import accelerators_per_node
+from unfreeze_api.spec import FineTuneJobSpec
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.actions import Action
+from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The objects that carry a job's label."""
+
+    job: JobView | None = None
+    service: ServiceView | None = None
+    config_map: ConfigMapView | None = None
+    pods: tuple[PodView, ...] = ()
+    """Pods of the job's own child Job, oldest first."""
+    namesakes: tuple[ChildView, ...] = ()
+    """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        jobs: list[JobView],
+        services: list[ServiceView],
+        config_maps: list[ConfigMapView],
+        pods: list[PodView],
+    ) -> Children:
+        """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
+        own_job = next((job for job in jobs if job.owner == owner), None)
+        own_pods = sorted(
+            (pod for pod in pods if own_job and pod.owner == own_job.uid), key=lambda pod: (pod.created, pod.name)
+        )
+        others: list[ChildView] = [view for view in (*jobs, *services, *config_maps) if view.owner != owner]
+        others += [pod for pod in pods if pod.live and not (own_job and pod.owner == own_job.uid)]
+        return cls(
+            job=own_job,
+            service=next((service for service in services if service.owner == owner), None),
+            config_map=next((config_map for config_map in config_maps if config_map.owner == owner), None),
+            pods=tuple(own_pods),
+            namesakes=tuple(others),
+        )
+
+    @property
+    def live_pods(self) -> list[PodView]:
+        """Pods that may still run."""
+        return [pod for pod in self.pods if pod.live]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that a decision about a job is made from."""
+
+    job: FineTuneJobView
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+    """As it was written last."""
+    children: Children
+    now: datetime
+    image: str
+    """Trainer image when the template names none."""
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of each pod."""
+        return accelerators_per_node(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one policy says."""
+
+    reason: str
+    """One CamelCase word."""
+    message: str
+    """For people."""
+    actions: tuple[Action, ...] = field(default=())
+    stop: bool = False
+    """Whether later policies have nothing to say."""
+    requeue_after: float | None = None
+    """Seconds after which to look again."""

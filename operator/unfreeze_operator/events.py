@@ -1,0 +1,91 @@
+"""Kubernetes Events of a job: one for each step of its life, none for progress."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.resources import FINE_TUNE_JOBS, MANAGER, Manifest
+from unfreeze_operator.status import condition
+from unfreeze_operator.views import FineTuneJobView
+
+_NOTE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What there is to tell."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    text: str
+    mark: str = ""
+    """Tells two events of the same reason apart."""
+
+
+def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
+    """Return what is worth an event in the step from one status to the next."""
+    found: list[Note] = []
+    before, after = old.restarts, new.restarts
+    if after and after.pods > (before.pods if before else 0):
+        why = f": {new.failure.reason}: {new.failure.message}" if new.failure else ""
+        found.append(Note("Warning", "PodRestarted", f"a pod failed and was replaced{why}", str(after.pods)))
+    if after and after.in_place > (before.in_place if before else 0):
+        text = "the workers were started again within their pods"
+        found.append(Note("Warning", "WorkersRestarted", text, str(after.in_place)))
+    running, was = condition(new, "Running"), condition(old, "Running")
+    if new.phase != old.phase:
+        found += _phase_notes(old, new)
+    elif running and running.status == "False" and running.reason in ("NameTaken", "Forbidden"):
+        if was is None or was.reason != running.reason:
+            found.append(Note("Warning", running.reason, running.message, str(running.last_transition_time)))
+    return found
+
+
+def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
+    mark = str(max((c.last_transition_time for c in new.conditions), default=""))
+    resumed = old.phase == "Suspended"
+    match new.phase:
+        case "Pending" if resumed:
+            return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
+        case "Pending" if old.phase is None:
+            return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
+        case "Running":
+            return [Note("Normal", "Running", "all pods are running", mark)]
+        case "Suspended":
+            return [Note("Normal", "Suspended", "the job is suspended", mark)]
+        case "Queued":
+            return [Note("Normal", "Queued", "the job waits for Kueue to admit it", mark)]
+        case "Succeeded":
+            return [Note("Normal", "Succeeded", "the job has succeeded", mark)]
+        case "Failed" if new.failure:
+            where = f" (pod {new.failure.pod})" if new.failure.pod else ""
+            return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", mark)]
+    return []
+
+
+def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Manifest:
+    """Return the Event. Its name follows from what it tells, so that telling it twice makes one object."""
+    digest = hashlib.sha256(f"{job.uid}/{note.reason}/{note.mark}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{job.name}.{digest}", "namespace": job.namespace},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": note.type,
+        "reason": note.reason,
+        "note": note.text[:_NOTE],
+        "action": note.reason,
+        "reportingController": f"{FINE_TUNE_JOBS.api_version.partition('/')[0]}/{MANAGER}",
+        "reportingInstance": instance[:128],
+        "regarding": {
+            "apiVersion": FINE_TUNE_JOBS.api_version,
+            "kind": FINE_TUNE_JOBS.kind,
+            "name": job.name,
+            "namespace": job.namespace,
+            "uid": job.uid,
+        },
+    }

@@ -1,0 +1,96 @@
+"""Why pods failed: the trainer's own words where it left some, else what the container's status tells. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unfreeze_api.progress import ExitCode, TerminationMessage
+from unfreeze_api.status import Failure
+from unfreeze_operator.views import EPOCH, JobCondition, PodView
+
+_LOG_TAIL = 4096
+_MESSAGE = 4096
+_EXPLAINED = {
+    "OOMKilled": ("OutOfMemory", "the container was killed because it used more memory than its limit: raise"
+                  " resourcesPerNode.limits.memory, or use a smaller batch or more nodes"),
+    "Evicted": ("Evicted", "the node was short of resources"),
+    "ContainerCannotRun": ("ContainerCannotRun", "the container could not be started"),
+    "StartError": ("ContainerCannotRun", "the container could not be started"),
+    "NodeLost": ("NodeLost", "the node stopped answering"),
+}  # fmt: skip
+
+
+def stopped(pod: PodView) -> bool:
+    """Whether a pod ended because it was asked to, which is no failure of its own."""
+    return pod.exit_code == ExitCode.STOPPED
+
+
+def first_failed(pods: Sequence[PodView]) -> PodView | None:
+    """Return the pod that failed first in the newest round of failures.
+
+    One pod that fails takes the others down with it, so the first one has the cause. Pods that were already gone when
+    the newest one began failed in an earlier round, which was retried. Times have whole seconds: among equals the pod
+    that says most is taken.
+    """
+    failed = [pod for pod in pods if pod.phase == "Failed" and not stopped(pod)]
+    if not failed:
+        return None
+    newest = max(failed, key=lambda pod: (pod.finished or EPOCH, pod.created))
+    round_ = [pod for pod in failed if (pod.finished or EPOCH) >= newest.created] or [newest]
+    return min(round_, key=_cause_order)
+
+
+def _cause_order(pod: PodView) -> tuple[object, ...]:
+    told = TerminationMessage.from_termination_log(pod.message)
+    return (
+        pod.finished or EPOCH,
+        pod.exit_code != ExitCode.JOB_ERROR,
+        told is None,
+        told is None or told.rank is None,
+        pod.index,
+    )
+
+
+def pod_failure(pod: PodView) -> Failure:
+    """Return what a failed pod's status tells."""
+    told = TerminationMessage.from_termination_log(pod.message)
+    reason, message = _EXPLAINED.get(pod.reason, ("", ""))
+    if told is not None and not reason:
+        reason, message = told.reason, told.message
+    if not reason:
+        reason, message = "ContainerFailed", f"the container ended with exit code {pod.exit_code} and no explanation"
+    # Without a message of the trainer Kubernetes keeps the last lines of its log in its place.
+    log_tail = told.log_tail if told is not None else pod.message
+    return Failure(
+        reason=reason,
+        message=message[:_MESSAGE],
+        pod=pod.name,
+        node=pod.node or None,
+        rank=told.rank if told is not None and told.rank is not None and told.rank >= 0 else None,
+        exit_code=pod.exit_code,
+        log_tail=log_tail[-_LOG_TAIL:] or None,
+    )
+
+
+def job_failure(condition: JobCondition, pods: Sequence[PodView], known: Failure | None) -> Failure:
+    """Return why a Job failed.
+
+    Parameters
+    ----------
+    condition
+        The Job's condition Failed.
+    pods
+        Its pods.
+    known
+        What was known before, for pods that are gone.
+    """
+    pod = first_failed(pods)
+    if condition.reason != "DeadlineExceeded":
+        if pod is not None:
+            return pod_failure(pod)
+        if known is not None:
+            return known
+    if condition.reason == "DeadlineExceeded":
+        text = "the job ran longer than runPolicy.activeDeadlineSeconds: raise it, or train for fewer epochs"
+        return Failure(reason="DeadlineExceeded", message=text)
+    return Failure(reason=condition.reason[:64] or "Failed", message=condition.message[:_MESSAGE])

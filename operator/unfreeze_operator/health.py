@@ -1,0 +1,62 @@
+"""/metrics, /healthz and /readyz over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from unfreeze_operator.metrics import Metrics
+
+
+class Health:
+    """Whether the process is alive and ready.
+
+    Parameters
+    ----------
+    metrics
+        What /metrics shows.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
+        self.synced = False
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Report the process dead when this task, which should run for ever, has ended."""
+        self._tasks.append(task)
+
+    async def serve(self, host: str, port: int) -> None:
+        """Serve until cancelled."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics_page),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _metrics_page(self, _: web.Request) -> web.Response:
+        text = generate_latest(self._metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        if dead:
+            return web.Response(status=503, text=f"ended: {', '.join(dead)}\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if not self.synced:
+            return web.Response(status=503, text="the caches are not in sync yet\n")
+        return web.Response(text="ok\n")

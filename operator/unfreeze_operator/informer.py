@@ -1,0 +1,222 @@
+"""Caches of the children: list, then watch, and list again whenever the watch cannot go on.
+
+Kopf's indices are not used for them: they make starting up quadratic and keep objects that were deleted during a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+import aiohttp
+
+from unfreeze_operator.api import ApiError
+from unfreeze_operator.resources import SELECTOR, Key, Manifest, Resource
+from unfreeze_operator.views import View
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500
+SERVER_SECONDS = 300
+"""After this time the server ends a watch, so that connections spread over its replicas."""
+SILENCE_SECONDS = 90.0
+"""A server sends a bookmark each minute; a watch without any has lost its connection unnoticed."""
+BACKOFF_SECONDS = (0.5, 30.0)
+_TOMBSTONES = 10_000
+
+V = TypeVar("V", bound=View)
+
+
+class Cache(Generic[V]):
+    """Views of one kind of object, by name and by FineTuneJob.
+
+    Parameters
+    ----------
+    on_change
+        Called with the key of a job when a view of it has come, gone or changed in a way that matters.
+    """
+
+    def __init__(self, on_change: Callable[[Key], None]) -> None:
+        self._on_change = on_change
+        self._by_name: dict[tuple[str, str], V] = {}
+        self._by_key: defaultdict[Key, dict[str, V]] = defaultdict(dict)
+        # An answer to a write can arrive after the watch has told of the object's end.
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def of(self, key: Key) -> list[V]:
+        """Return the views of a job."""
+        return list(self._by_key[key].values()) if key in self._by_key else []
+
+    def all(self) -> Iterable[V]:
+        """Return all views."""
+        return self._by_name.values()
+
+    def knows(self, view: V) -> bool:
+        """Whether this very object is in the cache, in whatever version."""
+        old = self._by_name.get((view.namespace, view.name))
+        return old is not None and old.uid == view.uid
+
+    def put(self, view: V) -> None:
+        """Store a view, unless a newer one of the same object, or its end, is known."""
+        old = self._by_name.get((view.namespace, view.name))
+        if view.uid in self._gone or (old is not None and old.version >= view.version):
+            return
+        if old is not None and old.key != view.key:
+            self._drop(old)
+        self._by_name[view.namespace, view.name] = view
+        self._by_key[view.key][view.name] = view
+        if old != view:
+            self._on_change(view.key)
+
+    def remove(self, view: V) -> None:
+        """Forget an object, unless another one of its name has taken its place."""
+        self._gone[view.uid] = None
+        if len(self._gone) > _TOMBSTONES:
+            self._gone.popitem(last=False)
+        old = self._by_name.get((view.namespace, view.name))
+        if old is not None and old.uid == view.uid:
+            self._drop(old)
+            self._on_change(old.key)
+
+    def replace(self, namespace: str | None, views: list[V], version: int) -> None:
+        """Store a whole list, of one namespace or of all; what is not in it was deleted unnoticed.
+
+        Parameters
+        ----------
+        version
+            resourceVersion of the list; what was written later is not in it and stays.
+        """
+        listed = {view.uid for view in views}
+        for old in list(self._by_name.values()):
+            if namespace in (None, old.namespace) and old.uid not in listed and old.version <= version:
+                self.remove(old)
+        for view in views:
+            self.put(view)
+
+    def _drop(self, view: V) -> None:
+        del self._by_name[view.namespace, view.name]
+        of_key = self._by_key[view.key]
+        of_key.pop(view.name, None)
+        if not of_key:
+            del self._by_key[view.key]
+
+
+class Source(Protocol):
+    """The part of the API client that a reflector needs."""
+
+    async def list(self, path: str, *, params: dict[str, str] | None = None, accept: str = "") -> Manifest:
+        """Return one page."""
+
+    def watch(self, path: str, params: dict[str, str], *, silence: float) -> AsyncIterator[Manifest]:
+        """Yield events."""
+
+
+class _Expired(Exception):
+    """The server no longer knows the version that the watch should go on from."""
+
+
+class Reflector(Generic[V]):
+    """Keeps one cache, or one namespace of it, like the server.
+
+    Parameters
+    ----------
+    api
+        The client.
+    resource
+        Kind of object.
+    view
+        Makes a view of a raw object.
+    cache
+        Where the views go.
+    namespace
+        Which namespace; None for all.
+    """
+
+    def __init__(
+        self, api: Source, resource: Resource, view: Callable[[Manifest], V], cache: Cache[V], namespace: str | None
+    ) -> None:
+        self._api = api
+        self.path = resource.path(namespace)
+        self._view = view
+        self._cache = cache
+        self._namespace = namespace
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """List and watch for ever; failures are retried with growing, jittered pauses."""
+        version, failures = "", 0
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                    self.synced.set()
+                async for version in self._watch(version):  # noqa: B007 - kept for the next watch
+                    failures = 0
+                failures = 0
+            except _Expired:
+                logger.info("The watch of %s has expired, listing again.", self.path)
+                version = ""
+            except TimeoutError:
+                logger.warning("The watch of %s went silent, connecting again.", self.path)
+            except (ApiError, aiohttp.ClientError, OSError) as error:
+                failures += 1
+                pause = backoff(failures, error)
+                logger.warning("Watching %s failed, trying again in %.1f s: %s", self.path, pause, error)
+                await asyncio.sleep(pause)
+
+    async def _list(self) -> str:
+        views: list[V] = []
+        token = ""
+        while True:
+            params = {"labelSelector": SELECTOR, "limit": str(PAGE), **({"continue": token} if token else {})}
+            try:
+                page = await self._api.list(self.path, params=params)
+            except ApiError as error:
+                if error.status == 410 and token:  # the list outlived its snapshot: begin again
+                    views, token = [], ""
+                    continue
+                raise
+            views += [self._view(raw) for raw in page["items"]]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                version = str(page["metadata"]["resourceVersion"])
+                self._cache.replace(self._namespace, views, int(version))
+                return version
+
+    async def _watch(self, version: str) -> AsyncIterator[str]:
+        params = {
+            "labelSelector": SELECTOR,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(SERVER_SECONDS),
+        }
+        try:
+            async for event in self._api.watch(self.path, params, silence=SILENCE_SECONDS):
+                raw = event["object"]
+                if event["type"] == "ERROR":
+                    if raw.get("code") == 410:
+                        raise _Expired
+                    raise ApiError(raw.get("code", 500), raw.get("reason", ""), raw.get("message", ""))
+                if event["type"] == "DELETED":
+                    self._cache.remove(self._view(raw))
+                elif event["type"] in ("ADDED", "MODIFIED"):
+                    self._cache.put(self._view(raw))
+                yield str(raw["metadata"]["resourceVersion"])
+        except ApiError as error:
+            if error.status == 410:
+                raise _Expired from None
+            raise
+
+
+def backoff(failures: int, error: Exception | None = None) -> float:
+    """Return how long to pause after so many failures in a row: doubling, with jitter, and what the server asks for."""
+    first, most = BACKOFF_SECONDS
+    pause = min(most, first * 2 ** min(failures - 1, 16)) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+    return max(pause, getattr(error, "retry_after", None) or 0.0)

@@ -1,0 +1,39 @@
+"""Lifecycle rules: small pure checks, one file each. The order is part of the design."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.policies import (
+    changed_spec,
+    child_job,
+    config_map,
+    deadline,
+    deleted,
+    ended,
+    finished,
+    namesake,
+    resume,
+    service,
+    suspend,
+    ttl,
+)
+
+Policy = Callable[[Context], Verdict | None]
+
+ORDER: tuple[Policy, ...] = (
+    deleted.check,
+    ttl.check,
+    finished.check,
+    namesake.check,
+    ended.check,
+    config_map.check,
+    service.check,
+    child_job.check,
+    suspend.check,
+    changed_spec.check,
+    resume.check,
+    deadline.check,
+)
+"""Each is asked in turn until one stops; later ones may rely on what earlier ones have ruled out."""

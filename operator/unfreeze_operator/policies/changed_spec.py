@@ -1,0 +1,29 @@
+"""numNodes, resources or template changed while the job was suspended: its Job is made anew, with the new ones."""
+
+from __future__ import annotations
+
+from unfreeze_operator import children
+from unfreeze_operator.actions import Create, Delete
+from unfreeze_operator.carried import at_start
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.policies.suspend import suspend
+from unfreeze_operator.resources import JOBS
+
+
+def check(context: Context) -> Verdict | None:
+    """Replace a Job that was made from another spec.
+
+    The API allows such a change only while the job is suspended. When it was suspended, changed and resumed faster
+    than the operator looked, the Job still runs: then it is suspended first, so that its pods write a checkpoint.
+    """
+    job = context.children.job
+    if job is None or job.spec_hash == children.spec_hash(context.job, context.spec):
+        return None
+    if not job.suspended:
+        return Verdict("Restarting", "the job restarts with its new spec", (suspend(context, job),), stop=True)
+    if context.children.live_pods:
+        return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
+    carried = at_start(context.status, job, (), context.accelerators, context.now)
+    manifest = children.indexed_job(context.job, context.spec, context.image, carried)
+    actions = Delete(JOBS, job), Create(JOBS, manifest)
+    return Verdict("Restarting", "the Job is made anew from the new spec", actions, stop=True)

@@ -1,0 +1,23 @@
+"""The Indexed Job is made last: its pods need the ConfigMap and the Service."""
+
+from __future__ import annotations
+
+from unfreeze_operator import children
+from unfreeze_operator.actions import Create
+from unfreeze_operator.carried import at_start
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.resources import JOBS
+
+
+def check(context: Context) -> Verdict | None:
+    """Create the Job; a suspended one too, so that a template that the API refuses is known early.
+
+    Not so in a queue: Kueue would admit a suspended Job and start it.
+    """
+    if context.children.job is not None:
+        return None
+    if context.job.queue and context.spec.run_policy.suspend:
+        return Verdict("Suspended", "the job is suspended", stop=True)
+    carried = at_start(context.status, None, (), context.accelerators, context.now)
+    manifest = children.indexed_job(context.job, context.spec, context.image, carried)
+    return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)

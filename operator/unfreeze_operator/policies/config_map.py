@@ -1,0 +1,24 @@
+"""The ConfigMap with job.json: made, repaired when somebody changed it, replaced when the spec changed."""
+
+from __future__ import annotations
+
+from unfreeze_operator.actions import Create, Patch
+from unfreeze_operator.children import config_map, spec_hash
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.resources import CONFIG_MAPS
+
+
+def check(context: Context) -> Verdict | None:
+    """Create or repair the ConfigMap.
+
+    A new operator may resolve the same spec differently; a job goes on with the content that it started with.
+    """
+    job, view = context.job, context.children.config_map
+    if view is None:
+        action = Create(CONFIG_MAPS, config_map(job, context.spec))
+        return Verdict("Creating", "the ConfigMap is created", (action,))
+    if not view.drifted and view.spec_hash == spec_hash(job, context.spec):
+        return None
+    manifest = config_map(job, context.spec)
+    change = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
+    return Verdict("Repairing", "the ConfigMap is brought up to date", (Patch(CONFIG_MAPS, view, change),))

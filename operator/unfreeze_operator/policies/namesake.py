@@ -1,0 +1,21 @@
+"""Children of an earlier job of the same name, or children that are on their way out, must be gone first."""
+
+from __future__ import annotations
+
+from unfreeze_operator.context import Context, Verdict
+
+
+def check(context: Context) -> Verdict | None:
+    """Wait for objects in the way; their deletion wakes the job up.
+
+    Two sets of pods under one headless Service would answer to the same host names.
+    """
+    children = context.children
+    own = (children.job, children.service, children.config_map)
+    waiting = [*children.namesakes, *(child for child in own if child is not None and child.deleting)]
+    if not waiting:
+        return None
+    first = waiting[0]
+    kind = type(first).__name__.removesuffix("View")
+    owner = "of an earlier job of this name " if first in children.namesakes else ""
+    return Verdict("WaitingForDeletion", f"{kind} {first.name} {owner}is still being deleted", stop=True)

@@ -1,0 +1,22 @@
+"""The headless Service: made, and repaired when somebody changed it."""
+
+from __future__ import annotations
+
+from unfreeze_operator.actions import Create, Patch
+from unfreeze_operator.children import service
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.resources import SERVICES
+from unfreeze_operator.views import service_shape
+
+
+def check(context: Context) -> Verdict | None:
+    """Create or repair the Service."""
+    view = context.children.service
+    manifest = service(context.job)
+    if view is None:
+        return Verdict("Creating", "the Service is created", (Create(SERVICES, manifest),))
+    if view.shape == service_shape(manifest["spec"]):
+        return None
+    return Verdict(
+        "Repairing", "the Service is brought up to date", (Patch(SERVICES, view, {"spec": manifest["spec"]}),)
+    )

@@ -1,0 +1,32 @@
+"""runPolicy.suspend: the pods write a checkpoint and stop."""
+
+from __future__ import annotations
+
+from unfreeze_operator.actions import Delete, Patch
+from unfreeze_operator.carried import at_suspend
+from unfreeze_operator.children import active_deadline
+from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.views import JobView
+
+
+def check(context: Context) -> Verdict | None:
+    """Suspend the Job of a job that is to be suspended. In a queue the Job goes: Kueue would start it again."""
+    job = context.children.job
+    if job is None or not context.spec.run_policy.suspend:
+        return None
+    if context.job.queue:
+        return Verdict("Suspending", "the job is being suspended", (Delete(JOBS, job),), stop=True)
+    if job.suspended:
+        return None
+    return Verdict("Suspending", "the job is being suspended", (suspend(context, job),), stop=True)
+
+
+def suspend(context: Context, job: JobView) -> Patch:
+    """Return the patch that suspends a Job, keeping in the same write how long it ran."""
+    carried = at_suspend(job, context.now)
+    change = {
+        "metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}},
+        "spec": {"suspend": True, "activeDeadlineSeconds": active_deadline(context.spec, carried)},
+    }
+    return Patch(JOBS, job, change)

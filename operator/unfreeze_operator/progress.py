@@ -1,0 +1,127 @@
+"""The pull of /progress from the leaders of running jobs: bounded, spread over time, patient with silent pods."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from unfreeze_api.progress import HTTP_PORT, Progress
+from unfreeze_operator.resources import Key
+from unfreeze_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PULL_SECONDS = 5.0
+MAX_BYTES = 1 << 20
+MAX_PAUSE_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class _Target:
+    uid: str
+    url: str
+    failures: int = 0
+    newest: Progress | None = field(default=None)
+
+
+class Puller:
+    """Asks the leader of each running job how far it is.
+
+    Parameters
+    ----------
+    settings
+        Interval, rate and concurrency.
+    on_change
+        Called with the key of a job that says something new.
+    """
+
+    def __init__(self, settings: Settings, on_change: Callable[[Key], None]) -> None:
+        self._settings = settings
+        self._on_change = on_change
+        self._targets: dict[Key, _Target] = {}
+        self._timers: list[tuple[float, int, Key, _Target]] = []
+        self._count = 0
+        self._alarm = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def watch(self, key: Key, uid: str, ip: str) -> None:
+        """Ask the leader with this UID from now on; what an earlier leader said is forgotten."""
+        known = self._targets.get(key)
+        if known is not None and known.uid == uid:
+            return
+        host = f"[{ip}]" if ":" in ip else ip
+        target = self._targets[key] = _Target(uid, f"http://{host}:{HTTP_PORT}/progress")
+        self._schedule(key, target, 0.0)
+
+    def forget(self, key: Key) -> None:
+        """Ask no more."""
+        self._targets.pop(key, None)
+
+    def newest(self, key: Key, uid: str) -> Progress | None:
+        """Return what the leader with this UID said last."""
+        target = self._targets.get(key)
+        return target.newest if target is not None and target.uid == uid else None
+
+    def spoken(self, key: Key) -> Progress | None:
+        """Return what the leader that is asked now said last."""
+        target = self._targets.get(key)
+        return target.newest if target is not None else None
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        loop = asyncio.get_running_loop()
+        limit = asyncio.Semaphore(self._settings.progress_concurrency)
+        timeout = aiohttp.ClientTimeout(total=PULL_SECONDS)
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            while True:
+                while self._timers and self._timers[0][0] <= loop.time():
+                    _, _, key, target = heapq.heappop(self._timers)
+                    if self._targets.get(key) is target:
+                        await limit.acquire()
+                        task = group.create_task(self._pull(session, key, target))
+                        task.add_done_callback(lambda _: limit.release())
+                self._alarm.clear()
+                wait = self._timers[0][0] - loop.time() if self._timers else None
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._alarm.wait()
+                except TimeoutError:
+                    pass
+
+    def _schedule(self, key: Key, target: _Target, pause: float) -> None:
+        self._count += 1
+        due = asyncio.get_running_loop().time() + pause
+        heapq.heappush(self._timers, (due, self._count, key, target))
+        self._alarm.set()
+
+    async def _pull(self, session: aiohttp.ClientSession, key: Key, target: _Target) -> None:
+        try:
+            async with session.get(target.url, allow_redirects=False) as response:
+                response.raise_for_status()
+                body = await response.content.read(MAX_BYTES)
+            progress = Progress.model_validate_json(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            target.failures += 1
+            if target.failures == 5:
+                logger.warning("%s/%s: the leader does not answer at %s: %s", *key, target.url, error)
+        else:
+            target.failures = 0
+            if progress != target.newest and self._targets.get(key) is target:
+                target.newest = progress
+                self._on_change(key)
+        # Many running jobs share a fixed rate, so that their status writes cannot swamp the API server.
+        interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
+        pause = min(max(MAX_PAUSE_SECONDS, interval), interval * 2 ** min(target.failures, 10))
+        self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret

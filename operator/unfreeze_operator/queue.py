@@ -1,0 +1,130 @@
+"""A keyed work queue: a key waits at most once, is worked on by one worker at a time, and comes back when asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+Handler = Callable[[K], Awaitable[float | None]]
+"""Works on a key; returns after how many seconds it wants it back, or None."""
+
+
+class Queue(Generic[K]):
+    """Keys that wait for a worker, now or later.
+
+    Parameters
+    ----------
+    on_error
+        Told of each failure: key, error, seconds until the next try.
+    backoff
+        First and longest pause in seconds after failures.
+    jitter
+        Returns a factor for each pause.
+    """
+
+    def __init__(
+        self,
+        on_error: Callable[[K, Exception, float], None],
+        *,
+        backoff: tuple[float, float] = (0.2, 60.0),
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.5),  # noqa: S311 - no secret
+    ) -> None:
+        self._on_error = on_error
+        self._backoff = backoff
+        self._jitter = jitter
+        self._waiting: deque[K] = deque()
+        self._queued: set[K] = set()
+        self._active: set[K] = set()
+        self._again: set[K] = set()
+        self._due: dict[K, float] = {}
+        self._timers: list[tuple[float, int, K]] = []
+        self._count = 0
+        self._failures: dict[K, int] = {}
+        self._work = asyncio.Event()
+        self._alarm = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, key: K) -> None:
+        """Ask for a key to be worked on soon; while it is being worked on, to be worked on once more after that."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._waiting.append(key)
+            self._work.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Ask for a key to be worked on after some time; an earlier time that was asked for stays."""
+        due = asyncio.get_running_loop().time() + seconds
+        if key in self._due and self._due[key] <= due:
+            return
+        self._due[key] = due
+        self._count += 1  # keys need not be comparable
+        heapq.heappush(self._timers, (due, self._count, key))
+        self._alarm.set()
+
+    async def run(self, handler: Handler[K], workers: int) -> None:
+        """Work for ever with so many workers; ends only when one of them, or the clock, dies."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clock(), name="queue clock")
+            for number in range(workers):
+                group.create_task(self._worker(handler), name=f"worker {number}")
+
+    async def _worker(self, handler: Handler[K]) -> None:
+        while True:
+            key = await self._next()
+            # What was asked for later is what the handler now finds out anew.
+            self._due.pop(key, None)
+            try:
+                later = await handler(key)
+            except Exception as error:  # noqa: BLE001 - a job's error must not end the work on all others
+                later = self._pause(key, error)
+                self._on_error(key, error, later)
+            else:
+                self._failures.pop(key, None)
+            finally:
+                self._active.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+            if later is not None:
+                self.add_after(key, later)
+
+    async def _next(self) -> K:
+        while not self._waiting:
+            self._work.clear()
+            await self._work.wait()
+        key = self._waiting.popleft()
+        self._queued.discard(key)
+        self._active.add(key)
+        return key
+
+    def _pause(self, key: K, error: Exception) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        first, most = self._backoff
+        pause = min(most, first * 2 ** min(failures - 1, 32)) * self._jitter()
+        return max(pause, getattr(error, "retry_after", None) or 0.0)
+
+    async def _clock(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._timers and self._timers[0][0] <= loop.time():
+                due, _, key = heapq.heappop(self._timers)
+                if self._due.get(key) == due:  # else: moved, or worked on since
+                    del self._due[key]
+                    self.add(key)
+            self._alarm.clear()
+            wait = self._timers[0][0] - loop.time() if self._timers else None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._alarm.wait()
+            except TimeoutError:
+                pass

@@ -1,0 +1,211 @@
+"""One reconcile: caches -> plan -> actions -> one status write -> events. Everything that matters is in the API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import aiohttp
+from pydantic import ValidationError
+
+from unfreeze_api.job import parse_spec
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.api import Api, ApiError
+from unfreeze_operator.context import Children, Context
+from unfreeze_operator.events import event, notes
+from unfreeze_operator.executor import Delayed, Executor, Refused
+from unfreeze_operator.informer import Cache
+from unfreeze_operator.logs import about
+from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.plan import Plan, plan
+from unfreeze_operator.policies.finished import is_finished
+from unfreeze_operator.progress import Puller
+from unfreeze_operator.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
+from unfreeze_operator.status import delayed, refused, worth_writing
+from unfreeze_operator.training import leader
+from unfreeze_operator.views import (
+    ConfigMapView,
+    FineTuneJobView,
+    JobView,
+    PodView,
+    ServiceView,
+    fine_tune_job_view,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """All that the operator knows of the cluster."""
+
+    fine_tune_jobs: Cache[FineTuneJobView]
+    jobs: Cache[JobView]
+    services: Cache[ServiceView]
+    config_maps: Cache[ConfigMapView]
+    pods: Cache[PodView]
+
+    def children(self, job: FineTuneJobView) -> Children:
+        """Return the objects that carry the job's label."""
+        key = job.key
+        return Children.of(
+            job.uid, self.jobs.of(key), self.services.of(key), self.config_maps.of(key), self.pods.of(key)
+        )
+
+
+class Reconciler:
+    """Brings one job at a time closer to what its spec says.
+
+    Parameters
+    ----------
+    api, caches, executor, puller, metrics
+        The rooms that it connects.
+    image
+        Trainer image when a template names none.
+    clock
+        The time.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        caches: Caches,
+        executor: Executor,
+        puller: Puller,
+        metrics: Metrics,
+        image: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._caches = caches
+        self._executor = executor
+        self._puller = puller
+        self._metrics = metrics
+        self._image = image
+        self._clock = clock
+        self._instance = socket.gethostname()
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile one job; return after how many seconds to look at it again, or None."""
+        with about(key), self._metrics.reconcile_seconds.time():
+            job = next(iter(self._caches.fine_tune_jobs.of(key)), None)
+            if job is None:
+                self._puller.forget(key)
+                return None
+            return await self._reconcile(job)
+
+    async def _reconcile(self, job: FineTuneJobView) -> float | None:
+        now = self._clock()
+        old = _stored_status(job)
+        try:
+            spec = parse_spec(json.loads(job.spec))
+        except ValidationError as error:
+            self._puller.forget(job.key)
+            if not is_finished(old) and not job.deleting:
+                await self._write(job, old, refused(job, old, now, "InvalidSpec", _readable(error)), Children())
+            return None
+        context = Context(job, spec, old, self._caches.children(job), now, self._image)
+        first = leader(context.children.pods)
+        asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
+        status, problem = await self._execute(job, old, asked, now)
+        if status is not None and worth_writing(old, status, context.accelerators):
+            await self._write(job, old, status, context.children)
+        if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
+            self._puller.watch(job.key, first.uid, first.ip)
+        else:
+            self._puller.forget(job.key)
+        if problem is not None:
+            raise problem
+        return asked.requeue_after
+
+    async def _execute(
+        self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime
+    ) -> tuple[FineTuneJobStatus | None, Exception | None]:
+        """Carry out a plan; return the status to write, and what to retry for."""
+        status = asked.status
+        try:
+            for action in asked.actions:
+                await self._executor.execute(action)
+        except Refused as error:
+            # Nothing but another spec, which wakes the job up, can help.
+            return status and refused(job, old, now, "Refused", str(error)), None
+        except Delayed as error:
+            if error.reason != "Changed" and status is not None:
+                status = delayed(status, now, error.reason, str(error))
+            return status, error
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            return status, error
+        return status, None
+
+    async def _write(
+        self, job: FineTuneJobView, old: FineTuneJobStatus, new: FineTuneJobStatus, children: Children
+    ) -> None:
+        body: Manifest = {
+            "apiVersion": FINE_TUNE_JOBS.api_version,
+            "kind": FINE_TUNE_JOBS.kind,
+            # With its UID, the status cannot reach another job of the same name.
+            "metadata": {"name": job.name, "namespace": job.namespace, "uid": job.uid},
+            "status": _wire(new),
+        }
+        path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
+        try:
+            raw = await self._api.apply(path, body)
+        except ApiError as error:
+            if error.status == 404 or (error.status in (409, 422) and "uid" in error.message.lower()):
+                logger.info("FineTuneJob %s is gone.", job.name)
+                self._caches.fine_tune_jobs.remove(job)
+                return
+            raise
+        self._metrics.status_writes.inc()
+        _assert_kept(body["status"], raw.get("status", {}))
+        self._caches.fine_tune_jobs.put(fine_tune_job_view(raw))
+        now = self._clock()
+        self._metrics.transition(job, old, new, children, now)
+        for note in notes(old, new):
+            await self._tell(event(job, note, now, self._instance))
+
+    async def _tell(self, manifest: Manifest) -> None:
+        """Post an event. It is news, not state: losing one must not hold the job up."""
+        try:
+            await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
+        except ApiError as error:
+            if error.status != 409:  # told already
+                logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
+
+
+def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
+    try:
+        return FineTuneJobStatus.model_validate_json(job.status)
+    except ValidationError:  # of another version of the schema: it is computed anew
+        logger.warning("The status of %s cannot be read and is replaced.", job.name)
+        return FineTuneJobStatus()
+
+
+def _wire(status: FineTuneJobStatus) -> Manifest:
+    """Return a status as it is sent: what is empty is left out."""
+    fields = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in fields.items() if value not in ([], {})}
+
+
+def _assert_kept(sent: Manifest, stored: Manifest, path: str = "status") -> None:
+    """Complain aloud when the schema has pruned a field: an old CRD under a new operator loses what it shows."""
+    for name, value in sent.items():
+        if name not in stored:
+            raise PrunedError(f"{path}.{name} is not in the CRD that the cluster has: update the CRD")
+        if isinstance(value, dict) and isinstance(stored[name], dict):
+            _assert_kept(value, stored[name], f"{path}.{name}")
+
+
+class PrunedError(Exception):
+    """The API server dropped a field of the status."""
+
+
+def _readable(error: ValidationError) -> str:
+    lines = [f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    return "; ".join(lines[:5]) + " (stored under another version of the CRD: delete the job and create it anew)"

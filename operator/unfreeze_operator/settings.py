@@ -1,0 +1,26 @@
+"""What the person who runs the operator may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the operator's process; see `unfreeze-operator --help`."""
+
+    trainer_image: str
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to look after; none for all."""
+    http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
+    http_port: int = 8080
+    workers: int = 16
+    """Jobs that are reconciled at the same time."""
+    progress_interval: float = 2.0
+    """Seconds from one look at a running job's progress to the next."""
+    progress_rate: float = 100.0
+    """Looks a second over all jobs; with more running jobs each is looked at less often."""
+    progress_concurrency: int = 64
+    """Looks under way at the same time."""
+    audit_interval: float = 300.0
+    """Seconds from one comparison of the known jobs with the API server's list to the next."""

@@ -1,0 +1,229 @@
+"""The status of a job from what is there: children, progress, last words, the old status. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from unfreeze_api.progress import Progress
+from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts
+from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_carried
+from unfreeze_operator.conditions import Conditions
+from unfreeze_operator.context import Context
+from unfreeze_operator.failure import first_failed, job_failure, pod_failure
+from unfreeze_operator.training import Training, at_rest, gather, summarize
+from unfreeze_operator.views import FineTuneJobView, JobCondition
+
+SETTLE_SECONDS = 30
+"""How long the end of a Job waits for the last words of its pods: the two come by different watches."""
+ACCOUNT_SECONDS = 60
+"""How often the accelerator seconds of a job are written when nothing else changes."""
+
+
+def observe(context: Context, progress: Progress | None = None, *, waiting: str = "") -> FineTuneJobStatus:
+    """Return the status of a job that has not finished yet.
+
+    Parameters
+    ----------
+    context
+        The job, its children and the time.
+    progress
+        What the leader said last about the training.
+    waiting
+        What the job's children cannot be made for, if anything.
+    """
+    old, children = context.status, context.children
+    training = gather(old, children.pods, progress)
+    end = _end(context)
+    phase = _phase(context, end)
+    failure = _failure(context, end, phase)
+    if phase not in ("Running", "Pending"):
+        training = replace(training, progress=at_rest(training.progress))
+    conditions = Conditions(old.conditions, context.now, context.job.generation)
+    _set_conditions(conditions, context, phase, failure, waiting)
+    return FineTuneJobStatus(
+        observed_generation=context.job.generation,
+        phase=phase,
+        conditions=conditions.all(),
+        start_time=old.start_time or min((pod.created for pod in children.pods), default=None),
+        completion_time=((children.job and children.job.completed) or end.time) if end else None,
+        nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
+        progress=training.progress,
+        checkpoint=training.checkpoint,
+        restarts=_restarts(context, training),
+        phases=training.phases,
+        results=training.results,
+        accelerator_seconds=_accelerator_seconds(context),
+        failure=failure,
+        summary=summarize(training, context.spec.training.metric),
+    )
+
+
+def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
+    """Return after how many seconds the status may differ without any event."""
+    job = context.children.job
+    if job is not None and job.ended and status.completion_time is None:
+        return 1.0
+    if context.accelerators and context.children.live_pods:
+        return float(ACCOUNT_SECONDS)
+    return None
+
+
+def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: int) -> bool:
+    """Whether anything changed; the accelerators' clock alone counts only now and then."""
+    if old == new:
+        return False
+    if old != new.model_copy(update={"accelerator_seconds": old.accelerator_seconds}):
+        return True
+    grown = (new.accelerator_seconds or 0) - (old.accelerator_seconds or 0)
+    return old.accelerator_seconds is None or grown >= ACCOUNT_SECONDS * accelerators
+
+
+def _end(context: Context) -> JobCondition | None:
+    """Return the condition that ended the Job, once the last words of its pods are in too."""
+    job = context.children.job
+    end = job.condition("Complete", "Failed") if job is not None else None
+    if end is None:
+        return None
+    settled = not context.children.live_pods or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS)
+    return end if settled else None
+
+
+def _phase(context: Context, end: JobCondition | None) -> Phase:
+    job, children, old = context.children.job, context.children, context.status.phase
+    if end is not None:
+        return "Succeeded" if end.type == "Complete" else "Failed"
+    if context.spec.run_policy.suspend:
+        # The pods hold their nodes until they have written a checkpoint: not suspended before that.
+        stopping = children.live_pods or (job is not None and (not job.suspended or job.active))
+        if not stopping:
+            return "Suspended"
+        return "Running" if old == "Running" else "Pending"
+    if job is None:
+        return "Pending"
+    if job.suspended:
+        return "Queued" if context.job.queue else "Pending"
+    if _running(context) >= context.spec.distribution.num_nodes:
+        return "Running"
+    # Between a pod's failure and its replacement's start the job goes on; its condition tells.
+    return "Running" if old == "Running" and (job.active or job.ending or children.live_pods) else "Pending"
+
+
+def _running(context: Context) -> int:
+    return len({pod.index for pod in context.children.pods if pod.phase in ("Running", "Succeeded")})
+
+
+def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failure | None:
+    if phase == "Succeeded":
+        return None
+    if phase == "Failed" and end is not None:
+        return job_failure(end, context.children.pods, context.status.failure)
+    pod = first_failed(context.children.pods)
+    if pod is not None:
+        return pod_failure(pod)
+    known = context.status.failure
+    return known if known is not None and known.pod is not None else None
+
+
+def _restarts(context: Context, training: Training) -> Restarts:
+    old = context.status.restarts or Restarts()
+    carried = read_carried(context.children.job)
+    return Restarts(
+        in_place=max(old.in_place, carried.in_place_restarts + training.in_place_restarts),
+        pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.pods)),
+    )
+
+
+def _accelerator_seconds(context: Context) -> int | None:
+    old = context.status.accelerator_seconds
+    if not context.accelerators:
+        return old
+    held = accelerator_seconds(context.children.pods, context.accelerators, context.now)
+    return max(old or 0, read_carried(context.children.job).accelerator_seconds + held)
+
+
+def _set_conditions(
+    conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, waiting: str
+) -> None:
+    desired, running = context.spec.distribution.num_nodes, _running(context)
+    suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
+    if phase == "Running" and running >= desired and not suspending:
+        conditions.set("Running", True, "PodsRunning", f"{_pods(desired)} running")
+    elif suspending:
+        conditions.set("Running", False, "Suspending", "the pods write a checkpoint and stop")
+    elif phase == "Running":
+        conditions.set("Running", False, "PodsRestarting", f"{running} of {_pods(desired)} running")
+    elif phase == "Pending":
+        conditions.set("Running", False, *_pending(context, waiting))
+    else:
+        texts = {
+            "Queued": ("Queued", "Kueue has not admitted the job yet"),
+            "Suspended": ("Suspended", "runPolicy.suspend is true"),
+            "Succeeded": ("Succeeded", "the job has succeeded"),
+            "Failed": ("Failed", "the job has failed"),
+        }
+        conditions.set("Running", False, *texts[phase])
+    if phase == "Suspended":
+        conditions.set("Suspended", True, "Suspended", "runPolicy.suspend is true")
+    elif suspending:
+        conditions.set("Suspended", False, "Suspending", "the pods write a checkpoint and stop")
+    else:
+        conditions.clear("Suspended", "Resumed", "runPolicy.suspend is false")
+    if phase == "Succeeded":
+        conditions.set("Complete", True, "Succeeded", "the job has succeeded")
+    if phase == "Failed" and failure is not None:
+        _set_failed(conditions, failure.reason, failure.message)
+    else:
+        conditions.clear("Failed", "Retrying", "the job is tried again")
+        conditions.clear("Stalled", "Retrying", "the job is tried again")
+
+
+def _pending(context: Context, waiting: str) -> tuple[str, str]:
+    if waiting:
+        return "WaitingForDeletion", waiting
+    held = sorted({(pod.waiting, pod.name) for pod in context.children.live_pods if pod.waiting})
+    why = [f"{name}: {text}" for text, name in held if text not in ("ContainerCreating", "PodInitializing")]
+    if why:
+        more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+        return "PodsPending", f"{why[0]}{more}"
+    return "PodsPending", "waiting for the pods to run"
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"
+
+
+def _set_failed(conditions: Conditions, reason: str, message: str) -> None:
+    word = reason if re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", reason) else "Failed"
+    conditions.set("Failed", True, word, message)
+    conditions.set("Stalled", True, word, message)
+
+
+def refused(
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str
+) -> FineTuneJobStatus:
+    """Return the status of a job whose spec, or whose children, cannot be accepted; a newer spec can mend it."""
+    conditions = Conditions(old.conditions, now, job.generation)
+    conditions.set("Running", False, reason, message)
+    _set_failed(conditions, reason, message)
+    return old.model_copy(
+        update={
+            "observed_generation": job.generation,
+            "phase": "Failed",
+            "conditions": conditions.all(),
+            "failure": Failure(reason=reason, message=message[:4096]),
+        }
+    )
+
+
+def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+    """Return a status that says why the job's children could not be brought up to date this time."""
+    conditions = Conditions(status.conditions, now, status.observed_generation or 0)
+    conditions.set("Running", False, reason, message)
+    return status.model_copy(update={"conditions": conditions.all()})
+
+
+def condition(status: FineTuneJobStatus, type_: str) -> Condition | None:
+    """Return one condition of a status."""
+    return next((found for found in status.conditions if found.type == type_), None)

@@ -1,0 +1,288 @@
+"""Small slotted views of the objects in the caches: a raw pod costs 77 KiB of memory, its view a fifth of one.
+
+Two views are equal when nothing that the operator reacts to differs, so heartbeats cause no reconcile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from sys import intern
+from typing import Any
+
+from unfreeze_operator.resources import (
+    CARRIED_ANNOTATION,
+    CONTENT_HASH_ANNOTATION,
+    JOB_FILE,
+    JOB_LABEL,
+    QUEUE_LABEL,
+    SPEC_HASH_ANNOTATION,
+    Key,
+    Manifest,
+    child_name,
+)
+
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Read a timestamp of the API; None stays None."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def content_hash(text: str) -> str:
+    """Return the hash of a ConfigMap's job.json."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What every view has."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int = field(compare=False)
+    """resourceVersion; orders events of one object."""
+    created: datetime
+    deleting: bool
+
+    @property
+    def key(self) -> Key:
+        """The FineTuneJob that this object is about."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView(View):
+    """What every view of a child has."""
+
+    owner: str
+    """UID of the controlling owner, or nothing."""
+    job: str
+    """Value of the job label."""
+
+    @property
+    def key(self) -> Key:
+        """The FineTuneJob that this child belongs to by its label."""
+        return (self.namespace, self.job)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneJobView(View):
+    """A FineTuneJob; spec and status stay JSON until they are needed, which keeps 10,000 of them small."""
+
+    generation: int
+    queue: str
+    spec: bytes
+    status: bytes
+
+    @property
+    def key(self) -> Key:
+        """Namespace and label value of this job."""
+        return (self.namespace, child_name(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class JobCondition:
+    """A condition of a Job that is true."""
+
+    type: str
+    reason: str
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobView(ChildView):
+    """A child Job."""
+
+    suspended: bool
+    parallelism: int
+    active_deadline: int | None
+    spec_hash: str
+    carried: str
+    started: datetime | None
+    completed: datetime | None
+    active: int
+    conditions: tuple[JobCondition, ...]
+
+    def condition(self, *types: str) -> JobCondition | None:
+        """Return the first true condition of one of the types."""
+        return next((condition for condition in self.conditions if condition.type in types), None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the Job controller is done with it."""
+        return self.condition("Complete", "Failed") is not None
+
+    @property
+    def ending(self) -> bool:
+        """Whether its outcome is settled; pods may still run."""
+        return self.condition("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView(ChildView):
+    """A pod of a child Job."""
+
+    index: int
+    phase: str
+    ready: bool
+    node: str
+    ip: str
+    started: datetime | None
+    finished: datetime | None
+    exit_code: int | None
+    reason: str
+    """Why its container, or else the pod, ended: OOMKilled, Error, Evicted, ..."""
+    message: str
+    """Termination message of its container, or else the pod's message."""
+    waiting: str
+    """What it waits for, for people; nothing when it runs."""
+
+    @property
+    def live(self) -> bool:
+        """Whether its container may still run."""
+        return self.phase not in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView(ChildView):
+    """A child Service; its shape is everything that the pods rely on."""
+
+    shape: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMapView(ChildView):
+    """A child ConfigMap."""
+
+    spec_hash: str
+    intended: str
+    actual: str
+
+    @property
+    def drifted(self) -> bool:
+        """Whether somebody else changed its content."""
+        return self.intended != self.actual
+
+
+def _base(raw: Manifest) -> dict[str, Any]:
+    meta = raw["metadata"]
+    return {
+        "namespace": intern(meta.get("namespace", "")),
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "version": int(meta["resourceVersion"]),
+        "created": parse_time(meta.get("creationTimestamp")) or EPOCH,
+        "deleting": "deletionTimestamp" in meta,
+    }
+
+
+def _child(raw: Manifest) -> dict[str, Any]:
+    owners = raw["metadata"].get("ownerReferences", ())
+    owner = next((owner["uid"] for owner in owners if owner.get("controller")), "")
+    label = raw["metadata"].get("labels", {}).get(JOB_LABEL, "")
+    return {**_base(raw), "owner": intern(owner), "job": intern(label)}
+
+
+def _annotation(raw: Manifest, name: str) -> str:
+    return str(raw["metadata"].get("annotations", {}).get(name, ""))
+
+
+def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
+    """Return the view of a FineTuneJob."""
+    return FineTuneJobView(
+        **_base(raw),
+        generation=raw["metadata"].get("generation", 0),
+        queue=raw["metadata"].get("labels", {}).get(QUEUE_LABEL, ""),
+        spec=json.dumps(raw.get("spec") or {}, separators=(",", ":"), sort_keys=True).encode(),
+        status=json.dumps(raw.get("status") or {}, separators=(",", ":"), sort_keys=True).encode(),
+    )
+
+
+def job_view(raw: Manifest) -> JobView:
+    """Return the view of a Job."""
+    spec, status = raw["spec"], raw.get("status", {})
+    conditions = (
+        JobCondition(
+            condition["type"],
+            condition.get("reason", ""),
+            condition.get("message", ""),
+            parse_time(condition.get("lastTransitionTime")) or EPOCH,
+        )
+        for condition in status.get("conditions", ())
+        if condition["status"] == "True"
+    )
+    return JobView(
+        **_child(raw),
+        suspended=spec.get("suspend", False),
+        parallelism=spec.get("parallelism", 1),
+        active_deadline=spec.get("activeDeadlineSeconds"),
+        spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
+        carried=_annotation(raw, CARRIED_ANNOTATION),
+        started=parse_time(status.get("startTime")),
+        completed=parse_time(status.get("completionTime")),
+        active=status.get("active", 0),
+        conditions=tuple(conditions),
+    )
+
+
+def pod_view(raw: Manifest) -> PodView:
+    """Return the view of a pod."""
+    status = raw.get("status", {})
+    container: Manifest = next(iter(status.get("containerStatuses", ())), {})
+    state = container.get("state", {})
+    ended = state.get("terminated") or {}
+    index = _annotation(raw, INDEX_ANNOTATION)
+    return PodView(
+        **_child(raw),
+        index=int(index) if index.isdecimal() else -1,
+        phase=intern(status.get("phase", "Pending")),
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())),
+        node=intern(raw["spec"].get("nodeName", "")),
+        ip=status.get("podIP", ""),
+        started=parse_time(status.get("startTime")),
+        finished=parse_time(ended.get("finishedAt")),
+        exit_code=ended.get("exitCode"),
+        reason=intern(ended.get("reason") or status.get("reason") or ""),
+        message=ended.get("message") or status.get("message") or "",
+        waiting=_waiting(status, state.get("waiting") or {}),
+    )
+
+
+def _waiting(status: Manifest, waiting: Manifest) -> str:
+    if status.get("phase", "Pending") != "Pending":
+        return ""
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason", ""))
+    reason = waiting.get("reason", "")
+    # ErrImagePull and ImagePullBackOff take turns; one word for both keeps the status still.
+    return "ImagePullBackOff" if reason == "ErrImagePull" else str(reason)
+
+
+def service_shape(spec: Manifest) -> str:
+    """Return what the pods rely on in a Service, as text to compare."""
+    ports = sorted((port["name"], port["port"]) for port in spec.get("ports", ()))
+    shape = [spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports]
+    return json.dumps(shape, sort_keys=True)
+
+
+def service_view(raw: Manifest) -> ServiceView:
+    """Return the view of a Service."""
+    return ServiceView(**_child(raw), shape=service_shape(raw["spec"]))
+
+
+def config_map_view(raw: Manifest) -> ConfigMapView:
+    """Return the view of a ConfigMap."""
+    return ConfigMapView(
+        **_child(raw),
+        spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
+        intended=_annotation(raw, CONTENT_HASH_ANNOTATION),
+        actual=content_hash(raw.get("data", {}).get(JOB_FILE, "")),
+    )

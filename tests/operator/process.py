@@ -1,0 +1,125 @@
+"""The operator as a process of its own, under its ServiceAccount: start, stop, kill, ask. Also for chaos tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.cluster import Cluster
+
+IMAGE = "fake-trainer:test"
+START_SECONDS = 60
+
+
+class OperatorProcess:
+    """One operator; `log` keeps the lines of all its lives."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, namespaces: tuple[str, ...] = ()) -> None:
+        self.kubeconfig = kubeconfig
+        self.log = folder / "operator.log"
+        self.namespaces = namespaces
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def launch(self) -> None:
+        """Start it without waiting for anything."""
+        self._port = free_port()
+        command = [sys.executable, "-m", "unfreeze_operator.main", f"--http-port={self._port}"]
+        command += ["--http-host=127.0.0.1", f"--trainer-image={IMAGE}", "--progress-interval=0.2"]
+        command += [f"--namespace={namespace}" for namespace in self.namespaces]
+        environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": "/nonexistent"}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.launch()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self.get("/readyz")[0] != 200:
+            if self._process is None or self._process.poll() is not None:
+                raise AssertionError(f"the operator ended:\n{self.log.read_text()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the operator is not ready:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        """Ask it to end and return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it as a lost node or the OOM killer would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        return process.wait(60)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask its HTTP server; status 0 when it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, sample: str) -> float | None:
+        """Return one sample of /metrics by name and labels as they are printed."""
+        for line in self.get("/metrics")[1].splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return None
+
+    def memory_mib(self) -> float:
+        """Return the memory that is resident now."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+    def loaded(self, library: str) -> bool:
+        """Whether a shared library of this name is mapped."""
+        return library in Path(f"/proc/{self.pid}/maps").read_text()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def install(cluster: Cluster, repository: Path) -> Path:
+    """Install CRD, namespace and RBAC; return a kubeconfig of the operator's ServiceAccount."""
+    cluster.kubectl("apply", "--server-side", "-f", str(repository / "crds/unfreeze.dev_finetunejobs.yaml"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.unfreeze.dev")
+    for name in ("namespace", "rbac"):
+        cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/{name}.yaml"))
+    return cluster.service_account_kubeconfig("unfreeze-system", "unfreeze-operator")

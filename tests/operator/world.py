@@ -1,0 +1,139 @@
+"""A namespace with a volume, and FineTuneJobs in it as a test sees them. Waits for conditions, never for time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.cluster import Cluster
+
+Json = dict[str, Any]
+WAIT_SECONDS = 60.0
+CLAIM = "shared"
+
+
+def spec(name: str = "job", *, nodes: int = 1, fake: Json | None = None, **run_policy: Any) -> Json:
+    """Return a small valid spec; `fake` tells the fake trainer what to do."""
+    env = [{"name": "FAKE", "value": json.dumps(fake or {})}]
+    return {
+        "model": {"source": f"pvc://{CLAIM}/model"},
+        "task": {"type": "TextClassification"},
+        "data": {"train": {"source": f"pvc://{CLAIM}/train.csv"}},
+        "strategy": {"type": "FullFineTuning"},
+        "distribution": {"numNodes": nodes},
+        "output": {"destination": f"pvc://{CLAIM}/{name}"},
+        "runPolicy": {"backoffLimit": 0, **run_policy},
+        "template": {"env": env},
+    }
+
+
+class World:
+    """One namespace; `folder` is its volume on this machine."""
+
+    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.folder = folder
+        folder.chmod(0o777)
+        self._make_volume()
+
+    def path(self, plural: str, name: str = "") -> str:
+        group = {"finetunejobs": "/apis/unfreeze.dev/v1alpha1", "jobs": "/apis/batch/v1"}.get(plural, "/api/v1")
+        group = "/apis/events.k8s.io/v1" if plural == "events" else group
+        return f"{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def _make_volume(self) -> None:
+        volume = {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "hostPath": {"path": str(self.folder)},
+            "claimRef": {"namespace": self.namespace, "name": CLAIM},
+            "persistentVolumeReclaimPolicy": "Retain",
+        }
+        name = f"volume-{self.namespace}"
+        self.cluster.create("/api/v1/persistentvolumes", {"metadata": {"name": name}, "spec": volume})
+        claim = {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": name,
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        self.cluster.create(self.path("persistentvolumeclaims"), {"metadata": {"name": CLAIM}, "spec": claim})
+
+    # -- FineTuneJobs ----------------------------------------------------------------------------------------
+
+    def create(self, name: str = "job", body: Json | None = None, *, labels: Json | None = None, **options: Any) -> Json:
+        """Create a FineTuneJob from `body` or from spec(...)."""
+        manifest = {
+            "apiVersion": "unfreeze.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": name, "labels": labels or {}},
+            "spec": body or spec(name, **options),
+        }
+        return self.cluster.create(self.path("finetunejobs"), manifest)
+
+    def get(self, name: str = "job") -> Json:
+        return self.cluster.get(self.path("finetunejobs", name))
+
+    def status(self, name: str = "job") -> Json:
+        return self.get(name).get("status", {})
+
+    def patch(self, change: Json, name: str = "job") -> Json:
+        code, answer = self.cluster.request("PATCH", self.path("finetunejobs", name), {"spec": change})
+        assert code == 200, answer
+        return answer
+
+    def suspend(self, value: bool, name: str = "job") -> Json:
+        return self.patch({"runPolicy": {"suspend": value}}, name)
+
+    def delete(self, plural: str, name: str) -> None:
+        body = {"propagationPolicy": "Background"}
+        code, answer = self.cluster.request("DELETE", self.path(plural, name), body)
+        assert code in (200, 202), answer
+
+    def wait(self, condition: Callable[[Json], Any], name: str = "job", *, what: str = "") -> Json:
+        """Wait until the status of a job fulfils a condition and return it."""
+        answer = self.cluster.wait_for(
+            self.path("finetunejobs", name), lambda job: condition(job.get("status", {})), timeout=WAIT_SECONDS, what=what
+        )
+        return answer.get("status", {})
+
+    def wait_phase(self, phase: str, name: str = "job") -> Json:
+        return self.wait(lambda status: status.get("phase") == phase, name, what=phase)
+
+    # -- what belongs to them --------------------------------------------------------------------------------
+
+    def list(self, plural: str) -> list[Json]:
+        return self.cluster.get(self.path(plural))["items"]
+
+    def children(self, plural: str) -> list[Json]:
+        """Return the operator's objects of a kind."""
+        return [item for item in self.list(plural) if "unfreeze.dev/job-name" in item["metadata"].get("labels", {})]
+
+    def wait_children(self, plural: str, count: int) -> list[Json]:
+        return until(lambda: found if len(found := self.children(plural)) == count else None, f"{count} {plural}")
+
+    def events(self) -> list[str]:
+        """Return the reasons of the operator's events, oldest first."""
+        found = [event for event in self.list("events") if "unfreeze" in event.get("reportingController", "")]
+        return [event["reason"] for event in sorted(found, key=lambda event: event["eventTime"])]
+
+    def go(self, name: str = "job") -> None:
+        """Let a trainer that holds go on."""
+        (self.folder / name / "go").touch()
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+    """Wait until a condition gives something and return that."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def condition(status: Json, type_: str) -> Json:
+    return next((found for found in status.get("conditions", []) if found["type"] == type_), {})
