@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -58,9 +59,10 @@ class ControlPlane:
         self._wait("/api/v1/namespaces/default/serviceaccounts/default", "kube-controller-manager")
 
     def stop(self) -> None:
-        """Stop in the reverse order, so that no component complains about one that is gone."""
+        """Stop in the reverse order, so that no component waits for one that is gone."""
+        all_live = all(process.poll() is None for process in self._processes.values())
         for process in reversed(self._processes.values()):
-            process.terminate()
+            process.send_signal(signal.SIGTERM if all_live else signal.SIGKILL)
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:

@@ -59,10 +59,12 @@ class KubeletApi:
         container = self._node.find_container(**request.match_info)
         if container is None:
             return web.Response(status=404, text="the node has no such container\n")
-        run = container.restarts - (1 if request.query.get("previous") == "true" else 0)
-        path = container.log_path(run)
+        previous = request.query.get("previous") == "true"
+        path = container.log_path(container.restarts - previous)
         if not path.exists():
-            return web.Response(status=404, text=f"the container has no log of run {run}\n")
+            which = "previous terminated container" if previous else "container"
+            text = f'{which} "{container.name}" in pod "{request.match_info["pod"]}" not found'
+            return web.Response(status=400, text=text)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         follow = request.query.get("follow") == "true"

@@ -221,9 +221,10 @@ class PodRunner:
             "conditions": conditions,
             "startTime": self._started_at,
             "hostIP": self.node.ip,
-            "hostIPs": [{"ip": self.node.ip}],
+            "hostIPs": [{"$patch": "replace"}, {"ip": self.node.ip}],
             "podIP": self.ip,
-            "podIPs": [{"ip": self.ip}],
+            # A strategic merge would keep the address from before the node was away beside the new one.
+            "podIPs": [{"$patch": "replace"}, {"ip": self.ip}],
             "containerStatuses": [container.status() for container in self.main],
         }
         if self.inits:

@@ -62,7 +62,7 @@ def test_logs(cluster, namespace):
     run(cluster, namespace, pod("p", "for i in 1 2 3; do echo $i; done; echo err >&2"))
     assert output(cluster, namespace, "p") == "1\n2\n3\nerr\n"
     assert cluster.kubectl("logs", "-n", namespace, "p", "--tail", "2") == "3\nerr\n"
-    with pytest.raises(ClusterError, match="no log of run -1"):
+    with pytest.raises(ClusterError, match="previous terminated container"):
         cluster.kubectl("logs", "-n", namespace, "p", "--previous")
 
 
