@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from unfreeze_api.spec import API_VERSION, KIND
-
 COMMANDS = "unfreeze.commands"
 """Entry-point group of subcommands. Their modules import what is heavy within their functions."""
 
@@ -65,6 +63,8 @@ def main() -> None:
 @main.command("version")
 def print_version() -> None:
     """Print the version."""
+    from unfreeze_api.spec import API_VERSION
+
     click.echo(f"unfreeze {version('unfreeze')} ({API_VERSION})")
 
 
@@ -84,7 +84,7 @@ def _validate_file(file: str) -> bool:
     from unfreeze_api.manifest import ManifestError, read
 
     try:
-        text = click.get_text_stream("stdin").read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         documents = list(read(text))
     except OSError as error:
         click.echo(f"{file}: {error.strerror}", err=True)
@@ -100,6 +100,7 @@ def _validate_file(file: str) -> bool:
 
 def _validate_document(file: str, manifest: dict[str, object]) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
+    from unfreeze_api.spec import KIND
     from unfreeze_api.validate import name_of, validate
 
     kind = manifest.get("kind")

@@ -22,10 +22,11 @@ class ManifestError(ValueError):
     """A file that holds no manifests; the message names the line."""
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML as kubectl reads it: 1e-3 is a number, dates stay texts, and no key may stand twice."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse keys that stand twice before merge keys are put in place."""
         seen = set()
         for key, _ in node.value:
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
@@ -36,6 +37,7 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number of any base."""
         text = node.value.replace("_", "")
         digits = text.lstrip("+-").lower()
         # Go reads a leading 0 as octal, as C does.
@@ -44,28 +46,29 @@ class _Loader(yaml.SafeLoader):
         return -value if text.startswith("-") else value
 
     def construct_decimal(self, node: yaml.ScalarNode) -> float:
+        """Return a number; 3.0 is the whole number 3, as in JSON that was written by Go."""
         value = float(node.value.replace("_", ""))
-        return int(value) if value.is_integer() and abs(value) < 1e21 else value  # noqa: PLR2004 - JSON drops the .0
+        return int(value) if value.is_integer() and abs(value) < 1e21 else value  # noqa: PLR2004
 
 
-_Loader.yaml_implicit_resolvers = {
+Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":bool", ":null", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
     re.compile(r"^[-+]?(0[bB][01_]+|0[xX][0-9a-fA-F_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)$"),
     list("-+0123456789"),
 )
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
-_Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_decimal)
+Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_integer)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_decimal)
 
 
 def read(text: str) -> Iterator[Document]:
@@ -76,8 +79,9 @@ def read(text: str) -> Iterator[Document]:
     ManifestError
         When the text is not YAML, or a document is not an object.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = Loader(text)
         while loader.check_node():
             node = loader.get_node()
             assert node is not None
@@ -97,4 +101,5 @@ def read(text: str) -> Iterator[Document]:
     except yaml.YAMLError as error:
         raise ManifestError(f"not YAML: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import IntEnum
-from typing import Literal
+from math import isfinite
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from unfreeze_api.model import Model
 
@@ -22,6 +23,15 @@ HTTP_PORT = 9470
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _SHORTEST_MESSAGE = 256
+
+
+# JSON has neither NaN nor infinity: a null in their place would make the whole message unreadable.
+Metrics = Annotated[
+    dict[str, float], AfterValidator(lambda values: {name: value for name, value in values.items() if isfinite(value)})
+]
+"""Values by name; those of a diverged training that are not finite are left out."""
+Finite = Annotated[float | None, AfterValidator(lambda value: value if value is None or isfinite(value) else None)]
+"""A number that is absent when it is not finite."""
 
 
 class ExitCode(IntEnum):
@@ -54,7 +64,7 @@ class PhaseResult(Model):
     """Time that it took, in seconds, evaluations included."""
     trainable_parameters: int = Field(ge=0)
     """Parameters that it trained."""
-    metrics: dict[str, float] = Field(default={}, max_length=32)
+    metrics: Metrics = Field(default={}, max_length=32)
     """Validation metrics at its end."""
 
 
@@ -75,9 +85,9 @@ class ProgressInfo(Model):
     """Number of phases."""
     phase_name: str = Field(default="", max_length=128)
     """Name of the phase."""
-    loss: float | None = None
+    loss: Finite = None
     """Training loss, smoothed over the last steps."""
-    metrics: dict[str, float] = Field(default={}, max_length=32)
+    metrics: Metrics = Field(default={}, max_length=32)
     """Newest validation metrics."""
     samples_per_second: float | None = Field(default=None, ge=0)
     """Samples of all workers together, per second of training."""
@@ -93,7 +103,7 @@ class Progress(ProgressInfo):
     """What the workers are doing."""
     tokens_per_second: float | None = Field(default=None, ge=0)
     """Tokens of all workers together, for text."""
-    learning_rates: dict[str, float] = Field(default={})
+    learning_rates: Metrics = Field(default={})
     """Current learning rate of each trained block."""
     checkpoint: CheckpointInfo | None = None
     """The newest complete checkpoint."""
@@ -103,7 +113,7 @@ class Progress(ProgressInfo):
     """Times that the workers were started again in place."""
     phases: list[PhaseResult] = Field(default=[])
     """Phases that have ended."""
-    results: dict[str, float] = Field(default={})
+    results: Metrics = Field(default={})
     """Metrics of the finished model, `test.accuracy` and so on."""
 
     def info(self) -> ProgressInfo:

@@ -292,9 +292,10 @@ def _cpus_per_node(spec: FineTuneJobSpec) -> int:
     resources = spec.distribution.resources_per_node
     text = str((resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu") or 0)
     try:
-        return int(float(text[:-1]) / 1000) if text.endswith("m") else int(float(text))
+        cpus = float(text[:-1]) / 1000 if text.endswith("m") else float(text)
     except ValueError:  # another unit: legal, and nobody's way to count CPUs
         return 0
+    return max(1, int(cpus)) if cpus > 0 else 0  # half a CPU runs one thread
 
 
 def _columns(own: ColumnsSpec | None, default: Columns) -> Columns:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
+from unfreeze_api.progress import CheckpointInfo, Metrics, PhaseResult, ProgressInfo
 
 Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
 
@@ -94,7 +94,7 @@ class FineTuneJobStatus(Model):
     """What was started again."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""
-    results: dict[str, float] = Field(default={}, max_length=64)
+    results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model."""
     accelerator_seconds: int | None = Field(default=None, ge=0)
     """Accelerators times seconds that pods held them."""

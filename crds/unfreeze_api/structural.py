@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from unfreeze_api.causes import (
+    NO_FIELD,
     Cause,
     duplicate,
     invalid,
@@ -103,10 +104,18 @@ def check_lists(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
         names = schema.get("x-kubernetes-list-map-keys")
         if schema.get("x-kubernetes-list-type") == "set":
             yield from _duplicates(value, path)
-        elif names and all(isinstance(item, dict) for item in value):
-            yield from _duplicates([{name: item[name] for name in names if name in item} for item in value], path)
+        elif names:
+            yield from _check_list_map(value, names, path)
         for index, item in enumerate(value):
             yield from check_lists(item, schema.get("items", {}), f"{path}[{index}]")
+
+
+def _check_list_map(items: list[Any], names: list[str], path: str) -> Iterator[Cause]:
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            yield invalid(f"{path}[{index}]", item, "must be an object for an array of list-type map")
+            return
+    yield from _duplicates([{name: item[name] for name in names if name in item} for item in items], path)
 
 
 def _field_schema(key: str, schema: Schema | None) -> Schema | None:
@@ -142,6 +151,8 @@ _BOUNDS = (
 
 
 def _check_number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
+    if isinstance(value, float) and schema.get("type") == "integer":
+        yield invalid(NO_FIELD, "", f"Checked value must be of type integer (default format) in {path}")
     for bound, exclusive, sign, words in _BOUNDS:
         if bound not in schema:
             continue

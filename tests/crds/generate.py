@@ -1,0 +1,160 @@
+"""Hypothesis strategies for manifests: valid ones made from the CRD's own schema, and broken ones made from those."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from unfreeze_api.crd import schema
+from unfreeze_api.spec import API_VERSION, KIND
+
+SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
+QUANTITIES = (1, 8, "500m", "2", "64Gi", "1.5", "1e3")
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8)
+JUNK = (0, -1, 1, 2.5, 1e-7, 10**9, True, "", "Auto", 'ü"\\\n', "x" * 300, [], ["a", "a"], [1], {}, {"a": 1}, None)
+
+
+def values(node: dict[str, Any]) -> SearchStrategy[Any]:
+    """Return a strategy for what a schema allows, without regard to rules."""
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return st.sampled_from([{}, [], [{"weight": 1}]])
+    if node.get("x-kubernetes-int-or-string"):
+        return st.sampled_from(QUANTITIES) if "minimum" not in node else st.sampled_from(["Auto", 1, 2, 8])
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    kinds = {"object": _objects, "array": _lists, "integer": _integers, "number": _numbers, "string": _strings}
+    return st.booleans() if node["type"] == "boolean" else kinds[node["type"]](node)
+
+
+def _objects(node: dict[str, Any]) -> SearchStrategy[Any]:
+    if "additionalProperties" in node:
+        keys = st.sampled_from(["cpu", "memory", "zone", "nvidia.com/gpu", "a"])
+        return st.dictionaries(keys, values(node["additionalProperties"]), max_size=3)
+    parts = {key: values(part) for key, part in node["properties"].items()}
+    needed = node.get("required", [])
+    optional = {key: part for key, part in parts.items() if key not in needed}
+    return st.fixed_dictionaries({key: parts[key] for key in needed}, optional=optional)
+
+
+def _lists(node: dict[str, Any]) -> SearchStrategy[Any]:
+    unique = {"set": str, "map": lambda item: item.get("name")}.get(node.get("x-kubernetes-list-type", ""))
+    return st.lists(values(node["items"]), min_size=node.get("minItems", 0), max_size=2, unique_by=unique)
+
+
+def _integers(node: dict[str, Any]) -> SearchStrategy[Any]:
+    low, high = node["minimum"], node["maximum"]
+    return st.integers(low, high) | st.integers(low, min(high, low + 8))
+
+
+def _numbers(node: dict[str, Any]) -> SearchStrategy[Any]:
+    low, high = node["minimum"], node["maximum"]
+    lowest, highest = node.get("exclusiveMinimum", False), node.get("exclusiveMaximum", False)
+    floats = st.floats(low, high, width=32, allow_subnormal=False, exclude_min=lowest, exclude_max=highest)
+    return floats | st.sampled_from([number for number in (1, 2, 5) if number < high] or [0.5])
+
+
+def _strings(node: dict[str, Any]) -> SearchStrategy[Any]:
+    if "x-kubernetes-validations" in node:
+        return st.sampled_from(SOURCES)
+    if "pattern" in node:
+        return st.sampled_from(["A", "B_1", "_c"])
+    return TEXTS.filter(lambda text: len(text) >= node.get("minLength", 0))
+
+
+@cache
+def _specs() -> SearchStrategy[dict[str, Any]]:
+    return values(schema()["properties"]["spec"])
+
+
+@st.composite
+def manifests(draw: DrawFn) -> dict[str, Any]:
+    """Draw a manifest that the API server takes."""
+    spec = draw(_specs())
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "generated"},
+        "spec": _repaired(copy.deepcopy(spec)),
+    }
+
+
+@st.composite
+def broken(draw: DrawFn) -> dict[str, Any]:
+    """Draw a manifest with one to three random mistakes, some of which may be none."""
+    manifest = copy.deepcopy(draw(manifests()))
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(manifest["spec"]))
+        if not places:
+            break
+        holder, key = draw(st.sampled_from(places))
+        action = draw(st.sampled_from(["replace", "remove", "add"]))
+        if action == "remove" and isinstance(holder, dict):
+            del holder[key]
+        elif action == "add" and isinstance(holder, dict):
+            holder["unknown"] = 1
+        else:
+            holder[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
+    return manifest
+
+
+def _places(value: Any) -> Any:
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield value, key
+        if isinstance(item, dict | list):
+            yield from _places(item)
+
+
+def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
+    """Make a spec that the schema allows obey the rules too."""
+    spec.setdefault("training", {})
+    for union in (spec["strategy"], spec["task"]):
+        wanted = union["type"][0].lower() + union["type"][1:]
+        for member in set(union) - {"type", "learningRate", wanted}:
+            del union[member]
+    _repair_strategy(spec)
+    _repair_distribution(spec)
+    for part in ("validation", "test"):
+        if (held_out := spec["data"].get(part)) is not None:
+            spec["data"][part] = {"source": held_out["source"]} if "source" in held_out else {"fraction": 0.25}
+    if "adapter" not in spec:
+        spec["output"]["export"] = ["Model"]
+    elif "export" in spec["output"]:
+        spec["output"]["export"] = [kind for kind in spec["output"]["export"] if kind != "Model"] or ["Merged"]
+    for variable in spec.get("template", {}).get("env", []):
+        variable.pop("valueFrom", None)
+        variable.setdefault("value", "")
+    return spec
+
+
+def _repair_strategy(spec: dict[str, Any]) -> None:
+    strategy = spec["strategy"]
+    rates = strategy.get("learningRate", {})
+    if strategy["type"] == "PartialFineTuning":
+        strategy.setdefault("partialFineTuning", {"lastBlocks": 1})
+    if strategy["type"] == "FeatureExtraction":
+        spec.pop("adapter", None)
+        rates.pop("backbone", None)
+    if rates.get("backbone", 0) > rates.get("head", 1e-3):
+        del rates["backbone"]
+    epochs = 1
+    for member, option in (("gradualUnfreezing", "epochsPerPhase"), ("linearProbeThenFineTune", "probeEpochs")):
+        if option in strategy.get(member, {}):
+            epochs = strategy[member][option] = min(strategy[member][option], 4000)
+    spec["training"]["epochs"] = epochs * 2
+
+
+def _repair_distribution(spec: dict[str, Any]) -> None:
+    distribution = spec.setdefault("distribution", {})
+    if distribution.get("engine") != "DeepSpeed":
+        distribution.pop("deepSpeed", None)
+    workers = distribution.get("numProcPerNode", "Auto")
+    world_size = distribution.get("numNodes", 1) * (1 if workers == "Auto" else workers)
+    spec["training"]["batchSize"] = max(spec["training"].get("batchSize", 32), world_size)
+    resources = distribution.get("resourcesPerNode", {})
+    resources.get("requests", {}).pop("nvidia.com/gpu", None)
+    if "nvidia.com/gpu" in resources.get("limits", {}):
+        resources["limits"]["nvidia.com/gpu"] = 2

@@ -1,0 +1,117 @@
+"""The command line: exit codes, one line per cause, subcommands of other packages, and what is not imported."""
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.crds.corpus import FOLDER
+from unfreeze_api import cli
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(cli.main, arguments, input=stdin)
+
+
+def test_valid_file():
+    result = run("validate", str(FOLDER / "base.yaml"))
+    assert result.exit_code == 0
+    assert result.stdout == f'{FOLDER / "base.yaml"}: FineTuneJob "job" is valid\n'
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_valid(file):
+    assert run("validate", str(file)).exit_code == 0
+
+
+def test_one_line_per_cause_and_the_other_documents_are_still_judged():
+    base = (FOLDER / "base.yaml").read_text()
+    bad = base.replace("name: job", "name: Bad_Name").replace(
+        "FullFineTuning}", "FullFineTuning}\n  training: {epochs: 0}"
+    )
+    result = run("validate", "-", stdin=f"{bad}\n---\nkind: ConfigMap\nmetadata: {{name: c}}\n---\n{base}")
+    assert result.exit_code == 1
+    wrong = result.stderr.splitlines()
+    assert len(wrong) == 3
+    assert all(line.startswith('-: FineTuneJob "Bad_Name": ') for line in wrong)
+    assert '-: FineTuneJob "Bad_Name": spec.training.epochs: Invalid value: 0: ' in result.stderr
+    assert result.stdout.splitlines() == [
+        '-: ConfigMap "c" skipped: only FineTuneJob is judged here',
+        '-: FineTuneJob "job" is valid',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "-: line 1, column 5: "),
+        ("", "-: no manifest in it"),
+        ("kind: FineTuneJob", '-: FineTuneJob "": apiVersion: Invalid value: "": must be unfreeze.dev/v1alpha1'),
+    ],
+)
+def test_what_cannot_be_judged_fails(text, message):
+    result = run("validate", "-", stdin=text)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+
+
+def test_missing_and_binary_files_fail(tmp_path):
+    binary = tmp_path / "model.safetensors"
+    binary.write_bytes(b"\xff\xfe\x00")
+    result = run("validate", "nowhere.yaml", str(binary))
+    assert result.exit_code == 1
+    assert "nowhere.yaml: No such file or directory\n" in result.stderr
+    assert f"{binary}: " in result.stderr
+
+
+def test_version():
+    assert run("version").stdout.startswith("unfreeze ")
+
+
+@pytest.fixture
+def other_commands(monkeypatch):
+    entries = []
+    monkeypatch.setattr(cli, "entry_points", lambda name=None, **_: [e for e in entries if name in (None, e.name)])
+    return entries
+
+
+def test_a_missing_extra_is_told(other_commands):
+    other_commands.append(EntryPoint("run", "unfreeze_absent.local:run", cli.COMMANDS))
+    text = "unfreeze run needs the absent extra: pip install 'unfreeze[absent]'"
+    result = run("run", "job.yaml", "--workers", "2")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {text} (No module named 'unfreeze_absent')\n"
+    described = run("--help")
+    assert described.exit_code == 0
+    assert "unfreeze run needs the absent extra" in described.stdout
+    assert run("validate", str(FOLDER / "base.yaml")).exit_code == 0
+
+
+@click.command()
+def heavy():
+    """Needs a library that is imported late."""
+    import unfreeze_library_that_is_absent  # noqa: F401
+
+
+def test_an_extra_that_is_missed_late_is_told_too(other_commands):
+    other_commands.append(EntryPoint("heavy", f"{__name__}:heavy", cli.COMMANDS))
+    assert "needs the" in run("heavy").stderr
+    assert "Needs a library" in run("--help").stdout
+
+
+def test_a_light_start():
+    program = (
+        "import sys\n"
+        "from unfreeze_api.cli import main\n"
+        f"try: main(['validate', {str(FOLDER / 'base.yaml')!r}])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'transformers', 'kubernetes', 'kopf', 'aiohttp', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -1,0 +1,147 @@
+"""resolve() is pure and total on valid specs; a fingerprint tells what the outcome depends on, and nothing else."""
+
+import copy
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.crds.corpus import load, parameters, patched
+from tests.crds.generate import manifests
+from unfreeze_api.resolve import ResolvedJob, accelerators_per_node, claims, rendezvous_port, resolve
+from unfreeze_api.validate import load_job
+
+BASE = load("base.yaml")
+FEW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+def resolved(manifest, name="job", **options):
+    return resolve(name, "default", load_job(manifest).spec, rendezvous_host="host", **options)
+
+
+def of(patch):
+    return resolved(patched(BASE, patch))
+
+
+@FEW
+@given(manifests())
+def test_resolve_is_total_and_pure_and_round_trips(manifest):
+    spec = load_job(manifest).spec
+    before = copy.deepcopy(spec)
+    job = resolve("job", "default", spec, rendezvous_host="host")
+    assert spec == before
+    assert job == resolve("job", "default", spec, rendezvous_host="host")
+    again = ResolvedJob.model_validate_json(job.to_json())
+    assert again == job
+    assert again.fingerprint() == job.fingerprint()
+    assert job.strategy.learning_rate.backbone <= job.strategy.learning_rate.head
+    assert job.training.batch_size >= job.distribution.num_nodes
+
+
+@pytest.mark.parametrize("case", parameters("good.yaml"))
+def test_the_corpus_resolves(case):
+    job = of(case["patch"])
+    assert ResolvedJob.model_validate_json(job.to_json()) == job
+
+
+def test_the_member_of_the_type_is_always_there():
+    assert of({}).task.text_classification.max_length == 128
+    assert of({"spec": {"task": {"type": "ImageClassification"}}}).task.text_classification is None
+    gradual = of({"spec": {"strategy": {"type": "GradualUnfreezing"}}})
+    assert gradual.strategy.gradual_unfreezing.blocks_per_phase == 1
+
+
+def test_backbone_learns_slower_unless_an_adapter_is_there():
+    rates = {"spec": {"strategy": {"learningRate": {"head": 0.01}}}}
+    assert of(rates).strategy.learning_rate.backbone == pytest.approx(0.001)
+    assert of(patched(rates, {"spec": {"adapter": {"type": "LoRA"}}})).strategy.learning_rate.backbone == 0.01
+
+
+def test_what_is_exported_follows_the_adapter():
+    assert of({}).output.export == ["Model"]
+    assert of({"spec": {"adapter": {"type": "LoRA"}}}).output.export == ["Adapter"]
+
+
+def test_paths_lie_in_claims_or_in_the_folders_given():
+    assert of({}).model.path == "/mnt/claims/models/minilm"
+    local = {"models": "/a", "data": "/b", "results": "/c"}
+    job = resolved(BASE, claim_folders=local)
+    assert (job.model.path, job.data.train.path, job.output.path) == ("/a/minilm", "/b/train.csv", "/c/job")
+    assert of({"spec": {"model": {"source": "file:///x/y"}}}).model.path == "/x/y"
+    assert of({"spec": {"model": {"source": "pvc://whole"}}}).model.path == "/mnt/claims/whole"
+
+
+def test_columns_of_held_out_data_are_those_of_train():
+    columns = {
+        "train": {"columns": {"text": "question"}},
+        "test": {"source": "pvc://data/t.csv", "columns": {"label": "l"}},
+    }
+    data = of({"spec": {"data": columns}}).data
+    assert (data.test.dataset.columns.text, data.test.dataset.columns.label) == ("question", "l")
+    assert data.train.columns.label == "label"
+
+
+def test_claims_are_written_to_only_for_output():
+    spec = load_job(patched(BASE, {"spec": {"data": {"test": {"source": "pvc://more/t.csv"}}}})).spec
+    assert claims(spec) == {"models": False, "data": False, "more": False, "results": True}
+    shared = load_job(patched(BASE, {"spec": {"output": {"destination": "pvc://models/out"}}})).spec
+    assert claims(shared) == {"models": True, "data": False}
+
+
+@pytest.mark.parametrize("amount", [8, "8"])
+def test_one_worker_for_each_accelerator(amount):
+    patch = {"spec": {"distribution": {"resourcesPerNode": {"limits": {"nvidia.com/gpu": amount, "cpu": "4"}}}}}
+    assert accelerators_per_node(load_job(patched(BASE, patch)).spec) == 8
+    assert of(patch).distribution.num_proc_per_node == 8
+    assert of(patched(patch, {"spec": {"distribution": {"numProcPerNode": 2}}})).distribution.num_proc_per_node == 2
+
+
+@pytest.mark.parametrize(
+    ("cpus", "threads"), [(4, 2), ("4", 2), ("2500m", 1), ("500m", 1), (1, 1), (None, None), ("1k", None)]
+)
+def test_threads_of_a_worker(cpus, threads):
+    limits = {} if cpus is None else {"cpu": cpus}
+    patch = {"spec": {"distribution": {"numProcPerNode": 2, "resourcesPerNode": {"limits": limits}}}}
+    assert of(patch).distribution.threads_per_proc == threads
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"spec": {"distribution": {"numNodes": 2, "engine": "DeepSpeed"}}},
+        {"spec": {"runPolicy": {"suspend": True}}},
+        {"spec": {"template": {"image": "other"}}},
+        {"spec": {"output": {"destination": "pvc://elsewhere/job"}}},
+        {"metadata": {"name": "other"}},
+        {"spec": {"training": {"epochs": 3}}},
+    ],
+)
+def test_fingerprint_does_not_depend_on_where_it_runs(patch):
+    assert of(patch).fingerprint() == of({}).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"spec": {"training": {"seed": 1}}},
+        {"spec": {"training": {"epochs": 4}}},
+        {"spec": {"model": {"source": "pvc://models/other"}}},
+        {"spec": {"model": {"initialization": "Random"}}},
+        {"spec": {"data": {"train": {"source": "pvc://data/other.csv"}}}},
+        {"spec": {"data": {"train": {"columns": {"label": "other"}}}}},
+        {"spec": {"strategy": {"type": "FeatureExtraction"}}},
+        {"spec": {"adapter": {"type": "LoRA"}}},
+    ],
+)
+def test_fingerprint_depends_on_the_recipe(patch):
+    assert of(patch).fingerprint() != of({}).fingerprint()
+
+
+def test_fingerprint_is_the_same_in_a_cluster_and_locally():
+    local = resolved(BASE, claim_folders={"models": "/a", "data": "/b", "results": "/c"}, name="local")
+    assert local.fingerprint() == resolved(BASE).fingerprint()
+
+
+def test_ports_differ_between_jobs():
+    ports = {rendezvous_port("default", f"job-{number}") for number in range(50)}
+    assert len(ports) > 40
+    assert all(20000 <= port < 30000 for port in ports)
