@@ -1,0 +1,1 @@
+"""Examples of jobs, and the demo that runs one."""
