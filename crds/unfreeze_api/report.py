@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model
-from unfreeze_api.progress import PhaseResult
+from unfreeze_api.progress import Metrics, PhaseResult
 
 
 class Pinned(Model):
@@ -16,7 +16,7 @@ class Pinned(Model):
 
     source: str
     """As in the manifest."""
-    pins: dict[str, Any] = {}
+    pins: dict[str, Any] = Field(default={})
     """Hashes of its files."""
 
 
@@ -29,16 +29,16 @@ class DataReport(Model):
     """Samples of each split."""
     labels: list[str]
     """Labels in the order of the model's outputs."""
-    pins: dict[str, Any] = {}
+    pins: dict[str, Any] = Field(default={})
     """Hashes of the files."""
 
 
 class Results(Model):
     """Metrics of the finished model: the weights of the best validation."""
 
-    validation: dict[str, float] = {}
+    validation: Metrics = Field(default={})
     """On the validation data."""
-    test: dict[str, float] = {}
+    test: Metrics = Field(default={})
     """On the test data, measured once."""
 
 

@@ -33,7 +33,10 @@ def crd(cluster):
     assert status in (200, 201)
 
     def established(answer):
-        return any(c["type"] == "Established" and c["status"] == "True" for c in answer["status"].get("conditions", ()))
+        return any(
+            c["type"] == "Established" and c["status"] == "True"
+            for c in answer.get("status", {}).get("conditions") or ()
+        )
 
     cluster.wait_for(f"{path}/{name}", established)
     cluster.wait_for(PATH.format(namespace="default"), bool)
