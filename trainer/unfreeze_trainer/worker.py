@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -74,6 +75,8 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     loaded = task.build_model()
     engine = open_engine(job)
     run = Run(job, task, loaded, engine, link)
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: the collector passes over it, in the loop and at phase changes
     try:
         train(run)
     except StopRequested:

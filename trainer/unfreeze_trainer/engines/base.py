@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -50,9 +51,10 @@ class Engine(ABC):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        _stand_alone()
         cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+        self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         auto = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         self.bfloat16 = recipe.precision == "BFloat16" or (recipe.precision == "Auto" and auto)
         self.module: nn.Module
@@ -155,6 +157,16 @@ class Engine(ABC):
             self.recipe.optimizer,
             [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups],
         )
+
+
+def _stand_alone() -> None:
+    """Describe a group of this process alone, when no launcher has described another."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,237 @@
+"""`unfreeze run`: the same file without a cluster. Same resolve, same agents, as processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.spec import FineTuneJobSpec
+
+AGENT = ("-m", "unfreeze_trainer.agent.main")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="The run's folder, in place of spec.output.destination.")
+@click.option("--claim", "claim", multiple=True, metavar="NAME=DIR", help="Folder that stands for a volume claim; may be given several times.")
+@click.option("--claims", "claims_folder", type=click.Path(file_okay=False, path_type=Path), help="Folder with a sub-folder for each volume claim.")
+def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: Path | None) -> None:
+    """Run the FineTuneJob in FILE on this machine, without a cluster.
+
+    Starts one agent for each of spec.distribution.numNodes. Ctrl-C leaves a checkpoint; the same command goes on from
+    it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
+    """
+    name, namespace, spec = _read(file)
+    if output is not None:
+        spec = spec.model_copy(update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})})
+    job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder))
+    sys.exit(run_job(job))
+
+
+def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
+    from unfreeze_api.manifest import ManifestError, read
+    from unfreeze_api.spec import KIND
+    from unfreeze_api.validate import InvalidManifest, load_job
+
+    try:
+        manifests = [document.manifest for document in read(file.read_text(encoding="utf-8"))]
+        jobs = [load_job(manifest) for manifest in manifests if manifest.get("kind") == KIND]
+    except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
+        raise _Invalid(f"{file}: {error}") from error
+    if len(jobs) != 1:
+        raise _Invalid(f"{file} holds {len(jobs)} objects of kind {KIND}; run takes a file with exactly one")
+    return jobs[0].metadata.name or file.stem, jobs[0].metadata.namespace, jobs[0].spec
+
+
+class _Invalid(click.ClickException):
+    exit_code = int(ExitCode.JOB_ERROR)
+
+
+def _claim_folders(spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path | None) -> dict[str, str]:
+    """Return the folder of each volume claim of the job; say which option is missing where there is none."""
+    from unfreeze_api.resolve import claims
+
+    folders = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise click.BadParameter(f"{text!r} is not NAME=DIR", param_hint="--claim")
+        folders[name] = folder
+    found = {}
+    for name, writable in claims(spec).items():
+        folder = Path(folders.get(name) or (parent / name if parent else ""))
+        if not folders.get(name) and parent is None:
+            raise click.UsageError(
+                f"the job uses the volume claim {name} (pvc://{name}/...): say which folder stands for it, --claim"
+                f" {name}=DIR, or --claims DIR when the folder is DIR/{name}"
+            )
+        if writable:
+            folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            raise click.UsageError(f"there is no folder {folder} for the volume claim {name}")
+        found[name] = str(folder.resolve())
+    return found
+
+
+def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:
+    from unfreeze_api.resolve import resolve
+
+    job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
+    # The job's own port may be held by the same job in another terminal.
+    return job.model_copy(update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})})
+
+
+def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
+    """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
+    from unfreeze_trainer.show import closing_table, show_progress
+
+    run_folder = Path(job.output.path)
+    logs = run_folder / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"the run's folder {run_folder} cannot be made: {error.strerror}") from error
+    with tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
+        nodes = list(_start(job, Path(folder), logs, agent))
+        try:
+            show_progress(job, nodes[0].progress, lambda: _wait(nodes))
+        finally:
+            _end(nodes)
+        messages = [node.message() for node in nodes]
+        code = _exit_code([node.process.wait() for node in nodes])
+    if code == ExitCode.DONE:
+        closing_table(job)
+    elif code == ExitCode.STOPPED:
+        step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)
+        kept = f"a checkpoint of step {step} is kept, the same command goes on from it" if step is not None else "nothing was trained yet"
+        click.echo(f"\nStopped: {kept}.")
+    else:
+        _explain(messages, code, logs)
+    return code
+
+
+@dataclass
+class _Node:
+    """An agent that runs as a local process, in place of a pod."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    port: int
+    termination_log: Path
+
+    def progress(self) -> Progress | None:
+        """Return what it serves, None while it does not answer."""
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=1)
+        try:
+            connection.request("GET", "/progress")
+            return Progress.model_validate_json(connection.getresponse().read())
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def message(self) -> TerminationMessage | None:
+        """Return what it left behind."""
+        try:
+            return TerminationMessage.from_termination_log(self.termination_log.read_text())
+        except OSError:
+            return None
+
+
+def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -> Iterator[_Node]:
+    from unfreeze_trainer.agent.pod import available_cpus
+
+    job_file = folder / "job.json"
+    job_file.write_text(job.to_json())
+    for index in range(job.distribution.num_nodes):
+        address = f"127.0.{index // 250}.{index % 250 + 1}"
+        port, termination_log = _free_port(address), folder / f"termination-{index}"
+        environment = os.environ | {
+            JOB_FILE_ENV: str(job_file),
+            "JOB_COMPLETION_INDEX": str(index),
+            "POD_IP": address,
+            "UNFREEZE_HTTP_PORT": str(port),
+            "UNFREEZE_TERMINATION_LOG": str(termination_log),
+        }
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
+        with (logs / f"node-{index}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *agent],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is this command's to handle
+            )
+        yield _Node(process, address, port, termination_log)
+
+
+def _wait(nodes: list[_Node]) -> bool:
+    """Return whether all agents have ended; when one has ended badly, ask the others to stop."""
+    codes = [node.process.poll() for node in nodes]
+    if any(code not in (None, 0) for code in codes):
+        _signal(nodes, signal.SIGTERM)
+    return all(code is not None for code in codes)
+
+
+def _end(nodes: list[_Node]) -> None:
+    """See every agent out: after Ctrl-C they write a checkpoint; a second Ctrl-C does not wait for it."""
+    try:
+        if any(node.process.poll() is None for node in nodes):
+            click.echo("\nStopping: the workers write a checkpoint (Ctrl-C again: without it) ...")
+            _signal(nodes, signal.SIGTERM)
+        for node in nodes:
+            node.process.wait()
+    except KeyboardInterrupt:
+        _signal(nodes, signal.SIGKILL)
+        for node in nodes:
+            node.process.wait()
+
+
+def _signal(nodes: list[_Node], number: signal.Signals) -> None:
+    for node in nodes:
+        if node.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                node.process.send_signal(number)
+
+
+def _exit_code(codes: list[int]) -> int:
+    """Return the code that speaks for the job: an error of the job itself, then any failure, then a stop."""
+    failures = [code for code in codes if code not in (ExitCode.DONE, ExitCode.STOPPED)]
+    if failures:
+        return int(ExitCode.JOB_ERROR) if ExitCode.JOB_ERROR in failures else 1
+    return max(codes)
+
+
+def _explain(messages: list[TerminationMessage | None], code: int, logs: Path) -> None:
+    told = [message for message in messages if message and message.outcome == "Failed"]
+    told.sort(key=lambda message: message.exit_code != code)
+    if told:
+        rank = f" (rank {told[0].rank})" if told[0].rank is not None else ""
+        click.echo(f"\nFailed: {told[0].reason}{rank}: {told[0].message}", err=True)
+    else:
+        click.echo("\nFailed: an agent was killed before it could say why", err=True)
+    click.echo(f"Logs: {logs}", err=True)
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])

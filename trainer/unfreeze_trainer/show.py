@@ -1,0 +1,137 @@
+"""What `unfreeze run` shows: a progress bar while it runs, a table when it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from unfreeze_trainer.report import read_report
+
+if TYPE_CHECKING:
+    from unfreeze_api.progress import Progress
+    from unfreeze_api.report import Report
+    from unfreeze_api.resolve import ResolvedJob
+
+_POLL_SECONDS = 0.5
+
+
+def show_progress(job: ResolvedJob, read: Callable[[], Progress | None], ended: Callable[[], bool]) -> None:
+    """Show how far a job is until it has ended; without a terminal one line for each evaluation. Ctrl-C returns."""
+    console = Console(highlight=False)
+    console.print(f"{job.name}: {job.strategy.type} on {_workers(job)}, run folder {job.output.path}")
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    said = ""
+    try:
+        with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+            task = bar.add_task("starting", total=None, text="")
+            while not ended():
+                progress = read()
+                if progress and progress.total_steps:
+                    title, text = _title(progress), _text(job, progress)
+                    bar.update(task, description=title, total=progress.total_steps, completed=progress.step, text=text)
+                    line = f"{title}: {_metric(job, progress.metrics)}" if progress.metrics else title
+                    if line != said and not console.is_terminal:
+                        console.print(f"{line} (step {progress.step} of {progress.total_steps})")
+                        said = line
+                time.sleep(_POLL_SECONDS if said or progress else 0.1)
+    except KeyboardInterrupt:
+        return
+
+
+def _workers(job: ResolvedJob) -> str:
+    distribution = job.distribution
+    stage = f" ZeRO-{distribution.zero_stage}" if distribution.zero_stage else ""
+    count = distribution.world_size
+    return f"{count} worker{'s' if count > 1 else ''} ({distribution.engine}{stage})"
+
+
+def _title(progress: Progress) -> str:
+    if progress.state == "Exporting":
+        return "exporting"
+    return f"phase {progress.phase_index + 1}/{progress.phase_count} {progress.phase_name}"
+
+
+def _text(job: ResolvedJob, progress: Progress) -> str:
+    parts = [f"step {progress.step}/{progress.total_steps}"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.metrics:
+        parts.append(_metric(job, progress.metrics))
+    if progress.samples_per_second:
+        parts.append(f"{progress.samples_per_second:.0f} samples/s")
+    if progress.eta_seconds is not None:
+        parts.append(f"ETA {duration(progress.eta_seconds)}")
+    return "  ".join(parts)
+
+
+def _metric(job: ResolvedJob, metrics: dict[str, float]) -> str:
+    name = job.training.metric
+    return f"{name} {metrics[name]:.3f}" if name in metrics else ""
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people write it: 42s, 1m35s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004
+        return f"{whole}s"
+    if whole < 3600:  # noqa: PLR2004
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def closing_table(job: ResolvedJob) -> None:
+    """Print what was trained, how well it went, where the model lies and how it is loaded."""
+    folder = Path(job.output.path)
+    report = read_report(folder)
+    if report is None:
+        return
+    console = Console(highlight=False)
+    table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for phase in report.phases:
+        value = phase.metrics.get(report.metric)
+        table.add_row(
+            phase.name, f"{phase.trainable_parameters:,}", str(phase.steps), duration(phase.seconds),
+            "" if value is None else f"{value:.4f}",
+        )
+    console.print(table)
+    console.print(f"best step {report.best_step}: validation {_line(report.results.validation)}")
+    if report.results.test:
+        console.print(f"test {_line(report.results.test)}")
+    console.print(f"\nThe model: {folder / report.exports[0].folder}")
+    console.print("\n".join(f"  {line}" for line in how_to_load(job, report, folder)), soft_wrap=True)
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def how_to_load(job: ResolvedJob, report: Report, folder: Path) -> list[str]:
+    """Return three lines of Python that load the export with the plain library."""
+    export = report.exports[0]
+    path = folder / export.folder
+    if job.task.type == "ImageClassification":
+        return [
+            "import timm",
+            f'model = timm.create_model("local-dir:{path}", pretrained=True).eval()',
+            "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+        ]
+    if export.kind == "Adapter":
+        return [
+            "from peft import AutoPeftModelForSequenceClassification as Model; from transformers import AutoTokenizer",
+            f'model = Model.from_pretrained("{path}", num_labels={len(report.data.labels)})',
+            f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
+        ]
+    return [
+        "from transformers import pipeline",
+        f'classify = pipeline("text-classification", model="{path}")',
+        'print(classify("What would you like to know?"))',
+    ]
