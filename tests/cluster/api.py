@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
@@ -73,7 +74,7 @@ class Api:
                 raise ApiError(response.status, answer.get("reason", ""), answer.get("message", ""))
             return answer
 
-    async def watch(self, path: str, version: str) -> AsyncIterator[Json]:
+    async def watch(self, path: str, version: str) -> AsyncGenerator[Json, None]:
         """Yield the events after ``version`` until the server ends the watch."""
         params = {"watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version}
         async with self._session.get(path, params=params) as response:
@@ -101,16 +102,20 @@ class Store:
         """List and watch for ever."""
         while True:
             try:
-                version = await self._list()
-                while True:
-                    async for event in self._api.watch(self._path, version):
-                        if event["type"] == "ERROR":
-                            raise ApiError(event["object"].get("code", 410), "", event["object"].get("message", ""))
-                        version = event["object"]["metadata"]["resourceVersion"]
-                        if event["type"] != "BOOKMARK":
-                            self._apply(event["type"], event["object"])
-            except (ApiError, aiohttp.ClientError, OSError, asyncio.TimeoutError):
+                await self._follow(await self._list())
+            except (TimeoutError, ApiError, aiohttp.ClientError, OSError):
                 await asyncio.sleep(0.2)
+
+    async def _follow(self, version: str) -> None:
+        """Apply the events after ``version``, until the server has forgotten where that was."""
+        while True:
+            async with contextlib.aclosing(self._api.watch(self._path, version)) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        return
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self._apply(event["type"], event["object"])
 
     async def _list(self) -> str:
         answer = await self._api.get(self._path)

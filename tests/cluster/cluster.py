@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.cluster import binaries
 from tests.cluster.config import Config
@@ -76,7 +76,7 @@ class Cluster:
         config = Config.from_json(json.loads((folder / "config.json").read_text()))
         return cls(config, folder=folder, detached=True)
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -106,7 +106,7 @@ class Cluster:
         # "slave": what the host mounts later is seen inside, what is mounted inside is not seen outside.
         command = [*bind_to_parent, "unshare", "--mount", "--propagation", "slave"]
         command += [sys.executable, "-m", "tests.cluster.server", str(self.folder)]
-        with open(self.logs / "cluster.log", "wb") as log:
+        with (self.logs / "cluster.log").open("wb") as log:
             self._server = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
@@ -151,10 +151,8 @@ class Cluster:
         if isinstance(stdin, list):
             stdin = {"apiVersion": "v1", "kind": "List", "items": stdin}
         text = stdin if isinstance(stdin, str) else json.dumps(stdin)
-        program = self.folder / "bin" / "kubectl"
-        result = subprocess.run(
-            [program, "--kubeconfig", self.kubeconfig, *arguments], input=text, capture_output=True, text=True
-        )
+        command = [str(self.folder / "bin" / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if check and result.returncode != 0:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import contextlib
+import datetime as dt
 import pwd
 import signal
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class Container:
         self.ready = self.started and "readinessProbe" not in self.spec and not self.init
         self.state = {"running": {"startedAt": started_at}}
         self._pod.changed()
-        prober = asyncio.ensure_future(self._probe(process)) if _probed(self.spec) else None
+        prober = asyncio.ensure_future(self._probe()) if _probed(self.spec) else None
         status = await process.wait()
         if prober:
             prober.cancel()
@@ -270,18 +271,16 @@ class Container:
             if hook:
                 await self._execute(hook["command"], grace)
             process.send(signal.SIGTERM)
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(process.wait(), max(0, deadline - asyncio.get_running_loop().time()))
-            except asyncio.TimeoutError:
-                pass
         process.send(signal.SIGKILL)
 
-    async def _execute(self, command: list[str], timeout: float) -> tuple[int, str]:
+    async def _execute(self, command: list[str], limit: float) -> tuple[int, str]:
         if self.process is None:
             return 1, "the container is not running"
-        return await self.process.run_inside(command, self._env, timeout)
+        return await self.process.run_inside(command, self._env, limit)
 
-    async def _probe(self, process: Process) -> None:
+    async def _probe(self) -> None:
         """Run the startup probe until it succeeds, then the other two for ever."""
 
         async def attempt(probe: Json) -> str:
@@ -324,14 +323,12 @@ class Container:
         self._pod.changed()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass
 
 
 def now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _probed(spec: Json) -> bool:

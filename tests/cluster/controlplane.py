@@ -85,7 +85,7 @@ class ControlPlane:
         arguments = [f"--{flag}={value}" for flag, value in flags.items()]
         # setpriv: no component outlives this process, however it ends.
         command = ["setpriv", "--pdeathsig", "KILL", str(self.programs[name]), *arguments]
-        with open(self.logs / f"{name}.log", "wb") as log:
+        with (self.logs / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -98,13 +98,14 @@ class ControlPlane:
             self.check()
             try:
                 urllib.request.urlopen(self.server + path, context=context, timeout=5).close()
-                return
             except (urllib.error.URLError, OSError) as error:
                 if time.monotonic() > deadline:
                     log = self.logs / f"{component}.log"
                     raise ControlPlaneError(
                         f"{component} is not ready after {START_TIMEOUT:.0f} s ({path}: {error}); see {log}"
                     ) from None
+            else:
+                return
             time.sleep(0.05)
 
     def _etcd_flags(self) -> dict[str, object]:

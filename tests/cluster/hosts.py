@@ -115,7 +115,7 @@ def _rewrite(path: Path, content: bytes) -> None:
     try:
         if path.read_bytes() == content:
             return
-        with open(path, "r+b") as file:
+        with path.open("r+b") as file:
             file.write(content)
             file.truncate()
     except FileNotFoundError:

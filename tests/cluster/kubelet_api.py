@@ -49,7 +49,7 @@ class KubeletApi:
             await self._runner.cleanup()
             self._runner = None
 
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def _unknown(self, request: web.Request) -> web.Response:
@@ -76,7 +76,7 @@ class KubeletApi:
     ) -> None:
         """Send the log; with ``follow`` also what comes, until the container has ended."""
         run = follow.restarts if follow else 0
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             if tail is not None:
                 file.seek(_tail_start(file.read(), int(tail)))
             while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import itertools
 import random
 import ssl
@@ -37,7 +37,7 @@ class Machine:
         self.rootfs = rootfs
         self.nodes: dict[str, Node] = {}
         self.pods = Store(api, "/api/v1/pods", self._pod_changed)
-        self.services = Store(api, "/api/v1/services", lambda kind, item: self.hosts.changed())
+        self.services = Store(api, "/api/v1/services", self._service_changed)
         self.hosts = HostsFiles(self.pods, self.services)
         self.serving = serving
         self._tasks: list[asyncio.Future[None]] = []
@@ -79,6 +79,9 @@ class Machine:
             self._addresses = _addresses(octet)
             return
         raise OSError(f"no free loopback network for the nodes: port {PORT} is taken in every one")
+
+    def _service_changed(self, _kind: str, _service: Json) -> None:
+        self.hosts.changed()
 
     def _pod_changed(self, kind: str, pod: Json) -> None:
         self.hosts.changed()
@@ -124,11 +127,10 @@ class Node:
         self.alive = False
         if self._heart:
             self._heart.cancel()
-        for runner in self.runners.values():
+        dead, self.runners = self.runners, {}
+        for runner in dead.values():
             self.hosts.remove(runner)
-            runner.abandon()
-        self.runners.clear()
-        await self.kubelet.stop()
+        await asyncio.gather(self.kubelet.stop(), *(runner.abandon() for runner in dead.values()))
 
     def pod_changed(self, kind: str, pod: Json) -> None:
         """Start, end or forget a pod, as its object says."""
@@ -211,12 +213,12 @@ class Node:
                         raise
                     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
                     await self.api.post(path, lease | {"metadata": {"name": self.name}, "spec": self._lease()})
-            except (ApiError, aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, ApiError, aiohttp.ClientError, OSError) as error:
                 self.log(f"lease: {error}")
             await asyncio.sleep(period)
 
     def _lease(self) -> Json:
-        time = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        time = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         seconds = max(1, round(self.config.node_grace))
         return {"holderIdentity": self.name, "leaseDurationSeconds": seconds, "renewTime": time}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -82,19 +83,19 @@ class PodRunner:
         self._stop(grace)
         self.changed()
 
-    def abandon(self) -> None:
+    async def abandon(self) -> None:
         """Kill everything and report nothing: the node is dead, or the pod's object is gone already."""
         for task in self._tasks:
             task.cancel()
         for container in self.containers:
             container.kill()
-
-    async def remove(self) -> None:
-        """Free what the pod holds on this machine."""
-        self.abandon()
         for container in self.containers:
             if container.process:
                 await container.process.wait()
+
+    async def remove(self) -> None:
+        """Free what the pod holds on this machine."""
+        await self.abandon()
         self.volumes.remove()
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
@@ -203,7 +204,7 @@ class PodRunner:
                 if error.status in (404, 409):  # gone, or another pod of this name
                     return
                 await self._retry_later(str(error))
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 await self._retry_later(str(error))
 
     async def _retry_later(self, problem: str) -> None:
@@ -258,13 +259,10 @@ class PodRunner:
             "lastTimestamp": now(),
             "count": 1,
         }
-        try:
+        # An event is a courtesy: its namespace may be going away.
+        with contextlib.suppress(TimeoutError, ApiError, aiohttp.ClientError, OSError):
             await self.node.api.post(f"/api/v1/namespaces/{meta['namespace']}/events", event)
-        except (ApiError, aiohttp.ClientError, OSError, asyncio.TimeoutError):
-            pass  # an event is a courtesy: its namespace may be going away
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass

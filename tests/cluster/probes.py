@@ -29,7 +29,7 @@ async def check(probe: Json, container: Json, ip: str, execute: Execute) -> str:
             _, writer = await asyncio.wait_for(target, timeout)
             writer.close()
             return ""
-    except (asyncio.TimeoutError, subprocess.TimeoutExpired):
+    except (TimeoutError, subprocess.TimeoutExpired):
         return f"no answer within {timeout} s"
     except (OSError, aiohttp.ClientError) as error:
         return str(error) or type(error).__name__
@@ -61,12 +61,14 @@ def port_of(port: int | str, container: Json) -> int:
     raise OSError(f"the container has no port named {port!r}")
 
 
-async def _http_get(action: Json, container: Json, ip: str, timeout: float) -> str:
+async def _http_get(action: Json, container: Json, ip: str, seconds: float) -> str:
     host = action.get("host", ip)
     scheme = action.get("scheme", "HTTP").lower()
     url = f"{scheme}://{host}:{port_of(action['port'], container)}{action.get('path', '/')}"
     headers = {header["name"]: header["value"] for header in action.get("httpHeaders", [])}
-    limit = aiohttp.ClientTimeout(total=timeout)
-    async with aiohttp.ClientSession(timeout=limit) as session:
-        async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
-            return "" if 200 <= response.status < 400 else f"HTTP status {response.status}"
+    limit = aiohttp.ClientTimeout(total=seconds)
+    async with (
+        aiohttp.ClientSession(timeout=limit) as session,
+        session.get(url, headers=headers, ssl=False, allow_redirects=False) as response,
+    ):
+        return "" if 200 <= response.status < 400 else f"HTTP status {response.status}"

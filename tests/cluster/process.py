@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# A start is a few quick calls in a row: a thread for them would cost more than it saves.
+# ruff: noqa: ASYNC240
 import asyncio
 import ctypes
 import json
@@ -49,7 +51,7 @@ class Process:
         reader, writer = os.pipe()
         command = [sys.executable, "-I", "-S", str(INIT), str(path), str(writer)]
         try:
-            with open(log, "ab") as output:
+            with log.open("ab") as output:
                 child = spawn_in_pid_namespace(command, output.fileno(), writer)
         finally:
             os.close(writer)

@@ -7,6 +7,7 @@ mount of a pod is ever seen, or left behind, outside. Writes ``ready`` into the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -45,10 +46,8 @@ async def serve(folder: Path) -> None:
             (folder / "ready").write_text("".join(f"{pid}\t{name}\n" for name, pid in plane.pids().items()))
             while not stop.is_set():
                 plane.check()
-                try:
+                with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
-                except asyncio.TimeoutError:
-                    pass
         finally:
             control.close()
             await machine.stop()
@@ -68,7 +67,7 @@ class Control:
             request = json.loads(await reader.readline())
             action = getattr(self, "do_" + request.pop("do"))
             answer = {"result": await action(**request)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller is told
             answer = {"error": f"{type(error).__name__}: {error}"}
         writer.write(json.dumps(answer).encode() + b"\n")
         await writer.drain()
@@ -145,7 +144,7 @@ def main() -> int:
     (folder / "server.pid").write_text(str(os.getpid()))
     try:
         asyncio.run(serve(folder))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whoever started this process is told
         (folder / "failed").write_text(str(error))
         if not isinstance(error, ControlPlaneError):
             traceback.print_exc()

@@ -16,14 +16,14 @@ from tests.cluster.manifests import output, pod, pod_path, run, running, waiting
 pytestmark = pytest.mark.cluster
 
 
-def command(*arguments, folder):
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.cluster", arguments[0], "--dir", str(folder), *arguments[1:]],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     )  # fmt: skip
 
 
-def processes_of(folder):
+def processes_of(folder: Path) -> list[str]:
     """Return the processes that have the folder's name in their command line."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -36,11 +36,11 @@ def processes_of(folder):
 
 
 @pytest.fixture
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("c") / "state"
 
 
-def test_up_and_down(folder, tmp_path):
+def test_up_and_down(folder: Path, tmp_path: Path) -> None:
     tool = tmp_path / "tool"
     tool.write_text("#!/bin/sh\necho I am the tool\n")
     tool.chmod(0o755)
@@ -65,7 +65,7 @@ def test_up_and_down(folder, tmp_path):
     assert "No cluster" in command("down", folder=folder).stderr
 
 
-def test_nothing_outlives_a_parent_that_is_killed(folder):
+def test_nothing_outlives_a_parent_that_is_killed(folder: Path) -> None:
     script = f"""
 import signal
 from pathlib import Path
@@ -77,6 +77,7 @@ with Cluster(Config(nodes=1), folder=Path({str(folder)!r})):
 """
     arguments = [sys.executable, "-c", script]
     with subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
         assert parent.stdout.readline() == "up\n"
         cluster = Cluster.attach(folder)
         cluster.create(pod_path("default"), pod("p", f"trap '' TERM; while :; do sleep 1; : {folder}; done"))
@@ -88,16 +89,18 @@ with Cluster(Config(nodes=1), folder=Path({str(folder)!r})):
         await_exit(pid)
 
 
-def test_a_component_that_dies_takes_the_cluster_down(folder):
+def test_a_component_that_dies_takes_the_cluster_down(folder: Path) -> None:
     with Cluster(Config(nodes=1), folder=folder) as cluster:
-        components = dict(line.split("\t")[::-1] for line in (folder / "ready").read_text().splitlines())
+        components = {
+            name: pid for pid, name in (line.split("\t") for line in (folder / "ready").read_text().splitlines())
+        }
         os.kill(int(components["etcd"]), signal.SIGKILL)
         cluster.wait_until_down()
     assert "etcd ended with -9" in (folder / "failed").read_text()
     assert processes_of(folder) == []
 
 
-def test_image_patterns():
+def test_image_patterns() -> None:
     tool, other = Image(path=("/tool",)), Image()
     config = Config(images={"tool:*": tool, "absent/*": None, "*": other})
     assert config.image("tool:1") is tool
@@ -108,6 +111,6 @@ def test_image_patterns():
     assert Config().image("x") == Image()
 
 
-def await_exit(descriptor):
+def await_exit(descriptor: int) -> None:
     assert select.select([descriptor], [], [], 20)[0], "the process still runs"
     os.close(descriptor)

@@ -1,9 +1,12 @@
 """Names and addresses of pods on the test node."""
 
+from typing import Any
+
 import pytest
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.hosts import line, records
-from tests.cluster.manifests import ended, main_status, output, phase, pod, pod_path
+from tests.cluster.manifests import Json, ended, main_status, output, phase, pod, pod_path
 
 ASK = """
 import socket, sys, time
@@ -30,7 +33,7 @@ print(other, "answers")
 
 
 @pytest.mark.cluster
-def test_two_pods_on_two_nodes_find_each_other_by_name(cluster, namespace):
+def test_two_pods_on_two_nodes_find_each_other_by_name(cluster: Cluster, namespace: str) -> None:
     spec = {"clusterIP": "None", "selector": {"app": "ring"}, "publishNotReadyAddresses": True}
     cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "ring"}, "spec": spec})
     long = f"b.ring.{namespace}.svc.cluster.local"
@@ -44,7 +47,7 @@ def test_two_pods_on_two_nodes_find_each_other_by_name(cluster, namespace):
 
 
 @pytest.mark.cluster
-def test_a_name_goes_away_with_its_pod(cluster, namespace):
+def test_a_name_goes_away_with_its_pod(cluster: Cluster, namespace: str) -> None:
     spec = {"clusterIP": "None", "selector": {"app": "ring"}}
     cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "ring"}, "spec": spec})
     other = pod("other", "sleep 600", hostname="other", subdomain="ring", labels={"app": "ring"})
@@ -57,36 +60,44 @@ def test_a_name_goes_away_with_its_pod(cluster, namespace):
     assert phase(ended(cluster, namespace, "p")) == "Succeeded"
 
 
-def a_pod(name, *, ready=True, labels=None, subdomain=None, phase="Running", deleted=False):
+def a_pod(
+    name: str,
+    *,
+    ready: bool = True,
+    labels: dict[str, str] | None = None,
+    subdomain: str | None = None,
+    phase: str = "Running",
+    deleted: bool = False,
+) -> Json:
     condition = {"type": "Ready", "status": "True" if ready else "False"}
-    metadata = {"name": name, "namespace": "ns", "labels": labels or {"app": "x"}}
+    metadata: Json = {"name": name, "namespace": "ns", "labels": labels or {"app": "x"}}
     if deleted:
         metadata["deletionTimestamp"] = "2020-01-01T00:00:00Z"
     spec = {"hostname": name, "subdomain": subdomain} if subdomain else {}
     return {"metadata": metadata, "spec": spec, "status": {"podIP": name, "phase": phase, "conditions": [condition]}}
 
 
-def a_service(**spec):
+def a_service(**spec: Any) -> Json:
     metadata = {"name": "svc", "namespace": "ns"}
     return {"metadata": metadata, "spec": {"clusterIP": "None", "selector": {"app": "x"}, **spec}}
 
 
-def test_records_of_a_headless_service():
+def test_records_of_a_headless_service() -> None:
     pods = [a_pod("a", subdomain="svc"), a_pod("b"), a_pod("c", labels={"app": "y"}), a_pod("d", phase="Succeeded")]
     assert records(pods, [a_service()]) == [("a.svc", "ns", "a"), ("svc", "ns", "a"), ("svc", "ns", "b")]
 
 
-def test_records_leave_out_what_is_not_ready_unless_published():
+def test_records_leave_out_what_is_not_ready_unless_published() -> None:
     pods = [a_pod("a", ready=False), a_pod("b", deleted=True)]
     assert records(pods, [a_service()]) == []
     published = a_service(publishNotReadyAddresses=True)
     assert records(pods, [published]) == [("svc", "ns", "a"), ("svc", "ns", "b")]
 
 
-def test_records_of_a_service_with_a_cluster_address():
+def test_records_of_a_service_with_a_cluster_address() -> None:
     assert records([a_pod("a", subdomain="svc")], [a_service(clusterIP="10.96.0.9")]) == [("svc", "ns", "a")]
 
 
-def test_short_names_are_for_the_own_namespace():
+def test_short_names_are_for_the_own_namespace() -> None:
     assert line("a.svc", "ns", "1", "ns") == "1 a.svc.ns.svc.cluster.local a.svc.ns.svc a.svc.ns a.svc\n"
     assert line("svc", "ns", "1", "other") == "1 svc.ns.svc.cluster.local svc.ns.svc svc.ns\n"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.cluster import Cluster
 from tests.cluster.manifests import (
+    Json,
     ended,
     main_status,
     output,
@@ -21,7 +23,7 @@ from tests.cluster.manifests import (
 pytestmark = pytest.mark.cluster
 
 
-def test_exit_code_and_termination_message(cluster, namespace):
+def test_exit_code_and_termination_message(cluster: Cluster, namespace: str) -> None:
     end = run(cluster, namespace, pod("p", "echo because > /dev/termination-log; exit 7"))
     assert phase(end) == "Failed"
     state = terminated(end)
@@ -29,7 +31,7 @@ def test_exit_code_and_termination_message(cluster, namespace):
     assert state["startedAt"] <= state["finishedAt"]
 
 
-def test_success(cluster, namespace):
+def test_success(cluster: Cluster, namespace: str) -> None:
     end = run(cluster, namespace, pod("p", "true"))
     assert phase(end) == "Succeeded"
     assert terminated(end)["reason"] == "Completed"
@@ -38,24 +40,24 @@ def test_success(cluster, namespace):
     assert conditions["PodScheduled"][0] == "True"
 
 
-def test_termination_message_is_cut_and_may_lie_elsewhere(cluster, namespace):
+def test_termination_message_is_cut_and_may_lie_elsewhere(cluster: Cluster, namespace: str) -> None:
     command = "yes | head -c 9999 > /tmp/last-words; exit 1"
     end = run(cluster, namespace, pod("p", command, container={"terminationMessagePath": "/tmp/last-words"}))
     assert len(terminated(end)["message"]) == 4096
 
 
-def test_termination_message_falls_back_to_the_log(cluster, namespace):
+def test_termination_message_falls_back_to_the_log(cluster: Cluster, namespace: str) -> None:
     extra = {"terminationMessagePolicy": "FallbackToLogsOnError"}
     end = run(cluster, namespace, pod("p", "echo oh no; exit 1", container=extra))
     assert terminated(end)["message"] == "oh no"
 
 
-def test_a_signal_is_reported(cluster, namespace):
+def test_a_signal_is_reported(cluster: Cluster, namespace: str) -> None:
     end = run(cluster, namespace, pod("p", ["sh", "-c", "python3 -c 'import os; os.kill(os.getpid(), 11)'; exit $?"]))
     assert terminated(end)["exitCode"] == 139
 
 
-def test_environment(cluster, namespace):
+def test_environment(cluster: Cluster, namespace: str) -> None:
     objects = f"/api/v1/namespaces/{namespace}"
     cluster.create(f"{objects}/configmaps", {"metadata": {"name": "c"}, "data": {"colour": "red", "size": "9"}})
     cluster.create(f"{objects}/secrets", {"metadata": {"name": "s"}, "stringData": {"password": "xyz"}})
@@ -97,7 +99,7 @@ def test_environment(cluster, namespace):
     assert "KUBECONFIG" not in got, "nothing of the host's environment gets in"
 
 
-def test_arguments_working_directory_and_host_name(cluster, namespace):
+def test_arguments_working_directory_and_host_name(cluster: Cluster, namespace: str) -> None:
     extra = {
         "args": ["$(A) b"],
         "env": [{"name": "A", "value": "a"}],
@@ -109,8 +111,8 @@ def test_arguments_working_directory_and_host_name(cluster, namespace):
     assert not Path("/not").exists(), "what a container writes stays in the container"
 
 
-def test_init_containers_run_in_order_and_a_failed_one_fails_the_pod(cluster, namespace):
-    def init(name, command):
+def test_init_containers_run_in_order_and_a_failed_one_fails_the_pod(cluster: Cluster, namespace: str) -> None:
+    def init(name: str, command: str) -> Json:
         mounts = [{"name": "v", "mountPath": "/v"}]
         return {"name": name, "image": "test", "command": ["sh", "-c", command], "volumeMounts": mounts}
 
@@ -127,7 +129,7 @@ def test_init_containers_run_in_order_and_a_failed_one_fails_the_pod(cluster, na
     assert phase(end) == "Failed"
 
 
-def test_on_failure_restarts_until_success(cluster, namespace):
+def test_on_failure_restarts_until_success(cluster: Cluster, namespace: str) -> None:
     extra = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
     command = "echo run >> /v/runs; test $(wc -l < /v/runs) = 3"
     manifest = pod("p", command, container=extra, restartPolicy="OnFailure", volumes=[{"name": "v", "emptyDir": {}}])
@@ -137,15 +139,18 @@ def test_on_failure_restarts_until_success(cluster, namespace):
     assert main_status(end)["lastState"]["terminated"]["exitCode"] == 1
 
 
-def test_always_restarts_after_success_and_backs_off(cluster, namespace):
+def test_always_restarts_after_success_and_backs_off(cluster: Cluster, namespace: str) -> None:
     cluster.create(pod_path(namespace), pod("p", "true", restartPolicy="Always"))
     cluster.wait_for(pod_path(namespace, "p"), lambda p: waiting_reason(p) == "CrashLoopBackOff")
     cluster.wait_for(pod_path(namespace, "p"), lambda p: main_status(p).get("restartCount", 0) >= 2)
 
 
-def test_readiness_and_startup_probes(cluster, namespace):
+def test_readiness_and_startup_probes(cluster: Cluster, namespace: str) -> None:
     probe = {"exec": {"command": ["test", "-e", "/run/ready"]}, "periodSeconds": 1, "failureThreshold": 1000}
-    extra = {"readinessProbe": probe, "startupProbe": {**probe, "exec": {"command": ["test", "-e", "/run/started"]}}}
+    extra: Json = {
+        "readinessProbe": probe,
+        "startupProbe": {**probe, "exec": {"command": ["test", "-e", "/run/started"]}},
+    }
     gate = [{"name": "gate", "emptyDir": {}}]
     extra["volumeMounts"] = [{"name": "gate", "mountPath": "/gate"}]
     wait = "until test -e /run/go; do test -e /run/started || { touch /run/started; sleep .1; }; touch /run/ready; "
@@ -155,7 +160,7 @@ def test_readiness_and_startup_probes(cluster, namespace):
     assert any(c["type"] == "Ready" and c["status"] == "True" for c in seen["status"]["conditions"])
 
 
-def test_http_and_tcp_probes(cluster, namespace):
+def test_http_and_tcp_probes(cluster: Cluster, namespace: str) -> None:
     server = ["python3", "-m", "http.server", "--bind", "$(IP)", "8080"]
     extra = {
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
@@ -169,7 +174,7 @@ def test_http_and_tcp_probes(cluster, namespace):
         cluster.wait_for(pod_path(namespace, name), lambda p: main_status(p).get("ready"))
 
 
-def test_a_failed_liveness_probe_restarts_the_container(cluster, namespace):
+def test_a_failed_liveness_probe_restarts_the_container(cluster: Cluster, namespace: str) -> None:
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     manifest = pod("p", "trap 'exit 5' TERM; while :; do sleep .1; done", container={"livenessProbe": probe})
     manifest["spec"]["restartPolicy"] = "OnFailure"
@@ -180,7 +185,7 @@ def test_a_failed_liveness_probe_restarts_the_container(cluster, namespace):
     assert any(e["reason"] == "Unhealthy" and e["type"] == "Warning" for e in events)
 
 
-def test_deletion_sends_term_first(cluster, namespace):
+def test_deletion_sends_term_first(cluster: Cluster, namespace: str) -> None:
     script = "trap 'echo asked; exit 143' TERM; echo up; while :; do sleep .1; done"
     manifest = pod("p", script)
     manifest["metadata"]["finalizers"] = ["test.example/keep"]  # so that the last status can be read
@@ -196,7 +201,7 @@ def test_deletion_sends_term_first(cluster, namespace):
     cluster.wait_for(pod_path(namespace, "p"), lambda p: not p, what="gone")
 
 
-def test_deletion_kills_after_the_grace_period_and_no_process_is_left(cluster, namespace):
+def test_deletion_kills_after_the_grace_period_and_no_process_is_left(cluster: Cluster, namespace: str) -> None:
     script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & while :; do sleep .1; done"
     cluster.create(pod_path(namespace), pod("p", script))
     running(cluster, namespace, "p")
@@ -208,7 +213,7 @@ def test_deletion_kills_after_the_grace_period_and_no_process_is_left(cluster, n
     assert namespace not in Path("/proc/mounts").read_text(), "mounts stay in the node's namespace"
 
 
-def processes_in(pid_namespace):
+def processes_in(pid_namespace: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -219,7 +224,7 @@ def processes_in(pid_namespace):
     return found
 
 
-def test_out_of_memory(cluster, namespace):
+def test_out_of_memory(cluster: Cluster, namespace: str) -> None:
     cluster.create(pod_path(namespace), pod("p", "sleep 600"))
     running(cluster, namespace, "p")
     cluster.kill_out_of_memory(namespace, "p", "main")
@@ -227,13 +232,13 @@ def test_out_of_memory(cluster, namespace):
     assert (state["exitCode"], state["reason"], state["signal"]) == (137, "OOMKilled", 9)
 
 
-def test_a_program_that_does_not_exist(cluster, namespace):
+def test_a_program_that_does_not_exist(cluster: Cluster, namespace: str) -> None:
     end = run(cluster, namespace, pod("p", ["no-such-program"]))
     assert (terminated(end)["exitCode"], terminated(end)["reason"]) == (128, "StartError")
     assert "no-such-program" in terminated(end)["message"]
 
 
-def test_an_image_that_cannot_be_pulled(cluster, namespace):
+def test_an_image_that_cannot_be_pulled(cluster: Cluster, namespace: str) -> None:
     cluster.create(pod_path(namespace), pod("p", "true", container={"image": "absent/x:1"}))
     seen = cluster.wait_for(pod_path(namespace, "p"), lambda p: waiting_reason(p) == "ImagePullBackOff")
     assert phase(seen) == "Pending"
@@ -241,31 +246,29 @@ def test_an_image_that_cannot_be_pulled(cluster, namespace):
     cluster.kubectl("delete", "pod", "-n", namespace, "p")
 
 
-def test_a_container_without_command(cluster, namespace):
+def test_a_container_without_command(cluster: Cluster, namespace: str) -> None:
     manifest = pod("p", "true")
     del manifest["spec"]["containers"][0]["command"]
     cluster.create(pod_path(namespace), manifest)
     cluster.wait_for(pod_path(namespace, "p"), lambda p: "set the container" in json.dumps(main_status(p)))
 
 
-def test_a_missing_secret_is_a_config_error_until_it_comes(cluster, namespace):
+def test_a_missing_secret_is_a_config_error_until_it_comes(cluster: Cluster, namespace: str) -> None:
     env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}]
     cluster.create(pod_path(namespace), pod("p", "echo $A", container={"env": env}))
-    seen = cluster.wait_for(
-        pod_path(namespace, "p"), lambda p: waiting_reason(p) == "CreateContainerConfigError"
-    )
+    seen = cluster.wait_for(pod_path(namespace, "p"), lambda p: waiting_reason(p) == "CreateContainerConfigError")
     assert main_status(seen)["state"]["waiting"]["message"] == 'secret "late" not found'
     secret = {"metadata": {"name": "late"}, "stringData": {"k": "v"}}
     cluster.create(f"/api/v1/namespaces/{namespace}/secrets", secret)
     assert phase(ended(cluster, namespace, "p")) == "Succeeded"
 
 
-def test_active_deadline(cluster, namespace):
+def test_active_deadline(cluster: Cluster, namespace: str) -> None:
     end = run(cluster, namespace, pod("p", ["sleep", "600"], activeDeadlineSeconds=1, terminationGracePeriodSeconds=1))
     assert (phase(end), end["status"]["reason"]) == ("Failed", "DeadlineExceeded")
 
 
-def test_restricted_pod_security(cluster, namespace):
+def test_restricted_pod_security(cluster: Cluster, namespace: str) -> None:
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     cluster.request("PATCH", f"/api/v1/namespaces/{namespace}", label)
     status, answer = cluster.request("POST", pod_path(namespace), pod("refused", "true"))
@@ -290,7 +293,7 @@ def test_restricted_pod_security(cluster, namespace):
     assert lines[5].split() == ["NoNewPrivs:", "1"]
 
 
-def test_run_as_non_root_refuses_root(cluster, namespace):
+def test_run_as_non_root_refuses_root(cluster: Cluster, namespace: str) -> None:
     manifest = pod("p", "true", securityContext={"runAsNonRoot": True})
     cluster.create(pod_path(namespace), manifest)
     cluster.wait_for(pod_path(namespace, "p"), lambda p: waiting_reason(p) == "CreateContainerConfigError")

@@ -1,10 +1,12 @@
 """Volumes on the test node: what a container finds at its mount paths."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.cluster.manifests import ended, output, phase, pod, pod_path, run
+from tests.cluster.cluster import Cluster
+from tests.cluster.manifests import Json, ended, output, phase, pod, pod_path, run
 
 pytestmark = pytest.mark.cluster
 
@@ -25,7 +27,7 @@ print(ask(f"/api/v1/namespaces/{{namespace}}/configmaps"), ask(f"/api/v1/namespa
 """
 
 
-def test_config_map_secret_empty_dir_and_downward_api(cluster, namespace):
+def test_config_map_secret_empty_dir_and_downward_api(cluster: Cluster, namespace: str) -> None:
     objects = f"/api/v1/namespaces/{namespace}"
     cluster.create(f"{objects}/configmaps", {"metadata": {"name": "c"}, "data": {"a.txt": "A", "b.txt": "B"}})
     cluster.create(f"{objects}/secrets", {"metadata": {"name": "s"}, "stringData": {"key": "K"}})
@@ -66,7 +68,7 @@ def test_config_map_secret_empty_dir_and_downward_api(cluster, namespace):
     assert output(cluster, namespace, "p").split("\n") == want
 
 
-def test_claims_are_bound_to_folders_that_outlive_the_pod(cluster, namespace, tmp_path):
+def test_claims_are_bound_to_folders_that_outlive_the_pod(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     volume = {
         "metadata": {"name": namespace},
         "spec": {
@@ -83,7 +85,7 @@ def test_claims_are_bound_to_folders_that_outlive_the_pod(cluster, namespace, tm
     cluster.request("DELETE", f"/api/v1/persistentvolumes/{namespace}")
 
 
-def test_claims_get_a_volume_by_themselves(cluster, namespace):
+def test_claims_get_a_volume_by_themselves(cluster: Cluster, namespace: str) -> None:
     claim(cluster, namespace, None)
     write_then_read(cluster, namespace)
     path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/data"
@@ -93,15 +95,15 @@ def test_claims_get_a_volume_by_themselves(cluster, namespace):
     cluster.wait_for(f"/api/v1/persistentvolumes/{volume}", lambda found: not found, what="gone with its claim")
 
 
-def claim(cluster, namespace, storage_class):
-    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+def claim(cluster: Cluster, namespace: str, storage_class: str | None) -> None:
+    spec: Json = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     if storage_class:
         spec["storageClassName"] = storage_class
     path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
     cluster.create(path, {"metadata": {"name": "data"}, "spec": spec})
 
 
-def write_then_read(cluster, namespace):
+def write_then_read(cluster: Cluster, namespace: str) -> None:
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
     container = {"volumeMounts": [{"name": "v", "mountPath": "/data", "subPath": "sub"}]}
     user = {"securityContext": {"runAsUser": 1000, "fsGroup": 2000}}
@@ -111,7 +113,7 @@ def write_then_read(cluster, namespace):
     assert output(cluster, namespace, "reader") == "kept\n"
 
 
-def test_host_path(cluster, namespace, tmp_path):
+def test_host_path(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("from the host")
     volumes = [{"name": "v", "hostPath": {"path": str(tmp_path), "type": "Directory"}}]
     container = {"volumeMounts": [{"name": "v", "mountPath": "/host"}]}
@@ -120,7 +122,7 @@ def test_host_path(cluster, namespace, tmp_path):
     assert (tmp_path / "y").read_text() == "back\n"
 
 
-def test_a_missing_volume_is_reported_and_awaited(cluster, namespace):
+def test_a_missing_volume_is_reported_and_awaited(cluster: Cluster, namespace: str) -> None:
     volumes = [{"name": "v", "configMap": {"name": "late"}}]
     cluster.create(pod_path(namespace), pod("p", "true", volumes=volumes))
     events = f"/api/v1/namespaces/{namespace}/events"
@@ -129,7 +131,7 @@ def test_a_missing_volume_is_reported_and_awaited(cluster, namespace):
     assert phase(ended(cluster, namespace, "p")) == "Succeeded"
 
 
-def test_the_token_of_the_service_account_opens_the_api_as_rbac_says(cluster, namespace):
+def test_the_token_of_the_service_account_opens_the_api_as_rbac_says(cluster: Cluster, namespace: str) -> None:
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
     rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}
     cluster.create(f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": [rule]})

@@ -51,7 +51,7 @@ class Volumes:
             source = self.paths[mount["name"]]
             sub_path = expand(mount["subPathExpr"], env) if "subPathExpr" in mount else mount.get("subPath")
             if sub_path:
-                if os.path.isabs(sub_path) or ".." in Path(sub_path).parts:
+                if Path(sub_path).is_absolute() or ".." in Path(sub_path).parts:
                     raise ConfigError(f"subPath {sub_path!r} of {mount['name']} leaves its volume")
                 source = source / sub_path
                 if not source.exists():
@@ -78,7 +78,7 @@ class Volumes:
         if "ephemeral" in volume:
             return await self._claim(f"{self._pod['metadata']['name']}-{name}")
         path.mkdir(parents=True, exist_ok=True)
-        os.chmod(path, 0o755)
+        path.chmod(0o755)
         if "configMap" in volume or "secret" in volume:
             source = dict(volume.get("configMap") or volume["secret"])
             source.setdefault("name", source.get("secretName"))
@@ -99,7 +99,7 @@ class Volumes:
             size = int(quantity(source.get("sizeLimit", "64Gi")))
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
             self._mounted.append(path)
-        os.chmod(path, 0o777)
+        path.chmod(0o777)
         self._give_to_group(path)
         return path
 
@@ -196,13 +196,13 @@ class Volumes:
         if self._group is not None:
             os.chown(aside, 0, self._group)
             mode |= 0o040
-        os.chmod(aside, mode)
-        os.rename(aside, path)
+        aside.chmod(mode)
+        aside.rename(path)
 
     def _give_to_group(self, path: Path) -> None:
         if self._group is not None:
             os.chown(path, -1, self._group)
-            os.chmod(path, path.stat().st_mode | 0o2070)
+            path.chmod(path.stat().st_mode | 0o2070)
 
 
 async def read_data(api: Api, namespace: str, kind: str, name: str) -> dict[str, bytes] | None:
