@@ -10,14 +10,20 @@ from unfreeze_operator.views import EPOCH, JobCondition, PodView
 
 _LOG_TAIL = 4096
 _MESSAGE = 4096
+_CANNOT_START = ("ContainerCannotRun", "the container could not be started; see logTail")
 _EXPLAINED = {
-    "OOMKilled": ("OutOfMemory", "the container was killed because it used more memory than its limit: raise"
-                  " resourcesPerNode.limits.memory, or use a smaller batch or more nodes"),
+    "OOMKilled": (
+        "OutOfMemory",
+        (
+            "the container used more memory than its limit and was killed: raise resourcesPerNode.limits.memory, or"
+            " use a smaller batch or more nodes"
+        ),
+    ),
     "Evicted": ("Evicted", "the node was short of resources"),
-    "ContainerCannotRun": ("ContainerCannotRun", "the container could not be started"),
-    "StartError": ("ContainerCannotRun", "the container could not be started"),
+    "ContainerCannotRun": _CANNOT_START,
+    "StartError": _CANNOT_START,
     "NodeLost": ("NodeLost", "the node stopped answering"),
-}  # fmt: skip
+}
 
 
 def stopped(pod: PodView) -> bool:

@@ -183,7 +183,7 @@ class Reflector(Generic[V]):
                     views, token = [], ""
                     continue
                 raise
-            views += [self._view(raw) for raw in page["items"]]
+            views += [self._view(raw) for raw in page["items"] or ()]
             token = page["metadata"].get("continue", "")
             if not token:
                 version = str(page["metadata"]["resourceVersion"])

@@ -171,7 +171,7 @@ class Audit:
         while True:
             params = {"limit": str(PAGE), **({"continue": token} if token else {})}
             page = await self._api.list(FINE_TUNE_JOBS.path(namespace), params=params, accept=NAMES_ONLY)
-            listed |= {item["metadata"]["uid"] for item in page["items"]}
+            listed |= {item["metadata"]["uid"] for item in page["items"] or ()}  # null when empty
             version = version or int(page["metadata"]["resourceVersion"])
             token = page["metadata"].get("continue", "")
             if not token:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import stat
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +19,33 @@ from tests.operator.world import World
 _numbers = itertools.count(1)
 
 
+def open_up(folder: Path) -> None:
+    """Let the trainer's user into a folder of pytest's."""
+    for place in (folder, *folder.parents[:2]):
+        place.chmod(0o755)
+
+
+def trainer_image() -> Image:
+    """Return an image whose `unfreeze-trainer` is the fake one, for a user other than root.
+
+    The interpreter of the virtual environment may lie in a home folder that nobody else may enter; then the system's
+    own of the same version reads the same packages.
+    """
+    real = Path(sys.executable).resolve()
+    open_to_all = all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+    python = real if open_to_all else Path(f"/usr/bin/python3.{sys.version_info.minor}")
+    packages = f"{REPOSITORY / 'crds'}:{sysconfig.get_path('purelib')}"
+    env = {"FAKE_PYTHON": str(python), "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
+    return Image(path=(str(REPOSITORY / "tests/operator/image"),), env=env)
+
+
 @pytest.fixture(scope="session")
 def operator_cluster() -> Iterator[Cluster]:
     """Two nodes with eight accelerators each, on which every image is the fake trainer.
 
     Of these tests' own: they change the CRD and the operator's rights.
     """
-    programs = (str(REPOSITORY / "tests/operator/image"), str(REPOSITORY / ".venv/bin"))
-    config = Config(nodes=2, resources={"nvidia.com/gpu": "8"}, images={"*": Image(path=programs)})
+    config = Config(nodes=2, resources={"nvidia.com/gpu": "8"}, images={"*": trainer_image()})
     with Cluster(config) as running:
         yield running
 
@@ -59,8 +81,7 @@ def world(operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path: Path) 
     operator_cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
     volume = tmp_path / "volume"
     volume.mkdir()
-    for folder in tmp_path.parents[:2]:  # the trainer's user has to get in
-        folder.chmod(0o755)
+    open_up(tmp_path)
     yield World(operator_cluster, name, volume)
     operator_cluster.request("DELETE", f"/api/v1/namespaces/{name}")
     operator_cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{name}")

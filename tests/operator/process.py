@@ -18,6 +18,7 @@ from tests.cluster.cluster import Cluster
 
 IMAGE = "fake-trainer:test"
 START_SECONDS = 60
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.unfreeze.dev"
 
 
 class OperatorProcess:
@@ -116,10 +117,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def established(crd: dict[str, Any]) -> bool:
+    """Whether the API server serves a CRD."""
+    conditions = crd.get("status", {}).get("conditions") or ()
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
 def install(cluster: Cluster, repository: Path) -> Path:
     """Install CRD, namespace and RBAC; return a kubeconfig of the operator's ServiceAccount."""
     cluster.kubectl("apply", "--server-side", "-f", str(repository / "crds/unfreeze.dev_finetunejobs.yaml"))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.unfreeze.dev")
+    cluster.wait_for(CRD, established, what="established")
     for name in ("namespace", "rbac"):
         cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/{name}.yaml"))
     return cluster.service_account_kubeconfig("unfreeze-system", "unfreeze-operator")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.operator.world import condition
+from tests.operator.world import condition, spec, until
 
 pytestmark = pytest.mark.cluster
 
@@ -24,4 +24,225 @@ def test_the_whole_way(operator, world):
     assert condition(end, "Complete")["status"] == "True"
     assert condition(end, "Running")["status"] == "False"
     assert "failure" not in end
-    assert world.events() == ["Created", "Running", "Succeeded"]
+    world.wait_events("Created", "Running", "Succeeded")
+
+
+def test_status_moves_during_the_training(operator, world):
+    world.create(fake={"steps": 40, "stepSeconds": 0.05})
+    seen = set()
+
+    def gather(status):
+        seen.add(status.get("progress", {}).get("percent"))
+        return status.get("phase") == "Succeeded"
+
+    world.wait(gather)
+    assert len(seen) >= 3, seen
+
+
+def test_an_error_of_the_job_itself_fails_it_at_once(operator, world):
+    fail = {"index": 1, "at": 0, "exitCode": 2, "reason": "InvalidData", "message": "column label is missing"}
+    world.create(nodes=2, fake={"holdAt": 1, "fail": fail}, backoffLimit=5)
+    end = world.wait_phase("Failed")
+    failure = end["failure"]
+    assert (failure["reason"], failure["message"]) == ("InvalidData", "column label is missing")
+    assert (failure["rank"], failure["exitCode"]) == (1, 2)
+    assert failure["pod"].startswith("job-1-")
+    assert failure["node"].startswith("node-")
+    assert failure["logTail"] == "Traceback: fake"
+    assert end["restarts"]["pods"] == 0
+    assert condition(end, "Failed")["reason"] == "InvalidData"
+    assert condition(end, "Stalled")["status"] == "True"
+    until(lambda: world.events()[-1] == "Failed", "the event")
+
+
+def test_a_crash_is_retried_and_its_reason_is_shown_meanwhile(operator, world):
+    fail = {"at": 3, "exitCode": 1, "silent": True}
+    world.create(fake={"holdAt": 5, "fail": fail}, backoffLimit=1)
+    held = world.wait(lambda s: s.get("progress", {}).get("step") == 5 and s["restarts"]["pods"] == 1)
+    assert held["failure"]["exitCode"] == 1
+    assert held["failure"]["logTail"] == "last line of the log"
+    assert held["phase"] == "Running"
+    world.go()
+    end = world.wait_phase("Succeeded")
+    assert "failure" not in end
+    assert end["restarts"]["pods"] == 1
+
+
+def test_the_backoff_limit_ends_the_retries(operator, world):
+    world.create(fake={"fail": {"at": 1, "exitCode": 1, "times": 9}}, backoffLimit=1)
+    end = world.wait_phase("Failed")
+    assert end["restarts"]["pods"] == 1
+    assert end["failure"]["reason"] == "WorkerFailed"
+    assert len(world.children("pods")) == 2
+
+
+def test_out_of_memory_is_called_so(operator, world, operator_cluster):
+    world.create(fake={"holdAt": 1})
+    world.wait(lambda s: s.get("progress", {}).get("step") == 1)
+    (pod,) = world.children("pods")
+    operator_cluster.kill_out_of_memory(world.namespace, pod["metadata"]["name"], "trainer")
+    end = world.wait_phase("Failed")
+    assert (end["failure"]["reason"], end["failure"]["exitCode"]) == ("OutOfMemory", 137)
+
+
+def test_suspend_and_resume_keep_progress_and_tell_the_truth(operator, world):
+    world.create(nodes=2, fake={"holdAt": 5})
+    before = world.wait(lambda s: s.get("progress", {}).get("step") == 5)
+    world.suspend(True)
+    suspended = world.wait_phase("Suspended")
+    assert not any(pod["status"]["phase"] == "Running" for pod in world.children("pods"))
+    assert condition(suspended, "Suspended")["status"] == "True"
+    assert condition(suspended, "Running")["status"] == "False"
+    assert suspended["progress"]["step"] == 5
+    assert "etaSeconds" not in suspended["progress"]
+    assert suspended["checkpoint"]["step"] == 5
+    assert suspended["nodes"]["ready"] == 0
+    assert suspended["restarts"]["pods"] == 0
+
+    world.suspend(False)
+    resumed = world.wait(lambda s: s.get("phase") != "Suspended")
+    assert resumed["phase"] in ("Pending", "Running")
+    assert condition(resumed, "Suspended")["status"] == "False"
+    assert resumed["progress"]["step"] == 5
+    running = world.wait_phase("Running")
+    assert running["progress"]["step"] >= 5
+    world.go()
+    end = world.wait_phase("Succeeded")
+    assert end["startTime"] == before["startTime"]
+    assert end["restarts"]["pods"] == 0
+    world.wait_events("Created", "Running", "Suspended", "Resumed", "Running", "Succeeded")
+
+
+def test_many_suspends_do_not_use_up_the_backoff_limit(operator, world):
+    world.create(fake={"holdAt": 1}, backoffLimit=0)
+    for _ in range(3):
+        world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step", 0) >= 1)
+        world.suspend(True)
+        world.wait_phase("Suspended")
+        world.suspend(False)
+        world.wait(lambda s: s.get("phase") != "Suspended")
+    world.go()
+    world.wait_phase("Succeeded")
+
+
+def test_a_job_that_is_made_suspended_starts_when_resumed(operator, world):
+    world.create(suspend=True)
+    status = world.wait_phase("Suspended")
+    assert "startTime" not in status
+    assert world.wait_children("jobs", 1)[0]["spec"]["suspend"] is True
+    assert world.children("pods") == []
+    world.suspend(False)
+    world.wait_phase("Succeeded")
+
+
+def test_what_changed_while_suspended_counts_after_resume(operator, world):
+    world.create(fake={"holdAt": 2}, nodes=1)
+    world.wait(lambda s: s.get("progress", {}).get("step") == 2)
+    world.suspend(True)
+    world.wait_phase("Suspended")
+    limits = {"requests": {"cpu": "100m"}}
+    world.patch({"distribution": {"numNodes": 2, "resourcesPerNode": limits}, "template": {"labels": {"team": "a"}}})
+    world.suspend(False)
+    running = world.wait(lambda s: s.get("phase") == "Running" and s["nodes"]["desired"] == 2)
+    assert running["progress"]["step"] == 2
+    pods = world.wait_children("pods", 2)
+    assert {pod["metadata"]["labels"]["team"] for pod in pods} == {"a"}
+    assert pods[0]["spec"]["containers"][0]["resources"] == limits
+    (config,) = world.children("configmaps")
+    assert '"numNodes": 2' in config["data"]["job.json"]
+    world.go()
+    world.wait_phase("Succeeded")
+
+
+def test_the_deadline_ends_a_job(operator, world):
+    world.create(fake={"holdAt": 1}, activeDeadlineSeconds=1)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "DeadlineExceeded"
+
+
+def test_a_finished_job_is_deleted_in_time_with_its_children(operator, world):
+    world.create(ttlSecondsAfterFinished=0)
+    world.cluster.wait_for(world.path("finetunejobs", "job"), lambda job: job == {}, what="deleted")
+    for plural in ("jobs", "pods", "services", "configmaps"):
+        world.wait_children(plural, 0)
+
+
+def test_a_ttl_that_is_set_later_counts(operator, world):
+    world.create()
+    world.wait_phase("Succeeded")
+    world.patch({"runPolicy": {"ttlSecondsAfterFinished": 1}})
+    world.cluster.wait_for(world.path("finetunejobs", "job"), lambda job: job == {}, what="deleted")
+
+
+def test_children_of_a_finished_job_are_not_made_again(operator, world):
+    world.create()
+    world.wait_phase("Succeeded")
+    world.delete("jobs", "job")
+    world.wait_children("jobs", 0)
+    world.patch({"runPolicy": {"ttlSecondsAfterFinished": 3600}})
+    world.wait(lambda s: s.get("observedGeneration") == 2)
+    assert world.children("jobs") == []
+    assert world.status()["phase"] == "Succeeded"
+
+
+def test_accelerators_are_counted(operator, world):
+    body = spec(fake={"holdAt": 1})
+    body["distribution"] |= {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 2}}}
+    world.create(body=body)
+    world.wait(lambda s: s.get("progress", {}).get("step") == 1)
+    world.suspend(True)
+    first = world.wait_phase("Suspended")["acceleratorSeconds"]
+    world.suspend(False)
+    world.wait(lambda s: s.get("phase") == "Running")
+    world.go()
+    end = world.wait_phase("Succeeded")
+    assert end["acceleratorSeconds"] >= first
+    assert end["acceleratorSeconds"] % 2 == 0
+
+
+def test_drift_is_repaired_without_touching_the_pods(operator, world):
+    world.create(fake={"holdAt": 1})
+    world.wait(lambda s: s.get("progress", {}).get("step") == 1)
+    (pod,) = world.children("pods")
+    original = world.cluster.get(world.path("configmaps", "job-job"))["data"]["job.json"]
+    world.cluster.request("PATCH", world.path("configmaps", "job-job"), {"data": {"job.json": "{}"}})
+    world.cluster.wait_for(
+        world.path("configmaps", "job-job"), lambda found: found["data"]["job.json"] == original, what="repaired"
+    )
+    world.delete("services", "job")
+    world.wait_children("services", 1)
+    assert [found["metadata"]["uid"] for found in world.children("pods")] == [pod["metadata"]["uid"]]
+
+
+def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, world):
+    service = {"metadata": {"name": "job"}, "spec": {"ports": [{"port": 80}]}}
+    world.cluster.create(world.path("services"), service)
+    world.create()
+    status = world.wait(lambda s: condition(s, "Running").get("reason") == "NameTaken")
+    assert status["phase"] == "Pending"
+    assert "does not belong to this job" in condition(status, "Running")["message"]
+    world.delete("services", "job")
+    world.wait_phase("Succeeded")
+
+
+def test_a_template_that_the_api_refuses_is_a_failure_that_can_be_mended(operator, world):
+    body = spec()
+    body["template"]["affinity"] = {"nodeAffinity": "somewhere"}
+    world.create(body=body)
+    status = world.wait_phase("Failed")
+    assert status["failure"]["reason"] == "Refused"
+    assert "nodeAffinity" in status["failure"]["message"]
+    world.suspend(True)
+    world.patch({"template": {"affinity": None}})
+    world.wait_phase("Suspended")
+    world.suspend(False)
+    end = world.wait_phase("Succeeded")
+    assert condition(end, "Stalled")["status"] == "False"
+
+
+def test_a_pod_that_cannot_be_scheduled_says_why(operator, world):
+    body = spec()
+    body["template"]["nodeSelector"] = {"no": "such-node"}
+    world.create(body=body)
+    status = world.wait(lambda s: "affinity/selector" in condition(s, "Running").get("message", ""))
+    assert status["phase"] == "Pending"

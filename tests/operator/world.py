@@ -96,10 +96,15 @@ class World:
 
     def wait(self, condition: Callable[[Json], Any], name: str = "job", *, what: str = "") -> Json:
         """Wait until the status of a job fulfils a condition and return it."""
-        answer = self.cluster.wait_for(
-            self.path("finetunejobs", name), lambda job: condition(job.get("status", {})), timeout=WAIT_SECONDS, what=what
-        )
-        return answer.get("status", {})
+        def settled(job: Json) -> bool:
+            status = job.get("status", {})
+            if condition(status):
+                return True
+            assert "completionTime" not in status, f"{name} has ended, not {what or 'as awaited'}: {status}"
+            return False
+
+        job = self.cluster.wait_for(self.path("finetunejobs", name), settled, timeout=WAIT_SECONDS, what=what)
+        return job.get("status", {})
 
     def wait_phase(self, phase: str, name: str = "job") -> Json:
         return self.wait(lambda status: status.get("phase") == phase, name, what=phase)
@@ -114,12 +119,18 @@ class World:
         return [item for item in self.list(plural) if "unfreeze.dev/job-name" in item["metadata"].get("labels", {})]
 
     def wait_children(self, plural: str, count: int) -> list[Json]:
-        return until(lambda: found if len(found := self.children(plural)) == count else None, f"{count} {plural}")
+        until(lambda: len(self.children(plural)) == count, f"{count} {plural}")
+        return self.children(plural)
 
     def events(self) -> list[str]:
         """Return the reasons of the operator's events, oldest first."""
         found = [event for event in self.list("events") if "unfreeze" in event.get("reportingController", "")]
         return [event["reason"] for event in sorted(found, key=lambda event: event["eventTime"])]
+
+    def wait_events(self, *reasons: str) -> None:
+        """Wait until exactly these events have been told; each follows the status that it is about."""
+        until(lambda: self.events()[len(reasons) - 1 :], f"events {reasons}, not {self.events()}")
+        assert self.events() == list(reasons)
 
     def go(self, name: str = "job") -> None:
         """Let a trainer that holds go on."""
