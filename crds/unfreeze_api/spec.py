@@ -19,10 +19,10 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "FineTuneJob"
 PLURAL = "finetunejobs"
 
-# A DNS label, as Kubernetes names claims; no path may step out of its claim by `..`.
-_CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+# No path may step out of its claim by `..`.
 _SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
-SOURCE_PATTERN = rf"^(pvc://{_CLAIM}(/{_SEGMENT})*|file://(/{_SEGMENT})+)$"
+SOURCE_PATTERN = rf"^(pvc://{_NAME}(/{_SEGMENT})*|file://(/{_SEGMENT})+)$"
 
 _SOURCE_RULE = Rule(
     f"self.matches(r'{SOURCE_PATTERN}')",
@@ -41,7 +41,16 @@ Quantity = Annotated[
     int | str,
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 64, **schema_rules(_QUANTITY_RULE)}),
 ]
-LabelValue = Annotated[str, Field(max_length=63)]
+_NAME_RULE = Rule(
+    f"self.matches(r'^{_NAME}$')",
+    "must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+)
+Name = Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=schema_rules(_NAME_RULE))]
+_LABEL_RULE = Rule(
+    "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
+    "must be the value of a label: letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+)
+LabelValue = Annotated[str, Field(max_length=63, json_schema_extra=schema_rules(_LABEL_RULE))]
 EnvName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -356,6 +365,13 @@ class ResourcesSpec(Model):
             " with the same number",
             ".requests",
         ),
+        Rule(
+            "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits)"
+            " || !isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name]))"
+            " || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+            "nothing can be requested above its limit",
+            ".requests",
+        ),
     )
 
     requests: dict[str, Quantity] | None = Field(default=None, max_length=32)
@@ -424,7 +440,7 @@ class RunPolicySpec(Model):
 class SecretKeySelector(Model):
     """A key of a Secret in the job's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
+    name: Name
     """Name of the Secret."""
     key: str = Field(min_length=1, max_length=253)
     """Key in the Secret."""
@@ -462,11 +478,23 @@ class EnvVar(Model):
 class Toleration(Model):
     """A taint that the pods tolerate, as in any pod."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.operator == 'Exists' || (has(self.key) && self.key != '')", "without key set operator Exists"),
+        Rule(
+            "!has(self.value) || self.value == '' || self.operator == 'Equal'", "value needs operator Equal", ".value"
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds needs effect NoExecute",
+            ".tolerationSeconds",
+        ),
+    )
+
     key: str | None = Field(default=None, max_length=317)
     """Key of the taint; none tolerates every key."""
     operator: Literal["Equal", "Exists"] = "Equal"
     """How key and value are compared."""
-    value: str | None = Field(default=None, max_length=63)
+    value: LabelValue | None = None
     """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; none tolerates every effect."""
@@ -477,7 +505,7 @@ class Toleration(Model):
 class LocalObjectReference(Model):
     """An object in the job's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
+    name: Name
     """Name of the object."""
 
 
@@ -516,11 +544,11 @@ class TemplateSpec(Model):
     """Taints that the pods tolerate."""
     affinity: dict[str, Any] | None = Field(default=None, json_schema_extra={"properties": _AFFINITY})
     """Affinity as in any pod."""
-    priority_class_name: str | None = Field(default=None, max_length=253)
+    priority_class_name: Name | None = None
     """Priority class of the pods."""
     scheduler_name: str | None = Field(default=None, max_length=253)
     """Scheduler that places the pods."""
-    runtime_class_name: str | None = Field(default=None, max_length=253)
+    runtime_class_name: Name | None = None
     """Runtime class of the pods."""
     env: list[EnvVar] | None = Field(
         default=None,

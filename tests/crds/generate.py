@@ -59,7 +59,7 @@ def _numbers(node: dict[str, Any]) -> SearchStrategy[Any]:
 
 def _strings(node: dict[str, Any]) -> SearchStrategy[Any]:
     if "x-kubernetes-validations" in node:
-        return st.sampled_from(SOURCES)
+        return st.sampled_from({1024: SOURCES, 253: ("a-secret", "my.name"), 63: ("", "a", "B_1.c")}[node["maxLength"]])
     if "pattern" in node:
         return st.sampled_from(["A", "B_1", "_c"])
     return TEXTS.filter(lambda text: len(text) >= node.get("minLength", 0))
@@ -127,6 +127,9 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     for variable in spec.get("template", {}).get("env", []):
         variable.pop("valueFrom", None)
         variable.setdefault("value", "")
+    for toleration in spec.get("template", {}).get("tolerations", []):
+        toleration.pop("value", None)
+        toleration |= {"operator": "Exists", "effect": "NoExecute"}
     return spec
 
 
@@ -155,6 +158,7 @@ def _repair_distribution(spec: dict[str, Any]) -> None:
     world_size = distribution.get("numNodes", 1) * (1 if workers == "Auto" else workers)
     spec["training"]["batchSize"] = max(spec["training"].get("batchSize", 32), world_size)
     resources = distribution.get("resourcesPerNode", {})
-    resources.get("requests", {}).pop("nvidia.com/gpu", None)
+    for name in {"nvidia.com/gpu", *resources.get("limits", {})}:
+        resources.get("requests", {}).pop(name, None)
     if "nvidia.com/gpu" in resources.get("limits", {}):
         resources["limits"]["nvidia.com/gpu"] = 2

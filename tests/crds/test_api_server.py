@@ -1,11 +1,16 @@
 """The same corpus, and generated manifests, put to a real API server: it must say exactly what validate() says."""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
-from unfreeze_api.crd import definition
+from unfreeze_api.crd import definition, schema
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
+from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Restarts, Summary
 from unfreeze_api.validate import defaulted, validate
 
 pytestmark = pytest.mark.cluster
@@ -18,6 +23,35 @@ MANY = settings(
     database=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
+)
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FULL_STATUS = FineTuneJobStatus(
+    observed_generation=1,
+    phase="Running",
+    conditions=[Condition(type="Running", status="True", reason="PodsReady", message="text", last_transition_time=NOW)],
+    start_time=NOW,
+    completion_time=NOW,
+    nodes=Nodes(desired=2, ready=1),
+    progress=ProgressInfo(
+        percent=41,
+        step=410,
+        total_steps=1000,
+        epoch=1.5,
+        phase_index=1,
+        phase_count=4,
+        phase_name="layer.5",
+        loss=0.42,
+        metrics={"accuracy": 0.81},
+        samples_per_second=310.5,
+        eta_seconds=95,
+    ),
+    checkpoint=CheckpointInfo(step=400, time=NOW),
+    restarts=Restarts(in_place=1, pods=2),
+    phases=[PhaseResult(name="head", steps=170, seconds=21.5, trainable_parameters=2310, metrics={"loss": 0.5})],
+    results={"test.accuracy": 0.93},
+    accelerator_seconds=380,
+    failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
+    summary=Summary(progress="41% (2/4)", metric="accuracy 0.81", eta="1m35s", checkpoint="400"),
 )
 
 
@@ -96,3 +130,13 @@ def test_columns_and_explanations(cluster, namespace):
     ]  # fmt: skip
     assert "FullFineTuning" in row
     assert "zeroStage" in cluster.kubectl("explain", "ftj.spec.distribution", "--recursive")
+
+
+def test_status_is_stored_whole(cluster, namespace):
+    path = PATH.format(namespace=namespace)
+    stored = cluster.create(path, BASE)
+    status = json.loads(FULL_STATUS.to_json())
+    assert set(status) == set(schema()["properties"]["status"]["properties"]), "a field is not tried"
+    code, answer = cluster.request("PUT", f"{path}/job/status?fieldValidation=Strict", stored | {"status": status})
+    assert (code, answer.get("message")) == (200, None)
+    assert answer["status"] == status
