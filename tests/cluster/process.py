@@ -6,7 +6,7 @@ from __future__ import annotations
 # ruff: noqa: ASYNC240
 import asyncio
 import ctypes
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -45,9 +45,9 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         for layer in ("upper", "work", "merged"):
             (root / layer).mkdir(parents=True)
-        path = folder / "spec.json"
+        path = folder / "spec"
         path.touch(mode=0o600)
-        path.write_text(json.dumps(spec | {"root": str(root)}))
+        path.write_bytes(marshal.dumps(spec | {"root": str(root)}))
         reader, writer = os.pipe()
         command = [sys.executable, "-I", "-S", str(INIT), str(path), str(writer)]
         try:
