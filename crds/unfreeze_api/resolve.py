@@ -12,17 +12,14 @@ from pydantic import Field
 
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
-from unfreeze_api.spec import (
+from unfreeze_api.recipe import (
     AdapterSpec,
-    ColumnsSpec,
-    FineTuneJobSpec,
     GradualUnfreezingSpec,
-    ImageClassificationSpec,
     LinearProbeThenFineTuneSpec,
     PartialFineTuningSpec,
-    TextClassificationSpec,
     TrainingSpec,
 )
+from unfreeze_api.spec import ColumnsSpec, FineTuneJobSpec, ImageClassificationSpec, TextClassificationSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
