@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from unfreeze_api.progress import Progress
@@ -110,7 +110,9 @@ class JobCollector(Collector):
         family = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
         for (namespace, phase), number in sorted(phases.items()):
             family.add_metric([namespace, phase], number)
-        return [family, *families.values()]
+        pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
+        pulls.add_metric([], self._puller.pulls)
+        return [family, *families.values(), pulls]
 
 
 def _job_series(

@@ -48,6 +48,8 @@ class Puller:
         self._timers: list[tuple[float, int, Key, _Target]] = []
         self._count = 0
         self._alarm = asyncio.Event()
+        self.pulls = 0
+        """Answers so far."""
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -118,6 +120,7 @@ class Puller:
                 logger.warning("%s/%s: the leader does not answer at %s: %s", *key, target.url, error)
         else:
             target.failures = 0
+            self.pulls += 1
             if progress != target.newest and self._targets.get(key) is target:
                 target.newest = progress
                 self._on_change(key)

@@ -73,6 +73,17 @@ def operator(shared_operator: OperatorProcess) -> OperatorProcess:
 
 
 @pytest.fixture
+def lone_operator(
+    shared_operator: OperatorProcess, operator_kubeconfig: Path, tmp_path: Path
+) -> Iterator[OperatorProcess]:
+    """An operator of the test's own, not started yet; no other one runs."""
+    shared_operator.stop()
+    process = OperatorProcess(operator_kubeconfig, tmp_path)
+    yield process
+    process.kill()
+
+
+@pytest.fixture
 def world(operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path: Path) -> Iterator[World]:
     """A namespace that enforces the restricted Pod Security standard."""
     name = f"op-{next(_numbers)}"

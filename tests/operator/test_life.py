@@ -227,13 +227,13 @@ def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, 
 
 def test_a_template_that_the_api_refuses_is_a_failure_that_can_be_mended(operator, world):
     body = spec()
-    body["template"]["affinity"] = {"nodeAffinity": "somewhere"}
+    body["template"]["tolerations"] = [{"key": "a", "operator": "Exists", "value": "b"}]
     world.create(body=body)
     status = world.wait_phase("Failed")
     assert status["failure"]["reason"] == "Refused"
-    assert "nodeAffinity" in status["failure"]["message"]
+    assert "value must be empty" in status["failure"]["message"]
     world.suspend(True)
-    world.patch({"template": {"affinity": None}})
+    world.patch({"template": {"tolerations": None}})
     world.wait_phase("Suspended")
     world.suspend(False)
     end = world.wait_phase("Succeeded")

@@ -100,7 +100,7 @@ class World:
             status = job.get("status", {})
             if condition(status):
                 return True
-            assert "completionTime" not in status, f"{name} has ended, not {what or 'as awaited'}: {status}"
+            assert status.get("phase") != "Failed" or "completionTime" not in status, f"{name} has failed: {status}"
             return False
 
         job = self.cluster.wait_for(self.path("finetunejobs", name), settled, timeout=WAIT_SECONDS, what=what)
