@@ -41,7 +41,11 @@ class DeepSpeedEngine(Engine):
         from accelerate import Accelerator
         from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 
+        import deepspeed
+
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # On CPU it would compile its own shared-memory collectives at start: minutes, and a compiler in the image.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         backend = "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl"
         self._accelerator = Accelerator(
             mixed_precision="no",  # autocast is ours, around forward and loss
