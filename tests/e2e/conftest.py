@@ -1,0 +1,46 @@
+"""The whole way: the operator installed by its manifests, the real trainer, real weights and data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.demo import install
+from examples.prepare import prepare
+from tests.cluster.cluster import Cluster
+from tests.operator.world import World
+
+QUESTIONS = 240
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM and the TREC questions, as the examples have them, and a small share of the questions."""
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare(folder)
+    for name in ("train", "test"):
+        lines = (folder / f"data/trec-{name}.csv").read_text().splitlines(keepends=True)
+        (folder / f"data/{name}.csv").write_text("".join(lines[: QUESTIONS + 1]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Cluster:
+    """The shared cluster with the operator running on it."""
+    install(cluster)
+    return cluster
+
+
+@pytest.fixture
+def world(installed: Cluster, namespace: str, prepared: Path, tmp_path: Path) -> Iterator[World]:
+    """A namespace with models and data on its volume."""
+    volume = tmp_path / "volume"
+    for name in ("models", "data"):
+        shutil.copytree(prepared / name, volume / name)
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)  # pytest's folders are for their owner alone
+    yield World(installed, namespace, volume)
+    installed.request("DELETE", f"/api/v1/persistentvolumes/volume-{namespace}")

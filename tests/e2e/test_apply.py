@@ -1,0 +1,131 @@
+"""kubectl apply -> operator -> two pods -> a model that plain transformers loads, and the same without a cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.operator.world import Json, World, condition, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+SECONDS = 300.0
+
+
+def manifest(name: str, **changes: Json) -> Json:
+    """Return a job of three phases in two pods."""
+    spec: Json = {
+        "model": {"source": "pvc://shared/models/minilm"},
+        "task": {"type": "TextClassification", "textClassification": {"maxLength": 32}},
+        "data": {
+            "train": {"source": "pvc://shared/data/train.csv", "columns": {"text": "question"}},
+            "validation": {"fraction": 0.2},
+            "test": {"source": "pvc://shared/data/test.csv"},
+        },
+        "strategy": {
+            "type": "GradualUnfreezing",
+            "gradualUnfreezing": {"blocksPerPhase": 4, "epochsPerPhase": 1},
+            "learningRate": {"head": 1e-3, "backbone": 2e-4},
+        },
+        "training": {"epochs": 3, "batchSize": 15, "checkpoint": {"everySteps": 5}},
+        "distribution": {"numNodes": 2, "resourcesPerNode": {"requests": {"cpu": "1"}}},
+        "output": {"destination": f"pvc://shared/{name}"},
+    }
+    return {
+        "apiVersion": "unfreeze.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": spec | changes,
+    }
+
+
+def finished(world: World, name: str, seen: list[Json]) -> Json:
+    """Wait for the end of a job, keeping each status on the way."""
+
+    def ended() -> Json | None:
+        status = world.status(name)
+        if not seen or status != seen[-1]:
+            seen.append(status)
+        return status if "completionTime" in status else None
+
+    return until(ended, f"{name} ends", SECONDS)
+
+
+def test_apply_to_model(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(manifest("trec")))
+    world.cluster.kubectl("-n", world.namespace, "apply", "-f", str(file))
+    seen: list[Json] = []
+    status = finished(world, "trec", seen)
+
+    assert status["phase"] == "Succeeded", status
+    assert condition(status, "Complete")["status"] == "True"
+    percents = [state["progress"]["percent"] for state in seen if "progress" in state]
+    assert percents == sorted(percents)
+    assert len(set(percents)) >= 4, percents
+    assert status["phases"][0]["name"] == "head"
+    sizes = [phase["trainableParameters"] for phase in status["phases"]]
+    assert len(sizes) == 3
+    assert sizes == sorted(set(sizes))
+    assert any(state.get("summary", {}).get("eta") for state in seen)
+    report = json.loads((world.folder / "trec/report.json").read_text())
+    assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
+    assert status["results"]["test.accuracy"] > 0.5
+
+    logs = world.cluster.kubectl("-n", world.namespace, "logs", "-l", "unfreeze.dev/job-name=trec", "--tail=-1")
+    assert "step" in logs
+    assert _answer(world.folder / "trec/model", "How far is it from Denver to Aspen ?") in {"NUM", "LOC"}
+    local = _run_locally(file, world.folder, tmp_path / "local")
+    assert local["results"] == report["results"]
+    assert [phase["metrics"] for phase in local["phases"]] == [phase["metrics"] for phase in report["phases"]]
+
+
+def test_wrong_column_fails_at_once_and_says_what_to_change(world: World) -> None:
+    job = manifest("wrong")
+    job["spec"]["data"]["train"]["columns"]["text"] = "questoin"
+    world.create("wrong", job["spec"])
+    status = finished(world, "wrong", [])
+    assert status["phase"] == "Failed"
+    assert status["failure"]["exitCode"] == 2
+    assert "questoin" in status["failure"]["message"]
+    assert "question" in status["failure"]["message"].replace("questoin", "")
+    assert condition(status, "Stalled")["status"] == "True"
+    assert not status.get("restarts", {}).get("pods")
+
+
+def test_suspended_job_goes_on_from_its_checkpoint(world: World) -> None:
+    job = manifest("pause")
+    job["spec"]["training"]["epochs"] = 6
+    world.create("pause", job["spec"])
+    until(lambda: world.status("pause").get("progress", {}).get("step", 0) > 3, "training has begun", SECONDS)
+    world.suspend(True, "pause")
+    until(lambda: not world.children("pods"), "no pods", SECONDS)
+    status = world.status("pause")
+    assert status["phase"] == "Suspended"
+    kept = status["checkpoint"]["step"]
+    assert kept > 0
+    world.suspend(False, "pause")
+    status = finished(world, "pause", [])
+    assert status["phase"] == "Succeeded", status
+    events = [json.loads(line) for line in (world.folder / "pause/events.jsonl").read_text().splitlines()]
+    starts = [event["step"] for event in events if event["event"] == "start"]
+    assert starts[0] == 0
+    assert starts[-1] >= kept
+
+
+def _answer(model: Path, question: str) -> str:
+    program = (
+        "import sys; from transformers import pipeline;"
+        f"print(pipeline('text-classification', {str(model)!r})({question!r})[0]['label'])"
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _run_locally(file: Path, claim: Path, output: Path) -> Json:
+    command = [str(Path(sys.executable).parent / "unfreeze"), "run", str(file), "--output", str(output)]
+    subprocess.run([*command, "--claim", f"shared={claim}"], check=True, capture_output=True)
+    return json.loads((output / "report.json").read_text())
