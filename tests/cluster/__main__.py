@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.binaries import BinariesError
-from tests.cluster.cluster import REPOSITORY, STOP_TIMEOUT, Cluster, ClusterError
+from tests.cluster.cluster import REPOSITORY, STOP_TIMEOUT, Cluster, ClusterError, running
 from tests.cluster.config import Config, Image
 from tests.cluster.controlplane import ControlPlaneError
 
@@ -47,16 +47,6 @@ def down(arguments: argparse.Namespace) -> int:
         select.select([process], [], [])
     say("The cluster is down.")
     return 0
-
-
-def running(folder: Path) -> int | None:
-    """Return the PID of the folder's cluster if that process is alive and still the same program."""
-    try:
-        pid = int((folder / "server.pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except (OSError, ValueError):
-        return None
-    return pid if str(folder) in command else None
 
 
 def parse_image(text: str) -> tuple[str, Image | None]:

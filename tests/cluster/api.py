@@ -126,6 +126,7 @@ class Store:
             known = self.items.get(key)
             if known and known["metadata"]["uid"] != item["metadata"]["uid"]:
                 self._apply("DELETED", known)
+                known = None
             self._apply("MODIFIED" if known else "ADDED", item)
         self.synced.set()
         return str(answer["metadata"]["resourceVersion"])

@@ -97,7 +97,7 @@ def _go_build(go: str, target: Path, names: list[str]) -> None:
     version = "k8s.io/component-base/version"
     major, minor, _ = KUBERNETES_VERSION[1:].split(".")
     stamp = f"-X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags=providerless"]
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
     command += ["-ldflags", f"-s -w {stamp}", "-o", f"{target}/", *(PACKAGES[name] for name in names)]
     # GOGC trades the compiler's memory (up to 2 GB here) for a tenth of the build time.
     environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "400"}

@@ -57,7 +57,7 @@ class Cluster:
     """A control plane and nodes: ``with Cluster(Config(nodes=2)) as cluster: cluster.kubectl("get", "nodes")``.
 
     ``folder`` holds the state and is emptied at the start; without one a temporary folder is used and removed
-    at the end. The cluster dies with this process, unless ``detached``.
+    at the end. The cluster dies with the thread that started it, unless ``detached``.
     """
 
     def __init__(self, config: Config | None = None, *, folder: Path | None = None, detached: bool = False) -> None:
@@ -95,8 +95,7 @@ class Cluster:
         if len(str(self.folder)) > 90:
             raise ClusterError(f"{self.folder}: too long a path for a socket in it; choose a shorter folder")
         kubectl = binaries.find_or_build()["kubectl"]
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        self._empty_folder()
         self.logs.mkdir(parents=True)
         self.folder.chmod(0o700)
         (self.folder / "bin").mkdir()
@@ -234,6 +233,14 @@ class Cluster:
 
     # -- internal --------------------------------------------------------------------------------------------
 
+    def _empty_folder(self) -> None:
+        if running(self.folder) is not None:
+            raise ClusterError(f"a cluster is running in {self.folder}: stop it first, or choose another folder")
+        if self.folder.exists():
+            if any(self.folder.iterdir()) and not (self.folder / "config.json").exists():
+                raise ClusterError(f"{self.folder} is not empty and no cluster's folder: choose another")
+            shutil.rmtree(self.folder)
+
     def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while not (self.folder / "ready").exists():
@@ -254,3 +261,13 @@ class Cluster:
             admin.load_cert_chain(pki / "admin.crt", pki / "admin.key")
             self._cached = (server, admin, anonymous)
         return self._cached
+
+
+def running(folder: Path) -> int | None:
+    """Return the PID of the folder's cluster if that process is alive and still the same program."""
+    try:
+        pid = int((folder / "server.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (OSError, ValueError):
+        return None
+    return pid if str(folder) in command else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import pwd
 import signal
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,6 +185,7 @@ class Container:
             "stateDir": str(pod.node.folder),
             "hostname": pod.hostname,
             "mounts": [*pod.volumes.mounts(spec, env), *pod.file_mounts(), self._termination_mount()],
+            "opened": closed_folders(image.path),
             "workingDir": spec.get("workingDir", "/"),
             "argv": argv,
             "env": env,
@@ -329,6 +332,18 @@ class Container:
 
 def now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@functools.cache
+def closed_folders(path: tuple[str, ...]) -> list[str]:
+    """Return the folders that only their owner may enter, but which a user of the image must pass.
+
+    As a virtual environment's interpreter often lies below somebody's home, links are followed.
+    """
+    places = [Path(folder).resolve() for folder in path if Path(folder).is_dir()]
+    places += [entry.resolve() for place in places for entry in place.iterdir() if entry.is_symlink()]
+    parents = {parent for place in places for parent in [place, *place.parents] if parent.is_dir()}
+    return sorted(str(parent) for parent in parents if not parent.stat().st_mode & stat.S_IXOTH)
 
 
 def _probed(spec: Json) -> bool:

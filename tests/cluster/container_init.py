@@ -5,7 +5,7 @@ and as few modules of it as can be, because every container start pays for them:
 again, and marshal is built in; pathlib is left out for the same reason.
 """
 
-# ruff: noqa: PTH103, PTH108, PTH110, PTH112, PTH114, PTH120, PTH123
+# ruff: noqa: PTH101, PTH103, PTH108, PTH110, PTH112, PTH114, PTH116, PTH120, PTH123
 import ctypes
 import marshal
 import os
@@ -47,6 +47,9 @@ def enter_root(spec: dict) -> None:  # type: ignore[type-arg]
     layers = f"lowerdir=/,upperdir={root}/upper,workdir={root}/work"
     merged = f"{root}/merged"
     mount("overlay", merged, "overlay", 0, layers)
+    for folder in spec["opened"]:  # in this layer only; before mounts of the host may cover it
+        if os.path.isdir(merged + folder):
+            os.chmod(merged + folder, os.stat(merged + folder).st_mode | 0o111)
     for point in host_mounts(spec["stateDir"]):
         if os.path.exists(merged + point):
             mount(point, merged + point, None, MS_BIND | MS_REC)

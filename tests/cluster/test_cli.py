@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import REPOSITORY, Cluster
+from tests.cluster.cluster import REPOSITORY, Cluster, ClusterError
 from tests.cluster.config import Config, Image
 from tests.cluster.manifests import output, pod, pod_path, run, running, waiting_reason
 
@@ -98,6 +98,13 @@ def test_a_component_that_dies_takes_the_cluster_down(folder: Path) -> None:
         cluster.wait_until_down()
     assert "etcd ended with -9" in (folder / "failed").read_text()
     assert processes_of(folder) == []
+
+
+def test_no_folder_is_emptied_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ClusterError, match="not empty"):
+        Cluster(folder=tmp_path).start()
+    assert (tmp_path / "thesis.txt").exists()
 
 
 def test_image_patterns() -> None:

@@ -1,6 +1,7 @@
 """Pods on the test node: how they start, end, restart, are probed and stopped."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,12 @@ def test_restricted_pod_security(cluster: Cluster, namespace: str) -> None:
     assert lines[:4] == ["1234", "99", "99 777", "777"]
     assert "Read-only" in lines[4]
     assert lines[5].split() == ["NoNewPrivs:", "1"]
+
+
+def test_another_user_reaches_the_programs_of_the_image(cluster: Cluster, namespace: str) -> None:
+    manifest = pod("p", ["python", "-c", "import sys; print(sys.prefix)"], securityContext={"runAsUser": 1234})
+    assert phase(run(cluster, namespace, manifest)) == "Succeeded", output(cluster, namespace, "p")
+    assert output(cluster, namespace, "p").strip() == sys.prefix
 
 
 def test_run_as_non_root_refuses_root(cluster: Cluster, namespace: str) -> None:
