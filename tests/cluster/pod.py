@@ -27,8 +27,8 @@ RETRY_SECONDS = 1.0
 class PodRunner:
     """Runs a pod from its binding to its removal.
 
-    A fake runner that only reports would take this class's place in `Node`: `run`, `terminate`, `abandon`,
-    `remove` and ``containers`` are all that a node uses.
+    A runner that only reports and runs nothing would take this class's place in `Node.pod_changed`: `start`,
+    `terminate`, `abandon`, `remove`, ``pod``, ``uid`` and ``containers`` are all that a node uses.
     """
 
     def __init__(self, node: Node, pod: Json, ip: str) -> None:
