@@ -273,6 +273,11 @@ def service_shape(spec: Manifest) -> str:
     return json.dumps(shape, sort_keys=True)
 
 
+def selector_of(shape: str) -> list[str]:
+    """Return the labels that a Service of this shape selects by."""
+    return list(json.loads(shape)[2] or ())
+
+
 def service_view(raw: Manifest) -> ServiceView:
     """Return the view of a Service."""
     return ServiceView(**_child(raw), shape=service_shape(raw["spec"]))

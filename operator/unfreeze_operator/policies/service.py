@@ -6,7 +6,7 @@ from unfreeze_operator.actions import Create, Patch
 from unfreeze_operator.children import service
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.resources import SERVICES
-from unfreeze_operator.views import service_shape
+from unfreeze_operator.views import selector_of, service_shape
 
 
 def check(context: Context) -> Verdict | None:
@@ -15,8 +15,10 @@ def check(context: Context) -> Verdict | None:
     manifest = service(context.job)
     if view is None:
         return Verdict("Creating", "the Service is created", (Create(SERVICES, manifest),))
-    if view.shape == service_shape(manifest["spec"]):
+    wanted = manifest["spec"]
+    if view.shape == service_shape(wanted):
         return None
-    return Verdict(
-        "Repairing", "the Service is brought up to date", (Patch(SERVICES, view, {"spec": manifest["spec"]}),)
-    )
+    # A merge patch keeps what it does not name: a foreign entry of the selector has to be taken out by name.
+    selector = {**dict.fromkeys(selector_of(view.shape)), **wanted["selector"]}
+    change = {"spec": {**wanted, "selector": selector}}
+    return Verdict("Repairing", "the Service is brought up to date", (Patch(SERVICES, view, change),))

@@ -1,0 +1,77 @@
+"""The children as manifests: names within their limits, the pod's contract, the restricted security context."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.operator.fakes import FakeCluster, job
+from unfreeze_operator.carried import Carried
+from unfreeze_operator.children import config_map, indexed_job, service, spec_hash
+from unfreeze_operator.resources import child_name
+
+
+def made(view):
+    context = FakeCluster().context(view)
+    return indexed_job(view, context.spec, "trainer:1", Carried())
+
+
+def pod_of(view):
+    return made(view)["spec"]["template"]["spec"]
+
+
+@settings(deadline=None)
+@given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True))
+def test_names_and_labels_stay_within_63_characters_at_rank_511(name):
+    short = child_name(name)
+    assert len(f"{short}-511") <= 63
+    assert child_name(name) == short
+    assert short == name or len(name) > 52
+    view = job(name=name)
+    for manifest in (config_map(view, FakeCluster().context(view).spec), service(view), made(view)):
+        assert all(len(value) <= 63 for value in manifest["metadata"]["labels"].values())
+
+
+def test_long_names_stay_apart():
+    assert child_name("a" * 60) != child_name("a" * 61)
+
+
+def test_the_job_is_indexed_and_fails_at_once_on_its_own_errors():
+    spec = made(job(nodes=3, backoffLimit=2))["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 3, "Indexed")
+    assert spec["backoffLimit"] == 2
+    rules = spec["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "FailJob", "Ignore"]
+    assert [rule["onExitCodes"]["values"] for rule in rules[1:]] == [[2], [143]]
+
+
+def test_the_pod_keeps_the_contract():
+    pod = pod_of(job())
+    (container,) = pod["containers"]
+    env = {variable["name"]: variable for variable in container["env"]}
+    assert env["UNFREEZE_JOB"]["value"] == "/etc/unfreeze/job.json"
+    assert env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert container["command"] == ["unfreeze-trainer"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert set(mounts) == {"/etc/unfreeze", "/tmp", "/dev/shm", "/mnt/claims/shared"}
+    assert mounts["/mnt/claims/shared"]["readOnly"] is False
+    assert pod["subdomain"] == "job"
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_pod_is_restricted():
+    pod = pod_of(job())
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    context = pod["containers"][0]["securityContext"]
+    assert context == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def test_the_hash_does_not_change_with_what_may_change_at_any_time():
+    first, second = job(), job(suspend=True, ttlSecondsAfterFinished=5)
+    contexts = [FakeCluster().context(view) for view in (first, second)]
+    assert spec_hash(first, contexts[0].spec) == spec_hash(second, contexts[1].spec)
+    other = job(nodes=2)
+    assert spec_hash(other, FakeCluster().context(other).spec) != spec_hash(first, contexts[0].spec)

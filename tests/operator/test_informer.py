@@ -1,0 +1,139 @@
+"""The informer against what a real server rarely does: gaps, expired versions, silence, late answers."""
+
+import asyncio
+
+import pytest
+
+from tests.operator.fakes import pod
+from tests.operator.virtual_time import run
+from unfreeze_operator.api import ApiError
+from unfreeze_operator.informer import Cache, Reflector
+from unfreeze_operator.resources import PODS
+from unfreeze_operator.views import pod_view
+
+
+def raw(name, version, phase="Running", uid=""):
+    manifest = pod(0, phase, name=name)
+    manifest["metadata"] |= {"resourceVersion": str(version), "uid": uid or f"uid-{name}"}
+    return manifest
+
+
+def event(type_, name, version, **fields):
+    return {"type": type_, "object": raw(name, version, **fields)}
+
+
+GONE = {"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}
+BOOKMARK = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "77"}}}
+
+
+class Server:
+    """Answers lists and watches from a script; at its end everything stays as it is."""
+
+    def __init__(self, lists, watches):
+        self.lists, self.watches, self.asked = list(lists), list(watches), []
+
+    async def list(self, path, *, params=None, accept=""):
+        answer = self.lists.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        items, version, *more = answer
+        return {"items": items, "metadata": {"resourceVersion": str(version), "continue": more[0] if more else ""}}
+
+    async def watch(self, path, params, *, silence):
+        self.asked.append(params["resourceVersion"])
+        if not self.watches:
+            await asyncio.Event().wait()
+        for answer in self.watches.pop(0):
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+
+
+def follow(server):
+    """Run a reflector to the end of the server's script; return its cache and the keys that changed."""
+
+    async def scenario():
+        changes = []
+        cache = Cache(changes.append)
+        reflector = Reflector(server, PODS, pod_view, cache, None)
+        task = asyncio.create_task(reflector.run())
+        await asyncio.sleep(1000)
+        assert not task.done(), task.exception()
+        assert reflector.synced.is_set()
+        task.cancel()
+        return {view.name: view.phase for view in cache.all()}, changes
+
+    # The timer above keeps virtual time going; what waits for ever must not look like a dead end.
+    return run(scenario())
+
+
+def test_list_then_watch():
+    events = [event("ADDED", "b", 6), event("MODIFIED", "a", 7, phase="Failed"), event("DELETED", "b", 8)]
+    server = Server([([raw("a", 5)], 5)], [events])
+    assert follow(server)[0] == {"a": "Failed"}
+    assert server.asked == ["5", "8"]
+
+
+@pytest.mark.parametrize("how", [[GONE], [ApiError(410, "Expired", "too old")]])
+def test_a_relist_notices_what_was_deleted_in_the_gap(how):
+    server = Server([([raw("a", 5), raw("b", 5)], 5), ([raw("b", 5)], 90)], [how])
+    found, changes = follow(server)
+    assert found == {"b": "Running"}
+    assert changes == [("ns", "job")] * 3
+    assert server.asked == ["5", "90"]
+
+
+def test_a_list_that_outlives_its_snapshot_begins_again():
+    pages = [([raw("a", 5)], 5, "token"), ApiError(410, "Expired", "too old"), ([raw("b", 6)], 6)]
+    assert follow(Server(pages, []))[0] == {"b": "Running"}
+
+
+def test_a_bookmark_moves_the_start_of_the_next_watch():
+    server = Server([([], 5)], [[BOOKMARK]])
+    follow(server)
+    assert server.asked == ["5", "77"]
+
+
+def test_silence_and_broken_connections_go_on_from_where_they_were():
+    server = Server([([], 5)], [[event("ADDED", "a", 9), TimeoutError()], [ConnectionResetError()]])
+    assert follow(server)[0] == {"a": "Running"}
+    assert server.asked == ["5", "9", "9"]
+
+
+def test_a_server_that_is_not_there_yet_is_tried_again():
+    server = Server([ApiError(503, "", "starting"), ConnectionRefusedError(), ([raw("a", 5)], 5)], [])
+    assert follow(server)[0] == {"a": "Running"}
+
+
+def test_what_means_nothing_wakes_nobody():
+    server = Server([([raw("a", 5)], 5)], [[event("MODIFIED", "a", 6), event("MODIFIED", "a", 7)]])
+    assert follow(server)[1] == [("ns", "job")]
+
+
+def test_an_own_write_is_seen_at_once_and_no_late_answer_brings_back_the_dead():
+    changes = []
+    cache = Cache(changes.append)
+    cache.put(pod_view(raw("a", 5)))
+    cache.put(pod_view(raw("a", 4, phase="Failed")))
+    assert [view.phase for view in cache.of(("ns", "job"))] == ["Running"]
+    cache.remove(pod_view(raw("a", 6)))
+    cache.put(pod_view(raw("a", 5)))
+    assert cache.of(("ns", "job")) == []
+
+
+def test_the_end_of_a_namesake_does_not_touch_its_successor():
+    cache = Cache(lambda key: None)
+    cache.put(pod_view(raw("a", 9, uid="new")))
+    cache.remove(pod_view(raw("a", 8, uid="old")))
+    assert [view.uid for view in cache.all()] == ["new"]
+
+
+def test_what_was_written_after_a_list_survives_it():
+    cache = Cache(lambda key: None)
+    cache.put(pod_view(raw("mine", 12)))
+    cache.replace(None, [], 10)
+    assert len(cache) == 1
+    cache.replace("other", [], 20)
+    assert len(cache) == 1
+    cache.replace("ns", [], 20)
+    assert len(cache) == 0

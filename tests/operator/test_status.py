@@ -1,0 +1,172 @@
+"""The status from what is there: failures, totals, texts, and what must not get lost."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.status import FineTuneJobStatus
+
+from tests.operator.fakes import NOW, FakeCluster, job, pod, text
+from unfreeze_operator.events import notes
+from unfreeze_operator.failure import first_failed, pod_failure
+from unfreeze_operator.plan import plan
+from unfreeze_operator.resources import PODS
+from unfreeze_operator.status import worth_writing
+from unfreeze_operator.training import duration, gather
+from unfreeze_operator.views import pod_view
+
+
+def words(**fields):
+    return TerminationMessage(**{"outcome": "Failed", "reason": "InvalidData", **fields}).to_termination_log()
+
+
+def world(*pods, conditions=(), **job_status):
+    view = job(nodes=2)
+    cluster = FakeCluster()
+    cluster.step(view)
+    raw = cluster.job()
+    found = [{"type": t, "status": "True", "reason": r, "lastTransitionTime": text(NOW)} for t, r in conditions]
+    raw["status"] = {"conditions": found, **job_status}
+    for number, manifest in enumerate(pods):
+        manifest["metadata"]["name"] += f"-{number}"
+        manifest["metadata"]["ownerReferences"][0]["uid"] = raw["metadata"]["uid"]
+        cluster.add(PODS, manifest)
+    return cluster, view
+
+
+def observed(*pods, old=None, after=0, progress=None, **fields):
+    cluster, view = world(*pods, **fields)
+    return plan(cluster.context(view, old, after=after), progress).status
+
+
+def views(*manifests):
+    return [pod_view(raw | {"metadata": raw["metadata"] | {"uid": str(n)}}) for n, raw in enumerate(manifests)]
+
+
+def test_the_pod_that_failed_first_has_the_cause():
+    early = pod(1, "Failed", code=1, ended=NOW + timedelta(seconds=5), message=words(rank=1))
+    late = pod(0, "Failed", code=1, ended=NOW + timedelta(seconds=9), message=words(reason="Other"))
+    assert pod_failure(first_failed(views(late, early))).rank == 1
+
+
+def test_an_error_of_the_job_wins_within_the_same_second():
+    pods = views(pod(0, "Failed", code=1), pod(1, "Failed", code=2, message=words(rank=1)))
+    assert first_failed(pods).index == 1
+
+
+def test_an_earlier_round_of_failures_is_past():
+    hour = timedelta(hours=1)
+    old = pod(0, "Failed", code=137, reason="OOMKilled", ended=NOW + timedelta(minutes=1))
+    new = pod(0, "Failed", code=1, created=NOW + hour, ended=NOW + 2 * hour, message=words(reason="New"))
+    assert pod_failure(first_failed(views(old, new))).reason == "New"
+
+
+def test_a_pod_that_was_asked_to_stop_did_not_fail():
+    assert first_failed(views(pod(0, "Failed", code=143))) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "expected"),
+    [("OOMKilled", 137, "OutOfMemory"), ("Evicted", 1, "Evicted"), ("Error", 7, "ContainerFailed")],
+)
+def test_without_words_the_container_tells(reason, code, expected):
+    (found,) = views(pod(0, "Failed", code=code, reason=reason, message="last line"))
+    failure = pod_failure(found)
+    assert (failure.reason, failure.exit_code, failure.node, failure.log_tail) == (expected, code, "node-0", "last line")
+
+
+def test_phases_of_a_start():
+    assert observed().phase == "Pending"
+    assert observed(pod(0)).phase == "Pending"
+    running = observed(pod(0), pod(1))
+    assert (running.phase, running.nodes.ready, running.start_time) == ("Running", 2, NOW)
+
+
+def test_the_end_waits_for_the_last_words_but_not_for_ever():
+    ended = {"conditions": [("Complete", "CompletionsReached")], "completionTime": text(NOW)}
+    assert observed(pod(0), pod(1, "Succeeded", code=0), **ended).phase == "Running"
+    assert observed(pod(0), pod(1, "Succeeded", code=0), after=31, **ended).phase == "Succeeded"
+
+
+def test_the_leaders_last_words_complete_the_status():
+    progress = Progress(state="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9})
+    last = words(outcome="Succeeded", reason="Completed", progress=progress)
+    pods = pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0)
+    status = observed(*pods, conditions=[("Complete", "")], completionTime=text(NOW))
+    assert status.results == {"test.accuracy": 0.9}
+    assert status.summary.metric == "accuracy 0.900"
+    assert status.completion_time == NOW
+
+
+def test_a_leader_that_starts_again_does_not_take_progress_away():
+    old = FineTuneJobStatus(
+        progress=ProgressInfo(percent=41, step=410, total_steps=1000),
+        checkpoint=CheckpointInfo(step=400, time=NOW),
+        phases=[PhaseResult(name="head", steps=1, seconds=1, trainable_parameters=1, metrics={"accuracy": 0.5})],
+    )
+    status = observed(pod(0), pod(1), old=old, progress=Progress())
+    assert (status.progress, status.checkpoint, status.phases) == (old.progress, old.checkpoint, old.phases)
+    started = Progress(state="Training", step=401, percent=40)
+    assert observed(pod(0), pod(1), old=old, progress=started).progress.step == 401
+
+
+def test_phases_that_a_short_message_left_out_stay():
+    metrics = {"accuracy": 0.5}
+    phases = [PhaseResult(name=n, steps=1, seconds=1, trainable_parameters=1, metrics=metrics) for n in ("head", "all")]
+    cut = [phase.model_copy(update={"metrics": {}}) for phase in phases]
+    old = FineTuneJobStatus(phases=phases)
+    assert gather(old, [], Progress(state="Done", phases=cut)).phases == phases
+    assert gather(old, [], Progress(state="Done", phases=cut[1:])).phases == phases
+
+
+def test_a_training_that_diverged_can_still_be_written():
+    nan = Progress.model_validate_json('{"state": "Training", "step": 1, "loss": NaN, "metrics": {"accuracy": NaN}}')
+    status = observed(pod(0), pod(1), progress=nan)
+    assert status.progress.loss is None
+    assert status.progress.metrics == {}
+    json.dumps(status.model_dump(mode="json"), allow_nan=False)
+
+
+def test_restarts_count_replaced_pods_and_never_fall():
+    pods = pod(0, "Failed", code=1), pod(0), pod(1)
+    status = observed(*pods)
+    assert status.restarts.pods == 1
+    assert observed(pod(0), pod(1), old=status).restarts.pods == 1
+
+
+def test_the_clock_of_accelerators_alone_is_written_once_a_minute():
+    old = FineTuneJobStatus(phase="Running", accelerator_seconds=100)
+    assert not worth_writing(old, old.model_copy(update={"accelerator_seconds": 219}), 2)
+    assert worth_writing(old, old.model_copy(update={"accelerator_seconds": 220}), 2)
+    assert worth_writing(old, old.model_copy(update={"accelerator_seconds": 101, "phase": "Failed"}), 2)
+
+
+def test_a_time_of_transition_moves_only_with_its_value():
+    first = observed(pod(0), pod(1))
+    again = observed(pod(0), pod(1), old=first, after=100)
+    assert again.conditions == first.conditions
+    crashed = observed(pod(0, "Failed", code=1), pod(1), old=first, after=100, active=1)
+    assert crashed.phase == "Running"
+    (running,) = crashed.conditions
+    assert (running.status, running.reason, running.last_transition_time) == (
+        "False",
+        "PodsRestarting",
+        NOW + timedelta(seconds=100),
+    )
+
+
+def test_each_step_of_life_is_told_once():
+    pending, running = observed(), observed(pod(0), pod(1))
+    assert [note.reason for note in notes(FineTuneJobStatus(), pending)] == ["Created"]
+    assert [note.reason for note in notes(pending, running)] == ["Running"]
+    assert notes(running, running) == []
+    assert notes(running, running.model_copy(update={"progress": ProgressInfo(step=5)})) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "0s"), (35, "35s"), (95, "1m35s"), (3600, "1h"), (3660, "1h1m"), (90061, "1d1h"), (120, "2m")],
+)
+def test_durations(seconds, expected):
+    assert duration(seconds) == expected
