@@ -122,7 +122,7 @@ def test_a_job_made_again_under_its_name_has_children_of_its_own(operator, world
 def test_nothing_is_written_when_nothing_changes(lone_operator, world):
     lone_operator.start()
     world.create(fake={"holdAt": 5})
-    world.wait(lambda s: s.get("progress", {}).get("step") == 5)
+    world.wait(lambda s: s.get("progress", {}).get("step") == 5 and s["nodes"]["ready"] == 1)
     before = until(lambda: quiet(lone_operator, world), "the status rests")
     lone_operator.stop()
     lone_operator.start()
@@ -171,12 +171,12 @@ def test_an_object_of_an_older_schema_is_called_invalid(operator, world):
     loose = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     set_schema(world.cluster, {**strict, "properties": {**strict["properties"], "spec": loose}})
     body = spec()
-    body["colour"] = "red"
+    body["task"]["type"] = "Juggling"
     until(lambda: accepted(world, body), "the looser schema")
     set_schema(world.cluster, strict)
     status = world.wait(lambda s: s.get("phase") == "Failed")
     assert status["failure"]["reason"] == "InvalidSpec"
-    assert "spec.colour" in status["failure"]["message"]
+    assert "spec.task.type" in status["failure"]["message"]
     assert condition(status, "Stalled")["status"] == "True"
     assert world.children("jobs") == []
 

@@ -134,7 +134,10 @@ class World:
 
     def go(self, name: str = "job") -> None:
         """Let a trainer that holds go on."""
-        (self.folder / name / "go").touch()
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        (folder / "go").touch()
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
