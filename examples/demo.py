@@ -51,8 +51,7 @@ def main() -> None:
 
 def install(cluster: Cluster) -> None:
     """Apply CRD and operator, and wait until the operator is ready."""
-    cluster.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    cluster.kubectl("apply", "-f", str(REPOSITORY / "operator" / "deploy"))
+    cluster.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "operator" / "deploy"))
     cluster.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.unfreeze.dev", "--timeout=60s")
     cluster.kubectl("-n", "unfreeze-system", "rollout", "status", "deployment/unfreeze-operator", "--timeout=120s")
 

@@ -89,6 +89,8 @@ async def run_kopf(
     await kopf.operator(
         registry=kopf_registry(cache, audit, load),
         settings=kopf_settings(),
+        # Else kopf asks for the user's name, which a numeric user in a container does not have.
+        identity="unfreeze-operator",
         clusterwide=not namespaces,
         namespaces=namespaces,
         stop_flag=stop,
