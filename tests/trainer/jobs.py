@@ -5,10 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from unfreeze_api.resolve import ResolvedJob, resolve
 from unfreeze_api.spec import FineTuneJobSpec
 
-WORDS = "how what who where when which is are the a of in to tall far many city man year name river war".split()
+WORDS = [
+    "how",
+    "what",
+    "who",
+    "where",
+    "when",
+    "which",
+    "is",
+    "are",
+    "the",
+    "a",
+    "of",
+    "in",
+    "to",
+    "tall",
+    "far",
+    "many",
+    "city",
+    "man",
+    "year",
+    "name",
+    "river",
+    "war",
+]
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +45,7 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def make_job(model: Path | str, train: Path | str, **change: Any) -> ResolvedJob:
+def make_job(model: Path | str, train: Path | str, /, **change: Any) -> ResolvedJob:
     """Resolve a small job; `change` are fields of the spec, merged in."""
     spec = {
         "model": {"source": f"file://{model}"},
@@ -34,6 +60,48 @@ def make_job(model: Path | str, train: Path | str, **change: Any) -> ResolvedJob
 
 def write_csv(path: Path, rows: int = 24, labels: tuple[str, ...] = ("a", "b", "c")) -> Path:
     """Write a table whose label is told by the first word of the text."""
-    lines = [f"{WORDS[i % len(labels)]} {WORDS[7 + i % 11]} {WORDS[5 + i % 13]},{labels[i % len(labels)]}" for i in range(rows)]
+    lines = [
+        f"{WORDS[i % len(labels)]} {WORDS[7 + i % 11]} {WORDS[5 + i % 13]},{labels[i % len(labels)]}"
+        for i in range(rows)
+    ]
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
     return path
+
+
+def bert_folder(folder: Path, *, pooler: bool = True, **config: Any) -> Path:
+    """Write a tiny BERT with a WordPiece tokenizer, as save_pretrained does; its weights are random."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    options = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32} | config
+    torch.manual_seed(0)
+    bert = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **options)
+    BertModel(bert, add_pooling_layer=pooler).save_pretrained(folder)
+    return folder
+
+
+def timm_folder(folder: Path, name: str = "resnet10t", **options: Any) -> Path:
+    """Write a timm model with random weights, as timm's hub folders are."""
+    import timm
+    from timm.models._hub import save_for_hf
+
+    torch.manual_seed(0)
+    save_for_hf(timm.create_model(name, **options), folder, safe_serialization=True)
+    return folder
+
+
+def image_folder(folder: Path, per_label: int = 6, labels: tuple[str, ...] = ("blue", "red"), size: int = 40) -> Path:
+    """Write images whose colour tells their label, one sub-folder per label."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(per_label):
+            pixels = rng.integers(0, 120, (size, size + 6, 3), dtype=np.uint8)
+            pixels[..., number] += 120
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+    return folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 IGNORED = -100
 """Label of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
@@ -45,7 +45,7 @@ class ClassificationMetrics:
             torch.bincount(classes, minlength=self.classes).double()
             for classes in (labels[labels == predictions], predictions, labels)
         ]
-        losses = F.cross_entropy(logits, labels, reduction="none").double()
+        losses = functional.cross_entropy(logits, labels, reduction="none").double()
         total = torch.stack([losses.sum(), torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)])
         state += torch.cat([*counts, total]).to(state.device)
 

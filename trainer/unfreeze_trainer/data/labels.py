@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LABELS = 10_000
+SHOWN = 20
+"""Labels that a message lists."""
 
 
 def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
@@ -100,8 +102,8 @@ def class_ids(codes: np.ndarray, names: Sequence[str], labels: Sequence[str], wh
         strange = sorted({names[codes[row]] for row in unknown})
         raise JobError(
             "InvalidData",
-            f"{where}: {some_rows(unknown.tolist())}: label {', '.join(map(repr, strange[:5]))} does not occur in the"
-            f" training data, which has {', '.join(map(repr, labels[:20]))}{', ...' if len(labels) > 20 else ''};"
+            f"{where}: {some_rows(unknown.tolist())}: label {', '.join(map(repr, strange[:SHOWN]))} does not occur in the"
+            f" training data, which has {', '.join(map(repr, labels[:SHOWN]))}{', ...' if len(labels) > SHOWN else ''};"
             " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
         )
     return result
@@ -136,7 +138,7 @@ def hold_out(class_of: np.ndarray, fractions: Mapping[str, float], seed: int) ->
     for name, fraction in fractions.items():
         exact = sizes * fraction
         counts = np.floor(exact).astype(np.int64)
-        rest = int(round(len(class_of) * fraction)) - int(counts.sum())
+        rest = round(len(class_of) * fraction) - int(counts.sum())
         counts[np.argsort(counts - exact, kind="stable")[:rest]] += 1
         counts = np.clip(counts, 1, None)
         counts = np.minimum(counts, np.maximum(sizes - taken - 1, 0))

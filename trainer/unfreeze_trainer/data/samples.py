@@ -99,7 +99,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     """
     train = read(job.data.train, f"spec.data.train.source {job.data.train.source}")
     labels = sort_labels(train.names)
-    if len(labels) < 2:
+    if len(labels) == 1:
         raise JobError(
             "InvalidData",
             f"{train.where}: all {len(train.codes)} samples have the label {labels[0]!r}; classification needs at least"
@@ -110,7 +110,10 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     if job.data.test:
         held_out["test"] = job.data.test
     fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
-    splits = {name: Split(train, rows, classes[rows]) for name, rows in hold_out(classes, fractions, job.training.seed).items()}
+    splits = {
+        name: Split(train, rows, classes[rows])
+        for name, rows in hold_out(classes, fractions, job.training.seed).items()
+    }
     for name, part in held_out.items():
         if part.dataset:
             source = read(part.dataset, f"spec.data.{name}.source {part.dataset.source}")

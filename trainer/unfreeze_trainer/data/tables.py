@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_ROWS = 65536
+SHOWN_ROWS = 5
+"""Rows that a message lists."""
 
 
 def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
@@ -41,7 +43,8 @@ def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
     reader = _READERS.get(suffix)
     if reader is None:
         raise JobError(
-            "InvalidData", f"{where}: files end in {', '.join(_READERS)}, not {suffix or 'nothing'}; convert or rename it"
+            "InvalidData",
+            f"{where}: files end in {', '.join(_READERS)}, not {suffix or 'nothing'}; convert or rename it",
         )
     if not Path(path).is_file():
         raise JobError("InvalidData", f"{where}: no such file: {path}; check claim and path")
@@ -72,8 +75,8 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str) ->
 
 def some_rows(rows: Sequence[int]) -> str:
     """Return row numbers for a message: `row 3`, `rows 3, 5, 8 and 12 more`. `rows` are indices from 0."""
-    shown = ", ".join(str(row + 1) for row in rows[:5])
-    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    shown = ", ".join(str(row + 1) for row in rows[:SHOWN_ROWS])
+    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
     return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
@@ -90,7 +93,7 @@ def _read_csv(path: str, columns: list[str], where: str) -> pa.Table:
     # Row numbers come only from the single-threaded reader; text is text, so that no label is read as a number.
     reading = csv.ReadOptions(use_threads=False)
     parsing = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep)
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
         if not file.readline().strip():
             raise JobError("InvalidData", f"{where}: the file is empty, or its first line is: a header is needed")
     with csv.open_csv(
@@ -121,7 +124,7 @@ def _read_json_lines(path: str, columns: list[str], where: str) -> pa.Table:
     chunks: list[pa.Table] = []
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
-    with open(path, encoding="utf-8-sig") as file:
+    with Path(path).open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 raise JobError("InvalidData", f"{where}: line {number} is empty; remove it")

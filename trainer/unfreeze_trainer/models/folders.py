@@ -35,7 +35,9 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
     where = f"spec.model.source {source}"
     folder = Path(path)
     if not folder.is_dir():
-        kind = "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
+        kind = (
+            "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
+        )
         raise JobError("InvalidModel", f"{where}: the model folder {path} {kind}")
     present = sorted(item.name for item in folder.iterdir())
     listing = f"the folder holds {', '.join(present[:20]) or 'nothing'}"
@@ -93,5 +95,5 @@ def hash_folder(path: str) -> dict[str, str]:
 
 def hash_file(path: str | Path) -> str:
     """Return a file's SHA-256, in hexadecimal."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,7 +32,9 @@ def load_tokenizer(path: str, where: str) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
-        raise JobError("InvalidModel", f"{where}: the tokenizer has neither a padding nor an end-of-text token; add one")
+        raise JobError(
+            "InvalidModel", f"{where}: the tokenizer has neither a padding nor an end-of-text token; add one"
+        )
     return tokenizer
 
 
@@ -95,7 +97,10 @@ def load_text_model(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-            fresh = {*info["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])}
+            fresh = {
+                *info["missing_keys"],
+                *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]),
+            }
             head = _outside(module)
             if not same_labels:
                 _draw_anew(module, head - fresh)
@@ -117,20 +122,20 @@ def _draw_anew(module: Any, names: Collection[str]) -> None:
         own = [parameter for name, parameter in part.named_parameters(prefix=path, recurse=False) if name in names]
         if own:
             for parameter in own:
-                parameter._is_hf_initialized = False  # the mark by which transformers spares loaded weights
-            module._init_weights(part)
+                parameter._is_hf_initialized = False  # noqa: SLF001 - the mark by which transformers spares loaded weights
+            module._init_weights(part)  # noqa: SLF001 - how every transformers model draws new weights
 
 
 def _check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
     """Refuse weights that do not fit the config: transformers draws what is missing at random and goes on."""
     for block in find_blocks(module, head):
-        if block.name == EMBEDDINGS or block.name.startswith("layer."):
-            if lost := [name for name in block.parameters if name in fresh]:
-                raise JobError(
-                    "InvalidModel",
-                    f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
-                    " them in another shape than config.json says: config.json and weights are of different models",
-                )
+        lost = [name for name in block.parameters if name in fresh]
+        if lost and (block.name == EMBEDDINGS or block.name.startswith("layer.")):
+            raise JobError(
+                "InvalidModel",
+                f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
+                " them in another shape than config.json says: config.json and weights are of different models",
+            )
 
 
 def _be_quiet() -> None:

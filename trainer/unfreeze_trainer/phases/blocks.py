@@ -52,21 +52,17 @@ _BEFORE, _AFTER = -1, 1 << 30
 
 def _timm_layers(group_matcher: Callable[..., object], names: Iterable[str]) -> dict[str, int]:
     """Return the layer of each parameter by timm's matcher: its first group is the stem, unmatched ones the neck."""
-    from timm.models import group_with_matcher
+    from timm.models._manipulate import group_with_matcher
 
     matcher = group_matcher(coarse=False)
-    # Layers of the stem alone come out as group 0; what no expression matches shares the last group with nothing.
+    # A name that no expression matches shows which group the unmatched parameters come out in.
+    probe = ["\0"] if isinstance(matcher, dict) else []
     groups: dict[str, int] = group_with_matcher(
-        ((name, None) for name in [*names, _UNMATCHED]), matcher, return_values=False, reverse=True
+        ((name, None) for name in [*names, *probe]), matcher, return_values=False, reverse=True
     )
-    neck = groups.pop(_UNMATCHED) if isinstance(matcher, dict) else None
+    neck = groups.pop(probe[0]) if probe else None
     first = min(groups.values(), default=0)
-    return {
-        name: _AFTER if group == neck else _BEFORE if group == first else group for name, group in groups.items()
-    }
-
-
-_UNMATCHED = "\0"
+    return {name: _AFTER if group == neck else _BEFORE if group == first else group for name, group in groups.items()}
 
 
 def _stack_layers(module: nn.Module, names: Iterable[str]) -> dict[str, int]:

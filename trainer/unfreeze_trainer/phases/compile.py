@@ -75,14 +75,14 @@ def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> tupl
     if strategy.type == "FeatureExtraction" or backbone == 0:
         return [0], 0, [head]
     if strategy.type == "PartialFineTuning":
-        assert strategy.partial_fine_tuning is not None  # noqa: S101 - resolve() gives each type its member
+        assert strategy.partial_fine_tuning is not None
         return [min(strategy.partial_fine_tuning.last_blocks, backbone)], 0, [head]
     if strategy.type == "FullFineTuning":
         return [backbone], 0, [ALL]
     if strategy.type == "LinearProbeThenFineTune":
-        assert strategy.linear_probe_then_fine_tune is not None  # noqa: S101
+        assert strategy.linear_probe_then_fine_tune is not None
         return [0, backbone], steps(strategy.linear_probe_then_fine_tune.probe_epochs), [head, ALL]
-    assert strategy.gradual_unfreezing is not None  # noqa: S101
+    assert strategy.gradual_unfreezing is not None
     per_phase = strategy.gradual_unfreezing.blocks_per_phase
     depths = [min(phase * per_phase, backbone) for phase in range(math.ceil(backbone / per_phase) + 1)]
     names = [head, *(blocks[backbone - 1 - depth] for depth in depths[:-1])]

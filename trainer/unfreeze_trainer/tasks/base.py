@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.pins import hash_data
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.export import compare, write_card
 from unfreeze_trainer.models.folders import hash_folder
+from unfreeze_trainer.models.lora import add_lora, merged
+from unfreeze_trainer.phases.blocks import find_blocks
+
+VERIFIED_SAMPLES = 4
+"""Samples whose logits an export is compared on."""
 
 Batch = dict[str, Tensor]
 ExportKind = Literal["Model", "Adapter", "Merged"]
@@ -69,6 +75,13 @@ class Task(ABC):
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
 
+    def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
+        """Divide a model into blocks and add the job's adapter, if it has one."""
+        blocks = find_blocks(module, head)
+        if not self.job.adapter:
+            return LoadedModel(module, blocks, frozenset())
+        return add_lora(module, blocks, self.job.adapter.lora, seed=self.job.training.seed, base=self.job.model.path)
+
     def batches(
         self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
     ) -> Iterator[Batch]:
@@ -105,13 +118,12 @@ class Task(ABC):
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return each sample's cross-entropy in nats, float32 of shape (samples,); 0 for a row of padding."""
-        return F.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=IGNORED)
+        return functional.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=IGNORED)
 
     @abstractmethod
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many tokens that are not padding a batch has; 0 for images."""
 
-    @abstractmethod
     def export(
         self, module: nn.Module, folder: Path, kind: ExportKind, *, metrics: Mapping[str, float] | None = None
     ) -> None:
@@ -129,13 +141,49 @@ class Task(ABC):
         metrics
             For the model card.
         """
+        folder.mkdir(parents=True, exist_ok=True)
+        if kind == "Adapter":
+            # Auto would look the base model up on the hub to compare vocabularies.
+            module.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        else:
+            self._save(merged(module) if kind == "Merged" else module, folder)
+        self._save_preprocessing(folder)
+        write_card(folder, self.job, self.pins, self._usage(kind), metrics)
 
-    @abstractmethod
     def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
         """Load an export with the plain library in a fresh process and compare logits on a few samples.
 
         Raises
         ------
         RuntimeError
-            It does not load, or its logits differ.
+            It does not load, gives other logits or has other labels.
         """
+        batch = next(self.batches("validation", [range(min(VERIFIED_SAMPLES, len(self._splits["validation"])))]))
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            expected = self.forward(module, batch).float()
+        if training:
+            module.train()
+        inputs = self._plain_inputs(batch) | {"classes": len(self.labels)}
+        library = f"peft-{self._library}" if kind == "Adapter" else self._library
+        compare(library, folder, self.job.model.path, inputs, expected=expected, labels=self.labels)
+
+    _library: str
+    """transformers or timm."""
+
+    @abstractmethod
+    def _save(self, module: nn.Module, folder: Path) -> None:
+        """Write a module without an adapter, with what its library needs."""
+
+    @abstractmethod
+    def _save_preprocessing(self, folder: Path) -> None:
+        """Write what turns inputs into tensors, in so far as the library keeps it beside the weights."""
+
+    @abstractmethod
+    def _usage(self, kind: ExportKind) -> str:
+        """Return the lines of Python that load the export, for the model card."""
+
+    @abstractmethod
+    def _plain_inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return what models/plain.py computes the logits of the first validation samples from."""

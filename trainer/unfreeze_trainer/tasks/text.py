@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,16 +15,17 @@ from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.folders import check_folder
 from unfreeze_trainer.models.text import load_text_model, load_tokenizer, usable_length
-from unfreeze_trainer.phases.blocks import find_blocks
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
 
 
 class TextClassification(Task):
     """Opens the data and the model folder of a job; texts are tokenised when a split is first used."""
 
+    _library = "transformers"
+
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.text_classification
-        assert options is not None  # noqa: S101 - resolve() gives each type its member
+        assert options is not None
         self._random = job.model.initialization == "Random"
         config = check_folder(job.model.path, job.model.source, library="transformers", weights=not self._random)
         super().__init__(job, *read_splits(job, read_texts))
@@ -42,10 +44,13 @@ class TextClassification(Task):
             random=self._random,
             seed=self.job.training.seed,
         )
-        return LoadedModel(module, find_blocks(module, head), frozenset())
+        return self._with_adapter(module, head)
 
     def _inputs(
-        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+        self,
+        split: Split,
+        batches: Iterable[Sequence[int]],
+        epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
     ) -> Iterator[tuple[Sequence[int], Batch]]:
         source = split.source
         if source not in self._tokens:
@@ -66,12 +71,31 @@ class TextClassification(Task):
         """Return how many tokens that are not padding a batch has, without rows of padding."""
         return int(batch["attention_mask"][batch["labels"] >= 0].sum())
 
-    def export(
-        self, module: nn.Module, folder: Path, kind: ExportKind, *, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        """Write the bare module as a folder that plain transformers (or PEFT) loads, with tokenizer and model card."""
-        raise NotImplementedError
+    def _save(self, module: Any, folder: Path) -> None:
+        module.save_pretrained(folder)
 
-    def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
-        """Load an export in a fresh process and compare logits on a few validation samples."""
-        raise NotImplementedError
+    def _save_preprocessing(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)
+
+    def _usage(self, kind: ExportKind) -> str:
+        if kind == "Adapter":
+            return (
+                "from peft import PeftModel\n"
+                "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+                f"labels = {self.labels}\n"
+                "base = AutoModelForSequenceClassification.from_pretrained(\n"
+                "    BASE, num_labels=len(labels), ignore_mismatched_sizes=True\n"
+                ")\n"
+                "model = PeftModel.from_pretrained(base, FOLDER)\n"
+                "tokenizer = AutoTokenizer.from_pretrained(FOLDER)"
+            )
+        return (
+            "from transformers import pipeline\n\n"
+            'classify = pipeline("text-classification", model=FOLDER)\n'
+            'classify("some text")'
+        )
+
+    def _plain_inputs(self, batch: Batch) -> dict[str, Any]:
+        split = self._splits["validation"]
+        texts = split.source.inputs.take(split.rows[: len(batch["labels"])]).to_pylist()
+        return {"texts": texts, "max_length": self._max_length}

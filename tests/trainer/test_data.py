@@ -1,0 +1,194 @@
+"""Reading tables, labels and splits: what comes out, and what the messages say when it cannot."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from tests.trainer.jobs import make_job, write_csv
+from unfreeze_trainer.data.labels import MAX_LABELS, encode_labels, hold_out, sort_labels
+from unfreeze_trainer.data.samples import Split, read_splits, read_texts
+from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.errors import JobError
+
+
+def table_error(path: Path, *columns: str) -> str:
+    with pytest.raises(JobError) as error:
+        read_table(str(path), columns or ("text", "label"), "spec.data.train.source pvc://data/x")
+    assert error.value.reason == "InvalidData"
+    assert error.value.message.startswith("spec.data.train.source pvc://data/x")
+    return error.value.message
+
+
+def open_splits(train: Path, **change: Any) -> tuple[list[str], dict[str, Split]]:
+    return read_splits(make_job("/m", train, **change), read_texts)
+
+
+def splits_error(train: Path, **change: Any) -> str:
+    with pytest.raises(JobError) as error:
+        open_splits(train, **change)
+    return error.value.message
+
+
+def test_the_same_table_in_every_format(tmp_path: Path) -> None:
+    rows = [{"text": 'a, "b"\nc', "label": "x"}, {"text": "ü", "label": "y"}]
+    (tmp_path / "t.csv").write_text('other,label,text\n1,x,"a, ""b""\nc"\n2,y,ü\n', encoding="utf-8")
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row | {"other": [1]}) + "\n" for row in rows))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    for suffix in ("csv", "jsonl", "parquet"):
+        table = read_table(str(tmp_path / f"t.{suffix}"), ("text", "label"), "here")
+        assert table.select(["text", "label"]).to_pylist() == rows
+
+
+def test_a_missing_column_names_those_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("Question,label\na,b\n")
+    message = table_error(tmp_path / "t.csv", "question", "label")
+    assert "'question'" in message
+    assert "did you mean 'Question'" in message
+    assert "'Question', 'label'" in message
+    (tmp_path / "t.jsonl").write_text('{"txt": "a", "label": "b"}\n')
+    assert "did you mean 'txt'" in table_error(tmp_path / "t.jsonl")
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
+    assert "'a'" in table_error(tmp_path / "t.parquet")
+
+
+def test_a_bad_csv_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\na,x\nb,c,x\nd,y\n")
+    message = table_error(tmp_path / "t.csv")
+    assert "row 2 has 3 cells, the header 2" in message
+    assert "b,c,x" in message
+
+
+def test_a_bad_json_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b", \n')
+    assert "line 2 is not JSON" in table_error(path)
+    path.write_text('{"text": "a", "label": "x"}\n[1]\n')
+    assert "line 2 is no JSON object" in table_error(path)
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": 3}\n')
+    assert "line 2, column 'label' is 3" in table_error(path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "no such file" in table_error(tmp_path / "missing.csv")
+    assert str(tmp_path / "missing.csv") in table_error(tmp_path / "missing.csv")
+    (tmp_path / "t.xlsx").write_text("")
+    assert ".csv, .jsonl, .ndjson, .parquet, not .xlsx" in table_error(tmp_path / "t.xlsx")
+    (tmp_path / "t.parquet").write_text("no parquet")
+    assert "cannot be read as .parquet" in table_error(tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("")
+    assert "empty" in table_error(tmp_path / "t.csv")
+    (tmp_path / "u.csv").write_bytes("text,label\nü,x\n".encode("latin-1"))
+    assert "UTF" in table_error(tmp_path / "u.csv").upper()
+
+
+def test_empty_texts_and_labels_name_their_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\na,x\n,x\n  ,y\nb,y\n")
+    assert "no text in column 'text' of rows 2, 3" in splits_error(path)
+    path.write_text("text,label\na,x\nb,\n")
+    assert "no label in column 'label' of row 2" in splits_error(path)
+    path.write_text("text,label\n")
+    assert "no samples" in splits_error(path)
+    (tmp_path / "t.jsonl").write_text('{"text": null, "label": 1}\n{"text": "b", "label": 2}\n')
+    assert "no text in column 'text' of row 1" in splits_error(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize(("values", "expected"), [([True, False], ["false", "true"]), ([3, 20, 3], ["3", "20"])])
+def test_labels_of_other_types_are_shown_as_text(values: list[Any], expected: list[str]) -> None:
+    codes, names = encode_labels(pa.chunked_array([pa.array(values)]), "label", "here")
+    assert sort_labels(names) == expected
+    assert [names[code] for code in codes] == [str(value).lower() for value in values]
+
+
+def test_numbers_with_a_fraction_and_too_many_labels_are_refused(tmp_path: Path) -> None:
+    for column in (pa.array([0.5, 1.0]), pa.array(["0.5", "1"])):
+        with pytest.raises(JobError, match=r"0\.5.*labels are text, whole numbers or booleans"):
+            encode_labels(pa.chunked_array([column]), "score", "here")
+    with pytest.raises(JobError, match=f"more than {MAX_LABELS} labels"):
+        encode_labels(pa.chunked_array([pa.array(range(MAX_LABELS + 1))]), "id", "here")
+
+
+def test_a_single_label_is_refused(tmp_path: Path) -> None:
+    assert "at least two labels" in splits_error(write_csv(tmp_path / "t.csv", labels=("a",)))
+
+
+def test_a_label_that_training_never_saw_is_refused(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "t.csv")
+    other = tmp_path / "v.csv"
+    other.write_text("text,label\na,a\nb,z\n")
+    for part in ("validation", "test"):
+        data = {part: {"source": f"file://{other}", "fraction": None}}
+        message = splits_error(train, data=data)
+        assert f"spec.data.{part}.source file://{other}: row 2: label 'z' does not occur" in message
+        assert "'a', 'b', 'c'" in message
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\na,x\nb,y\n")
+    assert "spec.data.validation.fraction 0.25" in splits_error(path)
+
+
+def test_more_workers_than_samples_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\na,x\nb,y\nc,x\nd,y\n")
+    spec = {"distribution": {"numNodes": 3}, "training": {"batchSize": 8}}
+    assert "leaves 2 samples for 3 workers" in splits_error(path, **spec)
+    job = make_job("/m", path, **spec)
+    job = job.model_copy(update={"training": job.training.model_copy(update={"batch_size": 2})})
+    with pytest.raises(JobError, match="batchSize 2 is less than the 3 workers"):
+        read_splits(job, read_texts)
+
+
+def test_splits_keep_shares_and_cover_everything(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "t.csv", rows=60)
+    labels, splits = open_splits(train, data={"test": {"fraction": 0.1}})
+    assert labels == ["a", "b", "c"]
+    assert {name: len(split) for name, split in splits.items()} == {"train": 39, "validation": 15, "test": 6}
+    assert Counter(splits["validation"].labels.tolist()) == {0: 5, 1: 5, 2: 5}
+    rows = np.concatenate([split.rows for split in splits.values()])
+    assert sorted(rows) == list(range(60))
+    for split in splits.values():
+        texts = split.source.inputs.take(split.rows).to_pylist()
+        firsts = {"how": 0, "what": 1, "who": 2}
+        assert [firsts[text.split()[0]] for text in texts] == split.labels.tolist()
+
+
+@given(
+    classes=st.lists(st.integers(0, 6), min_size=1, max_size=150),
+    first=st.floats(0.01, 0.6),
+    second=st.floats(0.01, 0.39),
+    seed=st.integers(0, 9),
+)
+def test_held_out_parts(classes: list[int], first: float, second: float, seed: int) -> None:
+    class_of = np.array(classes)
+    parts = hold_out(class_of, {"validation": first, "test": second}, seed)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(len(classes)))
+    again = hold_out(class_of, {"validation": first, "test": second}, seed)
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    for label, count in Counter(classes).items():
+        found = {name: int((class_of[rows] == label).sum()) for name, rows in parts.items()}
+        assert found["train"] >= 1
+        if count >= 3:
+            assert found["validation"] >= 1
+        for name, fraction in (("validation", first), ("test", second)):
+            assert found[name] <= max(1, count * fraction + 1)
+
+
+def test_seeds_split_differently() -> None:
+    class_of = np.zeros(100, dtype=np.int64)
+    found = {tuple(hold_out(class_of, {"validation": 0.2}, seed)["validation"]) for seed in range(4)}
+    assert len(found) == 4
+
+
+def test_row_numbers_count_from_one() -> None:
+    assert some_rows([2]) == "row 3"
+    assert some_rows(list(range(9))) == "rows 1, 2, 3, 4, 5 and 4 more"

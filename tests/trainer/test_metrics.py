@@ -1,0 +1,42 @@
+"""Metrics equal scikit-learn's, in one sum or in many, with and without rows of padding."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
+
+from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
+
+
+@settings(deadline=None)
+@given(data=st.data(), classes=st.integers(2, 6), n=st.integers(1, 60), workers=st.integers(1, 4))
+def test_sums_of_workers_equal_scikit_learn(data: st.DataObject, classes: int, n: int, workers: int) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    labels, logits = rng.integers(classes, size=n), rng.normal(size=(n, classes)).astype(np.float32)
+    metrics = ClassificationMetrics(classes)
+    states = []
+    for rank in range(workers):
+        state = metrics.new_state()
+        mine = np.arange(rank, n, workers)
+        # A worker without samples gets a row of padding, which must not count.
+        y = torch.from_numpy(labels[mine]) if len(mine) else torch.tensor([IGNORED])
+        x = torch.from_numpy(logits[mine]) if len(mine) else torch.randn(1, classes)
+        metrics.update(state, x, {"labels": y})
+        states.append(state)
+    result = metrics.compute(torch.stack(states).sum(0))
+    predictions = logits.argmax(1)
+    probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
+    assert result["accuracy"] == pytest.approx(accuracy_score(labels, predictions))
+    assert result["macroF1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
+    recalls = [np.mean(predictions[labels == c] == c) for c in np.unique(labels)]
+    assert result["balancedAccuracy"] == pytest.approx(np.mean(recalls))
+    if set(predictions) <= set(labels):  # scikit-learn warns otherwise
+        assert result["balancedAccuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+    assert result["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(classes)), rel=1e-5)
+
+
+def test_no_samples_have_no_metrics() -> None:
+    metrics = ClassificationMetrics(3)
+    assert metrics.compute(metrics.new_state()) == {}

@@ -1,0 +1,85 @@
+"""Image classifiers from timm folders: a pretrained body and a new head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.text import seeded
+
+
+def load_image_model(
+    path: str, where: str, labels: Sequence[str], *, image_size: int | None, random: bool, seed: int
+) -> tuple[nn.Module, frozenset[str]]:
+    """Load a timm model in float32 and give it a classifier for these labels.
+
+    The classifier is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then
+    training goes on.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    labels
+        In the order of class ids.
+    image_size
+        Height and width in pixels; the pretrained size when None. Position embeddings are resampled to it.
+    random
+        Keep the architecture only: all weights are drawn from `seed`.
+    seed
+        Seed of new weights.
+
+    Returns
+    -------
+    tuple
+        The model in training mode, and the classifier's parameters by name.
+    """
+    import timm
+
+    try:
+        config = folder_config(path)
+        size = size_option(path, image_size)
+        same_labels = config.get("label_names") == list(labels)
+        with seeded(seed):
+            module = timm.create_model(
+                f"local-dir:{path}", pretrained=not random, num_classes=len(labels), **size
+            ).float()
+            if not same_labels:
+                module.reset_classifier(len(labels))
+    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {message}") from error
+    classifiers = module.get_classifier()
+    parts = classifiers if isinstance(classifiers, tuple | list) else (classifiers,)
+    own = {id(parameter) for part in parts for parameter in part.parameters()}
+    head = frozenset(name for name, parameter in module.named_parameters() if id(parameter) in own)
+    if not head:
+        raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")
+    return module.train(), head
+
+
+def size_option(path: str, image_size: int | None) -> dict[str, int]:
+    """Return the argument of timm.create_model that sets another image size; most models take any size as it is."""
+    return {"img_size": image_size} if image_size and folder_config(path).get("fixed_input_size") else {}
+
+
+def folder_config(path: str) -> dict[str, Any]:
+    """Return timm's pretrained_cfg of a folder: input size, mean, std, crop, fixed_input_size, label_names."""
+    from timm.models._hub import load_model_config_from_path
+
+    config, architecture, _ = load_model_config_from_path(path)
+    return config | {"architecture": architecture}
+
+
+def data_config(path: str, image_size: int | None) -> dict[str, Any]:
+    """Return how the model wants its images: input_size (channels, height, width), interpolation, mean, std, crop."""
+    from timm.data import resolve_data_config
+
+    config = folder_config(path)
+    data = resolve_data_config(pretrained_cfg=config)
+    if image_size:
+        data["input_size"] = (data["input_size"][0], image_size, image_size)
+    return data

@@ -1,0 +1,49 @@
+"""Reloads an export with the plain libraries alone and prints its logits as JSON; run as a script of its own.
+
+It imports nothing of Unfreeze: what it can load, everybody can. Arguments: kind (transformers, timm, peft-transformers
+or peft-timm), the export's folder, a file of samples as torch.save writes them, the base model's folder (for PEFT).
+"""
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+
+def main(kind: str, folder: str, samples: str, base: str) -> None:
+    """Load, compute, print."""
+    inputs: dict[str, Any] = torch.load(samples, weights_only=True)
+    library = kind.removeprefix("peft-")
+    root = base if kind != library else folder
+    if library == "transformers":
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        options = {"num_labels": inputs["classes"], "ignore_mismatched_sizes": True} if kind != library else {}
+        model = AutoModelForSequenceClassification.from_pretrained(root, local_files_only=True, **options)
+    else:
+        import timm
+
+        options = {"num_classes": inputs["classes"], **inputs["options"]} if kind != library else {}
+        model = timm.create_model(f"local-dir:{root}", pretrained=True, **options)
+    if kind != library:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder)
+    model.eval()
+    with torch.no_grad():
+        if library == "transformers":
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            encoded = tokenizer(
+                inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
+            )
+            logits = model(**encoded).logits
+            names = [model.config.id2label[i] for i in range(len(model.config.id2label))]
+        else:
+            logits = model(inputs["images"])
+            names = model.pretrained_cfg.get("label_names", [])
+    print(json.dumps({"logits": logits.tolist(), "labels": names}))  # noqa: T201 - the result
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,101 @@
+"""Image classification: a folder of images or a table of their paths, a timm model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.data.images import ImageLoader, read_images
+from unfreeze_trainer.data.samples import Split, read_splits
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.folders import check_folder
+from unfreeze_trainer.models.image import data_config, load_image_model, size_option
+from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
+
+
+class ImageClassification(Task):
+    """Opens the data and the model folder of a job; images are decoded in threads, as they are needed."""
+
+    _library = "timm"
+
+    def __init__(self, job: ResolvedJob) -> None:
+        options = job.task.image_classification
+        assert options is not None
+        self._options = options
+        self._where = f"spec.model.source {job.model.source}"
+        self._random = job.model.initialization == "Random"
+        check_folder(job.model.path, job.model.source, library="timm", weights=not self._random)
+        super().__init__(job, *read_splits(job, read_images))
+        try:
+            self._data_config = data_config(job.model.path, options.image_size)
+            self._loader = ImageLoader(self._data_config, augment=options.augmentation != "None")
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            message = f"{self._where}: config.json does not say how images are prepared: {error!r}"
+            raise JobError("InvalidModel", message) from error
+
+    def build_model(self) -> LoadedModel:
+        """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
+        module, head = load_image_model(
+            self.job.model.path,
+            self._where,
+            self.labels,
+            image_size=self._options.image_size,
+            random=self._random,
+            seed=self.job.training.seed,
+        )
+        return self._with_adapter(module, head)
+
+    def _inputs(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        rows = ((indices, split.rows[np.asarray(indices, dtype=np.int64)]) for indices in batches)
+        for indices, images in self._loader.batches(split.source, rows, epoch_seed):
+            yield indices, {"images": images}
+
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return logits of shape (samples, classes); the mean of a distilled model's two heads."""
+        logits: Tensor | tuple[Tensor, ...] = module(batch["images"])
+        return logits if isinstance(logits, Tensor) else sum(logits[1:], logits[0]) / len(logits)
+
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - images have none
+        """Return 0: images have no tokens."""
+        return 0
+
+    def _save(self, module: Any, folder: Path) -> None:
+        from timm.models._hub import save_for_hf
+
+        save_for_hf(
+            module,
+            folder,
+            model_config={"label_names": self.labels},
+            safe_serialization=True,
+            data_config=self._data_config,
+        )
+
+    def _save_preprocessing(self, folder: Path) -> None:
+        pass  # in config.json; an adapter's base has its own
+
+    def _usage(self, kind: ExportKind) -> str:
+        if kind == "Adapter":
+            return (
+                "import timm\nfrom peft import PeftModel\n\n"
+                f"labels = {self.labels}\n"
+                f'base = timm.create_model("local-dir:BASE", pretrained=True, num_classes=len(labels){self._size_text()})\n'
+                "model = PeftModel.from_pretrained(base, FOLDER)"
+            )
+        return 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
+
+    def _size_text(self) -> str:
+        return "".join(f", {name}={value}" for name, value in self._base_options().items())
+
+    def _base_options(self) -> dict[str, int]:
+        return size_option(self.job.model.path, self._options.image_size)
+
+    def _plain_inputs(self, batch: Batch) -> dict[str, Any]:
+        return {"images": batch["images"], "options": self._base_options()}
