@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Self
 
 import aiohttp
@@ -144,11 +145,11 @@ class Api:
             response = await self._session.request(
                 method, url, headers=all_headers, proxy=self._configuration.proxy, **options
             )
-            if response.status == 401 and attempt == 1:
+            if response.status == HTTPStatus.UNAUTHORIZED and attempt == 1:
                 response.release()
                 self._configuration = await self._reload()
                 continue
-            if response.status >= 400:
+            if response.status >= HTTPStatus.BAD_REQUEST:
                 raise await _error(response)
             return response
         raise AssertionError("unreachable")

@@ -38,32 +38,32 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
         found.append(Note("Warning", "WorkersRestarted", text, str(after.in_place)))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
-        found += _phase_notes(old, new)
-    elif running and running.status == "False" and running.reason in ("NameTaken", "Forbidden"):
-        if was is None or was.reason != running.reason:
-            found.append(Note("Warning", running.reason, running.message, str(running.last_transition_time)))
+        return found + _phase_notes(old, new)
+    blocked = running is not None and running.reason in ("NameTaken", "Forbidden")
+    if running is not None and blocked and (was is None or was.reason != running.reason):
+        found.append(Note("Warning", running.reason, running.message, str(running.last_transition_time)))
     return found
+
+
+_PHASES = {
+    "Running": "all pods are running",
+    "Suspended": "the job is suspended",
+    "Queued": "the job waits for Kueue to admit it",
+    "Succeeded": "the job has succeeded",
+}
 
 
 def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
     mark = str(max((c.last_transition_time for c in new.conditions), default=""))
-    resumed = old.phase == "Suspended"
-    match new.phase:
-        case "Pending" if resumed:
-            return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
-        case "Pending" if old.phase is None:
-            return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
-        case "Running":
-            return [Note("Normal", "Running", "all pods are running", mark)]
-        case "Suspended":
-            return [Note("Normal", "Suspended", "the job is suspended", mark)]
-        case "Queued":
-            return [Note("Normal", "Queued", "the job waits for Kueue to admit it", mark)]
-        case "Succeeded":
-            return [Note("Normal", "Succeeded", "the job has succeeded", mark)]
-        case "Failed" if new.failure:
-            where = f" (pod {new.failure.pod})" if new.failure.pod else ""
-            return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", mark)]
+    if new.phase in _PHASES:
+        return [Note("Normal", new.phase, _PHASES[new.phase], mark)]
+    if new.phase == "Pending" and old.phase == "Suspended":
+        return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
+    if new.phase == "Pending" and old.phase is None:
+        return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
+    if new.phase == "Failed" and new.failure is not None:
+        where = f" (pod {new.failure.pod})" if new.failure.pod else ""
+        return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", mark)]
     return []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from unfreeze_operator.actions import Action, Create, Delete, Patch
 from unfreeze_operator.api import Api, ApiError
@@ -13,6 +14,9 @@ from unfreeze_operator.resources import Manifest, Resource
 from unfreeze_operator.views import View
 
 logger = logging.getLogger(__name__)
+
+_CHANGED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+"""Answers of the API server for an object that is gone, or no longer the one with this UID."""
 
 
 class Delayed(Exception):  # noqa: N818 - a state of affairs, not a mistake
@@ -84,9 +88,9 @@ class Executor:
                 case Delete():
                     await self._delete(action)
         except ApiError as error:
-            if error.status in (400, 422):
+            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
                 raise Refused(error.message) from error
-            if error.status == 403:
+            if error.status == HTTPStatus.FORBIDDEN:
                 # A quota that is used up, or a namespace that is going away: not a fault of the job.
                 raise Delayed("Forbidden", error.message, error.retry_after) from error
             raise
@@ -97,7 +101,7 @@ class Executor:
         try:
             raw = await self._api.create(action.resource.path(namespace), action.manifest)
         except ApiError as error:
-            if error.status != 409:
+            if error.status != HTTPStatus.CONFLICT:
                 raise
             raw = await self._existing(action, namespace, name)
         self._mirrors[action.resource].put(raw)
@@ -109,7 +113,7 @@ class Executor:
         try:
             raw = await self._api.get(action.resource.path(namespace, name))
         except ApiError as error:
-            if error.status == 404:
+            if error.status == HTTPStatus.NOT_FOUND:
                 raise Delayed("WaitingForDeletion", f"{kind} {name} was just deleted") from error
             raise
         owners = {owner["uid"] for owner in raw["metadata"].get("ownerReferences", ()) if owner.get("controller")}
@@ -130,7 +134,7 @@ class Executor:
         try:
             raw = await self._api.merge(action.resource.path(view.namespace, view.name), change)
         except ApiError as error:
-            if error.status in (404, 409):
+            if error.status in _CHANGED:
                 message = f"{action.resource.kind} {view.name} has changed meanwhile"
                 raise Delayed("Changed", message) from error
             raise
@@ -142,7 +146,7 @@ class Executor:
         try:
             await self._api.delete(action.resource.path(view.namespace, view.name), view.uid)
         except ApiError as error:
-            if error.status not in (404, 409):  # gone, or another one of its name
+            if error.status not in _CHANGED:  # gone, or another one of its name
                 raise
         mirror = self._mirrors.get(action.resource)
         if mirror is not None:

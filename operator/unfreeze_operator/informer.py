@@ -10,6 +10,7 @@ import logging
 import random
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
+from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -118,7 +119,7 @@ class Source(Protocol):
         """Yield events."""
 
 
-class _Expired(Exception):
+class _Expired(Exception):  # noqa: N818 - in the course of things
     """The server no longer knows the version that the watch should go on from."""
 
 
@@ -157,8 +158,8 @@ class Reflector(Generic[V]):
                 if not version:
                     version = await self._list()
                     self.synced.set()
-                async for version in self._watch(version):  # noqa: B007 - kept for the next watch
-                    failures = 0
+                async for newest in self._watch(version):
+                    version, failures = newest, 0
                 failures = 0
             except _Expired:
                 logger.info("The watch of %s has expired, listing again.", self.path)
@@ -179,7 +180,7 @@ class Reflector(Generic[V]):
             try:
                 page = await self._api.list(self.path, params=params)
             except ApiError as error:
-                if error.status == 410 and token:  # the list outlived its snapshot: begin again
+                if error.status == HTTPStatus.GONE and token:  # the list outlived its snapshot: begin again
                     views, token = [], ""
                     continue
                 raise
@@ -201,16 +202,16 @@ class Reflector(Generic[V]):
             async for event in self._api.watch(self.path, params, silence=SILENCE_SECONDS):
                 raw = event["object"]
                 if event["type"] == "ERROR":
-                    if raw.get("code") == 410:
+                    if raw.get("code") == HTTPStatus.GONE:
                         raise _Expired
-                    raise ApiError(raw.get("code", 500), raw.get("reason", ""), raw.get("message", ""))
+                    raise ApiError(raw.get("code", 500), raw.get("reason", ""), raw.get("message", ""))  # noqa: TRY301
                 if event["type"] == "DELETED":
                     self._cache.remove(self._view(raw))
                 elif event["type"] in ("ADDED", "MODIFIED"):
                     self._cache.put(self._view(raw))
                 yield str(raw["metadata"]["resourceVersion"])
         except ApiError as error:
-            if error.status == 410:
+            if error.status == HTTPStatus.GONE:
                 raise _Expired from None
             raise
 

@@ -42,7 +42,14 @@ async def run(settings: Settings) -> None:
         puller = Puller(settings, queue.add)
         mirrors = {resource: Mirror(cache, VIEWS[resource]) for resource, cache in caches.items()}
         executor = Executor(api, mirrors)
-        reconciler = Reconciler(api, known, executor, puller, metrics, settings.trainer_image)
+        reconciler = Reconciler(
+            api=api,
+            caches=known,
+            executor=executor,
+            puller=puller,
+            metrics=metrics,
+            image=settings.trainer_image,
+        )
         metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
         metrics.queue_depth.set_function(lambda: len(queue))
         metrics.running_pulls.set_function(lambda: len(puller))
@@ -66,8 +73,7 @@ async def run(settings: Settings) -> None:
         async with asyncio.TaskGroup() as group:
             parts = [group.create_task(health.serve(settings.http_host, settings.http_port), name="http server")]
             await watch.wait_for_crd(api)
-            for reflector in reflectors:
-                parts.append(group.create_task(reflector.run(), name=f"watch of {reflector.path}"))
+            parts += [group.create_task(reflector.run(), name=f"watch of {reflector.path}") for reflector in reflectors]
             parts.append(group.create_task(audit.run(settings.audit_interval), name="audit"))
             parts.append(group.create_task(puller.run(), name="progress"))
             parts.append(group.create_task(work(), name="workers"))

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 PULL_SECONDS = 5.0
 MAX_BYTES = 1 << 20
 MAX_PAUSE_SECONDS = 30.0
+TELL_AFTER = 5
+"""Failures in a row before a silent leader is worth a line in the log."""
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class Puller:
             progress = Progress.model_validate_json(body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             target.failures += 1
-            if target.failures == 5:
+            if target.failures == TELL_AFTER:
                 logger.warning("%s/%s: the leader does not answer at %s: %s", *key, target.url, error)
         else:
             target.failures = 0

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import aiohttp
 from pydantic import ValidationError
@@ -72,6 +73,7 @@ class Reconciler:
 
     def __init__(
         self,
+        *,
         api: Api,
         caches: Caches,
         executor: Executor,
@@ -155,7 +157,10 @@ class Reconciler:
         try:
             raw = await self._api.apply(path, body)
         except ApiError as error:
-            if error.status == 404 or (error.status in (409, 422) and "uid" in error.message.lower()):
+            if error.status == HTTPStatus.NOT_FOUND or (
+                error.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+                and "uid" in error.message.lower()
+            ):
                 logger.info("FineTuneJob %s is gone.", job.name)
                 self._caches.fine_tune_jobs.remove(job)
                 return
@@ -173,7 +178,7 @@ class Reconciler:
         try:
             await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
         except ApiError as error:
-            if error.status != 409:  # told already
+            if error.status != HTTPStatus.CONFLICT:  # told already
                 logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
         except (aiohttp.ClientError, TimeoutError) as error:
             logger.warning("The event %s could not be posted: %s", manifest["reason"], error)

@@ -94,20 +94,17 @@ def _phase(context: Context, end: JobCondition | None) -> Phase:
     job, children, old = context.children.job, context.children, context.status.phase
     if end is not None:
         return "Succeeded" if end.type == "Complete" else "Failed"
+    starting: Phase = "Running" if old == "Running" else "Pending"
     if context.spec.run_policy.suspend:
         # The pods hold their nodes until they have written a checkpoint: not suspended before that.
         stopping = children.live_pods or (job is not None and (not job.suspended or job.active))
-        if not stopping:
-            return "Suspended"
-        return "Running" if old == "Running" else "Pending"
-    if job is None:
-        return "Pending"
-    if job.suspended:
-        return "Queued" if context.job.queue else "Pending"
+        return starting if stopping else "Suspended"
+    if job is None or job.suspended:
+        return "Queued" if job is not None and context.job.queue else "Pending"
     if _running(context) >= context.spec.distribution.num_nodes:
         return "Running"
     # Between a pod's failure and its replacement's start the job goes on; its condition tells.
-    return "Running" if old == "Running" and (job.active or job.ending or children.live_pods) else "Pending"
+    return starting if job.active or job.ending or children.live_pods else "Pending"
 
 
 def _running(context: Context) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -41,10 +42,10 @@ def kopf_settings() -> kopf.OperatorSettings:
 class _NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
     """Remembers nothing: only change handlers would need it, and they write to the object."""
 
-    def fetch(self, *, body: kopf.Body) -> None:
+    def fetch(self, **_: Any) -> None:
         return None
 
-    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
+    def store(self, **_: Any) -> None:
         return None
 
 
@@ -107,7 +108,7 @@ async def wait_for_crd(api: Api, pause: float = 1.0) -> None:
                 return
             logger.warning("The API server does not serve %s: is the CRD installed?", FINE_TUNE_JOBS.plural)
         except ApiError as error:
-            if error.status not in (404, 429) and error.status < 500:
+            if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise
             logger.warning("The API server does not serve %s: is the CRD installed?", path)
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -119,7 +119,7 @@ def read(path):
 
 def serve(trainer):
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             body = {"/progress": trainer.progress().to_json(), "/healthz": "ok"}.get(self.path)
             self.send_response(200 if body else 404)
             self.end_headers()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.operator.world import spec
 from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
-
-from tests.operator.world import spec
 from unfreeze_operator.actions import Action, Create, Delete, Patch
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.plan import Plan, plan
@@ -62,7 +62,9 @@ def pod(
 ) -> Manifest:
     state: Manifest = {}
     if code is not None:
-        state = {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": text(ended or NOW)}}
+        state = {
+            "terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": text(ended or NOW)}
+        }
     return {
         "metadata": {
             "name": name or f"job-{index}-{phase.lower()}",
@@ -130,11 +132,7 @@ class FakeCluster:
             [pod_view(raw) for raw in self.of(PODS)],
         )
 
-    def context(
-        self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0
-    ) -> Context:
-        import json
-
+    def context(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Context:
         return Context(
             view,
             parse_spec(json.loads(view.spec)),

@@ -75,3 +75,15 @@ def test_the_hash_does_not_change_with_what_may_change_at_any_time():
     assert spec_hash(first, contexts[0].spec) == spec_hash(second, contexts[1].spec)
     other = job(nodes=2)
     assert spec_hash(other, FakeCluster().context(other).spec) != spec_hash(first, contexts[0].spec)
+
+
+def test_children_name_their_owner_and_copy_nothing_else():
+    view = job(queue="team-a")
+    context = FakeCluster().context(view)
+    made = [config_map(view, context.spec), service(view), indexed_job(view, context.spec, "i", Carried())]
+    for manifest in made:
+        (owner,) = manifest["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)
+        labels = dict(manifest["metadata"]["labels"])
+        labels.pop("kueue.x-k8s.io/queue-name", None)
+        assert labels == {"app.kubernetes.io/managed-by": "unfreeze-operator", "unfreeze.dev/job-name": "job"}

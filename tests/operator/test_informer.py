@@ -32,14 +32,14 @@ class Server:
     def __init__(self, lists, watches):
         self.lists, self.watches, self.asked = list(lists), list(watches), []
 
-    async def list(self, path, *, params=None, accept=""):
+    async def list(self, *_, **__):
         answer = self.lists.pop(0)
         if isinstance(answer, Exception):
             raise answer
         items, version, *more = answer
         return {"items": items, "metadata": {"resourceVersion": str(version), "continue": more[0] if more else ""}}
 
-    async def watch(self, path, params, *, silence):
+    async def watch(self, _, params, **__):
         self.asked.append(params["resourceVersion"])
         if not self.watches:
             await asyncio.Event().wait()
@@ -122,14 +122,14 @@ def test_an_own_write_is_seen_at_once_and_no_late_answer_brings_back_the_dead():
 
 
 def test_the_end_of_a_namesake_does_not_touch_its_successor():
-    cache = Cache(lambda key: None)
+    cache = Cache(lambda _: None)
     cache.put(pod_view(raw("a", 9, uid="new")))
     cache.remove(pod_view(raw("a", 8, uid="old")))
     assert [view.uid for view in cache.all()] == ["new"]
 
 
 def test_what_was_written_after_a_list_survives_it():
-    cache = Cache(lambda key: None)
+    cache = Cache(lambda _: None)
     cache.put(pod_view(raw("mine", 12)))
     cache.replace(None, [], 10)
     assert len(cache) == 1

@@ -4,13 +4,12 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unfreeze_api.status import FineTuneJobStatus
 
-from tests.operator.fakes import NOW, FakeCluster, job, pod, text
-from unfreeze_operator.actions import Create, Delete
-from unfreeze_operator.children import config_map, indexed_job, service
+from tests.operator.fakes import FakeCluster, job, pod
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.actions import Create
 from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import CONFIG_MAPS, FINE_TUNE_JOBS, JOBS, PODS, SERVICES
+from unfreeze_operator.resources import CONFIG_MAPS, JOBS, PODS, SERVICES
 
 KINDS = (CONFIG_MAPS, SERVICES, JOBS)
 
@@ -38,7 +37,7 @@ def built(view):
     drifted=st.booleans(),
     deadline=st.none() | st.integers(10, 1000),
 )
-def test_it_converges_from_any_subset_of_children(present, was_suspended, suspend, changed, drifted, deadline):
+def test_it_converges_from_any_subset_of_children(*, present, was_suspended, suspend, changed, drifted, deadline):
     cluster = built(job(suspend=was_suspended, nodes=2 if changed else 1))
     for kind in set(KINDS) - present:
         for raw in cluster.of(kind):
@@ -94,91 +93,3 @@ def test_the_job_comes_last():
     made = plan(FakeCluster().context(job()))
     assert [action.resource for action in made.actions] == [CONFIG_MAPS, SERVICES, JOBS]
     assert all(isinstance(action, Create) for action in made.actions)
-
-
-def test_a_job_that_is_being_deleted_is_left_alone():
-    view = job()
-    cluster = FakeCluster()
-    deleting = type(view)(**{name: getattr(view, name) for name in view.__dataclass_fields__} | {"deleting": True})
-    assert plan(cluster.context(deleting)).actions == ()
-    assert plan(cluster.context(deleting)).status is None
-
-
-def test_a_changed_spec_waits_for_the_pods_to_stop():
-    cluster = built(job(suspend=True))
-    old = cluster.job()["metadata"]["uid"]
-    cluster.add(PODS, pod(owner=old))
-    resumed = job(nodes=2, generation=2)
-    assert not [a for a in cluster.step(resumed).actions if a.resource is JOBS]
-    cluster.objects.pop((PODS, "job-0-running"))
-    actions = [a for a in cluster.step(resumed).actions if a.resource is JOBS]
-    assert [type(action) for action in actions] == [Delete, Create]
-    assert cluster.job()["spec"]["completions"] == 2
-    assert cluster.job()["spec"]["suspend"] is False
-
-
-def test_a_change_that_was_missed_suspends_first():
-    cluster = built(job())
-    changed = job(nodes=2, generation=3)
-    cluster.step(changed)
-    assert cluster.job()["spec"]["suspend"] is True
-    run(cluster, changed)
-    assert cluster.job()["spec"]["completions"] == 2
-
-
-def test_another_image_of_the_operator_restarts_nothing():
-    view = job()
-    cluster = built(view)
-    context = cluster.context(view)
-    assert plan(type(context)(view, context.spec, context.status, context.children, NOW, "trainer:2")).actions == ()
-
-
-def test_in_a_queue_the_queue_decides_when_to_start():
-    view = job(queue="team-a")
-    cluster = built(view)
-    assert cluster.job()["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    cluster.job()["spec"]["suspend"] = True  # as Kueue's webhook does
-    made = plan(cluster.context(view))
-    assert made.actions == ()
-    assert made.status.phase == "Queued"
-
-
-def test_suspended_in_a_queue_there_is_no_job_to_admit():
-    cluster = built(job(queue="team-a"))
-    run(cluster, job(queue="team-a", suspend=True))
-    assert cluster.of(JOBS) == []
-    assert plan(cluster.context(job(queue="team-a", suspend=True))).status.phase == "Suspended"
-
-
-def test_a_deadline_counts_running_time_only():
-    view = job(activeDeadlineSeconds=100)
-    cluster = built(view)
-    cluster.job()["status"] = {"startTime": text(NOW)}
-    cluster.step(job(activeDeadlineSeconds=100, suspend=True), after=30)
-    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 70
-    cluster.job()["status"] = {}
-    cluster.step(view, after=1000)
-    assert cluster.job()["spec"] | {"suspend": False, "activeDeadlineSeconds": 70} == cluster.job()["spec"]
-
-
-def test_ttl_wakes_up_exactly_and_deletes_the_job():
-    view = job(ttlSecondsAfterFinished=60)
-    done = FineTuneJobStatus(phase="Succeeded", completion_time=NOW, observed_generation=1)
-    early = plan(FakeCluster().context(view, done, after=59))
-    assert (early.actions, early.requeue_after) == ((), 1.0)
-    (action,) = plan(FakeCluster().context(view, done, after=60)).actions
-    assert (action.resource, action.view.uid) == (FINE_TUNE_JOBS, "u1")
-
-
-def test_children_name_their_owner_and_copy_nothing_else():
-    view = job(queue="team-a")
-    context = FakeCluster().context(view)
-    from unfreeze_operator.carried import Carried
-
-    made = [config_map(view, context.spec), service(view), indexed_job(view, context.spec, "i", Carried())]
-    for manifest in made:
-        (owner,) = manifest["metadata"]["ownerReferences"]
-        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)
-        labels = dict(manifest["metadata"]["labels"])
-        labels.pop("kueue.x-k8s.io/queue-name", None)
-        assert labels == {"app.kubernetes.io/managed-by": "unfreeze-operator", "unfreeze.dev/job-name": "job"}

@@ -1,5 +1,6 @@
 """The operator as a process: killed, restarted, away, small, quiet, and sick when a part of it is."""
 
+import copy
 import random
 import time
 
@@ -27,7 +28,7 @@ def progress(world, name):
 
 
 MOMENTS = {
-    "created": lambda world, name: True,
+    "created": lambda *_: True,
     "config-map": lambda world, name: exists(world, "configmaps", f"{name}-job"),
     "service": lambda world, name: exists(world, "services", name),
     "child-job": lambda world, name: exists(world, "jobs", name),
@@ -63,7 +64,9 @@ def test_killed_at_ten_moments_of_a_jobs_life(lone_operator, world):
         assert end["restarts"] == {"inPlace": 0, "pods": 0}, name
         assert len(pods(world, name)) == 2, name
     assert len(world.children("jobs")) == len(world.children("services")) == len(world.children("configmaps")) == 10
-    told = [(e["regarding"]["name"], e["reason"]) for e in world.list("events") if e["regarding"]["kind"] == "FineTuneJob"]
+    told = [
+        (e["regarding"]["name"], e["reason"]) for e in world.list("events") if e["regarding"]["kind"] == "FineTuneJob"
+    ]
     assert len(told) == len(set(told)), "each event is told once"
 
 
@@ -163,6 +166,28 @@ def test_metrics_tell_of_jobs(operator, world):
     assert operator.get("/healthz")[0] == 200
     world.go()
     world.wait_phase("Succeeded")
+
+
+def test_a_status_field_that_the_crd_does_not_know_is_complained_about_aloud(operator, world):
+    schema = world.cluster.get(CRD)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    old = copy.deepcopy(schema)
+    del old["properties"]["status"]["properties"]["nodes"]
+    before = operator.metric("unfreeze_reconcile_errors_total")
+    try:
+        set_schema(world.cluster, old)
+        until(lambda: "nodes" not in published(world.cluster), "the older schema")
+        world.create()
+        until(lambda: operator.metric("unfreeze_reconcile_errors_total") > before, "an error")
+        assert "status.nodes" in operator.log.read_text()
+    finally:
+        set_schema(world.cluster, schema)
+    world.wait_phase("Succeeded")
+
+
+def published(cluster):
+    """Return the status fields of the schema that the API server has put into effect."""
+    schemas = cluster.get("/openapi/v3/apis/unfreeze.dev/v1alpha1")["components"]["schemas"]
+    return schemas["dev.unfreeze.v1alpha1.FineTuneJob"]["properties"]["status"]["properties"]
 
 
 def test_an_object_of_an_older_schema_is_called_invalid(operator, world):

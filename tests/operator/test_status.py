@@ -4,10 +4,10 @@ import json
 from datetime import timedelta
 
 import pytest
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
-from unfreeze_api.status import FineTuneJobStatus
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.events import notes
 from unfreeze_operator.failure import first_failed, pod_failure
 from unfreeze_operator.plan import plan
@@ -73,7 +73,12 @@ def test_a_pod_that_was_asked_to_stop_did_not_fail():
 def test_without_words_the_container_tells(reason, code, expected):
     (found,) = views(pod(0, "Failed", code=code, reason=reason, message="last line"))
     failure = pod_failure(found)
-    assert (failure.reason, failure.exit_code, failure.node, failure.log_tail) == (expected, code, "node-0", "last line")
+    assert (failure.reason, failure.exit_code, failure.node, failure.log_tail) == (
+        expected,
+        code,
+        "node-0",
+        "last line",
+    )
 
 
 def test_phases_of_a_start():

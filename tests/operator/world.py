@@ -65,7 +65,9 @@ class World:
 
     # -- FineTuneJobs ----------------------------------------------------------------------------------------
 
-    def create(self, name: str = "job", body: Json | None = None, *, labels: Json | None = None, **options: Any) -> Json:
+    def create(
+        self, name: str = "job", body: Json | None = None, *, labels: Json | None = None, **options: Any
+    ) -> Json:
         """Create a FineTuneJob from `body` or from spec(...)."""
         manifest = {
             "apiVersion": "unfreeze.dev/v1alpha1",
@@ -96,6 +98,7 @@ class World:
 
     def wait(self, condition: Callable[[Json], Any], name: str = "job", *, what: str = "") -> Json:
         """Wait until the status of a job fulfils a condition and return it."""
+
         def settled(job: Json) -> bool:
             status = job.get("status", {})
             if condition(status):

@@ -1,0 +1,41 @@
+"""What changed while a job was suspended counts when it goes on."""
+
+from dataclasses import replace
+
+from tests.operator.fakes import FakeCluster, job, pod
+from unfreeze_operator.actions import Create, Delete
+from unfreeze_operator.plan import plan
+from unfreeze_operator.resources import JOBS, PODS
+
+
+def built(view):
+    cluster = FakeCluster()
+    cluster.step(view)
+    return cluster
+
+
+def test_a_changed_spec_waits_for_the_pods_to_stop():
+    cluster = built(job(suspend=True))
+    old = cluster.job()["metadata"]["uid"]
+    cluster.add(PODS, pod(owner=old))
+    resumed = job(nodes=2, generation=2)
+    assert not [a for a in cluster.step(resumed).actions if a.resource is JOBS]
+    cluster.objects.pop((PODS, "job-0-running"))
+    actions = [a for a in cluster.step(resumed).actions if a.resource is JOBS]
+    assert [type(action) for action in actions] == [Delete, Create]
+    assert cluster.job()["spec"]["completions"] == 2
+    assert cluster.job()["spec"]["suspend"] is False
+
+
+def test_a_change_that_was_missed_suspends_first():
+    cluster = built(job())
+    changed = job(nodes=2, generation=3)
+    cluster.step(changed)
+    assert cluster.job()["spec"]["suspend"] is True
+    cluster.step(changed)
+    assert cluster.job()["spec"]["completions"] == 2
+
+
+def test_another_image_of_the_operator_restarts_nothing():
+    cluster = built(job())
+    assert plan(replace(cluster.context(job()), image="trainer:2")).actions == ()

@@ -1,0 +1,23 @@
+"""The Job is made last."""
+
+from tests.operator.fakes import FakeCluster, job
+from unfreeze_api.status import FineTuneJobStatus, Restarts
+from unfreeze_operator.policies import child_job
+from unfreeze_operator.views import job_view
+
+
+def test_a_suspended_job_is_made_suspended():
+    (action,) = child_job.check(FakeCluster().context(job(suspend=True))).actions
+    assert action.manifest["spec"]["suspend"] is True
+
+
+def test_but_not_in_a_queue_that_would_start_it():
+    assert child_job.check(FakeCluster().context(job(suspend=True, queue="team-a"))).actions == ()
+
+
+def test_totals_go_on_when_somebody_deleted_it():
+    status = FineTuneJobStatus(accelerator_seconds=90, restarts=Restarts(pods=2, in_place=1))
+    cluster = FakeCluster()
+    cluster.step(job(), status)
+    carried = job_view(cluster.job()).carried
+    assert all(part in carried for part in ('"acceleratorSeconds":90', '"podRestarts":2', '"inPlaceRestarts":1'))

@@ -1,0 +1,28 @@
+"""The ConfigMap is made, repaired and replaced."""
+
+from tests.operator.fakes import FakeCluster, job
+from unfreeze_operator.actions import Create, Patch
+from unfreeze_operator.policies import config_map
+from unfreeze_operator.resources import CONFIG_MAPS
+
+
+def test_missing_it_is_made():
+    (action,) = config_map.check(FakeCluster().context(job())).actions
+    assert isinstance(action, Create)
+    assert '"rendezvousHost": "job-0.job"' in action.manifest["data"]["job.json"]
+
+
+def test_changed_by_others_it_is_repaired():
+    cluster = FakeCluster()
+    cluster.step(job())
+    assert config_map.check(cluster.context(job())) is None
+    cluster.of(CONFIG_MAPS)[0]["data"]["job.json"] += " "
+    (action,) = config_map.check(cluster.context(job())).actions
+    assert isinstance(action, Patch)
+
+
+def test_with_another_spec_it_is_replaced():
+    cluster = FakeCluster()
+    cluster.step(job())
+    (action,) = config_map.check(cluster.context(job(nodes=2))).actions
+    assert '"numNodes": 2' in action.change["data"]["job.json"]
