@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -43,6 +44,24 @@ def job_of(case: str, engine: str, folder: Path):
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **ENGINES[engine]}
     return make_job(folder, folder, strategy=strategy, training=training, output=place, distribution=distribution)
+
+
+def pods_job(run_folder: Path, port: int):
+    """A job of two pods with dropout, whose steps, evaluations and checkpoints fall on different numbers."""
+    job = make_job(
+        "/none",
+        "/none.csv",
+        strategy={
+            "type": "GradualUnfreezing",
+            "gradualUnfreezing": {"epochsPerPhase": 3, "blocksPerPhase": 2},
+            **_RATES,
+        },
+        training={"epochs": 20, "batchSize": 5, "checkpoint": {"everySteps": 4}, "metric": "loss"},
+        output={"destination": f"file://{run_folder}"},
+        distribution={"numNodes": 2, "resourcesPerNode": {"requests": {"cpu": "1"}}},
+    )
+    place = {"rendezvous_host": "127.0.0.1", "rendezvous_port": port or 29400}
+    return job.model_copy(update={"distribution": job.distribution.model_copy(update=place)})
 
 
 def forget_accelerate():
@@ -103,8 +122,21 @@ def guard_case(name: str, engine_name: str, folder: Path):
     return "nothing"
 
 
+def pods_case(folder: Path):
+    """The uninterrupted run that `test_agents` compares a much disturbed one with."""
+    forget_accelerate()
+    job, task = pods_job(folder / "pods", 0), MLPTask()
+    engine = open_engine(job)
+    run = Run(job, task, task.build_model(), engine, None)
+    train(run)
+    engine.end()
+
+
 def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
+    gc.collect()
+    gc.freeze()  # as a worker does: each phase change collects
+    pods_case(folder)
     for engine in ENGINES:
         for case in CASES:
             torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")

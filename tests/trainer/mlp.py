@@ -1,6 +1,6 @@
 """A task of a few lines that trains in milliseconds: an MLP of four blocks on made-up points. Also its worker:
 
-    python -m tests.trainer.mlp
+python -m tests.trainer.mlp
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
@@ -51,11 +50,14 @@ class MLPTask:
     labels = ("a", "b", "c")
     splits = SAMPLES
 
-    def __init__(self, job=None, *, dropout=0.1, norm=False):
+    def __init__(self, _job=None, *, dropout=0.1, norm=False):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
         self.dropout, self.norm = dropout, norm
         self.metrics = ClassificationMetrics(CLASSES)
-        self.pins = {"base": {"source": "file:///mlp", "files": {}}, "data": {"train": "0"} | self.options.get("pins", {})}
+        self.pins = {
+            "base": {"source": "file:///mlp", "files": {}},
+            "data": {"train": "0"} | self.options.get("pins", {}),
+        }
         generator = torch.Generator().manual_seed(1)
         truth = torch.randn(FEATURES, CLASSES, generator=generator)
         self.x = {name: torch.randn(count, FEATURES, generator=generator) for name, count in SAMPLES.items()}
@@ -69,7 +71,7 @@ class MLPTask:
             module = Net(self.dropout, self.norm)
         return LoadedModel(module, blocks(module), frozenset())
 
-    def batches(self, split, batches, *, epoch_seed=None):
+    def batches(self, split, batches, **_):
         for indices in batches:
             rows = torch.as_tensor([int(i) for i in indices] or [0])
             labels = self.y[split][rows] if len(indices) else torch.tensor([-100])
@@ -80,16 +82,16 @@ class MLPTask:
         return module(batch["x"])
 
     def loss(self, logits, batch):
-        return F.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=-100)
+        return nn.functional.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=-100)
 
-    def tokens(self, batch):
+    def tokens(self, _):
         return 0
 
-    def export(self, module, folder: Path, kind, *, metrics=None):
+    def export(self, module, folder: Path, *_, **__):
         folder.mkdir(parents=True)
         torch.save(module.state_dict(), folder / "weights.pt")
 
-    def verify_export(self, folder, kind, module):
+    def verify_export(self, folder, _, module):
         saved = torch.load(folder / "weights.pt")
         assert all(torch.equal(saved[name], tensor) for name, tensor in module.state_dict().items())
 

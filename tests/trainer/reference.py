@@ -24,7 +24,11 @@ def train_by_hand(job, task):
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in names)
         groups = [
-            ([parameters[name]], phase.learning_rates[block], training.weight_decay if parameters[name].ndim > 1 else 0.0)
+            (
+                [parameters[name]],
+                phase.learning_rates[block],
+                training.weight_decay if parameters[name].ndim > 1 else 0.0,
+            )
             for block in phase.trainable
             for name in members[block]
         ]

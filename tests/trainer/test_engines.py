@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,19 +15,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Sums over two ranks round in another order than sums over one batch; Adam divides by small moments.
 TOLERANCE = 2e-5
-
-
-@pytest.fixture(scope="session")
-def group(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("engines")
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, *command, "-m", "tests.trainer.engine_group", folder], stdout=log, stderr=log, env=environment
-        )
-    assert done.returncode == 0, (folder / "log").read_text()[-5000:]
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,9 @@ class Checkpoints:
         aside = self.folder / f".writing-{state.step}"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in snapshot.weights.items()}, aside / _WEIGHTS)
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in snapshot.weights.items()}, aside / _WEIGHTS
+        )
         flat = {
             f"{name}{_SEPARATOR}{key}": tensor.detach().contiguous().cpu()
             for name, entry in snapshot.moments.items()
@@ -139,26 +141,28 @@ class Checkpoints:
         for step in self.steps():
             try:
                 return self.check(step), problems
-            except BrokenCheckpoint as error:
+            except BrokenCheckpointError as error:
                 problems.append(str(error))
         return None, problems
 
     def check(self, step: int) -> CheckpointInfo:
-        """Compare every file of a checkpoint with its manifest; raise BrokenCheckpoint with what is wrong."""
+        """Compare every file of a checkpoint with its manifest; raise BrokenCheckpointError with what is wrong."""
         folder = self.folder / f"step-{step}"
         try:
             manifest = json.loads((folder / _MANIFEST).read_bytes())
             files, time = manifest["files"], datetime.fromisoformat(manifest["time"])
         except (OSError, ValueError, KeyError) as error:
-            raise BrokenCheckpoint(f"{folder.name}: its manifest cannot be read ({error})") from error
+            raise BrokenCheckpointError(f"{folder.name}: its manifest cannot be read ({error})") from error
         self.identity.require(manifest, self.folder.parent)
         for name, sealed in files.items():
             try:
                 size, digest = (folder / name).stat().st_size, _digest(folder / name)
             except OSError as error:
-                raise BrokenCheckpoint(f"{folder.name}: {name} cannot be read ({error})") from error
+                raise BrokenCheckpointError(f"{folder.name}: {name} cannot be read ({error})") from error
             if size != sealed["size"] or digest != sealed["sha256"]:
-                raise BrokenCheckpoint(f"{folder.name}: {name} is not what was written ({size} of {sealed['size']} bytes)")
+                raise BrokenCheckpointError(
+                    f"{folder.name}: {name} is not what was written ({size} of {sealed['size']} bytes)"
+                )
         return CheckpointInfo(step=step, time=time)
 
     def load(self, step: int) -> Snapshot:
@@ -176,7 +180,7 @@ class Checkpoints:
         return load_file(self.folder / f"step-{step}" / _WEIGHTS)
 
 
-class BrokenCheckpoint(Exception):
+class BrokenCheckpointError(Exception):
     """A checkpoint that is not what was written."""
 
 

@@ -91,9 +91,13 @@ class Guard:
         still = [group for group in self._groups if not any(changed[self._index[name]] for name in group.names)]
         if still and final:
             stuck = [name for group in still for name in group.names]
-            raise JobError("SilentFreeze", self._message(f"{self._done} steps have not moved trainable parameters", stuck))
+            raise JobError(
+                "SilentFreeze", self._message(f"{self._done} steps have not moved trainable parameters", stuck)
+            )
         return [group.block for group in still]
 
     def _message(self, what: str, names: list[str]) -> str:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004
-        return f"phase {self._phase}: {what}: {shown}. Nothing after this would be worth its time; the engine is at fault"
+        return (
+            f"phase {self._phase}: {what}: {shown}. Nothing after this would be worth its time; the engine is at fault"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.model import Model
-from unfreeze_api.progress import Progress
+from unfreeze_api.progress import ExitCode, Progress
 
 LINK_ENV = "UNFREEZE_LINK"
 """Environment variable with the folder; a worker that runs without an agent has none."""
@@ -63,7 +63,7 @@ class Link:
 
     def stop_requested(self) -> bool:
         """Whether this pod was asked to stop."""
-        return os.path.exists(self._stop)
+        return os.path.exists(self._stop)  # noqa: PTH110 - the loop asks, and Path costs twice
 
     # workers -> agent
     def write_progress(self, progress: Progress) -> None:
@@ -96,7 +96,7 @@ class Link:
         for path in self.folder.glob("error-*.json"):
             with contextlib.suppress(OSError, ValueError):
                 found.append(WorkerError.model_validate_json(path.read_bytes()))
-        return sorted(found, key=lambda error: (error.exit_code != 2, error.time))
+        return sorted(found, key=lambda error: (error.exit_code != ExitCode.JOB_ERROR, error.time))
 
     def clear_errors(self) -> None:
         """Forget errors of an earlier start of the workers."""

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,24 @@ AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="The run's folder, in place of spec.output.destination.")
-@click.option("--claim", "claim", multiple=True, metavar="NAME=DIR", help="Folder that stands for a volume claim; may be given several times.")
-@click.option("--claims", "claims_folder", type=click.Path(file_okay=False, path_type=Path), help="Folder with a sub-folder for each volume claim.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder, in place of spec.output.destination.",
+)
+@click.option(
+    "--claim",
+    "claim",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Folder that stands for a volume claim; may be given several times.",
+)
+@click.option(
+    "--claims",
+    "claims_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with a sub-folder for each volume claim.",
+)
 def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: Path | None) -> None:
     """Run the FineTuneJob in FILE on this machine, without a cluster.
 
@@ -40,7 +54,9 @@ def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: 
     """
     name, namespace, spec = _read(file)
     if output is not None:
-        spec = spec.model_copy(update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})})
+        spec = spec.model_copy(
+            update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
+        )
     job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder))
     sys.exit(run_job(job))
 
@@ -95,7 +111,9 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
     # The job's own port may be held by the same job in another terminal.
-    return job.model_copy(update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})})
+    return job.model_copy(
+        update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})}
+    )
 
 
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
@@ -120,7 +138,11 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
         closing_table(job)
     elif code == ExitCode.STOPPED:
         step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)
-        kept = f"a checkpoint of step {step} is kept, the same command goes on from it" if step is not None else "nothing was trained yet"
+        kept = (
+            f"a checkpoint of step {step} is kept, the same command goes on from it"
+            if step is not None
+            else "nothing was trained yet"
+        )
         click.echo(f"\nStopped: {kept}.")
     else:
         _explain(messages, code, logs)

@@ -22,7 +22,7 @@ _MOST_STEPS = 4096
 _SMOOTHING = 0.9
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818 - no error
     """Every rank has agreed to stop at this step."""
 
 
@@ -66,7 +66,9 @@ class Meter:
         stop = self._link is not None and self._link.stop_requested()
         elapsed = time.perf_counter() - self._began
         mine = [self._loss.item(), self._samples, self._tokens, float(stop), elapsed]
-        loss, samples, tokens, stops, seconds = self._engine.all_reduce(torch.tensor(mine, dtype=torch.float64)).tolist()
+        loss, samples, tokens, stops, seconds = self._engine.all_reduce(
+            torch.tensor(mine, dtype=torch.float64)
+        ).tolist()
         seconds = max(seconds / self._engine.world_size, 1e-9)
         keep = 0.0 if self.loss is None else _SMOOTHING**self._steps
         self.loss = keep * (self.loss or 0.0) + (1 - keep) * loss / max(samples, 1)

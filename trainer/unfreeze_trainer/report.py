@@ -46,7 +46,7 @@ def write_report(run_folder: Path, report: Report) -> None:
 
 
 def build_report(
-    job: ResolvedJob, task: Task, engine: Engine, state: State, pins: dict[str, dict[str, object]], results: Results
+    job: ResolvedJob, task: Task, engine: Engine, state: State, *, pins: dict[str, dict[str, object]], results: Results
 ) -> Report:
     """Put together what is known at the end of a run."""
     assert state.best is not None  # the end of a phase always evaluates

@@ -97,7 +97,10 @@ class Run:
         self.checkpoints = Checkpoints(self.folder, identity, keep=self.job.training.checkpoint.keep)
         self._resume()
         self.events.add(
-            "start", step=self.state.step, worldSize=self.engine.world_size, totalSteps=self.total_steps,
+            "start",
+            step=self.state.step,
+            worldSize=self.engine.world_size,
+            totalSteps=self.total_steps,
             phases=[phase.name for phase in self.phases],
         )
 
@@ -136,8 +139,7 @@ class Run:
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over."""
-        for phase in self.phases[self.state.phase_index + self.state.phase_ended :]:
-            yield phase
+        yield from self.phases[self.state.phase_index + self.state.phase_ended :]
 
     def begin(self, phase: Phase) -> None:
         """Freeze, hand the phase to the engine, make up for what a stop left undone."""
@@ -157,7 +159,9 @@ class Run:
         left = phase.first_step + phase.steps - state.step
         self._guard = Guard(self.engine, self.engine.module, phase.name, groups, left) if left else None
         self._mark = time.perf_counter()
-        self.events.add("phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable)
+        self.events.add(
+            "phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable
+        )
         log.info("phase %s: %d parameters train, %d steps left", phase.name, self._trainable, left)
         self.publish("Training")
         if state.phase_steps:
@@ -288,7 +292,9 @@ class Run:
         moments = self.engine.optimizer_state()
         info = None
         if self.engine.rank == 0:
-            names = {name for phase in self.phases[: self._phase.index + 1] for name in self.freezer.trainable_names(phase)}
+            names = {
+                name for phase in self.phases[: self._phase.index + 1] for name in self.freezer.trainable_names(phase)
+            }
             weights = {name: tensor for name, tensor in self.engine.module.named_parameters() if name in names}
             snapshot = Snapshot(self.state, weights | persistent_buffers(self.engine.module), moments)
             info = self.checkpoints.save(snapshot, also_keep=self.state.best.step if self.state.best else None)
@@ -309,7 +315,7 @@ class Run:
         results = Results(validation=best.metrics, test=test)
         if self.engine.rank == 0:
             self._export(flat_results(results))
-            report = build_report(self.job, self.task, self.engine, self.state, self.pins, results)
+            report = build_report(self.job, self.task, self.engine, self.state, pins=self.pins, results=results)
             write_report(self.folder, report)
         self._results = flat_results(results)
         self.events.add("done", results=self._results)
@@ -341,7 +347,7 @@ class Run:
 
     def publish(self, activity: str) -> None:
         """Tell this pod's agent how far the training is."""
-        if self._link is None or int(os.environ.get("LOCAL_RANK", 0)) != 0:
+        if self._link is None or os.environ.get("LOCAL_RANK", "0") != "0":
             return
         state, meter = self.state, self.meter
         done = activity in ("Exporting", "Done")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-import numpy
+import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
@@ -27,5 +27,5 @@ def seed_everything(*values: int) -> None:
     """Seed torch (every device), numpy and Python from integers; costs some 20 µs."""
     seed = mix(*values)
     torch.manual_seed(seed)
-    numpy.random.seed(seed)  # noqa: NPY002 - models that mask spectrograms draw from the global generator
+    np.random.seed(seed)  # noqa: NPY002 - models that mask spectrograms draw from the global generator
     random.seed(seed)

@@ -24,9 +24,14 @@ _POLL_SECONDS = 0.5
 
 def show_progress(job: ResolvedJob, read: Callable[[], Progress | None], ended: Callable[[], bool]) -> None:
     """Show how far a job is until it has ended; without a terminal one line for each evaluation. Ctrl-C returns."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{job.name}: {job.strategy.type} on {_workers(job)}, run folder {job.output.path}")
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[text]}"),
+        TimeElapsedColumn(),
+    )
     said = ""
     try:
         with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -92,14 +97,17 @@ def closing_table(job: ResolvedJob) -> None:
     report = read_report(folder)
     if report is None:
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
     for column in table.columns[1:]:
         column.justify = "right"
     for phase in report.phases:
         value = phase.metrics.get(report.metric)
         table.add_row(
-            phase.name, f"{phase.trainable_parameters:,}", str(phase.steps), duration(phase.seconds),
+            phase.name,
+            f"{phase.trainable_parameters:,}",
+            str(phase.steps),
+            duration(phase.seconds),
             "" if value is None else f"{value:.4f}",
         )
     console.print(table)
@@ -107,7 +115,7 @@ def closing_table(job: ResolvedJob) -> None:
     if report.results.test:
         console.print(f"test {_line(report.results.test)}")
     console.print(f"\nThe model: {folder / report.exports[0].folder}")
-    console.print("\n".join(f"  {line}" for line in how_to_load(job, report, folder)), soft_wrap=True)
+    console.print("\n".join(f"  {line}" for line in how_to_load(job, report, folder)))
 
 
 def _line(metrics: dict[str, float]) -> str:

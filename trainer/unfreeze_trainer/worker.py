@@ -1,7 +1,9 @@
-"""The training loop, and the process around it. An agent starts one for each accelerator; by hand:
+"""The training loop, and the process around it; an agent starts one for each accelerator.
 
-    UNFREEZE_JOB=job.json python -m unfreeze_trainer.worker
-    UNFREEZE_JOB=job.json torchrun --nproc-per-node 2 -m unfreeze_trainer.worker
+By hand:
+
+UNFREEZE_JOB=job.json python -m unfreeze_trainer.worker
+UNFREEZE_JOB=job.json torchrun --nproc-per-node 2 -m unfreeze_trainer.worker
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
     _die_with_agent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides when to stop
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # the agent asks for stacks when nothing moves
-    rank = int(os.environ.get("RANK", 0))
+    rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(
         level=logging.INFO if rank == 0 else logging.WARNING, format=f"%(asctime)s rank {rank}: %(message)s", force=True
     )

@@ -52,7 +52,7 @@ class Ending:
 
 
 class Gang:
-    """This pod's part in the gang; `run` belongs into a thread of its own.
+    """The part of one pod in the gang; `run` belongs into a thread of its own.
 
     Parameters
     ----------
@@ -233,9 +233,7 @@ class _Bulletin:
     """A note in the rendezvous' store that ends all pods: the job itself is wrong."""
 
     def __init__(self, host: str, port: int, pods: int) -> None:
-        self._store = dist.TCPStore(
-            host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10)
-        )
+        self._store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
         self._pods, self._closed = pods, threading.Event()
 
     def watch(self, ended: Callable[[Ending], None]) -> None:

@@ -36,14 +36,16 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/healthz":
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
         elif path == "/progress":
             self._answer(HTTPStatus.OK, "application/json", self.server.progress().to_json().encode())
         elif path == "/metrics":
-            self._answer(HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.server.progress()))
+            self._answer(
+                HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.server.progress())
+            )
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /healthz, /progress or /metrics\n")
 

@@ -69,11 +69,14 @@ class Agent:
             message = self._message(self._wait())
         except (OSError, ValueError) as error:
             message = TerminationMessage(
-                outcome="Failed", reason="InvalidJob", message=f"{self._pod.job_file}: {error}", exit_code=ExitCode.JOB_ERROR
+                outcome="Failed",
+                reason="InvalidJob",
+                message=f"{self._pod.job_file}: {error}",
+                exit_code=ExitCode.JOB_ERROR,
             )
-        except Exception as error:  # noqa: BLE001 - PID 1 leaves no error untold
+        except Exception as error:
             tail = traceback.format_exc()
-            log.error("%s", tail)
+            log.exception("the agent failed")
             message = TerminationMessage(
                 outcome="Failed", reason="AgentFailed", message=str(error), exit_code=1, log_tail=tail[-2000:]
             )
@@ -163,16 +166,24 @@ class Agent:
         if ending is None:
             step = f"at step {progress.checkpoint.step}" if progress.checkpoint else "none was due yet"
             return TerminationMessage(
-                outcome="Stopped", reason="Stopped", message=f"asked to stop; checkpoint: {step}",
-                exit_code=ExitCode.STOPPED, **told,
+                outcome="Stopped",
+                reason="Stopped",
+                message=f"asked to stop; checkpoint: {step}",
+                exit_code=ExitCode.STOPPED,
+                **told,
             )
         if ending.exit_code == ExitCode.DONE:
             return TerminationMessage(outcome="Succeeded", reason="Completed", exit_code=ExitCode.DONE, **told)
         error = ending.error
         assert error is not None  # every failure has one
         return TerminationMessage(
-            outcome="Failed", reason=error.reason[:64], message=error.message, exit_code=ending.exit_code,
-            rank=error.rank if error.rank >= 0 else None, log_tail=error.log_tail, **told,
+            outcome="Failed",
+            reason=error.reason[:64],
+            message=error.message,
+            exit_code=ending.exit_code,
+            rank=error.rank if error.rank >= 0 else None,
+            log_tail=error.log_tail,
+            **told,
         )
 
     def _leave(self, message: TerminationMessage) -> None:

@@ -62,7 +62,7 @@ class Engine(ABC):
         self.optimizer: torch.optim.Optimizer
         self._rates: list[float] = []
 
-    # The five things in which engines differ.
+    # Where engines differ.
 
     @abstractmethod
     def attach(self, module: nn.Module) -> None:
@@ -93,8 +93,9 @@ class Engine(ABC):
 
     # What they share.
 
+    @abstractmethod
     def end(self) -> None:
-        """Release what the phase held besides the weights."""
+        """Release what the phase held besides the weights; nothing to do before the first one."""
 
     def set_learning_rates(self, factor: float) -> None:
         """Set each group's learning rate to its peak times a factor."""
@@ -174,6 +175,6 @@ def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
     kept = {}
     for prefix, part in module.named_modules():
         for name, buffer in part.named_buffers(recurse=False):
-            if name not in part._non_persistent_buffers_set:
+            if name not in part._non_persistent_buffers_set:  # noqa: SLF001 - torch has no public name for it
                 kept[f"{prefix}.{name}" if prefix else name] = buffer
     return kept

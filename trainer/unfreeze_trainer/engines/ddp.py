@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
+from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
 
@@ -40,9 +41,11 @@ class DDPEngine(Engine):
         )
         self._parameters: list[nn.Parameter] = []
 
+    @override
     def attach(self, module: nn.Module) -> None:
         self.module = self.model = module.to(self.device)
 
+    @override
     def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.end()
         self._new_optimizer(groups)
@@ -58,6 +61,7 @@ class DDPEngine(Engine):
         # A single worker has nobody to exchange gradients with: evaluation_mode leaves the wrapper away.
         self.model = self._accelerator.prepare_model(self.module, evaluation_mode=self.world_size == 1)
 
+    @override
     def end(self) -> None:
         if self._parameters:
             for parameter in self._parameters:
@@ -66,6 +70,7 @@ class DDPEngine(Engine):
             self._accelerator.free_memory()
             gc.collect()  # DDP's hooks leave the parameters when the old wrapper is gone
 
+    @override
     def micro_step(self, *, last: bool) -> AbstractContextManager[Any]:
         context = ExitStack()
         if not last and isinstance(self.model, nn.parallel.DistributedDataParallel):
@@ -73,15 +78,20 @@ class DDPEngine(Engine):
         context.enter_context(self.autocast())
         return context
 
+    @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()
 
+    @override
     def step(self) -> None:
         if self.recipe.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    @override
     def optimizer_state(self) -> OptimizerState:
         pairs = zip(self._names, self._parameters, strict=True)
-        return {name: dict(self.optimizer.state[parameter]) for name, parameter in pairs if self.optimizer.state[parameter]}
+        return {
+            name: dict(self.optimizer.state[parameter]) for name, parameter in pairs if self.optimizer.state[parameter]
+        }

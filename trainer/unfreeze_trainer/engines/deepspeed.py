@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
 
@@ -38,10 +39,9 @@ class DeepSpeedEngine(Engine):
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
         if self.device.type == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed
         from accelerate import Accelerator
         from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
-
-        import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # On CPU it would compile its own shared-memory collectives at start: minutes, and a compiler in the image.
@@ -68,9 +68,11 @@ class DeepSpeedEngine(Engine):
             "steps_per_print": 10**12,
         }
 
+    @override
     def attach(self, module: nn.Module) -> None:
         self.module = self.model = module.to(self.device)
 
+    @override
     def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.end()
         self._new_optimizer(groups)
@@ -100,6 +102,7 @@ class DeepSpeedEngine(Engine):
             restored[key] = share
         self.optimizer.state[partition] = restored
 
+    @override
     def end(self) -> None:
         if self._engine is not None:
             for parameter in self.module.parameters():
@@ -107,16 +110,20 @@ class DeepSpeedEngine(Engine):
             self._engine, self._zero, self.model = None, None, self.module
             self._accelerator.free_memory()  # destroys the engine: its hooks leave the parameters
 
+    @override
     def micro_step(self, *, last: bool) -> AbstractContextManager[Any]:
         return self.autocast()
 
+    @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
         self._engine.backward(loss)
 
+    @override
     def step(self) -> None:
         self._engine.step()
 
+    @override
     def optimizer_state(self) -> OptimizerState:
         parameters = dict(self.module.named_parameters())
         result: OptimizerState = {}

@@ -1,0 +1,34 @@
+"""Fixtures of the trainer's tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def group(tmp_path_factory) -> Path:
+    """What two ranks left behind that went through every case of `engine_group`, in one process group."""
+    folder = tmp_path_factory.mktemp("engines")
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=127.0.0.1:0",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, *command, "-m", "tests.trainer.engine_group", folder],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 0, (folder / "log").read_text()[-5000:]
+    return folder

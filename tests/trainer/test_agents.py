@@ -1,0 +1,183 @@
+"""Agents of two pods as processes of this machine, each with a loopback address of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.engine_group import pods_job
+from unfreeze_api.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Pods:
+    def __init__(self, folder: Path, **options):
+        self.folder, self.port = folder, free_port()
+        self.environment = {"UNFREEZE_TEST": json.dumps(options), "UNFREEZE_HTTP_PORT": str(self.port)}
+        (folder / "job.json").write_text(pods_job(folder / "run", free_port()).to_json())
+        self.processes: dict[int, subprocess.Popen] = {}
+
+    def start(self, index: int) -> None:
+        environment = (
+            os.environ
+            | self.environment
+            | {
+                "UNFREEZE_JOB": str(self.folder / "job.json"),
+                "JOB_COMPLETION_INDEX": str(index),
+                "POD_IP": f"127.0.0.{index + 1}",
+                "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
+            }
+        )
+        with (self.folder / f"pod-{index}.log").open("a") as log:
+            self.processes[index] = subprocess.Popen(
+                [sys.executable, "-m", "tests.trainer.mlp_agent"], env=environment, stdout=log, stderr=log
+            )
+
+    def get(self, index: int, path: str) -> bytes | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.{index + 1}:{self.port}{path}", timeout=2) as answer:
+                return answer.read()
+        except OSError:
+            return None
+
+    def progress(self, index: int = 0) -> Progress:
+        body = self.get(index, "/progress")
+        return Progress.model_validate_json(body) if body else Progress()
+
+    def until(self, condition, seconds: float = 240):
+        """Poll until a condition holds."""
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
+            assert time.monotonic() < end, f"not within {seconds} s; {self.progress()}\n{logs}"
+            time.sleep(0.05)
+        return value
+
+    def wait(self, index: int) -> int:
+        return self.until(lambda: self.processes[index].poll() is not None) and self.processes[index].returncode
+
+    def message(self, index: int) -> TerminationMessage:
+        text = (self.folder / f"termination-{index}").read_text()
+        assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+        found = TerminationMessage.from_termination_log(text)
+        assert found
+        return found
+
+    def worker_of(self, index: int) -> int:
+        children = Path(f"/proc/{self.processes[index].pid}/task").glob("*/children")
+        return int(" ".join(path.read_text() for path in children).split()[0])
+
+
+@pytest.fixture
+def pods(tmp_path):
+    made = []
+
+    def make(**options) -> Pods:
+        made.append(Pods(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for pods in made:
+        for process in pods.processes.values():
+            process.kill()
+            process.wait()
+
+
+def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
+    """A killed worker, a pod that is asked to stop, the leader's pod killed: each time the gang goes on."""
+    gang = pods(sleep=0.08)
+    gang.start(0)
+    gang.start(1)
+    assert gang.until(lambda: gang.get(0, "/healthz"))
+    assert gang.progress().state == "Starting"
+
+    gang.until(lambda: gang.progress().step >= 6)
+    os.kill(gang.worker_of(1), signal.SIGKILL)
+    gang.until(lambda: gang.progress().restarts >= 1 and gang.progress(1).restarts >= 1)
+    step = gang.progress().step
+    gang.until(lambda: gang.progress().step > step + 2)
+    assert gang.progress().world_size == 2
+
+    gang.processes[1].terminate()
+    assert gang.wait(1) == 143
+    stopped = gang.message(1)
+    assert (stopped.outcome, stopped.exit_code) == ("Stopped", 143)
+    assert stopped.checkpoint.step >= step
+    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped.checkpoint.step}").is_dir()
+    assert gang.processes[0].poll() is None, "the other pod waits for the successor"
+    gang.start(1)
+    gang.until(lambda: gang.progress(1).step > stopped.checkpoint.step + 2)
+
+    metrics = gang.get(0, "/metrics").decode()
+    for series in (
+        "loss",
+        "learning_rate",
+        "samples_per_second",
+        "progress_ratio",
+        "checkpoint_age_seconds",
+        "restarts",
+    ):
+        assert f"unfreeze_training_{series}" in metrics
+    gang.processes[0].kill()
+    gang.processes[0].wait()
+    gang.start(0)
+    assert (gang.wait(0), gang.wait(1)) == (0, 0)
+
+    message = gang.message(0)
+    assert (message.outcome, message.reason) == ("Succeeded", "Completed")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    undisturbed = json.loads((group / "pods" / "report.json").read_text())
+    assert message.progress.results["test.accuracy"] == report["results"]["test"]["accuracy"]
+    assert report["results"] == undisturbed["results"]
+    ours, theirs = (torch.load(folder / "model" / "weights.pt") for folder in (tmp_path / "run", group / "pods"))
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+    before = (tmp_path / "run" / "report.json").read_bytes()
+    gang.start(1)  # alone: a finished job needs no gang
+    gang.until(lambda: gang.processes[1].poll() is not None)
+    assert gang.processes[1].returncode == 1, "the package's own open_task knows no /none.csv"
+    assert (tmp_path / "run" / "report.json").read_bytes() == before
+
+
+def test_an_error_of_the_job_on_one_rank_ends_all_pods(pods):
+    gang = pods(jobError=1)
+    gang.start(0)
+    gang.start(1)
+    assert (gang.wait(1), gang.wait(0)) == (2, 2)
+    for index in (0, 1):
+        told = gang.message(index)
+        assert (told.reason, told.message, told.rank) == ("InvalidData", "row 3 of data.csv has no label", 1)
+
+
+def test_asked_to_stop_before_anything_runs(pods):
+    gang = pods()
+    gang.start(1)  # nobody hosts the rendezvous
+    gang.until(lambda: gang.get(1, "/healthz"))
+    gang.processes[1].terminate()
+    assert gang.wait(1) == 143
+    assert gang.message(1).outcome == "Stopped"
+
+
+def test_a_broken_job_file_is_an_error_of_the_job(pods):
+    gang = pods()
+    (gang.folder / "job.json").write_text("{}")
+    gang.start(0)
+    assert gang.wait(0) == 2
+    assert gang.message(0).reason == "InvalidJob"
