@@ -11,7 +11,7 @@ from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder,
 from unfreeze_trainer.tasks import ExportKind, Task, open_task
 
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # each starts processes that import everything anew
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def moved(task: Task) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return module
 
 
@@ -42,7 +42,7 @@ def frozen_base(task: Task) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
             if name in model.adapter_parameters:
-                parameter += 0.05
+                parameter.add_(0.05)
     return model.module
 
 

