@@ -91,13 +91,14 @@ def run(cluster: Cluster, manifest: str) -> dict[str, Any]:
     while True:
         job = json.loads(cluster.kubectl("get", "ftj", name, "-o", "json"))
         status = job.get("status", {})
-        line = progress_line(status)
-        if line != shown:
-            # On a terminal one line that moves; in a log a line for each change.
-            console.file.write(f"\r\x1b[2K{line}" if console.is_terminal else f"{line}\n")
+        ended = status.get("phase") in TERMINAL
+        if console.is_terminal:  # one line that moves
+            console.file.write(f"\r\x1b[2K{progress_line(status)}")
             console.file.flush()
-            shown = line
-        if status.get("phase") in TERMINAL:
+        elif ended or _mark(status) != shown:  # a line now and then
+            console.print(progress_line(status))
+            shown = _mark(status)
+        if ended:
             break
         time.sleep(0.5)
     console.print("\n" if console.is_terminal else "", end="")
@@ -107,6 +108,12 @@ def run(cluster: Cluster, manifest: str) -> dict[str, Any]:
     console.print("$ kubectl get ftj")
     console.print(cluster.kubectl("get", "ftj").strip())
     return status
+
+
+def _mark(status: dict[str, Any]) -> str:
+    """Return what a log should not show twice: the state, the phase, the tenth of the way."""
+    progress = status.get("progress", {})
+    return f"{status.get('phase')} {progress.get('phaseName')} {progress.get('percent', 0) // 10}"
 
 
 def progress_line(status: dict[str, Any]) -> str:
