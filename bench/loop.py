@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -41,7 +41,8 @@ SAMPLES, BATCH, TURNS, STEPS = 32_000, 32, 15, 20
 class _Texts:
     """A BERT of 4 layers, 256 wide, on made-up tokens: steps as short as those of a small model on a CPU."""
 
-    labels, splits, pins = ("a", "b"), {"train": SAMPLES, "validation": 32}, {"base": {}, "data": {}}
+    labels, splits = ("a", "b"), {"train": SAMPLES, "validation": 32}
+    pins: ClassVar[dict[str, Any]] = {"base": {}, "data": {}}
 
     def __init__(self) -> None:
         self.metrics = ClassificationMetrics(2)
@@ -145,7 +146,7 @@ def by_hand() -> Iterator[float]:
             batch = next(batches)
             optimizer.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(module(input_ids=batch["input_ids"]).logits, batch["labels"])
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
         yield time.perf_counter() - began

@@ -53,10 +53,10 @@ def pods_job(run_folder: Path, port: int):
         "/none.csv",
         strategy={
             "type": "GradualUnfreezing",
-            "gradualUnfreezing": {"epochsPerPhase": 3, "blocksPerPhase": 2},
+            "gradualUnfreezing": {"epochsPerPhase": 12, "blocksPerPhase": 2},
             **_RATES,
         },
-        training={"epochs": 20, "batchSize": 5, "checkpoint": {"everySteps": 4}, "metric": "loss"},
+        training={"epochs": 80, "batchSize": 5, "checkpoint": {"everySteps": 4}, "metric": "loss"},
         output={"destination": f"file://{run_folder}"},
         distribution={"numNodes": 2, "resourcesPerNode": {"requests": {"cpu": "1"}}},
     )

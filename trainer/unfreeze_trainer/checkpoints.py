@@ -137,7 +137,7 @@ class Checkpoints:
         JobError
             The folder belongs to another job, or data or base model have changed since.
         """
-        problems = []
+        problems: list[str] = []
         for step in self.steps():
             try:
                 return self.check(step), problems

@@ -84,12 +84,12 @@ def _claim_folders(spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path |
     """Return the folder of each volume claim of the job; say which option is missing where there is none."""
     from unfreeze_api.resolve import claims
 
-    folders = {}
+    folders: dict[str, str] = {}
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
             raise click.BadParameter(f"{text!r} is not NAME=DIR", param_hint="--claim")
-        folders[name] = folder
+        folders[name] = path
     found = {}
     for name, writable in claims(spec).items():
         folder = Path(folders.get(name) or (parent / name if parent else ""))

@@ -43,12 +43,20 @@ class Meter:
         self.tokens_per_second: float | None = None
         self.step_seconds: float | None = None
         self._interval = 1
-        self.restart_clock()
+        self._began = time.perf_counter()
+        self._open_window()
 
-    def restart_clock(self) -> None:
-        """Begin a window: what was between two windows (evaluation, checkpoint) is no training time."""
+    def _open_window(self) -> None:
         self._loss = torch.zeros((), device=self._engine.device)
         self._steps = self._samples = self._tokens = 0
+        self._seconds = 0.0
+
+    def pause(self) -> None:
+        """Stop the clock: evaluations and checkpoints are no training time."""
+        self._seconds += time.perf_counter() - self._began
+
+    def resume(self) -> None:
+        """Let the clock run again."""
         self._began = time.perf_counter()
 
     def add(self, loss: Tensor, samples: int, tokens: int) -> None:
@@ -64,8 +72,9 @@ class Meter:
         if self._steps < self._interval:
             return False
         stop = self._link is not None and self._link.stop_requested()
-        elapsed = time.perf_counter() - self._began
-        mine = [self._loss.item(), self._samples, self._tokens, float(stop), elapsed]
+        loss_sum = self._loss.item()  # waits for the device, so that its work is in the time
+        self.pause()
+        mine = [loss_sum, self._samples, self._tokens, float(stop), self._seconds]
         loss, samples, tokens, stops, seconds = self._engine.all_reduce(
             torch.tensor(mine, dtype=torch.float64)
         ).tolist()
@@ -75,7 +84,8 @@ class Meter:
         self.samples_per_second, self.tokens_per_second = samples / seconds, tokens / seconds or None
         self.step_seconds = seconds / self._steps
         self._interval = max(1, min(_MOST_STEPS, round(SYNC_SECONDS / self.step_seconds)))
-        self.restart_clock()
+        self._open_window()
+        self.resume()
         if stops:
             raise StopRequested
         return True

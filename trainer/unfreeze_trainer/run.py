@@ -166,7 +166,7 @@ class Run:
         self.publish("Training")
         if state.phase_steps:
             self._settle()  # an evaluation that a stop cut short
-        self.meter.restart_clock()
+        self.meter.resume()
 
     def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""
@@ -198,8 +198,9 @@ class Run:
             self.state.loss = self.meter.loss
             self.publish("Training")
         if self._evaluation_due() or self.state.step % self.job.training.checkpoint.every_steps == 0:
+            self.meter.pause()
             self._settle()
-            self.meter.restart_clock()
+            self.meter.resume()
 
     def end(self, phase: Phase) -> None:
         """Keep the moments of the phase for the next one."""

@@ -102,11 +102,11 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
     )
     link = Link.from_environment()
     job = ResolvedJob.model_validate_json(Path(os.environ[JOB_FILE_ENV]).read_bytes())
-    if open_task is None:
-        from unfreeze_trainer.tasks import open_task
     code = 1
     try:
-        code = work(job, open_task, link)
+        from unfreeze_trainer import tasks
+
+        code = work(job, open_task or tasks.open_task, link)
     except Exception as error:  # noqa: BLE001 - every way to end is told to the agent
         code = _tell(error, rank, link)
     # Without the interpreter's teardown: a rank that failed must not wait for others in a library's destructor.

@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -37,7 +38,7 @@ log = logging.getLogger("unfreeze.agent")
 
 MAX_RESTARTS = 3
 """Restarts in place without a new checkpoint in between; after that the pod fails and is replaced."""
-_END, _SEEN = "unfreeze/end", "unfreeze/seen"
+_END, _SEEN, _ROUND = "unfreeze/end", "unfreeze/seen", "unfreeze/round"
 _POLL_SECONDS = 0.2
 _GOODBYE_SECONDS = 5.0
 WORKER = ("-m", "unfreeze_trainer.worker")
@@ -213,6 +214,12 @@ class _ElasticAgent(LocalElasticAgent):
         return list(context.pids().values()) if context else []
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        # The workers meet in a store that outlives them, below a prefix that is made of this number. Restarts are
+        # counted by each agent for itself, so that two rounds could share it, with the addresses of dead workers.
+        assert worker_group.store is not None
+        if worker_group.group_rank == 0:
+            worker_group.store.set(_ROUND, str(time.time_ns() // 1_000_000))
+        self._remaining_restarts = MAX_RESTARTS - int(worker_group.store.get(_ROUND))
         self._gang.workers_starting()
         return super()._start_workers(worker_group)
 
@@ -225,7 +232,7 @@ class _ElasticAgent(LocalElasticAgent):
         if result.state == WorkerState.FAILED:
             codes = [failure.exitcode for failure in result.failures.values()]
             # _invoke_run restarts while this is positive, and takes one away.
-            self._remaining_restarts = MAX_RESTARTS if self._gang.restart_allowed(codes) else 0
+            self._remaining_restarts = 1 if self._gang.restart_allowed(codes) else 0
         return result
 
 
@@ -233,7 +240,7 @@ class _Bulletin:
     """A note in the rendezvous' store that ends all pods: the job itself is wrong."""
 
     def __init__(self, host: str, port: int, pods: int) -> None:
-        self._store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
+        self._store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
         self._pods, self._closed = pods, threading.Event()
 
     def watch(self, ended: Callable[[Ending], None]) -> None:

@@ -65,7 +65,7 @@ def render_metrics(progress: Progress) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest  # a quarter of a second that only scrapes pay
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(progress))  # type: ignore[arg-type]
+    registry.register(_Collector(progress))
     return generate_latest(registry)
 
 

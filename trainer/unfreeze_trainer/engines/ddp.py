@@ -80,7 +80,7 @@ class DDPEngine(Engine):
 
     @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        loss.backward()
+        torch.autograd.backward(loss)
 
     @override
     def step(self) -> None:
