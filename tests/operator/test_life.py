@@ -225,15 +225,40 @@ def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, 
     world.wait_phase("Succeeded")
 
 
-def test_a_template_that_the_api_refuses_is_a_failure_that_can_be_mended(operator, world):
+@pytest.fixture
+def choosy_cluster(operator_cluster, world):
+    """A cluster whose own policy refuses Jobs of the priority class `refused`."""
+    group = "/apis/admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+    expression = "!has(object.spec.template.spec.priorityClassName)"
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": expression, "message": "no priorities here"}],
+    }
+    operator_cluster.create(f"{group}/validatingadmissionpolicies", {"metadata": {"name": "choosy"}, "spec": policy})
+    binding = {"policyName": "choosy", "validationActions": ["Deny"]}
+    operator_cluster.create(
+        f"{group}/validatingadmissionpolicybindings", {"metadata": {"name": "choosy"}, "spec": binding}
+    )
+    container = {"name": "c", "image": "i"}
+    template = {"spec": {"containers": [container], "restartPolicy": "Never", "priorityClassName": "any"}}
+    probe = {"metadata": {"name": "probe"}, "spec": {"suspend": True, "template": template}}
+    path = f"{world.path('jobs')}?dryRun=All"
+    until(lambda: operator_cluster.request("POST", path, probe)[0] == 422, "the policy")
+    yield
+    for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+        operator_cluster.request("DELETE", f"{group}/{kind}/choosy")
+
+
+def test_a_template_that_the_cluster_refuses_is_a_failure_that_can_be_mended(operator, world, choosy_cluster):
     body = spec()
-    body["template"]["tolerations"] = [{"key": "a", "operator": "Exists", "value": "b"}]
+    body["template"]["priorityClassName"] = "any"
     world.create(body=body)
     status = world.wait_phase("Failed")
     assert status["failure"]["reason"] == "Refused"
-    assert "value must be empty" in status["failure"]["message"]
+    assert "no priorities here" in status["failure"]["message"]
     world.suspend(True)
-    world.patch({"template": {"tolerations": None}})
+    world.patch({"template": {"priorityClassName": None}})
     world.wait_phase("Suspended")
     world.suspend(False)
     end = world.wait_phase("Succeeded")

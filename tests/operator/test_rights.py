@@ -112,3 +112,8 @@ def test_a_right_is_used_at_the_start(lone_operator, world, role, right):
     role(*right)
     lone_operator.launch()
     denied(lone_operator, *right)
+
+
+def test_the_deployment_is_accepted_where_pods_are_restricted(operator_cluster, operator_kubeconfig):
+    path = str(REPOSITORY / "operator/deploy/deployment.yaml")
+    assert "deployment.apps/unfreeze-operator" in operator_cluster.kubectl("apply", "--dry-run=server", "-f", path)
