@@ -41,6 +41,9 @@ def read_carried(job: JobView | None) -> Carried:
 def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetime) -> int:
     """Return accelerators times seconds that the pods at hand have held them."""
     held = 0.0
+    # The API's times are whole seconds, rounded down: a live pod must not count more than its end will confirm,
+    # as the total never falls again.
+    now = now.replace(microsecond=0)
     for pod in pods:
         if pod.started is not None:
             end = pod.finished or (now if pod.live else pod.started)

@@ -8,6 +8,7 @@ import pytest
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
 from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.carried import accelerator_seconds
 from unfreeze_operator.events import notes
 from unfreeze_operator.failure import first_failed, pod_failure
 from unfreeze_operator.plan import plan
@@ -138,6 +139,13 @@ def test_restarts_count_replaced_pods_and_never_fall():
     status = observed(*pods)
     assert status.restarts.pods == 1
     assert observed(pod(0), pod(1), old=status).restarts.pods == 1
+
+
+def test_a_live_pod_never_counts_more_than_its_end_confirms():
+    (live,) = views(pod(0))
+    (ended,) = views(pod(0, "Succeeded", code=0, ended=NOW + timedelta(seconds=3)))
+    during = accelerator_seconds([live], 2, NOW + timedelta(seconds=3, microseconds=900_000))
+    assert during == accelerator_seconds([ended], 2, NOW + timedelta(seconds=9)) == 6
 
 
 def test_the_clock_of_accelerators_alone_is_written_once_a_minute():
