@@ -1,0 +1,169 @@
+"""Do the tests go red when the thing they test is broken? Breaks one thing at a time in a copy and runs its tests.
+
+python -m tests.mutations            # all of them
+python -m tests.mutations 3 7        # some
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCES = ("crds", "operator", "trainer")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One thing broken: `old`, which stands once in `file`, becomes `new`; `tests` must fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTATIONS = (
+    Mutation(
+        "lower blocks learn faster than upper ones (layer decay with the wrong sign)",
+        "trainer/unfreeze_trainer/phases/compile.py",
+        "rate.layer_decay**i",
+        "rate.layer_decay**-i",
+        "tests/trainer/test_phases.py",
+    ),
+    Mutation(
+        "frozen blocks train",
+        "trainer/unfreeze_trainer/phases/freezer.py",
+        "parameter.requires_grad_(name in trainable)",
+        "parameter.requires_grad_(True)",
+        "tests/trainer/test_freezer.py",
+    ),
+    Mutation(
+        "BatchNorm statistics of frozen blocks drift",
+        "trainer/unfreeze_trainer/phases/freezer.py",
+        "                    module.eval()",
+        "                    module.train()",
+        "tests/trainer/test_freezer.py",
+    ),
+    Mutation(
+        "biases and norms decay",
+        "trainer/unfreeze_trainer/phases/freezer.py",
+        "weight_decay if decay else 0.0",
+        "weight_decay",
+        "tests/trainer/test_freezer.py",
+    ),
+    Mutation(
+        "the samples that do not fill a round of ranks are not evaluated",
+        "trainer/unfreeze_trainer/data/order.py",
+        "return range(rank, n, world_size)",
+        "return range(rank, n - n % world_size, world_size)",
+        "tests/trainer/test_order.py",
+    ),
+    Mutation(
+        "the gradient depends on the number of workers",
+        "trainer/unfreeze_trainer/feed.py",
+        "scale = self._world_size / len(batch)",
+        "scale = 1 / len(batch)",
+        "tests/trainer/test_engines.py",
+    ),
+    Mutation(
+        "macro F1 counts a class that does not occur",
+        "trainer/unfreeze_trainer/metrics.py",
+        "either = (predicted + actual) > 0",
+        "either = (predicted + actual) >= 0",
+        "tests/trainer/test_metrics.py",
+    ),
+    Mutation(
+        "moments are forgotten at a phase change",
+        "trainer/unfreeze_trainer/run.py",
+        "self._moments = self.engine.optimizer_state() if phase.index + 1 < len(self.phases) else {}",
+        "self._moments = {}",
+        "tests/trainer",
+    ),
+    Mutation(
+        "a truncated checkpoint is taken for whole",
+        "trainer/unfreeze_trainer/checkpoints.py",
+        'if size != sealed["size"] or digest != sealed["sha256"]:',
+        "if False:",
+        "tests/trainer/test_checkpoints.py",
+    ),
+    Mutation(
+        "children without an owner",
+        "operator/unfreeze_operator/children.py",
+        '        "ownerReferences": [owner],\n',
+        "",
+        "tests/operator/test_children.py",
+    ),
+    Mutation(
+        "errors of the job itself are retried",
+        "operator/unfreeze_operator/children.py",
+        '        {"action": "FailJob", "onExitCodes": on_exit(ExitCode.JOB_ERROR)},\n',
+        "",
+        "tests/operator/test_children.py",
+    ),
+    Mutation(
+        "a job of another owner with the same name is taken over",
+        "operator/unfreeze_operator/context.py",
+        "own_job = next((job for job in jobs if job.owner == owner), None)",
+        "own_job = next(iter(jobs), None)",
+        "tests/operator/test_plan.py tests/operator/policies",
+    ),
+    Mutation(
+        "a running job's model may be changed",
+        "crds/unfreeze_api/spec.py",
+        'for field in ("model", ',
+        "for field in (",
+        "tests/crds",
+    ),
+    Mutation(
+        "a termination message may be longer than Kubernetes keeps",
+        "crds/unfreeze_api/progress.py",
+        "TERMINATION_MESSAGE_BYTES = 4096",
+        "TERMINATION_MESSAGE_BYTES = 8192",
+        "tests/crds/test_contracts.py",
+    ),
+)
+
+
+def main() -> None:
+    """Try the mutations named by their numbers, or all; exit status 1 when one survives."""
+    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(MUTATIONS) + 1)
+    survived = 0
+    for number in chosen:
+        mutation = MUTATIONS[number - 1]
+        red = _goes_red(mutation)
+        survived += not red
+        print(f"{number:>2} {'red' if red else 'SURVIVED'}: {mutation.what} ({mutation.tests})", flush=True)
+    sys.exit(1 if survived else 0)
+
+
+def _goes_red(mutation: Mutation) -> bool:
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        copy = Path(name) / "copy"
+        ignored = shutil.ignore_patterns(".git", ".venv", ".demo", ".cluster", "__pycache__", ".*_cache", ".hypothesis")
+        shutil.copytree(REPOSITORY, copy, ignore=ignored, symlinks=True)
+        file = copy / mutation.file
+        text = file.read_text()
+        if text.count(mutation.old) != 1:
+            sys.exit(f"{mutation.what}: {mutation.file} does not have this text once:\n{mutation.old}")
+        file.write_text(text.replace(mutation.old, mutation.new))
+        path = os.pathsep.join(str(copy / source) for source in SOURCES)
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not cluster"]
+        result = subprocess.run(
+            [*pytest, *mutation.tests.split()],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            check=False,
+        )
+        return result.returncode == 1
+
+
+if __name__ == "__main__":
+    main()
