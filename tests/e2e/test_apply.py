@@ -74,7 +74,6 @@ def test_apply_to_model(world: World, tmp_path: Path) -> None:
     assert any(state.get("summary", {}).get("eta") for state in seen)
     report = json.loads((world.folder / "trec/report.json").read_text())
     assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
-    assert status["results"]["test.accuracy"] > 0.5
 
     logs = world.cluster.kubectl("-n", world.namespace, "logs", "-l", "unfreeze.dev/job-name=trec", "--tail=-1")
     assert "step" in logs
