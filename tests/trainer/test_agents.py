@@ -18,7 +18,7 @@ import torch
 from tests.trainer.engine_group import pods_job
 from unfreeze_api.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def free_port() -> int:
@@ -58,15 +58,13 @@ class Pods:
             return None
 
     def progress(self, index: int = 0) -> Progress:
-        body = self.get(index, "/progress")
-        return Progress.model_validate_json(body) if body else Progress()
+        return Progress.model_validate_json(self.until(lambda: self.get(index, "/progress")))
 
-    def until(self, condition, seconds: float = 240):
+    def until(self, condition, seconds: float = 300):
         """Poll until a condition holds."""
         end = time.monotonic() + seconds
         while not (value := condition()):
-            logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
-            assert time.monotonic() < end, f"not within {seconds} s; {self.progress()}\n{logs}"
+            assert time.monotonic() < end, "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
             time.sleep(0.05)
         return value
 
@@ -152,7 +150,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
     before = (tmp_path / "run" / "report.json").read_bytes()
     gang.start(1)  # alone: a finished job needs no gang
     gang.until(lambda: gang.processes[1].poll() is not None)
-    assert gang.processes[1].returncode == 1, "the package's own open_task knows no /none.csv"
+    assert gang.processes[1].returncode == 2, "the data of the finished run are looked for, and /none.csv is not there"
     assert (tmp_path / "run" / "report.json").read_bytes() == before
 
 

@@ -11,7 +11,7 @@ from tests.trainer.engine_group import CASES, ENGINES, job_of
 from tests.trainer.mlp import MLPTask
 from tests.trainer.reference import train_by_hand
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Sums over two ranks round in another order than sums over one batch; Adam divides by small moments.
 TOLERANCE = 2e-5

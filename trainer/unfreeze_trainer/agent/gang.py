@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -38,7 +39,7 @@ log = logging.getLogger("unfreeze.agent")
 
 MAX_RESTARTS = 3
 """Restarts in place without a new checkpoint in between; after that the pod fails and is replaced."""
-_END, _SEEN, _ROUND = "unfreeze/end", "unfreeze/seen", "unfreeze/round"
+_END, _SEEN, _MASTER_PORT = "unfreeze/end", "unfreeze/seen", "unfreeze/master-port"
 _POLL_SECONDS = 0.2
 _GOODBYE_SECONDS = 5.0
 WORKER = ("-m", "unfreeze_trainer.worker")
@@ -206,6 +207,9 @@ class _ElasticAgent(LocalElasticAgent):
     """torch's agent, which asks the gang what a failure means."""
 
     def __init__(self, spec: WorkerSpec, gang: Gang, *, logs: str) -> None:
+        # The workers of each round meet in a store of their own. torch's default, one store of pod 0's agent for all
+        # rounds, is told to no pod that joins later, and keeps the addresses of dead workers.
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         super().__init__(spec, DefaultLogsSpecs(log_dir=logs), exit_barrier_timeout=60)
         self._gang = gang
 
@@ -214,12 +218,10 @@ class _ElasticAgent(LocalElasticAgent):
         return list(context.pids().values()) if context else []
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        # The workers meet in a store that outlives them, below a prefix that is made of this number. Restarts are
-        # counted by each agent for itself, so that two rounds could share it, with the addresses of dead workers.
         assert worker_group.store is not None
         if worker_group.group_rank == 0:
-            worker_group.store.set(_ROUND, str(time.time_ns() // 1_000_000))
-        self._remaining_restarts = MAX_RESTARTS - int(worker_group.store.get(_ROUND))
+            worker_group.store.set(_MASTER_PORT, str(_free_port()))
+        worker_group.master_port = int(worker_group.store.get(_MASTER_PORT))
         self._gang.workers_starting()
         return super()._start_workers(worker_group)
 
@@ -234,6 +236,15 @@ class _ElasticAgent(LocalElasticAgent):
             # _invoke_run restarts while this is positive, and takes one away.
             self._remaining_restarts = 1 if self._gang.restart_allowed(codes) else 0
         return result
+
+
+def _free_port() -> int:
+    """Return a port for the workers' own store; below those of outgoing connections, which could take it meanwhile."""
+    while True:
+        port = secrets.choice(range(10_000, 20_000))
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return port
 
 
 class _Bulletin:
