@@ -84,6 +84,8 @@ def _build(cache: Path, names: list[str]) -> None:
             "once: about 5 minutes on 2 cores."
         )
         started = time.monotonic()
+        for interrupted in cache.glob(".build-*"):  # nobody else builds while this process holds the lock
+            shutil.rmtree(interrupted)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as aside:
             _go_build(go, Path(aside), names)
             for name in names:
@@ -97,9 +99,10 @@ def _go_build(go: str, target: Path, names: list[str]) -> None:
     version = "k8s.io/component-base/version"
     major, minor, _ = KUBERNETES_VERSION[1:].split(".")
     stamp = f"-X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-gcflags=all=-dwarf=false"]
     command += ["-ldflags", f"-s -w {stamp}", "-o", f"{target}/", *(PACKAGES[name] for name in names)]
-    # GOGC trades the compiler's memory (up to 2 GB here) for a tenth of the build time.
+    # Without debug information, which -s -w would drop anyway, and with a lazier garbage collector the compiler
+    # needs a third less time; it takes up to 0.6 GB for each core.
     environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "400"}
     result = subprocess.run(command, cwd=MODULE_DIR, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
