@@ -35,11 +35,11 @@ from unfreeze_trainer.phases.blocks import Block
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.seeds import seed_everything
 
-SAMPLES, BATCH, TURNS, STEPS = 32_000, 32, 15, 20
+SAMPLES, BATCH, TURNS, STEPS = 32_000, 16, 60, 5
 
 
 class _Texts:
-    """A BERT of 4 layers, 256 wide, on made-up tokens: steps as short as those of a small model on a CPU."""
+    """A BERT of 2 layers, 128 wide, on made-up tokens: steps as short as those of a small model on a CPU."""
 
     labels, splits = ("a", "b"), {"train": SAMPLES, "validation": 32}
     pins: ClassVar[dict[str, Any]] = {"base": {}, "data": {}}
@@ -55,7 +55,7 @@ class _Texts:
 
         torch.manual_seed(0)
         config = BertConfig(
-            vocab_size=1000, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
+            vocab_size=1000, hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512
         )
         module = BertForSequenceClassification(config)
         names = [name for name, _ in module.named_parameters()]

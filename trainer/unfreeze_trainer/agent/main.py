@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
-from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 
 if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
     from unfreeze_trainer.agent.gang import Ending, Gang
 
 log = logging.getLogger("unfreeze.agent")
@@ -63,6 +63,8 @@ class Agent:
             signal.signal(number, self._stop)
         self._server.start()
         try:
+            from unfreeze_api.resolve import ResolvedJob  # after the server: the first answer does not wait for it
+
             job = ResolvedJob.model_validate_json(self._pod.job_file.read_bytes())
             self._prepare_environment(job)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()

@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unfreeze_api.progress import CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV
-from unfreeze_api.resolve import ResolvedJob
+
+if TYPE_CHECKING:  # a third of the time to the first answer
+    from unfreeze_api.resolve import ResolvedJob
 
 TERMINATION_LOG_ENV, PORT_ENV = "UNFREEZE_TERMINATION_LOG", "UNFREEZE_HTTP_PORT"
 
