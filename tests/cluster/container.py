@@ -177,6 +177,7 @@ class Container:
         env = await build_env(pod.pod, spec, image, base, pod.read_data)
         command = spec.get("command") or list(image.command)
         argv = [expand(argument, env) for argument in [*command, *spec.get("args", [])]]
+        mounts = [*pod.volumes.mounts(spec, env), *pod.file_mounts(), self._termination_mount()]
         self._oom_killed = False
         log = self.log_path(self.restarts)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,7 @@ class Container:
         process_spec = {
             "stateDir": str(pod.node.folder),
             "hostname": pod.hostname,
-            "mounts": [*pod.volumes.mounts(spec, env), *pod.file_mounts(), self._termination_mount()],
+            "mounts": [*mounts, *hidden_folders(image.folders, mounts)],
             "opened": closed_folders(image.path),
             "workingDir": spec.get("workingDir", "/"),
             "argv": argv,
@@ -332,6 +333,15 @@ class Container:
 
 def now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def hidden_folders(folders: tuple[str, ...], mounts: list[Json]) -> list[Json]:
+    """Return mounts that bring an image's folders back into sight where a volume's mount hides them."""
+    return [
+        {"source": folder, "target": folder, "readOnly": True}
+        for folder in folders
+        if any(Path(folder).is_relative_to(mount["target"]) for mount in mounts)
+    ]
 
 
 @functools.cache

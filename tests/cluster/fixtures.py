@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config, Image
 
 _numbers = itertools.count(1)
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def cluster_config() -> Config:
     """Settings of the shared cluster: any image has the programs of this virtual environment, absent/... has none."""
-    programs = Image(path=(str(Path(sys.executable).parent),))
+    programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
     return Config(nodes=2, images={"absent/*": None, "*": programs})
 
 

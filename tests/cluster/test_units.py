@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tests.cluster.api import Api, ApiError, Store
+from tests.cluster.container import hidden_folders
 from tests.cluster.environment import ConfigError, expand, field, quantity, resource_field
 from tests.cluster.kubelet_api import _tail_start
 from tests.cluster.volumes import VolumeError, _host_path
@@ -33,6 +34,12 @@ def test_expand(text: str, want: str) -> None:
 )
 def test_quantity(text: str, want: float) -> None:
     assert quantity(text) == want
+
+
+def test_a_volume_does_not_hide_an_images_programs() -> None:
+    mounts = [{"source": "/state/volumes/tmp", "target": "/tmp", "readOnly": False}]
+    brought_back = [{"source": "/tmp/clone", "target": "/tmp/clone", "readOnly": True}]
+    assert hidden_folders(("/tmp/clone", "/opt/other"), mounts) == brought_back
 
 
 def test_a_bad_quantity_is_named() -> None:

@@ -100,7 +100,7 @@ def test_suspended_job_goes_on_from_its_checkpoint(world: World) -> None:
     job = manifest("pause")
     job["spec"]["training"]["epochs"] = 6
     world.create("pause", job["spec"])
-    until(lambda: world.status("pause").get("progress", {}).get("step", 0) > 3, "training has begun", SECONDS)
+    world.wait(lambda status: status.get("progress", {}).get("step", 0) > 3, "pause", what="training", seconds=SECONDS)
     world.suspend(True, "pause")
     until(lambda: not world.children("pods"), "no pods", SECONDS)
     status = world.status("pause")

@@ -36,7 +36,7 @@ def trainer_image() -> Image:
     python = real if open_to_all else Path(f"/usr/bin/python3.{sys.version_info.minor}")
     packages = f"{REPOSITORY / 'crds'}:{sysconfig.get_path('purelib')}"
     env = {"FAKE_PYTHON": str(python), "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
-    return Image(path=(str(REPOSITORY / "tests/operator/image"),), env=env)
+    return Image(path=(str(REPOSITORY / "tests/operator/image"),), env=env, folders=(str(REPOSITORY),))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,9 @@ class World:
         code, answer = self.cluster.request("DELETE", self.path(plural, name), body)
         assert code in (200, 202), answer
 
-    def wait(self, condition: Callable[[Json], Any], name: str = "job", *, what: str = "") -> Json:
+    def wait(
+        self, condition: Callable[[Json], Any], name: str = "job", *, what: str = "", seconds: float = WAIT_SECONDS
+    ) -> Json:
         """Wait until the status of a job fulfils a condition and return it."""
 
         def settled(job: Json) -> bool:
@@ -106,7 +108,7 @@ class World:
             assert status.get("phase") != "Failed" or "completionTime" not in status, f"{name} has failed: {status}"
             return False
 
-        job = self.cluster.wait_for(self.path("finetunejobs", name), settled, timeout=WAIT_SECONDS, what=what)
+        job = self.cluster.wait_for(self.path("finetunejobs", name), settled, timeout=seconds, what=what)
         return job.get("status", {})
 
     def wait_phase(self, phase: str, name: str = "job") -> Json:
