@@ -36,6 +36,8 @@ from unfreeze_trainer.agent.pod import Pod, kernel_oom_kills
 from unfreeze_trainer.link import Link, WorkerError
 
 log = logging.getLogger("unfreeze.agent")
+# It warns that signals are not its business in a thread, which is why it runs in one.
+logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
 
 MAX_RESTARTS = 3
 """Restarts in place without a new checkpoint in between; after that the pod fails and is replaced."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class DDPEngine(Engine):
                 self.optimizer.state[parameter] = {
                     key: value.detach().to(self.device, copy=True) for key, value in state[name].items()
                 }
+        # Accelerate has no other word yet for what torch now calls forward_sync_buffers.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         # A single worker has nobody to exchange gradients with: evaluation_mode leaves the wrapper away.
         self.model = self._accelerator.prepare_model(self.module, evaluation_mode=self.world_size == 1)
 
