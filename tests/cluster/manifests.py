@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from tests.cluster.cluster import Cluster
@@ -60,3 +61,10 @@ def terminated(pod: Json) -> Json:
 
 def waiting_reason(pod: Json) -> str:
     return str(main_status(pod).get("state", {}).get("waiting", {}).get("reason", ""))
+
+
+def free_port() -> int:
+    """Return a port that no server of this machine holds on every address, which would keep it from the pods."""
+    with socket.create_server(("", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

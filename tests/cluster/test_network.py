@@ -6,11 +6,11 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.hosts import line, records
-from tests.cluster.manifests import Json, ended, main_status, output, phase, pod, pod_path
+from tests.cluster.manifests import Json, ended, free_port, main_status, output, phase, pod, pod_path
 
 ASK = """
 import socket, sys, time
-names = sys.argv[1:]
+names = sys.argv[1:-1]
 while names:
     try:
         socket.gethostbyname(names[0])
@@ -19,11 +19,12 @@ while names:
         time.sleep(.05)
 addresses = {info[4][0] for info in socket.getaddrinfo("ring", 1, socket.AF_INET)}
 assert len(addresses) == 2, addresses
-listener = socket.create_server((socket.gethostbyname(socket.gethostname()), 7000))
+port = int(sys.argv.pop())
+listener = socket.create_server((socket.gethostbyname(socket.gethostname()), port))
 other = sys.argv[1]
 while True:
     try:
-        peer = socket.create_connection((other, 7000), timeout=5)
+        peer = socket.create_connection((other, port), timeout=5)
         break
     except OSError:
         time.sleep(.05)
@@ -38,8 +39,11 @@ def test_two_pods_on_two_nodes_find_each_other_by_name(cluster: Cluster, namespa
     cluster.create(f"/api/v1/namespaces/{namespace}/services", {"metadata": {"name": "ring"}, "spec": spec})
     long = f"b.ring.{namespace}.svc.cluster.local"
     names = {"a": ["b.ring", long], "b": ["a.ring", f"a.ring.{namespace}.svc"]}
+    port = str(free_port())
     for number, (name, asks) in enumerate(names.items()):
-        manifest = pod(name, ["python3", "-c", ASK, *asks], hostname=name, subdomain="ring", labels={"app": "ring"})
+        manifest = pod(
+            name, ["python3", "-c", ASK, *asks, port], hostname=name, subdomain="ring", labels={"app": "ring"}
+        )
         manifest["spec"]["nodeName"] = f"node-{number}"
         cluster.create(pod_path(namespace), manifest)
     for name in names:

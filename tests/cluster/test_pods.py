@@ -10,6 +10,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.manifests import (
     Json,
     ended,
+    free_port,
     main_status,
     output,
     phase,
@@ -162,12 +163,13 @@ def test_readiness_and_startup_probes(cluster: Cluster, namespace: str) -> None:
 
 
 def test_http_and_tcp_probes(cluster: Cluster, namespace: str) -> None:
-    server = ["python3", "-m", "http.server", "--bind", "$(IP)", "8080"]
+    port = free_port()
+    server = ["python3", "-m", "http.server", "--bind", "$(IP)", str(port)]
     extra = {
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
-        "ports": [{"name": "web", "containerPort": 8080}],
+        "ports": [{"name": "web", "containerPort": port}],
         "readinessProbe": {"httpGet": {"path": "/", "port": "web"}, "periodSeconds": 1},
-        "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1000},
+        "livenessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 1000},
     }
     for name in ("one", "two"):  # the same port twice: each pod has an address of its own
         cluster.create(pod_path(namespace), pod(name, server, container=extra))
