@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -189,8 +190,6 @@ def tfidf_accuracy(data: Path) -> float:
 
 def _clear(folder: Path) -> None:
     """Remove the run of an earlier demo, which would otherwise be found finished."""
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
 
 
