@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfreeze_api.progress import (
-    TERMINATION_MESSAGE_BYTES,
     CheckpointInfo,
     PhaseResult,
     Progress,
@@ -22,6 +21,7 @@ def model(kind, **fields):
     return st.fixed_dictionaries(fields).map(lambda values: kind(**values))
 
 
+KUBERNETES_KEEPS = 4096  # bytes of a termination message, https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
 MANY = settings(max_examples=50, deadline=None)
 WHOLE = st.integers(0, 2**53)
 REAL = st.floats()  # a training may diverge
@@ -78,14 +78,14 @@ def test_progress_round_trips_and_its_part_for_the_status_stands_alone(progress)
 @given(MESSAGES)
 def test_termination_message_fits_and_keeps_what_matters(message):
     log = message.to_termination_log()
-    assert len(log.encode()) <= TERMINATION_MESSAGE_BYTES
+    assert len(log.encode()) <= KUBERNETES_KEEPS
     read = TerminationMessage.from_termination_log(log)
     assert read is not None
     assert (read.outcome, read.reason, read.exit_code) == (message.outcome, message.reason, message.exit_code)
     assert read.checkpoint == message.checkpoint
     assert message.message.startswith(read.message)
     assert message.log_tail.endswith(read.log_tail)
-    if len(message.to_json().encode()) <= TERMINATION_MESSAGE_BYTES:
+    if len(message.to_json().encode()) <= KUBERNETES_KEEPS:
         assert read == message
 
 

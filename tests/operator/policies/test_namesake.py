@@ -10,7 +10,9 @@ from unfreeze_operator.resources import JOBS, PODS
 def test_children_of_an_earlier_job_are_waited_for():
     cluster = FakeCluster()
     cluster.step(job(uid="earlier"))
-    verdict = namesake.check(cluster.context(job(uid="later")))
+    context = cluster.context(job(uid="later"))
+    assert context.children.job is None  # its state would be taken for the later job's own
+    verdict = namesake.check(context)
     assert (verdict.reason, verdict.stop, verdict.actions) == ("WaitingForDeletion", True, ())
     assert "earlier job" in verdict.message
 
