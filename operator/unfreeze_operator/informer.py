@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import aiohttp
 
 from unfreeze_operator.api import ApiError
+from unfreeze_operator.backoff import backoff
 from unfreeze_operator.resources import SELECTOR, Key, Manifest, Resource
 from unfreeze_operator.views import View
 
@@ -26,7 +26,6 @@ SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 SILENCE_SECONDS = 90.0
 """A server sends a bookmark each minute; a watch without any has lost its connection unnoticed."""
-BACKOFF_SECONDS = (0.5, 30.0)
 _TOMBSTONES = 10_000
 
 V = TypeVar("V", bound=View)
@@ -214,10 +213,3 @@ class Reflector(Generic[V]):
             if error.status == HTTPStatus.GONE:
                 raise _Expired from None
             raise
-
-
-def backoff(failures: int, error: Exception | None = None) -> float:
-    """Return how long to pause after so many failures in a row: doubling, with jitter, and what the server asks for."""
-    first, most = BACKOFF_SECONDS
-    pause = min(most, first * 2 ** min(failures - 1, 16)) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-    return max(pause, getattr(error, "retry_after", None) or 0.0)

