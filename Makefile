@@ -18,17 +18,18 @@ help: ## This list
 setup: ## The virtual environment in .venv, and the control plane's binaries (built once, cached)
 	@$(MAKE) --no-print-directory -j2 $(READY) cluster-binaries
 
+# Compiled here, since pods run as a user who may not write into it, and would compile it again at each start.
 $(READY): requirements.lock pyproject.toml
 	@echo "Installing the pinned packages into $(VENV) (about a minute) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 cluster-binaries:
-	@$(PYTHON) -m tests.cluster.binaries
+	@$(PYTHON) -m tests.cluster.binaries > /dev/null
 
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo

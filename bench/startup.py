@@ -86,7 +86,7 @@ ENTRY_POINTS: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
     ),
     "unfreeze-operator --help": (
         lambda: seconds(BIN / "unfreeze-operator", "--help"),
-        imports("import argparse, asyncio, pydantic"),
+        imports("import kopf, kubernetes, aiohttp, prometheus_client, pydantic"),
     ),
     "unfreeze-trainer until /healthz": (agent_until_healthy, imports("import http.server, pydantic")),
     "worker": (

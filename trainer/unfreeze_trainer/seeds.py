@@ -24,8 +24,13 @@ def mix(*values: int) -> int:
 
 
 def seed_everything(*values: int) -> None:
-    """Seed torch (every device), numpy and Python from integers; costs some 20 µs."""
+    """Seed torch (the CPU and the accelerator in use), numpy and Python from integers; costs some 20 µs.
+
+    torch.manual_seed would take up to 600 µs where CUDA is not in use: it notes down the stack for a later start.
+    """
     seed = mix(*values)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - models that mask spectrograms draw from the global generator
     random.seed(seed)
