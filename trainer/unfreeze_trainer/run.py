@@ -15,7 +15,7 @@ import torch
 
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress
 from unfreeze_api.report import Results
-from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot
+from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot, readable
 from unfreeze_trainer.engines import Engine, OptimizerState
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.errors import JobError
@@ -341,6 +341,7 @@ class Run:
             shutil.rmtree(aside, ignore_errors=True)
             self.task.export(module, aside, kind, metrics=metrics)
             self.task.verify_export(aside, kind, module)
+            readable(aside)
             shutil.rmtree(final, ignore_errors=True)
             aside.replace(final)
 
