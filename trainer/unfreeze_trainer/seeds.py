@@ -30,7 +30,7 @@ def seed_everything(*values: int) -> None:
     """
     seed = mix(*values)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - models that mask spectrograms draw from the global generator
     random.seed(seed)
