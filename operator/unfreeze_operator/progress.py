@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import random
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import aiohttp
 from unfreeze_api.progress import HTTP_PORT, Progress
 from unfreeze_operator.resources import Key
 from unfreeze_operator.settings import Settings
+from unfreeze_operator.timers import Timers
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ class Puller:
         self._settings = settings
         self._on_change = on_change
         self._targets: dict[Key, _Target] = {}
-        self._timers: list[tuple[float, int, Key, _Target]] = []
-        self._count = 0
-        self._alarm = asyncio.Event()
+        self._timers: Timers[tuple[Key, _Target]] = Timers()
         self.pulls = 0
         """Answers so far."""
 
@@ -81,7 +79,6 @@ class Puller:
 
     async def run(self) -> None:
         """Ask for ever."""
-        loop = asyncio.get_running_loop()
         limit = asyncio.Semaphore(self._settings.progress_concurrency)
         timeout = aiohttp.ClientTimeout(total=PULL_SECONDS)
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None)
@@ -90,25 +87,14 @@ class Puller:
             asyncio.TaskGroup() as group,
         ):
             while True:
-                while self._timers and self._timers[0][0] <= loop.time():
-                    _, _, key, target = heapq.heappop(self._timers)
-                    if self._targets.get(key) is target:
-                        await limit.acquire()
-                        task = group.create_task(self._pull(session, key, target))
-                        task.add_done_callback(lambda _: limit.release())
-                self._alarm.clear()
-                wait = self._timers[0][0] - loop.time() if self._timers else None
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._alarm.wait()
-                except TimeoutError:
-                    pass
+                _, (key, target) = await self._timers.next()
+                if self._targets.get(key) is target:
+                    await limit.acquire()
+                    task = group.create_task(self._pull(session, key, target))
+                    task.add_done_callback(lambda _: limit.release())
 
     def _schedule(self, key: Key, target: _Target, pause: float) -> None:
-        self._count += 1
-        due = asyncio.get_running_loop().time() + pause
-        heapq.heappush(self._timers, (due, self._count, key, target))
-        self._alarm.set()
+        self._timers.set((key, target), asyncio.get_running_loop().time() + pause)
 
     async def _pull(self, session: aiohttp.ClientSession, key: Key, target: _Target) -> None:
         try:

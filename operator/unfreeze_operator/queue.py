@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from unfreeze_operator.backoff import backoff, spread
+from unfreeze_operator.timers import Timers
 
 K = TypeVar("K", bound=Hashable)
 
@@ -44,11 +44,9 @@ class Queue(Generic[K]):
         self._active: set[K] = set()
         self._again: set[K] = set()
         self._due: dict[K, float] = {}
-        self._timers: list[tuple[float, int, K]] = []
-        self._count = 0
+        self._timers: Timers[K] = Timers()
         self._failures: dict[K, int] = {}
         self._work = asyncio.Event()
-        self._alarm = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -68,9 +66,7 @@ class Queue(Generic[K]):
         if key in self._due and self._due[key] <= due:
             return
         self._due[key] = due
-        self._count += 1  # keys need not be comparable
-        heapq.heappush(self._timers, (due, self._count, key))
-        self._alarm.set()
+        self._timers.set(key, due)
 
     async def run(self, handler: Handler[K], workers: int) -> None:
         """Work for ever with so many workers; ends only when one of them, or the clock, dies."""
@@ -113,17 +109,8 @@ class Queue(Generic[K]):
         return backoff(failures, error, bounds=self._backoff, jitter=self._jitter)
 
     async def _clock(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            while self._timers and self._timers[0][0] <= loop.time():
-                due, _, key = heapq.heappop(self._timers)
-                if self._due.get(key) == due:  # else: moved, or worked on since
-                    del self._due[key]
-                    self.add(key)
-            self._alarm.clear()
-            wait = self._timers[0][0] - loop.time() if self._timers else None
-            try:
-                async with asyncio.timeout(wait):
-                    await self._alarm.wait()
-            except TimeoutError:
-                pass
+            due, key = await self._timers.next()
+            if self._due.get(key) == due:  # else: moved, or worked on since
+                del self._due[key]
+                self.add(key)
