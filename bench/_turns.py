@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob, resolve
@@ -109,7 +110,7 @@ def ours(task: Texts) -> Iterator[None]:
 
 
 def by_hand(task: Texts) -> Iterator[None]:
-    """Take one step of a plain torch loop at each turn."""
+    """Take one step of a plain torch loop at each turn; with DDP in a process group."""
     loaded = task.build_model()
     module = loaded.module.train()
     trained = _trained(task, loaded)
@@ -120,7 +121,10 @@ def by_hand(task: Texts) -> Iterator[None]:
     rest = [parameter for parameter in parameters if parameter.ndim == 1]
     groups: list[dict[str, Any]] = [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, weight_decay=0.01, fused=True)
-    feed = Feed(task, seed=0, batch_size=BATCH, accumulate=1, rank=0, world_size=1)  # type: ignore[arg-type]
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if world > 1:
+        module = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
+    feed = Feed(task, seed=0, batch_size=BATCH, accumulate=1, rank=rank, world_size=world)  # type: ignore[arg-type]
     batches = (micro.tensors for _, step in feed.steps(0, 10**6) for micro in step)
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)

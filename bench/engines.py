@@ -1,0 +1,66 @@
+"""What a step of each engine costs on two workers, against a hand-written DDP loop of the same work in the same processes.
+
+    python bench/engines.py [ENGINE ...]
+
+Prints JSON. The model is a BERT of 4 layers, 256 wide; two workers share this machine's processors and talk over gloo, so
+that collectives cost more beside a step's computation than they would between accelerators.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from _turns import Texts, by_hand, compare, make_job, ours
+
+WORKERS = 2
+ENGINES: dict[str, dict[str, Any]] = {
+    "DDP": {"engine": "DDP"},
+    "ZeRO-1": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 1}},
+    "ZeRO-2": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}},
+}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "FullFineTuning": {"strategy": {"type": "FullFineTuning"}},
+    "LoRA": {"strategy": {"type": "FullFineTuning"}, "adapter": {"type": "LoRA"}},
+    "FeatureExtraction": {"strategy": {"type": "FeatureExtraction"}},
+}
+
+
+def work(engine: str, strategy: str, folder: str) -> None:
+    """Be one worker: measure, and write the result on rank 0."""
+    task = Texts(make_job(folder, distribution=ENGINES[engine], **STRATEGIES[strategy]), layers=4, width=256)
+    loop = ours(task)
+    next(loop)  # joins the process group
+    result = compare({"loop": loop, "by hand, DDP": by_hand(task)}, turns=16, steps=3)
+    if os.environ["RANK"] == "0":
+        Path(folder, "result.json").write_text(json.dumps(result))
+    os._exit(0)  # the loop's thread is held in the middle of a step
+
+
+def main() -> None:
+    """Measure and print."""
+    results: dict[str, Any] = {"benchmark": "engines", "workers": WORKERS}
+    for engine in sys.argv[1:] or ENGINES:
+        for strategy in STRATEGIES:
+            with tempfile.TemporaryDirectory() as folder:
+                torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS)]
+                command = [sys.executable, *torchrun, __file__, "--worker", engine, strategy, folder]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+                if done.returncode:
+                    sys.exit(done.stderr)
+                results[f"{engine}, {strategy}"] = json.loads(Path(folder, "result.json").read_text())
+    print(json.dumps(results, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        work(*sys.argv[2:])
+    else:
+        main()
