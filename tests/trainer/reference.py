@@ -6,7 +6,8 @@ import torch
 
 from unfreeze_trainer.data.order import epoch_order
 from unfreeze_trainer.engines.optimizers import build_optimizer
-from unfreeze_trainer.phases.compile import compile_phases, schedule_factor
+from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.phases.schedule import rate_factor
 
 
 def train_by_hand(job, task):
@@ -39,7 +40,7 @@ def train_by_hand(job, task):
         for step in range(phase.first_step, phase.first_step + phase.steps):
             order = epoch_order(training.seed, step // per_epoch, n)
             batch = order[step % per_epoch * size :][:size]
-            factor = schedule_factor(job.strategy.learning_rate, step, total)
+            factor = rate_factor(job.strategy.learning_rate, phase, step, total)
             for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * factor
             x, y = task.x["train"][batch], task.y["train"][batch]

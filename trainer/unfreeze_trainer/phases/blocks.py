@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
@@ -161,9 +162,11 @@ def _is_stack(part: nn.Module, *, plain: bool) -> bool:
     common, count = Counter(map(type, items)).most_common(1)[0] if items else (nn.Module, 0)
     if count < max(2, len(items) / 2) or (common in (nn.Sequential, nn.ModuleList) and not plain):
         return False
-    leaves = [leaf for leaf in next(i for i in items if type(i) is common).modules() if not [*leaf.children()]]
-    norms = sum(is_norm(leaf) for leaf in leaves)
-    return norms > 0 and sum(map(_has_weights, leaves)) - norms > 1
+    weighted = [
+        part for part in next(i for i in items if type(i) is common).modules() if [*part.parameters(recurse=False)]
+    ]
+    norms = sum(map(is_norm, weighted))
+    return norms > 0 and len(weighted) - norms > 1
 
 
 def _has_weights(part: nn.Module) -> bool:
@@ -171,9 +174,11 @@ def _has_weights(part: nn.Module) -> bool:
 
 
 def is_norm(part: nn.Module) -> bool:
-    """Tell whether a module is a normalisation: torch's own, or a class of a library that is called one."""
-    own = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-    return isinstance(part, own) or "norm" in type(part).__name__.lower() or type(part).__name__ == "Affine"
+    """Tell whether a module is a normalisation: torch's own, or one of a library that is called so and holds no other."""
+    if isinstance(part, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
+        return True
+    called = "norm" in type(part).__name__.lower() and not isinstance(part, nn.Linear | _ConvNd)
+    return called and not any(_has_weights(child) for child in part.children())
 
 
 def _divided(module: nn.Module, layers: list[list[str]]) -> list[list[str]]:
