@@ -20,8 +20,13 @@ def train_by_hand(job, task):
     total = sum(phase.steps for phase in phases)
     parameters, members = dict(module.named_parameters()), {b.name: b.parameters for b in loaded.blocks}
     carried = {}
+    bitfit = job.strategy.type == "BitFit"
     for phase in phases:
-        names = {name for block in phase.trainable for name in members[block]}
+        trained = {
+            block: [name for name in members[block] if not bitfit or block == "head" or parameters[name].ndim == 1]
+            for block in phase.trainable
+        }
+        names = {name for block in phase.trainable for name in trained[block]}
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in names)
         groups = [
@@ -31,11 +36,11 @@ def train_by_hand(job, task):
                 training.weight_decay if parameters[name].ndim > 1 else 0.0,
             )
             for block in phase.trainable
-            for name in members[block]
+            for name in trained[block]
         ]
         optimizer = build_optimizer(training.optimizer, groups)
         for name, parameter in parameters.items():
-            if name in carried:
+            if name in carried and name in names:  # a block that was frozen in between starts anew
                 optimizer.state[parameter] = carried[name]
         for step in range(phase.first_step, phase.first_step + phase.steps):
             order = epoch_order(training.seed, step // per_epoch, n)
