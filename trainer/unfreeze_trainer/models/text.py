@@ -67,8 +67,9 @@ def load_text_model(
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
 
-    The head is everything outside the base model (see `transformers_head`), and what the base model has but the checkpoint lacks (a pooler). It
-    is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then training goes on.
+    The head is everything outside the base model (see `transformers_head`), and what the base model has but the
+    checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
+    labels: then training goes on.
 
     Parameters
     ----------
