@@ -74,6 +74,13 @@ def test_json_holds_the_same(claims):
     assert phase["learningRates"]["embeddings"] == 1e-3
 
 
+def test_phases_that_the_epochs_do_not_reach_are_told(claims):
+    chain = "{type: GradualUnfreezing, gradualUnfreezing: {order: ChainThaw, stepsPerPhase: 4}}"
+    assert "spec.training.epochs 3 ends before pooler, all: raise it" in ask(claims, chain).output
+    assert json.loads(ask(claims, chain, "--output", "json").stdout)["unreached"] == ["pooler", "all"]
+    assert "ends before" not in ask(claims, GRADUAL).output
+
+
 def test_a_wrong_job_ends_as_it_would_in_a_run(claims):
     asked = ask(claims, "{type: PartialFineTuning, partialFineTuning: {blocks: [layer.7]}}")
     assert asked.exit_code == 2

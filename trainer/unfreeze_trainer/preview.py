@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.phases.compile import Phase
 
 _FLOAT32 = 4
+_ENDLESS = 1e12  # epochs in which every phase has its turn
 _FILE_WIDTH = 160
 """Columns of what goes into a file or a pipe."""
 _MOMENTS = {"AdamW": 2, "SGD": 1}
@@ -40,6 +41,8 @@ class Preview:
     """Parameters that each phase trains."""
     optimizer_bytes: list[int]
     """Moments and gradients of each phase on one worker."""
+    unreached: list[str]
+    """Names of the phases that training.epochs ends before."""
 
     def to_json(self) -> str:
         """Return it as JSON in camelCase."""
@@ -60,7 +63,7 @@ class Preview:
             for phase, trainable, optimizer_bytes in zip(self.phases, self.trainable, self.optimizer_bytes, strict=True)
         ]
         head = {"trainingSamples": self.samples, "stepsPerEpoch": self.steps_per_epoch, "parameters": total}
-        return json.dumps(head | {"blocks": self.blocks, "phases": phases}, indent=2)
+        return json.dumps(head | {"blocks": self.blocks, "phases": phases, "unreached": self.unreached}, indent=2)
 
 
 @click.command()
@@ -111,7 +114,9 @@ def preview(job: ResolvedJob) -> Preview:
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
     sizes = {name: parameter.numel() for name, parameter in loaded.module.named_parameters()}
     freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
-    found = compile_phases(job, [block.name for block in loaded.blocks], feed.steps_per_epoch)
+    names = [block.name for block in loaded.blocks]
+    found = compile_phases(job, names, feed.steps_per_epoch)
+    endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
     return Preview(
         samples=feed.samples,
@@ -120,6 +125,7 @@ def preview(job: ResolvedJob) -> Preview:
         phases=found,
         trainable=trainable,
         optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],
+        unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
     )
 
 
@@ -166,6 +172,11 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             _size(size),
         )
     console.print(table)
+    if plan.unreached:
+        console.print(
+            f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"
+            " phases shorter"
+        )
     console.print("Optimizer memory: moments and gradients on each worker, beside weights and activations.")
 
 
