@@ -152,6 +152,15 @@ def test_where_a_parameter_belongs(name: str, parameter: str, block: str) -> Non
     assert block_of(name, parameter) == block
 
 
+def test_a_list_of_lists_is_divided_however_many_there_are() -> None:
+    from transformers import FunnelConfig, FunnelForSequenceClassification
+
+    config = FunnelConfig(vocab_size=60, block_sizes=[2, 2, 2, 2], d_model=16, n_head=2, d_head=8, d_inner=32)
+    module = FunnelForSequenceClassification(config)
+    blocks = find_blocks(module, transformers_head(module))
+    assert [block.name for block in blocks] == ["embeddings", *(f"layer.{i}" for i in range(8)), "head"]
+
+
 def test_a_tied_output_layer_is_of_the_embeddings() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 

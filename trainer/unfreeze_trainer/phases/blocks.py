@@ -184,8 +184,9 @@ def is_norm(part: nn.Module) -> bool:
 def _divided(module: nn.Module, layers: list[list[str]]) -> list[list[str]]:
     """Divide layers that are stages, until no layer holds more than a third of all or none can be divided.
 
-    A layer is divided when exactly one stack in it holds at least half of its weights: several are branches that run
-    beside each other. What is declared before the stack joins its first layer, what comes after it the last one.
+    A layer that is nothing but a list of layers (Funnel's) is divided in any case; others are when exactly one stack in
+    them holds at least half of their weights: several are branches that run beside each other. What is declared before
+    the stack joins its first layer, what comes after it the last one.
     """
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     stacks = {
@@ -197,7 +198,8 @@ def _divided(module: nn.Module, layers: list[list[str]]) -> list[list[str]]:
     def weights(names: Sequence[str]) -> int:
         return sum(sizes[name] for name in names)
 
-    while max(map(weights, layers), default=0) * 3 > weights([name for layer in layers for name in layer]):
+    while True:
+        coarse = max(map(weights, layers), default=0) * 3 > weights([name for layer in layers for name in layer])
         place = {name: index for index, layer in enumerate(layers) for name in layer}
         inside: list[list[str]] = [[] for _ in layers]
         for path, names in stacks.items():
@@ -207,14 +209,16 @@ def _divided(module: nn.Module, layers: list[list[str]]) -> list[list[str]]:
                 inside[index].append(path)
         divided: list[list[str]] = []
         for layer, paths in zip(layers, inside, strict=True):
-            if len(paths) == 1 and 2 * weights(stacks[paths[0]]) >= weights(layer):
-                divided += _items(module.get_submodule(paths[0]), paths[0], layer)
+            stack = module.get_submodule(paths[0]) if len(paths) == 1 else None
+            share = weights(stacks[paths[0]]) / weights(layer) if stack else 0
+            whole = share == 1 and isinstance(stack, nn.ModuleList)
+            if stack and (whole or (coarse and share >= 0.5)):  # noqa: PLR2004 - a half
+                divided += _items(stack, paths[0], layer)
             else:
                 divided.append(layer)
         if len(divided) == len(layers):
-            break
+            return layers
         layers = divided
-    return layers
 
 
 def _items(stack: nn.Module, path: str, names: Sequence[str]) -> list[list[str]]:
