@@ -1,101 +1,12 @@
-"""How the model learns: strategy, learning rates, adapter, and the course of the training."""
+"""How the model learns: adapter, and the course of the training; strategies have a file of their own."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.model import Model, Rule
-
-
-class PartialFineTuningSpec(Model):
-    """Options of PartialFineTuning."""
-
-    last_blocks: int = Field(ge=1, le=1024)
-    """How many blocks below the head are trained."""
-
-
-class LinearProbeThenFineTuneSpec(Model):
-    """Options of LinearProbeThenFineTune."""
-
-    probe_epochs: float = Field(default=1, gt=0, le=10000)
-    """Epochs of training.epochs in which the head alone is trained, before everything is."""
-
-
-class GradualUnfreezingSpec(Model):
-    """Options of GradualUnfreezing."""
-
-    blocks_per_phase: int = Field(default=1, ge=1, le=1024)
-    """How many more blocks, from the top, each phase unfreezes."""
-    epochs_per_phase: float = Field(default=1, gt=0, le=10000)
-    """Epochs of each phase, fractions allowed; the last phase takes what is left of training.epochs."""
-
-
-class LearningRateSpec(Model):
-    """Learning rates of head and backbone, and their course."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.backbone) || self.backbone <= self.head",
-            "backbone must not be above head: pretrained layers take smaller steps than the new head",
-            ".backbone",
-        ),
-    )
-
-    head: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of the new head (and of LoRA's matrices unless backbone is given)."""
-    backbone: float | None = Field(default=None, gt=0, le=10)
-    """Peak learning rate of the pretrained block next to the head. Default: head / 10, in the range of 10 to 100 times
-    below the head that transfer learning uses; with an adapter: head."""
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Factor from each block to the next one below: 0.8 gives the embeddings of a deep model far smaller steps than
-    its top."""
-    schedule: Literal["Constant", "Linear", "Cosine"] = "Cosine"
-    """Course of the learning rate over the whole job after the warm-up: kept, or down to 0."""
-    warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises from 0."""
-
-
-def _member(name: str) -> Rule:
-    field = name[0].lower() + name[1:]
-    return Rule(
-        f"!has(self.{field}) || self.type == '{name}'", f"{field} is only allowed when type is {name}", f".{field}"
-    )
-
-
-class StrategySpec(Model):
-    """How much of the model may change, and when."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        _member("PartialFineTuning"),
-        _member("LinearProbeThenFineTune"),
-        _member("GradualUnfreezing"),
-        Rule(
-            "self.type != 'PartialFineTuning' || has(self.partialFineTuning)",
-            "type PartialFineTuning needs partialFineTuning.lastBlocks",
-        ),
-        Rule(
-            "self.type != 'FeatureExtraction' || !has(self.learningRate) || !has(self.learningRate.backbone)",
-            "FeatureExtraction keeps the backbone frozen: remove learningRate.backbone, or choose another type",
-            ".learningRate",
-        ),
-    )
-
-    type: Literal[
-        "FeatureExtraction", "PartialFineTuning", "FullFineTuning", "LinearProbeThenFineTune", "GradualUnfreezing"
-    ]
-    """FeatureExtraction trains the new head alone; PartialFineTuning head and last blocks; FullFineTuning everything;
-    LinearProbeThenFineTune the head first, then everything; GradualUnfreezing the head, then block after block from
-    the top."""
-    partial_fine_tuning: PartialFineTuningSpec | None = None
-    """Options of PartialFineTuning."""
-    linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
-    """Options of LinearProbeThenFineTune."""
-    gradual_unfreezing: GradualUnfreezingSpec | None = None
-    """Options of GradualUnfreezing."""
-    learning_rate: LearningRateSpec = LearningRateSpec()
-    """Learning rates of head and backbone."""
+from unfreeze_api.model import Model
 
 
 class LoraSpec(Model):
@@ -163,7 +74,7 @@ class TrainingSpec(Model):
     optimizer: Literal["AdamW", "SGD"] = "AdamW"
     """Optimizer; SGD has momentum 0.9."""
     weight_decay: float = Field(default=0.01, ge=0, le=10)
-    """Decoupled weight decay; biases and norms are left alone."""
+    """Decoupled weight decay; biases and norms are left alone, embeddings are not."""
     max_grad_norm: float = Field(default=1.0, ge=0, le=1000000)
     """Norm that gradients are clipped to; 0 does not clip."""
     seed: int = Field(default=0, ge=0, le=4294967295)
@@ -175,4 +86,5 @@ class TrainingSpec(Model):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When checkpoints are written."""
     early_stopping: EarlyStoppingSpec | None = None
-    """Ends phases that no longer improve. Default: every phase runs to its end."""
+    """Ends phases that no longer improve; where the strategy has untilPlateau, that alone ends the phases it is about.
+    Default: every phase runs to its end."""

@@ -12,14 +12,16 @@ from pydantic import Field
 
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
-from unfreeze_api.recipe import (
-    AdapterSpec,
+from unfreeze_api.recipe import AdapterSpec, TrainingSpec
+from unfreeze_api.spec import ColumnsSpec, FineTuneJobSpec, ImageClassificationSpec, TextClassificationSpec
+from unfreeze_api.strategy import (
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,
     PartialFineTuningSpec,
-    TrainingSpec,
+    Schedule,
+    StrategySpec,
+    StrategyType,
 )
-from unfreeze_api.spec import ColumnsSpec, FineTuneJobSpec, ImageClassificationSpec, TextClassificationSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
@@ -84,19 +86,21 @@ class LearningRate(Model):
     head: float
     backbone: float
     layer_decay: float
-    schedule: Literal["Constant", "Linear", "Cosine"]
+    schedule: Schedule
+    scope: Literal["Job", "Phase"]
     warmup_ratio: float
+    rewarm_steps: int
+    """0 without."""
 
 
 class ResolvedStrategy(Model):
     """The strategy; the member of its type is always there."""
 
-    type: Literal[
-        "FeatureExtraction", "PartialFineTuning", "FullFineTuning", "LinearProbeThenFineTune", "GradualUnfreezing"
-    ]
+    type: StrategyType
     partial_fine_tuning: PartialFineTuningSpec | None = None
     linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
     gradual_unfreezing: GradualUnfreezingSpec | None = None
+    """With either blocksPerPhase or groups, and either epochsPerPhase or stepsPerPhase."""
     learning_rate: LearningRate
 
 
@@ -202,9 +206,6 @@ def resolve(
     claim_folders
         Folder of each volume claim. Without it each claim lies where the operator mounts it.
     """
-    rate = spec.strategy.learning_rate
-    backbone = rate.backbone or (rate.head if spec.adapter else rate.head / 10)
-    strategy = spec.strategy
     accelerators = accelerators_per_node(spec)
     processes = spec.distribution.num_proc_per_node
     workers = max(1, accelerators) if processes == "Auto" else processes
@@ -243,21 +244,7 @@ def resolve(
             image_classification=None if text else (spec.task.image_classification or ImageClassificationSpec()),
         ),
         data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
-        strategy=ResolvedStrategy(
-            type=strategy.type,
-            partial_fine_tuning=strategy.partial_fine_tuning,
-            linear_probe_then_fine_tune=strategy.linear_probe_then_fine_tune
-            or (LinearProbeThenFineTuneSpec() if strategy.type == "LinearProbeThenFineTune" else None),
-            gradual_unfreezing=strategy.gradual_unfreezing
-            or (GradualUnfreezingSpec() if strategy.type == "GradualUnfreezing" else None),
-            learning_rate=LearningRate(
-                head=rate.head,
-                backbone=backbone,
-                layer_decay=rate.layer_decay,
-                schedule=rate.schedule,
-                warmup_ratio=rate.warmup_ratio,
-            ),
-        ),
+        strategy=_strategy(spec.strategy, adapter=spec.adapter is not None),
         adapter=spec.adapter,
         training=spec.training,
         distribution=ResolvedDistribution(
@@ -276,6 +263,40 @@ def resolve(
             source=output.source,
             path=output.path,
             export=list(spec.output.export or (["Adapter"] if spec.adapter else ["Model"])),
+        ),
+    )
+
+
+_WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
+"""pct_start of torch's OneCycleLR; cut_frac of Howard and Ruder 2018, section 3.2."""
+
+
+def _strategy(strategy: StrategySpec, *, adapter: bool) -> ResolvedStrategy:
+    rate, probe, gradual = strategy.learning_rate, strategy.linear_probe_then_fine_tune, strategy.gradual_unfreezing
+    if strategy.type == "LinearProbeThenFineTune":
+        probe = probe or LinearProbeThenFineTuneSpec()
+    if strategy.type == "GradualUnfreezing":
+        gradual = gradual or GradualUnfreezingSpec()
+        gradual = gradual.model_copy(
+            update={
+                "blocks_per_phase": None if gradual.groups else gradual.blocks_per_phase or 1,
+                "epochs_per_phase": None if gradual.steps_per_phase else gradual.epochs_per_phase or 1.0,
+            }
+        )
+    like_head = adapter or strategy.type == "BitFit"
+    return ResolvedStrategy(
+        type=strategy.type,
+        partial_fine_tuning=strategy.partial_fine_tuning,
+        linear_probe_then_fine_tune=probe,
+        gradual_unfreezing=gradual,
+        learning_rate=LearningRate(
+            head=rate.head,
+            backbone=rate.backbone or (rate.head if like_head else rate.head / 10),
+            layer_decay=rate.layer_decay,
+            schedule=rate.schedule,
+            scope=rate.scope,
+            warmup_ratio=_WARMUP.get(rate.schedule, 0.06) if rate.warmup_ratio is None else rate.warmup_ratio,
+            rewarm_steps=rate.rewarm_steps or 0,
         ),
     )
 

@@ -13,7 +13,8 @@ from pydantic import Field
 from unfreeze_api.fields import Column, Source
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.pods import ResourcesSpec, TemplateSpec
-from unfreeze_api.recipe import AdapterSpec, LoraSpec, StrategySpec, TrainingSpec
+from unfreeze_api.recipe import AdapterSpec, LoraSpec, TrainingSpec
+from unfreeze_api.strategy import StrategySpec
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec", "LoraSpec"]
 
@@ -228,6 +229,18 @@ class FineTuneJobSpec(Model):
             ".adapter",
         ),
         Rule(
+            "!has(self.adapter) || self.strategy.type != 'BitFit'",
+            "BitFit and an adapter both say what trains in place of the weights: remove one of them",
+            ".adapter",
+        ),
+        Rule(
+            "!has(self.adapter) || !has(self.strategy.gradualUnfreezing)"
+            " || self.strategy.gradualUnfreezing.order != 'ChainThaw'",
+            "ChainThaw trains each block alone, and not every block has a part of the adapter: remove adapter, or set"
+            " order to FromTop",
+            ".adapter",
+        ),
+        Rule(
             "!has(self.output.export) || has(self.adapter) || self.output.export.all(e, e == 'Model')",
             "Adapter and Merged need an adapter: add spec.adapter, or export Model",
             ".output.export",
@@ -238,7 +251,9 @@ class FineTuneJobSpec(Model):
             ".output.export",
         ),
         Rule(
-            "self.strategy.type != 'GradualUnfreezing' || (has(self.strategy.gradualUnfreezing)"
+            "self.strategy.type != 'GradualUnfreezing'"
+            " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.stepsPerPhase))"
+            " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.epochsPerPhase)"
             " ? double(self.strategy.gradualUnfreezing.epochsPerPhase) : 1.0) < double(self.training.epochs)",
             "gradualUnfreezing.epochsPerPhase (1 when not given) must be below training.epochs, the epochs of all phases"
             " together",

@@ -60,6 +60,8 @@ def _numbers(node: dict[str, Any]) -> SearchStrategy[Any]:
 def _strings(node: dict[str, Any]) -> SearchStrategy[Any]:
     if "x-kubernetes-validations" in node:
         return st.sampled_from({1024: SOURCES, 253: ("a-secret", "my.name"), 63: ("", "a", "B_1.c")}[node["maxLength"]])
+    if node.get("pattern", "").startswith("^[a-z]+"):
+        return st.sampled_from(["layer.0", "layer.11", "pooler"])
     if "pattern" in node:
         return st.sampled_from(["A", "B_1", "_c"])
     return TEXTS.filter(lambda text: len(text) >= node.get("minLength", 0))
@@ -136,13 +138,19 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
     rates = strategy.get("learningRate", {})
-    if strategy["type"] == "PartialFineTuning":
-        strategy.setdefault("partialFineTuning", {"lastBlocks": 1})
-    if strategy["type"] == "FeatureExtraction":
+    if strategy["type"] == "PartialFineTuning" and len(strategy.get("partialFineTuning", {})) != 1:
+        strategy["partialFineTuning"] = {"lastBlocks": 1}
+    gradual = strategy.get("gradualUnfreezing", {})
+    gradual.pop("blocksPerPhase" if "groups" in gradual else "", None)
+    gradual.pop("epochsPerPhase" if "stepsPerPhase" in gradual else "", None)
+    if strategy["type"] in ("FeatureExtraction", "BitFit") or gradual.get("order") == "ChainThaw":
         spec.pop("adapter", None)
+    if strategy["type"] == "FeatureExtraction":
         rates.pop("backbone", None)
     if rates.get("backbone", 0) > rates.get("head", 1e-3):
         del rates["backbone"]
+    if rates.get("scope") == "Phase" or strategy["type"] not in ("LinearProbeThenFineTune", "GradualUnfreezing"):
+        rates.pop("rewarmSteps", None)
     epochs = 1
     for member, option in (("gradualUnfreezing", "epochsPerPhase"), ("linearProbeThenFineTune", "probeEpochs")):
         if option in strategy.get(member, {}):

@@ -72,7 +72,7 @@ def bounded(node):
 
 def without_default_by_design(path, node):
     """A reason: it is part of a one-of, the text tells the default, or absence has a plain meaning of its own."""
-    one_of = path.endswith((".source", ".fraction", ".value", ".valueFrom"))
+    one_of = path.endswith((".lastBlocks", ".blocks", ".source", ".fraction", ".value", ".valueFrom"))
     told = "default" in node["description"].lower() or "without" in node["description"].lower()
     plain = path.startswith("spec.template.") or path.endswith(".activeDeadlineSeconds")
     return one_of or told or plain

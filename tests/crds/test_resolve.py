@@ -47,13 +47,29 @@ def test_the_member_of_the_type_is_always_there():
     assert of({}).task.text_classification.max_length == 128
     assert of({"spec": {"task": {"type": "ImageClassification"}}}).task.text_classification is None
     gradual = of({"spec": {"strategy": {"type": "GradualUnfreezing"}}})
-    assert gradual.strategy.gradual_unfreezing.blocks_per_phase == 1
+    options = gradual.strategy.gradual_unfreezing
+    assert (options.blocks_per_phase, options.epochs_per_phase) == (1, 1)
+    own = {"type": "GradualUnfreezing", "gradualUnfreezing": {"groups": [["pooler"]], "stepsPerPhase": 5}}
+    options = of({"spec": {"strategy": own}}).strategy.gradual_unfreezing
+    assert (options.blocks_per_phase, options.epochs_per_phase) == (None, None)
 
 
 def test_backbone_learns_slower_unless_an_adapter_is_there():
     rates = {"spec": {"strategy": {"learningRate": {"head": 0.01}}}}
     assert of(rates).strategy.learning_rate.backbone == pytest.approx(0.001)
     assert of(patched(rates, {"spec": {"adapter": {"type": "LoRA"}}})).strategy.learning_rate.backbone == 0.01
+
+
+def test_biases_learn_as_fast_as_the_head():
+    assert of({"spec": {"strategy": {"type": "BitFit"}}}).strategy.learning_rate.backbone == 1e-3
+
+
+@pytest.mark.parametrize(("schedule", "ratio"), [("Cosine", 0.06), ("OneCycle", 0.3), ("SlantedTriangular", 0.1)])
+def test_the_warm_up_follows_the_schedule(schedule, ratio):
+    patch = {"spec": {"strategy": {"learningRate": {"schedule": schedule}}}}
+    assert of(patch).strategy.learning_rate.warmup_ratio == ratio
+    given = {"spec": {"strategy": {"learningRate": {"warmupRatio": 0}}}}
+    assert of(patched(patch, given)).strategy.learning_rate.warmup_ratio == 0
 
 
 def test_what_is_exported_follows_the_adapter():

@@ -32,6 +32,17 @@ CASES = {
     "gradual-accumulated": ({"type": "GradualUnfreezing", **_RATES}, {"gradientAccumulationSteps": 3}),
     "gradual-sgd-clipped": ({"type": "GradualUnfreezing", **_RATES}, {"optimizer": "SGD", "maxGradNorm": 0.1}),
     "gradual-unclipped": ({"type": "GradualUnfreezing", **_RATES}, {"maxGradNorm": 0}),
+    "chain-thaw": (
+        {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 3}}
+        | {"learningRate": _RATES["learningRate"] | {"schedule": "SlantedTriangular", "scope": "Phase"}},
+        {},
+    ),
+    "gradual-groups": (
+        {"type": "GradualUnfreezing", "gradualUnfreezing": {"groups": [["norm", "layer.1"], ["layer.0"]]}}
+        | {"learningRate": _RATES["learningRate"] | {"schedule": "OneCycle", "rewarmSteps": 3}},
+        {},
+    ),
+    "bitfit": ({"type": "BitFit", **_HEAD_ONLY}, {}),
     # 22 samples by 7: the last batch has one sample, which leaves the second rank without any.
     "gradual-empty-shard": ({"type": "GradualUnfreezing", **_RATES}, {"batchSize": 7}),
 }

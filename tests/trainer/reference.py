@@ -6,7 +6,8 @@ import torch
 
 from unfreeze_trainer.data.order import epoch_order
 from unfreeze_trainer.engines.optimizers import build_optimizer
-from unfreeze_trainer.phases.compile import compile_phases, schedule_factor
+from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.phases.schedule import rate_factor
 
 
 def train_by_hand(job, task):
@@ -19,8 +20,13 @@ def train_by_hand(job, task):
     total = sum(phase.steps for phase in phases)
     parameters, members = dict(module.named_parameters()), {b.name: b.parameters for b in loaded.blocks}
     carried = {}
+    bitfit = job.strategy.type == "BitFit"
     for phase in phases:
-        names = {name for block in phase.trainable for name in members[block]}
+        trained = {
+            block: [name for name in members[block] if not bitfit or block == "head" or parameters[name].ndim == 1]
+            for block in phase.trainable
+        }
+        names = {name for block in phase.trainable for name in trained[block]}
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in names)
         groups = [
@@ -30,16 +36,16 @@ def train_by_hand(job, task):
                 training.weight_decay if parameters[name].ndim > 1 else 0.0,
             )
             for block in phase.trainable
-            for name in members[block]
+            for name in trained[block]
         ]
         optimizer = build_optimizer(training.optimizer, groups)
         for name, parameter in parameters.items():
-            if name in carried:
+            if name in carried and name in names:  # a block that was frozen in between starts anew
                 optimizer.state[parameter] = carried[name]
         for step in range(phase.first_step, phase.first_step + phase.steps):
             order = epoch_order(training.seed, step // per_epoch, n)
             batch = order[step % per_epoch * size :][:size]
-            factor = schedule_factor(job.strategy.learning_rate, step, total)
+            factor = rate_factor(job.strategy.learning_rate, phase, step, total)
             for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * factor
             x, y = task.x["train"][batch], task.y["train"][batch]

@@ -32,7 +32,7 @@ TEXT: dict[str, tuple[dict[str, Any], list[str]]] = {
     "bart": (
         {"vocab_size": 50, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2}
         | {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32},
-        [*NAMES, "layer.3", "norm", "head"],
+        [*NAMES, "layer.3", "head"],
     ),
 }
 IMAGE: dict[str, tuple[dict[str, Any], int, str]] = {

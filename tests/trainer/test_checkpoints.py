@@ -45,9 +45,9 @@ def one_thread():
     gc.unfreeze()
 
 
-def job_in(folder: Path, **training):
+def job_in(folder: Path, strategy=STRATEGY, **training):
     place = {"destination": f"file://{folder}"}
-    return make_job("/none", "/none.csv", strategy=STRATEGY, training=TRAINING | training, output=place)
+    return make_job("/none", "/none.csv", strategy=strategy, training=TRAINING | training, output=place)
 
 
 def run_in(folder: Path, task=None, link=None, **training) -> Run:
@@ -241,6 +241,40 @@ def test_early_stopping_ends_the_phase_and_the_plan_goes_on(tmp_path):
     second_evaluation = [(phase.first_step // 2 + 2) * 2 - phase.first_step for phase in run.phases]
     assert [phase.steps for phase in run.state.phases] == second_evaluation
     assert run.state.step == run.phases[-1].first_step + second_evaluation[-1]
+
+
+PLATEAU = {
+    "type": "GradualUnfreezing",
+    "gradualUnfreezing": {"blocksPerPhase": 2, "stepsPerPhase": 12, "untilPlateau": {"patience": 1, "minDelta": 10.0}},
+}
+
+
+def plateau_run(folder: Path) -> Run:
+    forget_accelerate()
+    training = {"evaluate": {"everySteps": 4}, "checkpoint": {"everySteps": 1, "keep": 100}}
+    job = job_in(folder, strategy=PLATEAU, **training)
+    task = MLPTask(norm=True)
+    return Run(job, task, task.build_model(), open_engine(job), None)
+
+
+def test_a_plateau_ends_every_phase_but_the_last(tmp_path):
+    run = plateau_run(tmp_path)
+    train(run)
+    *others, last = run.phases
+    assert [phase.steps for phase in run.state.phases] == [*([8] * len(others)), last.steps]
+    assert all(phase.steps == 12 for phase in others)
+    assert run.state.step == run.total_steps
+
+
+def test_a_plateau_is_found_again_after_a_stop(tmp_path):
+    run = plateau_run(tmp_path)
+    kill_at(run, 6)  # one evaluation has been the best of the phase, the next one ends it
+    with pytest.raises(Killed):
+        train(run)
+    again = plateau_run(tmp_path)
+    assert (again.state.step, again.state.phase_best is None) == (6, False)
+    train(again)
+    assert again.state.phases[0].steps == 8
 
 
 def test_another_world_size_goes_on_with_the_same_samples(tmp_path):

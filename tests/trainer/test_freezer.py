@@ -1,12 +1,13 @@
 """The freezer: what a phase trains moves, everything else stays bit for bit, BatchNorm's statistics included."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from unfreeze_trainer.phases.blocks import Block
+from unfreeze_trainer.phases.blocks import Block, find_blocks
 from unfreeze_trainer.phases.compile import Phase
 from unfreeze_trainer.phases.freezer import Freezer
 
@@ -120,3 +121,104 @@ def test_blocks_must_cover_the_module() -> None:
     module, blocks = build()
     with pytest.raises(ValueError, match=r"3\.2"):
         Freezer(module, blocks[:-1], ())
+
+
+def bitfit(*trainable: str) -> Phase:
+    return replace(phase(*trainable), part="BiasesAndNorms")
+
+
+def test_bitfit_trains_biases_norms_and_the_whole_head() -> None:
+    module, blocks = build()
+    freezer = Freezer(module, blocks, ())
+    names = freezer.trainable_names(bitfit(*RATES))
+    assert names == [
+        *(f"{block}.{part}" for block in range(3) for part in ("0.bias", "1.weight", "1.bias")),
+        "3.2.weight",
+        "3.2.bias",
+    ]
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    train(module, freezer, bitfit(*RATES))
+    moved = [name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])]
+    assert moved == names
+
+
+class Odd(nn.Module):
+    """What norms, biases and weights look like in the libraries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.ChannelNorm = ChannelNorm()
+        self.conv = ConvNormAct()
+        self.q_bias = nn.Parameter(torch.zeros(2, 2))
+        self.gamma = nn.Parameter(torch.ones(4))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.head = nn.Linear(4, 2)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token"}
+
+
+class ChannelNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+
+class ConvNormAct(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+
+
+def test_decay_goes_by_what_a_parameter_is_not_by_its_shape() -> None:
+    module = Odd()
+    names = [name for name, _ in module.named_parameters()]
+    blocks = [
+        Block("embeddings", tuple(n for n in names if "head" not in n)),
+        Block("head", ("head.weight", "head.bias")),
+    ]
+    freezer = Freezer(module, blocks, ())
+    decayed = {
+        name for group in freezer.groups(phase("embeddings", "head"), 0.1) if group.decay for name in group.names
+    }
+    assert decayed == {"embed.weight", "conv.conv.weight", "head.weight"}
+    small = freezer.trainable_names(bitfit("embeddings", "head"))
+    assert small == ["q_bias", "ChannelNorm.weight", "conv.bn.weight", "conv.bn.bias", "head.weight", "head.bias"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_statistics_of_frozen_blocks_stay_and_those_of_trained_ones_move(name: str, count: int) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3)
+    head = {key for key, _ in module.named_parameters() if key.startswith(("fc.", "classifier."))}
+    blocks = find_blocks(module, head)
+    trainable = tuple(block.name for block in blocks[-count:])
+    of = Phase(0, "head", trainable, dict.fromkeys(trainable, 0.01), 0, 3)
+    freezer = Freezer(module, blocks, ())
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    freezer.apply(of)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.01)
+    for _ in range(2):
+        module(torch.randn(4, 3, 64, 64)).square().sum().backward()
+        optimizer.step()
+    owner = {key.rpartition(".")[0]: block.name for block in blocks for key in block.parameters}
+    statistics = [key for key in before if key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert len(statistics) > 10
+    after = module.state_dict()
+    for key in statistics:
+        moved = not torch.equal(after[key], before[key])
+        assert moved == (owner[key.rpartition(".")[0]] in trainable), key
+
+
+def test_dropout_of_frozen_blocks_stays_on() -> None:
+    module = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), nn.Linear(4, 2))
+    blocks = [Block("layer.0", ("0.0.weight", "0.0.bias")), Block("head", ("1.weight", "1.bias"))]
+    Freezer(module, blocks, ()).apply(phase("head"))
+    assert module[0][1].training  # type: ignore[index]

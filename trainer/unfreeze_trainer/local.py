@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,26 +26,32 @@ if TYPE_CHECKING:
 AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument FILE and the options that say where volume claims lie."""
+    claims = click.option(
+        "--claims",
+        "claims_folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder with a sub-folder for each volume claim.",
+    )
+    claim = click.option(
+        "--claim",
+        "claim",
+        multiple=True,
+        metavar="NAME=DIR",
+        help="Folder that stands for a volume claim; may be given several times.",
+    )
+    file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+    return file(claim(claims(command)))
+
+
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     help="The run's folder, in place of spec.output.destination.",
 )
-@click.option(
-    "--claim",
-    "claim",
-    multiple=True,
-    metavar="NAME=DIR",
-    help="Folder that stands for a volume claim; may be given several times.",
-)
-@click.option(
-    "--claims",
-    "claims_folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with a sub-folder for each volume claim.",
-)
+@job_options
 def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: Path | None) -> None:
     """Run the FineTuneJob in FILE on this machine, without a cluster.
 
@@ -57,8 +63,14 @@ def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: 
         spec = spec.model_copy(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
-    job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder))
+    job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder, write=True))
     sys.exit(run_job(job))
+
+
+def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
+    """Return the job in a file, resolved for this machine; nothing is written."""
+    name, namespace, spec = _read(file)
+    return _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder, write=False))
 
 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
@@ -80,7 +92,9 @@ class _Invalid(click.ClickException):
     exit_code = int(ExitCode.JOB_ERROR)
 
 
-def _claim_folders(spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path | None) -> dict[str, str]:
+def _claim_folders(
+    spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path | None, *, write: bool
+) -> dict[str, str]:
     """Return the folder of each volume claim of the job; say which option is missing where there is none."""
     from unfreeze_api.resolve import claims
 
@@ -98,9 +112,9 @@ def _claim_folders(spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path |
                 f"the job uses the volume claim {name} (pvc://{name}/...): say which folder stands for it, --claim"
                 f" {name}=DIR, or --claims DIR when the folder is DIR/{name}"
             )
-        if writable:
+        if writable and write:
             folder.mkdir(parents=True, exist_ok=True)
-        if not folder.is_dir():
+        if not folder.is_dir() and (write or not writable):
             raise click.UsageError(f"there is no folder {folder} for the volume claim {name}")
         found[name] = str(folder.resolve())
     return found

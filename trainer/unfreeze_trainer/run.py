@@ -21,8 +21,9 @@ from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.guard import Guard
-from unfreeze_trainer.phases.compile import Phase, compile_phases, schedule_factor
+from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.state import Best, State
@@ -179,7 +180,7 @@ class Run:
 
     def factor(self, step: int) -> float:
         """Return what every peak learning rate is multiplied by at a step."""
-        self._factor = schedule_factor(self.job.strategy.learning_rate, step, self.total_steps)
+        self._factor = rate_factor(self.job.strategy.learning_rate, self._phase, step, self.total_steps)
         return self._factor
 
     def after_step(self, step: int) -> None:
@@ -235,7 +236,7 @@ class Run:
         state, training = self.state, self.job.training
         sign = -1 if training.metric == "loss" else 1
         value = state.metrics[training.metric]
-        stopping = training.early_stopping
+        stopping = self._phase.plateau or training.early_stopping
         if state.phase_best is None or sign * (value - state.phase_best) > (stopping.min_delta if stopping else 0.0):
             state.phase_best, state.bad_evaluations = value, 0
         else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.heads import timm_head
 from unfreeze_trainer.models.text import seeded
 
 
@@ -49,13 +51,13 @@ def load_image_model(
             ).float()
             if not same_labels:
                 module.reset_classifier(len(labels))
+        with torch.device("meta"):
+            skeleton = timm.create_model(f"local-dir:{path}", num_classes=len(labels), **size)
+            new = timm_head(skeleton, len(labels))
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {message}") from error
-    classifiers = module.get_classifier()
-    parts = classifiers if isinstance(classifiers, tuple | list) else (classifiers,)
-    own = {id(parameter) for part in parts for parameter in part.parameters()}
-    head = frozenset(name for name, parameter in module.named_parameters() if id(parameter) in own)
+    head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")
     return module.train(), head

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.phases.blocks import EMBEDDINGS, find_blocks
 
 
@@ -66,8 +67,9 @@ def load_text_model(
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
 
-    The head is everything outside the base model, and what the base model has but the checkpoint lacks (a pooler). It
-    is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then training goes on.
+    The head is everything outside the base model (see `transformers_head`), and what the base model has but the
+    checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
+    labels: then training goes on.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ def load_text_model(
         with seeded(seed):
             if random:
                 module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-                return module.train(), _outside(module)
+                return module.train(), transformers_head(module)
             module, info = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
@@ -115,7 +117,7 @@ def load_text_model(
                 *info["missing_keys"],
                 *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]),
             }
-            head = _outside(module)
+            head = transformers_head(module)
             if not same_labels:
                 _draw_anew(module, head - fresh)
     except Exception as error:  # as above: a broken folder is broken in many ways
@@ -123,12 +125,6 @@ def load_text_model(
     _check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
-
-
-def _outside(module: Any) -> frozenset[str]:
-    """Return the parameters outside the base model."""
-    inside = {id(parameter) for parameter in module.base_model.parameters()}
-    return frozenset(name for name, parameter in module.named_parameters() if id(parameter) not in inside)
 
 
 def _draw_anew(module: Any, names: Collection[str]) -> None:

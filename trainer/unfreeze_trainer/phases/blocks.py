@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 EMBEDDINGS, HEAD = "embeddings", "head"
 
@@ -20,38 +23,54 @@ class Block:
     """As in named_parameters(), in its order; never empty."""
 
 
+@dataclass
+class _Parts:
+    """Parameters by their place; together every one outside the head, once."""
+
+    before: list[str]
+    layers: list[list[str]]
+    after: list[str]
+
+
 def find_blocks(module: nn.Module, head_parameters: Collection[str]) -> list[Block]:
     """Divide a model into blocks, from input to output; every parameter is in exactly one, the head is last.
 
     timm models say themselves which parameter belongs to which layer (group_matcher, which timm's layer-wise learning
-    rates use). Other models are divided by their stacks: the outermost ModuleLists that hold most of the weights.
+    rates use). Other models are divided by their stacks of layers. A layer that is itself a stack (a stage of a
+    hierarchical model) is divided into its own layers.
 
     Parameters
     ----------
     module
-        A bare transformers or timm model.
+        A bare transformers or timm model, on any device, meta included.
     head_parameters
-        Parameters of the head, as in named_parameters(); not empty.
+        Parameters of the head, as in named_parameters(). Where there are none the topmost block is what lies above
+        the layers, or the last layer.
+
+    Notes
+    -----
+    - Tied weights are one parameter, in the block of its first name: a tied output layer trains with the embeddings.
+    - Layers that share their weights (ALBERT) are one block: a part of the shared weights cannot be frozen.
+    - Of an encoder and a decoder the encoder is below: embeddings, encoder layers, decoder layers.
+    - Two towers (text and image, which meet at the top) stand side by side, aligned at the top: layer.11 is the last
+      layer of both, so that unfreezing from the top opens both alike. What joins them lies above the layers.
     """
     names = [name for name, _ in module.named_parameters() if name not in head_parameters]
     group_matcher = getattr(module, "group_matcher", None)
-    place = _timm_layers(group_matcher, names) if callable(group_matcher) else _stack_layers(module, names)
-    layers = sorted({place[name] for name in names if place[name] not in (_BEFORE, _AFTER)})
+    parts = _timm_layers(group_matcher, names) if callable(group_matcher) else _stack_layers(module, names)
+    order = {name: index for index, name in enumerate(names)}
     blocks = [
-        (EMBEDDINGS, [name for name in names if place[name] == _BEFORE]),
-        *((f"layer.{i}", [name for name in names if place[name] == layer]) for i, layer in enumerate(layers)),
+        (EMBEDDINGS, parts.before),
+        *((f"layer.{i}", layer) for i, layer in enumerate(_divided(module, parts.layers))),
+        (_neck_name(module, parts.after), parts.after),
     ]
-    after = [name for name in names if place[name] == _AFTER]
-    blocks.append((_neck_name(module, after), after))
-    blocks.append((HEAD, [name for name, _ in module.named_parameters() if name in head_parameters]))
-    return [Block(name, tuple(parameters)) for name, parameters in blocks if parameters]
+    found = [Block(name, tuple(sorted(inside, key=order.__getitem__))) for name, inside in blocks if inside]
+    head = tuple(name for name, _ in module.named_parameters() if name in head_parameters)
+    return [*found, Block(HEAD, head)] if head else found
 
 
-_BEFORE, _AFTER = -1, 1 << 30
-
-
-def _timm_layers(group_matcher: Callable[..., object], names: Iterable[str]) -> dict[str, int]:
-    """Return the layer of each parameter by timm's matcher: its first group is the stem, unmatched ones the neck."""
+def _timm_layers(group_matcher: Callable[..., object], names: Sequence[str]) -> _Parts:
+    """Sort parameters by timm's matcher: its first group is the stem, what no expression matches lies after."""
     from timm.models._manipulate import group_with_matcher
 
     matcher = group_matcher(coarse=False)
@@ -62,42 +81,196 @@ def _timm_layers(group_matcher: Callable[..., object], names: Iterable[str]) -> 
     )
     neck = groups.pop(probe[0]) if probe else None
     first = min(groups.values(), default=0)
-    return {name: _AFTER if group == neck else _BEFORE if group == first else group for name, group in groups.items()}
+    middle = sorted({group for group in groups.values() if group not in (first, neck)})
+    return _Parts(
+        before=[name for name in names if groups[name] == first != neck],
+        layers=[[name for name in names if groups[name] == group] for group in middle],
+        after=[name for name in names if groups[name] == neck],
+    )
 
 
-def _stack_layers(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Return the layer of each parameter by the model's stacks of layers.
+def _stack_layers(module: nn.Module, names: Sequence[str]) -> _Parts:
+    """Sort parameters by the model's stacks of layers.
 
-    What lies before a stack belongs to its first layer, before the first one to the embeddings; embeddings that are
-    declared after the layers (relative positions) are embeddings all the same.
+    What lies before a stack belongs to its first layer, before the first one to the embeddings. Two things are told by
+    their names, since models declare them on either side of the layers: embeddings (relative positions, BART's
+    layernorm_embedding) are embeddings, and what is called final or out (OPT) lies after the layers.
     """
     stacks = _stacks(module)
-    prefixes = [f"{stack}.{i}." for stack, length in stacks for i in range(length)]
+    # transformers' own word for a tower: its features can be had without the rest of the model.
+    if len(stacks) > 1 and callable(getattr(module, "get_text_features", None)):
+        return _towers(names, stacks)
+    parts = _Parts([], [[] for stack in stacks for _ in stack], [])
+    layer_of = _by_prefix([layer for stack in stacks for layer in stack])
     embeddings = {name for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
-    place: dict[str, int] = {}
     pending: list[str] = []
-    last = -1
+    inside = False
     for name in names:
-        layer = next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), None)
+        layer, owner = layer_of(name), name.rpartition(".")[0]
+        called = owner.rpartition(".")[2]
         if layer is not None:
-            place[name] = last = layer
-            place.update(dict.fromkeys(pending, layer))
-            pending = []
-        elif last < 0 or name.rpartition(".")[0] in embeddings:
-            place[name] = _BEFORE
-        else:
+            parts.layers[layer] += [*pending, name]
+            pending, inside = [], True
+        elif owner in embeddings or "embed" in called:
+            parts.before.append(name)
+        elif inside:
             pending.append(name)
-    return place | dict.fromkeys(pending, _AFTER)
+        else:
+            last = called.startswith("final_") or called.endswith("_out")
+            (parts.after if last else parts.before).append(name)
+    parts.after += pending
+    parts.layers = [layer for layer in parts.layers if layer]
+    return parts
 
 
-def _stacks(module: nn.Module) -> list[tuple[str, int]]:
-    """Return name and length of each outermost ModuleList that holds at least a quarter of the largest one's weights."""
+_Stack = list[tuple[str, ...]]
+"""Layers of a stack, each as the paths of its modules."""
+
+
+def _stacks(module: nn.Module) -> list[_Stack]:
+    """Return the outermost stacks that hold at least a quarter of the largest one's weights.
+
+    Lists that stand side by side in one module and are equally long describe the same layers part by part (XLM's
+    attentions and ffns, SegFormer's patch_embeddings and blocks): they are one stack.
+    """
     found: list[tuple[str, int, int]] = []
     for name, part in module.named_modules():
-        if isinstance(part, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer, _, _ in found):
+        if name and not any(name.startswith(f"{outer}.") for outer, _, _ in found) and _is_list(part):
             found.append((name, len(part), sum(parameter.numel() for parameter in part.parameters())))
     largest = max((size for _, _, size in found), default=0)
-    return [(name, length) for name, length, size in found if size and 4 * size >= largest]
+    stacks: dict[tuple[str, int], list[str]] = {}
+    main = {(name.rpartition(".")[0], length) for name, length, size in found if size and 4 * size >= largest}
+    for name, length, size in found:
+        place = (name.rpartition(".")[0], length)
+        if place in main and (length > 1 or 4 * size >= largest):
+            # A list of one layer has no sibling to be told by.
+            stacks.setdefault(place if length > 1 else (name, 1), []).append(name)
+    return [[tuple(f"{name}.{i}" for name in lists) for i in range(length)] for (_, length), lists in stacks.items()]
+
+
+def _is_list(part: nn.Module) -> bool:
+    return isinstance(part, nn.ModuleList) or (isinstance(part, nn.Sequential) and _is_stack(part, plain=True))
+
+
+def _is_stack(part: nn.Module, *, plain: bool) -> bool:
+    """Tell whether a list holds layers rather than parts of one layer: at least half of its items are of one class.
+
+    A layer has a norm and at least two other modules with weights; so convolutions, experts and the two halves of a T5
+    layer are none. Lists of plain lists are stages or branches, which are not told apart: they count where `plain`.
+    """
+    items = [item for item in part.children() if _has_weights(item)]
+    common, count = Counter(map(type, items)).most_common(1)[0] if items else (nn.Module, 0)
+    if count < max(2, len(items) / 2) or (common in (nn.Sequential, nn.ModuleList) and not plain):
+        return False
+    weighted = [
+        part for part in next(i for i in items if type(i) is common).modules() if [*part.parameters(recurse=False)]
+    ]
+    norms = sum(map(is_norm, weighted))
+    return norms > 0 and len(weighted) - norms > 1
+
+
+def _has_weights(part: nn.Module) -> bool:
+    return next(part.parameters(), None) is not None
+
+
+def is_norm(part: nn.Module) -> bool:
+    """Tell whether a module is a normalisation: torch's own, or one of a library that is called so and holds no other."""
+    if isinstance(part, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
+        return True
+    called = "norm" in type(part).__name__.lower() and not isinstance(part, nn.Linear | _ConvNd)
+    return called and not any(_has_weights(child) for child in part.children())
+
+
+def _divided(module: nn.Module, layers: list[list[str]]) -> list[list[str]]:
+    """Divide layers that are stages, until no layer holds more than a third of all or none can be divided.
+
+    A layer that is nothing but a list of layers (Funnel's) is divided in any case; others are when exactly one stack in
+    them holds at least half of their weights: several are branches that run beside each other. What is declared before
+    the stack joins its first layer, what comes after it the last one.
+    """
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    stacks = {
+        path: [f"{path}.{name}" for name, _ in part.named_parameters()]
+        for path, part in module.named_modules()
+        if isinstance(part, nn.ModuleList | nn.Sequential) and _is_stack(part, plain=False)
+    }
+
+    def weights(names: Sequence[str]) -> int:
+        return sum(sizes[name] for name in names)
+
+    while True:
+        coarse = max(map(weights, layers), default=0) * 3 > weights([name for layer in layers for name in layer])
+        place = {name: index for index, layer in enumerate(layers) for name in layer}
+        inside: list[list[str]] = [[] for _ in layers]
+        for path, names in stacks.items():
+            indices = {place.get(name) for name in names}
+            index = indices.pop()
+            if not indices and index is not None and not any(path.startswith(f"{o}.") for o in inside[index]):
+                inside[index].append(path)
+        divided: list[list[str]] = []
+        for layer, paths in zip(layers, inside, strict=True):
+            stack = module.get_submodule(paths[0]) if len(paths) == 1 else None
+            share = weights(stacks[paths[0]]) / weights(layer) if stack else 0
+            whole = share == 1 and isinstance(stack, nn.ModuleList)
+            if stack and (whole or (coarse and share >= 0.5)):  # noqa: PLR2004 - a half
+                divided += _items(stack, paths[0], layer)
+            else:
+                divided.append(layer)
+        if len(divided) == len(layers):
+            return layers
+        layers = divided
+
+
+def _items(stack: nn.Module, path: str, names: Sequence[str]) -> list[list[str]]:
+    layer_of = _by_prefix([(f"{path}.{key}",) for key, item in stack.named_children() if _has_weights(item)])
+    layers: list[list[str]] = [[]]
+    for name in names:
+        if layer_of(name) == len(layers):
+            layers.append([])
+        layers[-1].append(name)
+    return layers
+
+
+def _by_prefix(layers: Sequence[tuple[str, ...]]) -> Callable[[str], int | None]:
+    """Return a function from a parameter to the layer that it lies in."""
+    places = {path: index for index, paths in enumerate(layers) for path in paths}
+
+    def find(name: str) -> int | None:
+        path = name.rpartition(".")[0]
+        while path and path not in places:
+            path = path.rpartition(".")[0]
+        return places.get(path)
+
+    return find
+
+
+def _towers(names: Sequence[str], stacks: Sequence[_Stack]) -> _Parts:
+    """Lay towers side by side, aligned at the top."""
+    depth = max(map(len, stacks))
+    parts = _Parts([], [[] for _ in range(depth)], [])
+    roots = [_root(stack, [other for other in stacks if other is not stack]) for stack in stacks]
+    layer_of = [_by_prefix(stack) for stack in stacks]
+    above = [False] * len(stacks)
+    for name in names:
+        tower = next((i for i, root in enumerate(roots) if name.startswith(f"{root}.")), None)
+        if tower is None:
+            parts.after.append(name)
+            continue
+        layer = layer_of[tower](name)
+        if layer is not None:
+            above[tower] = True
+            parts.layers[depth - len(stacks[tower]) + layer].append(name)
+        else:
+            (parts.after if above[tower] else parts.before).append(name)
+    return parts
+
+
+def _root(stack: _Stack, others: Sequence[_Stack]) -> str:
+    """Return the outermost module around a stack that holds none of the others."""
+    path, elsewhere = stack[0][0], [other[0][0] for other in others]
+    while (outer := path.rpartition(".")[0]) and not any(other.startswith(f"{outer}.") for other in elsewhere):
+        path = outer
+    return path
 
 
 def _neck_name(module: nn.Module, names: Collection[str]) -> str:

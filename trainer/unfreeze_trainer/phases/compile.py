@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from unfreeze_api.resolve import LearningRate, ResolvedJob
+from unfreeze_api.strategy import GradualUnfreezingSpec, PlateauSpec
+from unfreeze_trainer.errors import JobError
 
 ALL = "all"
 """Name of a phase that trains every block."""
+
+Part = Literal["All", "BiasesAndNorms"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Phase:
     """Optimizer steps of the job before this phase."""
     steps: int
     """Optimizer steps of this phase, at least one."""
+    part: Part = "All"
+    """What of the blocks below the head trains."""
+    plateau: PlateauSpec | None = None
+    """Ends the phase before its steps are done."""
 
 
 def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int) -> list[Phase]:
@@ -38,6 +47,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     down has layer_decay times the rate of the one above it (layer-wise decay, Clark et al. 2020, arXiv 2003.10555;
     discriminative fine-tuning, Howard and Ruder 2018, arXiv 1801.06146).
 
+    A phase that its plateau ends early leaves its other steps undone: what follows keeps its place in the plan.
+
     Parameters
     ----------
     job
@@ -46,78 +57,104 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
         From input to output; the last one is the head.
     steps_per_epoch
         Optimizer steps of one pass over the training data.
+
+    Raises
+    ------
+    JobError
+        InvalidStrategy: the strategy names a block that the model does not have, or names one twice.
     """
     total = max(1, round(job.training.epochs * steps_per_epoch))
-    depths, wanted, names = _plan(job, block_names, steps_per_epoch)
+    stretches = _plan(job, block_names, steps_per_epoch)
+    rates = _learning_rates(job.strategy.learning_rate, block_names)
+    part: Part = "BiasesAndNorms" if job.strategy.type == "BitFit" else "All"
     phases: list[Phase] = []
     first_step = 0
-    for index, (depth, name) in enumerate(zip(depths, names, strict=True)):
+    for index, stretch in enumerate(stretches):
         left = total - first_step
         if left == 0:
             break
-        steps = left if index == len(depths) - 1 else min(wanted, left)
-        if index == 0 and steps == total > 1 and len(depths) > 1:
+        last = index == len(stretches) - 1
+        steps = left if last else min(stretch.steps, left)
+        if index == 0 and steps == total > 1 and not last:
             steps -= 1  # rounding must not turn a strategy of several phases into its first one
-        trainable = tuple(block_names[len(block_names) - 1 - depth :])
-        rates = _learning_rates(job.strategy.learning_rate, block_names)
-        phases.append(Phase(index, name, trainable, {block: rates[block] for block in trainable}, first_step, steps))
+        trainable = {block: rates[block] for block in block_names if block in stretch.blocks}
+        plateau = None if last else stretch.plateau
+        phases.append(Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, plateau))
         first_step += steps
     return phases
 
 
-def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> tuple[list[int], int, list[str]]:
-    """Return for each phase how many blocks below the head train, the steps of all but the last, and names."""
-    strategy, backbone, head = job.strategy, len(blocks) - 1, blocks[-1]
+@dataclass(frozen=True)
+class _Stretch:
+    """A phase before steps are counted out."""
+
+    name: str
+    blocks: Collection[str]
+    steps: int = 0
+    """0 where the phase takes what the others leave."""
+    plateau: PlateauSpec | None = None
+
+
+def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list[_Stretch]:
+    strategy, below, head = job.strategy, blocks[:-1], blocks[-1]
 
     def steps(epochs: float) -> int:
         return max(1, round(epochs * steps_per_epoch))
 
-    if strategy.type == "FeatureExtraction" or backbone == 0:
-        return [0], 0, [head]
+    if strategy.type == "FeatureExtraction" or not below:
+        return [_Stretch(head, [head])]
     if strategy.type == "PartialFineTuning":
-        assert strategy.partial_fine_tuning is not None
-        return [min(strategy.partial_fine_tuning.last_blocks, backbone)], 0, [head]
-    if strategy.type == "FullFineTuning":
-        return [backbone], 0, [ALL]
+        partial = strategy.partial_fine_tuning
+        assert partial is not None
+        if partial.blocks is None:
+            return [_Stretch(head, [*below[-(partial.last_blocks or 0) :], head])]
+        _check_names("partialFineTuning.blocks", partial.blocks, below)
+        return [_Stretch(head, [*partial.blocks, head])]
+    if strategy.type in ("FullFineTuning", "BitFit"):
+        return [_Stretch(ALL, blocks)]
     if strategy.type == "LinearProbeThenFineTune":
-        assert strategy.linear_probe_then_fine_tune is not None
-        return [0, backbone], steps(strategy.linear_probe_then_fine_tune.probe_epochs), [head, ALL]
-    assert strategy.gradual_unfreezing is not None
-    per_phase = strategy.gradual_unfreezing.blocks_per_phase
-    depths = [min(phase * per_phase, backbone) for phase in range(math.ceil(backbone / per_phase) + 1)]
-    names = [head, *(blocks[backbone - 1 - depth] for depth in depths[:-1])]
-    return depths, steps(strategy.gradual_unfreezing.epochs_per_phase), names
+        probe = strategy.linear_probe_then_fine_tune
+        assert probe is not None
+        return [_Stretch(head, [head], steps(probe.probe_epochs), probe.until_plateau), _Stretch(ALL, blocks)]
+    gradual = strategy.gradual_unfreezing
+    assert gradual is not None
+    return _thaw(gradual, gradual.steps_per_phase or steps(gradual.epochs_per_phase or 1), below, head)
+
+
+def _thaw(gradual: GradualUnfreezingSpec, steps: int, below: Sequence[str], head: str) -> list[_Stretch]:
+    """Return the phases of gradual unfreezing; a group's name is that of its topmost block."""
+    place = {name: index for index, name in enumerate(below)}
+    if gradual.groups is not None:
+        _check_names("gradualUnfreezing.groups", [name for group in gradual.groups for name in group], below)
+        groups = [sorted(group, key=place.__getitem__) for group in gradual.groups]
+    else:
+        size = gradual.blocks_per_phase or 1
+        groups = [list(below[max(0, top - size) : top]) for top in range(len(below), 0, -size)]
+
+    def stretch(name: str, blocks: Collection[str]) -> _Stretch:
+        return _Stretch(name, blocks, steps, gradual.until_plateau)
+
+    if gradual.order == "ChainThaw":
+        alone = [stretch(group[-1], group) for group in reversed(groups)]
+        return [stretch(head, [head]), *alone, _Stretch(ALL, [*below, head])]
+    opened = [[name for group in groups[:count] for name in group] for count in range(len(groups) + 1)]
+    names = [head, *(group[-1] for group in groups)]
+    return [stretch(name, [*blocks, head]) for name, blocks in zip(names, opened, strict=True)]
+
+
+def _check_names(field: str, names: Sequence[str], below: Sequence[str]) -> None:
+    unknown = [name for name in dict.fromkeys(names) if name not in below]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if unknown:
+        raise JobError(
+            "InvalidStrategy",
+            f"spec.strategy.{field}: this model has no block {', '.join(unknown)} below its head; its blocks are"
+            f" {', '.join(below)} (the head needs no naming)",
+        )
+    if doubled:
+        raise JobError("InvalidStrategy", f"spec.strategy.{field}: {', '.join(doubled)} is named more than once")
 
 
 def _learning_rates(rate: LearningRate, blocks: Sequence[str]) -> dict[str, float]:
     below = reversed(blocks[:-1])
     return {blocks[-1]: rate.head, **{name: rate.backbone * rate.layer_decay**i for i, name in enumerate(below)}}
-
-
-def schedule_factor(learning_rate: LearningRate, step: int, total_steps: int) -> float:
-    """Return what every peak learning rate is multiplied by at one step.
-
-    Warm-up and course span the whole job, whatever its phases: a linear rise, then constant, linear to 0, or half a
-    cosine to 0 (Loshchilov and Hutter 2016, arXiv 1608.03983). No step has rate 0: the rise ends at its last step
-    and the fall would reach 0 one step after the job.
-
-    Parameters
-    ----------
-    learning_rate
-        Schedule and warm-up.
-    step
-        From 0, over the whole job.
-    total_steps
-        Optimizer steps of the whole job.
-    """
-    warmup = min(round(learning_rate.warmup_ratio * total_steps), total_steps - 1)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    match learning_rate.schedule:
-        case "Constant":
-            return 1.0
-        case "Linear":
-            return 1.0 - done
-        case "Cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unfreeze_trainer.phases.blocks import Block
+from unfreeze_trainer.phases.blocks import Block, is_norm
 from unfreeze_trainer.phases.compile import Phase
 
 
@@ -48,16 +48,20 @@ class Freezer:
         self._order = [block.name for block in blocks]
         self._parameters = dict(module.named_parameters())
         self._adapter = frozenset(adapter_parameters)
+        self._small = _biases_and_norms(module)
+        self._undecayed = self._small | _without_decay(module)
         if missing := self._parameters.keys() ^ self._block.keys():
             raise ValueError(f"blocks and module differ in {sorted(missing)[:5]}")
 
     def trainable_names(self, phase: Phase) -> list[str]:
         """Return the parameters that the phase trains, in the order of named_parameters()."""
         blocks = frozenset(phase.trainable)
+        whole = {self._order[-1]} if phase.part == "BiasesAndNorms" else blocks
         return [
             name
             for name in self._parameters
-            if self._block[name] in blocks and (not self._adapter or name in self._adapter)
+            if (self._block[name] in whole or (self._block[name] in blocks and name in self._small))
+            and (not self._adapter or name in self._adapter)
         ]
 
     def apply(self, phase: Phase) -> None:
@@ -91,16 +95,37 @@ class Freezer:
         phase
             Its learning rates are the groups' peak rates.
         weight_decay
-            Of weights; parameters of one dimension (biases, norms) have none.
+            Of weights. Biases, norms, other parameters of one dimension, and what a timm model names in
+            no_weight_decay (position embeddings, class token) have none; token embeddings have, as in transformers'
+            Trainer.
         """
         names = self.trainable_names(phase)
         groups = []
         for block in (name for name in self._order if name in phase.learning_rates):
             for decay in (True, False):
-                members = tuple(
-                    name for name in names if self._block[name] == block and (self._parameters[name].ndim > 1) == decay
-                )
+                members = tuple(name for name in names if self._block[name] == block and self._decays(name) == decay)
                 if members:
                     rate = phase.learning_rates[block]
                     groups.append(ParamGroup(block, decay, members, rate, weight_decay if decay else 0.0))
         return groups
+
+    def _decays(self, name: str) -> bool:
+        return self._parameters[name].ndim > 1 and name not in self._undecayed
+
+
+def _biases_and_norms(module: nn.Module) -> frozenset[str]:
+    """Return the biases by name (bias, q_bias, in_proj_bias) and whatever a normalisation module has, of any shape."""
+    found = {name for name, _ in module.named_parameters() if "bias" in name.rpartition(".")[2]}
+    for path, part in module.named_modules():
+        if is_norm(part):
+            found |= {name for name, _ in part.named_parameters(prefix=path)}
+    return frozenset(found)
+
+
+def _without_decay(module: nn.Module) -> frozenset[str]:
+    """Return what the library itself says should not decay; names within PEFT's wrapper end with it."""
+    listed = getattr(module, "no_weight_decay", None)
+    own = tuple(listed()) if callable(listed) else ()
+    return frozenset(
+        name for name, _ in module.named_parameters() if name in own or name.endswith(tuple(f".{end}" for end in own))
+    )

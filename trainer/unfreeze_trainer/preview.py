@@ -1,0 +1,201 @@
+"""`unfreeze phases`: what a job would train when, without training it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from unfreeze_api.progress import ExitCode
+from unfreeze_trainer.local import job_options, open_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.phases.compile import Phase
+
+_FLOAT32 = 4
+_ENDLESS = 1e12  # epochs in which every phase has its turn
+_FILE_WIDTH = 160
+"""Columns of what goes into a file or a pipe."""
+_MOMENTS = {"AdamW": 2, "SGD": 1}
+"""Tensors that the optimizer keeps beside each parameter."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The plan of a job."""
+
+    samples: int
+    """Of the training split."""
+    steps_per_epoch: int
+    blocks: dict[str, int]
+    """Parameters of each block, from input to output."""
+    phases: list[Phase]
+    trainable: list[int]
+    """Parameters that each phase trains."""
+    optimizer_bytes: list[int]
+    """Moments and gradients of each phase on one worker."""
+    unreached: list[str]
+    """Names of the phases that training.epochs ends before."""
+
+    def to_json(self) -> str:
+        """Return it as JSON in camelCase."""
+        total = sum(self.blocks.values())
+        phases: list[dict[str, Any]] = [
+            {
+                "name": phase.name,
+                "blocks": list(phase.trainable),
+                "part": phase.part,
+                "trainableParameters": trainable,
+                "trainableShare": round(trainable / total, 6),
+                "learningRates": phase.learning_rates,
+                "firstStep": phase.first_step,
+                "steps": phase.steps,
+                "untilPlateau": phase.plateau and phase.plateau.model_dump(by_alias=True),
+                "optimizerBytes": optimizer_bytes,
+            }
+            for phase, trainable, optimizer_bytes in zip(self.phases, self.trainable, self.optimizer_bytes, strict=True)
+        ]
+        head = {"trainingSamples": self.samples, "stepsPerEpoch": self.steps_per_epoch, "parameters": total}
+        return json.dumps(head | {"blocks": self.blocks, "phases": phases, "unreached": self.unreached}, indent=2)
+
+
+@click.command()
+@click.option(
+    "--output",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="What is printed.",
+)
+@job_options
+def phases(file: Path, claim: tuple[str, ...], claims_folder: Path | None, kind: Literal["table", "json"]) -> None:
+    """Print the phases of the FineTuneJob in FILE without training it.
+
+    Opens the data to count its samples and labels, and builds the model. The exit code is 2 when the job itself is
+    wrong, as it is for `unfreeze run`.
+    """
+    job = open_job(file, claim, claims_folder)
+    from unfreeze_trainer.errors import JobError
+
+    try:
+        plan = preview(job)
+    except JobError as error:
+        click.echo(f"Failed: {error.reason}: {error.message}", err=True)
+        sys.exit(int(ExitCode.JOB_ERROR))
+    if kind == "json":
+        click.echo(plan.to_json())
+    else:
+        _print(job, plan)
+
+
+def preview(job: ResolvedJob) -> Preview:
+    """Open a job's data, build its model and compile its strategy.
+
+    Raises
+    ------
+    JobError
+        What `unfreeze run` would end with before its first step.
+    """
+    from unfreeze_trainer.feed import Feed
+    from unfreeze_trainer.phases.compile import compile_phases
+    from unfreeze_trainer.phases.freezer import Freezer
+    from unfreeze_trainer.tasks import open_task
+
+    task = open_task(job)
+    loaded = task.build_model()
+    feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
+    sizes = {name: parameter.numel() for name, parameter in loaded.module.named_parameters()}
+    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+    names = [block.name for block in loaded.blocks]
+    found = compile_phases(job, names, feed.steps_per_epoch)
+    endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
+    trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
+    return Preview(
+        samples=feed.samples,
+        steps_per_epoch=feed.steps_per_epoch,
+        blocks={block.name: sum(sizes[name] for name in block.parameters) for block in loaded.blocks},
+        phases=found,
+        trainable=trainable,
+        optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],
+        unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
+    )
+
+
+def optimizer_bytes(job: ResolvedJob, parameters: int) -> int:
+    """Return what moments and gradients of trainable float32 parameters take on one worker, in bytes.
+
+    ZeRO 1 shares out the moments, every other sharded engine the gradients too (Rajbhandari et al. 2020, arXiv
+    1910.02054, figure 1).
+    """
+    place = job.distribution
+    moments = _FLOAT32 * _MOMENTS[job.training.optimizer] * parameters
+    gradients = _FLOAT32 * parameters
+    if place.engine != "DDP":
+        moments = -(-moments // place.world_size)
+        gradients = gradients if place.zero_stage == 1 else -(-gradients // place.world_size)
+    return moments + gradients
+
+
+def _print(job: ResolvedJob, plan: Preview) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    total = sum(plan.blocks.values())
+    console.print(
+        f"{job.name}: {job.strategy.type}, {sum(phase.steps for phase in plan.phases):,} steps of"
+        f" {job.training.batch_size} samples ({plan.samples:,} in training, {plan.steps_per_epoch:,} steps an epoch)"
+    )
+    console.print(f"{total:,} parameters in the blocks {', '.join(plan.blocks)}")
+    table = Table("phase", "blocks", "trainable parameters", "share", "peak learning rate", "steps", "optimizer memory")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for phase, trainable, size in zip(plan.phases, plan.trainable, plan.optimizer_bytes, strict=True):
+        rates = sorted(set(phase.learning_rates.values()), reverse=True)
+        table.add_row(
+            phase.name,
+            _runs(phase, list(plan.blocks)),
+            f"{trainable:,}",
+            f"{100 * trainable / total:.2f} %",
+            " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
+            f"{'up to ' if phase.plateau else ''}{phase.steps:,}",
+            _size(size),
+        )
+    console.print(table)
+    if plan.unreached:
+        console.print(
+            f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"
+            " phases shorter"
+        )
+    console.print("Optimizer memory: moments and gradients on each worker, beside weights and activations.")
+
+
+def _runs(phase: Phase, order: Sequence[str]) -> str:
+    """Return the blocks of a phase with runs of neighbours shortened: embeddings, layer.2 ... head."""
+    runs: list[list[str]] = []
+    for name in phase.trainable:
+        if runs and order.index(name) == order.index(runs[-1][-1]) + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    text = ", ".join(run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs)
+    return text if phase.part == "All" else f"biases and norms of {text}"
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as people write it."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
