@@ -21,6 +21,8 @@ class Children:
     config_map: ConfigMapView | None = None
     pods: tuple[PodView, ...] = ()
     """Pods of the job's own child Job, oldest first."""
+    departed: tuple[PodView, ...] = ()
+    """Those that ended and were deleted before anybody looked at what they said."""
     namesakes: tuple[ChildView, ...] = ()
     """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
 
@@ -32,6 +34,8 @@ class Children:
         services: list[ServiceView],
         config_maps: list[ConfigMapView],
         pods: list[PodView],
+        *,
+        departed: list[PodView],
     ) -> Children:
         """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
         own_job = next((job for job in jobs if job.owner == owner), None)
@@ -45,6 +49,7 @@ class Children:
             service=next((service for service in services if service.owner == owner), None),
             config_map=next((config_map for config_map in config_maps if config_map.owner == owner), None),
             pods=tuple(own_pods),
+            departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
             namesakes=tuple(others),
         )
 

@@ -38,14 +38,19 @@ class Cache(Generic[V]):
     ----------
     on_change
         Called with the key of a job when a view of it has come, gone or changed in a way that matters.
+    keep
+        Which views, as the watch tells of their end, are kept in `departed` until they are forgotten: those that say
+        something which nobody may have looked at yet.
     """
 
-    def __init__(self, on_change: Callable[[Key], None]) -> None:
+    def __init__(self, on_change: Callable[[Key], None], *, keep: Callable[[V], bool] = lambda _: False) -> None:
         self._on_change = on_change
+        self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
         self._by_key: defaultdict[Key, dict[str, V]] = defaultdict(dict)
         # An answer to a write can arrive after the watch has told of the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._departed: dict[Key, list[V]] = {}
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -53,6 +58,19 @@ class Cache(Generic[V]):
     def of(self, key: Key) -> list[V]:
         """Return the views of a job."""
         return list(self._by_key[key].values()) if key in self._by_key else []
+
+    def departed(self, key: Key) -> list[V]:
+        """Return the kept views of a job's objects that are gone."""
+        return list(self._departed.get(key, ()))
+
+    def forget(self, key: Key, views: Iterable[V] | None = None) -> None:
+        """Forget departed views of a job that have been taken note of, or all."""
+        noted = set() if views is None else {view.uid for view in views}
+        left = [] if views is None else [view for view in self.departed(key) if view.uid not in noted]
+        if left:
+            self._departed[key] = left
+        else:
+            self._departed.pop(key, None)
 
     def all(self) -> Iterable[V]:
         """Return all views."""
@@ -83,6 +101,8 @@ class Cache(Generic[V]):
         old = self._by_name.get((view.namespace, view.name))
         if old is not None and old.uid == view.uid:
             self._drop(old)
+            if self._keep(view):
+                self._departed.setdefault(old.key, []).append(view)
             self._on_change(old.key)
 
     def replace(self, namespace: str | None, views: list[V], version: int) -> None:

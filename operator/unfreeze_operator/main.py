@@ -38,6 +38,7 @@ async def run(settings: Settings) -> None:
         metrics = Metrics()
         queue: Queue[Key] = Queue(_on_error(metrics))
         caches = {resource: Cache[Any](queue.add) for resource in VIEWS}
+        caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
         known = Caches(Cache(queue.add), caches[JOBS], caches[SERVICES], caches[CONFIG_MAPS], caches[PODS])
         puller = Puller(settings, queue.add)
         mirrors = {resource: Mirror(cache, VIEWS[resource]) for resource, cache in caches.items()}

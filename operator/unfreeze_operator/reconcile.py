@@ -54,7 +54,12 @@ class Caches:
         """Return the objects that carry the job's label."""
         key = job.key
         return Children.of(
-            job.uid, self.jobs.of(key), self.services.of(key), self.config_maps.of(key), self.pods.of(key)
+            job.uid,
+            self.jobs.of(key),
+            self.services.of(key),
+            self.config_maps.of(key),
+            self.pods.of(key),
+            departed=self.pods.departed(key),
         )
 
 
@@ -97,6 +102,7 @@ class Reconciler:
             job = next(iter(self._caches.fine_tune_jobs.of(key)), None)
             if job is None:
                 self._puller.forget(key)
+                self._caches.pods.forget(key)
                 return None
             return await self._reconcile(job)
 
@@ -122,6 +128,7 @@ class Reconciler:
             self._puller.forget(job.key)
         if problem is not None:
             raise problem
+        self._caches.pods.forget(job.key, context.children.departed)
         return asked.requeue_after
 
     async def _execute(

@@ -12,7 +12,7 @@ from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_ca
 from unfreeze_operator.conditions import Conditions
 from unfreeze_operator.context import Context
 from unfreeze_operator.failure import first_failed, job_failure, pod_failure
-from unfreeze_operator.training import Training, at_rest, gather, summarize
+from unfreeze_operator.training import Training, at_rest, gather, leader, summarize
 from unfreeze_operator.views import FineTuneJobView, JobCondition
 
 SETTLE_SECONDS = 30
@@ -34,7 +34,7 @@ def observe(context: Context, progress: Progress | None = None, *, waiting: str 
         What the job's children cannot be made for, if anything.
     """
     old, children = context.status, context.children
-    training = gather(old, children.pods, progress)
+    training = gather(old, leader(children.pods) or leader(children.departed), progress)
     end = _end(context)
     phase = _phase(context, end)
     failure = _failure(context, end, phase)

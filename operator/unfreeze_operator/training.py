@@ -28,19 +28,18 @@ def leader(pods: Sequence[PodView]) -> PodView | None:
     return next((pod for pod in reversed(pods) if pod.index == 0), None)
 
 
-def gather(old: FineTuneJobStatus, pods: Sequence[PodView], progress: Progress | None) -> Training:
+def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | None) -> Training:
     """Return what is known about the training.
 
     Parameters
     ----------
     old
         The status as it was written last: what stands there stays until the leader says something newer.
-    pods
-        The job's pods.
+    last
+        The newest pod that led the job, if there is any.
     progress
         The newest answer of the leader at hand.
     """
-    last = leader(pods)
     words = TerminationMessage.from_termination_log(last.message) if last is not None and not last.live else None
     told = words.progress if words is not None and words.progress is not None else progress
     if told is None:

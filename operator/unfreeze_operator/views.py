@@ -150,6 +150,11 @@ class PodView(ChildView):
         return self.phase not in ("Succeeded", "Failed")
 
 
+def has_last_words(pod: PodView) -> bool:
+    """Whether a pod led its gang and has ended with a message: its checkpoint, how far it came."""
+    return pod.index == 0 and not pod.live and bool(pod.message)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceView(ChildView):
     """A child Service; its shape is everything that the pods rely on."""

@@ -91,6 +91,7 @@ class FakeCluster:
     """Objects by kind and name; `refused` collects what a real API server would not have done."""
 
     def __init__(self) -> None:
+        self.departed: list[Manifest] = []
         self.objects: dict[tuple[Resource, str], Manifest] = {}
         self._uids = itertools.count(1)
 
@@ -130,6 +131,7 @@ class FakeCluster:
             [service_view(raw) for raw in self.of(SERVICES)],
             [config_map_view(raw) for raw in self.of(CONFIG_MAPS)],
             [pod_view(raw) for raw in self.of(PODS)],
+            departed=[pod_view(raw) for raw in self.departed],
         )
 
     def context(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Context:

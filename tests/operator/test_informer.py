@@ -9,7 +9,7 @@ from tests.operator.virtual_time import run
 from unfreeze_operator.api import ApiError
 from unfreeze_operator.informer import Cache, Reflector
 from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import pod_view
+from unfreeze_operator.views import has_last_words, pod_view
 
 
 def raw(name, version, phase="Running", uid=""):
@@ -137,3 +137,20 @@ def test_what_was_written_after_a_list_survives_it():
     assert len(cache) == 1
     cache.replace("ns", [], 20)
     assert len(cache) == 0
+
+
+def test_last_words_are_kept_until_somebody_has_read_them():
+    key, changes = ("ns", "job"), []
+    cache = Cache(changes.append, keep=has_last_words)
+    ended = pod(0, "Failed", name="a", code=143, message="words")
+    ended["metadata"] |= {"resourceVersion": "6", "uid": "uid-a"}
+    cache.put(pod_view(raw("a", 5)))
+    cache.remove(pod_view(ended))
+    assert [view.message for view in cache.departed(key)] == ["words"]
+    assert changes == [key, key]
+    read = cache.departed(key)
+    cache.put(pod_view(raw("b", 7)))
+    cache.remove(pod_view(raw("b", 8)))
+    assert len(cache.departed(key)) == 1, "a pod without an end says nothing"
+    cache.forget(key, read)
+    assert cache.departed(key) == []

@@ -51,6 +51,18 @@ def test_the_pod_that_failed_first_has_the_cause():
     assert pod_failure(first_failed(views(late, early))).rank == 1
 
 
+def test_what_a_leader_said_counts_although_its_pod_is_gone():
+    at = CheckpointInfo(step=5, time=NOW)
+    said = TerminationMessage(
+        outcome="Stopped", reason="Stopped", checkpoint=at, progress=Progress(step=5, checkpoint=at)
+    )
+    cluster, view = world()
+    last = pod(0, "Failed", code=143, message=said.to_termination_log())
+    last["metadata"]["ownerReferences"][0]["uid"] = cluster.job()["metadata"]["uid"]
+    cluster.departed.append(last)
+    assert plan(cluster.context(view), None).status.checkpoint == at
+
+
 def test_an_error_of_the_job_wins_within_the_same_second():
     pods = views(pod(0, "Failed", code=1), pod(1, "Failed", code=2, message=words(rank=1)))
     assert first_failed(pods).index == 1
@@ -122,8 +134,8 @@ def test_phases_that_a_short_message_left_out_stay():
     phases = [PhaseResult(name=n, steps=1, seconds=1, trainable_parameters=1, metrics=metrics) for n in ("head", "all")]
     cut = [phase.model_copy(update={"metrics": {}}) for phase in phases]
     old = FineTuneJobStatus(phases=phases)
-    assert gather(old, [], Progress(state="Done", phases=cut)).phases == phases
-    assert gather(old, [], Progress(state="Done", phases=cut[1:])).phases == phases
+    assert gather(old, None, Progress(state="Done", phases=cut)).phases == phases
+    assert gather(old, None, Progress(state="Done", phases=cut[1:])).phases == phases
 
 
 def test_a_training_that_diverged_can_still_be_written():
