@@ -54,7 +54,8 @@ _PHASES = {
 
 
 def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
-    mark = str(max((c.last_transition_time for c in new.conditions), default=""))
+    # Times are whole seconds, in which a job may be suspended and resumed; each of that is a generation.
+    mark = f"{new.observed_generation} {max((c.last_transition_time for c in new.conditions), default='')}"
     if new.phase in _PHASES:
         return [Note("Normal", new.phase, _PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":

@@ -186,6 +186,8 @@ def test_each_step_of_life_is_told_once():
     assert [note.reason for note in notes(FineTuneJobStatus(), pending)] == ["Created"]
     assert [note.reason for note in notes(pending, running)] == ["Running"]
     assert notes(running, running) == []
+    [first], [second] = notes(pending, running), notes(pending, running.model_copy(update={"observed_generation": 3}))
+    assert first.mark != second.mark, "resumed within the same second: two events"
     assert notes(running, running.model_copy(update={"progress": ProgressInfo(step=5)})) == []
 
 
