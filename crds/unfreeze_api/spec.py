@@ -204,6 +204,11 @@ class RunPolicySpec(Model):
     """Seconds of running, without those suspended, after which the job fails."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
     """Seconds after which a finished job is deleted. Default: never."""
+    clean_pod_policy: Literal["Running", "All", "None"] = "Running"
+    """What becomes of the pods when the job has ended. Running stops those that still run and keeps the others, so that
+    their logs can be read. All deletes the child Job with every pod, once their last words are in the status. None
+    deletes nothing by itself; pods that still run when a job fails are stopped all the same, by Kubernetes' own Job
+    controller."""
 
 
 def _immutable(field: str, reason: str = "delete the job and create it anew, or use another name") -> Rule:

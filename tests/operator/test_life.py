@@ -160,6 +160,21 @@ def test_the_deadline_ends_a_job(operator, world):
     assert end["failure"]["reason"] == "DeadlineExceeded"
 
 
+@pytest.mark.parametrize(("policy", "left"), [("Running", 1), ("None", 1), ("All", 0)])
+def test_what_becomes_of_the_pods_of_a_finished_job(operator, world, policy, left):
+    """The second pod fails the job while the first still trains."""
+    fail = {"index": 1, "at": 0, "exitCode": 2, "reason": "InvalidData", "message": "no label"}
+    world.create(nodes=2, fake={"holdAt": 1, "fail": fail}, cleanPodPolicy=policy)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "InvalidData"
+    pods = world.wait_children("pods", left)
+    assert [pod["status"]["phase"] for pod in pods] == ["Failed"] * left
+    world.wait_children("jobs", left)
+    for pod in pods:
+        world.cluster.kubectl("logs", "-n", world.namespace, pod["metadata"]["name"])
+    assert world.status() == end
+
+
 def test_a_finished_job_is_deleted_in_time_with_its_children(operator, world):
     world.create(ttlSecondsAfterFinished=0)
     world.cluster.wait_for(world.path("finetunejobs", "job"), lambda job: job == {}, what="deleted")

@@ -8,6 +8,7 @@ from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.policies import (
     changed_spec,
     child_job,
+    clean_pods,
     config_map,
     deadline,
     deleted,
@@ -24,6 +25,7 @@ Policy = Callable[[Context], Verdict | None]
 
 ORDER: tuple[Policy, ...] = (
     deleted.check,
+    clean_pods.check,
     ttl.check,
     finished.check,
     namesake.check,
