@@ -199,7 +199,8 @@ class RunPolicySpec(Model):
     suspend: bool = False
     """True stops the pods after a checkpoint; false goes on from it."""
     backoff_limit: int = Field(default=3, ge=0, le=1000)
-    """Failed pods after which the job fails; errors of the job itself (exit code 2) fail it at once."""
+    """Failed pods after which the job fails. Evictions, preemptions, drains, deleted pods and suspends are free; errors
+    of the job itself (exit code 2) fail it at once."""
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=315360000)
     """Seconds of running, without those suspended, after which the job fails."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)

@@ -118,7 +118,8 @@ def _failure_rules() -> list[Manifest]:
         # Evicted or preempted: not the job's fault.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": on_exit(ExitCode.JOB_ERROR)},
-        # Stopped on request, which each suspend does, and with a checkpoint written.
+        # Stopped on request, which each suspend does, and with a checkpoint written. Where nobody asked, the policy
+        # backoff_limit counts it.
         {"action": "Ignore", "onExitCodes": on_exit(ExitCode.STOPPED)},
     ]
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
 from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
 
@@ -86,3 +86,5 @@ class Verdict:
     """Whether later policies have nothing to say."""
     requeue_after: float | None = None
     """Seconds after which to look again."""
+    failure: Failure | None = None
+    """Why the job ends, where the operator ends it and not the Job controller."""

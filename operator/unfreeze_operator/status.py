@@ -21,7 +21,9 @@ ACCOUNT_SECONDS = 60
 """How often the accelerator seconds of a job are written when nothing else changes."""
 
 
-def observe(context: Context, progress: Progress | None = None, *, waiting: str = "") -> FineTuneJobStatus:
+def observe(
+    context: Context, progress: Progress | None = None, *, waiting: str = "", given_up: Failure | None = None
+) -> FineTuneJobStatus:
     """Return the status of a job that has not finished yet.
 
     Parameters
@@ -32,12 +34,14 @@ def observe(context: Context, progress: Progress | None = None, *, waiting: str 
         What the leader said last about the training.
     waiting
         What the job's children cannot be made for, if anything.
+    given_up
+        Why the operator ends the job now, if it does.
     """
     old, children = context.status, context.children
     training = gather(old, children.pods, progress)
     end = _end(context)
-    phase = _phase(context, end)
-    failure = _failure(context, end, phase)
+    phase = "Failed" if given_up else _phase(context, end)
+    failure = given_up or _failure(context, end, phase)
     if phase not in ("Running", "Pending"):
         training = replace(training, progress=at_rest(training.progress))
     conditions = Conditions(old.conditions, context.now, context.job.generation)
@@ -47,7 +51,7 @@ def observe(context: Context, progress: Progress | None = None, *, waiting: str 
         phase=phase,
         conditions=conditions.all(),
         start_time=old.start_time or min((pod.created for pod in children.pods), default=None),
-        completion_time=((children.job and children.job.completed) or end.time) if end else None,
+        completion_time=_completion_time(context, end, given_up),
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
         checkpoint=training.checkpoint,
@@ -88,6 +92,13 @@ def _end(context: Context) -> JobCondition | None:
         return None
     settled = not context.children.live_pods or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS)
     return end if settled else None
+
+
+def _completion_time(context: Context, end: JobCondition | None, given_up: Failure | None) -> datetime | None:
+    if given_up is not None:
+        return context.now.replace(microsecond=0)
+    job = context.children.job
+    return ((job and job.completed) or end.time) if end else None
 
 
 def _phase(context: Context, end: JobCondition | None) -> Phase:

@@ -108,6 +108,8 @@ class JobView(ChildView):
     started: datetime | None
     completed: datetime | None
     active: int
+    failed: int
+    """Pods that count towards the backoff limit."""
     conditions: tuple[JobCondition, ...]
 
     def condition(self, *types: str) -> JobCondition | None:
@@ -143,6 +145,8 @@ class PodView(ChildView):
     """Termination message of its container, or else the pod's message."""
     waiting: str
     """What it waits for, for people; nothing when it runs."""
+    disrupted: bool
+    """Whether Kubernetes took it away: evicted, preempted, drained, its node lost."""
 
     @property
     def live(self) -> bool:
@@ -228,6 +232,7 @@ def job_view(raw: Manifest) -> JobView:
         started=parse_time(status.get("startTime")),
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
+        failed=status.get("failed", 0),
         conditions=tuple(conditions),
     )
 
@@ -243,7 +248,7 @@ def pod_view(raw: Manifest) -> PodView:
         **_child(raw),
         index=int(index) if index.isdecimal() else -1,
         phase=intern(status.get("phase", "Pending")),
-        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())),
+        ready=_holds(status, "Ready"),
         node=intern(raw["spec"].get("nodeName", "")),
         ip=status.get("podIP", ""),
         started=parse_time(status.get("startTime")),
@@ -252,7 +257,12 @@ def pod_view(raw: Manifest) -> PodView:
         reason=intern(ended.get("reason") or status.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
         waiting=_waiting(status, state.get("waiting") or {}),
+        disrupted=_holds(status, "DisruptionTarget"),
     )
+
+
+def _holds(status: Manifest, type_: str) -> bool:
+    return any(c["type"] == type_ and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def _waiting(status: Manifest, waiting: Manifest) -> str:

@@ -87,6 +87,17 @@ def pod(
     }
 
 
+def deleted(manifest: Manifest, at: datetime = NOW) -> Manifest:
+    """Return a pod that somebody deletes; `at` is when its grace period is over."""
+    return {**manifest, "metadata": {**manifest["metadata"], "deletionTimestamp": text(at)}}
+
+
+def disrupted(manifest: Manifest) -> Manifest:
+    """Return a pod that Kubernetes takes away."""
+    conditions = [*manifest["status"]["conditions"], {"type": "DisruptionTarget", "status": "True"}]
+    return {**manifest, "status": {**manifest["status"], "conditions": conditions}}
+
+
 class FakeCluster:
     """Objects by kind and name; `refused` collects what a real API server would not have done."""
 

@@ -76,6 +76,86 @@ def test_the_backoff_limit_ends_the_retries(operator, world):
     assert len(world.children("pods")) == 2
 
 
+def test_a_pod_that_stops_unasked_is_not_retried_without_end(operator, world):
+    world.create(fake={"fail": {"at": 1, "exitCode": 143, "reason": "Stopped", "times": 99}}, backoffLimit=1)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "UnexpectedStop"
+    assert end["failure"]["exitCode"] == 143
+    assert end["restarts"]["pods"] >= 1
+    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    assert world.children("jobs")[0]["status"].get("failed", 0) == 0, "the Job controller counts no 143"
+    assert {pod["status"]["phase"] for pod in world.children("pods")} == {"Failed"}
+    assert world.status() == end
+
+
+def ended(job):
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in job["status"].get("conditions", ()))
+
+
+def evict(world, name):
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    code, answer = world.cluster.request("POST", world.path("pods", f"{name}/eviction"), eviction)
+    assert code == 201, answer
+
+
+def delete(world, name):
+    world.delete("pods", name)
+
+
+@pytest.mark.parametrize(("away", "code"), [(evict, 143), (evict, 1), (delete, 143)])
+def test_a_pod_that_is_taken_away_costs_nothing(operator, world, away, code):
+    """As a drain does it, also with a trainer that does not end as it should; and as a person does it."""
+    world.create(nodes=2, fake={"holdAt": 1, "stopCode": code}, backoffLimit=0)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
+    first = next(pod for pod in world.children("pods") if pod["metadata"]["name"].startswith("job-1-"))
+    away(world, first["metadata"]["name"])
+    uid = first["metadata"]["uid"]
+    until(lambda: replaced(world, uid), "another pod runs in its place")
+    world.go()
+    assert "failure" not in world.wait_phase("Succeeded")
+
+
+def replaced(world, uid):
+    pods = [pod for pod in world.children("pods") if pod["status"]["phase"] == "Running"]
+    return len(pods) == 2 and uid not in [pod["metadata"]["uid"] for pod in pods]
+
+
+def test_preemption_costs_nothing(operator, world, operator_cluster):
+    body = spec(nodes=2, fake={"holdAt": 1, "stopCode": 1})
+    body["distribution"] |= {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}}
+    world.create(body=body)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
+    first = {pod["metadata"]["uid"] for pod in world.children("pods")}
+    urgent = {"metadata": {"name": "urgent"}, "value": 1000}
+    operator_cluster.create("/apis/scheduling.k8s.io/v1/priorityclasses", urgent)
+    try:
+        limits = {"limits": {"nvidia.com/gpu": "8"}}
+        container = {"name": "c", "image": "any", "command": ["sleep", "1000"], "resources": limits}
+        safe = {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        container["securityContext"] = safe
+        pod = {"metadata": {"name": "preemptor"}, "spec": {"containers": [container], "priorityClassName": "urgent"}}
+        pod["spec"]["terminationGracePeriodSeconds"] = 0
+        operator_cluster.create(world.path("pods"), pod)
+        path = world.path("pods", "preemptor")
+        operator_cluster.wait_for(path, lambda found: found["status"]["phase"] == "Running", what="preemption")
+        operator_cluster.request("DELETE", path)
+        until(lambda: len(running := uids(world, "Running")) == 2 and running != first, "another pod runs in its place")
+        world.go()
+        assert "failure" not in world.wait_phase("Succeeded")
+    finally:
+        operator_cluster.request("DELETE", "/apis/scheduling.k8s.io/v1/priorityclasses/urgent")
+
+
+def uids(world, phase):
+    return {pod["metadata"]["uid"] for pod in world.children("pods") if pod["status"]["phase"] == phase}
+
+
 def test_out_of_memory_is_called_so(operator, world, operator_cluster):
     world.create(fake={"holdAt": 1})
     world.wait(lambda s: s.get("progress", {}).get("step") == 1)

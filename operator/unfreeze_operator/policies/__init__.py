@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.policies import (
+    backoff_limit,
     changed_spec,
     child_job,
     clean_pods,
@@ -30,6 +31,7 @@ ORDER: tuple[Policy, ...] = (
     finished.check,
     namesake.check,
     ended.check,
+    backoff_limit.check,
     config_map.check,
     service.check,
     child_job.check,

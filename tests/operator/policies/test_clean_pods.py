@@ -30,9 +30,18 @@ def test_all_deletes_the_job_once_its_end_is_written():
 
 
 @pytest.mark.parametrize("policy", ["Running", "None"])
-def test_the_others_keep_it(policy):
+def test_the_others_keep_it_and_end_it_where_it_has_not_ended(policy):
     view = job(cleanPodPolicy=policy)
-    assert plan(built(view).context(view, DONE)).actions == ()
+    cluster = built(view)
+    cluster.step(view, DONE)
+    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 1
+    assert plan(cluster.context(view, DONE)).actions == ()
+
+
+def test_a_job_that_has_ended_is_left_alone():
+    cluster = built(job())
+    cluster.job()["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    assert plan(cluster.context(job(), DONE)).actions == ()
 
 
 def test_a_failure_that_can_mend_keeps_its_pods():
