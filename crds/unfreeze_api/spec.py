@@ -203,6 +203,11 @@ class RunPolicySpec(Model):
     of the job itself (exit code 2) fail it at once."""
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=315360000)
     """Seconds of running, without those suspended, after which the job fails."""
+    hang_timeout_seconds: int | None = Field(default=None, ge=10, le=86400)
+    """Seconds without any news from a training's workers (steps, evaluations and checkpoints give news), counted from
+    its first step, after which the stacks of all ranks go to the pods' logs and the workers are started again from the
+    newest checkpoint, in the same pods. Default: 20 times the slowest step so far, at least 600; 1800 while it evaluates
+    or exports."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
     """Seconds after which a finished job is deleted. Default: never."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
@@ -283,6 +288,15 @@ class FineTuneJobSpec(Model):
             "template can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then"
             " resume",
             ".template",
+        ),
+        Rule(
+            "(has(self.runPolicy.hangTimeoutSeconds) == has(oldSelf.runPolicy.hangTimeoutSeconds)"
+            " && (!has(self.runPolicy.hangTimeoutSeconds)"
+            " || self.runPolicy.hangTimeoutSeconds == oldSelf.runPolicy.hangTimeoutSeconds))"
+            f" || ({_WHILE_SUSPENDED})",
+            "runPolicy.hangTimeoutSeconds can only be changed while runPolicy.suspend is true: suspend the job first,"
+            " then change it, then resume",
+            ".runPolicy.hangTimeoutSeconds",
         ),
         Rule(
             "self.runPolicy.backoffLimit == oldSelf.runPolicy.backoffLimit",

@@ -43,7 +43,8 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
     """
     own = spec.model_dump(mode="json", include={"distribution", "template"}, exclude_defaults=True)
-    text = json.dumps([own, job.queue], sort_keys=True)
+    hang = spec.run_policy.hang_timeout_seconds
+    text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
