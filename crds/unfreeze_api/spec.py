@@ -203,6 +203,9 @@ class RunPolicySpec(Model):
     of the job itself (exit code 2) fail it at once."""
     active_deadline_seconds: int | None = Field(default=None, ge=1, le=315360000)
     """Seconds of running, without those suspended, after which the job fails."""
+    startup_timeout_seconds: int | None = Field(default=None, ge=1, le=315360000)
+    """Seconds that the pods may take until all of them run, at the start, after a resume and when one is replaced; then
+    the job fails, and says which pod waits for what. Time in a queue does not count. Default: no limit."""
     hang_timeout_seconds: int | None = Field(default=None, ge=10, le=86400)
     """Seconds without any news from a training's workers (steps, evaluations and checkpoints give news), counted from
     its first step, after which the stacks of all ranks go to the pods' logs and the workers are started again from the

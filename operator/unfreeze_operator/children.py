@@ -13,6 +13,7 @@ from unfreeze_operator.carried import Carried
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
     CONFIG_MAPS,
+    CONTAINER,
     CONTENT_HASH_ANNOTATION,
     FINE_TUNE_JOBS,
     JOB_FILE,
@@ -30,7 +31,6 @@ from unfreeze_operator.resources import (
 )
 from unfreeze_operator.views import FineTuneJobView, content_hash
 
-CONTAINER = "trainer"
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
 GRACE_SECONDS = 120

@@ -10,6 +10,7 @@ from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
 from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
+from unfreeze_operator.waiting import Waiting, telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,16 @@ class Children:
     def live_pods(self) -> list[PodView]:
         """Pods that may still run."""
         return [pod for pod in self.pods if pod.live]
+
+    @property
+    def running(self) -> int:
+        """Of how many indices a pod runs or is done."""
+        return len({pod.index for pod in self.pods if pod.phase in ("Running", "Succeeded")})
+
+    def waiting(self, now: datetime) -> list[tuple[str, Waiting]]:
+        """Return the pods whose waiting is worth a word, by index, and what each waits for."""
+        pods = sorted(self.live_pods, key=lambda pod: (pod.index, pod.name))
+        return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
 
 
 @dataclass(frozen=True, slots=True)

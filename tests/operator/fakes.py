@@ -87,6 +87,15 @@ def pod(
     }
 
 
+def unscheduled(index: int, message: str, reason: str = "Unschedulable") -> Manifest:
+    """Return a pod that the scheduler finds no node for."""
+    raw = pod(index, "Pending")
+    raw["spec"] = {}
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    raw["status"] = {"phase": "Pending", "conditions": [condition]}
+    return raw
+
+
 def deleted(manifest: Manifest, at: datetime = NOW) -> Manifest:
     """Return a pod that somebody deletes; `at` is when its grace period is over."""
     return {**manifest, "metadata": {**manifest["metadata"], "deletionTimestamp": text(at)}}

@@ -18,6 +18,7 @@ from unfreeze_operator.policies import (
     namesake,
     resume,
     service,
+    startup_timeout,
     suspend,
     ttl,
 )
@@ -32,6 +33,7 @@ ORDER: tuple[Policy, ...] = (
     namesake.check,
     ended.check,
     backoff_limit.check,
+    startup_timeout.check,
     config_map.check,
     service.check,
     child_job.check,
