@@ -9,6 +9,7 @@ from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.settings import LOST_POD_GRACE
 from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
 from unfreeze_operator.waiting import Waiting, telling
 
@@ -77,6 +78,8 @@ class Context:
     now: datetime
     image: str
     """Trainer image when the template names none."""
+    lost_pod_grace: float = LOST_POD_GRACE
+    """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
 
     @property
     def accelerators(self) -> int:

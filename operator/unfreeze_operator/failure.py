@@ -29,12 +29,14 @@ _EXPLAINED = {
     "Evicted": ("Evicted", "the node was short of resources"),
     "ContainerCannotRun": _CANNOT_START,
     "StartError": _CANNOT_START,
-    "NodeLost": ("NodeLost", "the node stopped answering"),
+    "NodeLost": ("NodeLost", "the node stopped answering; the pod was given up and is replaced on another one"),
 }
 
 
 def asked_to_stop(pod: PodView) -> bool:
     """Whether a pod ended because it was asked to, by a suspend, a deletion or an eviction: no failure of its own."""
+    if pod.reason == "NeverScheduled":
+        return True
     return pod.exit_code == ExitCode.STOPPED and (pod.deleting or pod.disrupted)
 
 
@@ -78,7 +80,7 @@ def pod_failure(pod: PodView) -> Failure:
     if not reason:
         reason, message = "ContainerFailed", f"the container ended with exit code {pod.exit_code} and no explanation"
     # Without a message of the trainer Kubernetes keeps the last lines of its log in its place.
-    log_tail = told.log_tail if told is not None else pod.message
+    log_tail = told.log_tail if told is not None else pod.message if pod.exit_code is not None else ""
     return Failure(
         reason=reason,
         message=message[:_MESSAGE],

@@ -147,6 +147,8 @@ class PodView(ChildView):
     """Termination message of its container, or else the pod's message."""
     waiting: Waiting | None
     """What it waits for; None when it runs or has ended."""
+    gone_by: datetime | None
+    """When its grace period is over, for a pod that is being deleted."""
     disrupted: bool
     """Whether Kubernetes took it away: evicted, preempted, drained, its node lost."""
 
@@ -261,6 +263,7 @@ def pod_view(raw: Manifest) -> PodView:
         reason=intern(ended.get("reason") or status.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
         waiting=waiting(status, container),
+        gone_by=parse_time(raw["metadata"].get("deletionTimestamp")),
         disrupted=_holds(status, "DisruptionTarget"),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from tests.operator.world import spec
 from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Action, Create, Delete, Patch
+from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.resources import CONFIG_MAPS, JOB_LABEL, JOBS, PODS, SERVICES, Manifest, Resource
@@ -124,6 +124,8 @@ class FakeCluster:
                 found = self.objects[resource, view.name]
                 assert found["metadata"]["uid"] == view.uid
                 merge(found, change)
+            case Abandon(view):
+                self.objects.pop((PODS, view.name), None)
             case Delete(resource, view):
                 self.objects.pop((resource, view.name), None)
 

@@ -120,6 +120,18 @@ def replaced(world, uid):
     return len(pods) == 2 and uid not in [pod["metadata"]["uid"] for pod in pods]
 
 
+def test_a_pod_that_is_deleted_before_it_ran_costs_nothing(operator, world):
+    """The cluster's own collector would fail it, which the Job controller counts."""
+    body = spec()
+    unschedulable(body)
+    world.create(body=body)
+    (waiting,) = world.wait(lambda s: s.get("waiting"))["waiting"]
+    world.delete("pods", waiting["pod"])
+    status = world.wait(lambda s: s.get("waiting", [waiting])[0]["pod"] != waiting["pod"])
+    assert "failure" not in status
+    assert world.children("jobs")[0]["status"].get("failed", 0) == 0
+
+
 def test_preemption_costs_nothing(operator, world, operator_cluster):
     body = spec(nodes=2, fake={"holdAt": 1, "stopCode": 1})
     body["distribution"] |= {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}}
@@ -203,6 +215,26 @@ def test_many_suspends_do_not_use_up_the_backoff_limit(operator, world):
         world.wait(lambda s: s.get("phase") != "Suspended")
     world.go()
     world.wait_phase("Succeeded")
+
+
+def test_suspended_before_its_pods_have_nodes_it_goes_on_later(operator, world):
+    body = spec(nodes=2)
+    unschedulable(body)
+    world.create(body=body)
+    for _ in range(2):
+        world.wait(lambda s: len(s.get("waiting", [])) == 2)
+        world.suspend(True)
+        suspended = world.wait_phase("Suspended")
+        assert "waiting" not in suspended
+        assert "failure" not in suspended
+        world.wait_children("pods", 0)
+        world.suspend(False)
+    world.wait(lambda s: len(s.get("waiting", [])) == 2)
+    world.suspend(True)
+    world.wait_phase("Suspended")
+    world.patch({"template": {"nodeSelector": None}})
+    world.suspend(False)
+    assert "failure" not in world.wait_phase("Succeeded")
 
 
 def test_a_job_that_is_made_suspended_starts_when_resumed(operator, world):

@@ -15,6 +15,7 @@ from unfreeze_operator.policies import (
     deleted,
     ended,
     finished,
+    lost_pods,
     namesake,
     resume,
     service,
@@ -27,6 +28,7 @@ Policy = Callable[[Context], Verdict | None]
 
 ORDER: tuple[Policy, ...] = (
     deleted.check,
+    lost_pods.check,
     clean_pods.check,
     ttl.check,
     finished.check,
