@@ -266,6 +266,39 @@ def test_what_changed_while_suspended_counts_after_resume(operator, world):
     world.wait_phase("Succeeded")
 
 
+def test_each_cycle_of_suspend_and_resume_takes_up_its_changes(operator, world):
+    """Nodes, resources and template there and back again, with the state right after each step."""
+    world.create(nodes=1, fake={"holdAt": 2}, backoffLimit=0)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 2)
+    for nodes, cpu, team in ((2, "100m", "a"), (1, "200m", "b"), (2, "300m", "c")):
+        world.suspend(True)
+        suspended = world.wait_phase("Suspended")
+        assert condition(suspended, "Suspended")["status"] == "True"
+        assert condition(suspended, "Running")["reason"] == "Suspended"
+        assert (suspended["nodes"]["ready"], suspended["progress"]["step"]) == (0, 2)
+        resources = {"requests": {"cpu": cpu}}
+        world.patch({"distribution": {"numNodes": nodes, "resourcesPerNode": resources}})
+        world.patch({"template": {"labels": {"team": team}}})
+        changed = world.wait(lambda s, nodes=nodes: s["nodes"]["desired"] == nodes)
+        assert changed["phase"] == "Suspended"
+
+        world.suspend(False)
+        resumed = world.wait(lambda s: s.get("phase") != "Suspended")
+        assert resumed["phase"] in ("Pending", "Running")
+        assert condition(resumed, "Suspended")["status"] == "False"
+        running = world.wait(lambda s, nodes=nodes: s.get("phase") == "Running" and s["nodes"]["ready"] == nodes)
+        assert condition(running, "Running")["message"] == f"{nodes} pod{'s' if nodes > 1 else ''} running"
+        assert running["progress"]["step"] == 2
+        pods = [pod for pod in world.children("pods") if pod["status"]["phase"] == "Running"]
+        assert len(pods) == nodes
+        assert {pod["metadata"]["labels"]["team"] for pod in pods} == {team}
+        assert all(pod["spec"]["containers"][0]["resources"] == resources for pod in pods)
+    world.go()
+    end = world.wait_phase("Succeeded")
+    assert "failure" not in end
+    assert end["restarts"]["pods"] == 0
+
+
 def test_the_deadline_ends_a_job(operator, world):
     world.create(fake={"holdAt": 1}, activeDeadlineSeconds=1)
     end = world.wait_phase("Failed")
