@@ -119,8 +119,7 @@ def _failure_rules() -> list[Manifest]:
         # Evicted or preempted: not the job's fault.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": on_exit(ExitCode.JOB_ERROR)},
-        # Stopped on request, which each suspend does, and with a checkpoint written. Where nobody asked, the policy
-        # backoff_limit counts it.
+        # Stopped on request, and with a checkpoint written. Where nobody asked, the policy backoff_limit counts it.
         {"action": "Ignore", "onExitCodes": on_exit(ExitCode.STOPPED)},
     ]
 

@@ -75,7 +75,7 @@ def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
         return 1.0
     waits = [float(ACCOUNT_SECONDS)] if context.accelerators and context.children.live_pods else []
     times = [pod.waiting.since(pod.created) for pod in context.children.live_pods if pod.waiting]
-    if job is not None and job.started is not None and not job.ending:
+    if job is not None and job.started is not None and _missing_pods(context):
         times.append(job.started + timedelta(seconds=MISSING_SECONDS))
     waits += [(time - context.now).total_seconds() for time in times if time > context.now]
     return min(waits, default=None)
@@ -203,10 +203,13 @@ def _waiting(context: Context) -> tuple[str, str] | None:
     return (waits[0][1].reason, describe(waits)) if waits else None
 
 
+def _missing_pods(context: Context) -> int:
+    return context.spec.distribution.num_nodes - len({pod.index for pod in context.children.pods})
+
+
 def _missing(context: Context) -> tuple[str, str] | None:
     """Return what to say of pods that the Job controller does not make: of that only the Job's events tell."""
-    job, there = context.children.job, {pod.index for pod in context.children.pods}
-    missing = context.spec.distribution.num_nodes - len(there)
+    job, missing = context.children.job, _missing_pods(context)
     if job is None or job.started is None or job.suspended or not missing:
         return None
     if context.now < job.started + timedelta(seconds=MISSING_SECONDS):

@@ -1,8 +1,16 @@
 """How long workers may be silent."""
 
-import pytest
+import threading
+from pathlib import Path
 
+import pytest
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
+
+from tests.trainer.engine_group import pods_job
+from unfreeze_trainer.agent.gang import Gang
 from unfreeze_trainer.agent.hang import HangWatch
+from unfreeze_trainer.agent.pod import Pod
+from unfreeze_trainer.link import Link
 
 
 def test_what_the_job_says_counts():
@@ -41,3 +49,14 @@ def test_the_same_news_is_no_news():
     watch.heard(100, "Training", restarted=True)
     assert not watch.news(100.000_001)
     assert watch.news(100.5)
+
+
+def test_a_pod_that_hangs_again_and_again_says_so_in_the_end(tmp_path):
+    pod = Pod(index=0, ip="", http_port=0, job_file=Path(), termination_log=Path())
+    gang = Gang(pods_job(tmp_path, 0), pod, Link(tmp_path), threading.Event())
+    gang.hung(601.2)
+    error = gang._ending(RunResult(state=WorkerState.FAILED)).error
+    assert (error.reason, error.exit_code) == ("Hang", 1)
+    assert error.message.startswith("no step for 601 s")
+    gang.workers_starting()
+    assert gang._ending(RunResult(state=WorkerState.FAILED)).error.reason == "WorkerFailed"

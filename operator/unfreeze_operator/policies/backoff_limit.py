@@ -10,8 +10,9 @@ def check(context: Context) -> Verdict | None:
     """End a job whose pods exit with 143 of themselves more often than they may fail.
 
     The Job's podFailurePolicy knows exit codes and conditions, but not whether a pod was being deleted: it has to ignore
-    every 143, or each suspend would use the limit up. Those that nobody asked for are counted here, beside what the Job
-    controller counts; a pod that was deleted leaves the API with its end, so that what remains is the job's own doing.
+    every 143, or each pod that somebody deletes would use the limit up. Those that nobody asked for are counted here,
+    beside what the Job controller counts; a pod that was deleted leaves the API with its end, so that what remains is the
+    job's own doing.
     """
     job = context.children.job
     if job is None or context.spec.run_policy.suspend:

@@ -22,7 +22,7 @@ def check(context: Context) -> Verdict | None:
     text = f"{context.children.running} of {desired} pods ran after runPolicy.startupTimeoutSeconds, {seconds} s"
     failure = Failure(
         reason="StartupTimeout",
-        message=f"{text}; {describe(waits) if waits else 'no pod says why'}"[:4096],
+        message=f"{text}; {describe(waits) if waits else 'no pod says why, see the events of its Job'}"[:4096],
         pod=waits[0][0] if waits else None,
     )
     return Verdict("StartupTimeout", text, stop=True, failure=failure)
