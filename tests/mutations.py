@@ -136,6 +136,27 @@ MUTATIONS = (
         "tests/operator/test_children.py",
     ),
     Mutation(
+        "pods that stop unasked are retried without end",
+        "operator/unfreeze_operator/policies/backoff_limit.py",
+        "stops = sum(stopped_unasked(pod) for pod in context.children.pods)",
+        "stops = 0",
+        "tests/operator/policies",
+    ),
+    Mutation(
+        "time in suspension counts as time to start",
+        "operator/unfreeze_operator/policies/startup_timeout.py",
+        "return max(job.started, context.now",
+        "return min(job.started, context.now",
+        "tests/operator/policies",
+    ),
+    Mutation(
+        "a pod is given up while its node still has time",
+        "operator/unfreeze_operator/policies/lost_pods.py",
+        "timedelta(seconds=context.lost_pod_grace)",
+        "timedelta(0)",
+        "tests/operator/policies",
+    ),
+    Mutation(
         "a job of another owner with the same name is taken over",
         "operator/unfreeze_operator/context.py",
         "own_job = next((job for job in jobs if job.owner == owner), None)",

@@ -146,15 +146,16 @@ class ResolvedJob(Model):
     training: TrainingSpec
     distribution: ResolvedDistribution
     output: ResolvedOutput
+    hang_timeout_seconds: int | None = None
+    """Silence of the workers that counts as a hang; without it the agent derives one."""
 
     def fingerprint(self) -> str:
         """Return a hash of what the outcome depends on: neither the job's name, nor paths, nor the distribution.
 
         A run folder belongs to one fingerprint: the same job may go on in it, another one is refused.
         """
-        recipe = self.model_dump(
-            mode="json", exclude={"schema_version": True, "name": True, "namespace": True, "distribution": True}
-        )
+        other = ("schema_version", "name", "namespace", "distribution", "hang_timeout_seconds")
+        recipe = self.model_dump(mode="json", exclude=set(other))
         recipe["output"] = {"export": recipe["output"]["export"]}
 
         def without_paths(value: object) -> object:
@@ -264,6 +265,7 @@ def resolve(
             path=output.path,
             export=list(spec.output.export or (["Adapter"] if spec.adapter else ["Model"])),
         ),
+        hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
 
 

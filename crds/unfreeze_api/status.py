@@ -39,6 +39,17 @@ class Nodes(Model):
     """Pods that are ready now."""
 
 
+class WaitingPod(Model):
+    """A pod that does not run yet, and for a reason."""
+
+    pod: str = Field(max_length=253)
+    """Name of the pod."""
+    reason: str = Field(max_length=64)
+    """One CamelCase word, as in condition Running."""
+    message: str = Field(default="", max_length=1024)
+    """What it waits for, in the words of scheduler or node."""
+
+
 class Restarts(Model):
     """What was started again."""
 
@@ -86,6 +97,8 @@ class FineTuneJobStatus(Model):
     """When the job succeeded or failed."""
     nodes: Nodes | None = None
     """Pods of the job."""
+    waiting: list[WaitingPod] = Field(default=[], max_length=16)
+    """The first of the pods that cannot run now, and what each waits for."""
     progress: ProgressInfo | None = None
     """How far the training is."""
     checkpoint: CheckpointInfo | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unfreeze_operator.resources import Manifest, Resource
-from unfreeze_operator.views import View
+from unfreeze_operator.views import PodView, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +33,15 @@ class Delete:
     view: View
 
 
-Action = Create | Patch | Delete
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Declare a pod that nobody will ever report on to have failed, and delete it at once, if it is still that one."""
+
+    view: PodView
+    reason: str
+    """One CamelCase word for the pod's status."""
+    message: str
+    """For people."""
+
+
+Action = Create | Patch | Delete | Abandon

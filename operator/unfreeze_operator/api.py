@@ -20,6 +20,7 @@ from unfreeze_operator.resources import MANAGER, Manifest
 REQUEST_SECONDS = 30
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class ApiError(Exception):
@@ -84,18 +85,20 @@ class Api:
         """Create an object and return it as stored."""
         return await self._request("POST", path, body=manifest, params={"fieldManager": MANAGER})
 
-    async def merge(self, path: str, change: Manifest) -> Manifest:
-        """Merge a change into an object and return it as stored."""
-        return await self._request("PATCH", path, body=change, content_type=MERGE, params={"fieldManager": MANAGER})
+    async def merge(self, path: str, change: Manifest, content_type: str = MERGE) -> Manifest:
+        """Merge a change into an object and return it as stored; STRATEGIC merges lists by their keys."""
+        params = {"fieldManager": MANAGER}
+        return await self._request("PATCH", path, body=change, content_type=content_type, params=params)
 
     async def apply(self, path: str, manifest: Manifest) -> Manifest:
         """Apply an object on the server's side under the operator's name and return it as stored."""
         params = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
         return await self._request("PATCH", path, body=manifest, content_type=APPLY, params=params)
 
-    async def delete(self, path: str, uid: str) -> Manifest:
-        """Delete the object with this UID; its dependents follow in the background."""
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+    async def delete(self, path: str, uid: str, *, now: bool = False) -> Manifest:
+        """Delete the object with this UID, a pod without waiting for its node; dependents follow in the background."""
+        options: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        options |= {"gracePeriodSeconds": 0} if now else {}
         return await self._request("DELETE", path, body={**options, "propagationPolicy": "Background"})
 
     async def watch(self, path: str, params: dict[str, str], *, silence: float) -> AsyncIterator[Manifest]:

@@ -13,6 +13,7 @@ from unfreeze_operator.carried import Carried
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
     CONFIG_MAPS,
+    CONTAINER,
     CONTENT_HASH_ANNOTATION,
     FINE_TUNE_JOBS,
     JOB_FILE,
@@ -30,7 +31,6 @@ from unfreeze_operator.resources import (
 )
 from unfreeze_operator.views import FineTuneJobView, content_hash
 
-CONTAINER = "trainer"
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
 GRACE_SECONDS = 120
@@ -43,7 +43,8 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
     """
     own = spec.model_dump(mode="json", include={"distribution", "template"}, exclude_defaults=True)
-    text = json.dumps([own, job.queue], sort_keys=True)
+    hang = spec.run_policy.hang_timeout_seconds
+    text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -118,7 +119,7 @@ def _failure_rules() -> list[Manifest]:
         # Evicted or preempted: not the job's fault.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": on_exit(ExitCode.JOB_ERROR)},
-        # Stopped on request, which each suspend does, and with a checkpoint written.
+        # Stopped on request, and with a checkpoint written. Where nobody asked, the policy backoff_limit counts it.
         {"action": "Ignore", "onExitCodes": on_exit(ExitCode.STOPPED)},
     ]
 

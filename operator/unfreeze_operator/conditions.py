@@ -7,8 +7,48 @@ from datetime import datetime
 from typing import Literal
 
 from unfreeze_api.status import Condition
+from unfreeze_operator import waiting
 
 Type = Literal["Running", "Suspended", "Complete", "Failed", "Stalled"]
+
+REASONS: dict[Type, tuple[str, ...]] = {
+    "Running": (
+        "PodsRunning",
+        "PodsPending",
+        "PodsMissing",
+        *waiting.REASONS,
+        "PodsRestarting",
+        "Queued",
+        "Suspending",
+        "Suspended",
+        "Succeeded",
+        "Failed",
+        "WaitingForDeletion",
+        "NameTaken",
+        "Forbidden",
+        "InvalidSpec",
+        "Refused",
+    ),
+    "Suspended": ("Suspended", "Suspending", "Resumed"),
+    "Complete": ("Succeeded",),
+    "Failed": (
+        "InvalidSpec",
+        "Refused",
+        "StartupTimeout",
+        "DeadlineExceeded",
+        "BackoffLimitExceeded",
+        "PodFailurePolicy",
+        "OutOfMemory",
+        "UnexpectedStop",
+        "NodeLost",
+        "Evicted",
+        "ContainerCannotRun",
+        "ContainerFailed",
+        "Retrying",
+    ),
+}
+"""Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides, and
+Stalled always says what Failed does."""
 
 
 class Conditions:
@@ -30,7 +70,15 @@ class Conditions:
         self._generation = generation
 
     def set(self, type_: Type, holds: bool, reason: str, message: str) -> None:
-        """Set one condition; its time moves only when its value does."""
+        """Set one condition; its time moves only when its value does.
+
+        Raises
+        ------
+        ValueError
+            Nobody could look the reason up.
+        """
+        if type_ not in ("Failed", "Stalled") and reason not in REASONS[type_]:
+            raise ValueError(f"condition {type_} has no reason {reason}")
         old = self._by_type.get(type_)
         value: Literal["True", "False"] = "True" if holds else "False"
         self._by_type[type_] = Condition(

@@ -7,9 +7,11 @@ from datetime import datetime
 
 from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.settings import LOST_POD_GRACE
 from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
+from unfreeze_operator.waiting import Waiting, telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class Children:
         """Pods that may still run."""
         return [pod for pod in self.pods if pod.live]
 
+    @property
+    def running(self) -> int:
+        """Of how many indices a pod runs or is done."""
+        return len({pod.index for pod in self.pods if pod.phase in ("Running", "Succeeded")})
+
+    def waiting(self, now: datetime) -> list[tuple[str, Waiting]]:
+        """Return the pods whose waiting is worth a word, by index, and what each waits for."""
+        pods = sorted(self.live_pods, key=lambda pod: (pod.index, pod.name))
+        return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -71,6 +83,8 @@ class Context:
     now: datetime
     image: str
     """Trainer image when the template names none."""
+    lost_pod_grace: float = LOST_POD_GRACE
+    """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
 
     @property
     def accelerators(self) -> int:
@@ -91,3 +105,5 @@ class Verdict:
     """Whether later policies have nothing to say."""
     requeue_after: float | None = None
     """Seconds after which to look again."""
+    failure: Failure | None = None
+    """Why the job ends, where the operator ends it and not the Job controller."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from unfreeze_operator.actions import Action, Create, Delete, Patch
-from unfreeze_operator.api import Api, ApiError
+from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
+from unfreeze_operator.api import STRATEGIC, Api, ApiError
 from unfreeze_operator.informer import Cache
-from unfreeze_operator.resources import Manifest, Resource
+from unfreeze_operator.resources import PODS, Manifest, Resource
 from unfreeze_operator.views import View
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ class Executor:
                     await self._patch(action)
                 case Delete():
                     await self._delete(action)
+                case Abandon():
+                    await self._abandon(action)
         except ApiError as error:
             if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
                 raise Refused(error.message) from error
@@ -152,3 +154,22 @@ class Executor:
         if mirror is not None:
             mirror.cache.remove(view)
         logger.info("%s %s is deleted.", action.resource.kind, view.name)
+
+    async def _abandon(self, action: Abandon) -> None:
+        """Fail a pod, then delete it: what the cluster's pod collector does for pods of nodes that are gone.
+
+        In this order, or its Job would wait for its end for ever; as a disruption, or it would count against the
+        backoff limit.
+        """
+        view = action.view
+        disruption = {"type": "DisruptionTarget", "status": "True", "reason": action.reason, "message": action.message}
+        status = {"phase": "Failed", "reason": action.reason, "message": action.message, "conditions": [disruption]}
+        change = {"metadata": {"uid": view.uid}, "status": status}
+        try:
+            if view.live:
+                await self._api.merge(PODS.path(view.namespace, view.name, "status"), change, STRATEGIC)
+            await self._api.delete(PODS.path(view.namespace, view.name), view.uid, now=True)
+        except ApiError as error:
+            if error.status not in _CHANGED:
+                raise
+        logger.info("Pod %s is given up: %s", view.name, action.message)

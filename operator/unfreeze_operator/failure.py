@@ -11,6 +11,13 @@ from unfreeze_operator.views import EPOCH, JobCondition, PodView
 _LOG_TAIL = 4096
 _MESSAGE = 4096
 _CANNOT_START = ("ContainerCannotRun", "the container could not be started; see logTail")
+_UNASKED = (
+    "UnexpectedStop",
+    (
+        "the trainer received SIGTERM and exited with 143, though the pod was neither deleted nor evicted: look for what"
+        " sends signals inside the container, or on its node"
+    ),
+)
 _EXPLAINED = {
     "OOMKilled": (
         "OutOfMemory",
@@ -22,13 +29,20 @@ _EXPLAINED = {
     "Evicted": ("Evicted", "the node was short of resources"),
     "ContainerCannotRun": _CANNOT_START,
     "StartError": _CANNOT_START,
-    "NodeLost": ("NodeLost", "the node stopped answering"),
+    "NodeLost": ("NodeLost", "the node stopped answering; the pod was given up and is replaced on another one"),
 }
 
 
-def stopped(pod: PodView) -> bool:
-    """Whether a pod ended because it was asked to, which is no failure of its own."""
-    return pod.exit_code == ExitCode.STOPPED
+def asked_to_stop(pod: PodView) -> bool:
+    """Whether a pod ended because it was asked to, by a suspend, a deletion or an eviction: no failure of its own."""
+    if pod.reason == "NeverScheduled":
+        return True
+    return pod.exit_code == ExitCode.STOPPED and (pod.deleting or pod.disrupted)
+
+
+def stopped_unasked(pod: PodView) -> bool:
+    """Whether a pod ended as if it had been asked to, and nobody in Kubernetes asked."""
+    return pod.phase == "Failed" and pod.exit_code == ExitCode.STOPPED and not asked_to_stop(pod)
 
 
 def first_failed(pods: Sequence[PodView]) -> PodView | None:
@@ -38,7 +52,7 @@ def first_failed(pods: Sequence[PodView]) -> PodView | None:
     the newest one began failed in an earlier round, which was retried. Times have whole seconds: among equals the pod
     that says most is taken.
     """
-    failed = [pod for pod in pods if pod.phase == "Failed" and not stopped(pod)]
+    failed = [pod for pod in pods if pod.phase == "Failed" and not asked_to_stop(pod)]
     if not failed:
         return None
     newest = max(failed, key=lambda pod: (pod.finished or EPOCH, pod.created))
@@ -60,13 +74,13 @@ def _cause_order(pod: PodView) -> tuple[object, ...]:
 def pod_failure(pod: PodView) -> Failure:
     """Return what a failed pod's status tells."""
     told = TerminationMessage.from_termination_log(pod.message)
-    reason, message = _EXPLAINED.get(pod.reason, ("", ""))
+    reason, message = _UNASKED if stopped_unasked(pod) else _EXPLAINED.get(pod.reason, ("", ""))
     if told is not None and not reason:
         reason, message = told.reason, told.message
     if not reason:
         reason, message = "ContainerFailed", f"the container ended with exit code {pod.exit_code} and no explanation"
     # Without a message of the trainer Kubernetes keeps the last lines of its log in its place.
-    log_tail = told.log_tail if told is not None else pod.message
+    log_tail = told.log_tail if told is not None else pod.message if pod.exit_code is not None else ""
     return Failure(
         reason=reason,
         message=message[:_MESSAGE],

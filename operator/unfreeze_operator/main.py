@@ -50,6 +50,7 @@ async def run(settings: Settings) -> None:
             puller=puller,
             metrics=metrics,
             image=settings.trainer_image,
+            lost_pod_grace=settings.lost_pod_grace,
         )
         metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
         metrics.queue_depth.set_function(lambda: len(queue))
@@ -106,6 +107,11 @@ def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:
 @click.option("--workers", default=Settings.workers, help="Jobs that are reconciled at the same time.")
 @click.option(
     "--progress-interval", default=Settings.progress_interval, help="Seconds between looks at a job's progress."
+)
+@click.option(
+    "--lost-pod-grace",
+    default=Settings.lost_pod_grace,
+    help="Seconds beyond its grace period after which a pod on a dead node is given up; 0: never.",
 )
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level."

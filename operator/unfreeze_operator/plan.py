@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unfreeze_api.progress import Progress
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
 from unfreeze_operator.context import Context
 from unfreeze_operator.policies import ORDER
@@ -37,6 +37,7 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
     actions: list[Action] = []
     waits: list[float] = []
     waiting = ""
+    failure: Failure | None = None
     for check in ORDER:
         verdict = check(context)
         if verdict is None:
@@ -46,13 +47,14 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
             waits.append(verdict.requeue_after)
         if verdict.reason == "WaitingForDeletion":
             waiting = verdict.message
+        failure = failure or verdict.failure
         if verdict.stop:
             break
     if context.job.deleting:
         return Plan((), None, None)
     if is_finished(context.status):
         return Plan(tuple(actions), _acknowledged(context), min(waits, default=None))
-    status = observe(context, progress, waiting=waiting)
+    status = observe(context, progress, waiting=waiting, given_up=failure)
     look = next_look(context, status)
     if look is not None:
         waits.append(look)

@@ -72,6 +72,8 @@ class Reconciler:
         The rooms that it connects.
     image
         Trainer image when a template names none.
+    lost_pod_grace
+        See Settings.
     clock
         The time.
     """
@@ -85,6 +87,7 @@ class Reconciler:
         puller: Puller,
         metrics: Metrics,
         image: str,
+        lost_pod_grace: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -93,6 +96,7 @@ class Reconciler:
         self._puller = puller
         self._metrics = metrics
         self._image = image
+        self._lost_pod_grace = lost_pod_grace
         self._clock = clock
         self._instance = socket.gethostname()
 
@@ -116,7 +120,8 @@ class Reconciler:
             if not is_finished(old) and not job.deleting:
                 await self._write(job, old, refused(job, old, now, "InvalidSpec", _readable(error)), Children())
             return None
-        context = Context(job, spec, old, self._caches.children(job), now, self._image)
+        children = self._caches.children(job)
+        context = Context(job, spec, old, children, now, self._image, self._lost_pod_grace)
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
         status, problem = await self._execute(job, old, asked, now)

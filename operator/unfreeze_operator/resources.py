@@ -23,6 +23,8 @@ CONTENT_HASH_ANNOTATION = "unfreeze.dev/content-hash"
 CARRIED_ANNOTATION = "unfreeze.dev/carried"
 """Totals of earlier runs of the same FineTuneJob, so that nothing that is counted is lost when pods go."""
 
+CONTAINER = "trainer"
+"""Name of the trainer's container in its pods."""
 JOB_FILE = "job.json"
 """Key of the resolved job in its ConfigMap."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOST_POD_GRACE = 60.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,5 +24,8 @@ class Settings:
     """Looks a second over all jobs; with more running jobs each is looked at less often."""
     progress_concurrency: int = 64
     """Looks under way at the same time."""
+    lost_pod_grace: float = LOST_POD_GRACE
+    """Seconds beyond its grace period after which a pod that is being deleted is given up, as lost with its node; 0 for
+    never."""
     audit_interval: float = 300.0
     """Seconds from one comparison of the known jobs with the API server's list to the next."""

@@ -7,21 +7,26 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from unfreeze_api.progress import Progress
-from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts
+from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
 from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_carried
 from unfreeze_operator.conditions import Conditions
 from unfreeze_operator.context import Context
 from unfreeze_operator.failure import first_failed, job_failure, pod_failure
 from unfreeze_operator.training import Training, at_rest, gather, leader, summarize
 from unfreeze_operator.views import FineTuneJobView, JobCondition
+from unfreeze_operator.waiting import MOST, describe
 
 SETTLE_SECONDS = 30
 """How long the end of a Job waits for the last words of its pods: the two come by different watches."""
+MISSING_SECONDS = 10
+"""How long the Job controller may take to create the pods before that is worth a word."""
 ACCOUNT_SECONDS = 60
 """How often the accelerator seconds of a job are written when nothing else changes."""
 
 
-def observe(context: Context, progress: Progress | None = None, *, waiting: str = "") -> FineTuneJobStatus:
+def observe(
+    context: Context, progress: Progress | None = None, *, waiting: str = "", given_up: Failure | None = None
+) -> FineTuneJobStatus:
     """Return the status of a job that has not finished yet.
 
     Parameters
@@ -32,12 +37,14 @@ def observe(context: Context, progress: Progress | None = None, *, waiting: str 
         What the leader said last about the training.
     waiting
         What the job's children cannot be made for, if anything.
+    given_up
+        Why the operator ends the job now, if it does.
     """
     old, children = context.status, context.children
     training = gather(old, leader(children.pods) or leader(children.departed), progress)
     end = _end(context)
-    phase = _phase(context, end)
-    failure = _failure(context, end, phase)
+    phase = "Failed" if given_up else _phase(context, end)
+    failure = given_up or _failure(context, end, phase)
     if phase not in ("Running", "Pending"):
         training = replace(training, progress=at_rest(training.progress))
     conditions = Conditions(old.conditions, context.now, context.job.generation)
@@ -47,7 +54,8 @@ def observe(context: Context, progress: Progress | None = None, *, waiting: str 
         phase=phase,
         conditions=conditions.all(),
         start_time=old.start_time or min((pod.created for pod in children.pods), default=None),
-        completion_time=((children.job and children.job.completed) or end.time) if end else None,
+        completion_time=_completion_time(context, end, given_up),
+        waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
         checkpoint=training.checkpoint,
@@ -65,9 +73,12 @@ def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
     job = context.children.job
     if job is not None and job.ended and status.completion_time is None:
         return 1.0
-    if context.accelerators and context.children.live_pods:
-        return float(ACCOUNT_SECONDS)
-    return None
+    waits = [float(ACCOUNT_SECONDS)] if context.accelerators and context.children.live_pods else []
+    times = [pod.waiting.since(pod.created) for pod in context.children.live_pods if pod.waiting]
+    if job is not None and job.started is not None and _missing_pods(context):
+        times.append(job.started + timedelta(seconds=MISSING_SECONDS))
+    waits += [(time - context.now).total_seconds() for time in times if time > context.now]
+    return min(waits, default=None)
 
 
 def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: int) -> bool:
@@ -90,6 +101,13 @@ def _end(context: Context) -> JobCondition | None:
     return end if settled else None
 
 
+def _completion_time(context: Context, end: JobCondition | None, given_up: Failure | None) -> datetime | None:
+    if given_up is not None:
+        return context.now.replace(microsecond=0)
+    job = context.children.job
+    return ((job and job.completed) or end.time) if end else None
+
+
 def _phase(context: Context, end: JobCondition | None) -> Phase:
     job, children, old = context.children.job, context.children, context.status.phase
     if end is not None:
@@ -101,14 +119,15 @@ def _phase(context: Context, end: JobCondition | None) -> Phase:
         return starting if stopping else "Suspended"
     if job is None or job.suspended:
         return "Queued" if job is not None and context.job.queue else "Pending"
-    if _running(context) >= context.spec.distribution.num_nodes:
+    if context.children.running >= context.spec.distribution.num_nodes:
         return "Running"
     # Between a pod's failure and its replacement's start the job goes on; its condition tells.
     return starting if job.active or job.ending or children.live_pods else "Pending"
 
 
-def _running(context: Context) -> int:
-    return len({pod.index for pod in context.children.pods if pod.phase in ("Running", "Succeeded")})
+def _waiting_pods(context: Context) -> list[WaitingPod]:
+    waits = context.children.waiting(context.now)[:MOST]
+    return [WaitingPod(pod=name, reason=what.reason, message=what.message[:1024]) for name, what in waits]
 
 
 def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failure | None:
@@ -143,16 +162,19 @@ def _accelerator_seconds(context: Context) -> int | None:
 def _set_conditions(
     conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, waiting: str
 ) -> None:
-    desired, running = context.spec.distribution.num_nodes, _running(context)
+    desired, running = context.spec.distribution.num_nodes, context.children.running
     suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
     if phase == "Running" and running >= desired and not suspending:
         conditions.set("Running", True, "PodsRunning", f"{_pods(desired)} running")
     elif suspending:
         conditions.set("Running", False, "Suspending", "the pods write a checkpoint and stop")
     elif phase == "Running":
-        conditions.set("Running", False, "PodsRestarting", f"{running} of {_pods(desired)} running")
+        text = f"{running} of {_pods(desired)} running"
+        conditions.set("Running", False, *(_waiting(context) or ("PodsRestarting", text)))
     elif phase == "Pending":
-        conditions.set("Running", False, *_pending(context, waiting))
+        blocked = ("WaitingForDeletion", waiting) if waiting else None
+        idle = ("PodsPending", "waiting for the pods to run")
+        conditions.set("Running", False, *(blocked or _waiting(context) or _missing(context) or idle))
     else:
         texts = {
             "Queued": ("Queued", "Kueue has not admitted the job yet"),
@@ -176,15 +198,26 @@ def _set_conditions(
         conditions.clear("Stalled", "Retrying", "the job is tried again")
 
 
-def _pending(context: Context, waiting: str) -> tuple[str, str]:
-    if waiting:
-        return "WaitingForDeletion", waiting
-    held = sorted({(pod.waiting, pod.name) for pod in context.children.live_pods if pod.waiting})
-    why = [f"{name}: {text}" for text, name in held if text not in ("ContainerCreating", "PodInitializing")]
-    if why:
-        more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
-        return "PodsPending", f"{why[0]}{more}"
-    return "PodsPending", "waiting for the pods to run"
+def _waiting(context: Context) -> tuple[str, str] | None:
+    waits = context.children.waiting(context.now)
+    return (waits[0][1].reason, describe(waits)) if waits else None
+
+
+def _missing_pods(context: Context) -> int:
+    return context.spec.distribution.num_nodes - len({pod.index for pod in context.children.pods})
+
+
+def _missing(context: Context) -> tuple[str, str] | None:
+    """Return what to say of pods that the Job controller does not make: of that only the Job's events tell."""
+    job, missing = context.children.job, _missing_pods(context)
+    if job is None or job.started is None or job.suspended or not missing:
+        return None
+    if context.now < job.started + timedelta(seconds=MISSING_SECONDS):
+        return None
+    text = (
+        f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` tells"
+    )
+    return "PodsMissing", text
 
 
 def _pods(count: int) -> str:

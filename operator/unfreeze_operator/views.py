@@ -14,6 +14,7 @@ from typing import Any
 
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
+    CONTAINER,
     CONTENT_HASH_ANNOTATION,
     JOB_FILE,
     JOB_LABEL,
@@ -23,6 +24,7 @@ from unfreeze_operator.resources import (
     Manifest,
     child_name,
 )
+from unfreeze_operator.waiting import Waiting, waiting
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,6 +110,8 @@ class JobView(ChildView):
     started: datetime | None
     completed: datetime | None
     active: int
+    failed: int
+    """Pods that count towards the backoff limit."""
     conditions: tuple[JobCondition, ...]
 
     def condition(self, *types: str) -> JobCondition | None:
@@ -141,8 +145,12 @@ class PodView(ChildView):
     """Why its container, or else the pod, ended: OOMKilled, Error, Evicted, ..."""
     message: str
     """Termination message of its container, or else the pod's message."""
-    waiting: str
-    """What it waits for, for people; nothing when it runs."""
+    waiting: Waiting | None
+    """What it waits for; None when it runs or has ended."""
+    gone_by: datetime | None
+    """When its grace period is over, for a pod that is being deleted."""
+    disrupted: bool
+    """Whether Kubernetes took it away: evicted, preempted, drained, its node lost."""
 
     @property
     def live(self) -> bool:
@@ -233,6 +241,7 @@ def job_view(raw: Manifest) -> JobView:
         started=parse_time(status.get("startTime")),
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
+        failed=status.get("failed", 0),
         conditions=tuple(conditions),
     )
 
@@ -240,7 +249,9 @@ def job_view(raw: Manifest) -> JobView:
 def pod_view(raw: Manifest) -> PodView:
     """Return the view of a pod."""
     status = raw.get("status", {})
-    container: Manifest = next(iter(status.get("containerStatuses", ())), {})
+    containers = status.get("containerStatuses", ())
+    # The trainer's; others can be put into a pod by the cluster, and sort before it.
+    container: Manifest = next((c for c in containers if c.get("name") == CONTAINER), next(iter(containers), {}))
     state = container.get("state", {})
     ended = state.get("terminated") or {}
     index = _annotation(raw, INDEX_ANNOTATION)
@@ -248,7 +259,7 @@ def pod_view(raw: Manifest) -> PodView:
         **_child(raw),
         index=int(index) if index.isdecimal() else -1,
         phase=intern(status.get("phase", "Pending")),
-        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())),
+        ready=_holds(status, "Ready"),
         node=intern(raw["spec"].get("nodeName", "")),
         ip=status.get("podIP", ""),
         started=parse_time(status.get("startTime")),
@@ -256,19 +267,14 @@ def pod_view(raw: Manifest) -> PodView:
         exit_code=ended.get("exitCode"),
         reason=intern(ended.get("reason") or status.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
-        waiting=_waiting(status, state.get("waiting") or {}),
+        waiting=waiting(status, container),
+        gone_by=parse_time(raw["metadata"].get("deletionTimestamp")),
+        disrupted=_holds(status, "DisruptionTarget"),
     )
 
 
-def _waiting(status: Manifest, waiting: Manifest) -> str:
-    if status.get("phase", "Pending") != "Pending":
-        return ""
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message") or condition.get("reason", ""))
-    reason = waiting.get("reason", "")
-    # ErrImagePull and ImagePullBackOff take turns; one word for both keeps the status still.
-    return "ImagePullBackOff" if reason == "ErrImagePull" else str(reason)
+def _holds(status: Manifest, type_: str) -> bool:
+    return any(c["type"] == type_ and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def service_shape(spec: Manifest) -> str:

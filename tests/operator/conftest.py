@@ -41,11 +41,13 @@ def trainer_image() -> Image:
 
 @pytest.fixture(scope="session")
 def operator_cluster() -> Iterator[Cluster]:
-    """Two nodes with eight accelerators each, on which every image is the fake trainer.
+    """Two nodes with eight accelerators each, on which every image but one is the fake trainer.
 
     Of these tests' own: they change the CRD and the operator's rights.
     """
-    config = Config(nodes=2, resources={"nvidia.com/gpu": "8"}, images={"*": trainer_image()})
+    config = Config(
+        nodes=2, resources={"nvidia.com/gpu": "8"}, images={"registry.example/none:*": None, "*": trainer_image()}
+    )
     with Cluster(config) as running:
         yield running
 

@@ -1,7 +1,8 @@
 """A trainer without training, for tests of the operator: it keeps every contract and does what FAKE tells it.
 
 FAKE is JSON: steps, stepSeconds; holdAt (a step to wait at until the file `go` lies in the run folder); fail
-({"index": 0, "at": step, "times": n, "exitCode": 2, "reason": ..., "message": ..., "silent": true}).
+({"index": 0, "at": step, "times": n, "exitCode": 2, "reason": ..., "message": ..., "silent": true});
+stopCode (what it exits with when asked to stop).
 """
 
 import json
@@ -81,7 +82,7 @@ class Trainer:
 
     def stop(self, *_):
         self.save()
-        self.end("Stopped", "Stopped", ExitCode.STOPPED, "asked to stop")
+        self.end("Stopped", "Stopped", FAKE.get("stopCode", ExitCode.STOPPED), "asked to stop")
 
     def train(self):
         self.state = "Training"

@@ -11,7 +11,7 @@ from typing import Any
 from tests.operator.world import spec
 from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Action, Create, Delete, Patch
+from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.resources import CONFIG_MAPS, JOB_LABEL, JOBS, PODS, SERVICES, Manifest, Resource
@@ -87,6 +87,26 @@ def pod(
     }
 
 
+def unscheduled(index: int, message: str, reason: str = "Unschedulable") -> Manifest:
+    """Return a pod that the scheduler finds no node for."""
+    raw = pod(index, "Pending")
+    raw["spec"] = {}
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    raw["status"] = {"phase": "Pending", "conditions": [condition]}
+    return raw
+
+
+def deleted(manifest: Manifest, at: datetime = NOW) -> Manifest:
+    """Return a pod that somebody deletes; `at` is when its grace period is over."""
+    return {**manifest, "metadata": {**manifest["metadata"], "deletionTimestamp": text(at)}}
+
+
+def disrupted(manifest: Manifest) -> Manifest:
+    """Return a pod that Kubernetes takes away."""
+    conditions = [*manifest["status"]["conditions"], {"type": "DisruptionTarget", "status": "True"}]
+    return {**manifest, "status": {**manifest["status"], "conditions": conditions}}
+
+
 class FakeCluster:
     """Objects by kind and name; `refused` collects what a real API server would not have done."""
 
@@ -105,6 +125,8 @@ class FakeCluster:
                 found = self.objects[resource, view.name]
                 assert found["metadata"]["uid"] == view.uid
                 merge(found, change)
+            case Abandon(view):
+                self.objects.pop((PODS, view.name), None)
             case Delete(resource, view):
                 self.objects.pop((resource, view.name), None)
 

@@ -40,7 +40,12 @@ class OperatorProcess:
         """Start it without waiting for anything."""
         self._port = free_port()
         command = [sys.executable, "-m", "unfreeze_operator.main", f"--http-port={self._port}"]
-        command += ["--http-host=127.0.0.1", f"--trainer-image={IMAGE}", "--progress-interval=0.2"]
+        command += [
+            "--http-host=127.0.0.1",
+            f"--trainer-image={IMAGE}",
+            "--progress-interval=0.2",
+            "--lost-pod-grace=1",
+        ]
         command += [f"--namespace={namespace}" for namespace in self.namespaces]
         environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": "/nonexistent"}
         with self.log.open("ab") as log:

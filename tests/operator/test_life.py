@@ -76,6 +76,98 @@ def test_the_backoff_limit_ends_the_retries(operator, world):
     assert len(world.children("pods")) == 2
 
 
+def test_a_pod_that_stops_unasked_is_not_retried_without_end(operator, world):
+    world.create(fake={"fail": {"at": 1, "exitCode": 143, "reason": "Stopped", "times": 99}}, backoffLimit=1)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "UnexpectedStop"
+    assert end["failure"]["exitCode"] == 143
+    assert end["restarts"]["pods"] >= 1
+    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    assert world.children("jobs")[0]["status"].get("failed", 0) == 0, "the Job controller counts no 143"
+    assert {pod["status"]["phase"] for pod in world.children("pods")} == {"Failed"}
+    assert world.status() == end
+
+
+def ended(job):
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in job["status"].get("conditions", ()))
+
+
+def evict(world, name):
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    code, answer = world.cluster.request("POST", world.path("pods", f"{name}/eviction"), eviction)
+    assert code == 201, answer
+
+
+def delete(world, name):
+    world.delete("pods", name)
+
+
+@pytest.mark.parametrize(("away", "code"), [(evict, 143), (evict, 1), (delete, 143)])
+def test_a_pod_that_is_taken_away_costs_nothing(operator, world, away, code):
+    """As a drain does it, also with a trainer that does not end as it should; and as a person does it."""
+    world.create(nodes=2, fake={"holdAt": 1, "stopCode": code}, backoffLimit=0)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
+    first = next(pod for pod in world.children("pods") if pod["metadata"]["name"].startswith("job-1-"))
+    away(world, first["metadata"]["name"])
+    uid = first["metadata"]["uid"]
+    until(lambda: replaced(world, uid), "another pod runs in its place")
+    world.go()
+    assert "failure" not in world.wait_phase("Succeeded")
+
+
+def replaced(world, uid):
+    pods = [pod for pod in world.children("pods") if pod["status"]["phase"] == "Running"]
+    return len(pods) == 2 and uid not in [pod["metadata"]["uid"] for pod in pods]
+
+
+def test_a_pod_that_is_deleted_before_it_ran_costs_nothing(operator, world):
+    """The cluster's own collector would fail it, which the Job controller counts."""
+    body = spec()
+    unschedulable(body)
+    world.create(body=body)
+    (waiting,) = world.wait(lambda s: s.get("waiting"))["waiting"]
+    world.delete("pods", waiting["pod"])
+    status = world.wait(lambda s: s.get("waiting", [waiting])[0]["pod"] != waiting["pod"])
+    assert "failure" not in status
+    assert world.children("jobs")[0]["status"].get("failed", 0) == 0
+
+
+def test_preemption_costs_nothing(operator, world, operator_cluster):
+    body = spec(nodes=2, fake={"holdAt": 1, "stopCode": 1})
+    body["distribution"] |= {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}}
+    world.create(body=body)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
+    first = {pod["metadata"]["uid"] for pod in world.children("pods")}
+    urgent = {"metadata": {"name": "urgent"}, "value": 1000}
+    operator_cluster.create("/apis/scheduling.k8s.io/v1/priorityclasses", urgent)
+    try:
+        limits = {"limits": {"nvidia.com/gpu": "8"}}
+        container = {"name": "c", "image": "any", "command": ["sleep", "1000"], "resources": limits}
+        safe = {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        container["securityContext"] = safe
+        pod = {"metadata": {"name": "preemptor"}, "spec": {"containers": [container], "priorityClassName": "urgent"}}
+        pod["spec"]["terminationGracePeriodSeconds"] = 0
+        operator_cluster.create(world.path("pods"), pod)
+        path = world.path("pods", "preemptor")
+        operator_cluster.wait_for(path, lambda found: found["status"]["phase"] == "Running", what="preemption")
+        operator_cluster.request("DELETE", path)
+        until(lambda: len(running := uids(world, "Running")) == 2 and running != first, "another pod runs in its place")
+        world.go()
+        assert "failure" not in world.wait_phase("Succeeded")
+    finally:
+        operator_cluster.request("DELETE", "/apis/scheduling.k8s.io/v1/priorityclasses/urgent")
+
+
+def uids(world, phase):
+    return {pod["metadata"]["uid"] for pod in world.children("pods") if pod["status"]["phase"] == phase}
+
+
 def test_out_of_memory_is_called_so(operator, world, operator_cluster):
     world.create(fake={"holdAt": 1})
     world.wait(lambda s: s.get("progress", {}).get("step") == 1)
@@ -125,6 +217,26 @@ def test_many_suspends_do_not_use_up_the_backoff_limit(operator, world):
     world.wait_phase("Succeeded")
 
 
+def test_suspended_before_its_pods_have_nodes_it_goes_on_later(operator, world):
+    body = spec(nodes=2)
+    unschedulable(body)
+    world.create(body=body)
+    for _ in range(2):
+        world.wait(lambda s: len(s.get("waiting", [])) == 2)
+        world.suspend(True)
+        suspended = world.wait_phase("Suspended")
+        assert "waiting" not in suspended
+        assert "failure" not in suspended
+        world.wait_children("pods", 0)
+        world.suspend(False)
+    world.wait(lambda s: len(s.get("waiting", [])) == 2)
+    world.suspend(True)
+    world.wait_phase("Suspended")
+    world.patch({"template": {"nodeSelector": None}})
+    world.suspend(False)
+    assert "failure" not in world.wait_phase("Succeeded")
+
+
 def test_a_job_that_is_made_suspended_starts_when_resumed(operator, world):
     world.create(suspend=True)
     status = world.wait_phase("Suspended")
@@ -154,10 +266,58 @@ def test_what_changed_while_suspended_counts_after_resume(operator, world):
     world.wait_phase("Succeeded")
 
 
+def test_each_cycle_of_suspend_and_resume_takes_up_its_changes(operator, world):
+    """Nodes, resources and template there and back again, with the state right after each step."""
+    world.create(nodes=1, fake={"holdAt": 2}, backoffLimit=0)
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 2)
+    for nodes, cpu, team in ((2, "100m", "a"), (1, "200m", "b"), (2, "300m", "c")):
+        world.suspend(True)
+        suspended = world.wait_phase("Suspended")
+        assert condition(suspended, "Suspended")["status"] == "True"
+        assert condition(suspended, "Running")["reason"] == "Suspended"
+        assert (suspended["nodes"]["ready"], suspended["progress"]["step"]) == (0, 2)
+        resources = {"requests": {"cpu": cpu}}
+        world.patch({"distribution": {"numNodes": nodes, "resourcesPerNode": resources}})
+        world.patch({"template": {"labels": {"team": team}}})
+        changed = world.wait(lambda s, nodes=nodes: s["nodes"]["desired"] == nodes)
+        assert changed["phase"] == "Suspended"
+
+        world.suspend(False)
+        resumed = world.wait(lambda s: s.get("phase") != "Suspended")
+        assert resumed["phase"] in ("Pending", "Running")
+        assert condition(resumed, "Suspended")["status"] == "False"
+        running = world.wait(lambda s, nodes=nodes: s.get("phase") == "Running" and s["nodes"]["ready"] == nodes)
+        assert condition(running, "Running")["message"] == f"{nodes} pod{'s' if nodes > 1 else ''} running"
+        assert running["progress"]["step"] == 2
+        pods = [pod for pod in world.children("pods") if pod["status"]["phase"] == "Running"]
+        assert len(pods) == nodes
+        assert {pod["metadata"]["labels"]["team"] for pod in pods} == {team}
+        assert all(pod["spec"]["containers"][0]["resources"] == resources for pod in pods)
+    world.go()
+    end = world.wait_phase("Succeeded")
+    assert "failure" not in end
+    assert end["restarts"]["pods"] == 0
+
+
 def test_the_deadline_ends_a_job(operator, world):
     world.create(fake={"holdAt": 1}, activeDeadlineSeconds=1)
     end = world.wait_phase("Failed")
     assert end["failure"]["reason"] == "DeadlineExceeded"
+
+
+@pytest.mark.parametrize(("policy", "left"), [("Running", 1), ("None", 1), ("All", 0)])
+def test_what_becomes_of_the_pods_of_a_finished_job(operator, world, policy, left):
+    """The second pod fails the job while the first still trains."""
+    fail = {"index": 1, "at": 0, "exitCode": 2, "reason": "InvalidData", "message": "no label"}
+    world.create(nodes=2, fake={"holdAt": 1, "fail": fail}, cleanPodPolicy=policy)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "InvalidData"
+    pods = world.wait_children("pods", left)
+    assert [pod["status"]["phase"] for pod in pods] == ["Failed"] * left
+    world.wait_children("jobs", left)
+    for pod in pods:
+        world.cluster.kubectl("logs", "-n", world.namespace, pod["metadata"]["name"])
+    assert world.status() == end
 
 
 def test_a_finished_job_is_deleted_in_time_with_its_children(operator, world):
@@ -265,9 +425,75 @@ def test_a_template_that_the_cluster_refuses_is_a_failure_that_can_be_mended(ope
     assert condition(end, "Stalled")["status"] == "False"
 
 
-def test_a_pod_that_cannot_be_scheduled_says_why(operator, world):
-    body = spec()
+def unschedulable(body):
     body["template"]["nodeSelector"] = {"no": "such-node"}
+
+
+def unpullable(body):
+    body["template"]["image"] = "registry.example/none:1"
+
+
+def secretless(body):
+    reference = {"secretKeyRef": {"name": "hub-token", "key": "token"}}
+    body["template"]["env"] += [{"name": "TOKEN", "valueFrom": reference}]
+
+
+def claimless(body):
+    body["data"]["train"]["source"] = "pvc://nowhere/train.csv"
+
+
+def unbound(body):
+    body["data"]["train"]["source"] = "pvc://unbound/train.csv"
+
+
+CAUSES = [
+    (unschedulable, "Unschedulable", "affinity/selector"),
+    (unpullable, "ImagePull", "registry.example/none:1"),
+    (secretless, "ConfigError", 'secret "hub-token" not found'),
+    (claimless, "ClaimNotFound", 'persistentvolumeclaim "nowhere" not found'),
+    (unbound, "ClaimPending", "PersistentVolumeClaims"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason", "words"), CAUSES, ids=[reason for _, reason, _ in CAUSES])
+def test_a_gang_that_does_not_become_whole_says_why(operator, world, spoil, reason, words):
+    claim = {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "none",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    world.cluster.create(world.path("persistentvolumeclaims"), {"metadata": {"name": "unbound"}, "spec": claim})
+    body = spec(nodes=2)
+    spoil(body)
     world.create(body=body)
-    status = world.wait(lambda s: "affinity/selector" in condition(s, "Running").get("message", ""))
+    status = world.wait(lambda s: [found["reason"] for found in s.get("waiting", [])] == [reason] * 2, what=reason)
     assert status["phase"] == "Pending"
+    assert all(words in found["message"] for found in status["waiting"])
+    running = condition(status, "Running")
+    assert (running["status"], running["reason"]) == ("False", reason)
+    assert running["message"].startswith("job-0-")
+    assert running["message"].endswith("(and 1 more)")
+
+
+def test_pods_that_a_quota_refuses_are_missed(operator, world):
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "0"}}}
+    world.cluster.create(world.path("resourcequotas"), quota)
+    world.cluster.wait_for(
+        world.path("resourcequotas", "small"), lambda found: "hard" in found.get("status", {}), what="in effect"
+    )
+    world.create()
+    status = world.wait(lambda s: condition(s, "Running").get("reason") == "PodsMissing")
+    assert "kubectl describe job job" in condition(status, "Running")["message"]
+
+
+def test_a_gang_that_does_not_become_whole_in_time_fails(operator, world):
+    body = spec(nodes=2, startupTimeoutSeconds=3)
+    body["distribution"]["resourcesPerNode"] = {"limits": {"nvidia.com/gpu": 16}}
+    world.create(body=body)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "StartupTimeout"
+    assert "Insufficient nvidia.com/gpu" in end["failure"]["message"]
+    assert condition(end, "Failed")["status"] == "True"
+    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    world.wait_children("pods", 0)
+    assert world.status() == end

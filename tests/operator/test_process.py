@@ -82,6 +82,18 @@ def test_the_outcome_is_known_when_the_operator_was_away(lone_operator, world):
     assert end["progress"]["percent"] == 100
 
 
+def test_a_time_to_live_that_ran_out_while_the_operator_was_away(lone_operator, world):
+    lone_operator.start()
+    for name in ("job", "other"):
+        world.create(name, ttlSecondsAfterFinished=3600)
+        world.wait_phase("Succeeded", name)
+    lone_operator.kill()
+    world.patch({"runPolicy": {"ttlSecondsAfterFinished": 0}})
+    lone_operator.start()
+    world.cluster.wait_for(world.path("finetunejobs", "job"), lambda job: job == {}, what="deleted")
+    assert world.status("other")["phase"] == "Succeeded"
+
+
 def test_children_are_collected_while_the_operator_is_away(lone_operator, world):
     lone_operator.start()
     world.create(fake={"holdAt": 1})

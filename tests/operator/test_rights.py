@@ -56,6 +56,14 @@ def foreign(world, plural, body):
     return world.cluster.create(world.path(plural), body)
 
 
+def deleted_before_it_ran(world):
+    body = spec()
+    body["template"]["nodeSelector"] = {"no": "such-node"}
+    world.create(body=body)
+    (waiting,) = world.wait(lambda status: status.get("waiting"))["waiting"]
+    world.delete("pods", waiting["pod"])
+
+
 POD = {"spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}}
 SCENARIOS = {
     ("jobs", "create"): lambda world: world.create(),
@@ -64,6 +72,8 @@ SCENARIOS = {
     ("finetunejobs/status", "patch"): lambda world: world.create(),
     ("events", "create"): lambda world: world.create(),
     ("finetunejobs", "delete"): lambda world: world.create(ttlSecondsAfterFinished=0),
+    ("pods/status", "patch"): deleted_before_it_ran,
+    ("pods", "delete"): deleted_before_it_ran,
     ("jobs", "patch"): lambda world: (world.create(suspend=True), world.wait_phase("Suspended"), world.suspend(False)),
     ("jobs", "delete"): lambda world: (
         world.create(suspend=True),

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.operator.fakes import NOW, FakeCluster, job, pod, text
+from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.carried import accelerator_seconds
@@ -76,7 +76,13 @@ def test_an_earlier_round_of_failures_is_past():
 
 
 def test_a_pod_that_was_asked_to_stop_did_not_fail():
-    assert first_failed(views(pod(0, "Failed", code=143))) is None
+    assert first_failed(views(deleted(pod(0, "Failed", code=143)))) is None
+    assert first_failed(views(disrupted(pod(0, "Failed", code=143)))) is None
+
+
+def test_a_pod_that_stopped_unasked_did():
+    (found,) = views(pod(0, "Failed", code=143, message=words(outcome="Stopped", reason="Stopped")))
+    assert pod_failure(first_failed([found])).reason == "UnexpectedStop"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,18 @@ class MLPTask:
             rows = torch.as_tensor([int(i) for i in indices] or [0])
             labels = self.y[split][rows] if len(indices) else torch.tensor([-100])
             time.sleep(self.options.get("sleep", 0) if split == "train" else 0)
+            self.hang_once()
             yield {"x": self.x[split][rows], "labels": labels}
+
+    def hang_once(self):
+        """Hang for ever, once on this rank, when 20 batches were read."""
+        if str(os.environ.get("RANK")) != str(self.options.get("hang")):
+            return
+        self.batches_read = getattr(self, "batches_read", 0) + 1
+        marker = Path(self.options["hangMarker"])
+        if self.batches_read == 20 and not marker.exists():
+            marker.touch()
+            time.sleep(1e6)
 
     def forward(self, module, batch):
         return module(batch["x"])

@@ -31,15 +31,16 @@ class Pods:
     def __init__(self, folder: Path, **options):
         self.folder, self.port = folder, free_port()
         self.environment = {"UNFREEZE_TEST": json.dumps(options), "UNFREEZE_HTTP_PORT": str(self.port)}
-        (folder / "job.json").write_text(pods_job(folder / "run", free_port()).to_json())
+        self.job = pods_job(folder / "run", free_port())
+        (folder / "job.json").write_text(self.job.to_json())
         self.processes: dict[int, subprocess.Popen] = {}
 
-    def start(self, index: int) -> None:
+    def start(self, index: int, job_file: str = "job.json") -> None:
         environment = (
             os.environ
             | self.environment
             | {
-                "UNFREEZE_JOB": str(self.folder / "job.json"),
+                "UNFREEZE_JOB": str(self.folder / job_file),
                 "JOB_COMPLETION_INDEX": str(index),
                 "POD_IP": f"127.0.0.{index + 1}",
                 "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
@@ -162,6 +163,26 @@ def test_an_error_of_the_job_on_one_rank_ends_all_pods(pods):
     for index in (0, 1):
         told = gang.message(index)
         assert (told.reason, told.message, told.rank) == ("InvalidData", "row 3 of data.csv has no label", 1)
+
+
+def test_workers_that_hang_are_started_again_and_all_say_where_they_were(pods, tmp_path):
+    """One rank hangs, the other waits for it in a collective, and its agent alone notices."""
+    gang = pods(hang=1, hangMarker=str(tmp_path / "hung"), sleep=0.02)
+    for index, seconds in ((0, 10), (1, 3600)):
+        job = gang.job.model_copy(update={"hang_timeout_seconds": seconds})
+        (tmp_path / f"job-{index}.json").write_text(job.to_json())
+        gang.start(index, f"job-{index}.json")
+    gang.until(lambda: gang.progress().restarts >= 1 and gang.progress(1).restarts >= 1)
+    assert (tmp_path / "hung").exists()
+    assert (gang.wait(0), gang.wait(1)) == (0, 0)
+    logs = [(tmp_path / f"pod-{index}.log").read_text() for index in (0, 1)]
+    assert "in hang_once" in logs[1]
+    assert "in hang_once" not in logs[0]
+    for log in logs:
+        assert "Current thread" in log
+        assert "mlp.py" in log
+    assert ["no news from the workers for 10 s" in log for log in logs] == [True, False]
+    assert gang.message(0).outcome == "Succeeded"
 
 
 def test_asked_to_stop_before_anything_runs(pods):

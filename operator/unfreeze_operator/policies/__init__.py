@@ -6,16 +6,20 @@ from collections.abc import Callable
 
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.policies import (
+    backoff_limit,
     changed_spec,
     child_job,
+    clean_pods,
     config_map,
     deadline,
     deleted,
     ended,
     finished,
+    lost_pods,
     namesake,
     resume,
     service,
+    startup_timeout,
     suspend,
     ttl,
 )
@@ -24,10 +28,14 @@ Policy = Callable[[Context], Verdict | None]
 
 ORDER: tuple[Policy, ...] = (
     deleted.check,
+    lost_pods.check,
+    clean_pods.check,
     ttl.check,
     finished.check,
     namesake.check,
     ended.check,
+    backoff_limit.check,
+    startup_timeout.check,
     config_map.check,
     service.check,
     child_job.check,

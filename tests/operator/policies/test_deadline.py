@@ -1,5 +1,7 @@
 """The deadline follows the spec, and counts running time only."""
 
+from datetime import timedelta
+
 from tests.operator.fakes import NOW, FakeCluster, job, text
 from unfreeze_operator.policies import deadline
 
@@ -28,3 +30,28 @@ def test_a_deadline_counts_running_time_only():
     cluster.job()["status"] = {}
     cluster.step(view, after=1000)
     assert cluster.job()["spec"] | {"suspend": False, "activeDeadlineSeconds": 70} == cluster.job()["spec"]
+
+
+def test_no_suspended_time_counts_however_often():
+    """Four runs of 20 s, an hour of suspension after each."""
+    view, asleep = job(activeDeadlineSeconds=100), job(activeDeadlineSeconds=100, suspend=True)
+    cluster = built(view)
+    for cycle in range(4):
+        begin = cycle * 3620
+        cluster.job()["status"] = {"startTime": text(NOW + timedelta(seconds=begin))}
+        cluster.step(asleep, after=begin + 20)
+        assert cluster.job()["spec"]["activeDeadlineSeconds"] == 80 - 20 * cycle
+        cluster.job()["status"] = {}
+        cluster.step(asleep, after=begin + 1800)
+        cluster.step(view, after=begin + 3620)
+        assert cluster.job()["spec"] | {"suspend": False} == cluster.job()["spec"]
+    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 20
+
+
+def test_a_job_that_is_made_anew_while_suspended_has_what_is_left():
+    cluster = built(job(activeDeadlineSeconds=100))
+    cluster.job()["status"] = {"startTime": text(NOW)}
+    cluster.step(job(activeDeadlineSeconds=100, suspend=True), after=30)
+    changed = job(activeDeadlineSeconds=100, suspend=True, nodes=2)
+    cluster.step(changed, after=500)
+    assert (cluster.job()["spec"]["completions"], cluster.job()["spec"]["activeDeadlineSeconds"]) == (2, 70)

@@ -41,7 +41,7 @@ logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logg
 
 MAX_RESTARTS = 3
 """Restarts in place without a new checkpoint in between; after that the pod fails and is replaced."""
-_END, _SEEN, _MASTER_PORT = "unfreeze/end", "unfreeze/seen", "unfreeze/master-port"
+_END, _SEEN, _HANGS, _MASTER_PORT = "unfreeze/end", "unfreeze/seen", "unfreeze/hangs", "unfreeze/master-port"
 _POLL_SECONDS = 0.2
 _GOODBYE_SECONDS = 5.0
 WORKER = ("-m", "unfreeze_trainer.worker")
@@ -79,6 +79,8 @@ class Gang:
         self._failures = 0
         self._checkpoint_step = -1
         self._oom_kills = kernel_oom_kills()
+        self._bulletin: _Bulletin | None = None
+        self._silence: float | None = None
 
     def run(self, ended: Callable[[Ending], None]) -> None:
         """Run workers until they are done or cannot go on; `ended` is called once, perhaps from another thread."""
@@ -114,7 +116,8 @@ class Gang:
         backend, store = create_backend(parameters)
         handler = create_handler(store, backend, parameters)
         bulletin = _Bulletin(host, port, distribution.num_nodes)
-        bulletin.watch(ended)
+        bulletin.watch(ended, self.dump_stacks)
+        self._bulletin = bulletin
         spec = WorkerSpec(
             role="worker",
             local_world_size=distribution.num_proc_per_node,
@@ -128,6 +131,7 @@ class Gang:
         try:
             result = self._agent.run()
         finally:
+            self._bulletin = None
             bulletin.close()
         if result is None or self._stopping.is_set():
             return
@@ -157,6 +161,11 @@ class Gang:
         if errors:
             code = ExitCode.JOB_ERROR if errors[0].exit_code == ExitCode.JOB_ERROR else 1
             return Ending(int(code), errors[0])
+        if self._silence is not None:
+            message = (
+                f"no step for {self._silence:.0f} s, again after each restart: the stacks of all ranks are in the logs"
+            )
+            return Ending(1, WorkerError(reason="Hang", message=message, rank=-1, exit_code=1))
         failed = {rank: failure.exitcode for rank, failure in result.failures.items()}
         rank, code = next(iter(failed.items()), (0, 1))
         killed = kernel_oom_kills() > self._oom_kills and -signal.SIGKILL in failed.values()
@@ -171,6 +180,7 @@ class Gang:
     def workers_starting(self) -> None:
         """Forget the errors of workers that were there before."""
         self._link.clear_errors()
+        self._silence = None
         self.workers_started = time.time()
 
     def restart_allowed(self, exit_codes: Sequence[int]) -> bool:
@@ -197,6 +207,19 @@ class Gang:
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers."""
         return self._agent.pids() if self._agent else []
+
+    def dump_stacks(self) -> None:
+        """Let this pod's workers write their stacks to the log."""
+        for pid in self.worker_pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGUSR1)
+
+    def hung(self, seconds: float) -> None:
+        """Take note that the workers hang; those of every pod write their stacks, before a restart here ends them."""
+        self._silence = seconds
+        self.dump_stacks()
+        if bulletin := self._bulletin:
+            bulletin.announce_hang()
 
     def kill_workers(self) -> None:
         """Kill the workers, with what they may have started."""
@@ -255,14 +278,19 @@ class _Bulletin:
     def __init__(self, host: str, port: int, pods: int) -> None:
         self._store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
         self._pods, self._closed = pods, threading.Event()
+        self._hangs = 0
 
-    def watch(self, ended: Callable[[Ending], None]) -> None:
-        """Call `ended` when another pod has announced an error."""
-        threading.Thread(target=self._watch, args=(ended,), name="bulletin", daemon=True).start()
+    def watch(self, ended: Callable[[Ending], None], hung: Callable[[], None]) -> None:
+        """Call `ended` when another pod has announced an error, `hung` when one has announced a hang."""
+        threading.Thread(target=self._watch, args=(ended, hung), name="bulletin", daemon=True).start()
 
-    def _watch(self, ended: Callable[[Ending], None]) -> None:
+    def _watch(self, ended: Callable[[Ending], None], hung: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # pod 0 is gone, and with it the store
+            self._hangs = self._store.add(_HANGS, 0)  # those before this pod's time
             while not self._closed.wait(_POLL_SECONDS):
+                if (hangs := self._store.add(_HANGS, 0)) > self._hangs:
+                    self._hangs = hangs
+                    hung()
                 if self._store.check([_END]):
                     error = WorkerError.model_validate(json.loads(self._store.get(_END)))
                     self._store.add(_SEEN, 1)
@@ -278,6 +306,11 @@ class _Bulletin:
             while wait and seen < self._pods and time.monotonic() < until:
                 time.sleep(0.05)
                 seen = self._store.add(_SEEN, 0)
+
+    def announce_hang(self) -> None:
+        """Tell the other pods that their workers are about to be started again because some of them hang."""
+        with contextlib.suppress(RuntimeError):
+            self._hangs = self._store.add(_HANGS, 1)
 
     def close(self) -> None:
         """Stop watching."""

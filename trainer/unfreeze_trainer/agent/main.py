@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
 from unfreeze_trainer.errors import JobError
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unfreeze.agent")
 
-HANG_SECONDS = 1800.0
-"""Without any news from workers that train for so long, they hang. Steps, evaluations and checkpoints all give news."""
+STACKS_SECONDS = 2.0
+"""Time that the workers of all pods get to write their stacks before they are killed."""
 
 
 class Agent:
@@ -49,7 +50,10 @@ class Agent:
         self._stopping = threading.Event()
         self._endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
         self._gang: Gang | None = None
+        self._hangs = HangWatch(None)
         self._final: Progress | None = None
+        self._silent = True
+        """Whether the workers at hand have not given any news yet."""
         self._server = Server(pod.ip, pod.http_port, self.progress)
 
     def progress(self) -> Progress:
@@ -67,6 +71,7 @@ class Agent:
 
             job = ResolvedJob.model_validate_json(self._pod.job_file.read_bytes())
             self._prepare_environment(job)
+            self._hangs = HangWatch(job.hang_timeout_seconds)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()
             message = self._message(self._wait())
         except (OSError, ValueError) as error:
@@ -152,13 +157,17 @@ class Agent:
 
     def _watch_for_hang(self, gang: Gang) -> None:
         age = self._link.progress_age()
-        if age is None or age < HANG_SECONDS or time.time() - age < gang.workers_started:
+        if age is None or (written := time.time() - age) < gang.workers_started:
+            self._silent = True
             return
-        log.error("no news from the workers for %.0f s: stacks follow, then they are started again", age)
-        for pid in gang.worker_pids():
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGUSR1)
-        time.sleep(2)
+        if self._hangs.news(written) and (progress := self._link.read_progress()):
+            self._hangs.heard(written, progress.state, restarted=self._silent)
+            self._silent = False
+        if age < self._hangs.limit:
+            return
+        log.error("no news from the workers for %.0f s: stacks of all ranks follow, then they are started again", age)
+        gang.hung(age)
+        time.sleep(STACKS_SECONDS)
         gang.kill_workers()
         gang.workers_started = float("inf")
 

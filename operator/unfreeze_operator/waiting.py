@@ -1,0 +1,115 @@
+"""What a pod that does not run waits for: the scheduler's words, or the node's. Pure.
+
+Only what the pod itself says is read. A volume that cannot be mounted is told by events alone; the pod says no more than
+that it is not ready for its containers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from sys import intern
+from typing import Any, Literal, get_args
+
+WaitingReason = Literal[
+    "Unschedulable",
+    "SchedulingGated",
+    "ClaimNotFound",
+    "ClaimPending",
+    "ImagePull",
+    "ConfigError",
+    "StartError",
+    "VolumesNotReady",
+    "ContainerCreating",
+]
+REASONS: tuple[str, ...] = get_args(WaitingReason)
+MOST = 16
+"""Pods that a status names."""
+PATIENCE_SECONDS = 60
+"""How long a node may prepare volumes and images before that is worth a word."""
+
+_PATIENT = ("VolumesNotReady", "ContainerCreating")
+_CONTAINER: dict[str, WaitingReason] = {
+    "ErrImagePull": "ImagePull",
+    "ImagePullBackOff": "ImagePull",
+    "ErrImageNeverPull": "ImagePull",
+    "InvalidImageName": "ImagePull",
+    "ImageInspectError": "ImagePull",
+    "RegistryUnavailable": "ImagePull",
+    "SignatureValidationFailed": "ImagePull",
+    "CreateContainerConfigError": "ConfigError",
+    "CreateContainerError": "StartError",
+    "RunContainerError": "StartError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a pod does not run."""
+
+    reason: str
+    """One of REASONS."""
+    message: str
+    """In whose words there are some, else ours."""
+
+    def since(self, created: datetime) -> datetime:
+        """Return from when on this is worth a word, for a pod that was created then."""
+        return created + timedelta(seconds=PATIENCE_SECONDS if self.reason in _PATIENT else 0)
+
+
+def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None:
+    """Return what a pod waits for; nothing when it runs or has ended.
+
+    Parameters
+    ----------
+    status
+        The pod's status.
+    container
+        The status of its trainer's container.
+    """
+    if status.get("phase", "Pending") != "Pending":
+        return None
+    conditions = {condition["type"]: condition for condition in status.get("conditions", ())}
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") != "True":
+        message = scheduled.get("message") or "the scheduler has not looked at it yet"
+        reason = _scheduling(scheduled.get("reason", ""), message)
+        return Waiting(reason, message) if scheduled else None
+    state = container.get("state", {}).get("waiting", {})
+    known = _CONTAINER.get(state.get("reason", ""))
+    if known == "ImagePull":
+        return Waiting(intern(known), f"image {container.get('image', '')}: {_pull_error(state)}")
+    if known is not None:
+        return Waiting(intern(known), state.get("message") or state["reason"])
+    # GA since 1.29; without it a node that mounts cannot be told from one that pulls.
+    if conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
+        return Waiting("VolumesNotReady", "its node prepares volumes and network: the pod's events say what is missing")
+    return Waiting("ContainerCreating", "its node pulls the image and starts the container")
+
+
+def _scheduling(reason: str, message: str) -> WaitingReason:
+    if reason == "SchedulingGated":
+        return "SchedulingGated"
+    if re.search(r'persistentvolumeclaim "[^"]+" not found', message):
+        return "ClaimNotFound"
+    return "ClaimPending" if re.search("persistent ?volume", message, re.IGNORECASE) else "Unschedulable"
+
+
+def _pull_error(state: dict[str, Any]) -> str:
+    # ErrImagePull and ImagePullBackOff take turns; what the second repeats of the first keeps the status still.
+    message = str(state.get("message") or state["reason"])
+    return message.partition("ErrImagePull: ")[2] or message
+
+
+def telling(pods: Sequence[tuple[str, Waiting, datetime]], now: datetime) -> list[tuple[str, Waiting]]:
+    """Return the pods, as (name, what it waits for, created), whose waiting is worth a word now."""
+    return [(name, what) for name, what, created in pods if now >= what.since(created)]
+
+
+def describe(waits: Sequence[tuple[str, Waiting]]) -> str:
+    """Return a sentence about the first of some waiting pods."""
+    name, first = waits[0]
+    more = f" (and {len(waits) - 1} more)" if len(waits) > 1 else ""
+    return f"{name}: {first.message}{more}"
