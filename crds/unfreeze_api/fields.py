@@ -35,6 +35,11 @@ _NAME_RULE = Rule(
     "must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
 )
 Name = Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=schema_rules(_NAME_RULE))]
+_QUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = rf"^({_NAME}/)?{_QUALIFIED}$"
+"""Key of a label: a name of at most 63 characters, after a DNS name and a slash if any."""
+LABEL_VALUE = rf"^({_QUALIFIED})?$"
+"""Value of a label."""
 _LABEL_RULE = Rule(
     "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
     "must be the value of a label: letters, digits, '-', '_' and '.', with a letter or digit at both ends",

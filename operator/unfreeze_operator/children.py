@@ -1,4 +1,4 @@
-"""The children of a FineTuneJob as manifests: ConfigMap, headless Service, Indexed Job. Pure."""
+"""The children of a FineTuneJob as manifests: ConfigMap, headless Service, NetworkPolicy, Indexed Job. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unfreeze_api.progress import CLAIM_FOLDER, CONFIG_FOLDER, HTTP_PORT, JOB_FI
 from unfreeze_api.resolve import claims, rendezvous_port, resolve
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_operator.carried import Carried
+from unfreeze_operator.network import Network, policy_spec
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
     CONFIG_MAPS,
@@ -21,6 +22,7 @@ from unfreeze_operator.resources import (
     JOBS,
     MANAGED_BY_LABEL,
     MANAGER,
+    NETWORK_POLICIES,
     QUEUE_LABEL,
     SERVICES,
     SPEC_HASH_ANNOTATION,
@@ -72,12 +74,20 @@ def service(job: FineTuneJobView) -> Manifest:
             "clusterIP": "None",
             # The pods meet before any of them is ready.
             "publishNotReadyAddresses": True,
-            "selector": {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: label},
+            "selector": _gang_labels(job),
             "ports": [
                 {"name": "rendezvous", "port": rendezvous_port(job.namespace, job.name), "protocol": "TCP"},
                 {"name": "http", "port": HTTP_PORT, "protocol": "TCP"},
             ],
         },
+    }
+
+
+def network_policy(job: FineTuneJobView, network: Network) -> Manifest:
+    """Return the NetworkPolicy that keeps all but the gang, and who reads its metrics, away from the pods."""
+    return {
+        **_head(job, NETWORK_POLICIES, child_name(job.name)),
+        "spec": policy_spec(_gang_labels(job), network),
     }
 
 
@@ -149,7 +159,7 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: str) -> Ma
     )
     return {
         "metadata": {
-            "labels": {**template.get("labels", {}), MANAGED_BY_LABEL: MANAGER, JOB_LABEL: label},
+            "labels": {**template.get("labels", {}), **_gang_labels(job)},
             "annotations": template.get("annotations", {}),
         },
         "spec": {
@@ -215,6 +225,11 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
     }
 
 
+def _gang_labels(job: FineTuneJobView) -> dict[str, str]:
+    """Return the labels that a job's pods and other children carry, and nothing else does."""
+    return {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name)}
+
+
 def _head(
     job: FineTuneJobView,
     resource: Resource,
@@ -235,7 +250,7 @@ def _head(
     metadata: Manifest = {
         "name": name,
         "namespace": job.namespace,
-        "labels": {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name), **(labels or {})},
+        "labels": {**_gang_labels(job), **(labels or {})},
         "ownerReferences": [owner],
     }
     if annotations:

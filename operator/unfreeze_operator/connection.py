@@ -9,6 +9,15 @@ from pathlib import Path
 import kopf
 from kubernetes.aio import client, config
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds what its account was given."""
+
+
+def own_namespace() -> str:
+    """Return the namespace of the pod that this process runs in; nothing outside of the cluster."""
+    file = SERVICE_ACCOUNT / "namespace"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+
 
 async def load() -> client.Configuration:
     """Read KUBECONFIG, or what the pod's service account was given, or the person's default kubeconfig.

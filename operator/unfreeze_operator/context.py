@@ -9,8 +9,17 @@ from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.network import ISOLATED, Network
 from unfreeze_operator.settings import LOST_POD_GRACE
-from unfreeze_operator.views import ChildView, ConfigMapView, FineTuneJobView, JobView, PodView, ServiceView
+from unfreeze_operator.views import (
+    ChildView,
+    ConfigMapView,
+    FineTuneJobView,
+    JobView,
+    NetworkPolicyView,
+    PodView,
+    ServiceView,
+)
 from unfreeze_operator.waiting import Waiting, telling
 
 
@@ -21,6 +30,7 @@ class Children:
     job: JobView | None = None
     service: ServiceView | None = None
     config_map: ConfigMapView | None = None
+    network_policy: NetworkPolicyView | None = None
     pods: tuple[PodView, ...] = ()
     """Pods of the job's own child Job, oldest first."""
     departed: tuple[PodView, ...] = ()
@@ -35,8 +45,9 @@ class Children:
         jobs: list[JobView],
         services: list[ServiceView],
         config_maps: list[ConfigMapView],
-        pods: list[PodView],
+        network_policies: list[NetworkPolicyView],
         *,
+        pods: list[PodView],
         departed: list[PodView],
     ) -> Children:
         """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
@@ -44,12 +55,15 @@ class Children:
         own_pods = sorted(
             (pod for pod in pods if own_job and pod.owner == own_job.uid), key=lambda pod: (pod.created, pod.name)
         )
-        others: list[ChildView] = [view for view in (*jobs, *services, *config_maps) if view.owner != owner]
+        others: list[ChildView] = [
+            view for view in (*jobs, *services, *config_maps, *network_policies) if view.owner != owner
+        ]
         others += [pod for pod in pods if pod.live and not (own_job and pod.owner == own_job.uid)]
         return cls(
             job=own_job,
             service=next((service for service in services if service.owner == owner), None),
             config_map=next((config_map for config_map in config_maps if config_map.owner == owner), None),
+            network_policy=next((policy for policy in network_policies if policy.owner == owner), None),
             pods=tuple(own_pods),
             departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
             namesakes=tuple(others),
@@ -85,6 +99,8 @@ class Context:
     """Trainer image when the template names none."""
     lost_pod_grace: float = LOST_POD_GRACE
     """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
+    network: Network = ISOLATED
+    """Whom the pods may talk to beside each other."""
 
     @property
     def accelerators(self) -> int:

@@ -16,10 +16,20 @@ from unfreeze_operator.executor import Delayed, Executor, Mirror
 from unfreeze_operator.health import Health
 from unfreeze_operator.informer import Cache, Reflector
 from unfreeze_operator.metrics import JobCollector, Metrics
+from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.queue import Queue
 from unfreeze_operator.reconcile import Caches, Reconciler
-from unfreeze_operator.resources import CONFIG_MAPS, JOBS, PODS, SERVICES, Key, Manifest, Resource
+from unfreeze_operator.resources import (
+    CONFIG_MAPS,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    Key,
+    Manifest,
+    Resource,
+)
 from unfreeze_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -28,6 +38,7 @@ VIEWS: dict[Resource, Callable[[Manifest], Any]] = {
     JOBS: views.job_view,
     SERVICES: views.service_view,
     CONFIG_MAPS: views.config_map_view,
+    NETWORK_POLICIES: views.network_policy_view,
     PODS: views.pod_view,
 }
 
@@ -39,7 +50,14 @@ async def run(settings: Settings) -> None:
         queue: Queue[Key] = Queue(_on_error(metrics))
         caches = {resource: Cache[Any](queue.add) for resource in VIEWS}
         caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
-        known = Caches(Cache(queue.add), caches[JOBS], caches[SERVICES], caches[CONFIG_MAPS], caches[PODS])
+        known = Caches(
+            Cache(queue.add),
+            caches[JOBS],
+            caches[SERVICES],
+            caches[CONFIG_MAPS],
+            caches[NETWORK_POLICIES],
+            caches[PODS],
+        )
         puller = Puller(settings, queue.add)
         mirrors = {resource: Mirror(cache, VIEWS[resource]) for resource, cache in caches.items()}
         executor = Executor(api, mirrors)
@@ -51,6 +69,7 @@ async def run(settings: Settings) -> None:
             metrics=metrics,
             image=settings.trainer_image,
             lost_pod_grace=settings.lost_pod_grace,
+            network=settings.network,
         )
         metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
         metrics.queue_depth.set_function(lambda: len(queue))
@@ -99,6 +118,22 @@ def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:
     return on_error
 
 
+class Json(click.ParamType[Any]):
+    """Parts of a NetworkPolicy as JSON."""
+
+    name = "json"
+
+    def __init__(self, kind: type[Peer | EgressRule]) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the parts, or tell what is wrong with them."""
+        try:
+            return parse(self._kind, value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command(context_settings={"auto_envvar_prefix": "UNFREEZE_OPERATOR", "show_default": True})
 @click.option("--namespace", "namespaces", multiple=True, help="Namespace to look after, repeatable. Default: all.")
 @click.option("--trainer-image", required=True, help="Image of the trainer, for jobs whose template names none.")
@@ -114,13 +149,27 @@ def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:
     help="Seconds beyond its grace period after which a pod on a dead node is given up; 0: never.",
 )
 @click.option(
+    "--metrics-from",
+    type=Json(Peer),
+    default="[]",
+    help="Who may read the trainers' metrics beside the operator: peers of a NetworkPolicy, a JSON list.",
+)
+@click.option(
+    "--egress",
+    type=Json(EgressRule),
+    default=None,
+    show_default="DNS of the cluster",
+    help="What trainers may reach beside their gang: egress rules of a NetworkPolicy, a JSON list; [{}] is anything.",
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level."
 )
-def main(log_level: str, **options: Any) -> None:
+def main(log_level: str, metrics_from: tuple[Peer, ...], egress: tuple[EgressRule, ...] | None, **options: Any) -> None:
     """Run FineTuneJobs on the cluster of KUBECONFIG, or of the pod that this process runs in."""
     logs.configure(log_level)
+    network = Network(connection.own_namespace(), metrics_from, (DNS,) if egress is None else egress)
     try:
-        asyncio.run(run(Settings(**options)))
+        asyncio.run(run(Settings(network=network, **options)))
     except* Exception as errors:
         logger.critical("The operator ends: %s", errors.exceptions[0], exc_info=errors.exceptions[0])
         sys.exit(1)

@@ -22,6 +22,7 @@ from unfreeze_operator.executor import Delayed, Executor, Refused
 from unfreeze_operator.informer import Cache
 from unfreeze_operator.logs import about
 from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.network import Network
 from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.progress import Puller
@@ -32,6 +33,7 @@ from unfreeze_operator.views import (
     ConfigMapView,
     FineTuneJobView,
     JobView,
+    NetworkPolicyView,
     PodView,
     ServiceView,
     fine_tune_job_view,
@@ -48,6 +50,7 @@ class Caches:
     jobs: Cache[JobView]
     services: Cache[ServiceView]
     config_maps: Cache[ConfigMapView]
+    network_policies: Cache[NetworkPolicyView]
     pods: Cache[PodView]
 
     def children(self, job: FineTuneJobView) -> Children:
@@ -58,7 +61,8 @@ class Caches:
             self.jobs.of(key),
             self.services.of(key),
             self.config_maps.of(key),
-            self.pods.of(key),
+            self.network_policies.of(key),
+            pods=self.pods.of(key),
             departed=self.pods.departed(key),
         )
 
@@ -72,7 +76,7 @@ class Reconciler:
         The rooms that it connects.
     image
         Trainer image when a template names none.
-    lost_pod_grace
+    lost_pod_grace, network
         See Settings.
     clock
         The time.
@@ -88,6 +92,7 @@ class Reconciler:
         metrics: Metrics,
         image: str,
         lost_pod_grace: float,
+        network: Network,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -97,6 +102,7 @@ class Reconciler:
         self._metrics = metrics
         self._image = image
         self._lost_pod_grace = lost_pod_grace
+        self._network = network
         self._clock = clock
         self._instance = socket.gethostname()
 
@@ -121,7 +127,7 @@ class Reconciler:
                 await self._write(job, old, refused(job, old, now, "InvalidSpec", _readable(error)), Children())
             return None
         children = self._caches.children(job)
-        context = Context(job, spec, old, children, now, self._image, self._lost_pod_grace)
+        context = Context(job, spec, old, children, now, self._image, self._lost_pod_grace, self._network)
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
         status, problem = await self._execute(job, old, asked, now)

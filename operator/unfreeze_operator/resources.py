@@ -23,6 +23,9 @@ CONTENT_HASH_ANNOTATION = "unfreeze.dev/content-hash"
 CARRIED_ANNOTATION = "unfreeze.dev/carried"
 """Totals of earlier runs of the same FineTuneJob, so that nothing that is counted is lost when pods go."""
 
+OPERATOR_LABELS = {"app.kubernetes.io/name": "unfreeze-operator"}
+"""Labels of the operator's own pods, by which the NetworkPolicies of jobs let them in."""
+
 CONTAINER = "trainer"
 """Name of the trainer's container in its pods."""
 JOB_FILE = "job.json"
@@ -52,6 +55,7 @@ JOBS = Resource("batch/v1", "jobs", "Job")
 PODS = Resource("v1", "pods", "Pod")
 SERVICES = Resource("v1", "services", "Service")
 CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
+NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("events.k8s.io/v1", "events", "Event")
 
 Manifest = dict[str, Any]

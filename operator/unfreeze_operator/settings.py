@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unfreeze_operator.network import ISOLATED, Network
+
 LOST_POD_GRACE = 60.0
 
 
@@ -27,5 +29,7 @@ class Settings:
     lost_pod_grace: float = LOST_POD_GRACE
     """Seconds beyond its grace period after which a pod that is being deleted is given up, as lost with its node; 0 for
     never."""
+    network: Network = ISOLATED
+    """Whom trainers may talk to beside their gang."""
     audit_interval: float = 300.0
     """Seconds from one comparison of the known jobs with the API server's list to the next."""

@@ -171,6 +171,13 @@ class ServiceView(ChildView):
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkPolicyView(ChildView):
+    """A child NetworkPolicy; its shape is its whole spec."""
+
+    shape: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigMapView(ChildView):
     """A child ConfigMap."""
 
@@ -292,6 +299,11 @@ def selector_of(shape: str) -> list[str]:
 def service_view(raw: Manifest) -> ServiceView:
     """Return the view of a Service."""
     return ServiceView(**_child(raw), shape=service_shape(raw["spec"]))
+
+
+def network_policy_view(raw: Manifest) -> NetworkPolicyView:
+    """Return the view of a NetworkPolicy."""
+    return NetworkPolicyView(**_child(raw), shape=json.dumps(raw["spec"], sort_keys=True))
 
 
 def config_map_view(raw: Manifest) -> ConfigMapView:

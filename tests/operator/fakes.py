@@ -14,12 +14,22 @@ from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.plan import Plan, plan
-from unfreeze_operator.resources import CONFIG_MAPS, JOB_LABEL, JOBS, PODS, SERVICES, Manifest, Resource
+from unfreeze_operator.resources import (
+    CONFIG_MAPS,
+    JOB_LABEL,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    Manifest,
+    Resource,
+)
 from unfreeze_operator.views import (
     FineTuneJobView,
     config_map_view,
     fine_tune_job_view,
     job_view,
+    network_policy_view,
     pod_view,
     service_view,
 )
@@ -152,7 +162,8 @@ class FakeCluster:
             [job_view(raw) for raw in self.of(JOBS)],
             [service_view(raw) for raw in self.of(SERVICES)],
             [config_map_view(raw) for raw in self.of(CONFIG_MAPS)],
-            [pod_view(raw) for raw in self.of(PODS)],
+            [network_policy_view(raw) for raw in self.of(NETWORK_POLICIES)],
+            pods=[pod_view(raw) for raw in self.of(PODS)],
             departed=[pod_view(raw) for raw in self.departed],
         )
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from tests.operator.fakes import FakeCluster, job
 from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, service, spec_hash
+from unfreeze_operator.children import config_map, indexed_job, network_policy, service, spec_hash
+from unfreeze_operator.network import Network
 from unfreeze_operator.resources import child_name
 
 
@@ -26,7 +27,12 @@ def test_names_and_labels_stay_within_63_characters_at_rank_511(name):
     assert child_name(name) == short
     assert short == name or len(name) > 52
     view = job(name=name)
-    for manifest in (config_map(view, FakeCluster().context(view).spec), service(view), made(view)):
+    for manifest in (
+        config_map(view, FakeCluster().context(view).spec),
+        service(view),
+        network_policy(view, Network()),
+        made(view),
+    ):
         assert all(len(value) <= 63 for value in manifest["metadata"]["labels"].values())
 
 
@@ -80,7 +86,8 @@ def test_the_hash_does_not_change_with_what_may_change_at_any_time():
 def test_children_name_their_owner_and_copy_nothing_else():
     view = job(queue="team-a")
     context = FakeCluster().context(view)
-    made = [config_map(view, context.spec), service(view), indexed_job(view, context.spec, "i", Carried())]
+    made = [config_map(view, context.spec), service(view), network_policy(view, Network())]
+    made.append(indexed_job(view, context.spec, "i", Carried()))
     for manifest in made:
         (owner,) = manifest["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.operator.world import condition, spec, until
+from tests.operator.world import CHILDREN, condition, spec, until
+from unfreeze_operator.network import ISOLATED, policy_spec
 
 pytestmark = pytest.mark.cluster
 
@@ -323,7 +324,7 @@ def test_what_becomes_of_the_pods_of_a_finished_job(operator, world, policy, lef
 def test_a_finished_job_is_deleted_in_time_with_its_children(operator, world):
     world.create(ttlSecondsAfterFinished=0)
     world.cluster.wait_for(world.path("finetunejobs", "job"), lambda job: job == {}, what="deleted")
-    for plural in ("jobs", "pods", "services", "configmaps"):
+    for plural in CHILDREN:
         world.wait_children(plural, 0)
 
 
@@ -372,6 +373,19 @@ def test_drift_is_repaired_without_touching_the_pods(operator, world):
     world.delete("services", "job")
     world.wait_children("services", 1)
     assert [found["metadata"]["uid"] for found in world.children("pods")] == [pod["metadata"]["uid"]]
+
+
+def test_the_network_policy_is_stored_as_it_was_written_and_put_right_when_changed(operator, world):
+    world.create(fake={"holdAt": 1})
+    world.wait_phase("Running")
+    (policy,) = world.children("networkpolicies")
+    assert policy["spec"] == policy_spec(policy["metadata"]["labels"], ISOLATED)
+    change = {"spec": {"podSelector": {"matchLabels": {"other": "pods"}}, "egress": [{}]}}
+    assert world.cluster.request("PATCH", world.path("networkpolicies", "job"), change)[0] == 200
+    put_right = world.cluster.wait_for(
+        world.path("networkpolicies", "job"), lambda found: found["spec"] == policy["spec"], what="put right"
+    )
+    assert put_right["metadata"]["uid"] == policy["metadata"]["uid"]
 
 
 def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, world):

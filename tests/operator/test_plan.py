@@ -9,9 +9,9 @@ from tests.operator.fakes import FakeCluster, job, pod
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import Create
 from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import CONFIG_MAPS, JOBS, PODS, SERVICES
+from unfreeze_operator.resources import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SERVICES
 
-KINDS = (CONFIG_MAPS, SERVICES, JOBS)
+KINDS = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, JOBS)
 
 
 def run(cluster, view, rounds=6, status=None):
@@ -47,6 +47,8 @@ def test_it_converges_from_any_subset_of_children(*, present, was_suspended, sus
             raw["data"]["job.json"] = "{}"
         for raw in cluster.of(SERVICES):
             raw["spec"]["selector"] = {"other": "pods"}
+        for raw in cluster.of(NETWORK_POLICIES):
+            raw["spec"] = {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, "ingress": [{}]}
     view = job(suspend=suspend, activeDeadlineSeconds=deadline) if deadline else job(suspend=suspend)
     run(cluster, view)
     final = cluster.job()
@@ -55,6 +57,7 @@ def test_it_converges_from_any_subset_of_children(*, present, was_suspended, sus
     assert final["spec"].get("activeDeadlineSeconds") == deadline
     assert json.loads(cluster.of(CONFIG_MAPS)[0]["data"]["job.json"])["distribution"]["numNodes"] == 1
     assert cluster.of(SERVICES)[0]["spec"]["selector"]["unfreeze.dev/job-name"] == "job"
+    assert list(cluster.of(NETWORK_POLICIES)[0]["spec"]["podSelector"]) == ["matchLabels"]
 
 
 @settings(deadline=None)
@@ -91,5 +94,5 @@ def test_it_is_idempotent_in_its_status(nodes, queue, pods, after):
 
 def test_the_job_comes_last():
     made = plan(FakeCluster().context(job()))
-    assert [action.resource for action in made.actions] == [CONFIG_MAPS, SERVICES, JOBS]
+    assert [action.resource for action in made.actions] == list(KINDS)
     assert all(isinstance(action, Create) for action in made.actions)

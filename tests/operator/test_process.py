@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.operator.process import CRD, established
-from tests.operator.world import condition, spec, until
+from tests.operator.world import CHILDREN, condition, spec, until
 
 pytestmark = pytest.mark.cluster
 
@@ -100,7 +100,7 @@ def test_children_are_collected_while_the_operator_is_away(lone_operator, world)
     world.wait(lambda s: s.get("phase") == "Running")
     lone_operator.kill()
     world.delete("finetunejobs", "job")
-    for plural in ("jobs", "pods", "services", "configmaps"):
+    for plural in CHILDREN:
         world.wait_children(plural, 0)
     lone_operator.start()
     assert world.children("jobs") == []
@@ -111,7 +111,7 @@ def test_deletion_collects_all_children(operator, world):
     world.create(nodes=2, fake={"holdAt": 1})
     world.wait_phase("Running")
     world.delete("finetunejobs", "job")
-    for plural in ("jobs", "pods", "services", "configmaps"):
+    for plural in CHILDREN:
         world.wait_children(plural, 0)
     assert operator.metric(f'unfreeze_job_progress_ratio{{job="job",namespace="{world.namespace}"}}') is None
 
@@ -126,7 +126,7 @@ def test_a_job_made_again_under_its_name_has_children_of_its_own(operator, world
     assert "failure" not in status
     new = [pod for pod in world.children("pods") if "deletionTimestamp" not in pod["metadata"]]
     assert [pod["metadata"]["uid"] for pod in new] != [old["metadata"]["uid"]]
-    for plural in ("jobs", "services", "configmaps"):
+    for plural in set(CHILDREN) - {"pods"}:
         (child,) = world.children(plural)
         assert child["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
     world.go()

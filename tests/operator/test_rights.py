@@ -80,6 +80,16 @@ SCENARIOS = {
         world.wait_phase("Suspended"),
         world.patch({"distribution": {"numNodes": 2}}),
     ),
+    ("networkpolicies", "create"): lambda world: world.create(),
+    ("networkpolicies", "get"): lambda world: (
+        foreign(world, "networkpolicies", {"metadata": {"name": "job"}, "spec": {"podSelector": {}}}),
+        world.create(),
+    ),
+    ("networkpolicies", "patch"): lambda world: (
+        world.create(fake={"holdAt": 1}),
+        world.wait_phase("Running"),
+        world.cluster.request("PATCH", world.path("networkpolicies", "job"), {"spec": {"egress": None}}),
+    ),
     ("services", "get"): lambda world: (
         foreign(world, "services", {"metadata": {"name": "job"}, "spec": {"ports": [{"port": 80}]}}),
         world.create(),

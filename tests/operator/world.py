@@ -13,6 +13,13 @@ from tests.cluster.cluster import Cluster
 Json = dict[str, Any]
 WAIT_SECONDS = 60.0
 CLAIM = "shared"
+CHILDREN = ("jobs", "pods", "services", "configmaps", "networkpolicies")
+GROUPS = {
+    "finetunejobs": "/apis/unfreeze.dev/v1alpha1",
+    "jobs": "/apis/batch/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "events": "/apis/events.k8s.io/v1",
+}
 
 
 def spec(name: str = "job", *, nodes: int = 1, fake: Json | None = None, **run_policy: Any) -> Json:
@@ -41,9 +48,7 @@ class World:
         self._make_volume()
 
     def path(self, plural: str, name: str = "") -> str:
-        group = {"finetunejobs": "/apis/unfreeze.dev/v1alpha1", "jobs": "/apis/batch/v1"}.get(plural, "/api/v1")
-        group = "/apis/events.k8s.io/v1" if plural == "events" else group
-        return f"{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+        return f"{GROUPS.get(plural, '/api/v1')}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     def _make_volume(self) -> None:
         volume = {

@@ -11,7 +11,7 @@ def check(context: Context) -> Verdict | None:
     Two sets of pods under one headless Service would answer to the same host names.
     """
     children = context.children
-    own = (children.job, children.service, children.config_map)
+    own = (children.job, children.service, children.config_map, children.network_policy)
     waiting = [*children.namesakes, *(child for child in own if child is not None and child.deleting)]
     if not waiting:
         return None
