@@ -15,7 +15,8 @@ from unfreeze_operator.api import Api
 from unfreeze_operator.executor import Delayed, Executor, Mirror
 from unfreeze_operator.health import Health
 from unfreeze_operator.informer import Cache, Reflector
-from unfreeze_operator.metrics import JobCollector, Metrics
+from unfreeze_operator.job_metrics import JobCollector
+from unfreeze_operator.metrics import Metrics
 from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.queue import Queue

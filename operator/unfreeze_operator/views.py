@@ -79,6 +79,7 @@ class FineTuneJobView(View):
 
     generation: int
     queue: str
+    strategy: str
     spec: bytes
     status: bytes
 
@@ -220,9 +221,16 @@ def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
         **_base(raw),
         generation=raw["metadata"].get("generation", 0),
         queue=raw["metadata"].get("labels", {}).get(QUEUE_LABEL, ""),
+        strategy=_strategy(raw.get("spec") or {}),
         spec=json.dumps(raw.get("spec") or {}, separators=(",", ":"), sort_keys=True).encode(),
         status=json.dumps(raw.get("status") or {}, separators=(",", ":"), sort_keys=True).encode(),
     )
+
+
+def _strategy(spec: Manifest) -> str:
+    """Return the type of the strategy, of a spec that another version of the schema may have let in."""
+    strategy = spec.get("strategy")
+    return intern(str(strategy.get("type", ""))) if isinstance(strategy, dict) else ""
 
 
 def job_view(raw: Manifest) -> JobView:

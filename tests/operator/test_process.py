@@ -113,7 +113,7 @@ def test_deletion_collects_all_children(operator, world):
     world.delete("finetunejobs", "job")
     for plural in CHILDREN:
         world.wait_children(plural, 0)
-    assert operator.metric(f'unfreeze_job_progress_ratio{{job="job",namespace="{world.namespace}"}}') is None
+    assert operator.metric(f'unfreeze_job_progress_ratio{{job_name="job",namespace="{world.namespace}"}}') is None
 
 
 def test_a_job_made_again_under_its_name_has_children_of_its_own(operator, world):
@@ -168,11 +168,11 @@ def test_small_and_without_torch(operator, world):
 def test_metrics_tell_of_jobs(operator, world):
     world.create(fake={"holdAt": 5})
     world.wait(lambda s: s.get("progress", {}).get("step") == 5)
-    labels = f'{{job="job",namespace="{world.namespace}"}}'
+    labels = f'{{job_name="job",namespace="{world.namespace}"}}'
     assert operator.metric(f'unfreeze_jobs{{namespace="{world.namespace}",phase="Running"}}') == 1
     assert operator.metric(f"unfreeze_job_progress_ratio{labels}") == 0.5
     assert operator.metric(f"unfreeze_job_samples_per_second{labels}") == 100
-    rate = f'unfreeze_job_learning_rate{{group="head",job="job",namespace="{world.namespace}"}}'
+    rate = f'unfreeze_job_learning_rate{{block="head",job_name="job",namespace="{world.namespace}"}}'
     until(lambda: operator.metric(rate) == 1e-3, "the learning rate")
     assert operator.get("/healthz")[0] == 200
     world.go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -79,12 +80,13 @@ class _Collector:
         progress = self._progress
         age = (datetime.now(UTC) - progress.checkpoint.time).total_seconds() if progress.checkpoint else None
         ratio = progress.step / progress.total_steps if progress.total_steps else 0.0
+        loss = math.nan if progress.loss is None and progress.step else progress.loss
+        phase = {progress.phase_name: progress.phase_index + 1.0} if progress.phase_name else {}
         for name, text, value in (
             ("progress_ratio", "Share of the planned optimizer steps that is done", ratio),
             ("step", "Optimizer steps done", progress.step),
             ("epoch", "Passes over the training data done", progress.epoch),
-            ("phase_index", "Index of the phase, from 0", progress.phase_index),
-            ("loss", "Training loss of a sample, smoothed over the last steps", progress.loss),
+            ("loss", "Training loss of a sample, smoothed over the last steps; NaN when it is not finite", loss),
             ("samples_per_second", "Training samples per second, of all workers", progress.samples_per_second),
             ("tokens_per_second", "Training tokens per second, of all workers", progress.tokens_per_second),
             ("eta_seconds", "Seconds that are left", progress.eta_seconds),
@@ -94,6 +96,7 @@ class _Collector:
             if value is not None:
                 yield GaugeMetricFamily(f"unfreeze_training_{name}", text, value)
         for name, text, values, label in (
+            ("phase", "Number of the phase that trains, from 1", phase, "training_phase"),
             ("learning_rate", "Current learning rate of each trained block", progress.learning_rates, "block"),
             ("validation_metric", "Newest validation metrics", progress.metrics, "metric"),
         ):

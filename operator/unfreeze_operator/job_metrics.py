@@ -1,0 +1,135 @@
+"""Series of the jobs, read from the caches at each scrape: no series outlives its job, and a restart loses none.
+
+`namespace` and `job_name` say which job a series is about. A label `job` would hide Prometheus' own, the scrape's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from unfreeze_api.progress import Progress
+from unfreeze_operator.informer import Cache
+from unfreeze_operator.progress import Puller
+from unfreeze_operator.views import FineTuneJobView, parse_time
+
+MOST_VALUES = 256
+"""Blocks or metrics of one job that get a series; more come only from a trainer of somebody's own."""
+
+Sample = tuple[str, tuple[str, ...], float]
+"""Name of a series without its prefix, values of its own labels, value."""
+
+_GAUGES = {
+    "info": ("What the job does.", ("strategy",)),
+    "status_phase": ("The job's state: status.phase.", ("phase",)),
+    "nodes_desired": ("Pods that train together.", ()),
+    "nodes_ready": ("Pods that are ready.", ()),
+    "progress_ratio": ("Share of the training that is done.", ()),
+    "step": ("Optimizer steps done.", ()),
+    "training_phase": ("Number of the phase that trains, from 1.", ("training_phase",)),
+    "training_loss": ("Training loss, smoothed; NaN when it is not finite.", ()),
+    "validation_metric": ("Newest validation metrics.", ("metric",)),
+    "learning_rate": ("Learning rate of each trained block.", ("block",)),
+    "samples_per_second": ("Samples of all workers together, per second.", ()),
+    "tokens_per_second": ("Tokens of all workers together, per second.", ()),
+    "checkpoint_age_seconds": ("Time since the newest complete checkpoint, before the first since the start.", ()),
+}
+_COUNTERS = {
+    "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
+    "accelerator_seconds": ("Accelerators times seconds that pods held them.", ()),
+}
+
+
+class JobCollector(Collector):
+    """Series of the jobs as they are at the moment of the scrape."""
+
+    def __init__(self, jobs: Cache[FineTuneJobView], puller: Puller) -> None:
+        self._jobs = jobs
+        self._puller = puller
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the series without reading the caches, when the collector is registered."""
+        return [GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.")]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the series of all jobs."""
+        phases: Counter[tuple[str, str]] = Counter()
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
+            name: kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
+            for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS))
+            for name, (text, more) in described.items()
+        }
+        now = datetime.now(UTC)
+        for view in self._jobs.all():
+            status = json.loads(view.status)
+            phases[view.namespace, _phase(status)] += 1
+            for name, labels, value in samples(view, status, self._puller.spoken(view.key), now):
+                families[name].add_metric([view.namespace, view.name, *labels], value)
+        jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
+        for (namespace, phase), number in sorted(phases.items()):
+            jobs.add_metric([namespace, phase], number)
+        pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
+        pulls.add_metric([], self._puller.pulls)
+        return [jobs, *families.values(), pulls]
+
+
+def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+    """Yield the series of one job.
+
+    Parameters
+    ----------
+    view, status
+        The job and its status as JSON.
+    spoken
+        What its leader said last, while it is asked.
+    now
+        The time.
+    """
+    phase = _phase(status)
+    yield "info", (view.strategy,), 1
+    yield "status_phase", (phase,), 1
+    for kind, field in (("pod", "pods"), ("in_place", "inPlace")):
+        yield "restarts", (kind,), status.get("restarts", {}).get(field, 0)
+    if "acceleratorSeconds" in status:
+        yield "accelerator_seconds", (), status["acceleratorSeconds"]
+    if "progress" in status:
+        yield "progress_ratio", (), status["progress"].get("percent", 0) / 100
+    if phase in ("Pending", "Running"):
+        yield "nodes_desired", (), status.get("nodes", {}).get("desired", 0)
+        yield "nodes_ready", (), status.get("nodes", {}).get("ready", 0)
+    if phase == "Running":
+        yield from _training(status, spoken, now)
+
+
+def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+    progress = status.get("progress", {})
+    step = progress.get("step", 0)
+    yield "step", (), step
+    if progress.get("phaseName"):
+        yield "training_phase", (progress["phaseName"],), progress["phaseIndex"] + 1
+    if step:
+        yield "training_loss", (), progress.get("loss", math.nan)
+    for metric, value in islice(progress.get("metrics", {}).items(), MOST_VALUES):
+        yield "validation_metric", (metric,), value
+    if "samplesPerSecond" in progress:
+        yield "samples_per_second", (), progress["samplesPerSecond"]
+    if spoken is not None:
+        if spoken.tokens_per_second is not None:
+            yield "tokens_per_second", (), spoken.tokens_per_second
+        for block, rate in islice(spoken.learning_rates.items(), MOST_VALUES):
+            yield "learning_rate", (block,), rate
+    since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
+    if since is not None:
+        yield "checkpoint_age_seconds", (), (now - since).total_seconds()
+
+
+def _phase(status: dict[str, Any]) -> str:
+    return status.get("phase") or "Pending"

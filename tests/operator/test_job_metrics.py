@@ -1,0 +1,99 @@
+"""The series of a job: which there are when, and that a trainer of somebody's own cannot make too many."""
+
+import math
+from datetime import timedelta
+
+from tests.operator.fakes import NOW, job, text
+from unfreeze_api.progress import Progress
+from unfreeze_api.status import Failure, FineTuneJobStatus
+from unfreeze_operator.context import Children
+from unfreeze_operator.job_metrics import MOST_VALUES, samples
+from unfreeze_operator.metrics import MOST_REASONS, Metrics
+
+TRAINING = {
+    "step": 5,
+    "percent": 50,
+    "phaseIndex": 1,
+    "phaseName": "layer.5",
+    "loss": 0.4,
+    "metrics": {"accuracy": 0.8},
+}
+
+
+def series(status, spoken=None, after=0):
+    return {
+        (name, *labels): value for name, labels, value in samples(job(), status, spoken, NOW + timedelta(seconds=after))
+    }
+
+
+def test_a_running_job():
+    status = {
+        "phase": "Running",
+        "nodes": {"desired": 2, "ready": 1},
+        "restarts": {"pods": 3, "inPlace": 1},
+        "acceleratorSeconds": 16,
+        "checkpoint": {"time": text(NOW)},
+        "progress": TRAINING | {"samplesPerSecond": 7.5},
+    }
+    spoken = Progress(tokens_per_second=80, learning_rates={"head": 1e-3, "layer.5": 1e-4})
+    assert series(status, spoken, after=90) == {
+        ("info", "FullFineTuning"): 1,
+        ("status_phase", "Running"): 1,
+        ("restarts", "pod"): 3,
+        ("restarts", "in_place"): 1,
+        ("accelerator_seconds",): 16,
+        ("progress_ratio",): 0.5,
+        ("nodes_desired",): 2,
+        ("nodes_ready",): 1,
+        ("step",): 5,
+        ("training_phase", "layer.5"): 2,
+        ("training_loss",): 0.4,
+        ("validation_metric", "accuracy"): 0.8,
+        ("samples_per_second",): 7.5,
+        ("tokens_per_second",): 80,
+        ("learning_rate", "head"): 1e-3,
+        ("learning_rate", "layer.5"): 1e-4,
+        ("checkpoint_age_seconds",): 90,
+    }
+
+
+def test_a_finished_job_keeps_what_adds_up():
+    status = {"phase": "Succeeded", "nodes": {"desired": 2}, "acceleratorSeconds": 9, "progress": TRAINING}
+    names = {name for name, *_ in series(status)}
+    assert names == {"info", "status_phase", "restarts", "accelerator_seconds", "progress_ratio"}
+
+
+def test_a_new_job_is_pending():
+    assert series({}) == {
+        ("info", "FullFineTuning"): 1,
+        ("status_phase", "Pending"): 1,
+        ("restarts", "pod"): 0,
+        ("restarts", "in_place"): 0,
+        ("nodes_desired",): 0,
+        ("nodes_ready",): 0,
+    }
+
+
+def test_before_its_first_checkpoint_a_job_stands_to_lose_all_since_its_start():
+    assert series({"phase": "Running", "startTime": text(NOW)}, after=60)["checkpoint_age_seconds",] == 60
+
+
+def test_a_loss_that_is_not_finite_is_nan_and_not_absent():
+    progress = {name: value for name, value in TRAINING.items() if name != "loss"}
+    assert math.isnan(series({"phase": "Running", "progress": progress})["training_loss",])
+    assert ("training_loss",) not in series({"phase": "Running", "progress": progress | {"step": 0}})
+
+
+def test_what_a_trainer_says_is_bounded():
+    spoken = Progress(learning_rates={f"layer.{number}": 1.0 for number in range(2 * MOST_VALUES)})
+    rates = [name for name, *_ in series({"phase": "Running"}, spoken) if name == "learning_rate"]
+    assert len(rates) == MOST_VALUES
+
+
+def test_reasons_of_failures_are_bounded():
+    metrics = Metrics()
+    for number in range(MOST_REASONS + 5):
+        failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=f"Reason{number}"))
+        metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
+    assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 5
+    assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Reason0"}) == 1
