@@ -110,9 +110,9 @@ MUTATIONS = (
     Mutation(
         "moments are forgotten at a phase change",
         "trainer/unfreeze_trainer/run.py",
-        "self._moments = self.engine.optimizer_state() if phase.index + 1 < len(self.phases) else {}",
-        "self._moments = {}",
-        "tests/trainer",
+        "self._moments, self._phase = None, phase",
+        "self._moments, self._phase = {}, phase",
+        "tests/trainer/test_engines.py",
     ),
     Mutation(
         "a truncated checkpoint is taken for whole",

@@ -50,7 +50,7 @@ class World(Model):
     nodes: int = Field(ge=1)
     """Pods."""
     engine: str
-    """DDP or DeepSpeed."""
+    """DDP, FSDP or DeepSpeed."""
     zero_stage: int = 0
     """ZeRO stage, 0 without DeepSpeed."""
     device: str

@@ -113,7 +113,7 @@ class ResolvedDistribution(Model):
     threads_per_proc: int | None = Field(default=None, ge=1)
     """Threads of each worker, from the pod's CPUs; without them the agent shares out what it finds. Sums over
     another number of threads differ in their last digits."""
-    engine: Literal["DDP", "DeepSpeed"]
+    engine: Literal["DDP", "FSDP", "DeepSpeed"]
     zero_stage: int = Field(default=0, ge=0, le=3)
     """0 for an engine other than DeepSpeed."""
     rendezvous_host: str

@@ -146,8 +146,8 @@ class DataSpec(Model):
 class DeepSpeedSpec(Model):
     """Options of DeepSpeed."""
 
-    zero_stage: int = Field(default=2, ge=1, le=2)
-    """What is sharded over the workers: 1 the optimizer's state, 2 gradients too."""
+    zero_stage: int = Field(default=2, ge=0, le=3)
+    """What is sharded over the workers: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
 
 
 class DistributionSpec(Model):
@@ -173,8 +173,9 @@ class DistributionSpec(Model):
         json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16, "minimum": 1, "maximum": 64},
     )
     """Workers in each pod. Auto: one for each accelerator in resourcesPerNode.limits, else one."""
-    engine: Literal["DDP", "DeepSpeed"] = "DDP"
-    """What keeps the workers in step: DDP replicates the model, DeepSpeed shards its training state."""
+    engine: Literal["DDP", "FSDP", "DeepSpeed"] = "DDP"
+    """What keeps the workers in step: DDP replicates the model, FSDP shards it with its training state, DeepSpeed shards
+    what zeroStage says."""
     deep_speed: DeepSpeedSpec | None = None
     """Options of DeepSpeed."""
     resources_per_node: ResourcesSpec = ResourcesSpec()

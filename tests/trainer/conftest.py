@@ -13,7 +13,10 @@ import pytest
 @pytest.fixture(scope="session")
 def group(tmp_path_factory) -> Path:
     """What two ranks left behind that went through every case of `engine_group`, in one process group."""
+    from tests.trainer.engine_group import write_inputs
+
     folder = tmp_path_factory.mktemp("engines")
+    write_inputs(folder)
     command = [
         "-m",
         "torch.distributed.run",

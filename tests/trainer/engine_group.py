@@ -5,33 +5,44 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 
-from tests.trainer.jobs import make_job
+from tests.trainer.held import held_bytes, weights_of
+from tests.trainer.jobs import bert_folder, make_job, write_csv
 from tests.trainer.mlp import MLPTask
+from unfreeze_trainer.checkpoints import Checkpoints
 from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.run import Run
+from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.worker import train
 
 ENGINES = {
     "DDP": {"engine": "DDP"},
+    "FSDP": {"engine": "FSDP"},
+    "ZeRO-0": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 0}},
     "ZeRO-1": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 1}},
     "ZeRO-2": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}},
+    "ZeRO-3": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 3}},
 }
+SHARDED = ("ZeRO-2", "ZeRO-3", "FSDP")
 _RATES = {"learningRate": {"head": 1e-2, "backbone": 5e-3, "layerDecay": 0.8}}
 _HEAD_ONLY = {"learningRate": {"head": 1e-2}}
+_GRADUAL = {"type": "GradualUnfreezing", **_RATES}
 CASES = {
     "feature-extraction": ({"type": "FeatureExtraction", **_HEAD_ONLY}, {}),
     "partial": ({"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 2}, **_RATES}, {}),
     "full": ({"type": "FullFineTuning", **_RATES}, {}),
     "probe-then-all": ({"type": "LinearProbeThenFineTune", **_RATES}, {}),
-    "gradual": ({"type": "GradualUnfreezing", **_RATES}, {}),
-    "gradual-accumulated": ({"type": "GradualUnfreezing", **_RATES}, {"gradientAccumulationSteps": 3}),
-    "gradual-sgd-clipped": ({"type": "GradualUnfreezing", **_RATES}, {"optimizer": "SGD", "maxGradNorm": 0.1}),
-    "gradual-unclipped": ({"type": "GradualUnfreezing", **_RATES}, {"maxGradNorm": 0}),
+    "gradual": (_GRADUAL, {}),
+    "gradual-accumulated": (_GRADUAL, {"gradientAccumulationSteps": 3}),
+    "gradual-sgd-clipped": (_GRADUAL, {"optimizer": "SGD", "maxGradNorm": 0.1}),
+    "gradual-unclipped": (_GRADUAL, {"maxGradNorm": 0}),
     "chain-thaw": (
         {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 3}}
         | {"learningRate": _RATES["learningRate"] | {"schedule": "SlantedTriangular", "scope": "Phase"}},
@@ -44,17 +55,36 @@ CASES = {
     ),
     "bitfit": ({"type": "BitFit", **_HEAD_ONLY}, {}),
     # 22 samples by 7: the last batch has one sample, which leaves the second rank without any.
-    "gradual-empty-shard": ({"type": "GradualUnfreezing", **_RATES}, {"batchSize": 7}),
+    "gradual-empty-shard": (_GRADUAL, {"batchSize": 7}),
+    # Each rank's share of a batch has its own statistics; one sample would have none.
+    "gradual-batchnorm": (_GRADUAL, {"batchSize": 8}),
+    # Layers of a BERT with an adapter that trains and weights that do not.
+    "gradual-lora": (_GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2}}, {"epochs": 5}),
 }
+RESUMED = {"resumed": (_GRADUAL, {"batchSize": 8, "checkpoint": {"everySteps": 2}})}
+LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0}}}
 NAMES = ("moved", "stuck", "apart")
 
 
-def job_of(case: str, engine: str, folder: Path):
-    strategy, training = CASES[case]
+def write_inputs(folder: Path):
+    bert_folder(folder / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    write_csv(folder / "texts.csv")
+
+
+def job_of(case: str, engine: str, folder: Path, **change):
+    strategy, training = (CASES | RESUMED)[case]
     training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05} | training
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **ENGINES[engine]}
-    return make_job(folder, folder, strategy=strategy, training=training, output=place, distribution=distribution)
+    spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution} | change
+    spec |= LORA if case.endswith("lora") else {}
+    return make_job(folder / "bert", folder / "texts.csv", **spec)
+
+
+def task_of(case: str, job, **options):
+    if case.endswith("lora"):
+        return open_task(job)
+    return MLPTask(norm=case.endswith("batchnorm"), **{"dropout": 0.0} | options)
 
 
 def pods_job(run_folder: Path, port: int):
@@ -81,18 +111,23 @@ def forget_accelerate():
 
     AcceleratorState._reset_state()
     PartialState._reset_state()
-    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+
+
+def open_run(job, task) -> Run:
+    forget_accelerate()
+    return Run(job, task, task.build_model(), open_engine(job), None)
 
 
 def run_case(case: str, engine_name: str, folder: Path):
-    forget_accelerate()
-    job, task = job_of(case, engine_name, folder), MLPTask(dropout=0.0)
-    engine = open_engine(job)
-    run = Run(job, task, task.build_model(), engine, None)
-    seen = {}
+    job = job_of(case, engine_name, folder)
+    run = open_run(job, task_of(case, job))
+    engine, seen = run.engine, {}
     finish, run.finish = run.finish, lambda: None
     train(run)
-    seen["parameters"] = {name: tensor.detach().clone() for name, tensor in engine.module.named_parameters()}
+    engine.sync_buffers()
+    seen["weights"] = {name: tensor.clone() for name, tensor in engine.weights(engine.shapes).items()}
+    seen["weights"] |= {name: tensor.clone() for name, tensor in persistent_buffers(engine.module).items()}
+    seen["checksums"] = engine.checksums()
     seen["phases"] = [phase.name for phase in run.state.phases]
     seen["metrics"] = run.state.metrics
     if case == "full":
@@ -104,24 +139,26 @@ def run_case(case: str, engine_name: str, folder: Path):
 
 def guard_case(name: str, engine_name: str, folder: Path):
     """Break what an engine could break, return what the guard says."""
-    forget_accelerate()
-    job, task = job_of("partial", engine_name, folder / name), MLPTask(dropout=0.0)
-    engine = open_engine(job)
-    run = Run(job, task, task.build_model(), engine, None)
-    parameters = dict(engine.module.named_parameters())
+    run = open_run(job_of("partial", engine_name, folder / name), MLPTask(dropout=0.0))
+    engine = run.engine
     step = engine.step
 
+    def whole(*names):
+        return engine.broadcast_object({key: tensor.clone() for key, tensor in engine.weights(names).items()})
+
     def broken():
-        kept = parameters["norm.weight"].detach().clone(), parameters["norm.bias"].detach().clone()
+        kept = whole("norm.weight", "norm.bias")
         step()
-        with torch.no_grad():
-            if name == "moved":
-                parameters["layers.0.weight"].view(-1)[3] += 1e-6
-            if name == "stuck":
-                parameters["norm.weight"].copy_(kept[0])
-                parameters["norm.bias"].copy_(kept[1])
-            if name == "apart" and engine.rank == 1:
-                parameters["head.bias"][1] += 1e-6
+        if name == "moved":
+            weights = whole("layers.0.weight")
+            weights["layers.0.weight"].view(-1)[3] += 1e-6
+            engine.load_weights(weights)
+        if name == "stuck":
+            engine.load_weights(kept)
+        if name == "apart":
+            weights = whole("head.bias")
+            weights["head.bias"][1] += 1e-6 * engine.rank
+            engine.load_weights(weights)
 
     engine.step = broken
     try:
@@ -133,28 +170,102 @@ def guard_case(name: str, engine_name: str, folder: Path):
     return "nothing"
 
 
-def pods_case(folder: Path):
-    """The uninterrupted run that `test_agents` compares a much disturbed one with."""
-    forget_accelerate()
-    job, task = pods_job(folder / "pods", 0), MLPTask()
-    engine = open_engine(job)
-    run = Run(job, task, task.build_model(), engine, None)
+class Killed(BaseException):
+    """What a SIGKILL of all ranks looks like to a test that has to go on."""
+
+
+def resume_case(engine_name: str, folder: Path):
+    """Cut a run off in a phase, between two and before its end; return what an undisturbed one has otherwise."""
+    results = []
+    for name, cuts in (("whole", []), ("cut", [4, 6, "finish"])):  # phases begin at 0, 3, 6, 9 and 12
+        place = folder / f"{engine_name}-{name}"
+        mine = job_of("resumed", engine_name, folder, output={"destination": f"file://{place}"})
+        for cut in [*cuts, None]:
+            run = open_run(mine, MLPTask(norm=True, dropout=0.1))
+            after, finish = run.after_step, run.finish
+
+            def after_step(step, after=after, cut=cut):
+                if step == cut:
+                    raise Killed
+                after(step)
+
+            def at_end(finish=finish, cut=cut):
+                if cut == "finish":
+                    raise Killed
+                finish()
+
+            run.after_step, run.finish = after_step, at_end
+            try:
+                train(run)
+            except Killed:
+                run.engine.end()
+        last = Checkpoints(place, None, keep=1).load(18)
+        exported = torch.load(place / "model" / "weights.pt")
+        moments = {f"{name}.{key}": value for name, entry in last.moments.items() for key, value in entry.items()}
+        results.append(last.weights | moments | {f"model.{name}": tensor for name, tensor in exported.items()})
+    whole, cut = results
+    assert whole.keys() == cut.keys()
+    return [name for name in whole if not torch.equal(whole[name], cut[name])], len(whole)
+
+
+def memory_case(case: str, engine_name: str, folder: Path):
+    """Return for each phase (parameters that train, least bytes held at a step after its first beside the weights).
+
+    The least, since gloo's threads let go of a buffer some time after the step that it was sent in.
+    """
+    gc.collect()
+    gc.freeze()
+    job = job_of(case, engine_name, folder, output={"destination": f"file://{folder}/{engine_name}-{case}-memory"})
+    run = open_run(job, MLPTask(dropout=0.0, width=192) if case != "gradual-lora" else task_of(case, job))
+    engine, measured, step = run.engine, {}, run.engine.step
+    data = [] if case == "gradual-lora" else [*run.task.x.values(), *run.task.y.values()]
+
+    def measuring():
+        if run.state.phase_steps:
+            held = held_bytes(beside=[*weights_of(engine.module), *data])
+            before = measured.get(run._phase.index, (0, held))[1]
+            measured[run._phase.index] = run._trainable, min(before, held)
+        step()
+
+    engine.step, run.finish = measuring, lambda: None
     train(run)
     engine.end()
+    total = sum(shape.numel() for shape in engine.shapes.values())
+    return {
+        "phases": list(measured.values()),
+        "after": held_bytes(beside=[*weights_of(engine.module), *data]),
+        "total": total,
+    }
+
+
+def pods_case(folder: Path):
+    """The uninterrupted run that `test_agents` compares a much disturbed one with."""
+    run = open_run(pods_job(folder / "pods", 0), MLPTask())
+    train(run)
+    run.engine.end()
 
 
 def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
+    import deepspeed  # noqa: F401 - before the freeze
+
     gc.collect()
     gc.freeze()  # as a worker does: each phase change collects
     pods_case(folder)
     for engine in ENGINES:
+        began = time.perf_counter()
         for case in CASES:
             torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")
         said = {name: guard_case(name, engine, folder) for name in NAMES}
-        torch.save(said, folder / f"{engine}-guard-{rank}.pt")
+        said["resume"] = resume_case(engine, folder)
+        if engine in SHARDED:
+            said["memory"] = {case: memory_case(case, engine, folder) for case in ("gradual", "gradual-lora")}
+        torch.save(said, folder / f"{engine}-said-{rank}.pt")
+        print(f"{engine}: {time.perf_counter() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Biases stay whole between steps, weights do not: both ways of stage 3 in one small model.
+    DeepSpeedEngine.persistence_threshold = 16
     main(Path(sys.argv[1]))

@@ -23,12 +23,12 @@ SAMPLES = {"train": 22, "validation": 13, "test": 9}
 
 
 class Net(nn.Module):
-    def __init__(self, dropout=0.1, norm=False):
+    def __init__(self, dropout=0.1, norm=False, width=WIDTH):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(FEATURES if i == 0 else WIDTH, WIDTH) for i in range(3))
-        self.norm = nn.BatchNorm1d(WIDTH) if norm else nn.LayerNorm(WIDTH)
+        self.layers = nn.ModuleList(nn.Linear(FEATURES if i == 0 else width, width) for i in range(3))
+        self.norm = nn.BatchNorm1d(width) if norm else nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(WIDTH, CLASSES)
+        self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x):
         for layer in self.layers:
@@ -50,9 +50,9 @@ class MLPTask:
     labels = ("a", "b", "c")
     splits = SAMPLES
 
-    def __init__(self, _job=None, *, dropout=0.1, norm=False):
+    def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
-        self.dropout, self.norm = dropout, norm
+        self.dropout, self.norm, self.width = dropout, norm, width
         self.metrics = ClassificationMetrics(CLASSES)
         self.pins = {
             "base": {"source": "file:///mlp", "files": {}},
@@ -68,7 +68,7 @@ class MLPTask:
     def build_model(self):
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            module = Net(self.dropout, self.norm)
+            module = Net(self.dropout, self.norm, self.width)
         return LoadedModel(module, blocks(module), frozenset())
 
     def batches(self, split, batches, **_):
@@ -81,7 +81,7 @@ class MLPTask:
 
     def hang_once(self):
         """Hang for ever, once on this rank, when 20 batches were read."""
-        if str(os.environ.get("RANK")) != str(self.options.get("hang")):
+        if "hang" not in self.options or os.environ.get("RANK") != str(self.options["hang"]):
             return
         self.batches_read = getattr(self, "batches_read", 0) + 1
         marker = Path(self.options["hangMarker"])

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import torch
 
-from unfreeze_trainer.data.order import epoch_order
+from unfreeze_trainer.data.order import epoch_order, shard
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.schedule import rate_factor
 
 
-def train_by_hand(job, task):
-    """Return the parameters after every phase, by name, of one process without an engine."""
+def train_by_hand(job, task, *, ranks=1):
+    """Return parameters and buffers at the end, by name, of one process without an engine.
+
+    A batch may be given as `ranks` would share it out, one share after the other: BatchNorm takes the statistics of each
+    share, and the running ones of the first.
+    """
     loaded = task.build_model()
     module, training = loaded.module.train(), job.training
     n, size = task.splits["train"], training.batch_size
     per_epoch = -(-n // size)
     phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
     total = sum(phase.steps for phase in phases)
-    parameters, members = dict(module.named_parameters()), {b.name: b.parameters for b in loaded.blocks}
+    parameters, members = dict(module.named_parameters()), _members(job, loaded)
     carried = {}
-    bitfit = job.strategy.type == "BitFit"
     for phase in phases:
-        trained = {
-            block: [name for name in members[block] if not bitfit or block == "head" or parameters[name].ndim == 1]
-            for block in phase.trainable
-        }
-        names = {name for block in phase.trainable for name in trained[block]}
+        names = {name for block in phase.trainable for name in members[block]}
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in names)
-        groups = [
-            (
-                [parameters[name]],
-                phase.learning_rates[block],
-                training.weight_decay if parameters[name].ndim > 1 else 0.0,
-            )
-            for block in phase.trainable
-            for name in trained[block]
-        ]
+        for part in (part for part in module.modules() if isinstance(part, torch.nn.BatchNorm1d)):
+            part.train(part.weight.requires_grad)
+        groups = _groups(phase, members, parameters, training.weight_decay)
         optimizer = build_optimizer(training.optimizer, groups)
         for name, parameter in parameters.items():
             if name in carried and name in names:  # a block that was frozen in between starts anew
@@ -48,12 +41,37 @@ def train_by_hand(job, task):
             factor = rate_factor(job.strategy.learning_rate, phase, step, total)
             for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * factor
-            x, y = task.x["train"][batch], task.y["train"][batch]
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(module(x), y).backward()
+            _backward(task, module, batch, ranks)
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
             if training.max_grad_norm:
                 torch.nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
             optimizer.step()
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}
+
+
+def _members(job, loaded):
+    """Return what trains of each block when the block trains."""
+    may = loaded.adapter_parameters or {name for name, _ in loaded.module.named_parameters()}
+    if job.strategy.type == "BitFit":
+        may = {name for name, parameter in loaded.module.named_parameters() if parameter.ndim == 1 or "head" in name}
+    return {block.name: [name for name in block.parameters if name in may] for block in loaded.blocks}
+
+
+def _groups(phase, members, parameters, weight_decay):
+    return [
+        ([parameters[name]], phase.learning_rates[block], weight_decay if parameters[name].ndim > 1 else 0.0)
+        for block in phase.trainable
+        for name in members[block]
+    ]
+
+
+def _backward(task, module, batch, ranks):
+    for rank in range(ranks):
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        tensors = next(iter(task.batches("train", [shard(batch, rank, ranks)])))
+        (task.loss(task.forward(module, tensors), tensors).sum() / len(batch)).backward()
+        if rank:
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])

@@ -169,7 +169,7 @@ class Checkpoints:
     def load(self, step: int) -> Snapshot:
         """Read a checkpoint that `newest` or `check` found whole."""
         folder = self.folder / f"step-{step}"
-        moments: OptimizerState = {}
+        moments: dict[str, dict[str, Tensor]] = {}
         for key, tensor in load_file(folder / _MOMENTS).items():
             name, _, entry = key.rpartition(_SEPARATOR)
             moments.setdefault(name, {})[entry] = tensor

@@ -80,10 +80,10 @@ class Feed:
         edges = [len(mine) * number // count for number in range(count + 1)]
         return [(mine[low:high], scale) for low, high in itertools.pairwise(edges)]
 
-    def evaluation(self, split: str) -> tuple[int, Iterator[dict[str, Tensor]]]:
-        """Return this rank's batches of a split, each sample on one rank, and how many rounds the longest rank needs."""
+    def evaluation(self, split: str) -> Iterator[dict[str, Tensor]]:
+        """Yield this rank's batches of a split, each sample on one rank; every rank has the same number of batches."""
         size = max(32, 2 * math.ceil(self._batch_size / (self._world_size * self._accumulate)))
         total = self._task.splits[split]
         mine = evaluation_shard(total, self._rank, self._world_size)
         rounds = math.ceil(math.ceil(total / self._world_size) / size)
-        return rounds, self._task.batches(split, (mine[low : low + size] for low in range(0, len(mine), size)))
+        return self._task.batches(split, (mine[low : low + size] for low in range(0, rounds * size, size)))

@@ -1,17 +1,15 @@
 """The guard against silent freezes: what a phase trains has moved, what it freezes has not, on all ranks alike.
 
 Every engine here keeps float32 weights, so the weights that the model computes with are the masters: under ZeRO they
-are gathered from the partitions that the optimizer changed.
+are gathered from the partitions that the optimizer changed, or held in shares like them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError
 
@@ -25,24 +23,13 @@ distance, up to PATIENCE: a tiny learning rate may need some steps to change a f
 PATIENCE = 64
 
 
-def checksums(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return a 64-bit sum of each tensor's bits, int64 of shape (tensors,) on the CPU.
-
-    Any single change of a weight changes its sum; nothing is copied, so the cost is one pass over the weights.
-    """
-    sums = [tensor.detach().contiguous().view(torch.int32).sum(dtype=torch.int64) for tensor in tensors.values()]
-    return torch.stack(sums).cpu() if sums else torch.zeros(0, dtype=torch.int64)
-
-
 class Guard:
-    """Watches one phase.
+    """Watches one phase. Making one is collective.
 
     Parameters
     ----------
     engine
         After `begin` of the phase.
-    module
-        The bare module, with float32 parameters.
     phase_name
         For messages.
     groups
@@ -51,15 +38,12 @@ class Guard:
         Steps of the phase from here, so that a short one is checked at its end.
     """
 
-    def __init__(
-        self, engine: Engine, module: nn.Module, phase_name: str, groups: Sequence[ParamGroup], steps: int
-    ) -> None:
+    def __init__(self, engine: Engine, phase_name: str, groups: Sequence[ParamGroup], steps: int) -> None:
         self._engine, self._phase, self._groups = engine, phase_name, groups
-        self._parameters = dict(module.named_parameters())
-        self._index = {name: position for position, name in enumerate(self._parameters)}
+        self._index = {name: position for position, name in enumerate(engine.shapes)}
         trained = {name for group in groups for name in group.names}
-        self._frozen = [name for name in self._parameters if name not in trained]
-        self._before = checksums(self._parameters)
+        self._frozen = [name for name in self._index if name not in trained]
+        self._before = engine.checksums()
         self._done = 0
         self._next, self._last = min(FIRST_CHECK, steps), min(PATIENCE, steps)
 
@@ -78,11 +62,11 @@ class Guard:
         JobError
             Ranks differ, a frozen parameter has moved, or, when `final`, a trainable group has not.
         """
-        now = checksums(self._parameters)
+        now = self._engine.checksums()
         low, high = now.clone(), now.clone()
         self._engine.all_reduce(low, dist.ReduceOp.MIN)
         self._engine.all_reduce(high, dist.ReduceOp.MAX)
-        names = list(self._parameters)
+        names = list(self._index)
         if apart := [names[position] for position in (low != high).nonzero().flatten().tolist()]:
             raise JobError("RanksDiffer", self._message("the ranks no longer hold the same weights", apart))
         changed = now != self._before

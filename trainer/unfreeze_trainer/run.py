@@ -17,12 +17,12 @@ from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress
 from unfreeze_api.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot, readable
 from unfreeze_trainer.engines import Engine, OptimizerState
-from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.engines.base import load_whole, persistent_buffers
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.guard import Guard
 from unfreeze_trainer.phases.compile import Phase, compile_phases
-from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
@@ -66,17 +66,16 @@ class Run:
         )
         self.phases = compile_phases(job, [block.name for block in loaded.blocks], self.feed.steps_per_epoch)
         self.total_steps = sum(phase.steps for phase in self.phases)
-        self.state, self._moments = State(), OptimizerState()
+        self.state = State()
+        self._moments: OptimizerState | None = {}
+        """Moments of a checkpoint, until a phase has taken them; None after it: the engine carries them on."""
         self.checkpoint: CheckpointInfo | None = None
         self._results: dict[str, float] = {}
         self._activity = "Starting"
-        self._take(loaded)
+        self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+        self.engine.attach(loaded.module, loaded.blocks)
         self.meter = Meter(engine, link)
         self._open_folder()
-
-    def _take(self, loaded: LoadedModel) -> None:
-        self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
-        self.engine.attach(loaded.module)
 
     def _open_folder(self) -> None:
         """Claim the run folder, find the newest whole checkpoint and go on from it. Collective."""
@@ -117,7 +116,7 @@ class Run:
             )
         snapshot = self.checkpoints.load(self.checkpoint.step)
         self.state, self._moments = snapshot.state, snapshot.moments
-        self._load_weights(snapshot.weights)
+        self.engine.load_weights(snapshot.weights)
         phase = self.phases[self.state.phase_index]
         if self.state.trainable_hash != self._trainable_hash(phase):
             raise JobError(
@@ -126,12 +125,6 @@ class Run:
                 " go on with the versions that wrote it, or choose another output.destination",
             )
         log.info("going on from step %d of %d, phase %s", self.state.step, self.total_steps, phase.name)
-
-    def _load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        places = dict(self.engine.module.named_parameters()) | persistent_buffers(self.engine.module)
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                places[name].copy_(tensor)
 
     def _trainable_hash(self, phase: Phase) -> str:
         return hashlib.sha256("\n".join(self.freezer.trainable_names(phase)).encode()).hexdigest()[:16]
@@ -148,17 +141,11 @@ class Run:
         if phase.index != state.phase_index or state.phase_ended:
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
-        self.freezer.apply(phase)
-        groups = self.freezer.groups(phase, self.job.training.weight_decay)
-        self.engine.begin(groups, self._moments)
-        self._moments = {}
-        self._phase = phase
-        names = [name for group in groups for name in group.names]
-        sizes = {name: parameter.numel() for name, parameter in self.engine.module.named_parameters()}
-        self._trainable = sum(sizes[name] for name in names)
+        groups = self._hand_over(phase)
+        self._trainable = sum(self.engine.shapes[name].numel() for group in groups for name in group.names)
         state.trainable_hash = self._trainable_hash(phase)
         left = phase.first_step + phase.steps - state.step
-        self._guard = Guard(self.engine, self.engine.module, phase.name, groups, left) if left else None
+        self._guard = Guard(self.engine, phase.name, groups, left) if left else None
         self._mark = time.perf_counter()
         self.events.add(
             "phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable
@@ -168,6 +155,13 @@ class Run:
         if state.phase_steps:
             self._settle()  # an evaluation that a stop cut short
         self.meter.resume()
+
+    def _hand_over(self, phase: Phase) -> list[ParamGroup]:
+        self.freezer.apply(phase)
+        groups = self.freezer.groups(phase, self.job.training.weight_decay)
+        self.engine.begin(groups, self._moments)
+        self._moments, self._phase = None, phase
+        return groups
 
     def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""
@@ -202,10 +196,6 @@ class Run:
             self.meter.pause()
             self._settle()
             self.meter.resume()
-
-    def end(self, phase: Phase) -> None:
-        """Keep the moments of the phase for the next one."""
-        self._moments = self.engine.optimizer_state() if phase.index + 1 < len(self.phases) else {}
 
     # Evaluations and checkpoints
 
@@ -271,14 +261,11 @@ class Run:
         engine.sync_buffers()
         engine.module.eval()
         sums = task.metrics.new_state()
-        rounds, batches = self.feed.evaluation(split)
-        for number in range(1, rounds + 1):
-            batch = next(batches, None)
-            if batch is not None:
-                batch = engine.to_device(batch)
-                with engine.autocast():
-                    logits = task.forward(engine.module, batch)
-                task.metrics.update(sums, logits, batch)
+        for number, here in enumerate(self.feed.evaluation(split), 1):
+            batch = engine.to_device(here)
+            with engine.autocast():
+                logits = task.forward(engine.module, batch)
+            task.metrics.update(sums, logits, batch)
             if number % _STOP_CHECK_BATCHES == 0:
                 self.meter.check_stop()
         self.freezer.train_mode()
@@ -291,13 +278,11 @@ class Run:
         began = time.perf_counter()
         self._count_time()
         self.engine.sync_buffers()
+        phases = self.phases[: self._phase.index + 1]
+        weights = self.engine.weights({name for phase in phases for name in self.freezer.trainable_names(phase)})
         moments = self.engine.optimizer_state()
         info = None
         if self.engine.rank == 0:
-            names = {
-                name for phase in self.phases[: self._phase.index + 1] for name in self.freezer.trainable_names(phase)
-            }
-            weights = {name: tensor for name, tensor in self.engine.module.named_parameters() if name in names}
             snapshot = Snapshot(self.state, weights | persistent_buffers(self.engine.module), moments)
             info = self.checkpoints.save(snapshot, also_keep=self.state.best.step if self.state.best else None)
         self.checkpoint = self.engine.broadcast_object(info)
@@ -308,15 +293,19 @@ class Run:
     def finish(self) -> None:
         """Take the best weights, measure them once on the test data, export, write the report. Collective."""
         self.publish("Exporting")
-        self.engine.end()
         best = self.state.best
         assert best is not None  # the end of a phase always evaluates
+        if self._moments is not None:  # it had stopped between its last phase and this
+            self._hand_over(self.phases[self.state.phase_index])
+        if self.engine.rank == 0:
+            self.checkpoints.check(best.step)
         if best.step != self.state.step:
             self._take_best(best.step)
         test = self.evaluate("test") if "test" in self.task.splits else {}
+        self.engine.end()
         results = Results(validation=best.metrics, test=test)
         if self.engine.rank == 0:
-            self._export(flat_results(results))
+            self._export(best.step, flat_results(results))
             report = build_report(self.job, self.task, self.engine, self.state, pins=self.pins, results=results)
             write_report(self.folder, report)
         self._results = flat_results(results)
@@ -327,15 +316,17 @@ class Run:
     def _take_best(self, step: int) -> None:
         """Load the best checkpoint over the pinned base: what later phases changed goes back to the base's weights."""
         weights = self.checkpoints.load_weights(step)
-        if self.engine.rank == 0:
-            self.checkpoints.check(step)
         trained = set(self.freezer.trainable_names(self.phases[self.state.phase_index]))
-        if not trained <= weights.keys():
-            self._take(self.task.build_model())
-        self._load_weights(weights)
+        if later := trained - weights.keys():
+            base = self.task.build_model().module.named_parameters()
+            weights |= {name: parameter for name, parameter in base if name in later}
+        self.engine.load_weights(weights)
 
-    def _export(self, metrics: dict[str, float]) -> None:
-        module = self.engine.module.to("cpu").eval()
+    def _export(self, step: int, metrics: dict[str, float]) -> None:
+        """Write the best checkpoint over a base of its own, which no engine has seen."""
+        module = self.task.build_model().module
+        load_whole(module, self.checkpoints.load_weights(step))
+        module.eval()
         for kind in self.job.output.export:
             final = self.folder / export_folder(self.job, kind)
             aside = self.folder / f".{final.name}-{os.getpid()}"

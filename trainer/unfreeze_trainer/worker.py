@@ -64,7 +64,6 @@ def train(run: Run) -> None:
                 run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors))
             engine.step()
             run.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
-        run.end(phase)
     run.finish()
 
 

@@ -1,4 +1,4 @@
-"""Engines keep the workers in step: one interface, one file each, all through Accelerate."""
+"""Engines keep the workers in step: one interface, one file each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def open_engine(job: ResolvedJob) -> Engine:
         from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 
         return DeepSpeedEngine(recipe, zero_stage=job.distribution.zero_stage)
+    if job.distribution.engine == "FSDP":
+        from unfreeze_trainer.engines.fsdp import FSDPEngine
+
+        return FSDPEngine(recipe)
     from unfreeze_trainer.engines.ddp import DDPEngine
 
     return DDPEngine(recipe)

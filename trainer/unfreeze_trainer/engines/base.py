@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +18,10 @@ from unfreeze_trainer.engines.optimizers import build_optimizer
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.phases.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 
-OptimizerState = dict[str, dict[str, Tensor]]
+OptimizerState = Mapping[str, Mapping[str, Tensor]]
 """State of the optimizer by name of the parameter, whole tensors: {"head.weight": {"exp_avg": ..., "step": ...}}."""
 
 
@@ -46,7 +47,9 @@ class Engine(ABC):
     Weights are float32 in every engine and the computation runs under autocast: what is saved is what was trained, a
     block that is unfrozen late starts from its exact pretrained weights, and engines agree to rounding.
 
-    `model` is what the training calls, `module` the same network without the wrapper.
+    `model` is what the training calls, `module` the same network without the wrapper; both compute only between `begin`
+    and `end`. An engine may hold its parameters in shares: their sizes are in `shapes`, their values come and go whole
+    through `weights` and `load_weights`, their identity is `checksums`.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -60,15 +63,18 @@ class Engine(ABC):
         self.module: nn.Module
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
+        self.shapes: dict[str, torch.Size] = {}
+        """Of each whole parameter by name, in the order of named_parameters()."""
         self._rates: list[float] = []
 
     # Where engines differ.
 
     @abstractmethod
-    def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Start a phase: train exactly these groups; parameters in `state` go on with their moments.
+    def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
+        """Start a phase: train exactly these groups, after the end of the phase before.
 
-        requires_grad is already set. Collective.
+        requires_grad is already set. Parameters in `moments` go on with them; without it those that the phase before
+        trained go on with what it left. Collective.
         """
 
     @abstractmethod
@@ -85,17 +91,42 @@ class Engine(ABC):
 
     @abstractmethod
     def optimizer_state(self) -> OptimizerState:
-        """Return the optimizer's state, whole tensors by name, the same on every rank. Collective."""
-
-    # What they share.
-
-    def attach(self, module: nn.Module) -> None:
-        """Take a module over and put it on the device. Called once, before the first phase."""
-        self.module = self.model = module.to(self.device)
+        """Return the optimizer's state by name on rank 0, whole tensors on the CPU; nothing elsewhere. Collective."""
 
     @abstractmethod
     def end(self) -> None:
         """Release what the phase held besides the weights; nothing to do before the first one."""
+
+    # Where those differ that hold the weights in shares.
+
+    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:  # noqa: ARG002 - shares follow the blocks
+        """Take a module over, with its blocks, and put it on the device. Called once, before the first phase."""
+        self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        self.module = self.model = module.to(self.device)
+
+    def weights(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Return parameters on rank 0, whole, on the CPU, valid until the next step; nothing elsewhere. Collective."""
+        if self.rank:
+            return {}
+        return {name: tensor.detach().cpu() for name, tensor in self.module.named_parameters() if name in names}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set parameters and persistent buffers from whole tensors, the same on every rank.
+
+        Not between the steps of a phase: the optimizer may hold a float32 copy of its own.
+        """
+        load_whole(self.module, weights)
+
+    def checksums(self) -> Tensor:
+        """Return a 64-bit sum of the bits of each whole parameter as this rank holds it, int64 on the CPU, as `shapes`.
+
+        Any single change of a weight changes its sum. Ranks that hold copies of a parameter may differ; of one that is
+        held in shares, each rank returns the sum over all of them. Nothing is copied: one pass over what a rank holds.
+        Collective.
+        """
+        return torch.stack([bit_sum(parameter) for parameter in self.module.parameters()]).cpu()
+
+    # What they share.
 
     def set_learning_rates(self, factor: float) -> None:
         """Set each group's learning rate to its peak times a factor."""
@@ -151,8 +182,15 @@ class Engine(ABC):
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _new_optimizer(self, groups: Sequence[ParamGroup]) -> None:
-        parameters = dict(self.module.named_parameters())
+    def _join_group(self) -> None:
+        """Join the process group."""
+        cpu = self.device.type == "cpu"
+        if not cpu:
+            torch.cuda.set_device(self.device)
+        if not dist.is_initialized():
+            dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl")
+
+    def _new_optimizer(self, groups: Sequence[ParamGroup], parameters: Mapping[str, Tensor]) -> None:
         self._rates = [group.lr for group in groups]
         self.optimizer = build_optimizer(
             self.recipe.optimizer,
@@ -168,6 +206,19 @@ def _stand_alone() -> None:
             port = probe.getsockname()[1]
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Set parameters and persistent buffers of a module that holds them whole."""
+    places = dict(module.named_parameters()) | persistent_buffers(module)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            places[name].copy_(tensor)
+
+
+def bit_sum(tensor: Tensor) -> Tensor:
+    """Return the sum of a float32 tensor's bits, int64 without dimensions, where the tensor lies."""
+    return tensor.detach().contiguous().view(torch.int32).sum(dtype=torch.int64)
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -40,32 +40,37 @@ class DDPEngine(Engine):
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
             ],
         )
-        self._parameters: list[nn.Parameter] = []
+        self._trained: dict[str, nn.Parameter] = {}
 
     @override
-    def begin(self, groups: Sequence[ParamGroup], state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
+        if moments is None:
+            moments = self._moments()
         self.end()
-        self._new_optimizer(groups)
         parameters = dict(self.module.named_parameters())
-        self._names = [name for group in groups for name in group.names]
-        self._parameters = [parameters[name] for name in self._names]
-        for name, parameter in zip(self._names, self._parameters, strict=True):
-            if name in state:
-                # `step` of a fused optimizer lives on the parameter's device like the moments.
-                self.optimizer.state[parameter] = {
-                    key: value.detach().to(self.device, copy=True) for key, value in state[name].items()
-                }
+        self._new_optimizer(groups, parameters)
+        self._trained = {name: parameters[name] for group in groups for name in group.names}
+        for name in self._trained.keys() & moments.keys():
+            # `step` of a fused optimizer lives on the parameter's device like the moments.
+            self.optimizer.state[self._trained[name]] = {
+                key: value.detach().to(self.device) for key, value in moments[name].items()
+            }
         # Accelerate has no other word yet for what torch now calls forward_sync_buffers.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         # A single worker has nobody to exchange gradients with: evaluation_mode leaves the wrapper away.
         self.model = self._accelerator.prepare_model(self.module, evaluation_mode=self.world_size == 1)
 
+    def _moments(self) -> OptimizerState:
+        state = {name: self.optimizer.state[parameter] for name, parameter in self._trained.items()}
+        return {name: dict(entry) for name, entry in state.items() if entry}
+
     @override
     def end(self) -> None:
-        if self._parameters:
-            for parameter in self._parameters:
+        if self._trained:
+            for parameter in self._trained.values():
                 parameter.grad = None
-            self.model, self._parameters = self.module, []
+            self.model, self._trained = self.module, {}
+            self.optimizer.state.clear()
             self._accelerator.free_memory()
             gc.collect()  # DDP's hooks leave the parameters when the old wrapper is gone
 
@@ -84,13 +89,12 @@ class DDPEngine(Engine):
     @override
     def step(self) -> None:
         if self.recipe.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._trained.values(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     @override
     def optimizer_state(self) -> OptimizerState:
-        pairs = zip(self._names, self._parameters, strict=True)
-        return {
-            name: dict(self.optimizer.state[parameter]) for name, parameter in pairs if self.optimizer.state[parameter]
-        }
+        if self.rank:
+            return {}
+        return {name: {key: value.cpu() for key, value in entry.items()} for name, entry in self._moments().items()}

@@ -34,7 +34,8 @@ class Freezer:
     Parameters
     ----------
     module
-        The bare module, not an engine's wrapper; its parameters keep their names.
+        The bare module, not an engine's wrapper, before any engine takes it over: that may put shares in the place of
+        its parameters, which keep their names.
     blocks
         Every parameter of the module in exactly one of them.
     adapter_parameters
@@ -46,11 +47,11 @@ class Freezer:
         self._module = module
         self._block = {name: block.name for block in blocks for name in block.parameters}
         self._order = [block.name for block in blocks]
-        self._parameters = dict(module.named_parameters())
+        self._dimensions = {name: parameter.ndim for name, parameter in module.named_parameters()}
         self._adapter = frozenset(adapter_parameters)
         self._small = _biases_and_norms(module)
         self._undecayed = self._small | _without_decay(module)
-        if missing := self._parameters.keys() ^ self._block.keys():
+        if missing := self._dimensions.keys() ^ self._block.keys():
             raise ValueError(f"blocks and module differ in {sorted(missing)[:5]}")
 
     def trainable_names(self, phase: Phase) -> list[str]:
@@ -59,7 +60,7 @@ class Freezer:
         whole = {self._order[-1]} if phase.part == "BiasesAndNorms" else blocks
         return [
             name
-            for name in self._parameters
+            for name in self._dimensions
             if (self._block[name] in whole or (self._block[name] in blocks and name in self._small))
             and (not self._adapter or name in self._adapter)
         ]
@@ -67,7 +68,7 @@ class Freezer:
     def apply(self, phase: Phase) -> None:
         """Set requires_grad, drop gradients of what is frozen, and set the mode of training."""
         trainable = frozenset(self.trainable_names(phase))
-        for name, parameter in self._parameters.items():
+        for name, parameter in self._module.named_parameters():
             parameter.requires_grad_(name in trainable)
             if name not in trainable:
                 parameter.grad = None
@@ -80,7 +81,7 @@ class Freezer:
         would drift to the new data although nothing trains. Dropout stays on everywhere.
         """
         self._module.train()
-        anything_frozen = not all(parameter.requires_grad for parameter in self._parameters.values())
+        anything_frozen = not all(parameter.requires_grad for parameter in self._module.parameters())
         for module in self._module.modules():
             if isinstance(module, _BatchNorm):
                 own = list(module.parameters(recurse=False))
@@ -110,7 +111,7 @@ class Freezer:
         return groups
 
     def _decays(self, name: str) -> bool:
-        return self._parameters[name].ndim > 1 and name not in self._undecayed
+        return self._dimensions[name] > 1 and name not in self._undecayed
 
 
 def _biases_and_norms(module: nn.Module) -> frozenset[str]:

@@ -1,0 +1,188 @@
+"""FSDP2: every rank holds a share of weights, gradients and moments; a block is gathered when it computes."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from typing_extensions import override
+
+from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_sum, load_whole, persistent_buffers
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.phases.freezer import ParamGroup
+
+
+class FSDPEngine(Engine):
+    """`fully_shard` on each block; the weights stay divided over all phases, a phase has an optimizer of its own.
+
+    Notes
+    -----
+    This engine does not go through Accelerate: its `prepare` divides model and optimizer together and once, in
+    parameters that it names anew, after a wrap policy by class names or sizes. A phase change would be a second
+    `prepare` of a divided model. What is left to do by hand is a dozen lines.
+
+    FSDP2 hands requires_grad of a share on to the whole parameter each time that it is gathered, so that a phase change
+    is an assignment and a new optimizer. The trap that first-frozen parameters have (a block whose first forward ran
+    frozen breaks when it is unfrozen) is one of its mixed precision policy, which fixes data types at that forward from
+    what trains; there is none here, since autocast is ours.
+
+    The optimizer sees each share as a plain tensor, which shares its storage: the steps are those of the other engines,
+    fused, without a dispatch of DTensor for each. Only the norm for clipping needs a collective.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self._join_group()
+        self._shares: dict[str, nn.Parameter] = {}
+        """What the optimizer of this phase changes, by name."""
+
+    @override
+    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:
+        self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        if scalars := [name for name, shape in self.shapes.items() if not shape]:
+            raise JobError(
+                "UnsupportedModel",
+                f"spec.distribution.engine FSDP cannot divide parameters without dimensions, and this model has"
+                f" {', '.join(scalars[:8])}: choose DDP or DeepSpeed",
+            )
+        mesh = init_device_mesh(self.device.type, (self.world_size,))
+        for block in blocks:
+            for part in _units(module, frozenset(block.parameters)):
+                fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        # The root would stay whole after an evaluation otherwise, and give away whole tensors for shares.
+        self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        self._root.set_force_sum_reduction_for_comms(self.device.type == "cpu")  # gloo has no mean
+        self.module = self.model = module
+
+    @override
+    def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
+        if moments is None:
+            moments = self._moments()
+        else:
+            moments = {
+                name: {key: self._share_of(value) for key, value in entry.items()} for name, entry in moments.items()
+            }
+        self.end()
+        self._parameters: dict[str, Any] = dict(self.module.named_parameters())
+        names = [name for group in groups for name in group.names]
+        self._shares = {name: nn.Parameter(self._parameters[name].to_local().detach()) for name in names}
+        self._new_optimizer(groups, self._shares)
+        for name in self._shares.keys() & moments.keys():
+            self.optimizer.state[self._shares[name]] = dict(moments[name])
+
+    def _moments(self) -> dict[str, dict[str, Tensor]]:
+        state = {name: self.optimizer.state[share] for name, share in self._shares.items()}
+        return {name: dict(entry) for name, entry in state.items() if entry}
+
+    def _share_of(self, whole: Tensor) -> Tensor:
+        """Return this rank's rows of a whole tensor, as FSDP divides it; the last ranks' may be few or none."""
+        if whole.dim() == 0:  # the step count
+            return whole.detach().to(self.device, copy=True)
+        rows = -(-len(whole) // self.world_size)
+        return whole.detach()[self.rank * rows :][:rows].to(self.device, copy=True)
+
+    @override
+    def end(self) -> None:
+        if self._shares:
+            for parameter in self.module.parameters():
+                parameter.grad = None
+            self._shares = {}
+            self.optimizer.state.clear()
+            self.optimizer.param_groups.clear()
+            gc.collect()
+
+    @override
+    def micro_step(self, *, last: bool) -> AbstractContextManager[Any]:
+        self._root.set_requires_gradient_sync(last)
+        return self.autocast()
+
+    @override
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        torch.autograd.backward(loss)
+
+    @override
+    def step(self) -> None:
+        for name, share in self._shares.items():
+            gradient = self._parameters[name].grad
+            share.grad = None if gradient is None else gradient.to_local()
+            self._parameters[name].grad = None
+        if self.recipe.max_grad_norm:
+            self._clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _clip(self) -> None:
+        """Scale to the norm over all ranks' shares, as torch.nn.utils.clip_grad_norm_ does for whole tensors."""
+        gradients = [share.grad for share in self._shares.values() if share.grad is not None]
+        norm = self.all_reduce(torch.nn.utils.get_total_norm(gradients).square()).sqrt()
+        torch.nn.utils.clip_grads_with_norm_(self._shares.values(), self.recipe.max_grad_norm, norm)
+
+    @override
+    def optimizer_state(self) -> OptimizerState:
+        result: dict[str, dict[str, Tensor]] = {}
+        for name, entry in self._moments().items():
+            for key, value in entry.items():
+                whole = value if value.dim() == 0 else self._join(value, self.shapes[name])
+                if self.rank == 0:
+                    result.setdefault(name, {})[key] = whole.to("cpu", copy=True)
+        return result
+
+    def _join(self, share: Tensor, shape: torch.Size) -> Tensor:
+        """Return the whole tensor that ranks hold rows of. Collective."""
+        rows = -(-shape[0] // self.world_size)
+        padded = share.new_zeros(rows, *shape[1:])
+        padded[: len(share)] = share
+        whole = share.new_empty(rows * self.world_size, *shape[1:])
+        dist.all_gather_into_tensor(whole, padded)
+        return whole[: shape[0]]
+
+    @override
+    def weights(self, names: Collection[str]) -> dict[str, Tensor]:
+        result = {}
+        for name, share in self._locals():
+            if name in names:
+                whole = self._join(share, self.shapes[name])
+                if self.rank == 0:
+                    result[name] = whole.to("cpu", copy=True)
+        return result
+
+    @override
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        buffers = persistent_buffers(self.module)
+        load_whole(self.module, {name: tensor for name, tensor in weights.items() if name in buffers})
+        for name, share in self._locals():
+            if name in weights:
+                share.copy_(self._share_of(weights[name]))
+
+    @override
+    def checksums(self) -> Tensor:
+        return self.all_reduce(torch.stack([bit_sum(share) for _, share in self._locals()]).cpu())
+
+    def _locals(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield this rank's share of each parameter."""
+        parameter: Any
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.to_local().detach()
+
+
+def _units(part: nn.Module, block: Collection[str], path: str = "") -> Iterator[nn.Module]:
+    """Yield the topmost modules that compute and whose parameters are all of a block."""
+    names = [f"{path}{name}" for name, _ in part.named_parameters()]
+    if not any(name in block for name in names):
+        return
+    container = isinstance(part, nn.ModuleList | nn.ModuleDict)  # nobody calls these
+    if path and not container and all(name in block for name in names):
+        yield part
+        return
+    for name, child in part.named_children():
+        yield from _units(child, block, f"{path}{name}.")
