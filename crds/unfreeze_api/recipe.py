@@ -1,38 +1,12 @@
-"""How the model learns: adapter, and the course of the training; strategies have a file of their own."""
+"""The course of the training; strategies and adapters have files of their own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from unfreeze_api.model import Model
-
-
-class LoraSpec(Model):
-    """LoRA, in PEFT's words (Hu et al. 2021, arXiv 2106.09685)."""
-
-    r: int = Field(default=16, ge=1, le=1024)
-    """Rank of the update."""
-    lora_alpha: int = Field(default=32, ge=1, le=4096)
-    """Scale: the update is multiplied by loraAlpha / r."""
-    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    """Dropout before the update, in training."""
-    target_modules: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(
-        default=["all-linear"], min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}
-    )
-    """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
-
-
-class AdapterSpec(Model):
-    """Small new weights inside the backbone; its own weights stay as they are. Composes with strategy: within the
-    blocks that a phase trains, the adapter's weights train in place of the block's own.
-    """
-
-    type: Literal["LoRA"]
-    """Kind of adapter."""
-    lora: LoraSpec = LoraSpec()
-    """Options of LoRA."""
 
 
 class EvaluateSpec(Model):

@@ -10,9 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
-from unfreeze_api.recipe import AdapterSpec, TrainingSpec
+from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.spec import ColumnsSpec, FineTuneJobSpec, ImageClassificationSpec, TextClassificationSpec
 from unfreeze_api.strategy import (
     GradualUnfreezingSpec,
@@ -143,6 +144,7 @@ class ResolvedJob(Model):
     data: ResolvedData
     strategy: ResolvedStrategy
     adapter: AdapterSpec | None = None
+    """The member of its type is always there."""
     training: TrainingSpec
     distribution: ResolvedDistribution
     output: ResolvedOutput
@@ -245,8 +247,8 @@ def resolve(
             image_classification=None if text else (spec.task.image_classification or ImageClassificationSpec()),
         ),
         data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
-        strategy=_strategy(spec.strategy, adapter=spec.adapter is not None),
-        adapter=spec.adapter,
+        strategy=_strategy(spec.strategy, spec.adapter),
+        adapter=spec.adapter and spec.adapter.completed(),
         training=spec.training,
         distribution=ResolvedDistribution(
             num_nodes=spec.distribution.num_nodes,
@@ -263,7 +265,7 @@ def resolve(
         output=ResolvedOutput(
             source=output.source,
             path=output.path,
-            export=list(spec.output.export or (["Adapter"] if spec.adapter else ["Model"])),
+            export=list(spec.output.export or [_default_export(spec.adapter)]),
         ),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
@@ -273,7 +275,7 @@ _WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
 """pct_start of torch's OneCycleLR; cut_frac of Howard and Ruder 2018, section 3.2."""
 
 
-def _strategy(strategy: StrategySpec, *, adapter: bool) -> ResolvedStrategy:
+def _strategy(strategy: StrategySpec, adapter: AdapterSpec | None) -> ResolvedStrategy:
     rate, probe, gradual = strategy.learning_rate, strategy.linear_probe_then_fine_tune, strategy.gradual_unfreezing
     if strategy.type == "LinearProbeThenFineTune":
         probe = probe or LinearProbeThenFineTuneSpec()
@@ -285,7 +287,7 @@ def _strategy(strategy: StrategySpec, *, adapter: bool) -> ResolvedStrategy:
                 "epochs_per_phase": None if gradual.steps_per_phase else gradual.epochs_per_phase or 1.0,
             }
         )
-    like_head = adapter or strategy.type == "BitFit"
+    like_head = strategy.type == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
     return ResolvedStrategy(
         type=strategy.type,
         partial_fine_tuning=strategy.partial_fine_tuning,
@@ -301,6 +303,12 @@ def _strategy(strategy: StrategySpec, *, adapter: bool) -> ResolvedStrategy:
             rewarm_steps=rate.rewarm_steps or 0,
         ),
     )
+
+
+def _default_export(adapter: AdapterSpec | None) -> Literal["Model", "Adapter", "Merged"]:
+    if adapter is None:
+        return "Model"
+    return "Adapter" if adapter.base_weights == "Frozen" else "Merged"
 
 
 def rendezvous_port(namespace: str, name: str) -> int:

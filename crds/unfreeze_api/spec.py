@@ -10,13 +10,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from unfreeze_api.adapter import PROMPTS, AdapterSpec
 from unfreeze_api.fields import Column, Source
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.pods import ResourcesSpec, TemplateSpec
-from unfreeze_api.recipe import AdapterSpec, LoraSpec, TrainingSpec
+from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
 
-__all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec", "LoraSpec"]
+__all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec"]
 
 GROUP = "unfreeze.dev"
 VERSION = "v1alpha1"
@@ -192,7 +193,8 @@ class OutputSpec(Model):
         default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
     )
     """What is written: Model (without an adapter: a folder that plain transformers or timm loads), Adapter (the
-    adapter alone, for PEFT) or Merged (the adapter folded into its base). Default: Model, with an adapter: Adapter."""
+    adapter alone, for PEFT) or Merged (the adapter folded into its base). Default: Model; with an adapter: Adapter, or
+    Merged if its baseWeights is ByStrategy."""
 
 
 class RunPolicySpec(Model):
@@ -230,6 +232,69 @@ def _immutable(field: str, reason: str = "delete the job and create it anew, or 
     )
 
 
+_ADAPTER_RULES = (
+    Rule(
+        "!has(self.adapter) || self.strategy.type != 'FeatureExtraction'",
+        "FeatureExtraction trains the head alone, an adapter would never be trained: remove adapter, or choose"
+        " strategy.type FullFineTuning, which trains every adapter and the head",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.adapter) || self.strategy.type != 'BitFit'",
+        "BitFit and an adapter both say what trains in place of the weights: remove one of them",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.adapter) || !has(self.strategy.gradualUnfreezing)"
+        " || self.strategy.gradualUnfreezing.order != 'ChainThaw'",
+        "ChainThaw trains each block alone, and not every block has a part of the adapter: remove adapter, or set"
+        " order to FromTop",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.adapter) || self.adapter.baseWeights == 'Frozen' || self.strategy.type != 'FullFineTuning'",
+        "with baseWeights ByStrategy FullFineTuning trains every weight, an adapter beside them is of no use: remove"
+        " adapter, or choose PartialFineTuning, GradualUnfreezing or LinearProbeThenFineTune",
+        ".adapter",
+    ),
+    Rule(
+        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)}) || self.task.type == 'TextClassification'",
+        f"{', '.join(PROMPTS)} stand before the words of a text: choose another adapter for task.type"
+        " ImageClassification",
+        ".adapter",
+    ),
+    Rule(
+        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})"
+        " || self.strategy.type in ['FullFineTuning', 'LinearProbeThenFineTune']",
+        f"{', '.join(PROMPTS)} belong to no block that could be trained alone: choose strategy.type FullFineTuning, or"
+        " LinearProbeThenFineTune for the head first",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.output.export) || has(self.adapter) || self.output.export.all(e, e == 'Model')",
+        "Adapter and Merged need an adapter: add spec.adapter, or export Model",
+        ".output.export",
+    ),
+    Rule(
+        "!has(self.output.export) || !has(self.adapter) || self.output.export.all(e, e != 'Model')",
+        "with an adapter export Adapter, Merged or both: Merged is the whole model",
+        ".output.export",
+    ),
+    Rule(
+        "!has(self.output.export) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
+        " || self.output.export.all(e, e == 'Merged')",
+        "with baseWeights ByStrategy the adapter is half of what was trained: export Merged, which has all of it",
+        ".output.export",
+    ),
+    Rule(
+        f"!has(self.output.export) || !has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})"
+        " || self.output.export.all(e, e == 'Adapter')",
+        f"{', '.join(PROMPTS)} cannot be folded into the base's weights: export Adapter",
+        ".output.export",
+    ),
+)
+
+
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
 
 
@@ -237,34 +302,7 @@ class FineTuneJobSpec(Model):
     """What is trained, on what, and how much of the model may change."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.adapter) || self.strategy.type != 'FeatureExtraction'",
-            "FeatureExtraction trains the head alone, an adapter would never be trained: remove adapter, or choose"
-            " strategy.type FullFineTuning, which trains every adapter and the head",
-            ".adapter",
-        ),
-        Rule(
-            "!has(self.adapter) || self.strategy.type != 'BitFit'",
-            "BitFit and an adapter both say what trains in place of the weights: remove one of them",
-            ".adapter",
-        ),
-        Rule(
-            "!has(self.adapter) || !has(self.strategy.gradualUnfreezing)"
-            " || self.strategy.gradualUnfreezing.order != 'ChainThaw'",
-            "ChainThaw trains each block alone, and not every block has a part of the adapter: remove adapter, or set"
-            " order to FromTop",
-            ".adapter",
-        ),
-        Rule(
-            "!has(self.output.export) || has(self.adapter) || self.output.export.all(e, e == 'Model')",
-            "Adapter and Merged need an adapter: add spec.adapter, or export Model",
-            ".output.export",
-        ),
-        Rule(
-            "!has(self.output.export) || !has(self.adapter) || self.output.export.all(e, e != 'Model')",
-            "with an adapter export Adapter, Merged or both: Merged is the whole model",
-            ".output.export",
-        ),
+        *_ADAPTER_RULES,
         Rule(
             "self.strategy.type != 'GradualUnfreezing'"
             " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.stepsPerPhase))"
@@ -333,7 +371,7 @@ class FineTuneJobSpec(Model):
     strategy: StrategySpec
     """How much of the model may change, and when."""
     adapter: AdapterSpec | None = None
-    """Small new weights in place of changed ones. Default: none, the model's own weights are trained."""
+    """Small new weights in place of changed ones, or beside them. Default: none, the model's own weights are trained."""
     training: TrainingSpec = TrainingSpec()
     """The course of the training."""
     distribution: DistributionSpec = DistributionSpec()

@@ -100,10 +100,11 @@ class LearningRateSpec(Model):
     )
 
     head: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of the new head (and of LoRA's matrices and BitFit's biases unless backbone is given)."""
+    """Peak learning rate of the new head (and of an adapter and BitFit's biases unless backbone is given)."""
     backbone: float | None = Field(default=None, gt=0, le=10)
     """Peak learning rate of the pretrained block next to the head. Default: head / 10, in the range of 10 to 100 times
-    below the head that transfer learning uses; with an adapter or BitFit: head."""
+    below the head that transfer learning uses; with BitFit or an adapter: head. Beside an adapter with baseWeights
+    ByStrategy it is the rate of the own weights, and the adapter's is head."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor from each block to the next one below: 0.8 gives the embeddings of a deep model far smaller steps than
     its top. 0.385 is 1 / 2.6, ULMFiT's; MAE and BEiT use 0.65 to 0.75, ELECTRA 0.8 to 0.9."""

@@ -113,10 +113,13 @@ def _places(value: Any) -> Any:
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     """Make a spec that the schema allows obey the rules too."""
     spec.setdefault("training", {})
-    for union in (spec["strategy"], spec["task"]):
-        wanted = union["type"][0].lower() + union["type"][1:]
+    for union in (spec["strategy"], spec["task"], spec.get("adapter", {"type": ""})):
+        wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft"}.get(
+            union["type"], union["type"][:1].lower() + union["type"][1:]
+        )
         for member in set(union) - {"type", "learningRate", wanted}:
             del union[member]
+    _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
     for part in ("validation", "test"):
@@ -133,6 +136,16 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         toleration.pop("value", None)
         toleration |= {"operator": "Exists", "effect": "NoExecute"}
     return spec
+
+
+def _repair_adapter(spec: dict[str, Any]) -> None:
+    adapter = spec.get("adapter", {"type": ""})
+    if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning"):
+        del spec["adapter"]
+    if adapter["type"] == "PEFT":
+        adapter["peft"] = {"method": "LOHA", "config": {"r": 4}}
+    for name in ("useDora", "initLoraWeights", "rankPattern", "alphaPattern"):
+        adapter.get("lora", {}).pop(name, None)
 
 
 def _repair_strategy(spec: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from unfreeze_api.status import FineTuneJobStatus
 
 SCHEMA = crd.schema()
 
-UNBOUNDED = ("spec.template.affinity",)  # its schema is the scheduler's
+UNBOUNDED = ("spec.template.affinity", "spec.adapter.peft.config")  # their schemas are the scheduler's and PEFT's
 
 
 def fields(node, path):

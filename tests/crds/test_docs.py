@@ -1,4 +1,4 @@
-"""What docs/strategies.md shows is what the API takes."""
+"""What docs/strategies.md and docs/adapters.md show is what the API takes."""
 
 import re
 from pathlib import Path
@@ -10,18 +10,22 @@ from tests.crds.corpus import load, patched
 from unfreeze_api.manifest import Loader
 from unfreeze_api.validate import validate
 
-TEXT = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
-SHOWN = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+FOLDER = Path(__file__).parents[2] / "docs"
+TEXTS = {
+    part: (FOLDER / file).read_text() for part, file in (("strategy", "strategies.md"), ("adapter", "adapters.md"))
+}
+SHOWN = [text for page in TEXTS.values() for text in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
 
 
 @pytest.mark.parametrize("text", SHOWN)
 def test_shown_strategies_are_valid(text):
     shown = yaml.load(text, Loader)
-    assert set(shown) == {"strategy"}
+    assert set(shown) <= set(TEXTS)
     assert validate(patched(load("base.yaml"), {"spec": shown})) == []
 
 
-def test_every_field_and_choice_is_told():
+@pytest.mark.parametrize("part", TEXTS)
+def test_every_field_and_choice_is_told(part):
     from unfreeze_api.crd import schema
 
     def words(node):
@@ -30,5 +34,5 @@ def test_every_field_and_choice_is_told():
             yield from words(inner)
         yield from node.get("enum", ())
 
-    strategy = schema()["properties"]["spec"]["properties"]["strategy"]
-    assert [word for word in words(strategy) if word not in TEXT] == []
+    spec = schema()["properties"]["spec"]["properties"]
+    assert [word for word in words(spec[part]) if word not in TEXTS[part]] == []

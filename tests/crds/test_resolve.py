@@ -54,10 +54,15 @@ def test_the_member_of_the_type_is_always_there():
     assert (options.blocks_per_phase, options.epochs_per_phase) == (None, None)
 
 
+BESIDE = {"type": "LoRA", "baseWeights": "ByStrategy"}
+
+
 def test_backbone_learns_slower_unless_an_adapter_is_there():
     rates = {"spec": {"strategy": {"learningRate": {"head": 0.01}}}}
     assert of(rates).strategy.learning_rate.backbone == pytest.approx(0.001)
     assert of(patched(rates, {"spec": {"adapter": {"type": "LoRA"}}})).strategy.learning_rate.backbone == 0.01
+    beside = {"spec": {"strategy": {"type": "GradualUnfreezing"}, "adapter": BESIDE}}
+    assert of(patched(rates, beside)).strategy.learning_rate.backbone == pytest.approx(0.001)
 
 
 def test_biases_learn_as_fast_as_the_head():
@@ -75,6 +80,13 @@ def test_the_warm_up_follows_the_schedule(schedule, ratio):
 def test_what_is_exported_follows_the_adapter():
     assert of({}).output.export == ["Model"]
     assert of({"spec": {"adapter": {"type": "LoRA"}}}).output.export == ["Adapter"]
+    assert of({"spec": {"strategy": {"type": "GradualUnfreezing"}, "adapter": BESIDE}}).output.export == ["Merged"]
+
+
+def test_an_adapter_has_its_options():
+    adapter = of({"spec": {"adapter": {"type": "IA3"}}}).adapter
+    assert adapter.ia3.target_modules == ["all-linear"]
+    assert adapter.lora is None
 
 
 def test_paths_lie_in_claims_or_in_the_folders_given():

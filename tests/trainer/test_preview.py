@@ -45,6 +45,23 @@ def ask(claims: Path, strategy: str, *options: str):
     return CliRunner().invoke(phases, [str(file), "--claims", str(claims), *options])
 
 
+def test_the_table_tells_of_adapters(claims):
+    lora = (
+        "{type: GradualUnfreezing, gradualUnfreezing: {stepsPerPhase: 2}}\n  adapter: {type: LoRA, baseWeights: BASE}"
+    )
+    told = ask(claims, lora.replace("BASE", "ByStrategy")).output
+    assert "words: GradualUnfreezing with LoRA, 18 steps" in told
+    assert "adapter everywhere, pooler ... head" in told
+    asked = json.loads(ask(claims, lora.replace("BASE", "ByStrategy"), "--output", "json").stdout)
+    beside = [phase["trainableParameters"] for phase in asked["phases"]]
+    assert {phase["adapterLearningRate"] for phase in asked["phases"]} == {0.001}
+    asked = json.loads(ask(claims, lora.replace("BASE", "Frozen"), "--output", "json").stdout)
+    alone = [phase["trainableParameters"] for phase in asked["phases"]]
+    assert {phase["adapterLearningRate"] for phase in asked["phases"]} == {None}
+    assert alone[0] < beside[0]
+    assert alone[-1] == beside[0]
+
+
 def test_the_table_says_what_trains_when(claims):
     asked = ask(claims, GRADUAL)
     assert asked.exit_code == 0, asked.output

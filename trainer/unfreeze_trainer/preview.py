@@ -55,6 +55,7 @@ class Preview:
                 "trainableParameters": trainable,
                 "trainableShare": round(trainable / total, 6),
                 "learningRates": phase.learning_rates,
+                "adapterLearningRate": phase.adapter_rate,
                 "firstStep": phase.first_step,
                 "steps": phase.steps,
                 "untilPlateau": phase.plateau and phase.plateau.model_dump(by_alias=True),
@@ -113,7 +114,7 @@ def preview(job: ResolvedJob) -> Preview:
     loaded = task.build_model()
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
     sizes = {name: parameter.numel() for name, parameter in loaded.module.named_parameters()}
-    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
@@ -153,7 +154,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
         console.width = _FILE_WIDTH
     total = sum(plan.blocks.values())
     console.print(
-        f"{job.name}: {job.strategy.type}, {sum(phase.steps for phase in plan.phases):,} steps of"
+        f"{job.name}: {job.strategy.type}{f' with {job.adapter.type}' if job.adapter else ''}, {sum(phase.steps for phase in plan.phases):,} steps of"
         f" {job.training.batch_size} samples ({plan.samples:,} in training, {plan.steps_per_epoch:,} steps an epoch)"
     )
     console.print(f"{total:,} parameters in the blocks {', '.join(plan.blocks)}")
@@ -161,7 +162,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     for phase, trainable, size in zip(plan.phases, plan.trainable, plan.optimizer_bytes, strict=True):
-        rates = sorted(set(phase.learning_rates.values()), reverse=True)
+        rates = sorted({*phase.learning_rates.values(), phase.adapter_rate or 0} - {0}, reverse=True)
         table.add_row(
             phase.name,
             _runs(phase, list(plan.blocks)),
@@ -189,6 +190,8 @@ def _runs(phase: Phase, order: Sequence[str]) -> str:
         else:
             runs.append([name])
     text = ", ".join(run[0] if len(run) == 1 else f"{run[0]} ... {run[-1]}" for run in runs)
+    if phase.adapter_rate is not None:
+        return f"adapter everywhere, {text}"
     return text if phase.part == "All" else f"biases and norms of {text}"
 
 

@@ -72,7 +72,7 @@ class Run:
         self.checkpoint: CheckpointInfo | None = None
         self._results: dict[str, float] = {}
         self._activity = "Starting"
-        self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+        self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
         self.engine.attach(loaded.module, loaded.blocks)
         self.meter = Meter(engine, link)
         self._open_folder()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -19,3 +20,5 @@ class LoadedModel:
     """From input to output; every parameter of the module is in exactly one."""
     adapter_parameters: frozenset[str]
     """Parameters of the adapter, and the head's that train with it; empty without an adapter."""
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    """What the learning rates of parameters are multiplied by, where it is not 1 (LoRA+)."""

@@ -27,7 +27,7 @@ def write_card(
     folder: Path, job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mapping[str, float] | None
 ) -> None:
     """Write README.md, the model card: what the model comes from, how it was trained, how to load it."""
-    adapter = f"\n- adapter: {job.adapter.type}, {job.adapter.lora.to_json()}" if job.adapter else ""
+    adapter = f"\n- adapter: {job.adapter.to_json()}" if job.adapter else ""
     weights = "\n".join(f"  - `{name}` {digest}" for name, digest in pins["base"]["files"].items())
     data = "\n".join(
         f"- {name}: {pin['rows']} samples of `{pin['source']}`, SHA-256 {pin['sha256']}"

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 
-def main(kind: str, folder: str, samples: str, base: str) -> None:
-    """Load, compute, print."""
-    inputs: dict[str, Any] = torch.load(samples, weights_only=True)
+def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> tuple[torch.Tensor, list[str]]:
+    """Return the logits of some samples, (samples, classes), and the labels that the export names."""
     library = kind.removeprefix("peft-")
     root = base if kind != library else folder
     if library == "transformers":
@@ -32,17 +31,19 @@ def main(kind: str, folder: str, samples: str, base: str) -> None:
         model = PeftModel.from_pretrained(model, folder)
     model.eval()
     with torch.no_grad():
-        if library == "transformers":
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            encoded = tokenizer(
-                inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
-            )
-            logits = model(**encoded).logits
-            names = [model.config.id2label[i] for i in range(len(model.config.id2label))]
-        else:
-            logits = model(inputs["images"])
-            names = model.pretrained_cfg.get("label_names", [])
-    print(json.dumps({"logits": logits.tolist(), "labels": names}))  # noqa: T201 - the result
+        if library == "timm":
+            return model(inputs["images"]), model.pretrained_cfg.get("label_names", [])
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        encoded = tokenizer(
+            inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
+        )
+        return model(**encoded).logits, [model.config.id2label[i] for i in range(len(model.config.id2label))]
+
+
+def main(kind: str, folder: str, samples: str, base: str) -> None:
+    """Load, compute, print."""
+    logits, labels = plain_logits(kind, folder, torch.load(samples, weights_only=True), base)
+    print(json.dumps({"logits": logits.tolist(), "labels": labels}))  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

@@ -41,12 +41,17 @@ def load_tokenizer(path: str, where: str) -> Any:
     return tokenizer
 
 
-def usable_length(wanted: int, tokenizer: Any, config: dict[str, Any]) -> int:
-    """Return how many tokens of a text the model can take, at most `wanted`."""
+def usable_length(wanted: int, tokenizer: Any, config: dict[str, Any], *, prompt: int = 0) -> int:
+    """Return how many tokens of a text the model can take beside a prompt of so many, at most `wanted`."""
     limits = [wanted, int(min(tokenizer.model_max_length, 1 << 30))]
     if isinstance(positions := config.get("max_position_embeddings"), int):
         # Families that count positions from the padding id on (RoBERTa, BART) lose two.
-        limits.append(positions if tokenizer.model_max_length <= positions else max(1, positions - 2))
+        limits.append((positions if tokenizer.model_max_length <= positions else max(1, positions - 2)) - prompt)
+    if min(limits) < 1:
+        raise JobError(
+            "InvalidAdapter",
+            f"spec.adapter: {prompt} virtual tokens leave no room for a text in the model's {positions} positions",
+        )
     return min(limits)
 
 

@@ -35,6 +35,9 @@ class Phase:
     """Optimizer steps of this phase, at least one."""
     part: Part = "All"
     """What of the blocks below the head trains."""
+    adapter_rate: float | None = None
+    """Peak learning rate of the adapter where it trains in every block, beside own weights of `trainable`; None where it
+    trains in place of them."""
     plateau: PlateauSpec | None = None
     """Ends the phase before its steps are done."""
 
@@ -67,6 +70,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     stretches = _plan(job, block_names, steps_per_epoch)
     rates = _learning_rates(job.strategy.learning_rate, block_names)
     part: Part = "BiasesAndNorms" if job.strategy.type == "BitFit" else "All"
+    beside = job.adapter is not None and job.adapter.base_weights == "ByStrategy"
+    adapter_rate = job.strategy.learning_rate.head if beside else None
     phases: list[Phase] = []
     first_step = 0
     for index, stretch in enumerate(stretches):
@@ -79,7 +84,9 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
             steps -= 1  # rounding must not turn a strategy of several phases into its first one
         trainable = {block: rates[block] for block in block_names if block in stretch.blocks}
         plateau = None if last else stretch.plateau
-        phases.append(Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, plateau))
+        phases.append(
+            Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, adapter_rate, plateau)
+        )
         first_step += steps
     return phases
 

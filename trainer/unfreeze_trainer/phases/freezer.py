@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -39,16 +39,24 @@ class Freezer:
     blocks
         Every parameter of the module in exactly one of them.
     adapter_parameters
-        Empty without an adapter. With one, only these train: a block that a phase trains contributes its adapter's
-        parameters (the head's own are among them).
+        Empty without an adapter. With one, a block that a phase trains contributes these in place of its own; where the
+        phase has an adapter_rate all of them train, and the block's own beside them. The head's own are among them.
+    rate_factors
+        What the learning rates of parameters are multiplied by, where it is not 1.
     """
 
-    def __init__(self, module: nn.Module, blocks: Sequence[Block], adapter_parameters: Collection[str]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Sequence[Block],
+        adapter_parameters: Collection[str],
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
         self._module = module
         self._block = {name: block.name for block in blocks for name in block.parameters}
         self._order = [block.name for block in blocks]
         self._dimensions = {name: parameter.ndim for name, parameter in module.named_parameters()}
-        self._adapter = frozenset(adapter_parameters)
+        self._adapter, self._factors = frozenset(adapter_parameters), dict(rate_factors or {})
         self._small = _biases_and_norms(module)
         self._undecayed = self._small | _without_decay(module)
         if missing := self._dimensions.keys() ^ self._block.keys():
@@ -56,14 +64,15 @@ class Freezer:
 
     def trainable_names(self, phase: Phase) -> list[str]:
         """Return the parameters that the phase trains, in the order of named_parameters()."""
-        blocks = frozenset(phase.trainable)
-        whole = {self._order[-1]} if phase.part == "BiasesAndNorms" else blocks
-        return [
-            name
-            for name in self._dimensions
-            if (self._block[name] in whole or (self._block[name] in blocks and name in self._small))
-            and (not self._adapter or name in self._adapter)
-        ]
+        return [name for name in self._dimensions if self._trains(name, phase)]
+
+    def _trains(self, name: str, phase: Phase) -> bool:
+        block, head = self._block[name], self._order[-1]
+        if name in self._adapter:
+            return block in phase.trainable or phase.adapter_rate is not None
+        if self._adapter and (phase.adapter_rate is None or block == head):
+            return False
+        return block in phase.trainable and (phase.part == "All" or block == head or name in self._small)
 
     def apply(self, phase: Phase) -> None:
         """Set requires_grad, drop gradients of what is frozen, and set the mode of training."""
@@ -100,15 +109,21 @@ class Freezer:
             no_weight_decay (position embeddings, class token) have none; token embeddings have, as in transformers'
             Trainer.
         """
-        names = self.trainable_names(phase)
-        groups = []
-        for block in (name for name in self._order if name in phase.learning_rates):
-            for decay in (True, False):
-                members = tuple(name for name in names if self._block[name] == block and self._decays(name) == decay)
-                if members:
-                    rate = phase.learning_rates[block]
-                    groups.append(ParamGroup(block, decay, members, rate, weight_decay if decay else 0.0))
-        return groups
+        members: dict[tuple[int, bool, bool, float], list[str]] = {}
+        for name in self.trainable_names(phase):
+            # An adapter and the own weights beside it stay apart also where their rates are equal: a group lives on into
+            # the next phase as it is.
+            place = self._order.index(self._block[name]), not self._decays(name), name not in self._adapter
+            members.setdefault((*place, self._rate(name, phase)), []).append(name)
+        return [
+            ParamGroup(self._order[block], not small, tuple(names), rate, 0.0 if small else weight_decay)
+            for (block, small, _, rate), names in sorted(members.items())
+        ]
+
+    def _rate(self, name: str, phase: Phase) -> float:
+        block = self._block[name]
+        beside = phase.adapter_rate if name in self._adapter and block != self._order[-1] else None
+        return (phase.learning_rates[block] if beside is None else beside) * self._factors.get(name, 1.0)
 
     def _decays(self, name: str) -> bool:
         return self._dimensions[name] > 1 and name not in self._undecayed

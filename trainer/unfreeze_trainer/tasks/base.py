@@ -18,9 +18,9 @@ from unfreeze_trainer.data.pins import hash_data
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.adapters.peft import add_peft, merged, save_adapter
 from unfreeze_trainer.models.export import compare, write_card
 from unfreeze_trainer.models.folders import hash_folder
-from unfreeze_trainer.models.lora import add_lora, merged
 from unfreeze_trainer.phases.blocks import find_blocks
 
 VERIFIED_SAMPLES = 4
@@ -80,7 +80,7 @@ class Task(ABC):
         blocks = find_blocks(module, head)
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
-        return add_lora(module, blocks, self.job.adapter.lora, seed=self.job.training.seed, base=self.job.model.path)
+        return add_peft(module, blocks, self.job.adapter, seed=self.job.training.seed, base=self.job.model.path)
 
     def batches(
         self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
@@ -143,8 +143,8 @@ class Task(ABC):
         """
         folder.mkdir(parents=True, exist_ok=True)
         if kind == "Adapter":
-            # Auto would look the base model up on the hub to compare vocabularies.
-            module.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+            assert self.job.adapter is not None  # the rules of the API
+            save_adapter(module, folder, self.job.adapter, lambda: self.build_model().module)
         else:
             self._save(merged(module) if kind == "Merged" else module, folder)
         self._save_preprocessing(folder)

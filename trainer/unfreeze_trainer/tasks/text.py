@@ -34,7 +34,8 @@ class TextClassification(Task):
         super().__init__(job, *read_splits(job, read_texts))
         self._where = f"spec.model.source {job.model.source}"
         self._tokenizer = load_tokenizer(job.model.path, self._where)
-        self._max_length = usable_length(options.max_length, self._tokenizer, config)
+        prompt = job.adapter.virtual_tokens if job.adapter else 0
+        self._max_length = usable_length(options.max_length, self._tokenizer, config, prompt=prompt)
         self._tokens: dict[Source, Tokens] = {}
         if job.strategy.type in ("FeatureExtraction", "LinearProbeThenFineTune") and pools_by_mean(job.model.path):
             logger.warning(

@@ -1,0 +1,246 @@
+"""Adapters: small new weights inside a model, in PEFT's own words.
+
+The usual methods have a member each; its fields are PEFT's, in camelCase. `peft` takes the other methods of PEFT by
+PEFT's own names. Bottleneck modules, which PEFT lacks, are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model, Rule
+
+Modules = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
+]
+Patterns = Annotated[dict[str, Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1, max_length=64)]
+
+
+class LoraSpec(Model):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) and what is built on it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.initLoraWeights in ['Default', 'Gaussian', 'Orthogonal'] || !self.useDora",
+            "PiSSA and OLoRA take a part of the weights out of the base, DoRA measures the whole: set useDora to false,"
+            " or initLoraWeights to Default",
+            ".useDora",
+        ),
+        Rule(
+            "self.initLoraWeights in ['Default', 'Gaussian', 'Orthogonal']"
+            " || (!has(self.rankPattern) && !has(self.alphaPattern))",
+            "with PiSSA and OLoRA every module has the rank r: remove rankPattern and alphaPattern, or set"
+            " initLoraWeights to Default",
+            ".initLoraWeights",
+        ),
+        Rule(
+            "self.initLoraWeights != 'Orthogonal' || (self.r % 2 == 0"
+            " && (!has(self.rankPattern) || self.rankPattern.all(name, self.rankPattern[name] % 2 == 0)))",
+            "Orthogonal needs even ranks",
+            ".initLoraWeights",
+        ),
+    )
+
+    r: int = Field(default=16, ge=1, le=1024)
+    """Rank of the update."""
+    lora_alpha: int = Field(default=32, ge=1, le=4096)
+    """Scale: the update is multiplied by loraAlpha / r."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout before the update, in training."""
+    target_modules: Modules = Field(default=["all-linear"])
+    """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
+    use_rslora: bool = False
+    """rsLoRA: the update is multiplied by loraAlpha / sqrt(r), so that high ranks learn too (Kalajdzievski 2023, arXiv
+    2312.03732)."""
+    use_dora: bool = False
+    """DoRA: the update turns the weights, a vector of its own scales them; better at low ranks, slower (Liu et al. 2024,
+    arXiv 2402.09353)."""
+    init_lora_weights: Literal["Default", "Gaussian", "Orthogonal", "PiSSA", "OLoRA"] = "Default"
+    """What the update starts from. Default: one matrix random, the other 0. Gaussian: the random one normal. Orthogonal:
+    both in orthogonal spaces (arXiv 2505.20339). PiSSA: the principal singular vectors of the weights, which learn faster
+    (Meng et al. 2024, arXiv 2404.02948). OLoRA: their QR decomposition (arXiv 2406.01775)."""
+    rank_pattern: Patterns | None = None
+    """Ranks of modules by name or regular expression, where they differ from r."""
+    alpha_pattern: Patterns | None = None
+    """Scales of modules by name or regular expression, where they differ from loraAlpha."""
+    loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1024)
+    """LoRA+: the matrix that starts at 0 learns so many times faster; its paper uses 16 (Hayou et al. 2024, arXiv
+    2402.12354)."""
+
+
+class Ia3Spec(Model):
+    """IA3: vectors that scale what modules give or take (Liu et al. 2022, arXiv 2205.05638)."""
+
+    target_modules: Modules = Field(default=["all-linear"])
+    """Names of the modules that get a vector, or all-linear for every linear layer of the backbone. The paper has keys,
+    values and the second layer of the feed-forward network."""
+    feedforward_modules: Modules | None = None
+    """Those of targetModules whose input is scaled instead of their output. Default: linear layers that have more
+    inputs than outputs, as the second layer of a feed-forward network has."""
+
+
+class PromptTuningSpec(Model):
+    """Prompt tuning: vectors before the text's own embeddings (Lester et al. 2021, arXiv 2104.08691)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.promptTuningInit == 'Text') == has(self.promptTuningInitText)",
+            "promptTuningInit Text and promptTuningInitText come together",
+            ".promptTuningInit",
+        ),
+    )
+
+    num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
+    """How many vectors."""
+    prompt_tuning_init: Literal["SampleVocab", "Random", "Text"] = "SampleVocab"
+    """What they start from: embeddings of tokens drawn at random, random numbers, or the embeddings of
+    promptTuningInitText."""
+    prompt_tuning_init_text: str | None = Field(default=None, min_length=1, max_length=1024)
+    """Text whose tokens the vectors start from; repeated or cut to numVirtualTokens. Default: none."""
+
+
+class PrefixTuningSpec(Model):
+    """Prefix tuning: vectors before keys and values of every layer (Li and Liang 2021, arXiv 2101.00190)."""
+
+    num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
+    """How many vectors in each layer."""
+    prefix_projection: bool = False
+    """Whether they come out of a two-layer network, which steadies training and is dropped when it is over."""
+    encoder_hidden_size: int | None = Field(default=None, ge=1, le=65536)
+    """Width of that network. Default: that of the model."""
+
+
+class PTuningSpec(Model):
+    """P-tuning: vectors before the text's own embeddings that come out of a small network (Liu et al. 2021, arXiv
+    2103.10385).
+    """
+
+    num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
+    """How many vectors."""
+    encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
+    """The network."""
+    encoder_hidden_size: int | None = Field(default=None, ge=1, le=65536)
+    """Its width. Default: that of the model."""
+
+
+PeftMethod = Literal[
+    "BEFT",
+    "BOFT",
+    "C3A",
+    "DEFT",
+    "DELORA",
+    "FOURIERFT",
+    "FROD",
+    "GRALORA",
+    "HIRA",
+    "HRA",
+    "LOHA",
+    "LOKR",
+    "MISS",
+    "OFT",
+    "PEANUT",
+    "PSOFT",
+    "PVERA",
+    "RANDLORA",
+    "ROAD",
+    "SHIRA",
+    "SUPERTUNING",
+    "TINYLORA",
+    "UNILORA",
+    "VBLORA",
+    "VERA",
+    "WAVEFT",
+]
+
+
+class PeftSpec(Model):
+    """Another method of PEFT, by PEFT's own names."""
+
+    method: PeftMethod
+    """PEFT's name of the method."""
+    config: dict[str, Any] = Field(
+        default={}, max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+    """Options by the names that PEFT's configuration class has, like {r: 8, rank_dropout: 0.1}. target_modules is a list
+    of names, or [all-linear], the default. PEFT checks them: in `unfreeze phases`, and when the job starts. Default: PEFT's
+    own."""
+
+
+PROMPTS = ("PromptTuning", "PrefixTuning", "PTuning")
+"""Types that stand before the input and change no module of the model."""
+
+
+def _member(kind: str, field: str) -> Rule:
+    return Rule(
+        f"!has(self.{field}) || self.type == '{kind}'", f"{field} is only allowed when type is {kind}", f".{field}"
+    )
+
+
+class AdapterSpec(Model):
+    """Small new weights inside the model. Composes with strategy, see baseWeights."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _member("LoRA", "lora"),
+        _member("IA3", "ia3"),
+        _member("PromptTuning", "promptTuning"),
+        _member("PrefixTuning", "prefixTuning"),
+        _member("PTuning", "pTuning"),
+        _member("PEFT", "peft"),
+        Rule("self.type != 'PEFT' || has(self.peft)", "type PEFT needs peft.method"),
+        Rule(
+            "self.baseWeights == 'Frozen' || self.type in ['LoRA', 'IA3']",
+            "baseWeights ByStrategy needs an adapter that can be folded into weights that changed too: LoRA or IA3",
+            ".baseWeights",
+        ),
+    )
+
+    type: Literal["LoRA", "IA3", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
+    """Kind of adapter; PEFT stands for its other methods."""
+    lora: LoraSpec | None = None
+    """Options of LoRA."""
+    ia3: Ia3Spec | None = None
+    """Options of IA3."""
+    prompt_tuning: PromptTuningSpec | None = None
+    """Options of PromptTuning."""
+    prefix_tuning: PrefixTuningSpec | None = None
+    """Options of PrefixTuning."""
+    p_tuning: PTuningSpec | None = None
+    """Options of PTuning."""
+    peft: PeftSpec | None = None
+    """Another method of PEFT and its options."""
+    base_weights: Literal["Frozen", "ByStrategy"] = "Frozen"
+    """Frozen: the model's own weights stay as they are; within the blocks that a phase trains, the adapter trains in
+    place of them. ByStrategy: the adapter trains in every block from the first phase on, and beside it the own weights of
+    the blocks that the strategy opens: LoRA below and the top blocks whole, or LoRA first, then the top."""
+
+    def completed(self) -> AdapterSpec:
+        """Return it with the member of its type, which may be left out where everything in it has a default."""
+        name, member = MEMBERS[self.type]
+        return self if getattr(self, name) is not None else self.model_copy(update={name: member.model_validate({})})
+
+    @property
+    def member(self) -> Model:
+        """The options of its type."""
+        options: Model | None = getattr(self, MEMBERS[self.type][0])
+        assert options is not None  # the job is resolved
+        return options
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many tokens the adapter puts before each text."""
+        count: int = getattr(self.member, "num_virtual_tokens", 0)
+        return count
+
+
+MEMBERS: dict[str, tuple[str, type[Model]]] = {
+    "LoRA": ("lora", LoraSpec),
+    "IA3": ("ia3", Ia3Spec),
+    "PromptTuning": ("prompt_tuning", PromptTuningSpec),
+    "PrefixTuning": ("prefix_tuning", PrefixTuningSpec),
+    "PTuning": ("p_tuning", PTuningSpec),
+    "PEFT": ("peft", PeftSpec),
+}
+"""Field and model of each type's options."""

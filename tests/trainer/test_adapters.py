@@ -1,0 +1,295 @@
+"""Every adapter: it starts from the base, trains within its phase alone, is written, and loads in plain PEFT."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
+from unfreeze_api.adapter import MEMBERS, AdapterSpec, PeftMethod
+from unfreeze_trainer.engines.optimizers import build_optimizer
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.adapters import peft as adapters
+from unfreeze_trainer.models.plain import plain_logits
+from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.tasks import open_task
+
+IMAGES = {"task": {"type": "ImageClassification", "imageClassification": {"augmentation": "None"}}}
+LORA = {
+    "lora": {},
+    "rslora": {"useRslora": True},
+    "dora": {"useDora": True},
+    "gaussian": {"initLoraWeights": "Gaussian"},
+    "orthogonal": {"initLoraWeights": "Orthogonal"},
+    "pissa": {"initLoraWeights": "PiSSA"},
+    "pissa-rslora": {"initLoraWeights": "PiSSA", "useRslora": True},
+    "olora": {"initLoraWeights": "OLoRA"},
+    "lora+": {"loraplusLrRatio": 16},
+    "patterns": {"rankPattern": {"layer.0.*query": 2, "key": 6}, "alphaPattern": {"query": 4}},
+}
+PROMPTS = {
+    "prompt": {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 3}},
+    "prompt-random": {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 3, "promptTuningInit": "Random"}},
+    "prompt-text": {
+        "type": "PromptTuning",
+        "promptTuning": {"numVirtualTokens": 3, "promptTuningInit": "Text", "promptTuningInitText": "how far is the"},
+    },
+    "prefix": {"type": "PrefixTuning", "prefixTuning": {"numVirtualTokens": 3}},
+    "prefix-projection": {
+        "type": "PrefixTuning",
+        "prefixTuning": {"numVirtualTokens": 3, "prefixProjection": True, "encoderHiddenSize": 8},
+    },
+    "p-tuning": {"type": "PTuning", "pTuning": {"numVirtualTokens": 3}},
+    "p-tuning-lstm": {"type": "PTuning", "pTuning": {"encoderReparameterizationType": "LSTM", "encoderHiddenSize": 6}},
+}
+# Defaults of PEFT's that do not fit layers that are 16 wide.
+NARROW = {
+    "BOFT": {"boft_block_size": 4},
+    "C3A": {"block_size": 8},
+    "FOURIERFT": {"n_frequency": 20},
+    "MISS": {"r": 8},
+    "OFT": {"oft_block_size": 4, "r": 0},
+    "PSOFT": {"r": 8},
+    "ROAD": {"group_size": 8},
+    "SHIRA": {"r": 2},
+    "UNILORA": {"theta_d_length": 64},
+    "VBLORA": {"vector_length": 16, "num_vectors": 8},
+    "WAVEFT": {"n_frequency": 20},
+}
+TEXT = {
+    **{name: {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0} | options} for name, options in LORA.items()},
+    "ia3": {"type": "IA3"},
+    "ia3-paper": {
+        "type": "IA3",
+        "ia3": {"targetModules": ["key", "value", "output.dense"], "feedforwardModules": ["output.dense"]},
+    },
+    **PROMPTS,
+    **{
+        name: {"type": "PEFT", "peft": {"method": name, "config": NARROW.get(name, {})}}
+        for name in get_args(PeftMethod)
+    },
+}
+IMAGE = {name: adapter for name, adapter in TEXT.items() if name not in (*PROMPTS, "patterns", "ia3-paper")}
+CONVOLUTIONS = {
+    "lora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "targetModules": ["conv1", "conv2"]}},
+    "dora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "useDora": True, "targetModules": ["conv1", "conv2"]}},
+    "ia3": {"type": "IA3", "ia3": {"targetModules": ["conv2"]}},
+    "LOHA": {"type": "PEFT", "peft": {"method": "LOHA", "config": {"target_modules": ["conv1", "conv2"]}}},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    root = tmp_path_factory.mktemp("adapters")
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
+    images = image_folder(root / "images")
+    return {
+        "text": (bert_folder(root / "bert", **still), write_csv(root / "t.csv")),
+        "vit": (timm_folder(root / "vit", "vit_tiny_patch16_224", **vit), images),
+        "resnet": (timm_folder(root / "resnet", "resnet10t", zero_init_last=False), images),
+    }
+
+
+def job_of(folders, kind: str, adapter: dict[str, Any], **change: Any):
+    return make_job(*folders[kind], adapter=adapter, **({} if kind == "text" else IMAGES), **change)
+
+
+def train(task, loaded, phase) -> None:
+    """Take three steps of a phase."""
+    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+    freezer.apply(phase)
+    parameters = dict(loaded.module.named_parameters())
+    groups = freezer.groups(phase, 0.0)
+    optimizer = build_optimizer(
+        "AdamW", [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups]
+    )
+    for batch in task.batches("train", [range(4), range(4, 8), range(4)]):
+        optimizer.zero_grad()
+        task.loss(task.forward(loaded.module, batch), batch).sum().backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def logits_of(task, module) -> torch.Tensor:
+    return task.forward(module.eval(), next(task.batches("validation", [range(3)])))
+
+
+def plain(task, kind: str, folder: Path) -> torch.Tensor:
+    batch = next(task.batches("validation", [range(3)]))
+    inputs = task._plain_inputs(batch) | {"classes": len(task.labels)}
+    library = {"text": "transformers"}.get(kind, "timm")
+    return plain_logits(f"peft-{library}", str(folder), inputs, task.job.model.path)[0]
+
+
+CASES = [
+    *(("text", name) for name in TEXT),
+    *(("vit", name) for name in IMAGE),
+    *(("resnet", name) for name in CONVOLUTIONS),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_an_adapter_trains_alone_and_loads_in_plain_peft(folders, tmp_path, kind, name):
+    adapter = {"text": TEXT, "vit": IMAGE, "resnet": CONVOLUTIONS}[kind][name]
+    job = job_of(folders, kind, adapter, strategy={"learningRate": {"head": 0.01}})
+    task = open_task(job)
+    loaded = task.build_model()
+    before = {key: tensor.clone() for key, tensor in loaded.module.state_dict().items()}
+    [phase] = compile_phases(job, [block.name for block in loaded.blocks], 3)
+    train(task, loaded, phase)
+    trained = dict(loaded.module.named_parameters())
+    places = {trained[key].data_ptr() for key in loaded.adapter_parameters}
+    moved = {key for key, tensor in loaded.module.state_dict().items() if not torch.equal(tensor, before[key])}
+    # What layers share stands under a name in each.
+    assert {loaded.module.state_dict()[key].data_ptr() for key in moved} <= places
+    for block in loaded.blocks:
+        own = loaded.adapter_parameters.intersection(block.parameters)
+        assert not own or moved & own, f"{block.name} has not learnt"
+    expected = logits_of(task, loaded.module)
+    task.export(loaded.module, tmp_path / "adapter", "Adapter")
+    assert torch.allclose(plain(task, kind, tmp_path / "adapter"), expected, atol=2e-5)
+    if adapter["type"] not in ("PromptTuning", "PrefixTuning", "PTuning"):
+        assert torch.allclose(logits_of(task, adapters.merged(loaded.module)), expected, atol=2e-5)
+    after = {key: tensor for key, tensor in loaded.module.state_dict().items() if key not in moved}
+    assert all(torch.equal(tensor, before[key]) for key, tensor in after.items()), "export has changed the model"
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "orthogonal", "pissa", "olora", "ia3", "LOHA", "VERA"])
+def test_an_adapter_starts_from_the_base(folders, name):
+    task = open_task(job_of(folders, "text", TEXT[name]))
+    bare = open_task(make_job(*folders["text"])).build_model().module
+    assert torch.allclose(logits_of(task, task.build_model().module), logits_of(task, bare), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_adapter(folders):
+    task = open_task(job_of(folders, "text", TEXT["prompt"]))
+    one, other = (task.build_model().module.state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+# What differs from PEFT's name, and what PEFT's configuration does not have.
+OURS = {"loraplus_lr_ratio"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MEMBERS if kind != "PEFT"])
+def test_options_are_those_of_peft(kind):
+    fields = {field.name: field for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[adapters.METHODS[kind]])}
+    own = MEMBERS[kind][1].model_fields
+    assert own.keys() - OURS <= fields.keys()
+    for name, words in adapters._WORDS.items():
+        if name in own:
+            assert set(words) == set(get_args(own[name].annotation))
+
+
+def test_methods_are_those_of_peft():
+    assert set(get_args(PeftMethod)) <= set(PEFT_TYPE_TO_CONFIG_MAPPING)
+    assert not set(get_args(PeftMethod)) & set(adapters.METHODS.values())
+
+
+REFUSED = {
+    "a typo": (
+        {"type": "PEFT", "peft": {"method": "LOHA", "config": {"rang": 4}}},
+        "spec.adapter.peft.config.rang: PEFT's LoHaConfig has no such option; it has alpha, ",
+    ),
+    "what follows from the job": (
+        {"type": "PEFT", "peft": {"method": "LOHA", "config": {"modules_to_save": ["x"]}}},
+        "spec.adapter.peft.config.modules_to_save: it follows from the job",
+    ),
+    "target modules as a text": (
+        {"type": "PEFT", "peft": {"method": "LOHA", "config": {"target_modules": "query"}}},
+        "spec.adapter.peft.config.target_modules: must be a list of names",
+    ),
+    "what PEFT refuses": (
+        {"type": "PEFT", "peft": {"method": "LOHA", "config": {"r": 0}}},
+        "spec.adapter PEFT: PEFT refuses it: ValueError: `r` should be a positive integer",
+    ),
+    "a name that matches nothing": (
+        {"type": "IA3", "ia3": {"targetModules": ["q_proj"]}},
+        "spec.adapter.ia3.targetModules: 'q_proj' matches no module",
+    ),
+    "a feed-forward module that is no target": (
+        {"type": "IA3", "ia3": {"targetModules": ["key"], "feedforwardModules": ["output.dense"]}},
+        "output.dense is not among targetModules",
+    ),
+    "a pattern that matches nothing": (
+        {"type": "LoRA", "lora": {"rankPattern": {"q_proj": 4}}},
+        "spec.adapter.lora.rankPattern: 'q_proj' matches none of the modules that get an update",
+    ),
+    "a pattern that is none": (
+        {"type": "LoRA", "lora": {"alphaPattern": {"(": 4}}},
+        "spec.adapter.lora.alphaPattern: '(' is no pattern",
+    ),
+    "a prompt as long as the model": (
+        {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 64}},
+        "64 virtual tokens leave no room for a text in the model's 64 positions",
+    ),
+}
+
+
+@pytest.mark.parametrize(("adapter", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused(folders, adapter, message):
+    with pytest.raises(JobError) as caught:
+        open_task(job_of(folders, "text", adapter)).build_model()
+    assert caught.value.reason == "InvalidAdapter"
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["text", "vit"])
+def test_an_adapter_everywhere_and_the_top_beside_it(folders, tmp_path, kind):
+    adapter = {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0}, "baseWeights": "ByStrategy"}
+    strategy = {"type": "GradualUnfreezing", "learningRate": {"head": 0.01}, "gradualUnfreezing": {"stepsPerPhase": 3}}
+    job = job_of(folders, kind, adapter, strategy=strategy, training={"epochs": 9})
+    task = open_task(job)
+    loaded = task.build_model()
+    place = {name: block.name for block in loaded.blocks for name in block.parameters}
+    phases = compile_phases(job, [block.name for block in loaded.blocks], 2)
+    first, _, third = phases[:3]
+    for phase in (first, third):
+        before = {name: tensor.detach().clone() for name, tensor in loaded.module.named_parameters()}
+        train(task, loaded, phase)
+        moved = {name for name, tensor in loaded.module.named_parameters() if not torch.equal(tensor, before[name])}
+        assert {place[name] for name in moved & loaded.adapter_parameters} == {
+            place[n] for n in loaded.adapter_parameters
+        }
+        own = moved - loaded.adapter_parameters
+        assert {place[name] for name in own} == set(phase.trainable) - {"head"}
+    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters)
+    rates = {name: group.lr for group in freezer.groups(third, 0.0) for name in group.names}
+    assert {rates[name] for name in loaded.adapter_parameters} == {0.01}
+    assert {rates[name] for name in own} == {0.001}
+    task.export(loaded.module, tmp_path / "model", "Merged")
+    task.verify_export(tmp_path / "model", "Merged", loaded.module)
+
+
+def test_lora_plus_lets_one_matrix_learn_faster(folders):
+    job = job_of(folders, "text", TEXT["lora+"], strategy={"learningRate": {"head": 0.01, "layerDecay": 0.5}})
+    loaded = open_task(job).build_model()
+    [phase] = compile_phases(job, [block.name for block in loaded.blocks], 3)
+    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+    groups = freezer.groups(phase, 0.1)
+    rates = {name: group.lr / phase.learning_rates[group.block] for group in groups for name in group.names}
+    assert {name: round(rate, 9) for name, rate in rates.items()} == {
+        name: 16 if ".lora_B." in name else 1 for name in loaded.adapter_parameters
+    }
+
+
+def test_a_prompt_belongs_below_the_head(folders):
+    loaded = open_task(job_of(folders, "text", TEXT["prompt"])).build_model()
+    assert loaded.blocks[-2].name == "pooler"
+    assert "prompt_encoder.default.embedding.weight" in loaded.blocks[-2].parameters
+
+
+def test_completed_fills_in_what_is_left_out():
+    spec = AdapterSpec.model_validate({"type": "LoRA"}).completed()
+    assert spec.lora is not None
+    assert (spec.lora.r, spec.lora.lora_alpha, spec.lora.lora_dropout) == (16, 32, 0.05)
+    assert copy.deepcopy(spec).completed() == spec

@@ -1,0 +1,1 @@
+"""Adapters: added to a model, folded into it, written alone."""

@@ -1,0 +1,252 @@
+"""PEFT's adapters, for transformers and timm models alike."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfreeze_api.adapter import PROMPTS, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
+from unfreeze_trainer.models.text import seeded
+from unfreeze_trainer.phases.blocks import HEAD, Block
+
+METHODS = {
+    "LoRA": "LORA",
+    "IA3": "IA3",
+    "PromptTuning": "PROMPT_TUNING",
+    "PrefixTuning": "PREFIX_TUNING",
+    "PTuning": "P_TUNING",
+}
+"""PEFT's name of each type that has a member of its own."""
+_WORDS: dict[str, dict[str, Any]] = {
+    "init_lora_weights": {
+        "Default": True,
+        "Gaussian": "gaussian",
+        "Orthogonal": "orthogonal",
+        "PiSSA": "pissa",
+        "OLoRA": "olora",
+    },
+    "prompt_tuning_init": {"SampleVocab": "SAMPLE_VOCAB", "Random": "RANDOM", "Text": "TEXT"},
+}
+"""PEFT's values for our words."""
+_OURS = frozenset({"loraplus_lr_ratio"})
+"""Fields that are none of PEFT's configuration."""
+_SET_HERE = frozenset(
+    {"auto_mapping", "base_model_name_or_path", "inference_mode", "modules_to_save", "peft_type", "peft_version"}
+    | {"revision", "task_type"}
+)
+"""Fields of PEFT's configuration that follow from the job."""
+_CHANGES_BASE = ("PiSSA", "OLoRA")
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *, seed: int, base: str) -> LoadedModel:
+    """Wrap a model into PEFT's, with an adapter in the backbone and the head as a module that trains whole and is saved.
+
+    Every new parameter belongs to the block of the module that it sits in; what sits in none (prompts, vectors that all
+    layers share) to the block below the head, which strategies open first.
+
+    Parameters
+    ----------
+    module
+        The bare model.
+    blocks
+        Its blocks; the last one is the head.
+    adapter
+        With the member of its type.
+    seed
+        Seed of the new weights.
+    base
+        The base model's folder, for adapter_config.json.
+
+    Raises
+    ------
+    JobError
+        InvalidAdapter: a name that matches no module, an option that PEFT does not have, or whatever PEFT refuses.
+    """
+    from peft import get_peft_model
+
+    head = frozenset(blocks[-1].parameters)
+    text = hasattr(module, "config")
+    options = _options(module, head, adapter)
+    options |= {"task_type": "SEQ_CLS" if text else None, "modules_to_save": whole_modules(module, head)}
+    if adapter.prompt_tuning and adapter.prompt_tuning.prompt_tuning_init == "Text":
+        options["tokenizer_name_or_path"] = base
+    if text:  # PEFT takes a transformers model's own, and warns of others
+        options["base_model_name_or_path"] = base
+    before = {name: block.name for block in blocks for name in block.parameters}
+    try:
+        with seeded(seed):
+            wrapped: Any = get_peft_model(module, _config_class(adapter)(**options))
+    except Exception as error:  # PEFT's errors are of many kinds, and none of them goes away on a retry
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise JobError("InvalidAdapter", f"spec.adapter {adapter.type}: PEFT refuses it: {message}") from error
+    if not text:
+        wrapped.peft_config["default"].base_model_name_or_path = base
+    return _divided(wrapped, before, list(blocks), adapter)
+
+
+def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter: AdapterSpec) -> LoadedModel:
+    owners = {name.rpartition(".")[0]: block for name, block in before.items()}
+    shared = blocks[-2].name if len(blocks) > 1 else HEAD
+    prefix = "base_model." if adapter.type in PROMPTS else "base_model.model."
+    members: dict[str, list[str]] = {block.name: [] for block in blocks}
+    adapter_parameters = []
+    for name, parameter in wrapped.named_parameters():
+        bare = name.removeprefix(prefix)
+        block = before.get(bare) or _block_around(bare, owners, shared)
+        members[block].append(name)
+        if parameter.requires_grad:
+            adapter_parameters.append(name)
+            if block != HEAD and bare in before:
+                raise JobError("InvalidAdapter", f"PEFT would train {name} whole, which is not of the head")
+    ratio = adapter.lora.loraplus_lr_ratio if adapter.lora else 1.0
+    faster = (name for name in adapter_parameters if ".lora_B." in name or ".lora_embedding_B." in name)
+    return LoadedModel(
+        wrapped,
+        [Block(name, tuple(parameters)) for name, parameters in members.items()],
+        frozenset(adapter_parameters),
+        dict.fromkeys(faster, ratio) if ratio != 1 else {},
+    )
+
+
+def _block_around(name: str, owners: dict[str, str], shared: str) -> str:
+    """Return the block of the nearest module around a parameter which had parameters before."""
+    path = name.rpartition(".")[0]
+    while path and path not in owners:
+        path = path.rpartition(".")[0]
+    return owners.get(path, shared)
+
+
+def _config_class(adapter: AdapterSpec) -> Any:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return PEFT_TYPE_TO_CONFIG_MAPPING[adapter.peft.method if adapter.peft else METHODS[adapter.type]]
+
+
+def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> dict[str, Any]:
+    """Return the fields of PEFT's configuration that the manifest says, module names in full."""
+    member = adapter.member
+    if isinstance(member, PeftSpec):
+        return _checked(module, head, member, _config_class(adapter))
+    options = {
+        name: _WORDS[name][value] if name in _WORDS else value
+        for name, value in member.model_dump(exclude_none=True, by_alias=False).items()
+        if name not in _OURS
+    }
+    if isinstance(member, LoraSpec):
+        options["target_modules"] = find_targets(module, head, member.target_modules, "spec.adapter.lora.targetModules")
+        _check_patterns("rankPattern", member.rank_pattern, options["target_modules"])
+        _check_patterns("alphaPattern", member.alpha_pattern, options["target_modules"])
+    if isinstance(member, Ia3Spec):
+        targets = find_targets(module, head, member.target_modules, "spec.adapter.ia3.targetModules")
+        options["target_modules"] = targets
+        options["feedforward_modules"] = _feedforward(module, head, member, targets)
+    return options
+
+
+def _check_patterns(field: str, patterns: Mapping[str, int] | None, targets: Sequence[str]) -> None:
+    """Refuse a pattern that matches no module: PEFT would pass over it without a word."""
+    for pattern in patterns or ():
+        try:
+            matches = any(re.match(rf"(.*\.)?({pattern})$", name) for name in targets)  # PEFT's own way
+        except re.error as error:
+            raise JobError(
+                "InvalidAdapter", f"spec.adapter.lora.{field}: {pattern!r} is no pattern: {error}"
+            ) from error
+        if not matches:
+            raise JobError(
+                "InvalidAdapter",
+                f"spec.adapter.lora.{field}: {pattern!r} matches none of the modules that get an update, which are"
+                f" {', '.join(targets[:8])}{' ...' if len(targets) > 8 else ''}",  # noqa: PLR2004
+            )
+
+
+def _feedforward(module: nn.Module, head: Collection[str], ia3: Ia3Spec, targets: list[str]) -> list[str]:
+    if ia3.feedforward_modules is None:
+        return [name for name in targets if narrows(module.get_submodule(name))]
+    field = "spec.adapter.ia3.feedforwardModules"
+    found = find_targets(module, head, ia3.feedforward_modules, field)
+    if stray := [name for name in found if name not in targets]:
+        raise JobError("InvalidAdapter", f"{field}: {stray[0]} is not among targetModules: name it there too")
+    return found
+
+
+def _checked(module: nn.Module, head: Collection[str], spec: PeftSpec, config: Any) -> dict[str, Any]:
+    """Return the options of `spec.adapter.peft` after comparing their names with PEFT's own dataclass."""
+    valid = sorted({field.name for field in dataclasses.fields(config)} - _SET_HERE)
+    field = "spec.adapter.peft.config"
+    for name in spec.config:
+        if name in _SET_HERE:
+            raise JobError("InvalidAdapter", f"{field}.{name}: it follows from the job; remove it")
+        if name not in valid:
+            raise JobError(
+                "InvalidAdapter",
+                f"{field}.{name}: PEFT's {config.__name__} has no such option; it has {', '.join(valid)}",
+            )
+    wanted = spec.config.get("target_modules", [ALL_LINEAR])
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise JobError("InvalidAdapter", f"{field}.target_modules: must be a list of names of modules, or [all-linear]")
+    return spec.config | {"target_modules": find_targets(module, head, wanted, f"{field}.target_modules")}
+
+
+def merged(wrapped: Any) -> nn.Module:
+    """Return a copy of the base model with the adapter folded in; the wrapped model stays as it is."""
+    module: nn.Module = copy.deepcopy(wrapped).merge_and_unload()
+    return module
+
+
+def save_adapter(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callable[[], Any]) -> None:
+    """Write an adapter, and the head with it, as PEFT loads it onto the untouched base.
+
+    Parameters
+    ----------
+    wrapped
+        The trained model; it is not changed.
+    folder
+        Where to.
+    adapter
+        What `wrapped` was made from.
+    initial
+        Returns the same model as it was before training. PiSSA and OLoRA have moved a part of the base's weights into the
+        adapter: it is written as the difference to that, a LoRA of twice the rank.
+    """
+    # Auto would look the base model up on the hub to compare vocabularies.
+    wrapped.save_pretrained(folder, save_embedding_layers=False)
+    if adapter.lora is None or adapter.lora.init_lora_weights not in _CHANGES_BASE:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        initial().save_pretrained(scratch, save_embedding_layers=False)
+        _take_off(folder / _WEIGHTS, Path(scratch) / _WEIGHTS)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    config |= {"r": 2 * config["r"], "lora_alpha": scale * 2 * config["r"], "use_rslora": False}
+    file.write_text(json.dumps(config | {"init_lora_weights": True}, indent=2, sort_keys=True))
+
+
+def _take_off(file: Path, start: Path) -> None:
+    """Replace the matrices of a LoRA by those of its difference to another one: B A - B0 A0 = [B | -B0] [A / A0].
+
+    PEFT's own conversion stumbles over a head that is saved with the adapter.
+    """
+    from safetensors.torch import load_file, save_file
+
+    now, before = load_file(file), load_file(start)
+    for name in now:
+        if ".lora_A." in name:
+            now[name] = torch.cat([now[name], before[name]], dim=0)
+        if ".lora_B." in name:
+            now[name] = torch.cat([now[name], -before[name]], dim=1)
+    save_file(now, file, metadata={"format": "pt"})

@@ -1,0 +1,80 @@
+"""Which modules of a model an adapter goes into, told by names and structure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import nn
+
+from unfreeze_trainer.errors import JobError
+
+ALL_LINEAR = "all-linear"
+
+
+def find_targets(module: nn.Module, head: Collection[str], wanted: Sequence[str], field: str) -> list[str]:
+    """Return the full names of the backbone's modules that are meant.
+
+    Parameters
+    ----------
+    module
+        The bare model.
+    head
+        Parameters of its head, which trains whole.
+    wanted
+        Names or ends of names of modules, or all-linear.
+    field
+        Of the manifest, for messages.
+
+    Raises
+    ------
+    JobError
+        InvalidAdapter: a name that matches no module that an adapter can go into, with those that exist.
+    """
+    possible = {name: part for name, part in module.named_modules() if _takes(part) and f"{name}.weight" not in head}
+    linear = [name for name, part in possible.items() if not isinstance(part, nn.Conv2d | nn.Embedding)]
+    found: dict[str, None] = {}
+    for target in wanted:
+        matches = [name for name in possible if name == target or name.endswith(f".{target}")]
+        if target == ALL_LINEAR:
+            matches = linear
+        if not matches:
+            names = sorted({name.rpartition(".")[2] for name in possible})
+            raise JobError(
+                "InvalidAdapter",
+                f"{field}: {target!r} matches no module of the backbone that an adapter can go into; there are"
+                f" {', '.join(names[:40]) or 'none'}",
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def _takes(part: nn.Module) -> bool:
+    if isinstance(part, nn.Conv2d):
+        return part.groups == 1  # depthwise filters have no two factors to split into
+    if isinstance(part, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False  # torch's attention takes the weights of its output layer and never calls it
+    return isinstance(part, nn.Linear | nn.Embedding) or is_conv1d(part)
+
+
+def is_conv1d(part: nn.Module) -> bool:
+    """Tell whether a module is GPT-2's linear layer, whose weights are (inputs, outputs)."""
+    return type(part).__name__ == "Conv1D"
+
+
+def narrows(part: nn.Module) -> bool:
+    """Tell whether a linear layer has more inputs than outputs, like the second one of a feed-forward network."""
+    if is_conv1d(part):
+        inputs, outputs = next(part.parameters()).shape
+        return inputs > outputs
+    return isinstance(part, nn.Linear) and part.in_features > part.out_features
+
+
+def whole_modules(module: nn.Module, head: Collection[str]) -> list[str]:
+    """Return the topmost modules whose parameters are all of the head."""
+    found: list[str] = []
+    for path, part in module.named_modules():
+        names = [f"{path}.{name}" for name, _ in part.named_parameters()]
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if path and names and not inside and all(name in head for name in names):
+            found.append(path)
+    return found
