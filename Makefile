@@ -10,7 +10,7 @@ UV     := uv==0.13.9
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries demo test test-fast lint bench crds cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries demo test test-fast lint bench crds chart cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,8 +49,12 @@ lint: $(READY) ## ruff, mypy, import contracts
 bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
 	@for file in bench/[!_]*.py; do $(BIN)/python $$file || exit 1; done
 
-crds: $(READY) ## The CRD, generated from the models
+crds: $(READY) ## The CRD, generated from the models, also in the chart
 	@$(BIN)/python -m unfreeze_api.crd --write
+	@$(MAKE) --no-print-directory chart
+
+chart: $(READY) ## What the chart generates: schema and README from values.yaml, CRD and rules from their rooms
+	@$(BIN)/python charts/generate.py --write
 
 cluster-up: setup ## A control plane and two nodes to try things on
 	@$(BIN)/python -m tests.cluster up

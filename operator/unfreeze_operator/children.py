@@ -31,6 +31,7 @@ from unfreeze_operator.resources import (
     child_name,
     config_map_name,
 )
+from unfreeze_operator.settings import TrainerImage
 from unfreeze_operator.views import FineTuneJobView, content_hash
 
 USER = 65532
@@ -91,13 +92,13 @@ def network_policy(job: FineTuneJobView, network: Network) -> Manifest:
     }
 
 
-def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: str, carried: Carried) -> Manifest:
+def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried) -> Manifest:
     """Return the Indexed Job, one pod for each node.
 
     Parameters
     ----------
     image
-        Trainer image when the template names none.
+        Trainer image, and what it is pulled with, when the template names none.
     carried
         Totals of the runs before this Job.
     """
@@ -134,8 +135,10 @@ def _failure_rules() -> list[Manifest]:
     ]
 
 
-def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: str) -> Manifest:
+def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage) -> Manifest:
     template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if image.pull_secrets:
+        template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
     label = child_name(job.name)
     claim_names = claims(spec)
     volumes: list[Manifest] = [
@@ -178,7 +181,7 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: str) -> Ma
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec, image, list(claim_names.items()))],
+            "containers": [_container(spec, image.name, list(claim_names.items()))],
             "volumes": volumes,
             **{name: template[name] for name in placement if name in template},
         },

@@ -10,7 +10,7 @@ from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
 from unfreeze_operator.network import ISOLATED, Network
-from unfreeze_operator.settings import LOST_POD_GRACE
+from unfreeze_operator.settings import LOST_POD_GRACE, TrainerImage
 from unfreeze_operator.views import (
     ChildView,
     ConfigMapView,
@@ -95,8 +95,8 @@ class Context:
     """As it was written last."""
     children: Children
     now: datetime
-    image: str
-    """Trainer image when the template names none."""
+    image: TrainerImage
+    """Trainer image when the template names none, and what it is pulled with."""
     lost_pod_grace: float = LOST_POD_GRACE
     """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
     network: Network = ISOLATED

@@ -31,7 +31,7 @@ from unfreeze_operator.resources import (
     Manifest,
     Resource,
 )
-from unfreeze_operator.settings import Settings
+from unfreeze_operator.settings import Settings, TrainerImage
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ async def run(settings: Settings) -> None:
             executor=executor,
             puller=puller,
             metrics=metrics,
-            image=settings.trainer_image,
+            image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
             lost_pod_grace=settings.lost_pod_grace,
             network=settings.network,
         )
@@ -138,6 +138,12 @@ class Json(click.ParamType[Any]):
 @click.command(context_settings={"auto_envvar_prefix": "UNFREEZE_OPERATOR", "show_default": True})
 @click.option("--namespace", "namespaces", multiple=True, help="Namespace to look after, repeatable. Default: all.")
 @click.option("--trainer-image", required=True, help="Image of the trainer, for jobs whose template names none.")
+@click.option(
+    "--trainer-pull-secret",
+    "trainer_pull_secrets",
+    multiple=True,
+    help="Secret in a job's namespace that images are pulled with when its template names none, repeatable.",
+)
 @click.option("--http-host", default=Settings.http_host, help="Address of /metrics, /healthz and /readyz.")
 @click.option("--http-port", default=Settings.http_port, help="Port of /metrics, /healthz and /readyz.")
 @click.option("--workers", default=Settings.workers, help="Jobs that are reconciled at the same time.")

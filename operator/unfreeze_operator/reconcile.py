@@ -27,6 +27,7 @@ from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
+from unfreeze_operator.settings import TrainerImage
 from unfreeze_operator.status import delayed, refused, worth_writing
 from unfreeze_operator.training import leader
 from unfreeze_operator.views import (
@@ -75,7 +76,7 @@ class Reconciler:
     api, caches, executor, puller, metrics
         The rooms that it connects.
     image
-        Trainer image when a template names none.
+        Trainer image when a template names none, and what it is pulled with.
     lost_pod_grace, network
         See Settings.
     clock
@@ -90,7 +91,7 @@ class Reconciler:
         executor: Executor,
         puller: Puller,
         metrics: Metrics,
-        image: str,
+        image: TrainerImage,
         lost_pod_grace: float,
         network: Network,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),

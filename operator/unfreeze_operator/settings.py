@@ -10,10 +10,21 @@ LOST_POD_GRACE = 60.0
 
 
 @dataclass(frozen=True)
+class TrainerImage:
+    """What pods run whose template names no image of its own, and what images are pulled with where it names nothing."""
+
+    name: str
+    pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets, which must exist in the job's namespace."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Options of the operator's process; see `unfreeze-operator --help`."""
 
     trainer_image: str
+    trainer_pull_secrets: tuple[str, ...] = ()
+    """Secrets that trainer images are pulled with."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to look after; none for all."""
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod

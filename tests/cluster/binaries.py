@@ -1,4 +1,5 @@
-"""Finds or builds the control plane's programs: kube-apiserver, -controller-manager, -scheduler, kubectl, etcd.
+"""Finds or builds the control plane's programs (kube-apiserver, -controller-manager, -scheduler, kubectl, etcd), and
+the tools that install on it and check manifests (helm, kubeconform).
 
 Run it alone with ``python3 tests/cluster/binaries.py`` (standard library only, so that it can run before a
 virtual environment exists). It prints where each program is.
@@ -7,12 +8,14 @@ virtual environment exists). It prints where each program is.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 KUBERNETES_VERSION = "v1.36.3"
@@ -24,6 +27,12 @@ PACKAGES = {
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
+TOOLS = {
+    "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
+}
+Compile = Callable[[str, Path, list[str]], None]
+"""Makes programs of these names in a folder with this `go`."""
 
 
 class BinariesError(RuntimeError):
@@ -39,14 +48,30 @@ def find_or_build() -> dict[str, Path]:
     found = _from_envtest()
     cache = cache_dir()
     missing = [name for name in PACKAGES if name not in found]
-    if any(not (cache / name).is_file() for name in missing):
-        _build(cache, missing)
+    _ensure(cache, missing, f"Kubernetes {KUBERNETES_VERSION}", "about 5 minutes on 2 cores", _build_control_plane)
     return found | {name: cache / name for name in missing}
 
 
+def tool(name: str) -> Path:
+    """Return the path of one of TOOLS, built in its pinned version when it is used for the first time."""
+    package, _, version = TOOLS[name].partition("@")
+    cache = _cache() / "tools" / f"{name}-{version}"
+    _ensure(cache, [name], f"{package} {version}", "at most 2 minutes on 2 cores", _install_tool)
+    return cache / name
+
+
+def module(path: str) -> Path:
+    """Return the folder of a Go module, PATH@VERSION, for files that it has beside its sources."""
+    text = _go([_go_program(path), "mod", "download", "-json", path], Path("/"), {})
+    return Path(json.loads(text)["Dir"])
+
+
 def cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "unfreeze" / "cluster" / KUBERNETES_VERSION
+    return _cache() / "cluster" / KUBERNETES_VERSION
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unfreeze"
 
 
 def _from_envtest() -> dict[str, Path]:
@@ -65,49 +90,66 @@ def _from_envtest() -> dict[str, Path]:
     return found
 
 
-def _build(cache: Path, names: list[str]) -> None:
-    """Build into a folder aside, then rename, so that an interrupted build leaves no half a program."""
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        raise BinariesError(
-            f"{', '.join(names)} {KUBERNETES_VERSION} must be built and Go is not installed: install Go 1.21 "
-            "or newer (https://go.dev/dl), or put the five programs into " + str(cache)
-        )
+def _ensure(cache: Path, names: list[str], what: str, takes: str, compile_into: Compile) -> None:
+    """Build what is not there yet, aside, then rename it, so that an interrupted build leaves no half a program."""
+    if all((cache / name).is_file() for name in names):
+        return
+    go = _go_program(f"{', '.join(names)} ({what})", f", or put the programs into {cache}")
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be building: wait for it and use its result
         names = [name for name in names if not (cache / name).is_file()]
         if not names:
             return
-        _say(
-            f"Building {', '.join(names)} ({KUBERNETES_VERSION}) from the Go module proxy into {cache}, "
-            "once: about 5 minutes on 2 cores."
-        )
+        _say(f"Building {', '.join(names)} ({what}) from the Go module proxy into {cache}, once: {takes}.")
         started = time.monotonic()
         for interrupted in cache.glob(".build-*"):  # nobody else builds while this process holds the lock
             shutil.rmtree(interrupted)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as aside:
-            _go_build(go, Path(aside), names)
+            compile_into(go, Path(aside), names)
             for name in names:
-                built = PACKAGES[name].removesuffix("/v3").rpartition("/")[2]
-                (Path(aside) / built).rename(cache / name)
+                (Path(aside) / name).rename(cache / name)
         _say(f"Built in {time.monotonic() - started:.0f} s.")
 
 
-def _go_build(go: str, target: Path, names: list[str]) -> None:
+def _go_program(needed_for: str, otherwise: str = "") -> str:
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        raise BinariesError(
+            f"{needed_for} must be built and Go is not installed: install Go 1.21 or newer (https://go.dev/dl){otherwise}"
+        )
+    return go
+
+
+def _build_control_plane(go: str, target: Path, names: list[str]) -> None:
     """One `go build` for all, because they share most of their packages."""
     version = "k8s.io/component-base/version"
     major, minor, _ = KUBERNETES_VERSION[1:].split(".")
     stamp = f"-X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-gcflags=all=-dwarf=false"]
-    command += ["-ldflags", f"-s -w {stamp}", "-o", f"{target}/", *(PACKAGES[name] for name in names)]
-    # Without debug information, which -s -w would drop anyway, and with a lazier garbage collector the compiler
-    # needs a third less time; it takes up to 0.6 GB for each core.
-    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "400"}
-    result = subprocess.run(command, cwd=MODULE_DIR, env=environment, capture_output=True, text=True, check=False)
+    packages = [PACKAGES[name] for name in names]
+    _go([go, "build", "-mod=readonly", *_flags(stamp), "-o", f"{target}/", *packages], MODULE_DIR, {})
+    if "etcd" in names:
+        (target / "server").rename(target / "etcd")
+
+
+def _install_tool(go: str, target: Path, names: list[str]) -> None:
+    for name in names:
+        _go([go, "install", *_flags(), TOOLS[name]], target, {"GOBIN": str(target)})
+
+
+def _flags(stamp: str = "") -> list[str]:
+    """Without debug information, which -s -w would drop anyway, the compiler needs a third less time."""
+    return ["-buildvcs=false", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", f"-s -w {stamp}"]
+
+
+def _go(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Run `go` and return its output; a lazier garbage collector is faster, for up to 0.6 GB for each core."""
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "400"} | environment
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         errors = [line for line in result.stderr.splitlines() if "go: downloading" not in line]
-        raise BinariesError("go build failed in " + str(MODULE_DIR) + ":\n" + "\n".join(errors[-30:]))
+        raise BinariesError(f"{' '.join(command[:2])} failed in {folder}:\n" + "\n".join(errors[-30:]))
+    return result.stdout
 
 
 def _say(line: str) -> None:
@@ -116,7 +158,7 @@ def _say(line: str) -> None:
 
 def main() -> int:
     try:
-        paths = find_or_build()
+        paths = find_or_build() | {name: tool(name) for name in TOOLS}
     except BinariesError as error:
         _say(f"error: {error}")
         return 1

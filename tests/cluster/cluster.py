@@ -150,10 +150,18 @@ class Cluster:
         if isinstance(stdin, list):
             stdin = {"apiVersion": "v1", "kind": "List", "items": stdin}
         text = stdin if isinstance(stdin, str) else json.dumps(stdin)
-        command = [str(self.folder / "bin" / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
-        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        return self._run(self.folder / "bin" / "kubectl", arguments, text, check=check)
+
+    def helm(self, *arguments: str, values: Json | None = None) -> str:
+        """Run helm as the administrator and return its output; values go to its standard input."""
+        values_file = ("--values", "-") if values is not None else ()
+        return self._run(binaries.tool("helm"), (*arguments, *values_file), json.dumps(values))
+
+    def _run(self, program: Path, arguments: tuple[str, ...], stdin: str, *, check: bool = True) -> str:
+        command = [str(program), "--kubeconfig", str(self.kubeconfig), *arguments]
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if check and result.returncode != 0:
-            raise ClusterError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+            raise ClusterError(f"{program.name} {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
 
     def request(self, method: str, path: str, body: Json | None = None, *, token: str = "") -> tuple[int, Json]:

@@ -24,6 +24,7 @@ from unfreeze_operator.resources import (
     Manifest,
     Resource,
 )
+from unfreeze_operator.settings import TrainerImage
 from unfreeze_operator.views import (
     FineTuneJobView,
     config_map_view,
@@ -35,7 +36,7 @@ from unfreeze_operator.views import (
 )
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-IMAGE = "trainer:1"
+IMAGE = TrainerImage("trainer:1")
 
 
 def text(time: datetime) -> str:

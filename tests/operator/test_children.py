@@ -1,22 +1,26 @@
 """The children as manifests: names within their limits, the pod's contract, the restricted security context."""
 
+import json
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.operator.fakes import FakeCluster, job
+from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, network_policy, service, spec_hash
 from unfreeze_operator.network import Network
 from unfreeze_operator.resources import child_name
+from unfreeze_operator.settings import TrainerImage
 
 
-def made(view):
+def made(view, image=IMAGE):
     context = FakeCluster().context(view)
-    return indexed_job(view, context.spec, "trainer:1", Carried())
+    return indexed_job(view, context.spec, image, Carried())
 
 
-def pod_of(view):
-    return made(view)["spec"]["template"]["spec"]
+def pod_of(view, image=IMAGE):
+    return made(view, image)["spec"]["template"]["spec"]
 
 
 @settings(deadline=None)
@@ -63,6 +67,16 @@ def test_the_pod_keeps_the_contract():
     assert pod["automountServiceAccountToken"] is False
 
 
+def test_images_are_pulled_with_the_operators_secrets_unless_the_template_names_some():
+    image = TrainerImage("registry.example/trainer:1", ("registry",))
+    assert pod_of(job(), image)["imagePullSecrets"] == [{"name": "registry"}]
+    view = job()
+    template = {"template": {"imagePullSecrets": [{"name": "mine"}]}}
+    own = replace(view, spec=json.dumps(json.loads(view.spec) | template))
+    assert pod_of(own, image)["imagePullSecrets"] == [{"name": "mine"}]
+    assert "imagePullSecrets" not in pod_of(job())
+
+
 def test_the_pod_is_restricted():
     pod = pod_of(job())
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -87,7 +101,7 @@ def test_children_name_their_owner_and_copy_nothing_else():
     view = job(queue="team-a")
     context = FakeCluster().context(view)
     made = [config_map(view, context.spec), service(view), network_policy(view, Network())]
-    made.append(indexed_job(view, context.spec, "i", Carried()))
+    made.append(indexed_job(view, context.spec, IMAGE, Carried()))
     for manifest in made:
         (owner,) = manifest["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.operator.fakes import job
+from tests.operator.fakes import IMAGE, job
 from unfreeze_api.progress import HTTP_PORT
 from unfreeze_operator import connection
 from unfreeze_operator.children import network_policy
@@ -136,7 +136,7 @@ def test_it_selects_the_pods_of_its_job_whatever_their_template_says():
     stolen = {"app.kubernetes.io/managed-by": "me", "unfreeze.dev/job-name": "other", "team": "a"}
     template = context.spec.template.model_copy(update={"labels": stolen})
     spec = context.spec.model_copy(update={"template": template})
-    labels = indexed_job(view, spec, "i", Carried())["spec"]["template"]["metadata"]["labels"]
+    labels = indexed_job(view, spec, IMAGE, Carried())["spec"]["template"]["metadata"]["labels"]
     assert selects(policy()["spec"]["podSelector"], labels)
     assert labels["team"] == "a"
 

@@ -6,6 +6,7 @@ from tests.operator.fakes import FakeCluster, job, pod
 from unfreeze_operator.actions import Create, Delete
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import JOBS, PODS
+from unfreeze_operator.settings import TrainerImage
 
 
 def built(view):
@@ -38,4 +39,4 @@ def test_a_change_that_was_missed_suspends_first():
 
 def test_another_image_of_the_operator_restarts_nothing():
     cluster = built(job())
-    assert plan(replace(cluster.context(job()), image="trainer:2")).actions == ()
+    assert plan(replace(cluster.context(job()), image=TrainerImage("trainer:2", ("registry",)))).actions == ()

@@ -1,0 +1,68 @@
+{{/* Start of all names, at most 40 characters, so that what is added still fits 63. */}}
+{{- define "unfreeze.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "unfreeze.operator" -}}
+{{ include "unfreeze.fullname" . }}-operator
+{{- end }}
+
+{{- define "unfreeze.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "unfreeze.operator" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+What a selector holds: it can never change, so nothing of a version or of a person is in it. The name is what the
+NetworkPolicies of jobs let in.
+*/}}
+{{- define "unfreeze.selector" -}}
+app.kubernetes.io/name: unfreeze-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "unfreeze.labels" -}}
+{{ include "unfreeze.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Takes [context, image]. */}}
+{{- define "unfreeze.image" -}}
+{{- $context := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default $context.Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end }}
+
+{{/* What selects the pods of all jobs, and their port: as the operator makes them. */}}
+{{- define "unfreeze.trainerSelector" -}}
+app.kubernetes.io/managed-by: unfreeze-operator
+{{- end }}
+{{- define "unfreeze.trainerPort" -}}
+9470
+{{- end }}
+
+{{- define "unfreeze.scrape" -}}
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}

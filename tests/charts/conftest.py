@@ -1,0 +1,60 @@
+"""A control plane for the chart: the operator's image has the programs of this environment, jobs train nothing."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.charts.render import NAMESPACE
+from tests.charts.schemas import Kubeconform
+from tests.cluster import binaries
+from tests.cluster.cluster import REPOSITORY, Cluster
+from tests.cluster.config import Config, Image
+from tests.operator.conftest import open_up, trainer_image
+from tests.operator.world import World
+
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+MONITORING_API = "/openapi/v3/apis/monitoring.coreos.com/v1"
+MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def chart_cluster() -> Iterator[Cluster]:
+    """Of these tests' own: they install and uninstall. It knows the kinds of the Prometheus operator, and the chart's
+    namespace admits restricted pods only.
+    """
+    programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
+    with Cluster(Config(nodes=2, images={"unfreeze-operator:*": programs, "*": trainer_image()})) as running:
+        crds = binaries.module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+        files = [f"--filename={crds}/monitoring.coreos.com_{plural}.yaml" for plural in MONITORING]
+        running.kubectl("create", *files)
+        schemas = {f"com.coreos.monitoring.v1.{kind}" for kind in MONITORING.values()}
+        running.wait_for(MONITORING_API, lambda served: schemas <= set(served.get("components", {}).get("schemas", ())))
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        running.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kubeconform(chart_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Kubeconform:
+    return Kubeconform(chart_cluster, tmp_path_factory.mktemp("schemas"))
+
+
+@pytest.fixture
+def world(chart_cluster: Cluster, tmp_path: Path) -> Iterator[World]:
+    """A namespace for jobs."""
+    name = f"chart-{next(_numbers)}"
+    chart_cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    chart_cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    open_up(tmp_path)
+    yield World(chart_cluster, name, volume)
+    chart_cluster.request("DELETE", f"/api/v1/namespaces/{name}")
+    chart_cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{name}")

@@ -1,0 +1,43 @@
+"""The chart as manifests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import yaml
+
+from charts.generate import CHART
+from tests.cluster import binaries
+
+Json = dict[str, Any]
+NAMESPACE = "unfreeze-system"
+
+
+class RenderError(Exception):
+    """Helm refuses the values, for this reason."""
+
+
+def render_text(values: Json | None = None, *, release: str = "unfreeze", flags: tuple[str, ...] = ()) -> str:
+    """Return what `helm template` prints."""
+    command = [binaries.tool("helm"), "template", release, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
+    done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RenderError(done.stderr)
+    return done.stdout
+
+
+def render(values: Json | None = None, *, release: str = "unfreeze") -> list[Json]:
+    """Return the manifests that these values give."""
+    return [manifest for manifest in yaml.safe_load_all(render_text(values, release=release)) if manifest]
+
+
+def only(manifests: list[Json], kind: str, name: str = "") -> Json:
+    """Return the one manifest of a kind, and of a name where there are several."""
+    (found,) = (m for m in manifests if m["kind"] == kind and name in ("", m["metadata"]["name"]))
+    return found
+
+
+def kinds(manifests: list[Json]) -> set[str]:
+    return {manifest["kind"] for manifest in manifests}

@@ -1,0 +1,62 @@
+"""Many combinations of values: kubeconform and the real API server accept what each gives."""
+
+import pytest
+import yaml
+
+from tests.charts.render import render_text
+
+pytestmark = pytest.mark.cluster
+
+MONITORS = {"serviceMonitor": {"enabled": True, "interval": "30s"}, "podMonitor": {"enabled": True}}
+DIGEST = "sha256:" + "0" * 64
+SPREAD = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["system"]}]}]}
+PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+COMBINATIONS = {
+    "defaults": {},
+    "no CRD": {"crds": {"enabled": False}},
+    "CRD not kept": {"crds": {"keep": False}},
+    "one namespace": {"namespaces": ["default"]},
+    "two namespaces": {"namespaces": ["default", "kube-public"], "rbac": {"aggregate": False}},
+    "rights by others": {"rbac": {"create": False, "aggregate": False}},
+    "account by others": {"serviceAccount": {"create": False, "name": "default"}},
+    "account with annotations": {"serviceAccount": {"name": "op", "annotations": {"example.com/role": "r"}}},
+    "names": {"nameOverride": "tuner", "commonLabels": {"team": "ml"}},
+    "long names": {"fullnameOverride": "f" * 40, "metrics": MONITORS, "networkPolicy": {"enabled": True}},
+    "digests": {"image": {"repository": "r/o", "digest": DIGEST}, "trainer": {"image": {"digest": DIGEST}}},
+    "pull secrets": {"imagePullSecrets": [{"name": "a"}], "trainer": {"imagePullSecrets": [{"name": "b"}]}},
+    "monitors": {"metrics": MONITORS},
+    "monitors with rules": {
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"]}]},
+            "podMonitor": {"enabled": True, "interval": "1m30s", "relabelings": [{"action": "labeldrop", "regex": "pod"}]},
+        }
+    },
+    "monitors of some namespaces": {"namespaces": ["default"], "metrics": MONITORS},
+    "network policy": {"networkPolicy": {"enabled": True}},
+    "network policy for one": {"networkPolicy": {"enabled": True, "metricsFrom": [PEER], "apiServerPorts": [443]}},
+    "placement": {
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES}},
+        "topologySpreadConstraints": [SPREAD],
+        "priorityClassName": "system-cluster-critical",
+    },
+    "options": {"operator": {"logLevel": "warning", "workers": 64, "progressInterval": 0.5, "lostPodGrace": 0}},
+    "environment": {"operator": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}},
+    "resources": {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}},
+    "labels of pods": {"podLabels": {"a": "b"}, "podAnnotations": {"c": "d"}, "terminationGracePeriodSeconds": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_kubeconform_and_the_server_accept(chart_cluster, kubeconform, name):
+    text = render_text(COMBINATIONS[name])
+    kubeconform.check(text)
+    answer = chart_cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=text)
+    assert answer.count("(server dry run)") == sum(manifest is not None for manifest in yaml.safe_load_all(text))
+
+
+def test_kubeconform_finds_a_typo(kubeconform):
+    with pytest.raises(AssertionError, match="replicsa"):
+        kubeconform.check(render_text().replace("replicas: 1", "replicsa: 1"))

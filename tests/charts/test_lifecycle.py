@@ -1,0 +1,170 @@
+"""The chart's life on a real control plane: install, upgrade, rollback, uninstall, with jobs that run meanwhile."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from charts.generate import CHART
+from examples.demo import install
+from tests.charts.render import NAMESPACE
+from tests.cluster.cluster import ClusterError
+from tests.operator.world import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+CRD = ("customresourcedefinition.apiextensions.k8s.io", "", "finetunejobs.unfreeze.dev")
+# What the control plane writes by itself, all the time.
+RESTLESS = {
+    "events",
+    "events.events.k8s.io",
+    "leases.coordination.k8s.io",
+    "nodes",
+    "apiservices.apiregistration.k8s.io",
+}
+
+
+@pytest.fixture
+def cluster(chart_cluster):
+    """Without a release, before and after."""
+    yield chart_cluster
+    chart_cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+    chart_cluster.kubectl("delete", "crd", CRD[2], "--ignore-not-found")
+
+
+def objects(cluster):
+    """Return kind, namespace and name of everything in the cluster."""
+    served = set(cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()) - RESTLESS
+    listed = json.loads(cluster.kubectl("get", ",".join(sorted(served)), "--all-namespaces", "--output=json"))
+    found = set()
+    for item in listed["items"]:
+        group = item["apiVersion"].rpartition("/")[0]
+        kind = f"{item['kind'].lower()}.{group}" if group else item["kind"].lower()
+        found.add((kind, item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+    return found
+
+
+def left_after(cluster, before, namespace=""):
+    """Return what was not there before, outside of a namespace, once what is being deleted has gone."""
+    terminating = {"pod", "replicaset.apps", "service", "controllerrevision.apps"}
+
+    def left():
+        return {thing for thing in objects(cluster) - before if not namespace or thing[1] != namespace}
+
+    until(lambda: not any(kind in terminating for kind, _, _ in left()), "the pods have gone")
+    return left()
+
+
+def operator_pods(cluster):
+    return cluster.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+
+
+def ready(cluster):
+    deployment = cluster.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/unfreeze-operator")
+    return deployment["status"].get("readyReplicas") == 1
+
+
+def identities(world):
+    """Return what a disturbed job would change: UIDs of the children and restarts."""
+    children = [child["metadata"]["uid"] for plural in ("jobs", "pods", "services") for child in world.children(plural)]
+    return children, world.status().get("restarts")
+
+
+def test_running_jobs_outlive_upgrade_rollback_and_uninstall(cluster, world):
+    before = objects(cluster)
+    install(cluster)
+    assert ready(cluster)
+    world.create(nodes=2, fake={"holdAt": 3})
+    world.wait(lambda status: status.get("progress", {}).get("step") == 3)
+    undisturbed = identities(world)
+    (first,) = operator_pods(cluster)
+
+    install(cluster, trainer={"image": {"tag": "2"}}, resources={"requests": {"cpu": "10m"}})
+    assert ready(cluster)
+    assert first["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in operator_pods(cluster)}
+    assert identities(world) == undisturbed
+
+    cluster.helm("rollback", "unfreeze", "1", "--namespace", NAMESPACE, "--wait")
+    assert ready(cluster)
+    (last,) = operator_pods(cluster)
+    assert last["spec"]["containers"][0]["args"] == first["spec"]["containers"][0]["args"]
+    assert identities(world) == undisturbed
+    assert world.status()["progress"]["step"] == 3
+
+    cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
+    assert identities(world) == undisturbed
+    world.go()
+    until(lambda: world.list("jobs")[0]["status"].get("succeeded") == 2, "the trainers end without an operator")
+    install(cluster)
+    world.wait_phase("Succeeded")
+
+    cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
+    world.delete("finetunejobs", "job")
+    assert left_after(cluster, before, world.namespace) == {CRD}
+
+
+def test_a_crd_that_is_not_kept_goes_with_the_release(cluster):
+    before = objects(cluster)
+    install(cluster, crds={"keep": False})
+    cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
+    assert left_after(cluster, before) == set()
+
+
+def test_the_crd_is_upgraded_with_the_chart(cluster, tmp_path):
+    old = tmp_path / "unfreeze"
+    shutil.copytree(CHART, old)
+    crd = yaml.safe_load((old / "files/crd.yaml").read_text())
+    status = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    status["properties"].pop("acceleratorSeconds")
+    (old / "files/crd.yaml").write_text(yaml.safe_dump(crd, sort_keys=False))
+
+    def known():
+        return "acceleratorSeconds" in cluster.kubectl("get", "crd", CRD[2], "--output=json")
+
+    cluster.helm("install", "unfreeze", str(old), "--namespace", NAMESPACE)
+    assert not known()
+    install(cluster)
+    assert known()
+
+
+def test_the_operator_of_some_namespaces_leaves_others_alone(cluster, world):
+    other = f"{world.namespace}-other"
+    cluster.create("/api/v1/namespaces", {"metadata": {"name": other}})
+    install(cluster, namespaces=[world.namespace], rbac={"aggregate": False})
+    job = world.create(fake={"steps": 1})
+    cluster.create(
+        f"/apis/unfreeze.dev/v1alpha1/namespaces/{other}/finetunejobs",
+        {**job, "metadata": {"name": "job"}},
+    )
+    world.wait_phase("Succeeded")
+    assert "status" not in cluster.get(f"/apis/unfreeze.dev/v1alpha1/namespaces/{other}/finetunejobs/job")
+    roles = cluster.kubectl("get", "clusterroles", "--selector=app.kubernetes.io/instance=unfreeze", "--output=name")
+    assert roles == ""
+    cluster.request("DELETE", f"/api/v1/namespaces/{other}")
+
+
+def test_who_may_edit_a_namespace_may_edit_its_jobs(cluster, world):
+    install(cluster)
+
+    def may(role, verb, *subresource):
+        who = (f"--as=somebody-with-{role}", "-n", world.namespace)
+        answer = cluster.kubectl("auth", "can-i", verb, "finetunejobs.unfreeze.dev", *who, *subresource, check=False)
+        return answer.strip() == "yes"
+
+    for role in ("view", "edit", "admin"):
+        user = f"--user=somebody-with-{role}"
+        cluster.kubectl("create", "rolebinding", role, f"--clusterrole={role}", user, "-n", world.namespace)
+    until(lambda: may("admin", "deletecollection"), "the roles are aggregated")
+    verbs = ("list", "create", "deletecollection")
+    given = {role: [may(role, verb) for verb in verbs] for role in ("view", "edit", "admin")}
+    assert given == {"view": [True, False, False], "edit": [True, True, False], "admin": [True, True, True]}
+    assert not may("admin", "patch", "--subresource=status")
+
+
+def test_an_install_that_cannot_start_says_why(cluster):
+    with pytest.raises(ClusterError, match=r"image|progress deadline|not ready|context deadline"):
+        cluster.helm(
+            "install", "unfreeze", str(CHART), "--namespace", NAMESPACE, "--wait", "--timeout", "3s",
+            values={"image": {"repository": "absent/operator"}, "nodeSelector": {"no": "such-node"}},
+        )  # fmt: skip

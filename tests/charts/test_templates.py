@@ -1,0 +1,231 @@
+"""What values do to the manifests. Needs helm, which is built at first use."""
+
+import json
+import subprocess
+
+import pytest
+import yaml
+
+from charts.generate import CHART, REPOSITORY
+from tests.charts.render import NAMESPACE, RenderError, kinds, only, render
+from tests.cluster import binaries
+from tests.operator.fakes import IMAGE, FakeCluster, job
+from unfreeze_api.progress import HTTP_PORT
+from unfreeze_operator.carried import Carried
+from unfreeze_operator.children import indexed_job
+from unfreeze_operator.resources import OPERATOR_LABELS
+
+pytestmark = pytest.mark.cluster
+
+PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+DEFAULTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Service"}
+
+
+def pod(values=None):
+    return only(render(values), "Deployment")["spec"]["template"]["spec"]
+
+
+def arguments(values=None):
+    return pod(values)["containers"][0]["args"]
+
+
+def test_lint():
+    subprocess.run([binaries.tool("helm"), "lint", "--strict", CHART], check=True, capture_output=True)
+
+
+def test_what_the_defaults_make():
+    made = render()
+    assert kinds(made) == DEFAULTS
+    for manifest in made:
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == "unfreeze"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"crds": {"enabeld": True}}, "'enabeld' not allowed"),
+        ({"replicsa": 2}, "'replicsa' not allowed"),
+        ({"operator": {"workers": 0}}, "/operator/workers"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"image": {"digest": "latest"}}, "/image/digest"),
+        ({"trainer": {"imagePullSecrets": ["name"]}}, "/trainer/imagePullSecrets/0"),
+        ({"namespaces": "a"}, "/namespaces"),
+        ({"metrics": {"podMonitor": {"interval": "often"}}}, "/metrics/podMonitor/interval"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed when serviceAccount.create is false"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(values, words):
+    with pytest.raises(RenderError, match=words):
+        render(values)
+
+
+def test_the_crd_is_the_generated_one_and_kept():
+    crd = only(render(), "CustomResourceDefinition")
+    assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    crd["metadata"].pop("labels")
+    assert crd == yaml.safe_load((REPOSITORY / "crds/unfreeze.dev_finetunejobs.yaml").read_text())
+    assert "annotations" not in only(render({"crds": {"keep": False}}), "CustomResourceDefinition")["metadata"]
+    assert "CustomResourceDefinition" not in kinds(render({"crds": {"enabled": False}}))
+
+
+def test_names_follow_the_release():
+    assert only(render(release="unfreeze"), "Deployment")["metadata"]["name"] == "unfreeze-operator"
+    assert only(render(release="ml"), "Deployment")["metadata"]["name"] == "ml-unfreeze-operator"
+    assert only(render({"nameOverride": "tune"}, release="ml"), "Deployment")["metadata"]["name"] == "ml-tune-operator"
+    long = only(render({"fullnameOverride": "f" * 40}), "Deployment")["metadata"]["name"]
+    assert long == "f" * 40 + "-operator"
+
+
+def test_all_namespaces_or_some():
+    rules = next(
+        manifest["rules"]
+        for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/rbac.yaml").read_text())
+        if manifest["kind"] == "ClusterRole"
+    )
+    made = render()
+    assert only(made, "ClusterRole", "unfreeze-operator")["rules"] == rules
+    assert not any(argument.startswith("--namespace") for argument in arguments())
+    some = render({"namespaces": ["a", "b"], "rbac": {"aggregate": False}})
+    assert not kinds(some) & {"ClusterRole", "ClusterRoleBinding"}
+    roles = [manifest for manifest in some if manifest["kind"] == "Role"]
+    assert {role["metadata"]["namespace"] for role in roles} == {"a", "b"}
+    assert all(role["rules"] == rules for role in roles)
+    bindings = [manifest for manifest in some if manifest["kind"] == "RoleBinding"]
+    assert {binding["subjects"][0]["namespace"] for binding in bindings} == {NAMESPACE}
+    assert {"--namespace=a", "--namespace=b"} <= set(
+        only(some, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+
+
+def test_rights_for_people_add_up():
+    roles = {name: only(render(), "ClusterRole", f"unfreeze-finetunejobs-{name}") for name in ("view", "edit", "admin")}
+
+    def verbs_of(target):
+        label = f"rbac.authorization.k8s.io/aggregate-to-{target}"
+        rules = [rule for role in roles.values() if label in role["metadata"]["labels"] for rule in role["rules"]]
+        assert all(rule["resources"] == ["finetunejobs"] for rule in rules)
+        return {verb for rule in rules for verb in rule["verbs"]}
+
+    read = {"get", "list", "watch"}
+    write = {"create", "update", "patch", "delete"}
+    assert verbs_of("view") == read
+    assert verbs_of("edit") == read | write
+    assert verbs_of("admin") == read | write | {"deletecollection"}
+
+
+def test_nothing_is_made_that_others_bring():
+    made = render({"rbac": {"create": False, "aggregate": False}, "serviceAccount": {"create": False, "name": "mine"}})
+    assert kinds(made) == {"CustomResourceDefinition", "Deployment", "Service"}
+    assert only(made, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
+
+
+def test_images_secrets_and_options_reach_the_operator():
+    digest = "sha256:" + "a" * 64
+    values = {
+        "image": {"repository": "r/operator", "digest": digest},
+        "imagePullSecrets": [{"name": "pull"}],
+        "trainer": {
+            "image": {"repository": "r/trainer", "tag": "2"},
+            "imagePullSecrets": [{"name": "team"}],
+            "networkPolicy": {"metricsFrom": [PEER], "egress": []},
+        },
+        "operator": {"logLevel": "debug", "workers": 3, "progressInterval": 0.5, "lostPodGrace": 0},
+    }
+    made = pod(values)
+    assert made["containers"][0]["image"] == f"r/operator@{digest}"
+    assert made["imagePullSecrets"] == [{"name": "pull"}]
+    assert made["containers"][0]["args"] == [
+        "--trainer-image=r/trainer:2",
+        "--trainer-pull-secret=team",
+        f"--metrics-from={json.dumps([PEER], separators=(',', ':'))}",
+        "--egress=[]",
+        "--log-level=debug",
+        "--workers=3",
+        "--progress-interval=0.5",
+        "--lost-pod-grace=0",
+    ]
+    assert (
+        pod()["containers"][0]["image"]
+        == f"unfreeze-operator:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
+    )
+
+
+def test_the_pods_are_placed_as_asked():
+    values = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
+            {"maxSkew": 2, "topologyKey": "host", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"a": "b"}}},
+        ],
+        "terminationGracePeriodSeconds": 5,
+    }  # fmt: skip
+    made = pod(values)
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "terminationGracePeriodSeconds"):
+        assert made[name] == values[name]
+    selector = only(render(), "Deployment")["spec"]["selector"]
+    assert made["topologySpreadConstraints"][0]["labelSelector"] == selector
+    assert made["topologySpreadConstraints"][1]["labelSelector"]["matchLabels"]["a"] == "b"
+
+
+def test_labels_of_people_do_not_touch_selectors():
+    values = {"commonLabels": {"team": "ml"}, "podLabels": {"tier": "control"}, "podAnnotations": {"note": "x"}}
+    made = render(values)
+    template = only(made, "Deployment")["spec"]["template"]["metadata"]
+    assert template["labels"].items() >= {"team": "ml", "tier": "control"}.items()
+    assert template["annotations"] == {"note": "x"}
+    assert all(manifest["metadata"]["labels"]["team"] == "ml" for manifest in made)
+    assert only(made, "Deployment")["spec"]["selector"] == only(render(), "Deployment")["spec"]["selector"]
+
+
+def test_selectors_find_the_pods_that_the_operator_makes():
+    made = render(
+        {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": True}}
+    )  # fmt: skip
+    view = job()
+    trainer = indexed_job(view, FakeCluster().context(view).spec, IMAGE, Carried())["spec"]["template"]
+    monitor = only(made, "PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= trainer["metadata"]["labels"].items()
+    assert monitor["namespaceSelector"] == {"any": True}
+    ports = {port["name"] for container in trainer["spec"]["containers"] for port in container["ports"]}
+    assert monitor["podMetricsEndpoints"][0]["port"] in ports
+    (progress,) = (rule for rule in only(made, "NetworkPolicy")["spec"]["egress"] if "to" in rule)
+    assert progress["ports"][0]["port"] == HTTP_PORT
+    assert progress["to"][0]["podSelector"]["matchLabels"].items() <= trainer["metadata"]["labels"].items()
+    operator = only(made, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert OPERATOR_LABELS.items() <= operator.items()
+    service = only(made, "Service")
+    assert service["spec"]["selector"].items() <= operator.items()
+    assert (
+        only(made, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    )
+    assert only(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= operator.items()
+
+
+def test_monitors_as_your_prometheus_wants_them():
+    own = {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"}
+    rule = [{"action": "labeldrop", "regex": "pod"}]
+    values = {
+        "metrics": {"podMonitor": own | {"relabelings": rule}, "serviceMonitor": own | {"metricRelabelings": rule}}
+    }
+    made = render(values | {"namespaces": ["a"]})
+    trainers, operator = only(made, "PodMonitor"), only(made, "ServiceMonitor")
+    for monitor in (trainers, operator):
+        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert trainers["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    assert trainers["spec"]["podMetricsEndpoints"] == [
+        {"port": "http", "honorLabels": True, "interval": "15s", "relabelings": rule}
+    ]
+    assert operator["spec"]["endpoints"] == [
+        {"port": "http", "honorLabels": True, "interval": "15s", "metricRelabelings": rule}
+    ]
+
+
+def test_metrics_for_prometheus_alone():
+    policy = only(
+        render({"networkPolicy": {"enabled": True, "metricsFrom": [PEER], "apiServerPorts": [8443]}}), "NetworkPolicy"
+    )
+    assert policy["spec"]["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}], "from": [PEER]}]
+    assert {"ports": [{"port": 8443, "protocol": "TCP"}]} in policy["spec"]["egress"]
