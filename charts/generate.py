@@ -130,9 +130,9 @@ def outputs() -> dict[Path, str]:
 
 def _cluster_role() -> str:
     """Return the document of rbac.yaml that has the operator's rules, with its comments."""
-    text = (REPOSITORY / "operator" / "deploy" / "rbac.yaml").read_text(encoding="utf-8")
+    text = (REPOSITORY / "operator" / "deploy" / "base" / "rbac.yaml").read_text(encoding="utf-8")
     (role,) = (part for part in text.split("\n---\n") if "\nkind: ClusterRole\n" in f"\n{part}")
-    return "# Copied from operator/deploy/rbac.yaml by `make chart`: edit it there.\n" + role + "\n"
+    return "# Copied from operator/deploy/base/rbac.yaml by `make chart`: edit it there.\n" + role + "\n"
 
 
 def main() -> int:

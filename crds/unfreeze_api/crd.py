@@ -138,7 +138,8 @@ def schema() -> dict[str, Any]:
             "kind": {"type": "string", "description": f"Always {KIND}."},
             "metadata": {"type": "object", "properties": {"name": name}},
             "spec": _structural_root(FineTuneJobSpec),
-            "status": _without_defaults(_structural_root(FineTuneJobStatus)),
+            # Else kstatus would take a job that no operator has seen yet for one that is as it should be.
+            "status": _without_defaults(_structural_root(FineTuneJobStatus)) | {"default": {"observedGeneration": -1}},
         },
     }
 
@@ -188,7 +189,7 @@ def _inlined(node: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
-    """Status is what the operator wrote, nothing else: the API server fills nothing in."""
+    """Within status is what the operator wrote, nothing else: the API server fills nothing in."""
     out = {key: value for key, value in node.items() if key != "default"}
     for key in ("items", "additionalProperties"):
         if key in out:

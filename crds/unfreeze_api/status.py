@@ -16,8 +16,9 @@ Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Faile
 class Condition(Model):
     """One aspect of the job's state, as in every Kubernetes object (metav1.Condition)."""
 
-    type: Literal["Running", "Suspended", "Complete", "Failed", "Stalled"] = Field()
-    """Which aspect. Stalled is true on a failure that nothing will mend by itself, as kstatus has it."""
+    type: Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled"] = Field()
+    """Which aspect. Reconciling and Stalled are kstatus' words, for Flux and `helm --wait`: true while the pods are not yet
+    as the spec wants them, and on a failure that nothing will mend by itself."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
@@ -81,8 +82,8 @@ class Failure(Model):
 class FineTuneJobStatus(Model):
     """What became of the job."""
 
-    observed_generation: int | None = Field(default=None, ge=0)
-    """Generation of the spec that this status is about."""
+    observed_generation: int | None = Field(default=None, ge=-1)
+    """Generation of the spec that this status is about; -1 until an operator has seen the job."""
     phase: Phase | None = None
     """The state in one word, for people and scripts."""
     conditions: list[Condition] = Field(

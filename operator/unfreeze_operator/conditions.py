@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from unfreeze_api.status import Condition
+from unfreeze_api.status import Condition, Phase
 from unfreeze_operator import waiting
 
-Type = Literal["Running", "Suspended", "Complete", "Failed", "Stalled"]
+Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled"]
 
 REASONS: dict[Type, tuple[str, ...]] = {
     "Running": (
@@ -47,8 +47,8 @@ REASONS: dict[Type, tuple[str, ...]] = {
         "Retrying",
     ),
 }
-"""Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides, and
-Stalled always says what Failed does."""
+"""Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides;
+Stalled always says what Failed does, and Reconciling what Running does."""
 
 
 class Conditions:
@@ -77,7 +77,7 @@ class Conditions:
         ValueError
             Nobody could look the reason up.
         """
-        if type_ not in ("Failed", "Stalled") and reason not in REASONS[type_]:
+        if type_ not in ("Failed", "Reconciling", "Stalled") and reason not in REASONS[type_]:
             raise ValueError(f"condition {type_} has no reason {reason}")
         old = self._by_type.get(type_)
         value: Literal["True", "False"] = "True" if holds else "False"
@@ -95,7 +95,15 @@ class Conditions:
         if type_ in self._by_type:
             self.set(type_, False, reason, message)
 
+    def set_running(self, phase: Phase, holds: bool, reason: str, message: str) -> None:
+        """Set Running, and Reconciling with it: true while pods should run, and not all do."""
+        self.set("Running", holds, reason, message)
+        if phase in ("Pending", "Running") and not holds:
+            self.set("Reconciling", True, reason, message)
+        else:
+            self.clear("Reconciling", reason, message)
+
     def all(self) -> list[Condition]:
         """Return the conditions in a fixed order."""
-        order = ("Running", "Suspended", "Complete", "Failed", "Stalled")
+        order = ("Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled")
         return [self._by_type[type_] for type_ in order if type_ in self._by_type]

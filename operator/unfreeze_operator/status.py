@@ -165,16 +165,16 @@ def _set_conditions(
     desired, running = context.spec.distribution.num_nodes, context.children.running
     suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
     if phase == "Running" and running >= desired and not suspending:
-        conditions.set("Running", True, "PodsRunning", f"{_pods(desired)} running")
+        conditions.set_running(phase, True, "PodsRunning", f"{_pods(desired)} running")
     elif suspending:
-        conditions.set("Running", False, "Suspending", "the pods write a checkpoint and stop")
+        conditions.set_running(phase, False, "Suspending", "the pods write a checkpoint and stop")
     elif phase == "Running":
         text = f"{running} of {_pods(desired)} running"
-        conditions.set("Running", False, *(_waiting(context) or ("PodsRestarting", text)))
+        conditions.set_running(phase, False, *(_waiting(context) or ("PodsRestarting", text)))
     elif phase == "Pending":
         blocked = ("WaitingForDeletion", waiting) if waiting else None
         idle = ("PodsPending", "waiting for the pods to run")
-        conditions.set("Running", False, *(blocked or _waiting(context) or _missing(context) or idle))
+        conditions.set_running(phase, False, *(blocked or _waiting(context) or _missing(context) or idle))
     else:
         texts = {
             "Queued": ("Queued", "Kueue has not admitted the job yet"),
@@ -182,7 +182,7 @@ def _set_conditions(
             "Succeeded": ("Succeeded", "the job has succeeded"),
             "Failed": ("Failed", "the job has failed"),
         }
-        conditions.set("Running", False, *texts[phase])
+        conditions.set_running(phase, False, *texts[phase])
     if phase == "Suspended":
         conditions.set("Suspended", True, "Suspended", "runPolicy.suspend is true")
     elif suspending:
@@ -235,7 +235,7 @@ def refused(
 ) -> FineTuneJobStatus:
     """Return the status of a job whose spec, or whose children, cannot be accepted; a newer spec can mend it."""
     conditions = Conditions(old.conditions, now, job.generation)
-    conditions.set("Running", False, reason, message)
+    conditions.set_running("Failed", False, reason, message)
     _set_failed(conditions, reason, message)
     return old.model_copy(
         update={
@@ -250,7 +250,7 @@ def refused(
 def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
     """Return a status that says why the job's children could not be brought up to date this time."""
     conditions = Conditions(status.conditions, now, status.observed_generation or 0)
-    conditions.set("Running", False, reason, message)
+    conditions.set_running(status.phase or "Pending", False, reason, message)
     return status.model_copy(update={"conditions": conditions.all()})
 
 

@@ -138,7 +138,8 @@ def test_the_operator_of_some_namespaces_leaves_others_alone(cluster, world):
         {**job, "metadata": {"name": "job"}},
     )
     world.wait_phase("Succeeded")
-    assert "status" not in cluster.get(f"/apis/unfreeze.dev/v1alpha1/namespaces/{other}/finetunejobs/job")
+    alone = cluster.get(f"/apis/unfreeze.dev/v1alpha1/namespaces/{other}/finetunejobs/job")
+    assert alone["status"] == {"observedGeneration": -1}
     roles = cluster.kubectl("get", "clusterroles", "--selector=app.kubernetes.io/instance=unfreeze", "--output=name")
     assert roles == ""
     cluster.request("DELETE", f"/api/v1/namespaces/{other}")

@@ -25,8 +25,10 @@ def pod(values=None):
     return only(render(values), "Deployment")["spec"]["template"]["spec"]
 
 
-def arguments(values=None):
-    return pod(values)["containers"][0]["args"]
+def options(values=None):
+    """Return the operator's options by the names of their variables."""
+    env = pod(values)["containers"][0]["env"]
+    return {variable["name"].removeprefix("UNFREEZE_OPERATOR_"): variable["value"] for variable in env}
 
 
 def test_lint():
@@ -79,12 +81,12 @@ def test_names_follow_the_release():
 def test_all_namespaces_or_some():
     rules = next(
         manifest["rules"]
-        for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/rbac.yaml").read_text())
+        for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/base/rbac.yaml").read_text())
         if manifest["kind"] == "ClusterRole"
     )
     made = render()
     assert only(made, "ClusterRole", "unfreeze-operator")["rules"] == rules
-    assert not any(argument.startswith("--namespace") for argument in arguments())
+    assert "NAMESPACES" not in options()
     some = render({"namespaces": ["a", "b"], "rbac": {"aggregate": False}})
     assert not kinds(some) & {"ClusterRole", "ClusterRoleBinding"}
     roles = [manifest for manifest in some if manifest["kind"] == "Role"]
@@ -92,9 +94,7 @@ def test_all_namespaces_or_some():
     assert all(role["rules"] == rules for role in roles)
     bindings = [manifest for manifest in some if manifest["kind"] == "RoleBinding"]
     assert {binding["subjects"][0]["namespace"] for binding in bindings} == {NAMESPACE}
-    assert {"--namespace=a", "--namespace=b"} <= set(
-        only(some, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
-    )
+    assert options({"namespaces": ["a", "b"]})["NAMESPACES"] == "a b"
 
 
 def test_rights_for_people_add_up():
@@ -126,7 +126,7 @@ def test_images_secrets_and_options_reach_the_operator():
         "imagePullSecrets": [{"name": "pull"}],
         "trainer": {
             "image": {"repository": "r/trainer", "tag": "2"},
-            "imagePullSecrets": [{"name": "team"}],
+            "imagePullSecrets": [{"name": "team"}, {"name": "other"}],
             "networkPolicy": {"metricsFrom": [PEER], "egress": []},
         },
         "operator": {"logLevel": "debug", "workers": 3, "progressInterval": 0.5, "lostPodGrace": 0},
@@ -134,16 +134,16 @@ def test_images_secrets_and_options_reach_the_operator():
     made = pod(values)
     assert made["containers"][0]["image"] == f"r/operator@{digest}"
     assert made["imagePullSecrets"] == [{"name": "pull"}]
-    assert made["containers"][0]["args"] == [
-        "--trainer-image=r/trainer:2",
-        "--trainer-pull-secret=team",
-        f"--metrics-from={json.dumps([PEER], separators=(',', ':'))}",
-        "--egress=[]",
-        "--log-level=debug",
-        "--workers=3",
-        "--progress-interval=0.5",
-        "--lost-pod-grace=0",
-    ]
+    assert options(values) == {
+        "TRAINER_IMAGE": "r/trainer:2",
+        "TRAINER_PULL_SECRETS": "team other",
+        "METRICS_FROM": json.dumps([PEER], separators=(",", ":")),
+        "EGRESS": "[]",
+        "LOG_LEVEL": "debug",
+        "WORKERS": "3",
+        "PROGRESS_INTERVAL": "0.5",
+        "LOST_POD_GRACE": "0",
+    }
     assert (
         pod()["containers"][0]["image"]
         == f"unfreeze-operator:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
@@ -229,3 +229,21 @@ def test_metrics_for_prometheus_alone():
     )
     assert policy["spec"]["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}], "from": [PEER]}]
     assert {"ports": [{"port": 8443, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+def test_the_operator_reads_every_variable(monkeypatch):
+    from unfreeze_operator.main import main
+
+    known = {parameter.name for parameter in main.params}
+    everything = {
+        "namespaces": ["a"],
+        "trainer": {"imagePullSecrets": [{"name": "s"}], "networkPolicy": {"metricsFrom": [PEER], "egress": []}},
+    }
+    given = options(everything)
+    assert {name.lower() for name in given} <= known
+    for name, value in given.items():
+        monkeypatch.setenv(f"UNFREEZE_OPERATOR_{name}", value)
+    parsed = main.make_context("unfreeze-operator", [], auto_envvar_prefix="UNFREEZE_OPERATOR").params
+    assert parsed["namespaces"] == ("a",)
+    assert parsed["trainer_pull_secrets"] == ("s",)
+    assert parsed["egress"] == ()

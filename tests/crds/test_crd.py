@@ -120,8 +120,9 @@ def test_schema_is_structural():
     check(SCHEMA, "")
 
 
-def test_status_has_no_defaults():
+def test_status_has_no_defaults_but_that_it_was_not_observed():
     assert [path for path, node, _ in STATUS_FIELDS if "default" in node] == []
+    assert crd.schema()["properties"]["status"]["default"] == {"observedGeneration": -1}
 
 
 def test_columns_show_fields_that_exist():

@@ -133,5 +133,5 @@ def install(cluster: Cluster, repository: Path) -> Path:
     cluster.kubectl("apply", "--server-side", "-f", str(repository / "crds/unfreeze.dev_finetunejobs.yaml"))
     cluster.wait_for(CRD, established, what="established")
     for name in ("namespace", "rbac"):
-        cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/{name}.yaml"))
+        cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/base/{name}.yaml"))
     return cluster.service_account_kubeconfig("unfreeze-system", "unfreeze-operator")

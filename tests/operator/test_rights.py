@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cluster
 PATH = "/apis/rbac.authorization.k8s.io/v1/clusterroles/unfreeze-operator"
 ROLE = next(
     manifest
-    for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/rbac.yaml").read_text())
+    for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/base/rbac.yaml").read_text())
     if manifest["kind"] == "ClusterRole"
 )
 RIGHTS = {(r, verb) for rule in ROLE["rules"] for r in rule["resources"] for verb in rule["verbs"]}
@@ -135,5 +135,5 @@ def test_a_right_is_used_at_the_start(lone_operator, world, role, right):
 
 
 def test_the_deployment_is_accepted_where_pods_are_restricted(operator_cluster, operator_kubeconfig):
-    path = str(REPOSITORY / "operator/deploy/deployment.yaml")
-    assert "deployment.apps/unfreeze-operator" in operator_cluster.kubectl("apply", "--dry-run=server", "-f", path)
+    path = str(REPOSITORY / "operator/deploy")
+    assert "deployment.apps/unfreeze-operator" in operator_cluster.kubectl("apply", "--dry-run=server", "-k", path)

@@ -13,7 +13,7 @@ from unfreeze_operator.events import notes
 from unfreeze_operator.failure import first_failed, pod_failure
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import PODS
-from unfreeze_operator.status import worth_writing
+from unfreeze_operator.status import condition, worth_writing
 from unfreeze_operator.training import duration, gather
 from unfreeze_operator.views import pod_view
 
@@ -179,12 +179,28 @@ def test_a_time_of_transition_moves_only_with_its_value():
     assert again.conditions == first.conditions
     crashed = observed(pod(0, "Failed", code=1), pod(1), old=first, after=100, active=1)
     assert crashed.phase == "Running"
-    (running,) = crashed.conditions
+    running = condition(crashed, "Running")
     assert (running.status, running.reason, running.last_transition_time) == (
         "False",
         "PodsRestarting",
         NOW + timedelta(seconds=100),
     )
+
+
+def reconciling(status):
+    """Return whether kstatus takes the job for one that is not yet as its spec wants it, and why."""
+    found = condition(status, "Reconciling")
+    return found is not None and found.status == "True" and found.reason
+
+
+def test_a_job_is_being_reconciled_while_pods_should_run_and_do_not():
+    pending = observed()
+    assert reconciling(pending) == "PodsPending"
+    running = observed(pod(0), pod(1), old=pending)
+    assert not reconciling(running)
+    assert reconciling(observed(pod(0, "Failed", code=1), pod(1), old=running, active=1)) == "PodsRestarting"
+    failed = observed(old=pending, conditions=[("Failed", "BackoffLimitExceeded")])
+    assert (condition(failed, "Stalled").status, reconciling(failed)) == ("True", False)
 
 
 def test_each_step_of_life_is_told_once():

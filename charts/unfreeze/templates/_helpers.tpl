@@ -36,6 +36,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* Takes [{name: ...}]. */}}
+{{- define "unfreeze.names" -}}
+{{- $names := list -}}
+{{- range . }}{{ $names = append $names .name }}{{ end -}}
+{{- join " " $names -}}
+{{- end }}
+
 {{/* Takes [context, image]. */}}
 {{- define "unfreeze.image" -}}
 {{- $context := index . 0 -}}
