@@ -30,7 +30,8 @@ def chart_cluster() -> Iterator[Cluster]:
     namespace admits restricted pods only.
     """
     programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
-    with Cluster(Config(nodes=2, images={"unfreeze-operator:*": programs, "*": trainer_image()})) as running:
+    images = {"absent/*": None, "unfreeze-operator:*": programs, "real/*": programs, "*": trainer_image()}
+    with Cluster(Config(nodes=2, images=images)) as running:
         crds = binaries.module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
         files = [f"--filename={crds}/monitoring.coreos.com_{plural}.yaml" for plural in MONITORING]
         running.kubectl("create", *files)

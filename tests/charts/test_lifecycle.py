@@ -1,6 +1,7 @@
 """The chart's life on a real control plane: install, upgrade, rollback, uninstall, with jobs that run meanwhile."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -161,6 +162,25 @@ def test_who_may_edit_a_namespace_may_edit_its_jobs(cluster, world):
     given = {role: [may(role, verb) for verb in verbs] for role in ("view", "edit", "admin")}
     assert given == {"view": [True, False, False], "edit": [True, True, False], "admin": [True, True, True]}
     assert not may("admin", "patch", "--subresource=status")
+
+
+def test_helm_test_trains_a_tiny_model_to_its_end(cluster):
+    install(cluster, trainer={"image": {"repository": "real/trainer"}})
+    before = objects(cluster)
+    said = cluster.helm("test", "unfreeze", "--namespace", NAMESPACE, "--logs", "--timeout", "5m")
+    assert re.search(r"Phase:\s+Succeeded", said)
+    assert "Succeeded  100% (2/2)  accuracy" in said
+    assert left_after(cluster, before) == set()
+
+
+def test_helm_test_fails_with_the_reason(cluster):
+    install(cluster, trainer={"image": {"repository": "absent/trainer"}}, test={"timeoutSeconds": 2})
+    with pytest.raises(ClusterError, match="unfreeze-test"):
+        cluster.helm("test", "unfreeze", "--namespace", NAMESPACE, "--timeout", "30s")
+    log = cluster.kubectl("logs", "unfreeze-test", "--namespace", NAMESPACE)
+    assert "ImagePull" in log
+    assert "has not ended after 2 s" in log
+    cluster.kubectl("delete", "ftj,pod,cm,pvc", "--all", "--namespace", NAMESPACE)
 
 
 def test_an_install_that_cannot_start_says_why(cluster):
