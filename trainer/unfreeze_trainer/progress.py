@@ -41,7 +41,12 @@ class Meter:
         """Mean loss of a sample, smoothed."""
         self.samples_per_second: float | None = None
         self.tokens_per_second: float | None = None
-        self.step_seconds: float | None = None
+        self.step_work = 1.0
+        """Work of a step of the present phase (see `phases.remaining`)."""
+        self.work_seconds: float | None = None
+        """Seconds that a sample takes for a unit of work, smoothed; it outlives phases and an epoch's smaller last
+        batch."""
+        self._recent_seconds = self._recent_work = 0.0
         self._interval = 1
         self._began = time.perf_counter()
         self._open_window()
@@ -79,11 +84,14 @@ class Meter:
             torch.tensor(mine, dtype=torch.float64)
         ).tolist()
         seconds = max(seconds / self._engine.world_size, 1e-9)
-        keep = 0.0 if self.loss is None else _SMOOTHING**self._steps
+        fade = _SMOOTHING**self._steps
+        keep = 0.0 if self.loss is None else fade
         self.loss = keep * (self.loss or 0.0) + (1 - keep) * loss / max(samples, 1)
         self.samples_per_second, self.tokens_per_second = samples / seconds, tokens / seconds or None
-        self.step_seconds = seconds / self._steps
-        self._interval = max(1, min(_MOST_STEPS, round(SYNC_SECONDS / self.step_seconds)))
+        self._recent_seconds = fade * self._recent_seconds + seconds
+        self._recent_work = fade * self._recent_work + samples * self.step_work
+        self.work_seconds = self._recent_seconds / max(self._recent_work, 1)
+        self._interval = max(1, min(_MOST_STEPS, round(SYNC_SECONDS * self._steps / seconds)))
         self._open_window()
         self.resume()
         if stops:

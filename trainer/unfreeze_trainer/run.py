@@ -23,6 +23,7 @@ from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.guard import Guard
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
+from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
@@ -64,7 +65,8 @@ class Run:
             rank=engine.rank,
             world_size=engine.world_size,
         )
-        self.phases = compile_phases(job, [block.name for block in loaded.blocks], self.feed.steps_per_epoch)
+        self._blocks = [block.name for block in loaded.blocks]
+        self.phases = compile_phases(job, self._blocks, self.feed.steps_per_epoch)
         self.total_steps = sum(phase.steps for phase in self.phases)
         self.state = State()
         self._moments: OptimizerState | None = {}
@@ -154,6 +156,7 @@ class Run:
         self.publish("Training")
         if state.phase_steps:
             self._settle()  # an evaluation that a stop cut short
+        self.meter.step_work = step_work(phase, self._blocks)
         self.meter.resume()
 
     def _hand_over(self, phase: Phase) -> list[ParamGroup]:
@@ -371,9 +374,10 @@ class Run:
         )
 
     def _eta(self) -> int | None:
-        if self.meter.step_seconds is None:
+        if self.meter.work_seconds is None:
             return None
-        left = self.total_steps - self.state.step
+        step, current = self.state.step, self.state.phase_index
+        work = remaining_work(self.phases, self._blocks, step, current) * self.feed.samples / self.feed.steps_per_epoch
         every = self.job.training.evaluate.every_steps or self.feed.steps_per_epoch
-        evaluations = left // every + len(self.phases) - self.state.phase_index
-        return round(left * self.meter.step_seconds + evaluations * self.state.evaluation_seconds)
+        evaluations = (self.total_steps - step) // every + len(self.phases) - current
+        return round(work * self.meter.work_seconds + evaluations * self.state.evaluation_seconds)
