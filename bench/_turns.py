@@ -23,7 +23,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.adapters.peft import add_peft
+from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.phases.blocks import find_blocks
 from unfreeze_trainer.run import Run
 
@@ -58,7 +58,7 @@ class Texts:
         module = BertForSequenceClassification(config)
         blocks = find_blocks(module, [name for name, _ in module.named_parameters() if name.startswith("classifier")])
         if self.job.adapter:
-            return add_peft(module, blocks, self.job.adapter, seed=0, base="")
+            return add_adapter(module, blocks, self.job.adapter, seed=0, base="")
         return LoadedModel(module, blocks, frozenset())
 
     def batches(self, _split: str, batches: Any, **_: Any) -> Iterator[dict[str, Tensor]]:

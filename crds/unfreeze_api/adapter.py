@@ -126,6 +126,21 @@ class PTuningSpec(Model):
     """Its width. Default: that of the model."""
 
 
+class BottleneckSpec(Model):
+    """Bottleneck modules: a narrow network beside a skip connection, on the outputs of a layer's parts."""
+
+    placement: Literal["Pfeiffer", "Houlsby"] = "Pfeiffer"
+    """Pfeiffer: on the output of each layer's feed-forward network (Pfeiffer et al. 2020, arXiv 2005.00247). Houlsby: on
+    that of the attention too (Houlsby et al. 2019, arXiv 1902.00751). A layer without either (ResNet's) has one on its
+    last convolution."""
+    reduction_factor: int = Field(default=16, ge=1, le=1024)
+    """How many times narrower than the layer the network is."""
+    non_linearity: Literal["ReLU", "GELU", "SiLU", "Tanh"] = "ReLU"
+    """What stands in its middle."""
+    target_modules: Modules | None = None
+    """Names of the modules whose outputs are adapted. Default: as placement says."""
+
+
 PeftMethod = Literal[
     "BEFT",
     "BOFT",
@@ -169,8 +184,14 @@ class PeftSpec(Model):
     own."""
 
 
+UNMERGEABLE = ("Bottleneck", "PromptTuning", "PrefixTuning", "PTuning")
+"""Types that cannot be folded into the base's weights."""
 PROMPTS = ("PromptTuning", "PrefixTuning", "PTuning")
 """Types that stand before the input and change no module of the model."""
+
+
+SHARED = ("TINYLORA", "UNILORA", "VBLORA")
+"""Methods of PEFT whose layers share parameters."""
 
 
 def _member(kind: str, field: str) -> Rule:
@@ -185,6 +206,7 @@ class AdapterSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         _member("LoRA", "lora"),
         _member("IA3", "ia3"),
+        _member("Bottleneck", "bottleneck"),
         _member("PromptTuning", "promptTuning"),
         _member("PrefixTuning", "prefixTuning"),
         _member("PTuning", "pTuning"),
@@ -197,12 +219,14 @@ class AdapterSpec(Model):
         ),
     )
 
-    type: Literal["LoRA", "IA3", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
+    type: Literal["LoRA", "IA3", "Bottleneck", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
     """Kind of adapter; PEFT stands for its other methods."""
     lora: LoraSpec | None = None
     """Options of LoRA."""
     ia3: Ia3Spec | None = None
     """Options of IA3."""
+    bottleneck: BottleneckSpec | None = None
+    """Options of Bottleneck."""
     prompt_tuning: PromptTuningSpec | None = None
     """Options of PromptTuning."""
     prefix_tuning: PrefixTuningSpec | None = None
@@ -238,6 +262,7 @@ class AdapterSpec(Model):
 MEMBERS: dict[str, tuple[str, type[Model]]] = {
     "LoRA": ("lora", LoraSpec),
     "IA3": ("ia3", Ia3Spec),
+    "Bottleneck": ("bottleneck", BottleneckSpec),
     "PromptTuning": ("prompt_tuning", PromptTuningSpec),
     "PrefixTuning": ("prefix_tuning", PrefixTuningSpec),
     "PTuning": ("p_tuning", PTuningSpec),

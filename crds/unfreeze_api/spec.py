@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.adapter import PROMPTS, AdapterSpec
+from unfreeze_api.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
 from unfreeze_api.fields import Column, Source
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.pods import ResourcesSpec, TemplateSpec
@@ -271,6 +271,13 @@ _ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
+        f"!has(self.adapter) || !has(self.adapter.peft) || !(self.adapter.peft.method in {list(SHARED)})"
+        " || self.distribution.engine != 'FSDP'",
+        f"the layers of {', '.join(SHARED)} share parameters, which FSDP cannot divide: choose distribution.engine DDP or"
+        " DeepSpeed",
+        ".adapter",
+    ),
+    Rule(
         "!has(self.output.export) || has(self.adapter) || self.output.export.all(e, e == 'Model')",
         "Adapter and Merged need an adapter: add spec.adapter, or export Model",
         ".output.export",
@@ -287,9 +294,9 @@ _ADAPTER_RULES = (
         ".output.export",
     ),
     Rule(
-        f"!has(self.output.export) || !has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})"
+        f"!has(self.output.export) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
         " || self.output.export.all(e, e == 'Adapter')",
-        f"{', '.join(PROMPTS)} cannot be folded into the base's weights: export Adapter",
+        f"{', '.join(UNMERGEABLE)} cannot be folded into the base's weights: export Adapter",
         ".output.export",
     ),
 )

@@ -142,6 +142,8 @@ def _repair_adapter(spec: dict[str, Any]) -> None:
     adapter = spec.get("adapter", {"type": ""})
     if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning"):
         del spec["adapter"]
+    if adapter["type"] == "Bottleneck":
+        spec["output"].pop("export", None)
     if adapter["type"] == "PEFT":
         adapter["peft"] = {"method": "LOHA", "config": {"r": 4}}
     for name in ("useDora", "initLoraWeights", "rankPattern", "alphaPattern"):

@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
-def group(tmp_path_factory) -> Path:
-    """What two ranks left behind that went through every case of `engine_group`, in one process group."""
-    from tests.trainer.engine_group import write_inputs
-
-    folder = tmp_path_factory.mktemp("engines")
-    write_inputs(folder)
+def run_group(module: str, folder: Path) -> None:
+    """Run a module with a folder in two ranks of one process group."""
     command = [
         "-m",
         "torch.distributed.run",
@@ -27,11 +22,17 @@ def group(tmp_path_factory) -> Path:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (folder / "log").open("w") as log:
         done = subprocess.run(
-            [sys.executable, *command, "-m", "tests.trainer.engine_group", folder],
-            stdout=log,
-            stderr=log,
-            env=environment,
-            check=False,
+            [sys.executable, *command, "-m", module, folder], stdout=log, stderr=log, env=environment, check=False
         )
     assert done.returncode == 0, (folder / "log").read_text()[-5000:]
+
+
+@pytest.fixture(scope="session")
+def group(tmp_path_factory) -> Path:
+    """What two ranks left behind that went through every case of `engine_group`, in one process group."""
+    from tests.trainer.engine_group import write_inputs
+
+    folder = tmp_path_factory.mktemp("engines")
+    write_inputs(folder)
+    run_group("tests.trainer.engine_group", folder)
     return folder

@@ -12,7 +12,7 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
-from unfreeze_api.adapter import MEMBERS, AdapterSpec, PeftMethod
+from unfreeze_api.adapter import MEMBERS, UNMERGEABLE, AdapterSpec, PeftMethod
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import peft as adapters
@@ -49,6 +49,10 @@ PROMPTS = {
     "p-tuning": {"type": "PTuning", "pTuning": {"numVirtualTokens": 3}},
     "p-tuning-lstm": {"type": "PTuning", "pTuning": {"encoderReparameterizationType": "LSTM", "encoderHiddenSize": 6}},
 }
+BOTTLENECKS = {
+    "pfeiffer": {"type": "Bottleneck", "bottleneck": {"reductionFactor": 4}},
+    "houlsby": {"type": "Bottleneck", "bottleneck": {"placement": "Houlsby", "nonLinearity": "GELU"}},
+}
 # Defaults of PEFT's that do not fit layers that are 16 wide.
 NARROW = {
     "BOFT": {"boft_block_size": 4},
@@ -71,6 +75,7 @@ TEXT = {
         "ia3": {"targetModules": ["key", "value", "output.dense"], "feedforwardModules": ["output.dense"]},
     },
     **PROMPTS,
+    **BOTTLENECKS,
     **{
         name: {"type": "PEFT", "peft": {"method": name, "config": NARROW.get(name, {})}}
         for name in get_args(PeftMethod)
@@ -78,6 +83,7 @@ TEXT = {
 }
 IMAGE = {name: adapter for name, adapter in TEXT.items() if name not in (*PROMPTS, "patterns", "ia3-paper")}
 CONVOLUTIONS = {
+    **BOTTLENECKS,
     "lora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "targetModules": ["conv1", "conv2"]}},
     "dora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "useDora": True, "targetModules": ["conv1", "conv2"]}},
     "ia3": {"type": "IA3", "ia3": {"targetModules": ["conv2"]}},
@@ -126,7 +132,8 @@ def plain(task, kind: str, folder: Path) -> torch.Tensor:
     batch = next(task.batches("validation", [range(3)]))
     inputs = task._plain_inputs(batch) | {"classes": len(task.labels)}
     library = {"text": "transformers"}.get(kind, "timm")
-    return plain_logits(f"peft-{library}", str(folder), inputs, task.job.model.path)[0]
+    adapter = "bottleneck" if task.job.adapter.bottleneck else "peft"
+    return plain_logits(f"{adapter}-{library}", str(folder), inputs, task.job.model.path)[0]
 
 
 CASES = [
@@ -138,7 +145,7 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_an_adapter_trains_alone_and_loads_in_plain_peft(folders, tmp_path, kind, name):
+def test_an_adapter_trains_alone_and_loads_in_plain_libraries(folders, tmp_path, kind, name):
     adapter = {"text": TEXT, "vit": IMAGE, "resnet": CONVOLUTIONS}[kind][name]
     job = job_of(folders, kind, adapter, strategy={"learningRate": {"head": 0.01}})
     task = open_task(job)
@@ -157,13 +164,13 @@ def test_an_adapter_trains_alone_and_loads_in_plain_peft(folders, tmp_path, kind
     expected = logits_of(task, loaded.module)
     task.export(loaded.module, tmp_path / "adapter", "Adapter")
     assert torch.allclose(plain(task, kind, tmp_path / "adapter"), expected, atol=2e-5)
-    if adapter["type"] not in ("PromptTuning", "PrefixTuning", "PTuning"):
+    if adapter["type"] not in UNMERGEABLE:
         assert torch.allclose(logits_of(task, adapters.merged(loaded.module)), expected, atol=2e-5)
     after = {key: tensor for key, tensor in loaded.module.state_dict().items() if key not in moved}
     assert all(torch.equal(tensor, before[key]) for key, tensor in after.items()), "export has changed the model"
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "orthogonal", "pissa", "olora", "ia3", "LOHA", "VERA"])
+@pytest.mark.parametrize("name", ["lora", "dora", "orthogonal", "pissa", "olora", "ia3", "LOHA", "VERA", "houlsby"])
 def test_an_adapter_starts_from_the_base(folders, name):
     task = open_task(job_of(folders, "text", TEXT[name]))
     bare = open_task(make_job(*folders["text"])).build_model().module
@@ -180,7 +187,7 @@ def test_the_same_seed_gives_the_same_adapter(folders):
 OURS = {"loraplus_lr_ratio"}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MEMBERS if kind != "PEFT"])
+@pytest.mark.parametrize("kind", list(adapters.METHODS))
 def test_options_are_those_of_peft(kind):
     fields = {field.name: field for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[adapters.METHODS[kind]])}
     own = MEMBERS[kind][1].model_fields
@@ -219,6 +226,10 @@ REFUSED = {
     "a feed-forward module that is no target": (
         {"type": "IA3", "ia3": {"targetModules": ["key"], "feedforwardModules": ["output.dense"]}},
         "output.dense is not among targetModules",
+    ),
+    "a module without an output to adapt": (
+        {"type": "Bottleneck", "bottleneck": {"targetModules": ["LayerNorm"]}},
+        "spec.adapter.bottleneck.targetModules: 'LayerNorm' matches no module",
     ),
     "a pattern that matches nothing": (
         {"type": "LoRA", "lora": {"rankPattern": {"q_proj": 4}}},

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_trainer.tasks import ExportKind, Task, open_task
 
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
+BOTTLENECK = {"adapter": {"type": "Bottleneck"}}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # each starts processes that import everything anew
 
 
@@ -46,9 +48,11 @@ def frozen_base(task: Task) -> torch.nn.Module:
     return model.module
 
 
-@pytest.mark.parametrize(("kind", "change"), [("Model", {}), ("Adapter", LORA), ("Merged", LORA)])
+@pytest.mark.parametrize(
+    ("kind", "change"), [("Model", {}), ("Adapter", LORA), ("Merged", LORA), ("Adapter", BOTTLENECK)]
+)
 def test_text_exports(text: tuple[Path, Path], tmp_path: Path, kind: ExportKind, change: dict[str, Any]) -> None:
-    task = open_task(make_job(*text, **change))
+    task = open_task(make_job(*text, data={"test": {"fraction": 0.1}}, **change))
     module = frozen_base(task) if change else moved(task)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     task.export(module, tmp_path / "out", kind, metrics={"test.accuracy": 0.5})
@@ -57,11 +61,17 @@ def test_text_exports(text: tuple[Path, Path], tmp_path: Path, kind: ExportKind,
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| test.accuracy | 0.5000 |" in card
     assert task.pins["data"]["train"]["sha256"] in card
+    assert task.pins["base"]["files"]["model.safetensors"] in card
+    assert f"torch {torch.__version__.partition('+')[0]}" in card
+    data = ModelCard(card).data
+    assert data.library_name == ("peft" if kind == "Adapter" and change == LORA else "transformers")
+    [result] = data.eval_results
+    assert (result.dataset_split, result.metric_type, result.metric_value) == ("test", "accuracy", 0.5)
     if kind == "Adapter":
         assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("kind", "change"), [("Model", {}), ("Adapter", LORA)])
+@pytest.mark.parametrize(("kind", "change"), [("Model", {}), ("Adapter", LORA), ("Merged", LORA)])
 def test_image_exports(image: tuple[Path, Path], tmp_path: Path, kind: ExportKind, change: dict[str, Any]) -> None:
     options = {"type": "ImageClassification", "imageClassification": {"imageSize": 48}}
     task = open_task(make_job(*image, task=options, **change))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.checkpoints import Identity
+from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.state import State
     from unfreeze_trainer.tasks import Task
-
-_LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft", "deepspeed")
 
 
 def read_report(run_folder: Path) -> Report | None:
@@ -77,7 +75,7 @@ def build_report(
             device=engine.device.type,
             precision="BFloat16" if engine.bfloat16 else "Float32",
         ),
-        versions=_versions(),
+        versions=library_versions(),
     )
 
 
@@ -113,13 +111,3 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         phases=report.phases,
         results=flat_results(report.results),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found

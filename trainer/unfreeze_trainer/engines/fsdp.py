@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -56,9 +57,9 @@ class FSDPEngine(Engine):
                 f" {', '.join(scalars[:8])}: choose DDP or DeepSpeed",
             )
         mesh = init_device_mesh(self.device.type, (self.world_size,))
-        for block in blocks:
-            for part in _units(module, frozenset(block.parameters)):
-                fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        units = [part for block in blocks for part in _units(module, frozenset(block.parameters))]
+        for part in dict.fromkeys([*_shared(module), *units]):
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
         # The root would stay whole after an evaluation otherwise, and give away whole tensors for shares.
         self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         self._root.set_force_sum_reduction_for_comms(self.device.type == "cpu")  # gloo has no mean
@@ -173,6 +174,19 @@ class FSDPEngine(Engine):
         parameter: Any
         for name, parameter in self.module.named_parameters():
             yield name, parameter.to_local().detach()
+
+
+def _shared(module: nn.Module) -> list[nn.Module]:
+    """Return the modules with weights that stand in several places: each may be called from any of them.
+
+    PEFT's prompts call the word embeddings before the model that they are a part of.
+    """
+    places = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
+    return [
+        part
+        for part in module.modules()
+        if places[id(part)] > 1 and next(part.parameters(recurse=False), None) is not None
+    ]
 
 
 def _units(part: nn.Module, block: Collection[str], path: str = "") -> Iterator[nn.Module]:

@@ -1,7 +1,8 @@
 """Reloads an export with the plain libraries alone and prints its logits as JSON; run as a script of its own.
 
-It imports nothing of Unfreeze: what it can load, everybody can. Arguments: kind (transformers, timm, peft-transformers
-or peft-timm), the export's folder, a file of samples as torch.save writes them, the base model's folder (for PEFT).
+It imports nothing of Unfreeze: what it can load, everybody can. Arguments: kind (transformers, timm, and before them
+`peft-` or `bottleneck-` for an adapter), the export's folder, a file of samples as torch.save writes them, the base model's
+folder (for adapters).
 """
 
 import json
@@ -13,22 +14,26 @@ import torch
 
 def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> tuple[torch.Tensor, list[str]]:
     """Return the logits of some samples, (samples, classes), and the labels that the export names."""
-    library = kind.removeprefix("peft-")
-    root = base if kind != library else folder
+    adapter, _, library = kind.rpartition("-")
+    root = base if adapter else folder
     if library == "transformers":
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        options = {"num_labels": inputs["classes"], "ignore_mismatched_sizes": True} if kind != library else {}
+        options = {"num_labels": inputs["classes"], "ignore_mismatched_sizes": True} if adapter else {}
         model = AutoModelForSequenceClassification.from_pretrained(root, local_files_only=True, **options)
     else:
         import timm
 
-        options = {"num_classes": inputs["classes"], **inputs["options"]} if kind != library else {}
+        options = {"num_classes": inputs["classes"], **inputs["options"]} if adapter else {}
         model = timm.create_model(f"local-dir:{root}", pretrained=True, **options)
-    if kind != library:
+    if adapter == "peft":
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)
+    if adapter == "bottleneck":
+        import runpy
+
+        model = runpy.run_path(f"{folder}/bottleneck.py")["load"](model, folder)
     model.eval()
     with torch.no_grad():
         if library == "timm":

@@ -18,8 +18,9 @@ from unfreeze_trainer.data.pins import hash_data
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.adapters.peft import add_peft, merged, save_adapter
-from unfreeze_trainer.models.export import compare, write_card
+from unfreeze_trainer.models.adapters import add_adapter, save_adapter
+from unfreeze_trainer.models.card import write_card
+from unfreeze_trainer.models.export import compare
 from unfreeze_trainer.models.folders import hash_folder
 from unfreeze_trainer.phases.blocks import find_blocks
 
@@ -80,7 +81,7 @@ class Task(ABC):
         blocks = find_blocks(module, head)
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
-        return add_peft(module, blocks, self.job.adapter, seed=self.job.training.seed, base=self.job.model.path)
+        return add_adapter(module, blocks, self.job.adapter, seed=self.job.training.seed, base=self.job.model.path)
 
     def batches(
         self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
@@ -144,11 +145,21 @@ class Task(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         if kind == "Adapter":
             assert self.job.adapter is not None  # the rules of the API
-            save_adapter(module, folder, self.job.adapter, lambda: self.build_model().module)
+            save_adapter(module, folder, self.job.adapter, base=self.job.model.path, initial=self.build_model)
         else:
+            from unfreeze_trainer.models.adapters.peft import merged
+
             self._save(merged(module) if kind == "Merged" else module, folder)
         self._save_preprocessing(folder)
-        write_card(folder, self.job, self.pins, self._usage(kind), metrics)
+        library = self._loaded_by(kind).rpartition("-")
+        write_card(
+            folder,
+            self.job,
+            self.pins,
+            library="peft" if library[0] == "peft" else library[2],
+            usage=self._usage(kind),
+            metrics=metrics,
+        )
 
     def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
         """Load an export with the plain library in a fresh process and compare logits on a few samples.
@@ -166,11 +177,23 @@ class Task(ABC):
         if training:
             module.train()
         inputs = self._plain_inputs(batch) | {"classes": len(self.labels)}
-        library = f"peft-{self._library}" if kind == "Adapter" else self._library
-        compare(library, folder, self.job.model.path, inputs, expected=expected, labels=self.labels)
+        compare(self._loaded_by(kind), folder, self.job.model.path, inputs, expected=expected, labels=self.labels)
 
     _library: str
     """transformers or timm."""
+
+    def _loaded_by(self, kind: ExportKind) -> str:
+        """Return what models/plain.py calls the way to load an export."""
+        if kind != "Adapter":
+            return self._library
+        assert self.job.adapter is not None  # the rules of the API
+        return f"{'bottleneck' if self.job.adapter.bottleneck else 'peft'}-{self._library}"
+
+    def _adapter_usage(self) -> str:
+        """Return the lines of Python that load an adapter onto `base`."""
+        if self._loaded_by("Adapter").startswith("peft"):
+            return "from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)"
+        return 'import runpy\n\nload = runpy.run_path(FOLDER + "/bottleneck.py")["load"]\nmodel = load(base, FOLDER)'
 
     @abstractmethod
     def _save(self, module: nn.Module, folder: Path) -> None:

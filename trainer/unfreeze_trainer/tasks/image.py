@@ -84,10 +84,10 @@ class ImageClassification(Task):
     def _usage(self, kind: ExportKind) -> str:
         if kind == "Adapter":
             return (
-                "import timm\nfrom peft import PeftModel\n\n"
+                "import timm\n\n"
                 f"labels = {self.labels}\n"
-                f'base = timm.create_model("local-dir:BASE", pretrained=True, num_classes=len(labels){self._size_text()})\n'
-                "model = PeftModel.from_pretrained(base, FOLDER)"
+                f'base = timm.create_model("local-dir:BASE", pretrained=True, num_classes=len(labels){self._size_text()})\n\n'
+                f"{self._adapter_usage()}"
             )
         return 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
 

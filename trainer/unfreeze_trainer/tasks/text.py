@@ -91,14 +91,13 @@ class TextClassification(Task):
     def _usage(self, kind: ExportKind) -> str:
         if kind == "Adapter":
             return (
-                "from peft import PeftModel\n"
                 "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
                 f"labels = {self.labels}\n"
                 "base = AutoModelForSequenceClassification.from_pretrained(\n"
                 "    BASE, num_labels=len(labels), ignore_mismatched_sizes=True\n"
                 ")\n"
-                "model = PeftModel.from_pretrained(base, FOLDER)\n"
-                "tokenizer = AutoTokenizer.from_pretrained(FOLDER)"
+                "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n\n"
+                f"{self._adapter_usage()}"
             )
         return (
             "from transformers import pipeline\n\n"

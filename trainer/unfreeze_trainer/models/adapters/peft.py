@@ -55,20 +55,7 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     """Wrap a model into PEFT's, with an adapter in the backbone and the head as a module that trains whole and is saved.
 
     Every new parameter belongs to the block of the module that it sits in; what sits in none (prompts, vectors that all
-    layers share) to the block below the head, which strategies open first.
-
-    Parameters
-    ----------
-    module
-        The bare model.
-    blocks
-        Its blocks; the last one is the head.
-    adapter
-        With the member of its type.
-    seed
-        Seed of the new weights.
-    base
-        The base model's folder, for adapter_config.json.
+    layers share) to the block below the head, which strategies open first. Parameters as of add_adapter.
 
     Raises
     ------
@@ -207,7 +194,7 @@ def merged(wrapped: Any) -> nn.Module:
     return module
 
 
-def save_adapter(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callable[[], Any]) -> None:
+def save_peft(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callable[[], Any]) -> None:
     """Write an adapter, and the head with it, as PEFT loads it onto the untouched base.
 
     Parameters

@@ -1,0 +1,102 @@
+"""The model card, README.md of an export: what it comes from, how it was trained, how good it is, how to load it.
+
+Its form is Hugging Face's: metadata in YAML, results in the model index, text for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.versions import library_versions
+
+_PIPELINES = {"TextClassification": "text-classification", "ImageClassification": "image-classification"}
+"""The hub's name of each task."""
+
+
+def write_card(
+    folder: Path,
+    job: ResolvedJob,
+    pins: Mapping[str, Any],
+    *,
+    library: str,
+    usage: str,
+    metrics: Mapping[str, float] | None,
+) -> None:
+    """Write README.md into an export.
+
+    Parameters
+    ----------
+    folder
+        The export.
+    job
+        That it comes from.
+    pins
+        Hashes of base model and data, as `Task.pins`.
+    library
+        That loads it: transformers, timm or peft.
+    usage
+        Lines of Python that do.
+    metrics
+        Of the exported weights, by names like test.accuracy.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = []
+    for name, value in (metrics or {}).items():
+        split, _, metric = name.partition(".")
+        source = pins["data"][split]["source"]
+        results.append(
+            EvalResult(
+                task_type=_PIPELINES[job.task.type],
+                dataset_type=source,
+                dataset_name=source,
+                dataset_split=split,
+                metric_type=metric,
+                metric_value=round(value, 6),
+            )
+        )
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag=_PIPELINES[job.task.type],
+        tags=["unfreeze", "adapter" if library == "peft" else "finetuned"],
+        model_name=job.name,
+        eval_results=results or None,
+    )
+    text = f"---\n{data.to_yaml()}\n---\n{_body(job, pins, usage, metrics or {})}"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mapping[str, float]) -> str:
+    table = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    results = f"\n## Results\n\n| metric | value |\n|---|---|\n{table}\n" if metrics else ""
+    weights = "\n".join(f"  - `{name}` SHA-256 {digest}" for name, digest in pins["base"]["files"].items())
+    data = "\n".join(
+        f"- {name}: {pin['rows']} samples of `{pin['source']}`, SHA-256 {pin['sha256']}"
+        for name, pin in pins["data"].items()
+    )
+    adapter = f"\n- adapter: {job.adapter.type}, {job.adapter.to_json()}" if job.adapter else ""
+    training = job.training
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    return f"""# {job.name}
+
+{job.task.type}, trained with Unfreeze.
+
+```python
+{usage}
+```
+{results}
+## Training
+
+- base: `{job.model.source}`, {job.model.initialization.lower()} weights
+{weights}
+- strategy: {job.strategy.type}, {job.strategy.to_json()}{adapter}
+- {training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, seed {training.seed}
+- versions: {versions}
+
+## Data
+
+{data}
+"""
