@@ -32,6 +32,9 @@ FOLDER = REPOSITORY / ".demo"
 JOB = "examples/trec-minilm.yaml"
 SCRATCH = "examples/trec-minilm-scratch.yaml"
 TERMINAL = ("Succeeded", "Failed")
+# The pods of a test node share the machine's network: each listens on its own address.
+_ADDRESS = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+ON_A_TEST_NODE = {"operator": {"extraEnv": [_ADDRESS]}}
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -62,10 +65,8 @@ def main() -> None:
 
 def install(cluster: Cluster, **values: Any) -> None:
     """Install CRD and operator by the Helm chart, and wait until the operator is ready."""
-    # The pods of a test node share the machine's network: each listens on its own address.
-    address = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     into = ("--namespace", "unfreeze-system", "--create-namespace", "--wait", "--timeout", "3m")
-    given = {"operator": {"extraEnv": [address]}, **values}
+    given = {**ON_A_TEST_NODE, **values}
     cluster.helm("upgrade", "--install", "unfreeze", str(REPOSITORY / "charts" / "unfreeze"), *into, values=given)
 
 

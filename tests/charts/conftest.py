@@ -24,6 +24,11 @@ MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor", 
 _numbers = itertools.count(1)
 
 
+def established(cluster: Cluster) -> None:
+    """Wait until every CRD is served."""
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+
+
 @pytest.fixture(scope="session")
 def chart_cluster() -> Iterator[Cluster]:
     """Of these tests' own: they install and uninstall. It knows the kinds of the Prometheus operator, and the chart's

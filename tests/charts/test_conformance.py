@@ -8,6 +8,7 @@ from tests.charts.render import render_text
 pytestmark = pytest.mark.cluster
 
 MONITORS = {"serviceMonitor": {"enabled": True, "interval": "30s"}, "podMonitor": {"enabled": True}}
+RULES = {"prometheusRule": {"enabled": True, "disabled": ["UnfreezeQueueGrowing"]}}
 DIGEST = "sha256:" + "0" * 64
 SPREAD = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
 NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "pool", "operator": "In", "values": ["system"]}]}]}
@@ -26,6 +27,7 @@ COMBINATIONS = {
     "digests": {"image": {"repository": "r/o", "digest": DIGEST}, "trainer": {"image": {"digest": DIGEST}}},
     "pull secrets": {"imagePullSecrets": [{"name": "a"}], "trainer": {"imagePullSecrets": [{"name": "b"}]}},
     "monitors": {"metrics": MONITORS},
+    "rules": {"metrics": RULES},
     "monitors with rules": {
         "metrics": {
             "serviceMonitor": {"enabled": True, "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"]}]},

@@ -247,3 +247,21 @@ def test_the_operator_reads_every_variable(monkeypatch):
     assert parsed["namespaces"] == ("a",)
     assert parsed["trainer_pull_secrets"] == ("s",)
     assert parsed["egress"] == ()
+
+
+def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():
+    groups = [
+        group
+        for path in sorted((CHART / "files/rules").iterdir())
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]  # fmt: skip
+    on = {"metrics": {"prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}}}}
+    made = only(render(on), "PrometheusRule")
+    assert made["metadata"]["labels"]["release"] == "prometheus"
+    assert made["spec"]["groups"] == groups
+    on["metrics"]["prometheusRule"]["disabled"] = ["UnfreezeQueueGrowing"]
+    less = only(render(on), "PrometheusRule")["spec"]["groups"]
+    names = [rule.get("alert") for group in groups for rule in group["rules"]]
+    left = [rule.get("alert") for group in less for rule in group["rules"]]
+    assert left == [name for name in names if name != "UnfreezeQueueGrowing"]
+    assert len(left) == len(names) - 1
