@@ -1,8 +1,11 @@
 """The chart's life on a real control plane: install, upgrade, rollback, uninstall, with jobs that run meanwhile."""
 
 import json
+import os
 import re
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -103,6 +106,28 @@ def test_running_jobs_outlive_upgrade_rollback_and_uninstall(cluster, world):
     cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
     world.delete("finetunejobs", "job")
     assert left_after(cluster, before, world.namespace) == {CRD}
+
+
+def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(cluster):
+    install(cluster)
+    (pod,) = operator_pods(cluster)
+    (pid,) = cluster.processes(NAMESPACE, pod["metadata"]["name"])
+    proc = Path(f"/proc/{pid}")
+    environment = dict(line.split("=", 1) for line in (proc / "environ").read_text().split("\0") if line)
+    assert "KUBECONFIG" not in environment
+    assert environment["UNFREEZE_OPERATOR_TRAINER_IMAGE"].startswith("unfreeze-trainer:")
+    assert re.search(r"^Uid:\s+65532\s+65532", (proc / "status").read_text(), re.MULTILINE)
+    token = (proc / "root/run/secrets/kubernetes.io/serviceaccount/token").read_text()
+    assert cluster.request("GET", "/apis/unfreeze.dev/v1alpha1/finetunejobs", token=token)[0] == 200
+    assert cluster.request("GET", "/api/v1/secrets", token=token)[0] == 403
+
+    os.kill(pid, signal.SIGSTOP)  # neither dead nor answering: only the liveness probe can tell
+
+    def restarted():
+        (pod,) = operator_pods(cluster)
+        return pod["status"]["containerStatuses"][0]["restartCount"] == 1 and ready(cluster)
+
+    until(restarted, "the operator is started again", 180)
 
 
 def test_a_crd_that_is_not_kept_goes_with_the_release(cluster):

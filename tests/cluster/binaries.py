@@ -158,7 +158,7 @@ def _say(line: str) -> None:
 
 def main() -> int:
     try:
-        paths = find_or_build() | {name: tool(name) for name in TOOLS}
+        paths = find_or_build() | {"helm": tool("helm")}
     except BinariesError as error:
         _say(f"error: {error}")
         return 1
