@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from pydantic.config import JsonDict
 
-from unfreeze_api.fields import EnvName, LabelValue, Name, Quantity
+from unfreeze_api.affinity import Affinity
+from unfreeze_api.fields import EnvName, Image, LabelKey, LabelValue, Name, Resources, SecretKey, keyed
 from unfreeze_api.model import Model, Rule
 
 
@@ -22,10 +22,11 @@ class ResourcesSpec(Model):
             ".limits",
         ),
         Rule(
-            "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits)"
+            "!has(self.requests) || self.requests.all(name, !(name.contains('/') || name.startsWith('hugepages-'))"
+            " || (has(self.limits)"
             " && name in self.limits && string(self.requests[name]) == string(self.limits[name])))",
-            "accelerators and other resources with a / in their name must stand in limits; they may stand in requests"
-            " with the same number",
+            "accelerators, other resources with a / in their name and hugepages must stand in limits; they may stand in"
+            " requests with the same number",
             ".requests",
         ),
         Rule(
@@ -35,11 +36,18 @@ class ResourcesSpec(Model):
             "nothing can be requested above its limit",
             ".requests",
         ),
+        Rule(
+            "!((has(self.requests) && self.requests.exists(name, name.startsWith('hugepages-')))"
+            " || (has(self.limits) && self.limits.exists(name, name.startsWith('hugepages-'))))"
+            " || (has(self.requests) && ('cpu' in self.requests || 'memory' in self.requests))"
+            " || (has(self.limits) && ('cpu' in self.limits || 'memory' in self.limits))",
+            "hugepages need cpu or memory beside them",
+        ),
     )
 
-    requests: dict[str, Quantity] | None = Field(default=None, max_length=32)
+    requests: Resources | None = None
     """What the scheduler reserves."""
-    limits: dict[str, Quantity] | None = Field(default=None, max_length=32)
+    limits: Resources | None = None
     """What a pod may use at most; accelerators such as nvidia.com/gpu stand here."""
 
 
@@ -48,7 +56,7 @@ class SecretKeySelector(Model):
 
     name: Name
     """Name of the Secret."""
-    key: str = Field(min_length=1, max_length=253)
+    key: SecretKey
     """Key in the Secret."""
     optional: bool = False
     """Whether the pod may start without it."""
@@ -85,7 +93,7 @@ class Toleration(Model):
     """A taint that the pods tolerate, as in any pod."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.operator == 'Exists' || (has(self.key) && self.key != '')", "without key set operator Exists"),
+        Rule("self.operator == 'Exists' || (has(self.key))", "without key set operator Exists"),
         Rule(
             "!has(self.value) || self.value == '' || self.operator == 'Equal'", "value needs operator Equal", ".value"
         ),
@@ -96,7 +104,7 @@ class Toleration(Model):
         ),
     )
 
-    key: str | None = Field(default=None, max_length=317)
+    key: LabelKey | None = None
     """Key of the taint; none tolerates every key."""
     operator: Literal["Equal", "Exists"] = "Equal"
     """How key and value are compared."""
@@ -115,28 +123,27 @@ class LocalObjectReference(Model):
     """Name of the object."""
 
 
-# The lowest level has no type: the API server compares such values as a whole, but objects with unknown fields only by
-# the fields that both have, so that a change of affinity would go unnoticed by the rule that forbids it.
-_AFFINITY: JsonDict = {
-    kind: {
-        "description": f"The pod's {kind}.",
-        "type": "object",
-        "properties": {
-            f"{strength}DuringSchedulingIgnoredDuringExecution": {
-                "description": f"What is {strength}, as in any pod.",
-                "x-kubernetes-preserve-unknown-fields": True,
-            }
-            for strength in ("required", "preferred")
-        },
-    }
-    for kind in ("nodeAffinity", "podAffinity", "podAntiAffinity")
-}
+_RESERVED = (
+    "key.startsWith('unfreeze.dev/') || key.startsWith('batch.kubernetes.io/')"
+    " || key in ['app.kubernetes.io/managed-by', 'job-name', 'controller-uid']"
+)
+_LABELS = Rule(
+    f"!self.exists(key, {_RESERVED})",
+    "unfreeze.dev/..., batch.kubernetes.io/..., app.kubernetes.io/managed-by, job-name and controller-uid are set by the"
+    " operator and the Job controller",
+)
+_ANNOTATIONS = Rule(
+    "!self.exists(key, key.startsWith('unfreeze.dev/') || key.startsWith('batch.kubernetes.io/')"
+    " || key.startsWith('container.apparmor.security.beta.kubernetes.io/'))",
+    "unfreeze.dev/... and batch.kubernetes.io/... are set by the operator and the Job controller, and the profile of"
+    " AppArmor is the cluster's to choose",
+)
 
 
 class TemplateSpec(Model):
     """What the pods get besides: placement, image, environment."""
 
-    image: str | None = Field(default=None, min_length=1, max_length=1024)
+    image: Image | None = None
     """Trainer image. Default: the operator's."""
     image_pull_secrets: list[LocalObjectReference] | None = Field(
         default=None,
@@ -144,15 +151,15 @@ class TemplateSpec(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     """Secrets that the image is pulled with."""
-    node_selector: dict[str, LabelValue] | None = Field(default=None, max_length=64)
+    node_selector: dict[str, LabelValue] | None = Field(default=None, max_length=64, json_schema_extra=keyed())
     """Labels that a node must have."""
     tolerations: list[Toleration] | None = Field(default=None, max_length=64)
     """Taints that the pods tolerate."""
-    affinity: dict[str, Any] | None = Field(default=None, json_schema_extra={"properties": _AFFINITY})
-    """Affinity as in any pod."""
+    affinity: Affinity | None = None
+    """Where the pods run, by nodes and by other pods, as in any pod."""
     priority_class_name: Name | None = None
     """Priority class of the pods."""
-    scheduler_name: str | None = Field(default=None, max_length=253)
+    scheduler_name: Name | None = None
     """Scheduler that places the pods."""
     runtime_class_name: Name | None = None
     """Runtime class of the pods."""
@@ -162,7 +169,10 @@ class TemplateSpec(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     """Environment variables of the trainer."""
-    labels: dict[str, LabelValue] | None = Field(default=None, max_length=64)
+    labels: dict[str, LabelValue] | None = Field(default=None, max_length=64, json_schema_extra=keyed(_LABELS))
     """Labels of the pods, beside the operator's."""
-    annotations: dict[str, Annotated[str, Field(max_length=4096)]] | None = Field(default=None, max_length=64)
+    # All of them together stay below the 256 KiB that an object's annotations may have, whatever their characters.
+    annotations: dict[str, Annotated[str, Field(max_length=2048)]] | None = Field(
+        default=None, max_length=24, json_schema_extra=keyed(_ANNOTATIONS)
+    )
     """Annotations of the pods."""

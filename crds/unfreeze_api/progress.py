@@ -23,11 +23,14 @@ HTTP_PORT = 9470
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _SHORTEST_MESSAGE = 256
+MOST = 2**53
+"""Bound of every count: JSON readers that have floats alone still tell it from its neighbours."""
 
 
 # JSON has neither NaN nor infinity: a null in their place would make the whole message unreadable.
 Metrics = Annotated[
-    dict[str, float], AfterValidator(lambda values: {name: value for name, value in values.items() if isfinite(value)})
+    dict[Annotated[str, Field(max_length=128)], float],
+    AfterValidator(lambda values: {name: value for name, value in values.items() if isfinite(value)}),
 ]
 """Values by name; those of a diverged training that are not finite are left out."""
 Finite = Annotated[float | None, AfterValidator(lambda value: value if value is None or isfinite(value) else None)]
@@ -47,7 +50,7 @@ class ExitCode(IntEnum):
 class CheckpointInfo(Model):
     """The newest complete checkpoint."""
 
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, le=MOST)
     """Optimizer step that it was written at."""
     time: datetime
     """When it was complete, in UTC."""
@@ -58,11 +61,11 @@ class PhaseResult(Model):
 
     name: str = Field(max_length=128)
     """Name of the phase: its topmost newly trained block."""
-    steps: int = Field(ge=0)
+    steps: int = Field(ge=0, le=MOST)
     """Optimizer steps that it took."""
     seconds: float = Field(ge=0)
     """Time that it took, in seconds, evaluations included."""
-    trainable_parameters: int = Field(ge=0)
+    trainable_parameters: int = Field(ge=0, le=MOST)
     """Parameters that it trained."""
     metrics: Metrics = Field(default={}, max_length=32)
     """Validation metrics at its end."""
@@ -73,15 +76,15 @@ class ProgressInfo(Model):
 
     percent: int = Field(default=0, ge=0, le=100)
     """Share of all steps that is done."""
-    step: int = Field(default=0, ge=0)
+    step: int = Field(default=0, ge=0, le=MOST)
     """Optimizer steps done."""
-    total_steps: int = Field(default=0, ge=0)
+    total_steps: int = Field(default=0, ge=0, le=MOST)
     """Optimizer steps planned."""
     epoch: float = Field(default=0, ge=0)
     """Passes over the training data done."""
-    phase_index: int = Field(default=0, ge=0)
+    phase_index: int = Field(default=0, ge=0, le=MOST)
     """Index of the phase, from 0."""
-    phase_count: int = Field(default=0, ge=0)
+    phase_count: int = Field(default=0, ge=0, le=MOST)
     """Number of phases."""
     phase_name: str = Field(default="", max_length=128)
     """Name of the phase."""
@@ -91,7 +94,7 @@ class ProgressInfo(Model):
     """Newest validation metrics."""
     samples_per_second: float | None = Field(default=None, ge=0)
     """Samples of all workers together, per second of training."""
-    eta_seconds: int | None = Field(default=None, ge=0)
+    eta_seconds: int | None = Field(default=None, ge=0, le=MOST)
     """Seconds that are left, evaluations included."""
 
 
@@ -103,17 +106,17 @@ class Progress(ProgressInfo):
     """What the workers are doing."""
     tokens_per_second: float | None = Field(default=None, ge=0)
     """Tokens of all workers together, for text."""
-    learning_rates: Metrics = Field(default={})
+    learning_rates: Metrics = Field(default={}, max_length=1024)
     """Current learning rate of each trained block."""
     checkpoint: CheckpointInfo | None = None
     """The newest complete checkpoint."""
-    world_size: int = Field(default=0, ge=0)
+    world_size: int = Field(default=0, ge=0, le=MOST)
     """Workers that train together."""
-    restarts: int = Field(default=0, ge=0)
+    restarts: int = Field(default=0, ge=0, le=MOST)
     """Times that the workers were started again in place."""
-    phases: list[PhaseResult] = Field(default=[])
+    phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""
-    results: Metrics = Field(default={})
+    results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model, `test.accuracy` and so on."""
 
     def info(self) -> ProgressInfo:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.fields import LABEL_KEY, LABEL_VALUE
-from unfreeze_api.model import Model
-
-SelectorKey = Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)]
-SelectorValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
+from unfreeze_api.fields import LabelKey, LabelValue, keyed
+from unfreeze_api.model import Model, Rule
 
 
 class LabelSelectorRequirement(Model):
     """One requirement on a label."""
 
-    key: SelectorKey
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            "values are for In and NotIn, which need at least one; Exists and DoesNotExist have none",
+            ".values",
+        ),
+    )
+
+    key: LabelKey
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared with the values."""
-    values: list[SelectorValue] | None = Field(default=None, max_length=64)
+    values: list[LabelValue] | None = Field(default=None, max_length=16)
     """Values for In and NotIn; none with the other operators."""
 
 
 class LabelSelector(Model):
     """Objects by their labels; an empty one selects all."""
 
-    match_labels: dict[SelectorKey, SelectorValue] | None = Field(default=None, max_length=64)
+    match_labels: dict[str, LabelValue] | None = Field(default=None, max_length=16, json_schema_extra=keyed())
     """Labels that an object must have."""
-    match_expressions: list[LabelSelectorRequirement] | None = Field(default=None, max_length=64)
+    match_expressions: list[LabelSelectorRequirement] | None = Field(default=None, max_length=16)
     """Requirements that the labels of an object must meet."""

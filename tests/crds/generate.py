@@ -13,69 +13,88 @@ from unfreeze_api.crd import schema
 from unfreeze_api.spec import API_VERSION, KIND
 
 SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
+EXAMPLES = {
+    "must be pvc://": SOURCES,
+    "must be the name of an object": ("a-secret", "my.name", "n" * 253),
+    "must be the name of a namespace": ("default", "team-a"),
+    "must be the value of a label": ("", "a", "B_1.c", "v" * 63),
+    "must be the key of a label": ("zone", "kubernetes.io/hostname", "A_b.c", f"{'p' * 253}/{'n' * 63}"),
+    "must be the key of a Secret": ("token", ".dockerconfigjson", "A_b"),
+    "must be the reference of an image": ("trainer", f"registry.example:5000/a/b@sha256:{'0' * 64}", "[::1]:5000/x:1"),
+    "every key": ("zone", "a.example/B_c.d", "A_b", f"{'p' * 253}/{'n' * 63}"),
+    "every resource": ("cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "hugepages-2Mi"),
+}
 QUANTITIES = (1, 8, "500m", "2", "64Gi", "1.5", "1e3")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8)
 JUNK = (0, -1, 1, 2.5, 1e-7, 10**9, True, "", "Auto", 'ü"\\\n', "x" * 300, [], ["a", "a"], [1], {}, {"a": 1}, None)
 
 
-def values(node: dict[str, Any]) -> SearchStrategy[Any]:
-    """Return a strategy for what a schema allows, without regard to rules."""
-    if node.get("x-kubernetes-preserve-unknown-fields"):
-        return st.sampled_from([{}, [], [{"weight": 1}]])
+def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
+    """Return a strategy for what a schema allows, without regard to rules between fields; `texts` are free texts."""
     if node.get("x-kubernetes-int-or-string"):
         return st.sampled_from(QUANTITIES) if "minimum" not in node else st.sampled_from(["Auto", 1, 2, 8])
     if "enum" in node:
         return st.sampled_from(node["enum"])
     kinds = {"object": _objects, "array": _lists, "integer": _integers, "number": _numbers, "string": _strings}
-    return st.booleans() if node["type"] == "boolean" else kinds[node["type"]](node)
+    return st.booleans() if node["type"] == "boolean" else kinds[node["type"]](node, texts)
 
 
-def _objects(node: dict[str, Any]) -> SearchStrategy[Any]:
+def _objects(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     if "additionalProperties" in node:
-        keys = st.sampled_from(["cpu", "memory", "zone", "nvidia.com/gpu", "a"])
-        return st.dictionaries(keys, values(node["additionalProperties"]), max_size=3)
-    parts = {key: values(part) for key, part in node["properties"].items()}
+        return st.dictionaries(_examples(node, "every"), values(node["additionalProperties"], texts), max_size=3)
+    parts = {key: values(part, texts) for key, part in node["properties"].items()}
     needed = node.get("required", [])
     optional = {key: part for key, part in parts.items() if key not in needed}
     return st.fixed_dictionaries({key: parts[key] for key in needed}, optional=optional)
 
 
-def _lists(node: dict[str, Any]) -> SearchStrategy[Any]:
+def _lists(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     unique = {"set": str, "map": lambda item: item.get("name")}.get(node.get("x-kubernetes-list-type", ""))
-    return st.lists(values(node["items"]), min_size=node.get("minItems", 0), max_size=2, unique_by=unique)
+    return st.lists(
+        values(node["items"], texts),
+        min_size=node.get("minItems", 0),
+        max_size=min(2, node["maxItems"]),
+        unique_by=unique,
+    )
 
 
-def _integers(node: dict[str, Any]) -> SearchStrategy[Any]:
+def _integers(node: dict[str, Any], _: SearchStrategy[str]) -> SearchStrategy[Any]:
     low, high = node["minimum"], node["maximum"]
     return st.integers(low, high) | st.integers(low, min(high, low + 8))
 
 
-def _numbers(node: dict[str, Any]) -> SearchStrategy[Any]:
+def _numbers(node: dict[str, Any], _: SearchStrategy[str]) -> SearchStrategy[Any]:
     low, high = node["minimum"], node["maximum"]
     lowest, highest = node.get("exclusiveMinimum", False), node.get("exclusiveMaximum", False)
     floats = st.floats(low, high, width=32, allow_subnormal=False, exclude_min=lowest, exclude_max=highest)
     return floats | st.sampled_from([number for number in (1, 2, 5) if number < high] or [0.5])
 
 
-def _strings(node: dict[str, Any]) -> SearchStrategy[Any]:
+def _strings(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     if "x-kubernetes-validations" in node:
-        return st.sampled_from({1024: SOURCES, 253: ("a-secret", "my.name"), 63: ("", "a", "B_1.c")}[node["maxLength"]])
+        return _examples(node, "must")
     if node.get("pattern", "").startswith("^[a-z]+"):
         return st.sampled_from(["layer.0", "layer.11", "pooler"])
     if "pattern" in node:
         return st.sampled_from(["A", "B_1", "_c"])
-    return TEXTS.filter(lambda text: len(text) >= node.get("minLength", 0))
+    return texts.filter(lambda text: len(text) >= node.get("minLength", 0))
+
+
+def _examples(node: dict[str, Any], word: str) -> SearchStrategy[str]:
+    """Return what a rule that says `must be ...` of a value, or `every ...` of a map's keys, allows."""
+    (text,) = (r["message"] for r in node["x-kubernetes-validations"] if r["message"].startswith(word))
+    return st.sampled_from(next(allowed for start, allowed in EXAMPLES.items() if text.startswith(start)))
 
 
 @cache
-def _specs() -> SearchStrategy[dict[str, Any]]:
-    return values(schema()["properties"]["spec"])
+def _specs(texts: SearchStrategy[str]) -> SearchStrategy[dict[str, Any]]:
+    return values(schema()["properties"]["spec"], texts)
 
 
 @st.composite
-def manifests(draw: DrawFn) -> dict[str, Any]:
+def manifests(draw: DrawFn, texts: SearchStrategy[str] = TEXTS) -> dict[str, Any]:
     """Draw a manifest that the API server takes."""
-    spec = draw(_specs())
+    spec = draw(_specs(texts))
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -135,6 +154,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     for toleration in spec.get("template", {}).get("tolerations", []):
         toleration.pop("value", None)
         toleration |= {"operator": "Exists", "effect": "NoExecute"}
+    _repair_affinity(spec.get("template", {}).get("affinity", {}))
     return spec
 
 
@@ -148,6 +168,26 @@ def _repair_adapter(spec: dict[str, Any]) -> None:
         adapter["peft"] = {"method": "LOHA", "config": {"r": 4}}
     for name in ("useDora", "initLoraWeights", "rankPattern", "alphaPattern"):
         adapter.get("lora", {}).pop(name, None)
+
+
+def _repair_affinity(node: Any) -> None:
+    if isinstance(node, dict) and "operator" in node:
+        node["values"] = {"Exists": [], "DoesNotExist": [], "Gt": ["5"], "Lt": ["5"]}.get(
+            node["operator"], node.get("values") or ["a"]
+        )
+        if not node["values"]:
+            del node["values"]
+    if isinstance(node, dict) and "topologyKey" in node:
+        selector = node.get("labelSelector", {})
+        used = {*selector.get("matchLabels", ()), *(one["key"] for one in selector.get("matchExpressions", ()))}
+        for field in {"mismatchLabelKeys", "matchLabelKeys"} & set(node):
+            node[field] = sorted(set(node[field]) - used)
+            used |= set(node[field])
+        if "labelSelector" not in node:
+            node.pop("matchLabelKeys", None)
+            node.pop("mismatchLabelKeys", None)
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _repair_affinity(part)
 
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
@@ -181,7 +221,9 @@ def _repair_distribution(spec: dict[str, Any]) -> None:
     world_size = distribution.get("numNodes", 1) * (1 if workers == "Auto" else workers)
     spec["training"]["batchSize"] = max(spec["training"].get("batchSize", 32), world_size)
     resources = distribution.get("resourcesPerNode", {})
-    for name in {"nvidia.com/gpu", *resources.get("limits", {})}:
-        resources.get("requests", {}).pop(name, None)
-    if "nvidia.com/gpu" in resources.get("limits", {}):
-        resources["limits"]["nvidia.com/gpu"] = 2
+    requests, limits = resources.get("requests", {}), resources.get("limits", {})
+    for name in {"nvidia.com/gpu", "hugepages-2Mi", *limits}:
+        requests.pop(name, None)
+    limits |= {name: amount for name, amount in (("nvidia.com/gpu", 2), ("hugepages-2Mi", "64Mi")) if name in limits}
+    if "hugepages-2Mi" in limits and not {"cpu", "memory"} & {*requests, *limits}:
+        limits["memory"] = 1

@@ -1,0 +1,116 @@
+"""Hostile input does no harm: jobs as large and as deep as the API server takes, and trainers that answer nonsense."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+
+from tests.operator.process import free_port
+from tests.operator.world import spec
+from unfreeze_operator import progress
+from unfreeze_operator.progress import MAX_BYTES, Puller
+from unfreeze_operator.settings import Settings
+
+KEY = ("ns", "job")
+
+
+@pytest.mark.cluster
+def test_a_job_of_a_mebibyte_runs_like_any_other(operator, world):
+    body = spec()
+    body["template"]["env"] += [{"name": f"E{number}", "value": "ü" * 4096} for number in range(127)]
+    assert len(json.dumps(body, ensure_ascii=False).encode()) > 1 << 20
+    world.create("large", body)
+    world.create("small")
+    world.wait_phase("Succeeded", "small")
+    world.wait_phase("Succeeded", "large")
+
+
+@pytest.mark.cluster
+def test_what_is_too_large_is_refused_when_it_is_applied(operator, world):
+    body = spec()
+    body["template"]["env"] += [{"name": f"E{number}", "value": "\U0001f9ca" * 4096} for number in range(127)]
+    manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "job"}, "spec": body}
+    code, answer = world.cluster.request("POST", world.path("finetunejobs"), manifest)
+    assert code >= 400
+    assert "too large" in answer["message"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("depth", [200, 5000])
+def test_a_deep_template_is_cut_before_it_reaches_the_operator(operator, world, depth):
+    """Without validation of fields, as old clients send it; kubectl's own default refuses it."""
+    deep = '{"a":' * depth + "{}" + "}" * depth
+    required = f'{{"requiredDuringSchedulingIgnoredDuringExecution": {deep}}}'
+    body = spec()
+    manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "job"}, "spec": body}
+    text = json.dumps(manifest).replace('"template": {', f'"template": {{"affinity": {{"nodeAffinity": {required}}}, ')
+    strict = world.cluster.kubectl("create", "-n", world.namespace, "-f", "-", stdin=text, check=False)
+    assert strict == ""
+    assert world.list("finetunejobs") == []
+    world.cluster.kubectl("create", "--validate=false", "-n", world.namespace, "-f", "-", stdin=text, check=False)
+    stored = world.list("finetunejobs")
+    assert "aaaa" not in json.dumps(stored).replace('"a": {', "a")
+    world.create("other")
+    world.wait_phase("Succeeded", "other")
+    assert operator.running
+
+
+NONSENSE = {
+    "nothing": b"",
+    "no JSON": b"\xff\xfe\x00",
+    "another type": b"[1]",
+    "deep": b'{"metrics":' + b'{"a":' * 100_000,
+    "long": b'{"phaseName": "' + b"x" * (2 * MAX_BYTES),
+    "endless names": json.dumps({"metrics": {"x" * 200: 1}}).encode(),
+    "too many series": json.dumps({"learningRates": {str(number): 1 for number in range(5000)}}).encode(),
+    "too many phases": json.dumps(
+        {"phases": [{"name": "p", "steps": 1, "seconds": 1, "trainableParameters": 1}] * 2000}
+    ).encode(),
+    "too many results": json.dumps({"results": {str(number): 1 for number in range(65)}}).encode(),
+    "negative": b'{"step": -1}',
+    "astronomical": b'{"step": 1' + b"0" * 30 + b"}",
+    "unknown field": b'{"command": "rm"}',
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=list(NONSENSE))
+def test_a_trainer_that_answers_nonsense_is_a_trainer_that_does_not_answer(answer, monkeypatch):
+    assert asyncio.run(asked(answer, monkeypatch)) is None
+
+
+def test_a_trainer_cannot_send_the_operator_elsewhere(monkeypatch):
+    elsewhere = web.HTTPFound("http://169.254.169.254/latest/meta-data/")
+    assert asyncio.run(asked(elsewhere, monkeypatch)) is None
+
+
+def test_a_trainer_that_keeps_to_the_contract_is_heard(monkeypatch):
+    assert asyncio.run(asked(b'{"step": 7}', monkeypatch)).step == 7
+
+
+async def asked(answer, monkeypatch):
+    """Let a puller ask a trainer that gives one answer for ever; return what it takes from two of them."""
+    asks = asyncio.Queue()
+
+    async def handle(_):
+        asks.put_nowait(None)
+        if isinstance(answer, Exception):
+            raise answer
+        return web.Response(body=answer)
+
+    server = web.Application()
+    server.router.add_get("/progress", handle)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    port = free_port()
+    monkeypatch.setattr(progress, "HTTP_PORT", port)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    puller = Puller(Settings("image", progress_interval=0.01), lambda _: None)
+    puller.watch(KEY, "uid", "127.0.0.1")
+    pulling = asyncio.create_task(puller.run())
+    await asks.get()
+    await asks.get()  # the second comes after the first has been dealt with
+    assert not pulling.done()
+    pulling.cancel()
+    await runner.cleanup()
+    return puller.newest(KEY, "uid")
