@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ("crds", "operator", "trainer")
+SOURCES = ("cli", "crds", "operator", "trainer")
 
 
 @dataclass(frozen=True)

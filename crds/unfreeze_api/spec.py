@@ -13,17 +13,12 @@ from pydantic import Field
 from unfreeze_api.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
 from unfreeze_api.fields import Column, Source
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.pods import ResourcesSpec, TemplateSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec"]
-
-GROUP = "unfreeze.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "FineTuneJob"
-PLURAL = "finetunejobs"
 
 
 class ModelSpec(Model):

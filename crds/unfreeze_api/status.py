@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model
-from unfreeze_api.progress import CheckpointInfo, Metrics, PhaseResult, ProgressInfo
+from unfreeze_api.progress import CheckpointInfo, Finite, Metrics, PhaseResult, ProgressInfo
 
 Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
 
@@ -60,6 +60,17 @@ class Restarts(Model):
     """Pods that were replaced."""
 
 
+class HistoryPoint(Model):
+    """A moment of the training."""
+
+    step: int = Field(ge=0)
+    """Optimizer step."""
+    loss: Finite = None
+    """Training loss at that step, smoothed over the steps before it."""
+    metric: Finite = None
+    """Newest validation value of training.metric at that step."""
+
+
 class Failure(Model):
     """The failure that ended the job, or the newest one of a pod."""
 
@@ -102,6 +113,8 @@ class FineTuneJobStatus(Model):
     """The first of the pods that cannot run now, and what each waits for."""
     progress: ProgressInfo | None = None
     """How far the training is."""
+    history: list[HistoryPoint] = Field(default=[], max_length=64)
+    """The course of the training: its first moment in each thirty-second part of all steps."""
     checkpoint: CheckpointInfo | None = None
     """The newest complete checkpoint."""
     restarts: Restarts | None = None

@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from unfreeze_api import spec as api
+from unfreeze_api import names as api
 
 MANAGER = "unfreeze-operator"
 """Field manager, value of the managed-by label and reporting controller of events."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-JOB_LABEL = "unfreeze.dev/job-name"
+JOB_LABEL = api.JOB_LABEL
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every child of every FineTuneJob."""

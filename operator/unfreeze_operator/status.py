@@ -12,6 +12,7 @@ from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_ca
 from unfreeze_operator.conditions import Conditions
 from unfreeze_operator.context import Context
 from unfreeze_operator.failure import first_failed, job_failure, pod_failure
+from unfreeze_operator.history import extended
 from unfreeze_operator.training import Training, at_rest, gather, leader, summarize
 from unfreeze_operator.views import FineTuneJobView, JobCondition
 from unfreeze_operator.waiting import MOST, describe
@@ -58,6 +59,7 @@ def observe(
         waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
+        history=extended(old.history, training.progress, context.spec.training.metric),
         checkpoint=training.checkpoint,
         restarts=_restarts(context, training),
         phases=training.phases,

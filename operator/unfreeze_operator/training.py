@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unfreeze_api.durations import duration
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
 from unfreeze_api.status import FineTuneJobStatus, Summary
 from unfreeze_operator.views import PodView
@@ -74,14 +75,6 @@ def summarize(training: Training, metric: str) -> Summary | None:
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
         checkpoint=str(training.checkpoint.step) if training.checkpoint else "",
     )
-
-
-def duration(seconds: int) -> str:
-    """Return a time as kubectl writes it: its two largest units, like 1h5m or 35s."""
-    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    while len(units) > 1 and units[0][0] == 0:
-        units.pop(0)
-    return "".join(f"{count}{unit}" for count, unit in units[:2] if count) or "0s"
 
 
 def _merged(old: list[PhaseResult], new: list[PhaseResult]) -> list[PhaseResult]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any
 
+from unfreeze_api.names import INDEX_ANNOTATION
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
     CONTAINER,
@@ -26,7 +27,6 @@ from unfreeze_operator.resources import (
 )
 from unfreeze_operator.waiting import Waiting, waiting
 
-INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

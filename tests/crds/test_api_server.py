@@ -10,7 +10,7 @@ from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
 from unfreeze_api.crd import definition, schema
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
-from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Restarts, Summary
+from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Nodes, Restarts, Summary
 from unfreeze_api.validate import defaulted, validate
 
 pytestmark = pytest.mark.cluster
@@ -45,6 +45,7 @@ FULL_STATUS = FineTuneJobStatus(
         samples_per_second=310.5,
         eta_seconds=95,
     ),
+    history=[HistoryPoint(step=205, loss=0.9, metric=0.5), HistoryPoint(step=410, loss=0.42, metric=0.81)],
     checkpoint=CheckpointInfo(step=400, time=NOW),
     restarts=Restarts(in_place=1, pods=2),
     phases=[PhaseResult(name="head", steps=170, seconds=21.5, trainable_parameters=2310, metrics={"loss": 0.5})],

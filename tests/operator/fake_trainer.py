@@ -2,7 +2,7 @@
 
 FAKE is JSON: steps, stepSeconds; holdAt (a step to wait at until the file `go` lies in the run folder); fail
 ({"index": 0, "at": step, "times": n, "exitCode": 2, "reason": ..., "message": ..., "silent": true});
-stopCode (what it exits with when asked to stop).
+stopCode (what it exits with when asked to stop); say (a word for the log, at the start).
 """
 
 import json
@@ -134,6 +134,8 @@ def serve(trainer):
 
 
 if __name__ == "__main__":
+    if "say" in FAKE:
+        print(f"{FAKE['say']} from {INDEX}", flush=True)
     RUN.mkdir(parents=True, exist_ok=True)
     TRAINER = Trainer()
     signal.signal(signal.SIGTERM, TRAINER.stop)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
+from unfreeze_api.durations import duration
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.carried import accelerator_seconds
@@ -14,7 +15,7 @@ from unfreeze_operator.failure import first_failed, pod_failure
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import PODS
 from unfreeze_operator.status import condition, worth_writing
-from unfreeze_operator.training import duration, gather
+from unfreeze_operator.training import gather
 from unfreeze_operator.views import pod_view
 
 

@@ -1,0 +1,1 @@
+"""kubectl ftj: FineTuneJobs at the command line, for people."""

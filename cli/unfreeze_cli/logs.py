@@ -1,0 +1,96 @@
+"""`kubectl ftj logs`: of one place in the gang, through every pod that has taken it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+
+from unfreeze_cli.kubectl import Json, Kubectl
+from unfreeze_cli.page import index_of, pod_state
+from unfreeze_cli.text import plain
+
+POLL_SECONDS = 1.0
+FINISHED = ("Succeeded", "Failed")
+
+
+def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None) -> None:
+    """Print the logs of a place in the gang, oldest pod first.
+
+    Parameters
+    ----------
+    kubectl
+        The cluster.
+    name
+        The job.
+    index
+        Which place; by default the one that failed, in a job that has failed, else the leader's.
+    tail
+        Lines of each pod; None for all.
+    """
+    job = kubectl.job(name)
+    pods = kubectl.pods(name)
+    wanted = chosen(job, pods) if index is None else index
+    found = [pod for pod in pods if index_of(pod) == wanted and has_started(pod)]
+    for pod in found:
+        if len(found) > 1:
+            click.echo(_header(pod))
+        if kubectl.stream("logs", pod["metadata"]["name"], *([f"--tail={tail}"] if tail is not None else [])):
+            raise SystemExit(1)  # kubectl has said why
+    if not found:
+        raise click.ClickException(_without_logs(job, wanted))
+
+
+def follow(
+    kubectl: Kubectl, name: str, index: int | None, tail: int | None, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Print the logs of a place in the gang as they are written, until the job has finished or is suspended."""
+    job = kubectl.job(name)
+    wanted = chosen(job, kubectl.pods(name)) if index is None else index
+    seen: set[str] = set()
+    waits = False
+    while True:
+        # In this order: what the last pod wrote is seen before its job has ended.
+        job = kubectl.job(name)
+        pods = [pod for pod in kubectl.pods(name) if index_of(pod) == wanted]
+        fresh = [pod for pod in pods if pod["metadata"]["uid"] not in seen and has_started(pod)]
+        for pod in fresh:
+            click.echo(_header(pod), err=True)
+            if kubectl.stream("logs", "--follow", pod["metadata"]["name"], *([f"--tail={tail}"] if tail else [])):
+                raise SystemExit(1)
+            seen.add(pod["metadata"]["uid"])
+        phase = job.get("status", {}).get("phase", "Pending")
+        if not fresh and phase in (*FINISHED, "Suspended"):
+            click.echo(f"The job has {phase.lower()}." if phase in FINISHED else "The job is suspended.", err=True)
+            if not seen and phase in FINISHED:
+                raise click.ClickException(_without_logs(job, wanted))
+            return
+        if not fresh and not waits:
+            click.echo(f"Waiting for pod {wanted} to start ({phase}) ...", err=True)
+        waits = not fresh
+        if not fresh:
+            sleep(POLL_SECONDS)
+
+
+def chosen(job: Json, pods: list[Json]) -> int:
+    """Return the place in the gang that people ask for first: the failed one's in a failed job, else the leader's."""
+    status = job.get("status", {})
+    failed = status.get("failure", {}).get("pod") if status.get("phase") == "Failed" else None
+    return next((index_of(pod) for pod in pods if pod["metadata"]["name"] == failed), 0)
+
+
+def has_started(pod: Json) -> bool:
+    """Whether a pod has, or had, a container that may have written something."""
+    states = [one.get("state", {}) for one in pod.get("status", {}).get("containerStatuses", ())]
+    return any("running" in state or "terminated" in state for state in states)
+
+
+def _header(pod: Json) -> str:
+    return f"==> {pod['metadata']['name']} ({pod_state(pod)}) <=="
+
+
+def _without_logs(job: Json, index: int) -> str:
+    tail = job.get("status", {}).get("failure", {}).get("logTail")
+    text = f"no pod {index} of the job has logs: it has not started, or its pods are deleted"
+    return f"{text}; the last lines in the job's status are:\n{plain(tail)}" if tail else text

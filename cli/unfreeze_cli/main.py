@@ -1,0 +1,100 @@
+"""The plugin `kubectl ftj`; kubectl finds it as the program kubectl-ftj on the PATH."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from unfreeze_cli.kubectl import RESOURCE, ForbiddenError, Kubectl, options
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """FineTuneJobs: how they are, what they say, and what becomes of them."""
+
+
+@cli.command()
+@options
+@click.argument("name")
+def status(kubectl: Kubectl, name: str) -> None:
+    """Show a job on one page: progress and metrics over time, phases, pods, restarts, failure."""
+    from unfreeze_cli.page import page
+    from unfreeze_cli.text import console
+
+    job = kubectl.job(name)
+    try:
+        pods = kubectl.pods(name)
+    except ForbiddenError:
+        pods = None
+    console().print(page(job, pods, datetime.now(UTC)))
+
+
+@cli.command()
+@options
+@click.argument("name")
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written, through restarts.")
+@click.option("--index", type=click.IntRange(0), help="Which pod of the gang. Default: the failed one's, else 0.")
+@click.option("--tail", type=click.IntRange(0), help="Last lines of each pod alone.")
+def logs(kubectl: Kubectl, name: str, following: bool, index: int | None, tail: int | None) -> None:
+    """Print a job's logs: of the pod that failed, else of the leader, and of the pods before it in its place."""
+    from unfreeze_cli.logs import follow, print_logs
+
+    (follow if following else print_logs)(kubectl, name, index, tail)
+
+
+@cli.command()
+@options
+@click.argument("name")
+@click.option("--wait", "timeout", metavar="TIME", help="Wait at most so long, like 5m, until it is suspended.")
+def suspend(kubectl: Kubectl, name: str, timeout: str | None) -> None:
+    """Stop a job's pods after a checkpoint."""
+    from unfreeze_cli.life import set_suspend
+
+    click.echo(set_suspend(kubectl, name, suspend=True, timeout=timeout))
+
+
+@cli.command()
+@options
+@click.argument("name")
+@click.option("--wait", "timeout", metavar="TIME", help="Wait at most so long, like 5m, until it runs.")
+def resume(kubectl: Kubectl, name: str, timeout: str | None) -> None:
+    """Go on with a suspended job from its checkpoint."""
+    from unfreeze_cli.life import set_suspend
+
+    click.echo(set_suspend(kubectl, name, suspend=False, timeout=timeout))
+
+
+@cli.command()
+@options
+@click.argument("name")
+def retry(kubectl: Kubectl, name: str) -> None:
+    """Create a failed job anew; it goes on from its newest checkpoint. Pods and their logs go."""
+    from unfreeze_cli.life import retry as again
+
+    click.echo(again(kubectl, name))
+
+
+@cli.command()
+@options
+@click.option("-A", "--all-namespaces", is_flag=True, help="Jobs of all namespaces.")
+@click.option("-l", "--selector", help="Jobs with these labels alone, as in kubectl get.")
+def top(kubectl: Kubectl, all_namespaces: bool, selector: str | None) -> None:
+    """List jobs with progress and throughput, those that run first."""
+    from unfreeze_cli.text import console
+    from unfreeze_cli.top import table
+
+    choice = [*(["--all-namespaces"] if all_namespaces else []), *([f"--selector={selector}"] if selector else [])]
+    jobs = kubectl.json("get", RESOURCE, *choice)["items"]
+    if not jobs:
+        raise click.ClickException("no FineTuneJobs here: -A lists those of all namespaces")
+    console().print(table(jobs, datetime.now(UTC), namespaces=all_namespaces))
+
+
+def main() -> None:
+    """Run as kubectl calls its plugins."""
+    cli(prog_name="kubectl ftj")
+
+
+if __name__ == "__main__":
+    main()

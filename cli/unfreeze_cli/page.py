@@ -1,0 +1,205 @@
+"""`kubectl ftj status`: one job on one page. Pure: objects of the API in, something that rich prints out.
+
+Objects are read as they come, field by field: a plugin may be older or newer than the cluster's CRD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from unfreeze_api.names import INDEX_ANNOTATION
+from unfreeze_cli.spark import spark
+from unfreeze_cli.text import plain, since
+
+Json = dict[str, Any]
+
+COLOURS = {"Running": "green", "Succeeded": "green", "Failed": "red", "Queued": "yellow", "Pending": "yellow"}
+
+
+def page(job: Json, pods: list[Json] | None, now: datetime) -> RenderableType:
+    """Return everything about a job.
+
+    Parameters
+    ----------
+    job
+        The FineTuneJob.
+    pods
+        Its pods, oldest first; None when the person may not list them.
+    now
+        The time, for ages.
+    """
+    status = job.get("status", {})
+    parts: list[RenderableType] = [_head(job, status, now)]
+    parts += _reason(status)
+    parts += _course(job, status)
+    parts += _phases(job, status)
+    parts += _gang(status, pods, now)
+    parts += _facts(status, now)
+    parts += _results(status)
+    parts += _failure(status)
+    return Group(*parts)
+
+
+def _head(job: Json, status: Json, now: datetime) -> RenderableType:
+    spec, meta = job["spec"], job["metadata"]
+    state = status.get("phase", "Pending")
+    end = status.get("completionTime")
+    times = (
+        f"took {since(status['startTime'], datetime.fromisoformat(end))}, ended {since(end, now)} ago"
+        if (end and "startTime" in status)
+        else f"created {since(meta.get('creationTimestamp'), now)} ago"
+    )
+    title = Text.assemble(
+        (f"{meta.get('namespace', '')}/{meta['name']}", "bold"), "  ", (state, COLOURS.get(state, "")), f"  {times}"
+    )
+    distribution = spec.get("distribution", {})
+    adapter = spec.get("adapter", {}).get("type")
+    how = f"{spec['strategy']['type']}{f' with {adapter}' if adapter else ''}"
+    nodes = distribution.get("numNodes", 1)
+    where = f"{distribution.get('engine', 'DDP')} on {nodes} node{'s' if nodes != 1 else ''}"
+    return Group(title, Text(plain(f"{spec['task']['type']} from {spec['model']['source']}: {how}, {where}")))
+
+
+def _reason(status: Json) -> Iterator[RenderableType]:
+    """Say why it does not run, while nothing has ended it."""
+    running = next((one for one in status.get("conditions", ()) if one["type"] == "Running"), None)
+    if not status:
+        yield Text("No operator has looked at this job yet.", "yellow")
+    elif running and running["status"] != "True" and status.get("phase") not in ("Succeeded", "Failed"):
+        yield Text(plain(f"{running['reason']}: {running.get('message', '')}"), "yellow")
+
+
+def _course(job: Json, status: Json) -> Iterator[RenderableType]:
+    progress = status.get("progress")
+    if not progress or not progress.get("totalSteps"):
+        return
+    words = [f"{progress.get('percent', 0)} %", f"step {progress.get('step', 0)}/{progress['totalSteps']}"]
+    if progress.get("epoch"):
+        words.append(f"epoch {progress['epoch']:.1f}")
+    if progress.get("samplesPerSecond"):
+        words.append(f"{progress['samplesPerSecond']:.0f} samples/s")
+    if eta := status.get("summary", {}).get("eta"):
+        words.append(f"{eta} left")
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(100, progress.get("percent", 0), width=24), "  ".join(words))
+    yield Text()
+    yield bar
+    metric = job["spec"].get("training", {}).get("metric", "accuracy")
+    points = [*status.get("history", ())]
+    now = {"loss": progress.get("loss"), "metric": progress.get("metrics", {}).get(metric)}
+    lines = Table.grid(padding=(0, 1))
+    for name, field in (("loss", "loss"), (metric, "metric")):
+        values = [point.get(field) for point in points] + [now[field]]
+        known = [value for value in values if value is not None]
+        if known:
+            lines.add_row(plain(name), f"{known[0]:.4g}", spark(values), f"{known[-1]:.4g}")
+    yield lines
+
+
+def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
+    ended, progress = status.get("phases", []), status.get("progress", {})
+    count = progress.get("phaseCount", 0)
+    if not ended and count < 2:  # noqa: PLR2004 - one phase is the job itself
+        return
+    metric = job["spec"].get("training", {}).get("metric", "accuracy")
+    table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", metric.upper(), box=None, pad_edge=False, show_edge=False)
+    for phase in ended:
+        value = phase.get("metrics", {}).get(metric)
+        table.add_row(
+            plain(phase["name"]),
+            "done",
+            str(phase["steps"]),
+            f"{phase['seconds']:.0f}s",
+            f"{phase['trainableParameters']:,}",
+            "" if value is None else f"{value:.4g}",
+        )
+    if len(ended) < count and progress.get("phaseName") and status.get("phase") == "Running":
+        table.add_row(plain(progress["phaseName"]), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
+    yield Text()
+    yield table
+
+
+def _gang(status: Json, pods: list[Json] | None, now: datetime) -> Iterator[RenderableType]:
+    yield Text()
+    if pods is None:
+        yield Text("You may not list the pods of this namespace.", "yellow")
+    elif pods:
+        table = Table("INDEX", "POD", "NODE", "STATE", "AGE", box=None, pad_edge=False, show_edge=False)
+        newest = {index_of(pod): pod["metadata"]["name"] for pod in pods}
+        for pod in sorted(pods, key=index_of):
+            meta = pod["metadata"]
+            replaced = " (replaced)" if newest[index_of(pod)] != meta["name"] else ""
+            node = pod.get("spec", {}).get("nodeName", "")
+            age = since(meta.get("creationTimestamp"), now)
+            table.add_row(str(index_of(pod)), meta["name"], node, pod_state(pod) + replaced, age)
+        yield table
+    for waiting in status.get("waiting", ()):
+        yield Text(plain(f"{waiting['pod']}: {waiting['reason']}: {waiting.get('message', '')}"), "yellow")
+
+
+def index_of(pod: Json) -> int:
+    """Return which of the gang a pod is; -1 when it does not say."""
+    text = pod["metadata"].get("annotations", {}).get(INDEX_ANNOTATION, "")
+    return int(text) if text.isdecimal() else -1
+
+
+def pod_state(pod: Json) -> str:
+    """Return the state of a pod in a few words, like `Running`, or `Failed: OOMKilled, exit code 137`."""
+    status = pod.get("status", {})
+    phase = "Terminating" if "deletionTimestamp" in pod["metadata"] else status.get("phase", "Pending")
+    for container in status.get("containerStatuses", ()):
+        if ended := container.get("state", {}).get("terminated"):
+            return plain(f"{phase}: {ended.get('reason', 'ended')}, exit code {ended['exitCode']}")
+        if waiting := container.get("state", {}).get("waiting"):
+            return plain(f"{phase}: {waiting.get('reason', 'waiting')}")
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
+    return f"{phase}, not ready" if phase == "Running" and not ready else phase
+
+
+def _facts(status: Json, now: datetime) -> Iterator[RenderableType]:
+    facts = []
+    if checkpoint := status.get("checkpoint"):
+        facts.append(f"Newest checkpoint: step {checkpoint['step']}, {since(checkpoint['time'], now)} old")
+    if restarts := status.get("restarts"):
+        facts.append(f"Restarts: {restarts.get('inPlace', 0)} in place, {restarts.get('pods', 0)} pods replaced")
+    if seconds := status.get("acceleratorSeconds"):
+        facts.append(f"Accelerators: {seconds / 3600:.2f} hours")
+    if facts:
+        yield Text()
+        yield Text("\n".join(facts))
+
+
+def _results(status: Json) -> Iterator[RenderableType]:
+    if results := status.get("results"):
+        yield Text()
+        yield Text("Results", "bold")
+        for name, value in sorted(results.items()):
+            yield Text(f"  {plain(name)}  {value:.4g}")
+
+
+def _failure(status: Json) -> Iterator[RenderableType]:
+    failure = status.get("failure")
+    if not failure:
+        return
+    where = [
+        f"pod {failure['pod']}" if "pod" in failure else "",
+        f"node {failure['node']}" if "node" in failure else "",
+    ]
+    where += [f"rank {failure['rank']}" if "rank" in failure else ""]
+    where += [f"exit code {failure['exitCode']}" if "exitCode" in failure else ""]
+    title = "Failure" if status.get("phase") == "Failed" else "Newest failure, which the job goes on after"
+    yield Text()
+    yield Text(title, "bold red")
+    yield Text(plain(f"  {failure['reason']}: {failure.get('message', '')}"))
+    if place := ", ".join(filter(None, where)):
+        yield Text(plain(f"  {place}"))
+    if tail := failure.get("logTail"):
+        yield Padding(Text(plain(tail.rstrip()), "dim"), (0, 0, 0, 4))

@@ -1,0 +1,183 @@
+"""The status page and the table of jobs, from objects as the API has them: what they show, and what they keep out."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from unfreeze_cli.page import page
+from unfreeze_cli.spark import BLOCKS, spark
+from unfreeze_cli.text import plain
+from unfreeze_cli.top import table
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def ago(seconds):
+    return (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+SPEC = {
+    "model": {"source": "pvc://models/minilm"},
+    "task": {"type": "TextClassification"},
+    "strategy": {"type": "GradualUnfreezing"},
+    "distribution": {"numNodes": 2, "engine": "DDP"},
+    "training": {"metric": "accuracy"},
+}
+RUNNING = {
+    "phase": "Running",
+    "conditions": [{"type": "Running", "status": "True", "reason": "PodsRunning"}],
+    "startTime": ago(100),
+    "nodes": {"desired": 2, "ready": 2},
+    "progress": {
+        "percent": 41, "step": 410, "totalSteps": 1000, "epoch": 1.25, "phaseIndex": 1, "phaseCount": 3,
+        "phaseName": "layer.5", "loss": 0.42, "metrics": {"accuracy": 0.81}, "samplesPerSecond": 310.0, "etaSeconds": 95,
+    },
+    "history": [{"step": 5, "loss": 2.0}, {"step": 40, "loss": 1.0, "metric": 0.25}, {"step": 70, "loss": 0.6}],
+    "checkpoint": {"step": 400, "time": ago(12)},
+    "restarts": {"inPlace": 1, "pods": 2},
+    "phases": [{"name": "head", "steps": 170, "seconds": 21, "trainableParameters": 2310, "metrics": {"accuracy": 0.25}}],
+    "acceleratorSeconds": 7200,
+    "summary": {"progress": "41% (2/3)", "metric": "accuracy 0.810", "eta": "1m35s", "checkpoint": "400"},
+}  # fmt: skip
+FAILED = {
+    "phase": "Failed",
+    "startTime": ago(300),
+    "completionTime": ago(60),
+    "failure": {
+        "reason": "OutOfMemory",
+        "message": "raise the limit",
+        "pod": "job-1-b",
+        "node": "node-0",
+        "rank": 3,
+        "exitCode": 137,
+        "logTail": "Traceback\n  boom",
+    },
+}
+
+
+def job(status, name="job", namespace="ns"):
+    meta = {"name": name, "namespace": namespace, "creationTimestamp": ago(120)}
+    return {"metadata": meta, "spec": SPEC, "status": status}
+
+
+def pod(index, name, phase="Running", ended=None):
+    state = {"terminated": ended} if ended else {"running": {}}
+    return {
+        "metadata": {
+            "name": name,
+            "creationTimestamp": ago(90),
+            "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
+        },
+        "spec": {"nodeName": f"node-{index}"},
+        "status": {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"state": state}],
+        },
+    }
+
+
+def printed(what):
+    out = io.StringIO()
+    Console(file=out, width=200, highlight=False, markup=False).print(what)
+    return out.getvalue()
+
+
+def shown(status, pods=()):
+    return printed(page(job(status), pods if pods is None else list(pods), NOW))
+
+
+def test_a_job_that_runs():
+    text = shown(
+        RUNNING, [pod(0, "job-0-a"), pod(1, "job-1-a", "Failed", {"reason": "Error", "exitCode": 1}), pod(1, "job-1-b")]
+    )
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "ns/job Running created 2m ago"
+    assert lines[1] == "TextClassification from pvc://models/minilm: GradualUnfreezing, DDP on 2 nodes"
+    assert "41 % step 410/1000 epoch 1.2 310 samples/s 1m35s left" in text.replace("  ", " ")
+    assert "loss 2 █▄▂▁ 0.42" in lines
+    assert "accuracy 0.25 ▁ █ 0.81" in lines
+    assert "head done 170 21s 2,310 0.25" in lines
+    assert "layer.5 now (2 of 3)" in lines
+    assert "0 job-0-a node-0 Running 1m30s" in lines
+    assert "1 job-1-a node-1 Failed: Error, exit code 1 (replaced) 1m30s" in lines
+    assert "Newest checkpoint: step 400, 12s old" in lines
+    assert "Restarts: 1 in place, 2 pods replaced" in lines
+    assert "Accelerators: 2.00 hours" in lines
+    assert "Failure" not in text
+
+
+def test_a_job_that_failed():
+    text = shown(FAILED)
+    assert "Failed  took 4m, ended 1m ago" in text
+    assert "Failure\n  OutOfMemory: raise the limit\n  pod job-1-b, node node-0, rank 3, exit code 137" in text
+    assert "Traceback" in text
+    assert "boom" in text
+
+
+def test_a_failure_that_the_job_went_on_after_is_called_so():
+    assert "which the job goes on after" in shown({**RUNNING, "failure": FAILED["failure"]})
+
+
+def test_what_it_waits_for():
+    waiting = [{"pod": "job-0-a", "reason": "ImagePull", "message": "image x: not found"}]
+    running = {"type": "Running", "status": "False", "reason": "ImagePull", "message": "job-0-a: image x: not found"}
+    text = shown({"phase": "Pending", "conditions": [running], "waiting": waiting})
+    assert "job-0-a: ImagePull: image x: not found" in text
+
+
+def test_pods_that_one_may_not_list_are_no_reason_to_show_nothing():
+    assert "You may not list the pods" in shown(RUNNING, None)
+
+
+def test_a_job_that_no_operator_has_seen():
+    assert "No operator has looked at this job yet" in shown({})
+
+
+def test_results():
+    assert "  test.accuracy  0.93" in shown({"phase": "Succeeded", "results": {"test.accuracy": 0.93}})
+
+
+def test_what_pods_write_cannot_command_the_terminal():
+    evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\u202edevil\r"
+    failure = {"reason": evil, "message": evil, "pod": evil, "logTail": evil}
+    progress = {**RUNNING["progress"], "phaseName": evil, "metrics": {evil: 1.0}}
+    text = shown({**RUNNING, "failure": failure, "progress": progress, "results": {evil: 1.0}})
+    assert not set(text) & set("\x1b\x07\r\u202e")
+
+
+@given(st.text())
+def test_plain_text_keeps_lines_and_drops_commands(text):
+    assert all(char.isprintable() or ord(char) > 127 or char in "\n\t" for char in plain(text))
+    assert plain(text).count("\n") == text.count("\n")
+
+
+@given(st.lists(st.none() | st.floats(-1e9, 1e9)))
+def test_a_spark_line_has_a_character_for_each_value_from_least_to_greatest(values):
+    line = spark(values)
+    known = [value for value in values if value is not None]
+    assert len(line) == (len(values) if known else 0)
+    assert set(line) <= {*BLOCKS, " "}
+    if known and max(known) > min(known):
+        assert line[values.index(max(known))] == BLOCKS[-1]
+        assert line[values.index(min(known))] == BLOCKS[0]
+
+
+def test_top_lists_running_jobs_first_and_adds_them_up():
+    jobs = [job(FAILED, "a"), job(RUNNING, "b"), job({}, "c"), job(RUNNING, "d", "other")]
+    text = printed(table(jobs, NOW, namespaces=True))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert [line.split()[1] for line in lines[1:5]] == ["b", "d", "c", "a"]
+    assert lines[1] == "ns b Running 41% (2/3) 410/1000 0.42 accuracy 0.810 310 1m35s 2/2 3 2.0 2m"
+    assert lines[-1] == "2 of 4 jobs running, 620 samples/s on 4 nodes"
+
+
+@pytest.mark.parametrize("field", sorted(RUNNING))
+def test_a_status_of_another_version_is_shown_without_what_it_lacks(field):
+    left = {name: value for name, value in RUNNING.items() if name != field}
+    assert "ns/job" in shown(left, [pod(0, "job-0-a")])
+    printed(table([job(left)], NOW, namespaces=False))
