@@ -222,17 +222,17 @@ class AdapterSpec(Model):
     type: Literal["LoRA", "IA3", "Bottleneck", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
     """Kind of adapter; PEFT stands for its other methods."""
     lora: LoraSpec | None = None
-    """Options of LoRA."""
+    """Options of the adapter LoRA, and of no other."""
     ia3: Ia3Spec | None = None
-    """Options of IA3."""
+    """Options of the adapter IA3, and of no other."""
     bottleneck: BottleneckSpec | None = None
-    """Options of Bottleneck."""
+    """Options of the adapter Bottleneck, and of no other."""
     prompt_tuning: PromptTuningSpec | None = None
-    """Options of PromptTuning."""
+    """Options of the adapter PromptTuning, and of no other."""
     prefix_tuning: PrefixTuningSpec | None = None
-    """Options of PrefixTuning."""
+    """Options of the adapter PrefixTuning, and of no other."""
     p_tuning: PTuningSpec | None = None
-    """Options of PTuning."""
+    """Options of the adapter PTuning, and of no other."""
     peft: PeftSpec | None = None
     """Another method of PEFT and its options."""
     base_weights: Literal["Frozen", "ByStrategy"] = "Frozen"

@@ -77,21 +77,21 @@ class ProgressInfo(Model):
     percent: int = Field(default=0, ge=0, le=100)
     """Share of all steps that is done."""
     step: int = Field(default=0, ge=0, le=MOST)
-    """Optimizer steps done."""
+    """Optimizer steps done so far."""
     total_steps: int = Field(default=0, ge=0, le=MOST)
-    """Optimizer steps planned."""
+    """Optimizer steps planned in all."""
     epoch: float = Field(default=0, ge=0)
     """Passes over the training data done."""
     phase_index: int = Field(default=0, ge=0, le=MOST)
     """Index of the phase, from 0."""
     phase_count: int = Field(default=0, ge=0, le=MOST)
-    """Number of phases."""
+    """Number of phases in all."""
     phase_name: str = Field(default="", max_length=128)
     """Name of the phase."""
     loss: Finite = None
     """Training loss, smoothed over the last steps."""
     metrics: Metrics = Field(default={}, max_length=32)
-    """Newest validation metrics."""
+    """Newest metrics of the validation data."""
     samples_per_second: float | None = Field(default=None, ge=0)
     """Samples of all workers together, per second of training."""
     eta_seconds: int | None = Field(default=None, ge=0, le=MOST)

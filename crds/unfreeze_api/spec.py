@@ -72,9 +72,9 @@ class TaskSpec(Model):
     type: Literal["TextClassification", "ImageClassification"]
     """The task: TextClassification needs a transformers model, ImageClassification a timm model."""
     text_classification: TextClassificationSpec | None = None
-    """Options of TextClassification."""
+    """Options of the task TextClassification, and of no other."""
     image_classification: ImageClassificationSpec | None = None
-    """Options of ImageClassification."""
+    """Options of the task ImageClassification, and of no other."""
 
 
 class ColumnsSpec(Model):
@@ -173,7 +173,7 @@ class DistributionSpec(Model):
     """What keeps the workers in step: DDP replicates the model, FSDP shards it with its training state, DeepSpeed shards
     what zeroStage says."""
     deep_speed: DeepSpeedSpec | None = None
-    """Options of DeepSpeed."""
+    """Options of the engine DeepSpeed, and of no other."""
     resources_per_node: ResourcesSpec = ResourcesSpec()
     """Resources of each pod."""
 

@@ -20,11 +20,11 @@ class Condition(Model):
     """Which aspect. Reconciling and Stalled are kstatus' words, for Flux and `helm --wait`: true while the pods are not yet
     as the spec wants them, and on a failure that nothing will mend by itself."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the aspect holds now."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
     """Why, in one CamelCase word."""
     message: str = Field(default="", max_length=32768)
-    """Why, for people."""
+    """Why, in words for people."""
     last_transition_time: datetime
     """When status last changed."""
     observed_generation: int = Field(default=0, ge=0)
@@ -64,7 +64,7 @@ class HistoryPoint(Model):
     """A moment of the training."""
 
     step: int = Field(ge=0)
-    """Optimizer step."""
+    """Optimizer step of this moment."""
     loss: Finite = None
     """Training loss at that step, smoothed over the steps before it."""
     metric: Finite = None
@@ -75,7 +75,7 @@ class Failure(Model):
     """The failure that ended the job, or the newest one of a pod."""
 
     reason: str = Field(max_length=64)
-    """One CamelCase word."""
+    """Why, in one CamelCase word."""
     message: str = Field(default="", max_length=4096)
     """What happened and what to do."""
     pod: str | None = Field(default=None, max_length=253)
@@ -126,7 +126,7 @@ class FineTuneJobStatus(Model):
     accelerator_seconds: int | None = Field(default=None, ge=0)
     """Accelerators times seconds that pods held them."""
     failure: Failure | None = None
-    """What failed."""
+    """What failed, where and why."""
     summary: Summary | None = None
     """Ready-made texts for the columns of kubectl get."""
 

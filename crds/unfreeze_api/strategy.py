@@ -159,10 +159,10 @@ class StrategySpec(Model):
     LinearProbeThenFineTune the head first, then everything; GradualUnfreezing the head, then block after block; BitFit
     the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)."""
     partial_fine_tuning: PartialFineTuningSpec | None = None
-    """Options of PartialFineTuning."""
+    """Options of the strategy PartialFineTuning, and of no other."""
     linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
-    """Options of LinearProbeThenFineTune."""
+    """Options of the strategy LinearProbeThenFineTune, and of no other."""
     gradual_unfreezing: GradualUnfreezingSpec | None = None
-    """Options of GradualUnfreezing."""
+    """Options of the strategy GradualUnfreezing, and of no other."""
     learning_rate: LearningRateSpec = LearningRateSpec()
     """Learning rates of head and backbone."""

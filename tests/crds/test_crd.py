@@ -1,5 +1,7 @@
 """The CRD: up to date, documented and bounded everywhere, and in step with the models."""
 
+import re
+
 import pytest
 import yaml
 
@@ -45,6 +47,9 @@ def test_every_field_is_described(path, node, _):
     assert text.endswith(".")
     assert "\n" not in text
     assert "  " not in text
+    assert len(text.split()) >= 4, "kubectl explain should say more"
+    assert text[0].isupper() or text[0].isdigit()
+    assert not re.search(r"``|\*\*|::|:[a-z]+:`|Field\(|[Pp]ydantic|Literal\[|Annotated", text), "markup of the source"
 
 
 @pytest.mark.parametrize(("path", "node", "needed"), SPEC_FIELDS, ids=ids(SPEC_FIELDS))
