@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from unfreeze_api.model import Model, Rule
 
@@ -53,7 +53,7 @@ class LoraSpec(Model):
     target_modules: Modules = Field(default=["all-linear"])
     """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
     use_rslora: bool = False
-    """rsLoRA: the update is multiplied by loraAlpha / sqrt(r), so that high ranks learn too (Kalajdzievski 2023, arXiv
+    """As rsLoRA does it, the update is multiplied by loraAlpha / sqrt(r), so that high ranks learn too (Kalajdzievski 2023, arXiv
     2312.03732)."""
     use_dora: bool = False
     """DoRA: the update turns the weights, a vector of its own scales them; better at low ranks, slower (Liu et al. 2024,
@@ -94,7 +94,7 @@ class PromptTuningSpec(Model):
     )
 
     num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
-    """How many vectors."""
+    """How many vectors stand before the input."""
     prompt_tuning_init: Literal["SampleVocab", "Random", "Text"] = "SampleVocab"
     """What they start from: embeddings of tokens drawn at random, random numbers, or the embeddings of
     promptTuningInitText."""
@@ -119,9 +119,9 @@ class PTuningSpec(Model):
     """
 
     num_virtual_tokens: int = Field(default=20, ge=1, le=1024)
-    """How many vectors."""
+    """How many vectors stand before the input."""
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
-    """The network."""
+    """The network that makes the vectors."""
     encoder_hidden_size: int | None = Field(default=None, ge=1, le=65536)
     """Its width. Default: that of the model."""
 
@@ -171,12 +171,27 @@ PeftMethod = Literal[
 ]
 
 
+_DEPTH = 8
+"""How deep options may be nested; those of PEFT's methods are two deep at most."""
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what no schema bounds: serializers give up on it, or overflow."""
+    level: list[Any] = [value]
+    for _ in range(_DEPTH):
+        level = [part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole)]
+        level = [part for part in level if isinstance(part, dict | list)]
+    if level:
+        raise ValueError(f"nested deeper than {_DEPTH} levels")
+    return value
+
+
 class PeftSpec(Model):
     """Another method of PEFT, by PEFT's own names."""
 
     method: PeftMethod
     """PEFT's name of the method."""
-    config: dict[str, Any] = Field(
+    config: Annotated[dict[str, Any], AfterValidator(_shallow)] = Field(
         default={}, max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
     )
     """Options by the names that PEFT's configuration class has, like {r: 8, rank_dropout: 0.1}. target_modules is a list

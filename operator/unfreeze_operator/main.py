@@ -35,6 +35,9 @@ from unfreeze_operator.settings import Settings, TrainerImage
 
 logger = logging.getLogger(__name__)
 
+API_DEPTH = 10_000
+"""How deep the JSON of an object may be nested for the API server to take it (encoding/json of Go)."""
+
 VIEWS: dict[Resource, Callable[[Manifest], Any]] = {
     JOBS: views.job_view,
     SERVICES: views.service_view,
@@ -174,6 +177,8 @@ class Json(click.ParamType[Any]):
 def main(log_level: str, metrics_from: tuple[Peer, ...], egress: tuple[EgressRule, ...] | None, **options: Any) -> None:
     """Run FineTuneJobs on the cluster of KUBECONFIG, or of the pod that this process runs in."""
     logs.configure(log_level)
+    # Where a schema leaves a field open, one object that nobody could read would end every watch for ever.
+    sys.setrecursionlimit(2 * API_DEPTH)
     network = Network(connection.own_namespace(), metrics_from, (DNS,) if egress is None else egress)
     try:
         asyncio.run(run(Settings(network=network, **options)))

@@ -31,6 +31,8 @@ JUNK = (0, -1, 1, 2.5, 1e-7, 10**9, True, "", "Auto", 'ü"\\\n', "x" * 300, [], 
 
 def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     """Return a strategy for what a schema allows, without regard to rules between fields; `texts` are free texts."""
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return st.sampled_from([{}, {"weight": 1}])
     if node.get("x-kubernetes-int-or-string"):
         return st.sampled_from(QUANTITIES) if "minimum" not in node else st.sampled_from(["Auto", 1, 2, 8])
     if "enum" in node:
@@ -41,7 +43,8 @@ def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[A
 
 def _objects(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     if "additionalProperties" in node:
-        return st.dictionaries(_examples(node, "every"), values(node["additionalProperties"], texts), max_size=3)
+        keys = _examples(node, "every") if "x-kubernetes-validations" in node else st.sampled_from(["a", "layer.0"])
+        return st.dictionaries(keys, values(node["additionalProperties"], texts), max_size=3)
     parts = {key: values(part, texts) for key, part in node["properties"].items()}
     needed = node.get("required", [])
     optional = {key: part for key, part in parts.items() if key not in needed}

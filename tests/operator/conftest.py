@@ -6,7 +6,7 @@ import itertools
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,15 +86,28 @@ def lone_operator(
 
 
 @pytest.fixture
-def world(operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path: Path) -> Iterator[World]:
-    """A namespace that enforces the restricted Pod Security standard."""
-    name = f"op-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    operator_cluster.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-    operator_cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    open_up(tmp_path)
-    yield World(operator_cluster, name, volume)
-    operator_cluster.request("DELETE", f"/api/v1/namespaces/{name}")
-    operator_cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{name}")
+def worlds(operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path: Path) -> Iterator[Callable[[], World]]:
+    """A function that makes namespaces which enforce the restricted Pod Security standard."""
+    made: list[str] = []
+
+    def make() -> World:
+        name = f"op-{next(_numbers)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        operator_cluster.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
+        made.append(name)
+        operator_cluster.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
+        volume = tmp_path / f"volume-{name}"
+        volume.mkdir()
+        open_up(tmp_path)
+        return World(operator_cluster, name, volume)
+
+    yield make
+    for name in made:
+        operator_cluster.request("DELETE", f"/api/v1/namespaces/{name}")
+        operator_cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{name}")
+
+
+@pytest.fixture
+def world(worlds: Callable[[], World]) -> World:
+    """One such namespace."""
+    return worlds()

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from tests.crds.generate import manifests
+from tests.operator.fakes import IMAGE
 from unfreeze_api.job import parse_spec
 from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, network_policy, service
@@ -70,7 +71,7 @@ def children(stored):
     """Return a job's children, and a pod as the Job controller would make it."""
     stored["metadata"] |= {"resourceVersion": "1"}
     view, spec = fine_tune_job_view(stored), parse_spec(stored["spec"])
-    job = indexed_job(view, spec, "trainer:1", Carried())
+    job = indexed_job(view, spec, IMAGE, Carried())
     pod = copy.deepcopy(job["spec"]["template"])
     pod["metadata"] |= {"name": f"{job['metadata']['name']}-511-abcde"}
     pod["spec"].pop("priorityClassName", None)  # it, and the runtime's class, would have to exist

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from tests.operator.process import free_port
-from tests.operator.world import spec
+from tests.operator.world import spec, until
 from unfreeze_operator import progress
 from unfreeze_operator.progress import MAX_BYTES, Puller
 from unfreeze_operator.settings import Settings
@@ -18,7 +18,7 @@ KEY = ("ns", "job")
 @pytest.mark.cluster
 def test_a_job_of_a_mebibyte_runs_like_any_other(operator, world):
     body = spec()
-    body["template"]["env"] += [{"name": f"E{number}", "value": "ü" * 4096} for number in range(127)]
+    body["template"]["env"] += [{"name": f"E{number}", "value": "€" * 2800} for number in range(127)]
     assert len(json.dumps(body, ensure_ascii=False).encode()) > 1 << 20
     world.create("large", body)
     world.create("small")
@@ -54,6 +54,22 @@ def test_a_deep_template_is_cut_before_it_reaches_the_operator(operator, world, 
     world.create("other")
     world.wait_phase("Succeeded", "other")
     assert operator.running
+
+
+@pytest.mark.cluster
+def test_an_open_field_that_is_too_deep_makes_an_invalid_job_and_no_more(operator, world):
+    depth = 9_000  # the API server takes 10,000
+    body = {**spec(), "adapter": {"type": "PEFT", "peft": {"method": "LOHA", "config": {"deep": "HERE"}}}}
+    manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "job"}, "spec": body}
+    text = json.dumps(manifest).replace('"HERE"', '{"a":' * depth + "1" + "}" * depth)
+    world.cluster.kubectl("create", f"--raw={world.path('finetunejobs')}", "-f", "-", stdin=text)
+    process = operator.pid
+    failure = ("get", "-n", world.namespace, "ftj/job", "--output=jsonpath={.status.failure}")
+    until(lambda: "InvalidSpec" in world.cluster.kubectl(*failure), "an invalid job")
+    assert "nested deeper than 8 levels" in world.cluster.kubectl(*failure)
+    world.create("other")
+    world.wait_phase("Succeeded", "other")
+    assert (operator.running, operator.pid) == (True, process)
 
 
 NONSENSE = {

@@ -163,7 +163,6 @@ def test_egress_rules_of_the_platform_take_the_place_of_dns():
         (Peer, '{"podSelector": {}}', "valid array"),
         (Peer, '[{"podselector": {}}]', "0.podselector: Extra inputs are not permitted"),
         (Peer, '[{"ipBlock": {"cidr": "10.0.0.0/99"}}]', "0.ipBlock.cidr"),
-        (Peer, '[{"namespaceSelector": {"matchLabels": {"a b": "c"}}}]', "matchLabels"),
         (EgressRule, '[{"to": []}]', "at least 1 item"),
         (EgressRule, '[{"ports": [{"port": 0}]}]', "0.ports.0.port"),
     ],
