@@ -101,7 +101,7 @@ def _validate_file(file: str) -> bool:
 def _validate_document(file: str, manifest: dict[str, object]) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
     from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import name_of, validate
+    from unfreeze_api.validate import hints, name_of, validate
 
     kind = manifest.get("kind")
     if kind != KIND:
@@ -111,6 +111,8 @@ def _validate_document(file: str, manifest: dict[str, object]) -> bool:
     causes = validate(manifest)
     for cause in causes:
         click.echo(f"{title}: {cause}", err=True)
+    for hint in hints(manifest):
+        click.echo(f"  {hint}", err=True)
     if not causes:
         click.echo(f"{title} is valid")
     return not causes

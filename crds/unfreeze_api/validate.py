@@ -6,6 +6,7 @@ missing or a type is wrong.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -92,6 +93,24 @@ def _schema() -> structural.Schema:
     return schema()
 
 
+def hints(manifest: dict[str, Any]) -> list[str]:
+    """Return, for each object with a field that the schema does not have, the fields that it has."""
+    lines: dict[str, None] = {}
+    for path in _unknown(manifest):
+        parent = path.rpartition(".")[0]
+        node = _schema()
+        for key in re.findall(r"[^.\[\]]+", parent):
+            node = node.get("items", {}) if key.isdecimal() else node.get("properties", {}).get(key, {})
+        if fields := node.get("properties"):
+            lines[f"{parent or 'a manifest'} has {', '.join(fields)}"] = None
+    return list(lines)
+
+
+def _unknown(manifest: dict[str, Any]) -> list[str]:
+    body = {key: value for key, value in manifest.items() if key != "metadata"}
+    return sorted(structural.unknown_fields(body, _schema()))
+
+
 def _unreadable(manifest: dict[str, Any]) -> Cause | None:
     """Return why the API server would not even look at the fields."""
     for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
@@ -100,10 +119,7 @@ def _unreadable(manifest: dict[str, Any]) -> Cause | None:
     metadata = manifest.get("metadata", {})
     if message := malformed(metadata):
         return Cause("", message, "BadRequest")
-    unknown = sorted(f"metadata.{key}" for key in metadata or {} if key not in FIELDS)
-    body = {key: value for key, value in manifest.items() if key != "metadata"}
-    unknown += sorted(structural.unknown_fields(body, _schema()))
-    if unknown:
+    if unknown := [*sorted(f"metadata.{key}" for key in metadata or {} if key not in FIELDS), *_unknown(manifest)]:
         names = ", ".join(f'unknown field "{path}"' for path in unknown)
         return Cause("", f"strict decoding error: {names}", "BadRequest")
     return None

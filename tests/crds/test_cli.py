@@ -47,6 +47,17 @@ def test_one_line_per_cause_and_the_other_documents_are_still_judged():
     ]
 
 
+def test_a_typo_is_told_with_the_names_that_there_are():
+    base = (FOLDER / "base.yaml").read_text()
+    typo = "FullFineTuning}\n  adapter: {type: LoRA, lora: {rang: 4}}\n  template: {env: [{nam: A}]}"
+    result = run("validate", "-", stdin=base.replace("FullFineTuning}", typo))
+    assert result.exit_code == 1
+    first, adapter, environment = result.stderr.splitlines()
+    assert 'unknown field "spec.adapter.lora.rang"' in first
+    assert adapter.startswith("  spec.adapter.lora has r, loraAlpha, loraDropout, targetModules, ")
+    assert environment.startswith("  spec.template.env[0] has name, value, ")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
