@@ -56,6 +56,17 @@ class CheckpointInfo(Model):
     """When it was complete, in UTC."""
 
 
+class Recovery(Model):
+    """A start that found broken checkpoints."""
+
+    step: int = Field(ge=0, le=MOST)
+    """Step that the training went on from; 0 when no checkpoint was whole and it started over."""
+    time: datetime
+    """When that was, in UTC."""
+    message: str = Field(max_length=1024)
+    """What was broken, and what the training did."""
+
+
 class PhaseResult(Model):
     """A phase that has ended."""
 
@@ -110,6 +121,8 @@ class Progress(ProgressInfo):
     """Current learning rate of each trained block."""
     checkpoint: CheckpointInfo | None = None
     """The newest complete checkpoint."""
+    recovery: Recovery | None = None
+    """The newest start that found broken checkpoints."""
     world_size: int = Field(default=0, ge=0, le=MOST)
     """Workers that train together."""
     restarts: int = Field(default=0, ge=0, le=MOST)
@@ -165,6 +178,8 @@ class TerminationMessage(Model):
             elif progress and progress.phases:
                 phases = progress.phases[1:]
                 message = message.model_copy(update={"progress": progress.model_copy(update={"phases": phases})})
+            elif progress and progress.recovery:
+                message = message.model_copy(update={"progress": progress.model_copy(update={"recovery": None})})
             elif len(message.message) > _SHORTEST_MESSAGE:
                 message = message.model_copy(
                     update={"message": message.message[: max(_SHORTEST_MESSAGE, len(message.message) - over)]}

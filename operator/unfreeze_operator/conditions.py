@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from unfreeze_api.status import Condition, Phase
 from unfreeze_operator import waiting
 
-Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled"]
+Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken"]
 
 REASONS: dict[Type, tuple[str, ...]] = {
     "Running": (
@@ -46,6 +46,7 @@ REASONS: dict[Type, tuple[str, ...]] = {
         "ContainerFailed",
         "Retrying",
     ),
+    "CheckpointBroken": ("WentBack", "StartedOver"),
 }
 """Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides;
 Stalled always says what Failed does, and Reconciling what Running does."""
@@ -105,5 +106,4 @@ class Conditions:
 
     def all(self) -> list[Condition]:
         """Return the conditions in a fixed order."""
-        order = ("Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled")
-        return [self._by_type[type_] for type_ in order if type_ in self._by_type]
+        return [self._by_type[type_] for type_ in get_args(Type) if type_ in self._by_type]

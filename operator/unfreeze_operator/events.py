@@ -36,6 +36,9 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
     if after and after.in_place > (before.in_place if before else 0):
         text = "the workers were started again within their pods"
         found.append(Note("Warning", "WorkersRestarted", text, str(after.in_place)))
+    broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
+    if broken is not None and (known is None or known.message != broken.message):
+        found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
         return found + _phase_notes(old, new)

@@ -50,6 +50,8 @@ def observe(
         training = replace(training, progress=at_rest(training.progress))
     conditions = Conditions(old.conditions, context.now, context.job.generation)
     _set_conditions(conditions, context, phase, failure, waiting)
+    if recovery := training.recovery:
+        conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
     return FineTuneJobStatus(
         observed_generation=context.job.generation,
         phase=phase,

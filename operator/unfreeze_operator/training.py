@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unfreeze_api.durations import duration
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.progress import (
+    CheckpointInfo,
+    PhaseResult,
+    Progress,
+    ProgressInfo,
+    Recovery,
+    TerminationMessage,
+)
 from unfreeze_api.status import FineTuneJobStatus, Summary
 from unfreeze_operator.views import PodView
 
@@ -22,6 +29,8 @@ class Training:
     results: dict[str, float]
     in_place_restarts: int
     """As the leader at hand counts them."""
+    recovery: Recovery | None = None
+    """As the leader at hand told it; what an earlier one told stands in a condition."""
 
 
 def leader(pods: Sequence[PodView]) -> PodView | None:
@@ -54,6 +63,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         phases=_merged(old.phases, told.phases),
         results=_finite(told.results) or old.results,
         in_place_restarts=told.restarts,
+        recovery=told.recovery,
     )
 
 

@@ -11,6 +11,7 @@ from unfreeze_api.progress import (
     PhaseResult,
     Progress,
     ProgressInfo,
+    Recovery,
     TerminationMessage,
 )
 from unfreeze_api.status import FineTuneJobStatus
@@ -29,6 +30,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 METRICS = st.dictionaries(TEXT.filter(lambda text: len(text) <= 40), REAL, max_size=8)
 TIMES = st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1))  # noqa: DTZ001 - the strategy adds it
 CHECKPOINTS = st.none() | model(CheckpointInfo, step=WHOLE, time=TIMES)
+RECOVERIES = st.none() | model(Recovery, step=WHOLE, time=TIMES, message=st.text(max_size=1024))
 PHASES = st.lists(
     model(
         PhaseResult,
@@ -50,6 +52,7 @@ PROGRESS = model(
     metrics=METRICS,
     learning_rates=st.dictionaries(st.text(max_size=60), REAL, max_size=60),
     checkpoint=CHECKPOINTS,
+    recovery=RECOVERIES,
     phases=PHASES,
     results=METRICS,
 )

@@ -2,7 +2,8 @@
 
 FAKE is JSON: steps, stepSeconds; holdAt (a step to wait at until the file `go` lies in the run folder); fail
 ({"index": 0, "at": step, "times": n, "exitCode": 2, "reason": ..., "message": ..., "silent": true});
-stopCode (what it exits with when asked to stop); say (a word for the log, at the start).
+stopCode (what it exits with when asked to stop); say (a word for the log, at the start);
+recovery (what it found broken, with `step` and `message`).
 """
 
 import json
@@ -22,6 +23,7 @@ from unfreeze_api.progress import (
     ExitCode,
     PhaseResult,
     Progress,
+    Recovery,
     TerminationMessage,
 )
 from unfreeze_api.resolve import ResolvedJob
@@ -30,6 +32,7 @@ JOB = ResolvedJob.model_validate_json(Path(os.environ[JOB_FILE_ENV]).read_text()
 RUN = Path(JOB.output.path)
 INDEX = int(os.environ["JOB_COMPLETION_INDEX"])
 FAKE = {"steps": 10, "stepSeconds": 0.02, **json.loads(os.environ.get("FAKE", "{}"))}
+START = datetime.now(UTC)
 TERMINATION_LOG = Path("/dev/termination-log")
 
 
@@ -56,6 +59,7 @@ class Trainer:
             eta_seconds=steps - self.step,
             learning_rates={"head": 1e-3},
             checkpoint=self.checkpoint,
+            recovery=Recovery(time=START, **FAKE["recovery"]) if "recovery" in FAKE else None,
             world_size=JOB.distribution.world_size,
             phases=ended if self.step > 2 else [],
             results={"test.accuracy": 0.93} if self.state == "Done" else {},

@@ -40,6 +40,14 @@ def test_status_moves_during_the_training(operator, world):
     assert len(seen) >= 3, seen
 
 
+def test_a_training_that_had_to_start_over_says_so_in_status_and_events(operator, world):
+    lost = {"step": 0, "message": "step-4: weights.safetensors has 7 of 99 bytes: the training started over"}
+    world.create(fake={"recovery": lost})
+    told = condition(world.wait_phase("Succeeded"), "CheckpointBroken")
+    assert (told["status"], told["reason"], told["message"]) == ("True", "StartedOver", lost["message"])
+    until(lambda: "CheckpointBroken" in world.events(), "the event")
+
+
 def test_an_error_of_the_job_itself_fails_it_at_once(operator, world):
     fail = {"index": 1, "at": 0, "exitCode": 2, "reason": "InvalidData", "message": "column label is missing"}
     world.create(nodes=2, fake={"holdAt": 1, "fail": fail}, backoffLimit=5)

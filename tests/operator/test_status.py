@@ -7,7 +7,7 @@ import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
 from unfreeze_api.durations import duration
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, Recovery, TerminationMessage
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.carried import accelerator_seconds
 from unfreeze_operator.events import notes
@@ -202,6 +202,23 @@ def test_a_job_is_being_reconciled_while_pods_should_run_and_do_not():
     assert reconciling(observed(pod(0, "Failed", code=1), pod(1), old=running, active=1)) == "PodsRestarting"
     failed = observed(old=pending, conditions=[("Failed", "BackoffLimitExceeded")])
     assert (condition(failed, "Stalled").status, reconciling(failed)) == ("True", False)
+
+
+@pytest.mark.parametrize(("step", "reason"), [(20, "WentBack"), (0, "StartedOver")])
+def test_a_broken_checkpoint_stands_in_the_status_for_good_and_is_told_once(step, reason):
+    lost = Recovery(step=step, time=NOW, message="step-40: weights.safetensors has 7 of 99 bytes: ...")
+    before = observed(pod(0), pod(1))
+    after = observed(pod(0), pod(1), old=before, progress=Progress(recovery=lost))
+    told = condition(after, "CheckpointBroken")
+    assert (told.status, told.reason, told.message) == ("True", reason, lost.message)
+    assert [(note.type, note.reason, note.text) for note in notes(before, after)] == [
+        ("Warning", "CheckpointBroken", lost.message)
+    ]
+    # Another leader, which found everything whole, changes nothing.
+    later = observed(pod(0), pod(1), old=after, after=60, progress=Progress(step=50))
+    assert condition(later, "CheckpointBroken") == told
+    assert notes(after, later) == []
+    assert condition(before, "CheckpointBroken") is None
 
 
 def test_each_step_of_life_is_told_once():

@@ -32,12 +32,15 @@ def show_progress(job: ResolvedJob, read: Callable[[], Progress | None], ended: 
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
     )
-    said = ""
+    said = warned = ""
     try:
         with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
             task = bar.add_task("starting", total=None, text="")
             while not ended():
                 progress = read()
+                if progress and progress.recovery and progress.recovery.message != warned:
+                    warned = progress.recovery.message
+                    console.print(f"broken checkpoint: {warned}")
                 if progress and progress.total_steps:
                     title, text = _title(progress), _text(job, progress)
                     bar.update(task, description=title, total=progress.total_steps, completed=progress.step, text=text)
