@@ -91,12 +91,20 @@ def make_job(folder: str, **spec: Any) -> ResolvedJob:
 
 def ours(task: Texts) -> Iterator[None]:
     """Take one step of the very loop of `worker.train` at each turn."""
+    return steps_of(make_run(task))
+
+
+def make_run(task: Texts) -> Run:
+    """Return a run of the task's job, before its first step."""
+    job: Any = task.job
+    return Run(job, task, task.build_model(), open_engine(job), Link(Path(tempfile.mkdtemp())))  # type: ignore[arg-type]
+
+
+def steps_of(run: Run) -> Iterator[None]:
+    """Take one step of a run at each turn."""
     from unfreeze_trainer import worker
 
     def work(hold: Callable[[], None]) -> None:
-        job: Any = task.job
-        loaded = task.build_model()
-        run = Run(job, task, loaded, open_engine(job), Link(Path(tempfile.mkdtemp())))  # type: ignore[arg-type]
         after = run.after_step
 
         def after_step(step: int) -> None:
