@@ -16,6 +16,8 @@ class Pinned(Model):
 
     source: str
     """As in the manifest."""
+    revision: str | None = None
+    """Commit of a model hub that it was downloaded at, where the folder tells."""
     pins: dict[str, Any] = Field(default={})
     """Hashes of its files."""
 

@@ -13,7 +13,6 @@ import torch
 from tests.trainer.held import held_bytes, weights_of
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.checkpoints import Checkpoints
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
@@ -61,7 +60,6 @@ CASES = {
     # Layers of a BERT with an adapter that trains and weights that do not.
     "gradual-lora": (_GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2}}, {"epochs": 5}),
 }
-RESUMED = {"resumed": (_GRADUAL, {"batchSize": 8, "checkpoint": {"everySteps": 2}})}
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0}}}
 NAMES = ("moved", "stuck", "apart")
 
@@ -72,7 +70,7 @@ def write_inputs(folder: Path):
 
 
 def job_of(case: str, engine: str, folder: Path, **change):
-    strategy, training = (CASES | RESUMED)[case]
+    strategy, training = CASES[case]
     training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05} | training
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **ENGINES[engine]}
@@ -170,44 +168,6 @@ def guard_case(name: str, engine_name: str, folder: Path):
     return "nothing"
 
 
-class Killed(BaseException):
-    """What a SIGKILL of all ranks looks like to a test that has to go on."""
-
-
-def resume_case(engine_name: str, folder: Path):
-    """Cut a run off in a phase, between two and before its end; return what an undisturbed one has otherwise."""
-    results = []
-    for name, cuts in (("whole", []), ("cut", [4, 6, "finish"])):  # phases begin at 0, 3, 6, 9 and 12
-        place = folder / f"{engine_name}-{name}"
-        mine = job_of("resumed", engine_name, folder, output={"destination": f"file://{place}"})
-        for cut in [*cuts, None]:
-            run = open_run(mine, MLPTask(norm=True, dropout=0.1))
-            after, finish = run.after_step, run.finish
-
-            def after_step(step, after=after, cut=cut):
-                if step == cut:
-                    raise Killed
-                after(step)
-
-            def at_end(finish=finish, cut=cut):
-                if cut == "finish":
-                    raise Killed
-                finish()
-
-            run.after_step, run.finish = after_step, at_end
-            try:
-                train(run)
-            except Killed:
-                run.engine.end()
-        last = Checkpoints(place, None, keep=1).load(18)
-        exported = torch.load(place / "model" / "weights.pt")
-        moments = {f"{name}.{key}": value for name, entry in last.moments.items() for key, value in entry.items()}
-        results.append(last.weights | moments | {f"model.{name}": tensor for name, tensor in exported.items()})
-    whole, cut = results
-    assert whole.keys() == cut.keys()
-    return [name for name in whole if not torch.equal(whole[name], cut[name])], len(whole)
-
-
 def memory_case(case: str, engine_name: str, folder: Path):
     """Return for each phase (parameters that train, least bytes held at a step after its first beside the weights).
 
@@ -230,6 +190,7 @@ def memory_case(case: str, engine_name: str, folder: Path):
     engine.step, run.finish = measuring, lambda: None
     train(run)
     engine.end()
+    run.saver.close()
     total = sum(shape.numel() for shape in engine.shapes.values())
     return {
         "phases": list(measured.values()),
@@ -257,7 +218,6 @@ def main(folder: Path) -> None:
         for case in CASES:
             torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")
         said = {name: guard_case(name, engine, folder) for name in NAMES}
-        said["resume"] = resume_case(engine, folder)
         if engine in SHARDED:
             said["memory"] = {case: memory_case(case, engine, folder) for case in ("gradual", "gradual-lora")}
         torch.save(said, folder / f"{engine}-said-{rank}.pt")

@@ -28,10 +28,11 @@ def free_port() -> int:
 
 
 class Pods:
-    def __init__(self, folder: Path, **options):
+    def __init__(self, folder: Path, run: Path | None = None, **options):
+        folder.mkdir(exist_ok=True)
         self.folder, self.port = folder, free_port()
         self.environment = {"UNFREEZE_TEST": json.dumps(options), "UNFREEZE_HTTP_PORT": str(self.port)}
-        self.job = pods_job(folder / "run", free_port())
+        self.job = pods_job(run or folder / "run", free_port())
         (folder / "job.json").write_text(self.job.to_json())
         self.processes: dict[int, subprocess.Popen] = {}
 
@@ -88,8 +89,8 @@ class Pods:
 def pods(tmp_path):
     made = []
 
-    def make(**options) -> Pods:
-        made.append(Pods(tmp_path, **options))
+    def make(folder: Path = tmp_path, run: Path | None = None, **options) -> Pods:
+        made.append(Pods(folder, run, **options))
         return made[-1]
 
     yield make
@@ -153,6 +154,25 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
     gang.until(lambda: gang.processes[1].poll() is not None)
     assert gang.processes[1].returncode == 2, "the data of the finished run are looked for, and /none.csv is not there"
     assert (tmp_path / "run" / "report.json").read_bytes() == before
+
+
+def test_pods_that_others_have_taken_the_place_of_cannot_write_into_the_run(pods, group, tmp_path):
+    """A gang whose nodes were cut off trains on, while its replacement has long begun."""
+    late = pods(sleep=0.05)
+    for index in (0, 1):
+        late.start(index)
+    late.until(lambda: late.progress().checkpoint)
+    gang = pods(tmp_path / "successor", tmp_path / "run")
+    for index in (0, 1):
+        gang.start(index)
+    assert (late.wait(0), late.wait(1)) == (2, 2)
+    for index in (0, 1):
+        told = late.message(index)
+        assert (told.reason, told.rank) == ("Superseded", 0)
+        assert "generation 2; this one was 1" in told.message
+    assert (gang.wait(0), gang.wait(1)) == (0, 0)
+    report, undisturbed = (json.loads((run / "report.json").read_text()) for run in (tmp_path / "run", group / "pods"))
+    assert report["results"] == undisturbed["results"]
 
 
 def test_an_error_of_the_job_on_one_rank_ends_all_pods(pods):

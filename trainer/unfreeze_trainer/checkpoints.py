@@ -2,34 +2,33 @@
 
 A checkpoint holds the weights that any phase so far trained, buffers, moments by name and the position. Frozen weights
 are a reference to the pinned base. Random generators are not in it: a step's randomness is a function of its number
-(see `seeds`).
+(see `seeds`). docs/checkpoints.md describes the folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unfreeze_api.progress import CheckpointInfo
 from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.generation import sync_folder
+from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.state import State
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1
 _WEIGHTS, _MOMENTS, _STATE, _MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
+_FILES = (_WEIGHTS, _MOMENTS, _STATE)
 _SEPARATOR = "|"
 
 
@@ -61,7 +60,7 @@ class Identity:
                 f" {self.fingerprint}): model, data, strategy or training differ. Choose another output.destination,"
                 " or delete that folder",
             )
-        theirs, ours = json.loads(json.dumps(other.get("pins", {}))), json.loads(json.dumps(dict(self.pins)))
+        theirs, ours = _hashes(other.get("pins", {})), _hashes(self.pins)
         if theirs != ours:
             changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
             raise JobError(
@@ -71,118 +70,144 @@ class Identity:
             )
 
 
+def _hashes(pins: Mapping[str, Any]) -> dict[str, Any]:
+    """Return pins as JSON has them, without the name of a revision: the hashes of its files say more."""
+    read: dict[str, Any] = json.loads(json.dumps(dict(pins)))
+    read.get("base", {}).pop("revision", None)
+    return read
+
+
+class Seal(BaseModel):
+    """What a file was when it was written."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """manifest.json of a checkpoint; it is written last."""
+
+    format: int = FORMAT
+    step: int
+    time: datetime
+    generation: int = 0
+    """Of the pods that wrote it, see `generation`."""
+    fingerprint: str
+    pins: dict[str, Any]
+    files: dict[str, Seal]
+
+
+class BrokenCheckpointError(Exception):
+    """A checkpoint that is not what was written."""
+
+
 class Checkpoints:
-    """The folder `checkpoints/` of a run. One rank writes; any rank may read."""
+    """The folder `checkpoints/` of a run, and what each `step-N` in it must look like.
 
-    def __init__(self, run_folder: Path, identity: Identity, *, keep: int) -> None:
-        self.folder = run_folder / "checkpoints"
-        self.identity, self._keep = identity, keep
+    Parameters
+    ----------
+    run_folder
+        May be missing: then there are no checkpoints.
+    identity
+        Whose checkpoints count as whole.
+    """
 
-    def save(self, snapshot: Snapshot, *, also_keep: int | None) -> CheckpointInfo:
-        """Write `step-N/` so that it is whole or not there, then delete old ones but for step `also_keep`."""
-        state = snapshot.state
-        final = self.folder / f"step-{state.step}"
-        aside = self.folder / f".writing-{state.step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().contiguous().cpu() for name, tensor in snapshot.weights.items()}, aside / _WEIGHTS
-        )
-        flat = {
-            f"{name}{_SEPARATOR}{key}": tensor.detach().contiguous().cpu()
-            for name, entry in snapshot.moments.items()
-            for key, tensor in entry.items()
-        }
-        save_file(flat, aside / _MOMENTS)
-        (aside / _STATE).write_text(state.model_dump_json())
-        readable(aside)
-        time = datetime.now(UTC)
-        manifest = {
-            "format": FORMAT,
-            "step": state.step,
-            "time": time.isoformat(),
-            "fingerprint": self.identity.fingerprint,
-            "pins": dict(self.identity.pins),
-            "files": {name: _seal(aside / name) for name in (_WEIGHTS, _MOMENTS, _STATE)},
-        }
-        (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _seal(aside / _MANIFEST)
-        _sync_folder(aside)
-        if final.exists():  # a broken one, or the same step before it was evaluated
-            replaced = self.folder / f".replaced-{state.step}"
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.replace(replaced)
-        aside.replace(final)
-        _sync_folder(self.folder)
-        self._prune({state.step, also_keep})
-        return CheckpointInfo(step=state.step, time=time)
+    def __init__(self, run_folder: Path, identity: Identity) -> None:
+        self.folder, self._identity = run_folder / "checkpoints", identity
 
-    def _prune(self, wanted: set[int | None]) -> None:
-        steps = self.steps()
-        for step in steps[self._keep :]:
-            if step not in wanted:
-                shutil.rmtree(self.folder / f"step-{step}", ignore_errors=True)
-        for leftover in [*self.folder.glob(".writing-*"), *self.folder.glob(".replaced-*")]:
-            shutil.rmtree(leftover, ignore_errors=True)
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"step-{step}"
 
     def steps(self) -> list[int]:
         """Return the steps that there are checkpoints of, newest first, broken ones included."""
         names = [path.name.removeprefix("step-") for path in self.folder.glob("step-*")]
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
-    def newest(self) -> tuple[CheckpointInfo | None, list[str]]:
-        """Return the newest whole checkpoint, and what is wrong with each newer one.
+    def write(self, snapshot: Snapshot, folder: Path, *, generation: int) -> CheckpointInfo:
+        """Write a checkpoint's files, flushed to the disk, into a folder that is not there yet."""
+        folder.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in snapshot.weights.items()}, folder / _WEIGHTS)
+        flat = {
+            f"{name}{_SEPARATOR}{key}": tensor.contiguous()
+            for name, entry in snapshot.moments.items()
+            for key, tensor in entry.items()
+        }
+        save_file(flat, folder / _MOMENTS)
+        (folder / _STATE).write_text(snapshot.state.model_dump_json())
+        readable(folder)
+        manifest = Manifest(
+            step=snapshot.state.step,
+            time=datetime.now(UTC),
+            generation=generation,
+            fingerprint=self._identity.fingerprint,
+            pins=dict(self._identity.pins),
+            files={name: _seal(folder / name) for name in _FILES},
+        )
+        (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        _seal(folder / _MANIFEST)
+        sync_folder(folder)
+        return CheckpointInfo(step=manifest.step, time=manifest.time)
+
+    def check(self, step: int) -> CheckpointInfo:
+        """Compare every file of a checkpoint with its manifest.
 
         Raises
         ------
+        BrokenCheckpointError
+            Something is missing or is not what was written.
         JobError
-            The folder belongs to another job, or data or base model have changed since.
+            It belongs to another job, to other data or to another version of this program.
         """
-        problems: list[str] = []
-        for step in self.steps():
+        folder = self.path(step)
+        manifest = self._manifest(folder)
+        self._identity.require(manifest.model_dump(mode="json"), self.folder.parent)
+        if manifest.step != step:
+            raise BrokenCheckpointError(f"{folder.name}: its manifest is that of step {manifest.step}")
+        for name in _FILES:
+            where = f"{folder.name}: {name}"
             try:
-                return self.check(step), problems
-            except BrokenCheckpointError as error:
-                problems.append(str(error))
-        return None, problems
-
-    def check(self, step: int) -> CheckpointInfo:
-        """Compare every file of a checkpoint with its manifest; raise BrokenCheckpointError with what is wrong."""
-        folder = self.folder / f"step-{step}"
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
-            files, time = manifest["files"], datetime.fromisoformat(manifest["time"])
-        except (OSError, ValueError, KeyError) as error:
-            raise BrokenCheckpointError(f"{folder.name}: its manifest cannot be read ({error})") from error
-        self.identity.require(manifest, self.folder.parent)
-        for name, sealed in files.items():
-            try:
-                size, digest = (folder / name).stat().st_size, _digest(folder / name)
+                size, digest = (folder / name).stat().st_size, hash_file(folder / name)
             except OSError as error:
-                raise BrokenCheckpointError(f"{folder.name}: {name} cannot be read ({error})") from error
-            if size != sealed["size"] or digest != sealed["sha256"]:
-                raise BrokenCheckpointError(
-                    f"{folder.name}: {name} is not what was written ({size} of {sealed['size']} bytes)"
-                )
-        return CheckpointInfo(step=step, time=time)
+                raise BrokenCheckpointError(f"{where} cannot be read ({error.strerror})") from error
+            sealed = manifest.files.get(name)
+            if sealed is None or size != sealed.size:
+                raise BrokenCheckpointError(f"{where} has {size} bytes of {sealed.size if sealed else 0}")
+            if digest != sealed.sha256:
+                raise BrokenCheckpointError(f"{where} is not what was written: its SHA-256 differs")
+        return CheckpointInfo(step=step, time=manifest.time)
+
+    def _manifest(self, folder: Path) -> Manifest:
+        try:
+            found = json.loads((folder / _MANIFEST).read_bytes())
+            version = found["format"]
+            if version == FORMAT:
+                return Manifest.model_validate(found)
+        except OSError as error:
+            raise BrokenCheckpointError(f"{folder.name}: {_MANIFEST} cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BrokenCheckpointError(f"{folder.name}: {_MANIFEST} is no manifest") from error
+        raise JobError(
+            "ForeignRunFolder",
+            f"{folder} has format {version}, and this version of Unfreeze reads format {FORMAT}: go on with the version"
+            " that wrote it, or choose another output.destination",
+        )
 
     def load(self, step: int) -> Snapshot:
-        """Read a checkpoint that `newest` or `check` found whole."""
-        folder = self.folder / f"step-{step}"
+        """Read a checkpoint that `check` found whole."""
         moments: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in load_file(folder / _MOMENTS).items():
+        for key, tensor in load_file(self.path(step) / _MOMENTS).items():
             name, _, entry = key.rpartition(_SEPARATOR)
             moments.setdefault(name, {})[entry] = tensor
-        state = State.model_validate_json((folder / _STATE).read_bytes())
-        return Snapshot(state, load_file(folder / _WEIGHTS), moments)
+        return Snapshot(self.load_state(step), self.load_weights(step), moments)
+
+    def load_state(self, step: int) -> State:
+        """Read the position alone."""
+        return State.model_validate_json((self.path(step) / _STATE).read_bytes())
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
         """Read the weights alone."""
-        return load_file(self.folder / f"step-{step}" / _WEIGHTS)
-
-
-class BrokenCheckpointError(Exception):
-    """A checkpoint that is not what was written."""
+        return load_file(self.path(step) / _WEIGHTS)
 
 
 def readable(folder: Path) -> None:
@@ -197,24 +222,11 @@ def readable(folder: Path) -> None:
             file.chmod(0o666 & ~mask)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _seal(path: Path) -> dict[str, Any]:
+def _seal(path: Path) -> Seal:
     """Flush a file to the disk, return its size and hash."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return Seal(size=path.stat().st_size, sha256=hash_file(path))

@@ -15,6 +15,7 @@ from unfreeze_trainer.link import Link
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.generation import Generation
 
 SYNC_SECONDS = 0.5
 """About how often the ranks meet to sum up the loss and to agree on whether to stop."""
@@ -107,12 +108,13 @@ class Meter:
 class Events:
     """events.jsonl of a run folder: one line for each start, phase, evaluation, checkpoint, and the end."""
 
-    def __init__(self, run_folder: Path, *, enabled: bool) -> None:
-        self._path, self._enabled = run_folder / "events.jsonl", enabled
+    def __init__(self, run_folder: Path, generation: Generation | None) -> None:
+        self._path, self._generation = run_folder / "events.jsonl", generation
 
     def add(self, event: str, **details: Any) -> None:
-        """Append a line, on the rank that writes."""
-        if self._enabled:
+        """Append a line, on the rank that may write."""
+        if self._generation:
+            self._generation.check()
             line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
             with self._path.open("a") as file:
                 file.write(line + "\n")

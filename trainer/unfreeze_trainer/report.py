@@ -15,6 +15,7 @@ from unfreeze_trainer.versions import library_versions
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
     from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.generation import Generation
     from unfreeze_trainer.state import State
     from unfreeze_trainer.tasks import Task
 
@@ -33,14 +34,14 @@ def require_same(report: Report, identity: Identity, run_folder: Path) -> None:
     identity.require({"fingerprint": report.fingerprint, "pins": pins}, run_folder)
 
 
-def write_report(run_folder: Path, report: Report) -> None:
+def write_report(run_folder: Path, report: Report, generation: Generation) -> None:
     """Write report.json whole or not at all, flushed to the disk."""
-    aside = run_folder / ".report.json"
+    aside = generation.aside("report.json")
     with aside.open("w") as file:
         file.write(report.to_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(run_folder / "report.json")
+    generation.commit(aside, run_folder / "report.json")
 
 
 def build_report(
@@ -48,7 +49,7 @@ def build_report(
 ) -> Report:
     """Put together what is known at the end of a run."""
     assert state.best is not None  # the end of a phase always evaluates
-    sources = {"train": job.data.train.source}
+    sources, base = {"train": job.data.train.source}, pins.get("base", {})
     for name, held_out in (("validation", job.data.validation), ("test", job.data.test)):
         if held_out and held_out.dataset:
             sources[name] = held_out.dataset.source
@@ -64,7 +65,9 @@ def build_report(
         phases=state.phases,
         exports=[Export(kind=kind, folder=export_folder(job, kind)) for kind in job.output.export],
         base=Pinned(
-            source=job.model.source, pins={key: value for key, value in pins.get("base", {}).items() if key != "source"}
+            source=job.model.source,
+            revision=base.get("revision"),
+            pins={key: value for key, value in base.items() if key not in ("source", "revision")},
         ),
         data=DataReport(sources=sources, splits=task.splits, labels=list(task.labels), pins=pins.get("data", {})),
         world=World(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress
+from unfreeze_api.progress import PhaseResult, Progress
 from unfreeze_api.report import Results
-from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot, readable
+from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
 from unfreeze_trainer.engines import Engine, OptimizerState
-from unfreeze_trainer.engines.base import load_whole, persistent_buffers
+from unfreeze_trainer.engines.base import load_whole
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
+from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.guard import Guard
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
+from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
+from unfreeze_trainer.saving import Saver
 from unfreeze_trainer.state import Best, State
 
 if TYPE_CHECKING:
@@ -71,7 +74,6 @@ class Run:
         self.state = State()
         self._moments: OptimizerState | None = {}
         """Moments of a checkpoint, until a phase has taken them; None after it: the engine carries them on."""
-        self.checkpoint: CheckpointInfo | None = None
         self._results: dict[str, float] = {}
         self._activity = "Starting"
         self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
@@ -80,43 +82,41 @@ class Run:
         self._open_folder()
 
     def _open_folder(self) -> None:
-        """Claim the run folder, find the newest whole checkpoint and go on from it. Collective."""
-        leader = self.engine.rank == 0
-        if leader:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self.events = Events(self.folder, enabled=leader)
-        found: tuple[dict[str, object], CheckpointInfo | None] = ({}, None)
-        if leader:
-            pins = self.task.pins
-            checkpoints = Checkpoints(self.folder, Identity(self.job.fingerprint(), pins), keep=1)
-            newest, problems = checkpoints.newest()
-            for problem in problems:
-                log.error("broken checkpoint passed over: %s", problem)
-                self.events.add("brokenCheckpoint", problem=problem)
-            found = (pins, newest)
-        self.pins, self.checkpoint = self.engine.broadcast_object(found)
-        identity = Identity(self.job.fingerprint(), self.pins)
-        self.checkpoints = Checkpoints(self.folder, identity, keep=self.job.training.checkpoint.keep)
-        self._resume()
+        """Take the run folder, find the newest whole checkpoint and go on from it. Collective."""
+        engine = self.engine
+        self._generation = Generation.of_worker(self.folder) if engine.rank == 0 else None
+        self.events = Events(self.folder, self._generation)
+        self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
+        self.checkpoints = Checkpoints(self.folder, Identity(self.job.fingerprint(), self.pins))
+        found = engine.broadcast_object(find(self.checkpoints, self._generation) if self._generation else Found())
+        if found.checkpoint:
+            self._resume(found.checkpoint.step)
+        if found.best_lost:
+            self.state.best = self._as_best() if self.state.evaluated_step == self.state.step else None
+        if found.recovery:
+            self.state.recovery = found.recovery
+            self.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)
+        keep = self.job.training.checkpoint.keep
+        self.saver = Saver(engine, self.checkpoints, self._generation, self.events, keep=keep, newest=found.checkpoint)
         self.events.add(
             "start",
             step=self.state.step,
+            generation=self._generation.number if self._generation else 0,
+            host=socket.gethostname(),
             worldSize=self.engine.world_size,
             totalSteps=self.total_steps,
             phases=[phase.name for phase in self.phases],
         )
 
-    def _resume(self) -> None:
-        if self.checkpoint is None:
-            return
-        folder = self.checkpoints.folder / f"step-{self.checkpoint.step}"
+    def _resume(self, step: int) -> None:
+        folder = self.checkpoints.path(step)
         if not folder.is_dir():
             raise JobError(
                 "OutputNotShared",
                 f"rank {self.engine.rank} does not see {folder}, which rank 0 wrote: output.destination must lie on a"
                 " volume that all pods share (access mode ReadWriteMany)",
             )
-        snapshot = self.checkpoints.load(self.checkpoint.step)
+        snapshot = self.checkpoints.load(step)
         self.state, self._moments = snapshot.state, snapshot.moments
         self.engine.load_weights(snapshot.weights)
         phase = self.phases[self.state.phase_index]
@@ -193,6 +193,7 @@ class Run:
         if self._guard:
             self._guard.after_step()
         if self.meter.after_step():
+            self.saver.check()
             self.state.loss = self.meter.loss
             self.publish("Training")
         if self._evaluation_due() or self.state.step % self.job.training.checkpoint.every_steps == 0:
@@ -238,8 +239,12 @@ class Run:
         state.phase_ended = end or (stopping is not None and state.bad_evaluations >= stopping.patience)
         if state.best is not None and sign * (value - state.best.value) <= 0:
             return False
-        state.best = Best(step=state.step, value=value, metrics=state.metrics)
+        state.best = self._as_best()
         return True
+
+    def _as_best(self) -> Best:
+        metrics = self.state.metrics
+        return Best(step=self.state.step, value=metrics[self.job.training.metric], metrics=metrics)
 
     def _close_phase(self) -> None:
         self._count_time()
@@ -275,27 +280,17 @@ class Run:
         return task.metrics.compute(engine.all_reduce(sums))
 
     def save(self) -> None:
-        """Write a checkpoint of this step unless there is one. Collective."""
-        if self.checkpoint and self.checkpoint.step == self.state.step:
-            return
-        began = time.perf_counter()
+        """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
-        self.engine.sync_buffers()
         phases = self.phases[: self._phase.index + 1]
-        weights = self.engine.weights({name for phase in phases for name in self.freezer.trainable_names(phase)})
-        moments = self.engine.optimizer_state()
-        info = None
-        if self.engine.rank == 0:
-            snapshot = Snapshot(self.state, weights | persistent_buffers(self.engine.module), moments)
-            info = self.checkpoints.save(snapshot, also_keep=self.state.best.step if self.state.best else None)
-        self.checkpoint = self.engine.broadcast_object(info)
-        self.events.add("checkpoint", step=self.state.step, seconds=time.perf_counter() - began)
+        self.saver.save(self.state, {name for phase in phases for name in self.freezer.trainable_names(phase)})
 
     # The end
 
     def finish(self) -> None:
         """Take the best weights, measure them once on the test data, export, write the report. Collective."""
         self.publish("Exporting")
+        self.saver.wait()
         best = self.state.best
         assert best is not None  # the end of a phase always evaluates
         if self._moments is not None:  # it had stopped between its last phase and this
@@ -307,10 +302,10 @@ class Run:
         test = self.evaluate("test") if "test" in self.task.splits else {}
         self.engine.end()
         results = Results(validation=best.metrics, test=test)
-        if self.engine.rank == 0:
-            self._export(best.step, flat_results(results))
+        if self._generation:
+            self._export(best.step, flat_results(results), self._generation)
             report = build_report(self.job, self.task, self.engine, self.state, pins=self.pins, results=results)
-            write_report(self.folder, report)
+            write_report(self.folder, report, self._generation)
         self._results = flat_results(results)
         self.events.add("done", results=self._results)
         self.publish("Done")
@@ -325,20 +320,18 @@ class Run:
             weights |= {name: parameter for name, parameter in base if name in later}
         self.engine.load_weights(weights)
 
-    def _export(self, step: int, metrics: dict[str, float]) -> None:
+    def _export(self, step: int, metrics: dict[str, float], generation: Generation) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen."""
         module = self.task.build_model().module
         load_whole(module, self.checkpoints.load_weights(step))
         module.eval()
         for kind in self.job.output.export:
             final = self.folder / export_folder(self.job, kind)
-            aside = self.folder / f".{final.name}-{os.getpid()}"
-            shutil.rmtree(aside, ignore_errors=True)
+            aside = generation.aside(final.name)
             self.task.export(module, aside, kind, metrics=metrics)
             self.task.verify_export(aside, kind, module)
             readable(aside)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.replace(final)
+            generation.commit(aside, final)
 
     # Progress
 
@@ -366,7 +359,8 @@ class Run:
                 state=activity,
                 tokens_per_second=meter.tokens_per_second,
                 learning_rates={block: rate * factor for block, rate in phase.learning_rates.items()},
-                checkpoint=self.checkpoint,
+                checkpoint=self.saver.newest,
+                recovery=state.recovery,
                 world_size=self.engine.world_size,
                 phases=state.phases,
                 results=self._results,

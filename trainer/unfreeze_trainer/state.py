@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from unfreeze_api.progress import PhaseResult
+from unfreeze_api.progress import PhaseResult, Recovery
+
+_DIVERGED = ConfigDict(ser_json_inf_nan="constants")
+"""A training that diverged can be gone on with too: its losses are no numbers, and come back as such."""
 
 
 class Best(BaseModel):
     """The best evaluation so far."""
+
+    model_config = _DIVERGED
 
     step: int
     value: float
@@ -22,7 +27,7 @@ class State(BaseModel):
     data order of what follows are those of the plan.
     """
 
-    model_config = ConfigDict(validate_assignment=False)
+    model_config = _DIVERGED
 
     step: int = 0
     """Steps of the plan that are done or skipped."""
@@ -52,3 +57,5 @@ class State(BaseModel):
     """Hash of the names that this phase trains."""
     loss: float | None = None
     """Smoothed training loss."""
+    recovery: Recovery | None = None
+    """The newest start that found broken checkpoints."""

@@ -82,10 +82,13 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
         train(run)
     except StopRequested:
         run.save()
+        run.saver.wait()
         run.events.add("stopped", step=run.state.step)
         run.publish("Training")
         engine.barrier()
         return ExitCode.STOPPED
+    finally:
+        run.saver.close()  # whatever went wrong, a checkpoint that is under way is worth its time
     engine.close()
     return ExitCode.DONE
 

@@ -117,6 +117,10 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             from unfreeze_trainer.agent.gang import WORKER, Gang
+            from unfreeze_trainer.generation import GENERATION_ENV, Generation
+
+            if self._pod.index == 0:  # rank 0 is here, and writes
+                os.environ[GENERATION_ENV] = str(Generation.take(Path(job.output.path)).number)
 
             self._gang = Gang(job, self._pod, self._link, self._stopping, self._worker or WORKER)
             self._gang.run(self._endings.put)

@@ -105,10 +105,14 @@ class Engine(ABC):
         self.module = self.model = module.to(self.device)
 
     def weights(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Return parameters on rank 0, whole, on the CPU, valid until the next step; nothing elsewhere. Collective."""
+        """Return copies of parameters on rank 0, whole, on the CPU; nothing elsewhere. Collective."""
         if self.rank:
             return {}
-        return {name: tensor.detach().cpu() for name, tensor in self.module.named_parameters() if name in names}
+        return {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in self.module.named_parameters()
+            if name in names
+        }
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Set parameters and persistent buffers from whole tensors, the same on every rank.

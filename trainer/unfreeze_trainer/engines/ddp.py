@@ -97,4 +97,7 @@ class DDPEngine(Engine):
     def optimizer_state(self) -> OptimizerState:
         if self.rank:
             return {}
-        return {name: {key: value.cpu() for key, value in entry.items()} for name, entry in self._moments().items()}
+        return {
+            name: {key: value.to("cpu", copy=True) for key, value in entry.items()}
+            for name, entry in self._moments().items()
+        }

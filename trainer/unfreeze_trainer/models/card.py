@@ -78,6 +78,7 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
         for name, pin in pins["data"].items()
     )
     adapter = f"\n- adapter: {job.adapter.type}, {job.adapter.to_json()}" if job.adapter else ""
+    revision = f" at revision {pins['base']['revision']}" if pins["base"].get("revision") else ""
     training = job.training
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     return f"""# {job.name}
@@ -90,7 +91,7 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
 {results}
 ## Training
 
-- base: `{job.model.source}`, {job.model.initialization.lower()} weights
+- base: `{job.model.source}`{revision}, {job.model.initialization.lower()} weights
 {weights}
 - strategy: {job.strategy.type}, {job.strategy.to_json()}{adapter}
 - {training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, seed {training.seed}

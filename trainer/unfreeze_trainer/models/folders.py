@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 """Files that hold weights, or list the files that do, best first."""
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 """Files of which a tokenizer has at least one."""
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict[str, Any]:
@@ -91,6 +94,24 @@ def hash_folder(path: str) -> dict[str, str]:
     small = {".json", ".txt", ".model"}
     files = sorted(item for item in folder.iterdir() if item.is_file())
     return {item.name: hash_file(item) for item in files if item.suffix == kind or item.suffix in small}
+
+
+def revision(path: str) -> str | None:
+    """Return the hub's commit that a model folder was downloaded at, None when nothing there tells.
+
+    A snapshot of huggingface_hub's cache is named after its commit; a download into a folder of one's own notes it down
+    beside the files.
+    """
+    folder = Path(path).resolve()
+    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+        return folder.name
+    notes = folder / ".cache" / "huggingface" / "download"
+    for note in sorted(notes.glob("*.metadata")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            first = note.read_text().partition("\n")[0].strip()
+            if _COMMIT.fullmatch(first):
+                return first
+    return None
 
 
 def hash_file(path: str | Path) -> str:

@@ -21,7 +21,7 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import compare
-from unfreeze_trainer.models.folders import hash_folder
+from unfreeze_trainer.models.folders import hash_folder, revision
 from unfreeze_trainer.phases.blocks import find_blocks
 
 VERIFIED_SAMPLES = 4
@@ -61,7 +61,11 @@ class Task(ABC):
         hashes = {split.source.dataset.path: "" for split in self._splits.values()}
         hashes = {path: hash_data(path) for path in hashes}
         return {
-            "base": {"source": self.job.model.source, "files": hash_folder(self.job.model.path)},
+            "base": {
+                "source": self.job.model.source,
+                "revision": revision(self.job.model.path),
+                "files": hash_folder(self.job.model.path),
+            },
             "data": {
                 name: {
                     "source": split.source.dataset.source,

@@ -1,0 +1,248 @@
+"""Gangs of forked workers that die by SIGKILL at chosen moments: python -m tests.trainer.kill_group OUT
+
+One process imports everything, never computes, and forks each worker: a start costs a second where it would cost ten.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tests.trainer.engine_group import ENGINES
+from tests.trainer.jobs import make_job
+from tests.trainer.mlp import MLPTask
+from unfreeze_trainer import worker
+from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot
+from unfreeze_trainer.generation import Generation
+from unfreeze_trainer.recovery import find
+from unfreeze_trainer.run import Run
+from unfreeze_trainer.saving import prune, write
+from unfreeze_trainer.state import State
+
+STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}
+TRAINING = {"epochs": 6, "batchSize": 8, "metric": "loss", "checkpoint": {"everySteps": 2}}
+STEPS, PHASES = 18, 5  # phases begin at 0, 3, 6, 9 and 12
+SEEDS = (0, 1, 2, 3, 4)
+IMPORTED_LATE = (
+    "accelerate",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.ops.op_builder.all_ops",
+    "deepspeed.runtime.superoffload.superoffload_stage3",
+    "networkx",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "torch.distributed.fsdp",
+)
+_CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a worker dies."""
+
+    kind: str
+    """file: before its n-th access to a file or folder of the run; step: when a step is done; phase: before one begins;
+    finish: when all phases are over; export: when the last checkpoint is complete too."""
+    number: int = 0
+    rank: int = 0
+
+
+def job_in(folder: Path, engine: str, world: int, **training):
+    distribution = {"numNodes": world, **ENGINES[engine]}
+    place = {"destination": f"file://{folder}"}
+    return make_job(
+        "/none", "/none.csv", strategy=STRATEGY, training=TRAINING | training, output=place, distribution=distribution
+    )
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(moment: Moment, run_folder: Path) -> None:
+    """Make this process die at its moment."""
+    if moment.kind == "file":
+        die_at_access(run_folder, moment.number)
+        return
+    name = {"step": "after_step", "phase": "begin", "finish": "finish", "export": "_export"}[moment.kind]
+    real = getattr(Run, name)
+
+    def deadly(self, *arguments):
+        now = {"step": lambda: arguments[0], "phase": lambda: arguments[0].index}.get(moment.kind, lambda: 0)()
+        if now == moment.number:
+            die()
+        return real(self, *arguments)
+
+    setattr(Run, name, deadly)
+
+
+def die_at_access(folder: Path, number: int) -> None:
+    """Die before the n-th time that Python touches a file or folder below `folder`."""
+    left, lock, root = [number], threading.Lock(), str(folder)
+
+    def hook(event, arguments):
+        if event in _CHANGES and str(arguments[0]).startswith(root):
+            with lock:
+                left[0] -= 1
+                if left[0] <= 0:
+                    die()
+
+    sys.addaudithook(hook)
+
+
+class OrderedTask(MLPTask):
+    """Writes down which samples it gave to which rank, batch by batch."""
+
+    def __init__(self, job):
+        super().__init__(norm=True)
+        self.order = Path(job.output.path).with_suffix(".order")
+
+    def batches(self, split, batches, **options):
+        def noted():
+            for indices in batches:
+                if split == "train":
+                    with self.order.open("a") as file:
+                        file.write(
+                            json.dumps([os.environ["ATTEMPT"], int(os.environ["RANK"]), *map(int, indices)]) + "\n"
+                        )
+                yield indices
+
+        return super().batches(split, noted(), **options)
+
+
+def start_gang(job, moment: Moment | None, attempt: int) -> list[int]:
+    """Run the workers of a job until the first one is gone, kill the others; return the exit codes, -9 for a killed one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = job.distribution.num_nodes
+    ranks = {}
+    for rank in range(world):
+        pid = os.fork()
+        if pid == 0:
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ATTEMPT": attempt}
+            be_worker(job, moment, {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world} | place)
+        ranks[pid] = rank
+    codes = [0] * world
+    left = dict(ranks)
+    while left:
+        pid, status = os.wait()
+        codes[left.pop(pid)] = code = os.waitstatus_to_exitcode(status)
+        if code:  # as an agent does
+            for other in left:
+                os.kill(other, signal.SIGKILL)
+    return codes
+
+
+def be_worker(job, moment: Moment | None, environment: dict) -> None:
+    """Train in this process, which ends here."""
+    code = 1
+    try:
+        os.environ |= {name: str(value) for name, value in environment.items()}
+        log = os.open(f"{job.output.path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if moment and moment.rank == environment["RANK"]:
+            arm(moment, Path(job.output.path))
+        code = worker.work(job, OrderedTask, None)
+    except BaseException as error:  # noqa: BLE001 - the process ends here
+        import traceback
+
+        traceback.print_exception(error)
+    finally:
+        os._exit(code)
+
+
+def moments(engine: str) -> list[Moment]:
+    """Return when the workers of an engine die, in the order of the attempts: before each phase, and in between."""
+    choose = random.Random(engine)
+    found = []
+    for phase in range(1, PHASES):
+        first = 3 * (phase - 1)
+        found.append(Moment("step", choose.randrange(first, first + 3), choose.randrange(2)))
+        found.append(Moment("file", choose.randrange(8, 60)))
+        found.append(Moment("phase", phase, choose.randrange(2)))
+    return [*found, Moment("finish"), Moment("export"), Moment("file", choose.randrange(14, 24))]
+
+
+def crash_points(folder: Path) -> list:
+    """Die before each access that writing a checkpoint takes; return (step that is found, what is said to be broken)."""
+    found = []
+    while True:
+        place = folder / f"crash-{len(found)}"
+        checkpoints = Checkpoints(place, Identity("me", {}))
+        for step in (1, 2):
+            replace_oldest(checkpoints, Generation.take(place), step)
+        pid = os.fork()
+        if pid == 0:
+            generation = Generation.take(place)
+            die_at_access(place, len(found) + 1)
+            replace_oldest(checkpoints, generation, 3)
+            os._exit(0)
+        died = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        left = find(checkpoints, Generation.take(place))
+        found.append([left.checkpoint.step, left.recovery and left.recovery.message])
+        if not died:
+            return found
+
+
+def replace_oldest(checkpoints: Checkpoints, generation: Generation, step: int) -> None:
+    snapshot = Snapshot(State(step=step), {"w": torch.full((3,), float(step))}, {"w": {"step": torch.tensor(1.0)}})
+    write(checkpoints, snapshot, generation)
+    prune(checkpoints, snapshot.state, generation, keep=2)
+
+
+def killed_case(engine: str, folder: Path) -> dict:
+    """Run a job undisturbed, and the same one through all moments; return what became of each attempt."""
+    start_gang(job_in(folder / f"{engine}-whole", engine, 2), None, 0)
+    job = job_in(folder / f"{engine}-killed", engine, 2)
+    attempts = [[asdict(moment), start_gang(job, moment, n)] for n, moment in enumerate(moments(engine))]
+    return {"attempts": attempts, "last": start_gang(job, None, 99)}
+
+
+def resized_case(engine: str, folder: Path) -> dict:
+    """Kill a job at a step, go on with another number of workers."""
+    said = {}
+    for before, after in ((2, 1), (1, 2)):
+        place = folder / f"{engine}-{before}-{after}"
+        killed = start_gang(job_in(place, engine, before), Moment("step", 10), before)
+        said[f"{before}-{after}"] = [killed, start_gang(job_in(place, engine, after), None, after)]
+    return said
+
+
+def prepare() -> None:
+    """Import what workers import while they train, and start no thread: those do not come along into a fork."""
+    for module in IMPORTED_LATE:
+        importlib.import_module(module)
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+def main(folder: Path) -> None:
+    prepare()
+    (folder / "crash-points.json").write_text(json.dumps(crash_points(folder)))
+    for seed in SEEDS[1:]:
+        start_gang(job_in(folder / f"seed-{seed}", "DDP", 2, seed=seed), None, 0)
+    for engine in ENGINES:
+        began = time.perf_counter()
+        said = {"killed": killed_case(engine, folder), "resized": resized_case(engine, folder)}
+        (folder / f"{engine}.json").write_text(json.dumps(said))
+        print(f"{engine}: {time.perf_counter() - began:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,71 @@
+"""What a run folder holds to go on from: the newest whole checkpoint of this job; broken ones are put aside and named."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from unfreeze_api.progress import CheckpointInfo, Recovery
+from unfreeze_trainer.checkpoints import BrokenCheckpointError, Checkpoints
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.generation import Generation
+
+log = logging.getLogger(__name__)
+
+_MOST = 900
+"""Characters about what is broken; a status has no room for more."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is to go on from."""
+
+    checkpoint: CheckpointInfo | None = None
+    """None: the run starts from the beginning."""
+    recovery: Recovery | None = None
+    """What was lost, if anything."""
+    best_lost: bool = False
+    """Whether the checkpoint of the best evaluation so far is broken."""
+
+
+def find(checkpoints: Checkpoints, generation: Generation) -> Found:
+    """Find the newest whole checkpoint, and put newer ones, which are broken, aside as `broken-N`.
+
+    Raises
+    ------
+    JobError
+        There are checkpoints, and none is this job's.
+    """
+    problems: dict[int, str] = {}
+    checkpoint, foreign = None, None
+    for step in checkpoints.steps():
+        try:
+            checkpoint = checkpoints.check(step)
+            break
+        except BrokenCheckpointError as error:
+            problems[step] = str(error)
+        except JobError as error:
+            problems[step], foreign = f"step-{step}: {error.message}", foreign or error
+    if checkpoint is None and foreign:
+        raise foreign
+    best_lost = False
+    if checkpoint and (best := checkpoints.load_state(checkpoint.step).best) and best.step != checkpoint.step:
+        try:
+            checkpoints.check(best.step)
+        except (BrokenCheckpointError, JobError) as error:
+            best_lost, problems[best.step] = True, f"{error} (the best so far)"
+    for step, problem in problems.items():
+        log.error("broken checkpoint: %s", problem)
+        if checkpoints.path(step).exists():
+            generation.move(checkpoints.path(step), checkpoints.folder / f"broken-{step}")
+    return Found(checkpoint, _recovery(checkpoint, problems), best_lost)
+
+
+def _recovery(checkpoint: CheckpointInfo | None, problems: dict[int, str]) -> Recovery | None:
+    if not problems:
+        return None
+    step = checkpoint.step if checkpoint else 0
+    went_on = f"the training went on from step {step}" if step else "the training started over from the beginning"
+    told = "; ".join(problems.values())[:_MOST]
+    return Recovery(step=step, time=datetime.now(UTC), message=f"{told}: {went_on}")

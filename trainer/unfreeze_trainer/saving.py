@@ -1,0 +1,107 @@
+"""Saving while the training goes on: the loop waits until a copy is in memory, a thread writes that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from unfreeze_api.progress import CheckpointInfo
+from unfreeze_trainer.checkpoints import Checkpoints, Snapshot
+from unfreeze_trainer.engines import Engine
+from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.generation import Generation
+from unfreeze_trainer.progress import Events
+from unfreeze_trainer.state import State
+
+
+class Saver:
+    """Writes checkpoints on rank 0, one at a time: while one is under way, the next one waits for it.
+
+    Parameters
+    ----------
+    checkpoints
+        Where they go.
+    generation
+        The right to write there; None on all ranks but 0.
+    events
+        Told of each checkpoint that is complete.
+    keep
+        How many of the newest stay, beside the best one.
+    newest
+        What the run goes on from.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        checkpoints: Checkpoints,
+        generation: Generation | None,
+        events: Events,
+        *,
+        keep: int,
+        newest: CheckpointInfo | None,
+    ) -> None:
+        self._engine, self._checkpoints, self._generation, self._events = engine, checkpoints, generation, events
+        self._keep = keep
+        self._saved = newest.step if newest else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+        self.newest = newest
+        """The newest complete checkpoint; rank 0 knows it at once, the others when the next one begins."""
+
+    def save(self, state: State, names: Collection[str]) -> None:
+        """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective."""
+        if state.step == self._saved:
+            return
+        began = time.perf_counter()
+        self.wait()
+        self._engine.sync_buffers()
+        weights, moments = self._engine.weights(names), self._engine.optimizer_state()
+        if self._generation:
+            buffers = {
+                name: buffer.to("cpu", copy=True) for name, buffer in persistent_buffers(self._engine.module).items()
+            }
+            snapshot = Snapshot(state.model_copy(deep=True), weights | buffers, moments)
+            stall = time.perf_counter() - began
+            self._writing = self._thread.submit(self._write, snapshot, self._generation, stall)
+        self._saved = state.step
+
+    def wait(self) -> None:
+        """Wait until what is under way is complete; raise on rank 0 what went wrong with it. Collective."""
+        if self._writing:
+            self._writing.result()
+        self.newest = self._engine.broadcast_object(self.newest)
+
+    def check(self) -> None:
+        """Raise on rank 0 if the newest checkpoint could not be written."""
+        if self._writing and self._writing.done():
+            self._writing.result()
+
+    def close(self) -> None:
+        """Wait for what is under way, however that ends."""
+        self._thread.shutdown()
+
+    def _write(self, snapshot: Snapshot, generation: Generation, stall: float) -> None:
+        began = time.perf_counter()
+        self.newest = write(self._checkpoints, snapshot, generation)
+        seconds = {"stallSeconds": round(stall, 4), "writeSeconds": round(time.perf_counter() - began, 4)}
+        self._events.add("checkpoint", step=self.newest.step, **seconds)
+        prune(self._checkpoints, snapshot.state, generation, keep=self._keep)
+
+
+def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) -> CheckpointInfo:
+    """Write a checkpoint so that it is whole or not there."""
+    step = snapshot.state.step
+    with generation.fenced():
+        aside = generation.aside(f"step-{step}")
+        info = checkpoints.write(snapshot, aside, generation=generation.number)
+        generation.commit(aside, checkpoints.path(step))
+    return info
+
+
+def prune(checkpoints: Checkpoints, state: State, generation: Generation, *, keep: int) -> None:
+    """Delete all checkpoints but the newest ones and that of the best evaluation."""
+    for step in checkpoints.steps()[keep:]:
+        if state.best is None or step != state.best.step:
+            generation.discard(checkpoints.path(step))
