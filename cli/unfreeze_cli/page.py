@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from textwrap import indent
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -107,7 +107,8 @@ def _course(job: Json, status: Json) -> Iterator[RenderableType]:
 def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     ended, progress = status.get("phases", []), status.get("progress", {})
     count = progress.get("phaseCount", 0)
-    if not ended and count < 2:  # noqa: PLR2004 - one phase is the job itself
+    now = len(ended) < count and count > 1 and progress.get("phaseName") and status.get("phase") == "Running"
+    if not ended and not now:
         return
     metric = job["spec"].get("training", {}).get("metric", "accuracy")
     table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", metric.upper(), box=None, pad_edge=False, show_edge=False)
@@ -121,14 +122,15 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
             f"{phase['trainableParameters']:,}",
             "" if value is None else f"{value:.4g}",
         )
-    if len(ended) < count and progress.get("phaseName") and status.get("phase") == "Running":
+    if now:
         table.add_row(plain(progress["phaseName"]), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
     yield Text()
     yield table
 
 
 def _gang(status: Json, pods: list[Json] | None, now: datetime) -> Iterator[RenderableType]:
-    yield Text()
+    if pods is None or pods or status.get("waiting"):
+        yield Text()
     if pods is None:
         yield Text("You may not list the pods of this namespace.", "yellow")
     elif pods:
@@ -202,4 +204,4 @@ def _failure(status: Json) -> Iterator[RenderableType]:
     if place := ", ".join(filter(None, where)):
         yield Text(plain(f"  {place}"))
     if tail := failure.get("logTail"):
-        yield Padding(Text(plain(tail.rstrip()), "dim"), (0, 0, 0, 4))
+        yield Text(indent(plain(tail.rstrip()), "    "), "dim")

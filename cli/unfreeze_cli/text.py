@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import datetime
 
 from rich.console import Console
 
 from unfreeze_api.durations import duration
+
+WIDTH = 10_000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -19,9 +20,8 @@ def plain(text: object) -> str:
 
 
 def console() -> Console:
-    """Return where people read; wide enough for a pipe to get whole lines."""
-    width = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, markup=False, soft_wrap=False, width=width)
+    """Return where people read. Lines are as long as they are, like kubectl's: a name that is cut cannot be copied."""
+    return Console(highlight=False, markup=False, width=WIDTH)
 
 
 def since(text: str | None, now: datetime) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from unfreeze_cli.page import page
 from unfreeze_cli.spark import BLOCKS, spark
-from unfreeze_cli.text import plain
+from unfreeze_cli.text import console, plain
 from unfreeze_cli.top import table
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -112,8 +112,9 @@ def test_a_job_that_runs():
 
 
 def test_a_job_that_failed():
-    text = shown(FAILED)
+    text = shown({**FAILED, "progress": RUNNING["progress"]})
     assert "Failed  took 4m, ended 1m ago" in text
+    assert "PHASE" not in text
     assert "Failure\n  OutOfMemory: raise the limit\n  pod job-1-b, node node-0, rank 3, exit code 137" in text
     assert "Traceback" in text
     assert "boom" in text
@@ -165,6 +166,19 @@ def test_a_spark_line_has_a_character_for_each_value_from_least_to_greatest(valu
     if known and max(known) > min(known):
         assert line[values.index(max(known))] == BLOCKS[-1]
         assert line[values.index(min(known))] == BLOCKS[0]
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "a-name-of-fifty-two-characters-which-is-the-most-ab"
+    failure = {**FAILED["failure"], "message": "one two three " * 30 + "end", "logTail": "x" * 300}
+    console().print(table([job(RUNNING, name)], NOW, namespaces=True))
+    console().print(page(job({**FAILED, "failure": failure}), [pod(0, f"{name}-0-abcde")], NOW))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(name in line and "accuracy 0.810" in line for line in lines)
+    assert any(f"{name}-0-abcde" in line for line in lines)
+    assert any(line.endswith("end") and line.startswith("  OutOfMemory: one") for line in lines)
+    assert "    " + "x" * 300 in lines
 
 
 def test_top_lists_running_jobs_first_and_adds_them_up():
