@@ -10,7 +10,7 @@ UV     := uv==0.13.9
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries demo test test-fast lint bench crds chart cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries kueue-binary demo test test-fast lint bench crds chart cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,7 +34,11 @@ cluster-binaries:
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo
 
-test: setup lint ## All tests
+kueue-binary:
+	@$(PYTHON) -m tests.cluster.binaries kueue > /dev/null
+
+test: setup ## All tests
+	@$(MAKE) --no-print-directory -j2 lint kueue-binary
 	@$(BIN)/python -m pytest
 
 test-fast: $(READY) ## Pure code, in under a minute

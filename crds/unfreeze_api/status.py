@@ -11,6 +11,7 @@ from unfreeze_api.model import Model
 from unfreeze_api.progress import CheckpointInfo, Finite, Metrics, PhaseResult, ProgressInfo
 
 Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
+State = Literal["Pending", "Queued", "Starting", "Training", "Recovering", "Suspended"]
 
 
 class Condition(Model):
@@ -72,6 +73,27 @@ class HistoryPoint(Model):
     """Newest validation value of training.metric at that step."""
 
 
+class StateSeconds(Model):
+    """Where the job's time went, in whole seconds. All of them together are the time from its creation until `since`."""
+
+    state: State | None = None
+    """What the job does now; none when it has ended."""
+    since: datetime
+    """When the job began to do that."""
+    pending: int = Field(default=0, ge=0)
+    """Until all pods ran, or found nodes."""
+    queued: int = Field(default=0, ge=0)
+    """In Kueue's queue, until it was admitted."""
+    starting: int = Field(default=0, ge=0)
+    """From the pods' start until the training began or went on: loading of model and data."""
+    training: int = Field(default=0, ge=0)
+    """Training, with evaluations and the export."""
+    recovering: int = Field(default=0, ge=0)
+    """From the loss of a pod or worker until the training went on."""
+    suspended: int = Field(default=0, ge=0)
+    """While runPolicy.suspend was true and no pod ran."""
+
+
 class Failure(Model):
     """The failure that ended the job, or the newest one of a pod."""
 
@@ -124,6 +146,8 @@ class FineTuneJobStatus(Model):
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model."""
+    state_seconds: StateSeconds | None = None
+    """Where the job's time went."""
     accelerator_seconds: int | None = Field(default=None, ge=0)
     """Accelerators times seconds that pods held them."""
     failure: Failure | None = None

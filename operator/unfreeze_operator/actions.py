@@ -31,6 +31,8 @@ class Delete:
 
     resource: Resource
     view: View
+    last: bool = False
+    """Whether the object stays until everything that it owns is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,11 +95,21 @@ class Api:
         params = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
         return await self._request("PATCH", path, body=manifest, content_type=APPLY, params=params)
 
-    async def delete(self, path: str, uid: str, *, now: bool = False) -> Manifest:
-        """Delete the object with this UID, a pod without waiting for its node; dependents follow in the background."""
+    async def delete(self, path: str, uid: str, *, now: bool = False, last: bool = False) -> Manifest:
+        """Delete the object with this UID.
+
+        Parameters
+        ----------
+        now
+            Do not wait for a pod's node.
+        last
+            Let the object go after its dependents, not before.
+        """
         options: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         options |= {"gracePeriodSeconds": 0} if now else {}
-        return await self._request("DELETE", path, body={**options, "propagationPolicy": "Background"})
+        return await self._request(
+            "DELETE", path, body={**options, "propagationPolicy": "Foreground" if last else "Background"}
+        )
 
     async def watch(self, path: str, params: dict[str, str], *, silence: float) -> AsyncIterator[Manifest]:
         """Yield the events of a watch until the server ends it.

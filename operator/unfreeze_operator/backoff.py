@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-BACKOFF_SECONDS = (0.5, 30.0)
+BACKOFF_SECONDS = (0.5, 10.0)
 """First and longest pause of a watch."""
 
 

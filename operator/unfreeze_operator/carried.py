@@ -28,6 +28,12 @@ class Carried(Model):
     """Pods that were replaced."""
     in_place_restarts: int = Field(default=0, ge=0)
     """Restarts of the workers within their pods."""
+    given_back: int = Field(default=0, ge=0)
+    """Times that the gang gave nodes back because it found too few."""
+    given_back_at: datetime | None = None
+    """When it did so last, until it tries again."""
+    gang_since: datetime | None = None
+    """Since when it has not been whole, over all its tries."""
 
 
 def read_carried(job: JobView | None) -> Carried:
@@ -56,11 +62,31 @@ def pod_restarts(pods: Sequence[PodView]) -> int:
     return sum(count - 1 for count in Counter(pod.index for pod in pods).values())
 
 
+def ran(status: FineTuneJobStatus) -> int:
+    """Return for how many seconds pods have run, where no Job tells: Kueue suspends and resumes without the operator."""
+    spent = status.state_seconds
+    return spent.starting + spent.training + spent.recovering if spent is not None else 0
+
+
 def at_suspend(job: JobView, now: datetime) -> Carried:
     """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
     carried = read_carried(job)
     ran = int((now - job.started).total_seconds()) if job.started else 0
-    return carried.model_copy(update={"active_seconds": carried.active_seconds + max(0, ran)})
+    update = {"active_seconds": carried.active_seconds + max(0, ran), "given_back_at": None, "gang_since": None}
+    return carried.model_copy(update=update)
+
+
+def at_give_back(job: JobView, since: datetime, now: datetime) -> Carried:
+    """Return what a Job carries from the moment that its gang gives its nodes back.
+
+    Parameters
+    ----------
+    since
+        Since when the gang has not been whole.
+    """
+    carried = at_suspend(job, now)
+    update = {"given_back": carried.given_back + 1, "given_back_at": now.replace(microsecond=0), "gang_since": since}
+    return carried.model_copy(update=update)
 
 
 def at_start(
@@ -77,10 +103,12 @@ def at_start(
     pods
         Pods that will still count as the Job's after it: none when it is made anew.
     """
-    restarts = status.restarts
+    restarts, carried = status.restarts, read_carried(job)
     return Carried(
         accelerator_seconds=max(0, (status.accelerator_seconds or 0) - accelerator_seconds(pods, accelerators, now)),
-        active_seconds=read_carried(job).active_seconds,
+        active_seconds=carried.active_seconds if job is not None else ran(status),
         pod_restarts=max(0, (restarts.pods if restarts else 0) - pod_restarts(pods)),
         in_place_restarts=restarts.in_place if restarts else 0,
+        given_back=carried.given_back,
+        gang_since=carried.gang_since if carried.given_back_at is not None else None,
     )

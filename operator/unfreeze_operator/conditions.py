@@ -16,6 +16,7 @@ REASONS: dict[Type, tuple[str, ...]] = {
         "PodsRunning",
         "PodsPending",
         "PodsMissing",
+        "NodesGivenBack",
         *waiting.REASONS,
         "PodsRestarting",
         "Queued",

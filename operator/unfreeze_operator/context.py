@@ -9,8 +9,9 @@ from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.kueue import WorkloadView
 from unfreeze_operator.network import ISOLATED, Network
-from unfreeze_operator.settings import LOST_POD_GRACE, TrainerImage
+from unfreeze_operator.settings import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
 from unfreeze_operator.views import (
     ChildView,
     ConfigMapView,
@@ -35,6 +36,8 @@ class Children:
     """Pods of the job's own child Job, oldest first."""
     departed: tuple[PodView, ...] = ()
     """Those that ended and were deleted before anybody looked at what they said."""
+    workload: WorkloadView | None = None
+    """What Kueue makes of the child Job."""
     namesakes: tuple[ChildView, ...] = ()
     """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
 
@@ -49,6 +52,7 @@ class Children:
         *,
         pods: list[PodView],
         departed: list[PodView],
+        workloads: list[WorkloadView] | None = None,
     ) -> Children:
         """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
         own_job = next((job for job in jobs if job.owner == owner), None)
@@ -66,6 +70,7 @@ class Children:
             network_policy=next((policy for policy in network_policies if policy.owner == owner), None),
             pods=tuple(own_pods),
             departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
+            workload=next((w for w in workloads or () if own_job and w.owner == own_job.uid), None),
             namesakes=tuple(others),
         )
 
@@ -78,6 +83,11 @@ class Children:
     def running(self) -> int:
         """Of how many indices a pod runs or is done."""
         return len({pod.index for pod in self.pods if pod.phase in ("Running", "Succeeded")})
+
+    @property
+    def placed(self) -> int:
+        """Of how many indices a pod has a node, or is done."""
+        return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
 
     def waiting(self, now: datetime) -> list[tuple[str, Waiting]]:
         """Return the pods whose waiting is worth a word, by index, and what each waits for."""
@@ -99,6 +109,8 @@ class Context:
     """Trainer image when the template names none, and what it is pulled with."""
     lost_pod_grace: float = LOST_POD_GRACE
     """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
+    gang_patience: float = GANG_PATIENCE
+    """Seconds that a gang may hold nodes while it finds too few; 0 for ever."""
     network: Network = ISOLATED
     """Whom the pods may talk to beside each other."""
 

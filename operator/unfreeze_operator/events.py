@@ -27,7 +27,11 @@ class Note:
 
 
 def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
-    """Return what is worth an event in the step from one status to the next."""
+    """Return what is worth an event in the step from one status to the next.
+
+    What tells a step apart from another one of its kind is taken from the status that it begins at: when the step is
+    tried again, at another time, it is the same step.
+    """
     found: list[Note] = []
     before, after = old.restarts, new.restarts
     if after and after.pods > (before.pods if before else 0):
@@ -42,9 +46,9 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
         return found + _phase_notes(old, new)
-    blocked = running is not None and running.reason in ("NameTaken", "Forbidden")
+    blocked = running is not None and running.reason in ("NameTaken", "Forbidden", "NodesGivenBack")
     if running is not None and blocked and (was is None or was.reason != running.reason):
-        found.append(Note("Warning", running.reason, running.message, str(running.last_transition_time)))
+        found.append(Note("Warning", running.reason, running.message, _mark(old, new)))
     return found
 
 
@@ -57,8 +61,7 @@ _PHASES = {
 
 
 def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
-    # Times are whole seconds, in which a job may be suspended and resumed; each of that is a generation.
-    mark = f"{new.observed_generation} {max((c.last_transition_time for c in new.conditions), default='')}"
+    mark = _mark(old, new)
     if new.phase in _PHASES:
         return [Note("Normal", new.phase, _PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
@@ -69,6 +72,12 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
         return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", mark)]
     return []
+
+
+def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:
+    # Times are whole seconds, in which a job may be suspended and resumed; each of that is a generation.
+    since = max((condition.last_transition_time for condition in old.conditions), default="")
+    return f"{new.observed_generation} {old.phase} {since}"
 
 
 def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Manifest:

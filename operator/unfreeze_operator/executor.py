@@ -146,12 +146,12 @@ class Executor:
     async def _delete(self, action: Delete) -> None:
         view = action.view
         try:
-            await self._api.delete(action.resource.path(view.namespace, view.name), view.uid)
+            await self._api.delete(action.resource.path(view.namespace, view.name), view.uid, last=action.last)
         except ApiError as error:
             if error.status not in _CHANGED:  # gone, or another one of its name
                 raise
         mirror = self._mirrors.get(action.resource)
-        if mirror is not None:
+        if mirror is not None and not action.last:
             mirror.cache.remove(view)
         logger.info("%s %s is deleted.", action.resource.kind, view.name)
 

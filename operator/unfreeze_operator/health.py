@@ -23,6 +23,8 @@ class Health:
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self.synced = False
+        self.standby = False
+        """Whether another operator leads; a standby is ready, or no rollout would ever go on."""
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """Report the process dead when this task, which should run for ever, has ended."""
@@ -57,6 +59,8 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        if self.standby:
+            return web.Response(text="standing by\n")
         if not self.synced:
             return web.Response(status=503, text="the caches are not in sync yet\n")
         return web.Response(text="ok\n")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
@@ -24,9 +26,11 @@ logger = logging.getLogger(__name__)
 PAGE = 500
 SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
-SILENCE_SECONDS = 90.0
-"""A server sends a bookmark each minute; a watch without any has lost its connection unnoticed."""
+ABSENT_SECONDS = 60.0
+"""How long to wait before looking again for a kind that the server does not have."""
 _TOMBSTONES = 10_000
+
+_ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
 
 V = TypeVar("V", bound=View)
 
@@ -142,6 +146,19 @@ class _Expired(Exception):  # noqa: N818 - in the course of things
     """The server no longer knows the version that the watch should go on from."""
 
 
+@dataclass(frozen=True)
+class Kind(Generic[V]):
+    """What is watched."""
+
+    resource: Resource
+    view: Callable[[Manifest], V]
+    """Makes a view of a raw object."""
+    selector: str = SELECTOR
+    """Labels of the objects that matter."""
+    optional: bool = False
+    """Whether the server may do without it, or keep it from the operator."""
+
+
 class Reflector(Generic[V]):
     """Keeps one cache, or one namespace of it, like the server.
 
@@ -149,24 +166,31 @@ class Reflector(Generic[V]):
     ----------
     api
         The client.
-    resource
-        Kind of object.
-    view
-        Makes a view of a raw object.
+    kind
+        What to watch.
     cache
         Where the views go.
     namespace
         Which namespace; None for all.
+    silence
+        Seconds after which a watch that says nothing is dead.
     """
 
     def __init__(
-        self, api: Source, resource: Resource, view: Callable[[Manifest], V], cache: Cache[V], namespace: str | None
+        self,
+        api: Source,
+        kind: Kind[V],
+        cache: Cache[V],
+        namespace: str | None,
+        *,
+        silence: float,
     ) -> None:
         self._api = api
-        self.path = resource.path(namespace)
-        self._view = view
+        self.path = kind.resource.path(namespace)
+        self._kind = kind
         self._cache = cache
         self._namespace = namespace
+        self._silence = silence
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -186,16 +210,30 @@ class Reflector(Generic[V]):
             except TimeoutError:
                 logger.warning("The watch of %s went silent, connecting again.", self.path)
             except (ApiError, aiohttp.ClientError, OSError) as error:
+                if self._kind.optional and getattr(error, "status", None) in _ABSENT:
+                    version = ""
+                    await self._do_without(error)
+                    continue
                 failures += 1
                 pause = backoff(failures, error)
                 logger.warning("Watching %s failed, trying again in %.1f s: %s", self.path, pause, error)
                 await asyncio.sleep(pause)
 
+    async def _do_without(self, error: Exception) -> None:
+        logger.info("%s is not to be had: %s", self.path, error)
+        self._cache.replace(self._namespace, [], sys.maxsize)
+        self.synced.set()
+        await asyncio.sleep(ABSENT_SECONDS)
+
     async def _list(self) -> str:
         views: list[V] = []
         token = ""
         while True:
-            params = {"labelSelector": SELECTOR, "limit": str(PAGE), **({"continue": token} if token else {})}
+            params = {
+                "labelSelector": self._kind.selector,
+                "limit": str(PAGE),
+                **({"continue": token} if token else {}),
+            }
             try:
                 page = await self._api.list(self.path, params=params)
             except ApiError as error:
@@ -203,7 +241,7 @@ class Reflector(Generic[V]):
                     views, token = [], ""
                     continue
                 raise
-            views += [self._view(raw) for raw in page["items"] or ()]
+            views += [view for raw in page["items"] or () if (view := self._readable(raw)) is not None]
             token = page["metadata"].get("continue", "")
             if not token:
                 version = str(page["metadata"]["resourceVersion"])
@@ -212,24 +250,34 @@ class Reflector(Generic[V]):
 
     async def _watch(self, version: str) -> AsyncIterator[str]:
         params = {
-            "labelSelector": SELECTOR,
+            "labelSelector": self._kind.selector,
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(SERVER_SECONDS),
         }
         try:
-            async for event in self._api.watch(self.path, params, silence=SILENCE_SECONDS):
+            async for event in self._api.watch(self.path, params, silence=self._silence):
                 raw = event["object"]
                 if event["type"] == "ERROR":
                     if raw.get("code") == HTTPStatus.GONE:
                         raise _Expired
                     raise ApiError(raw.get("code", 500), raw.get("reason", ""), raw.get("message", ""))  # noqa: TRY301
-                if event["type"] == "DELETED":
-                    self._cache.remove(self._view(raw))
-                elif event["type"] in ("ADDED", "MODIFIED"):
-                    self._cache.put(self._view(raw))
+                view = self._readable(raw) if event["type"] in ("ADDED", "MODIFIED", "DELETED") else None
+                if view is not None and event["type"] == "DELETED":
+                    self._cache.remove(view)
+                elif view is not None:
+                    self._cache.put(view)
                 yield str(raw["metadata"]["resourceVersion"])
         except ApiError as error:
             if error.status == HTTPStatus.GONE:
                 raise _Expired from None
             raise
+
+    def _readable(self, raw: Manifest) -> V | None:
+        """Return the view of an object. Anybody may label one of their own as the operator's: it must not stop all."""
+        try:
+            return self._kind.view(raw)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            meta = raw["metadata"]
+            logger.error("%s %s/%s is passed over: %r", self.path, meta.get("namespace"), meta["name"], error)  # noqa: TRY400
+            return None

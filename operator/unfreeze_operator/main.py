@@ -1,125 +1,82 @@
-"""The operator's process: puts the rooms together, and ends as soon as one of them dies."""
+"""The operator's process: it waits for the CRD and for its turn, works, and ends as soon as a part of it dies."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import socket
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Coroutine
 from typing import Any
 
 import click
 
-from unfreeze_operator import connection, logs, views, watch
+from unfreeze_operator import connection, logs, watch
 from unfreeze_operator.api import Api
-from unfreeze_operator.executor import Delayed, Executor, Mirror
 from unfreeze_operator.health import Health
-from unfreeze_operator.informer import Cache, Reflector
-from unfreeze_operator.job_metrics import JobCollector
+from unfreeze_operator.lease import Election
 from unfreeze_operator.metrics import Metrics
 from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
-from unfreeze_operator.progress import Puller
-from unfreeze_operator.queue import Queue
-from unfreeze_operator.reconcile import Caches, Reconciler
-from unfreeze_operator.resources import (
-    CONFIG_MAPS,
-    JOBS,
-    NETWORK_POLICIES,
-    PODS,
-    SERVICES,
-    Key,
-    Manifest,
-    Resource,
-)
-from unfreeze_operator.settings import Settings, TrainerImage
+from unfreeze_operator.operate import operate
+from unfreeze_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 API_DEPTH = 10_000
 """How deep the JSON of an object may be nested for the API server to take it (encoding/json of Go)."""
 
-VIEWS: dict[Resource, Callable[[Manifest], Any]] = {
-    JOBS: views.job_view,
-    SERVICES: views.service_view,
-    CONFIG_MAPS: views.config_map_view,
-    NETWORK_POLICIES: views.network_policy_view,
-    PODS: views.pod_view,
-}
-
 
 async def run(settings: Settings) -> None:
     """Run the operator until it is asked to stop, or until a part of it dies."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Api(await connection.load(), connection.load) as api:
         metrics = Metrics()
-        queue: Queue[Key] = Queue(_on_error(metrics))
-        caches = {resource: Cache[Any](queue.add) for resource in VIEWS}
-        caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
-        known = Caches(
-            Cache(queue.add),
-            caches[JOBS],
-            caches[SERVICES],
-            caches[CONFIG_MAPS],
-            caches[NETWORK_POLICIES],
-            caches[PODS],
-        )
-        puller = Puller(settings, queue.add)
-        mirrors = {resource: Mirror(cache, VIEWS[resource]) for resource, cache in caches.items()}
-        executor = Executor(api, mirrors)
-        reconciler = Reconciler(
-            api=api,
-            caches=known,
-            executor=executor,
-            puller=puller,
-            metrics=metrics,
-            image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
-            lost_pod_grace=settings.lost_pod_grace,
-            network=settings.network,
-        )
-        metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
-        metrics.queue_depth.set_function(lambda: len(queue))
-        metrics.running_pulls.set_function(lambda: len(puller))
         health = Health(metrics)
-        reflectors = [
-            Reflector(api, resource, VIEWS[resource], cache, namespace)
-            for resource, cache in caches.items()
-            for namespace in settings.namespaces or (None,)
-        ]
-        audit = watch.Audit(api, known.fine_tune_jobs, settings.namespaces)
-        stop = asyncio.Event()
-
-        async def work() -> None:
-            # A reconcile that sees half of the children would make the other half again.
-            for synced in [*(reflector.synced for reflector in reflectors), audit.synced]:
-                await synced.wait()
-            health.synced = True
-            logger.info("All caches are in sync: %d jobs, %d pods.", len(known.fine_tune_jobs), len(known.pods))
-            await queue.run(reconciler, settings.workers)
-
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(health.serve(settings.http_host, settings.http_port), name="http server")]
-            await watch.wait_for_crd(api)
-            parts += [group.create_task(reflector.run(), name=f"watch of {reflector.path}") for reflector in reflectors]
-            parts.append(group.create_task(audit.run(settings.audit_interval), name="audit"))
-            parts.append(group.create_task(puller.run(), name="progress"))
-            parts.append(group.create_task(work(), name="workers"))
-            for part in parts:
-                health.watch(part)
-            # Kopf ends on SIGTERM and SIGINT, and when one of its own tasks dies.
-            await watch.run_kopf(known.fine_tune_jobs, audit, connection.load, settings.namespaces, stop)
-            for part in parts:
-                part.cancel()
+            server = group.create_task(health.serve(settings.http_host, settings.http_port), name="http server")
+            health.watch(server)
+            if await _unless(stop, watch.wait_for_crd(api)):
+                await _in_turn(settings, api, metrics, health, stop)
+            server.cancel()
 
 
-def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:
-    def on_error(key: Key, error: Exception, pause: float) -> None:
-        with logs.about(key):
-            if isinstance(error, Delayed):
-                logger.info("%s; looking again in %.1f s", error, pause)
-                return
-            metrics.reconcile_errors.inc()
-            logger.error("The reconcile failed, trying again in %.1f s: %s", pause, error, exc_info=error)
+async def _in_turn(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
+    """Work when this process leads, at once where there is no election."""
+    if not settings.lease_namespace:
+        metrics.leading.set(1)
+        await operate(settings, api, metrics, health, stop)
+        return
+    # A container that is started again keeps its host name, but not the caches that its lease was about.
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    election = Election(api, settings.lease_namespace, identity, settings.lease_seconds)
+    health.standby = True
+    if not await _unless(stop, election.acquire()):
+        return
+    health.standby = False
+    metrics.leading.set(1)
+    async with asyncio.TaskGroup() as group:
+        hold = group.create_task(election.hold(), name="lease")
+        health.watch(hold)
+        await operate(settings, api, metrics, health, stop)
+        hold.cancel()
+    await election.release()
 
-    return on_error
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do some work to its end; give it up, and return False, when the process is asked to stop first."""
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+        return tasks[0].done()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class Json(click.ParamType[Any]):
@@ -159,6 +116,11 @@ class Json(click.ParamType[Any]):
     help="Seconds beyond its grace period after which a pod on a dead node is given up; 0: never.",
 )
 @click.option(
+    "--gang-patience",
+    default=Settings.gang_patience,
+    help="Seconds that a gang may hold nodes while it finds too few, before it gives them back for a while; 0: for ever.",
+)
+@click.option(
     "--metrics-from",
     type=Json(Peer),
     default="[]",
@@ -172,18 +134,48 @@ class Json(click.ParamType[Any]):
     help="What trainers may reach beside their gang: egress rules of a NetworkPolicy, a JSON list; [{}] is anything.",
 )
 @click.option(
+    "--watch-silence",
+    default=Settings.watch_silence,
+    help="Seconds without a word of the API server, not even a bookmark, after which a watch is opened anew.",
+)
+@click.option("--leader-election", is_flag=True, help="Of several operators one works, the others stand by.")
+@click.option(
+    "--lease-namespace",
+    default=connection.own_namespace,
+    show_default="its own",
+    help="Where the operators' Lease lies.",
+)
+@click.option(
+    "--lease-seconds",
+    default=Settings.lease_seconds,
+    help="Seconds after which another operator takes over from one that has died.",
+)
+@click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level."
 )
-def main(log_level: str, metrics_from: tuple[Peer, ...], egress: tuple[EgressRule, ...] | None, **options: Any) -> None:
+def main(
+    log_level: str,
+    metrics_from: tuple[Peer, ...],
+    egress: tuple[EgressRule, ...] | None,
+    leader_election: bool,
+    lease_namespace: str,
+    **options: Any,
+) -> None:
     """Run FineTuneJobs on the cluster of KUBECONFIG, or of the pod that this process runs in."""
     logs.configure(log_level)
     # Where a schema leaves a field open, one object that nobody could read would end every watch for ever.
     sys.setrecursionlimit(2 * API_DEPTH)
+    if leader_election and not lease_namespace:
+        raise click.UsageError("--leader-election needs --lease-namespace outside of a cluster")
     network = Network(connection.own_namespace(), metrics_from, (DNS,) if egress is None else egress)
     try:
-        asyncio.run(run(Settings(network=network, **options)))
+        lease = lease_namespace if leader_election else ""
+        asyncio.run(run(Settings(network=network, lease_namespace=lease, **options)))
     except* Exception as errors:
-        logger.critical("The operator ends: %s", errors.exceptions[0], exc_info=errors.exceptions[0])
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        logger.critical("The operator ends: %s", first, exc_info=first)
         sys.exit(1)
 
 

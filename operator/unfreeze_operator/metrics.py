@@ -46,6 +46,7 @@ class Metrics:
         )
         self.reconcile_errors = Counter("unfreeze_reconcile_errors", "Reconciles that raised an error.", **own)
         self.status_writes = Counter("unfreeze_status_writes", "Writes of a job's status.", **own)
+        self.leading = Gauge("unfreeze_leading", "Whether this operator works: 1, or stands by: 0.", **own)
         self.queue_depth = Gauge("unfreeze_queue_depth", "Jobs that wait for a reconcile.", **own)
         self.running_pulls = Gauge("unfreeze_progress_targets", "Jobs whose progress is pulled.", **own)
         self.until_pods = Histogram(

@@ -20,6 +20,7 @@ from unfreeze_operator.context import Children, Context
 from unfreeze_operator.events import event, notes
 from unfreeze_operator.executor import Delayed, Executor, Refused
 from unfreeze_operator.informer import Cache
+from unfreeze_operator.kueue import WorkloadView
 from unfreeze_operator.logs import about
 from unfreeze_operator.metrics import Metrics
 from unfreeze_operator.network import Network
@@ -53,6 +54,7 @@ class Caches:
     config_maps: Cache[ConfigMapView]
     network_policies: Cache[NetworkPolicyView]
     pods: Cache[PodView]
+    workloads: Cache[WorkloadView]
 
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
@@ -65,6 +67,7 @@ class Caches:
             self.network_policies.of(key),
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
+            workloads=self.workloads.of(key),
         )
 
 
@@ -93,6 +96,7 @@ class Reconciler:
         metrics: Metrics,
         image: TrainerImage,
         lost_pod_grace: float,
+        gang_patience: float,
         network: Network,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -103,9 +107,12 @@ class Reconciler:
         self._metrics = metrics
         self._image = image
         self._lost_pod_grace = lost_pod_grace
+        self._gang_patience = gang_patience
         self._network = network
         self._clock = clock
         self._instance = socket.gethostname()
+        self._unsure: dict[str, FineTuneJobStatus] = {}
+        """By a job's UID the status before a write whose answer was lost."""
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile one job; return after how many seconds to look at it again, or None."""
@@ -128,7 +135,12 @@ class Reconciler:
                 await self._write(job, old, refused(job, old, now, "InvalidSpec", _readable(error)), Children())
             return None
         children = self._caches.children(job)
-        context = Context(job, spec, old, children, now, self._image, self._lost_pod_grace, self._network)
+        before = self._unsure.pop(job.uid, old)
+        if before != old:  # it was done after all
+            self._metrics.transition(job, before, old, children, now)
+        context = Context(
+            job, spec, old, children, now, self._image, self._lost_pod_grace, self._gang_patience, self._network
+        )
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
         status, problem = await self._execute(job, old, asked, now)
@@ -173,6 +185,9 @@ class Reconciler:
             "status": _wire(new),
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
+        # Told first: when the write, or its answer, is lost, the next try tells the same, which makes no second event.
+        for note in notes(old, new):
+            await self._tell(event(job, note, self._clock(), self._instance))
         try:
             raw = await self._api.apply(path, body)
         except ApiError as error:
@@ -184,13 +199,13 @@ class Reconciler:
                 self._caches.fine_tune_jobs.remove(job)
                 return
             raise
+        except (aiohttp.ClientError, TimeoutError):
+            self._unsure[job.uid] = old
+            raise
         self._metrics.status_writes.inc()
         _assert_kept(body["status"], raw.get("status", {}))
         self._caches.fine_tune_jobs.put(fine_tune_job_view(raw))
-        now = self._clock()
-        self._metrics.transition(job, old, new, children, now)
-        for note in notes(old, new):
-            await self._tell(event(job, note, now, self._instance))
+        self._metrics.transition(job, old, new, children, self._clock())
 
     async def _tell(self, manifest: Manifest) -> None:
         """Post an event. It is news, not state: losing one must not hold the job up."""

@@ -15,6 +15,8 @@ JOB_LABEL = api.JOB_LABEL
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every child of every FineTuneJob."""
+WORKLOAD_SELECTOR = "kueue.x-k8s.io/job-uid"
+"""Selects Kueue's Workloads of Jobs and their like, not those of single pods."""
 
 SPEC_HASH_ANNOTATION = "unfreeze.dev/spec-hash"
 """Hash of the part of the spec that may change while a job is suspended."""
@@ -57,6 +59,8 @@ SERVICES = Resource("v1", "services", "Service")
 CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("events.k8s.io/v1", "events", "Event")
+WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads", "Workload")
+LEASES = Resource("coordination.k8s.io/v1", "leases", "Lease")
 
 Manifest = dict[str, Any]
 """An object as JSON has it."""

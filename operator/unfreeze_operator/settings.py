@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from unfreeze_operator.network import ISOLATED, Network
 
 LOST_POD_GRACE = 60.0
+GANG_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ class Settings:
     lost_pod_grace: float = LOST_POD_GRACE
     """Seconds beyond its grace period after which a pod that is being deleted is given up, as lost with its node; 0 for
     never."""
+    gang_patience: float = GANG_PATIENCE
+    """Seconds that a gang may hold nodes while it finds too few, before it gives them back for a while; 0 for ever."""
     network: Network = ISOLATED
     """Whom trainers may talk to beside their gang."""
+    lease_namespace: str = ""
+    """Where the Lease lies by which one of several operators is chosen; none for no election."""
+    lease_seconds: float = 15.0
+    """Seconds after which another operator takes over from one that has died."""
+    watch_silence: float = 90.0
+    """Seconds without a word, after which a watch is taken for dead: a server sends a bookmark each minute."""
     audit_interval: float = 300.0
     """Seconds from one comparison of the known jobs with the API server's list to the next."""

@@ -12,7 +12,9 @@ from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_ca
 from unfreeze_operator.conditions import Conditions
 from unfreeze_operator.context import Context
 from unfreeze_operator.failure import first_failed, job_failure, pod_failure
+from unfreeze_operator.gangs import next_try
 from unfreeze_operator.history import extended
+from unfreeze_operator.times import account
 from unfreeze_operator.training import Training, at_rest, gather, leader, summarize
 from unfreeze_operator.views import FineTuneJobView, JobCondition
 from unfreeze_operator.waiting import MOST, describe
@@ -48,6 +50,7 @@ def observe(
     failure = given_up or _failure(context, end, phase)
     if phase not in ("Running", "Pending"):
         training = replace(training, progress=at_rest(training.progress))
+    completed = _completion_time(context, end, given_up)
     conditions = Conditions(old.conditions, context.now, context.job.generation)
     _set_conditions(conditions, context, phase, failure, waiting)
     if recovery := training.recovery:
@@ -57,7 +60,7 @@ def observe(
         phase=phase,
         conditions=conditions.all(),
         start_time=old.start_time or min((pod.created for pod in children.pods), default=None),
-        completion_time=_completion_time(context, end, given_up),
+        completion_time=completed,
         waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
@@ -66,6 +69,7 @@ def observe(
         restarts=_restarts(context, training),
         phases=training.phases,
         results=training.results,
+        state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
         summary=summarize(training, context.spec.training.metric),
@@ -178,10 +182,11 @@ def _set_conditions(
     elif phase == "Pending":
         blocked = ("WaitingForDeletion", waiting) if waiting else None
         idle = ("PodsPending", "waiting for the pods to run")
-        conditions.set_running(phase, False, *(blocked or _waiting(context) or _missing(context) or idle))
+        told = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
+        conditions.set_running(phase, False, *told)
     else:
         texts = {
-            "Queued": ("Queued", "Kueue has not admitted the job yet"),
+            "Queued": ("Queued", _queued(context)),
             "Suspended": ("Suspended", "runPolicy.suspend is true"),
             "Succeeded": ("Succeeded", "the job has succeeded"),
             "Failed": ("Failed", "the job has failed"),
@@ -200,6 +205,21 @@ def _set_conditions(
     else:
         conditions.clear("Failed", "Retrying", "the job is tried again")
         conditions.clear("Stalled", "Retrying", "the job is tried again")
+
+
+def _given_back(context: Context) -> tuple[str, str] | None:
+    again, times = next_try(context), read_carried(context.children.job).given_back
+    if again is None:
+        return None
+    desired = context.spec.distribution.num_nodes
+    text = f"fewer than {desired} nodes were free at once, and those that were have been given back"
+    return "NodesGivenBack", f"{text} (try {times}); the next try is at {again:%H:%M:%S} UTC"
+
+
+def _queued(context: Context) -> str:
+    workload = context.children.workload
+    why = f": {workload.message}" if workload is not None and workload.message else ""
+    return f"Kueue has not admitted the job{why}"
 
 
 def _waiting(context: Context) -> tuple[str, str] | None:

@@ -192,7 +192,8 @@ class ConfigMapView(ChildView):
         return self.intended != self.actual
 
 
-def _base(raw: Manifest) -> dict[str, Any]:
+def base_fields(raw: Manifest) -> dict[str, Any]:
+    """Return what every view has of an object."""
     meta = raw["metadata"]
     return {
         "namespace": intern(meta.get("namespace", "")),
@@ -208,7 +209,7 @@ def _child(raw: Manifest) -> dict[str, Any]:
     owners = raw["metadata"].get("ownerReferences", ())
     owner = next((owner["uid"] for owner in owners if owner.get("controller")), "")
     label = raw["metadata"].get("labels", {}).get(JOB_LABEL, "")
-    return {**_base(raw), "owner": intern(owner), "job": intern(label)}
+    return {**base_fields(raw), "owner": intern(owner), "job": intern(label)}
 
 
 def _annotation(raw: Manifest, name: str) -> str:
@@ -218,7 +219,7 @@ def _annotation(raw: Manifest, name: str) -> str:
 def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
     """Return the view of a FineTuneJob."""
     return FineTuneJobView(
-        **_base(raw),
+        **base_fields(raw),
         generation=raw["metadata"].get("generation", 0),
         queue=raw["metadata"].get("labels", {}).get(QUEUE_LABEL, ""),
         strategy=_strategy(raw.get("spec") or {}),
@@ -294,7 +295,7 @@ def _holds(status: Manifest, type_: str) -> bool:
 
 def service_shape(spec: Manifest) -> str:
     """Return what the pods rely on in a Service, as text to compare."""
-    ports = sorted((port["name"], port["port"]) for port in spec.get("ports", ()))
+    ports = sorted((port.get("name", ""), port["port"]) for port in spec.get("ports", ()))
     shape = [spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports]
     return json.dumps(shape, sort_keys=True)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -17,14 +18,19 @@ from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
 from unfreeze_operator.informer import PAGE, Cache
 from unfreeze_operator.resources import FINE_TUNE_JOBS
+from unfreeze_operator.settings import Settings
 from unfreeze_operator.views import FineTuneJobView, fine_tune_job_view
 
 logger = logging.getLogger(__name__)
 
+MOST_FAILURES = 5
+"""Failures of kopf in a row after which the process ends, and Kubernetes starts it anew."""
+LASTING_SECONDS = 60.0
+"""A kopf that has lived so long did work: its failure is the first one."""
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
-def kopf_settings() -> kopf.OperatorSettings:
+def kopf_settings(silence: float) -> kopf.OperatorSettings:
     """Return settings under which kopf only watches: it writes nothing to any object."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
@@ -34,10 +40,19 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 250
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = silence
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Backoffs()
     settings.queueing.idle_timeout = 0.5
     settings.queueing.worker_limit = None
     return settings
+
+
+class _Backoffs:
+    """Pauses between kopf's tries of a request, without end: an API server that is away comes back."""
+
+    def __iter__(self) -> Iterator[float]:
+        return (backoff(failures) for failures in itertools.count(1))
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
@@ -84,19 +99,55 @@ async def run_kopf(
     cache: Cache[FineTuneJobView],
     audit: Audit,
     load: Callable[[], Awaitable[Configuration]],
-    namespaces: tuple[str, ...],
+    options: Settings,
     stop: asyncio.Event,
 ) -> None:
-    """Watch until the process is asked to stop; the signals are handled by kopf."""
-    await kopf.operator(
-        registry=kopf_registry(cache, audit, load),
-        settings=kopf_settings(),
-        # Else kopf asks for the user's name, which a numeric user in a container does not have.
-        identity="unfreeze-operator",
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        stop_flag=stop,
-    )
+    """Watch until the process is asked to stop; the signals are handled by kopf.
+
+    Kopf gives up on answers that only mean that it has to list again: 410 at the start of a watch, an error within one,
+    a server that is away for a minute. It is started anew then, and lists; only when it dies again and again does the
+    process end.
+    """
+    failures = 0
+    while True:
+        began = asyncio.get_running_loop().time()
+        tasks = await kopf.spawn_tasks(
+            registry=kopf_registry(cache, audit, load),
+            settings=kopf_settings(options.watch_silence),
+            # Else kopf asks for the user's name, which a numeric user in a container does not have.
+            identity="unfreeze-operator",
+            clusterwide=not options.namespaces,
+            namespaces=options.namespaces,
+            stop_flag=stop,
+        )
+        try:
+            await _first(tasks)
+        except Exception as error:
+            lived = asyncio.get_running_loop().time() - began
+            failures = 1 if lived > LASTING_SECONDS else failures + 1
+            if failures > MOST_FAILURES:
+                raise
+            pause = backoff(failures)
+            logger.warning("Watching FineTuneJobs failed, starting again in %.1f s: %s", pause, error)
+            await asyncio.sleep(pause)
+        else:
+            return
+
+
+async def _first(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until one of kopf's tasks ends, and end the others; raise what it ended with.
+
+    Not `kopf.run_tasks`, which at its end cancels whatever else has been started in this loop: the queue's workers.
+    """
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        if not task.cancelled():
+            task.result()
 
 
 async def wait_for_crd(api: Api, pause: float = 1.0) -> None:

@@ -28,7 +28,12 @@ def plain(manifests):
 
 @pytest.mark.parametrize(
     ("overlay", "values"),
-    [("", {}), ("cluster-wide", {}), ("namespaced", {"namespaces": ["team-a"]})],
+    [
+        ("", {}),
+        ("cluster-wide", {}),
+        ("namespaced", {"namespaces": ["team-a"]}),
+        ("leader-election", {"replicas": 2}),
+    ],
 )
 def test_an_overlay_is_the_chart(chart_cluster, overlay, values):
     text = chart_cluster.kubectl("kustomize", str(DEPLOY / overlay))

@@ -129,7 +129,7 @@ def test_images_secrets_and_options_reach_the_operator():
             "imagePullSecrets": [{"name": "team"}, {"name": "other"}],
             "networkPolicy": {"metricsFrom": [PEER], "egress": []},
         },
-        "operator": {"logLevel": "debug", "workers": 3, "progressInterval": 0.5, "lostPodGrace": 0},
+        "operator": {"logLevel": "debug", "workers": 3, "progressInterval": 0.5, "lostPodGrace": 0, "gangPatience": 9},
     }
     made = pod(values)
     assert made["containers"][0]["image"] == f"r/operator@{digest}"
@@ -143,6 +143,7 @@ def test_images_secrets_and_options_reach_the_operator():
         "WORKERS": "3",
         "PROGRESS_INTERVAL": "0.5",
         "LOST_POD_GRACE": "0",
+        "GANG_PATIENCE": "9",
     }
     assert (
         pod()["containers"][0]["image"]

@@ -1,7 +1,7 @@
 """Finds or builds the control plane's programs (kube-apiserver, -controller-manager, -scheduler, kubectl, etcd), and
-the tools that install on it and check manifests (helm, kubeconform).
+the tools that install on it and check manifests (helm, kubeconform); Kueue, for the tests that ask for it.
 
-Run it alone with ``python3 tests/cluster/binaries.py`` (standard library only, so that it can run before a
+Run it alone with ``python3 tests/cluster/binaries.py [kueue]`` (standard library only, so that it can run before a
 virtual environment exists). It prints where each program is.
 """
 
@@ -27,9 +27,11 @@ PACKAGES = {
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
+KUEUE_VERSION = "v0.14.0"
 TOOLS = {
     "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
+    "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE_VERSION}",
 }
 Compile = Callable[[str, Path, list[str]], None]
 """Makes programs of these names in a folder with this `go`."""
@@ -56,7 +58,7 @@ def tool(name: str) -> Path:
     """Return the path of one of TOOLS, built in its pinned version when it is used for the first time."""
     package, _, version = TOOLS[name].partition("@")
     cache = _cache() / "tools" / f"{name}-{version}"
-    _ensure(cache, [name], f"{package} {version}", "at most 2 minutes on 2 cores", _install_tool)
+    _ensure(cache, [name], f"{package} {version}", "at most 3 minutes on 2 cores", _install_tool)
     return cache / name
 
 
@@ -158,7 +160,8 @@ def _say(line: str) -> None:
 
 def main() -> int:
     try:
-        paths = find_or_build() | {"helm": tool("helm")}
+        chosen = sys.argv[1:] or ["helm"]
+        paths = ({} if sys.argv[1:] else find_or_build()) | {name: tool(name) for name in chosen}
     except BinariesError as error:
         _say(f"error: {error}")
         return 1

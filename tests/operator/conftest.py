@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config, Image
+from tests.cluster.proxy import Proxy
 from tests.operator.process import OperatorProcess, install
 from tests.operator.world import World
 
@@ -111,3 +112,18 @@ def worlds(operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path: Path)
 def world(worlds: Callable[[], World]) -> World:
     """One such namespace."""
     return worlds()
+
+
+@pytest.fixture
+def proxy(operator_cluster: Cluster) -> Iterator[Proxy]:
+    """Makes faults between an operator that goes through it and the API server."""
+    with Proxy(operator_cluster.server, operator_cluster.folder / "pki/ca.crt") as running:
+        yield running
+
+
+@pytest.fixture
+def faulty_operator(lone_operator: OperatorProcess, proxy: Proxy, tmp_path: Path) -> OperatorProcess:
+    """An operator of the test's own behind the proxy, not started yet; no other one runs."""
+    lone_operator.kubeconfig = proxy.kubeconfig(lone_operator.kubeconfig, tmp_path / "kubeconfig")
+    lone_operator.options = ("--watch-silence=2",)
+    return lone_operator

@@ -24,10 +24,13 @@ CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.unfr
 class OperatorProcess:
     """One operator; `log` keeps the lines of all its lives."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, kubeconfig: Path, folder: Path, namespaces: tuple[str, ...] = (), options: tuple[str, ...] = ()
+    ) -> None:
         self.kubeconfig = kubeconfig
         self.log = folder / "operator.log"
         self.namespaces = namespaces
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -46,7 +49,7 @@ class OperatorProcess:
             "--progress-interval=0.2",
             "--lost-pod-grace=1",
         ]
-        command += [f"--namespace={namespace}" for namespace in self.namespaces]
+        command += [f"--namespace={namespace}" for namespace in self.namespaces] + [*self.options]
         environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": "/nonexistent"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -132,6 +135,6 @@ def install(cluster: Cluster, repository: Path) -> Path:
     """Install CRD, namespace and RBAC; return a kubeconfig of the operator's ServiceAccount."""
     cluster.kubectl("apply", "--server-side", "-f", str(repository / "crds/unfreeze.dev_finetunejobs.yaml"))
     cluster.wait_for(CRD, established, what="established")
-    for name in ("namespace", "rbac"):
-        cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/base/{name}.yaml"))
+    for name in ("base/namespace", "base/rbac", "leader-election/leases"):
+        cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/{name}.yaml"))
     return cluster.service_account_kubeconfig("unfreeze-system", "unfreeze-operator")

@@ -7,7 +7,7 @@ import pytest
 from tests.operator.fakes import pod
 from tests.operator.virtual_time import run
 from unfreeze_operator.api import ApiError
-from unfreeze_operator.informer import Cache, Reflector
+from unfreeze_operator.informer import Cache, Kind, Reflector
 from unfreeze_operator.resources import PODS
 from unfreeze_operator.views import has_last_words, pod_view
 
@@ -55,7 +55,7 @@ def follow(server):
     async def scenario():
         changes = []
         cache = Cache(changes.append)
-        reflector = Reflector(server, PODS, pod_view, cache, None)
+        reflector = Reflector(server, Kind(PODS, pod_view), cache, None, silence=90)
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1000)
         assert not task.done(), task.exception()
@@ -108,6 +108,13 @@ def test_a_server_that_is_not_there_yet_is_tried_again():
 def test_what_means_nothing_wakes_nobody():
     server = Server([([raw("a", 5)], 5)], [[event("MODIFIED", "a", 6), event("MODIFIED", "a", 7)]])
     assert follow(server)[1] == [("ns", "job")]
+
+
+def test_an_object_that_cannot_be_read_stops_nobody():
+    odd = event("ADDED", "odd", 6)
+    odd["object"]["metadata"]["creationTimestamp"] = "yesterday"
+    server = Server([([raw("a", 5), odd["object"]], 5)], [[odd, event("ADDED", "b", 7)]])
+    assert follow(server)[0] == {"a": "Running", "b": "Running"}
 
 
 def test_an_own_write_is_seen_at_once_and_no_late_answer_brings_back_the_dead():

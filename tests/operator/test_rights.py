@@ -19,7 +19,9 @@ ROLE = next(
     if manifest["kind"] == "ClusterRole"
 )
 RIGHTS = {(r, verb) for rule in ROLE["rules"] for r in rule["resources"] for verb in rule["verbs"]}
-AT_START = sorted(right for right in RIGHTS if right[1] in ("list", "watch"))
+ELSEWHERE = {("workloads", "list"), ("workloads", "watch")}
+"""Needed where Kueue is: test_kueue.py."""
+AT_START = sorted(right for right in RIGHTS - ELSEWHERE if right[1] in ("list", "watch"))
 
 
 def without(resource, verbs):
@@ -116,7 +118,7 @@ SCENARIOS = {
 
 
 def test_every_right_has_a_test():
-    assert set(SCENARIOS) | set(AT_START) == RIGHTS
+    assert set(SCENARIOS) | set(AT_START) | ELSEWHERE == RIGHTS
 
 
 @pytest.mark.parametrize("right", sorted(SCENARIOS), ids="-".join)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from unfreeze_operator.actions import Patch
-from unfreeze_operator.carried import read_carried
+from unfreeze_operator.carried import ran, read_carried
 from unfreeze_operator.children import active_deadline
 from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import JOBS
+from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
 
 
 def check(context: Context) -> Verdict | None:
-    """Hand a changed deadline to the Job."""
+    """Hand a changed deadline to the Job; to one that Kueue has suspended, what its runs so far have left of it."""
     job = context.children.job
     if job is None:
         return None
-    wanted = active_deadline(context.spec, read_carried(job))
+    carried = read_carried(job)
+    if context.job.queue and job.suspended:
+        carried = carried.model_copy(update={"active_seconds": max(carried.active_seconds, ran(context.status))})
+    wanted = active_deadline(context.spec, carried)
     if job.active_deadline == wanted:
         return None
-    change = {"spec": {"activeDeadlineSeconds": wanted}}
+    change = {
+        "metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}},
+        "spec": {"activeDeadlineSeconds": wanted},
+    }
     return Verdict("DeadlineChanged", "the deadline is changed", (Patch(JOBS, job, change),))

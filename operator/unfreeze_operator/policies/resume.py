@@ -5,14 +5,22 @@ from __future__ import annotations
 from unfreeze_operator.actions import Patch
 from unfreeze_operator.carried import at_start
 from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.gangs import next_try
 from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
 
 
 def check(context: Context) -> Verdict | None:
-    """Resume the Job, unless a queue decides when it starts."""
+    """Resume the Job, unless a queue decides when it starts; one whose gang has given its nodes back after a pause."""
     children, job = context.children, context.children.job
     if job is None or not job.suspended or context.spec.run_policy.suspend or context.job.queue:
         return None
+    again = next_try(context)
+    suspended = any(found.type == "Suspended" and found.status == "True" for found in context.status.conditions)
+    if again is not None and again > context.now and not suspended:
+        left = (again - context.now).total_seconds()
+        return Verdict("NodesGivenBack", f"the next try is in {left:.0f} s", stop=True, requeue_after=left)
     carried = at_start(context.status, job, children.pods, context.accelerators, context.now)
+    if suspended:
+        carried = carried.model_copy(update={"gang_since": None})
     change = {"metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}}, "spec": {"suspend": False}}
     return Verdict("Resuming", "the job is being resumed", (Patch(JOBS, job, change),), stop=True)

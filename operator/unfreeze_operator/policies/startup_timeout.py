@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from unfreeze_api.status import Failure
 from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.gangs import not_whole_since
 from unfreeze_operator.waiting import describe
 
 
 def check(context: Context) -> Verdict | None:
     """End a job whose pods do not all run in time; wake up when the time will be over."""
     seconds = context.spec.run_policy.startup_timeout_seconds
-    since = _since(context)
+    since = not_whole_since(context)
     if seconds is None or since is None:
         return None
     left = (since + timedelta(seconds=seconds) - context.now).total_seconds()
@@ -26,16 +27,3 @@ def check(context: Context) -> Verdict | None:
         pod=waits[0][0] if waits else None,
     )
     return Verdict("StartupTimeout", text, stop=True, failure=failure)
-
-
-def _since(context: Context) -> datetime | None:
-    """Return since when the gang has not been whole, None when it is, or has no reason to be."""
-    job = context.children.job
-    if job is None or job.suspended or job.started is None or context.spec.run_policy.suspend:
-        return None
-    if context.children.running >= context.spec.distribution.num_nodes:
-        return None
-    known = next((found for found in context.status.conditions if found.type == "Running"), None)
-    if known is None:
-        return job.started
-    return max(job.started, context.now if known.status == "True" else known.last_transition_time)

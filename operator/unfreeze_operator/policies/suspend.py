@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from unfreeze_operator.actions import Delete, Patch
-from unfreeze_operator.carried import at_suspend
+from unfreeze_operator.carried import Carried, at_give_back, at_suspend
 from unfreeze_operator.children import active_deadline
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
@@ -16,7 +18,8 @@ def check(context: Context) -> Verdict | None:
     if job is None or not context.spec.run_policy.suspend:
         return None
     if context.job.queue:
-        return Verdict("Suspending", "the job is being suspended", (Delete(JOBS, job),), stop=True)
+        # It stays until its pods have stopped, since they still hold their nodes, and have something to say.
+        return Verdict("Suspending", "the job is being suspended", (Delete(JOBS, job, last=True),), stop=True)
     if job.suspended:
         return None
     return Verdict("Suspending", "the job is being suspended", (suspend(context, job),), stop=True)
@@ -24,7 +27,15 @@ def check(context: Context) -> Verdict | None:
 
 def suspend(context: Context, job: JobView) -> Patch:
     """Return the patch that suspends a Job, keeping in the same write how long it ran."""
-    carried = at_suspend(job, context.now)
+    return _suspend(context, job, at_suspend(job, context.now))
+
+
+def give_back(context: Context, job: JobView, since: datetime) -> Patch:
+    """Return the patch that suspends a Job for a while, as its gang has not been whole since then."""
+    return _suspend(context, job, at_give_back(job, since, context.now))
+
+
+def _suspend(context: Context, job: JobView, carried: Carried) -> Patch:
     change = {
         "metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}},
         "spec": {"suspend": True, "activeDeadlineSeconds": active_deadline(context.spec, carried)},

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, job, text
+from unfreeze_api.status import FineTuneJobStatus, StateSeconds
 from unfreeze_operator.policies import deadline
 
 
@@ -55,3 +56,22 @@ def test_a_job_that_is_made_anew_while_suspended_has_what_is_left():
     changed = job(activeDeadlineSeconds=100, suspend=True, nodes=2)
     cluster.step(changed, after=500)
     assert (cluster.job()["spec"]["completions"], cluster.job()["spec"]["activeDeadlineSeconds"]) == (2, 70)
+
+
+def test_what_ran_before_kueue_took_the_nodes_away_counts():
+    view = job(activeDeadlineSeconds=100, queue="team-a")
+    cluster = built(view)
+    spent = StateSeconds(state="Queued", since=NOW, pending=7, starting=10, training=20, queued=500)
+    cluster.job()["spec"]["suspend"] = True
+    cluster.step(view, FineTuneJobStatus(state_seconds=spent))
+    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 70
+    cluster.job()["spec"]["suspend"] = False
+    assert deadline.check(cluster.context(view)) is None, "the Job carries it on"
+
+
+def test_what_ran_before_a_suspend_in_a_queue_counts():
+    """There the Job goes, and what it carried with it."""
+    cluster = FakeCluster()
+    spent = StateSeconds(state="Suspended", since=NOW, training=40, suspended=1000)
+    cluster.step(job(activeDeadlineSeconds=100, queue="team-a"), FineTuneJobStatus(state_seconds=spent))
+    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 60

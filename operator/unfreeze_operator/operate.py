@@ -1,0 +1,113 @@
+"""The rooms put together: watches, queue, reconciler. They work until the process is asked to stop, or one of them dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from unfreeze_operator import connection, logs, views, watch
+from unfreeze_operator.api import Api
+from unfreeze_operator.executor import Delayed, Executor, Mirror
+from unfreeze_operator.health import Health
+from unfreeze_operator.informer import Cache, Kind, Reflector
+from unfreeze_operator.job_metrics import JobCollector
+from unfreeze_operator.kueue import workload_view
+from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.progress import Puller
+from unfreeze_operator.queue import Queue
+from unfreeze_operator.reconcile import Caches, Reconciler
+from unfreeze_operator.resources import (
+    CONFIG_MAPS,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    WORKLOAD_SELECTOR,
+    WORKLOADS,
+    Key,
+)
+from unfreeze_operator.settings import Settings, TrainerImage
+
+logger = logging.getLogger(__name__)
+
+KINDS: tuple[Kind[Any], ...] = (
+    Kind(JOBS, views.job_view),
+    Kind(SERVICES, views.service_view),
+    Kind(CONFIG_MAPS, views.config_map_view),
+    Kind(NETWORK_POLICIES, views.network_policy_view),
+    Kind(PODS, views.pod_view),
+    Kind(WORKLOADS, workload_view, WORKLOAD_SELECTOR, optional=True),
+)
+
+
+async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
+    """Look after FineTuneJobs until `stop` is set."""
+    queue: Queue[Key] = Queue(_on_error(metrics))
+    caches = {kind.resource: Cache[Any](queue.add) for kind in KINDS}
+    caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
+    known = Caches(
+        Cache(queue.add),
+        caches[JOBS],
+        caches[SERVICES],
+        caches[CONFIG_MAPS],
+        caches[NETWORK_POLICIES],
+        caches[PODS],
+        caches[WORKLOADS],
+    )
+    puller = Puller(settings, queue.add)
+    mirrors = {kind.resource: Mirror(caches[kind.resource], kind.view) for kind in KINDS}
+    executor = Executor(api, mirrors)
+    reconciler = Reconciler(
+        api=api,
+        caches=known,
+        executor=executor,
+        puller=puller,
+        metrics=metrics,
+        image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
+        lost_pod_grace=settings.lost_pod_grace,
+        gang_patience=settings.gang_patience,
+        network=settings.network,
+    )
+    metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
+    metrics.queue_depth.set_function(lambda: len(queue))
+    metrics.running_pulls.set_function(lambda: len(puller))
+    reflectors = [
+        Reflector(api, kind, caches[kind.resource], namespace, silence=settings.watch_silence)
+        for kind in KINDS
+        for namespace in settings.namespaces or (None,)
+    ]
+    audit = watch.Audit(api, known.fine_tune_jobs, settings.namespaces)
+
+    async def work() -> None:
+        # A reconcile that sees half of the children would make the other half again.
+        for synced in [*(reflector.synced for reflector in reflectors), audit.synced]:
+            await synced.wait()
+        health.synced = True
+        logger.info("All caches are in sync: %d jobs, %d pods.", len(known.fine_tune_jobs), len(known.pods))
+        await queue.run(reconciler, settings.workers)
+
+    async with asyncio.TaskGroup() as group:
+        parts = [group.create_task(reflector.run(), name=f"watch of {reflector.path}") for reflector in reflectors]
+        parts.append(group.create_task(audit.run(settings.audit_interval), name="audit"))
+        parts.append(group.create_task(puller.run(), name="progress"))
+        parts.append(group.create_task(work(), name="workers"))
+        for part in parts:
+            health.watch(part)
+        # Kopf ends on SIGTERM and SIGINT, and when one of its own tasks dies.
+        await watch.run_kopf(known.fine_tune_jobs, audit, connection.load, settings, stop)
+        for part in parts:
+            part.cancel()
+
+
+def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:
+    def on_error(key: Key, error: Exception, pause: float) -> None:
+        with logs.about(key):
+            if isinstance(error, Delayed):
+                logger.info("%s; looking again in %.1f s", error, pause)
+                return
+            metrics.reconcile_errors.inc()
+            logger.error("The reconcile failed, trying again in %.1f s: %s", pause, error, exc_info=error)
+
+    return on_error

@@ -1,0 +1,78 @@
+"""Each second of a job is counted in one state."""
+
+from datetime import timedelta
+
+from tests.operator.fakes import NOW, FakeCluster, job, pod, text
+from unfreeze_api.progress import Progress
+from unfreeze_operator.plan import plan
+from unfreeze_operator.resources import PODS
+
+STATES = ("pending", "queued", "starting", "training", "recovering", "suspended")
+
+
+class Story:
+    """A job over time; each chapter says what there is, and for how long."""
+
+    def __init__(self, **options):
+        self.view = job(nodes=2, **options)
+        self.cluster = FakeCluster()
+        self.cluster.step(self.view)
+        self.status, self.at = None, 0
+
+    def chapter(self, *pods, progress=None, seconds=0, view=None, **job_status):
+        raw = self.cluster.job()
+        raw["status"] = {"startTime": text(NOW), "active": len(pods), **job_status}
+        for key in [key for key in self.cluster.objects if key[0] is PODS]:
+            del self.cluster.objects[key]
+        for number, manifest in enumerate(pods):
+            manifest["metadata"]["name"] += f"-{number}"
+            manifest["metadata"]["ownerReferences"][0]["uid"] = raw["metadata"]["uid"]
+            self.cluster.add(PODS, manifest)
+        self.status = plan(self.cluster.context(view or self.view, self.status, after=self.at), progress).status
+        self.at += seconds
+        return self.status.state_seconds
+
+    def spent(self):
+        return {name: value for name in STATES if (value := getattr(self.status.state_seconds, name))}
+
+
+def test_a_life_in_seconds():
+    story = Story()
+    story.chapter(seconds=4)
+    assert story.chapter(pod(0), pod(1), seconds=10).state == "Starting"
+    assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=2).state == "Starting"
+    assert story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100).state == "Training"
+    assert story.chapter(pod(0), pod(1), seconds=5).state == "Training", "a new operator has not heard of it yet"
+    assert story.chapter(pod(0), progress=Progress(state="Training"), seconds=30).state == "Recovering"
+    assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=7).state == "Recovering"
+    assert story.chapter(pod(0), pod(1), progress=Progress(state="Evaluating"), seconds=50).state == "Training"
+    done = pod(0, "Succeeded", code=0), pod(1, "Succeeded", code=0)
+    ended = NOW + timedelta(seconds=story.at)
+    complete = [{"type": "Complete", "status": "True", "lastTransitionTime": text(ended)}]
+    story.at += 3
+    final = story.chapter(*done, conditions=complete, completionTime=text(ended))
+    assert (final.state, final.since) == (None, ended)
+    assert story.spent() == {"pending": 4, "starting": 12, "training": 155, "recovering": 37}
+    assert sum(story.spent().values()) == (ended - NOW).total_seconds()
+
+
+def test_a_suspend_and_a_queue():
+    story = Story(queue="team-a")
+    story.cluster.job()["spec"]["suspend"] = True
+    story.chapter(seconds=60)
+    story.cluster.job()["spec"]["suspend"] = False
+    story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=10)
+    story.cluster.job()["spec"]["suspend"] = True
+    held = job(nodes=2, suspend=True)
+    assert story.chapter(seconds=1000, view=held).state == "Suspended"
+    story.cluster.job()["spec"]["suspend"] = False
+    assert story.chapter(seconds=5).state == "Pending"
+    assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=5).state == "Starting"
+    story.chapter(pod(0), pod(1), progress=Progress(state="Training"))
+    assert story.spent() == {"queued": 60, "training": 10, "suspended": 1000, "pending": 5, "starting": 5}
+
+
+def test_nothing_is_written_while_the_state_is_the_same():
+    story = Story()
+    first = story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100)
+    assert story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100) == first
