@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.charts.render import NAMESPACE
-from tests.charts.schemas import Kubeconform
 from tests.cluster import binaries
 from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config, Image
@@ -18,7 +17,6 @@ from tests.operator.conftest import open_up, trainer_image
 from tests.operator.world import World
 
 PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
-MONITORING_API = "/openapi/v3/apis/monitoring.coreos.com/v1"
 MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
 
 _numbers = itertools.count(1)
@@ -27,6 +25,13 @@ _numbers = itertools.count(1)
 def established(cluster: Cluster) -> None:
     """Wait until every CRD is served."""
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all")
+
+
+def serves(cluster: Cluster, group: str, schemas: set[str]) -> None:
+    """Wait until the API server publishes these schemas of a group and version."""
+    cluster.wait_for(
+        f"/openapi/v3/apis/{group}", lambda served: schemas <= set(served.get("components", {}).get("schemas", ()))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -40,16 +45,12 @@ def chart_cluster() -> Iterator[Cluster]:
         crds = binaries.module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
         files = [f"--filename={crds}/monitoring.coreos.com_{plural}.yaml" for plural in MONITORING]
         running.kubectl("create", *files)
-        schemas = {f"com.coreos.monitoring.v1.{kind}" for kind in MONITORING.values()}
-        running.wait_for(MONITORING_API, lambda served: schemas <= set(served.get("components", {}).get("schemas", ())))
+        serves(
+            running, "monitoring.coreos.com/v1", {f"com.coreos.monitoring.v1.{kind}" for kind in MONITORING.values()}
+        )
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         running.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
         yield running
-
-
-@pytest.fixture(scope="session")
-def kubeconform(chart_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Kubeconform:
-    return Kubeconform(chart_cluster, tmp_path_factory.mktemp("schemas"))
 
 
 @pytest.fixture

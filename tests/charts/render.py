@@ -29,8 +29,9 @@ def render_text(values: Json | None = None, *, release: str = "unfreeze", flags:
 
 
 def render(values: Json | None = None, *, release: str = "unfreeze") -> list[Json]:
-    """Return the manifests that these values give."""
-    return [manifest for manifest in yaml.safe_load_all(render_text(values, release=release)) if manifest]
+    """Return the manifests that these values install: without those of `helm test`."""
+    text = render_text(values, release=release, flags=("--skip-tests",))
+    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 
 def only(manifests: list[Json], kind: str, name: str = "") -> Json:

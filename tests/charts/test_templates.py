@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, REPOSITORY
-from tests.charts.render import NAMESPACE, RenderError, kinds, only, render
+from tests.charts.render import NAMESPACE, RenderError, kinds, only, render, render_text
 from tests.cluster import binaries
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.progress import HTTP_PORT
@@ -266,3 +266,20 @@ def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():
     left = [rule.get("alert") for group in less for rule in group["rules"]]
     assert left == [name for name in names if name != "UnfreezeQueueGrowing"]
     assert len(left) == len(names) - 1
+
+
+def test_what_helm_test_makes_is_a_hook_and_can_be_left_out():
+    def hooks(values):
+        made = [manifest for manifest in yaml.safe_load_all(render_text(values)) if manifest]
+        return [m for m in made if m["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+
+    made = hooks({"namespaces": ["a", "b"], "test": {"storageClassName": "fast", "timeoutSeconds": 60}})
+    assert {manifest["metadata"]["namespace"] for manifest in made} == {"a"}
+    assert only(made, "PersistentVolumeClaim")["spec"]["storageClassName"] == "fast"
+    follow = only(made, "Pod", "unfreeze-test")["spec"]["containers"][0]
+    assert follow["command"][-1] == "--timeout=60"
+    assert (
+        OPERATOR_LABELS["app.kubernetes.io/name"]
+        not in only(made, "Pod", "unfreeze-test")["metadata"]["labels"].values()
+    )
+    assert hooks({"test": {"enabled": False}}) == []
