@@ -71,7 +71,7 @@ def _head(job: Json, status: Json, now: datetime) -> RenderableType:
 def _reason(status: Json) -> Iterator[RenderableType]:
     """Say why it does not run, while nothing has ended it."""
     running = next((one for one in status.get("conditions", ()) if one["type"] == "Running"), None)
-    if not status:
+    if "phase" not in status:
         yield Text("No operator has looked at this job yet.", "yellow")
     elif running and running["status"] != "True" and status.get("phase") not in ("Succeeded", "Failed"):
         yield Text(plain(f"{running['reason']}: {running.get('message', '')}"), "yellow")

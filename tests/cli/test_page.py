@@ -135,8 +135,9 @@ def test_pods_that_one_may_not_list_are_no_reason_to_show_nothing():
     assert "You may not list the pods" in shown(RUNNING, None)
 
 
-def test_a_job_that_no_operator_has_seen():
-    assert "No operator has looked at this job yet" in shown({})
+@pytest.mark.parametrize("status", [{}, {"observedGeneration": -1}])
+def test_a_job_that_no_operator_has_seen(status):
+    assert "No operator has looked at this job yet" in shown(status)
 
 
 def test_results():
