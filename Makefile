@@ -5,12 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := uv==0.13.9
+ENGINE ?= $(firstword $(shell which docker podman buildah 2> /dev/null))
+TAG    ?= unfreeze
 
 # No model hub is asked for anything, whatever a library would like to look up.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries kueue-binary demo test test-fast lint bench crds chart cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries kueue-binary demo test test-fast lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -53,12 +55,19 @@ lint: $(READY) ## ruff, mypy, import contracts
 bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
 	@for file in bench/[!_]*.py; do $(BIN)/python $$file || exit 1; done
 
-crds: $(READY) ## The CRD, generated from the models, also in the chart
+crds: $(READY) ## The CRD and docs/api.md, generated from the models; the CRD also in the chart
 	@$(BIN)/python -m unfreeze_api.crd --write
+	@$(BIN)/python -m unfreeze_api.reference --write
 	@$(MAKE) --no-print-directory chart
 
 chart: $(READY) ## What the chart generates: schema and README from values.yaml, CRD and rules from their rooms
 	@$(BIN)/python charts/generate.py --write
+
+images: ## The images of operator and trainer, by docker, podman or buildah: TAG=PREFIX, BASE=IMAGE
+	@test -n "$(ENGINE)" || { echo "docker, podman or buildah is needed (Debian: apt-get install buildah)"; exit 1; }
+	@for target in operator trainer; do \
+	  $(ENGINE) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg REVISION="$$(git rev-parse HEAD)" \
+	    --target $$target --tag $(TAG)-$$target . || exit 1; done
 
 cluster-up: setup ## A control plane and two nodes to try things on
 	@$(BIN)/python -m tests.cluster up

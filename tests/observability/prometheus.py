@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.observability.debian import find
+from tests.debian import find
 from tests.operator.process import free_port
 from tests.operator.world import until
 
