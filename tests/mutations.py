@@ -254,6 +254,34 @@ MUTATIONS = (
         "TERMINATION_MESSAGE_BYTES = 8192",
         "tests/crds/test_contracts.py",
     ),
+    Mutation(
+        "a diverged loss looks like a perfect one",
+        "operator/unfreeze_operator/job_metrics.py",
+        'progress.get("loss", math.nan)',
+        'progress.get("loss", 0.0)',
+        "tests/operator/test_job_metrics.py",
+    ),
+    Mutation(
+        "an alert comes ten times too late",
+        "charts/unfreeze/files/rules/alerts.yaml",
+        "> 2 * 3600",
+        "> 20 * 3600",
+        "tests/observability/test_rules.py",
+    ),
+    Mutation(
+        "a tracker that fails takes the others along",
+        "trainer/unfreeze_trainer/tracking.py",
+        "            self._silent_until = time.monotonic() + PAUSE_SECONDS\n",
+        "            raise\n",
+        "tests/trainer/test_tracking.py::test_a_tracker_that_fails_costs_neither_the_training_nor_the_others",
+    ),
+    Mutation(
+        "credentials of trackers do not reach the pods",
+        "operator/unfreeze_operator/children.py",
+        "if tracker and tracker.secret_ref]",
+        "if tracker and not tracker.secret_ref]",
+        "tests/operator/test_tracking.py",
+    ),
 )
 
 

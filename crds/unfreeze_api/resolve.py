@@ -23,6 +23,7 @@ from unfreeze_api.strategy import (
     StrategySpec,
     StrategyType,
 )
+from unfreeze_api.tracking import TrackingSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
@@ -133,6 +134,29 @@ class ResolvedOutput(Location):
     export: list[Literal["Model", "Adapter", "Merged"]]
 
 
+class ResolvedMlflow(Model):
+    """A run in MLflow; its credentials are in the environment."""
+
+    uri: str
+    experiment: str
+
+
+class ResolvedWandb(Model):
+    """A run in Weights & Biases; its credentials are in the environment."""
+
+    project: str
+    entity: str | None = None
+    mode: Literal["Online", "Offline"]
+
+
+class ResolvedTracking(Model):
+    """Experiment trackers; without any when all are left out."""
+
+    tensor_board: bool = False
+    mlflow: ResolvedMlflow | None = None
+    wandb: ResolvedWandb | None = None
+
+
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
@@ -148,6 +172,7 @@ class ResolvedJob(Model):
     training: TrainingSpec
     distribution: ResolvedDistribution
     output: ResolvedOutput
+    tracking: ResolvedTracking = ResolvedTracking()
     hang_timeout_seconds: int | None = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
 
@@ -156,7 +181,7 @@ class ResolvedJob(Model):
 
         A run folder belongs to one fingerprint: the same job may go on in it, another one is refused.
         """
-        other = ("schema_version", "name", "namespace", "distribution", "hang_timeout_seconds")
+        other = ("schema_version", "name", "namespace", "distribution", "tracking", "hang_timeout_seconds")
         recipe = self.model_dump(mode="json", exclude=set(other))
         recipe["output"] = {"export": recipe["output"]["export"]}
 
@@ -267,6 +292,7 @@ def resolve(
             path=output.path,
             export=list(spec.output.export or [_default_export(spec.adapter)]),
         ),
+        tracking=_tracking(spec.tracking, namespace),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
 
@@ -309,6 +335,17 @@ def _default_export(adapter: AdapterSpec | None) -> Literal["Model", "Adapter", 
     if adapter is None:
         return "Model"
     return "Adapter" if adapter.base_weights == "Frozen" else "Merged"
+
+
+def _tracking(tracking: TrackingSpec | None, namespace: str) -> ResolvedTracking:
+    if tracking is None:
+        return ResolvedTracking()
+    mlflow, wandb = tracking.mlflow, tracking.wandb
+    return ResolvedTracking(
+        tensor_board=tracking.tensor_board is not None,
+        mlflow=mlflow and ResolvedMlflow(uri=mlflow.uri, experiment=mlflow.experiment or namespace),
+        wandb=wandb and ResolvedWandb(project=wandb.project or namespace, entity=wandb.entity, mode=wandb.mode),
+    )
 
 
 def rendezvous_port(namespace: str, name: str) -> int:

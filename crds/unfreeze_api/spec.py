@@ -17,6 +17,7 @@ from unfreeze_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.pods import ResourcesSpec, TemplateSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
+from unfreeze_api.tracking import TrackingSpec
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec"]
 
@@ -349,6 +350,13 @@ class FineTuneJobSpec(Model):
             ".template",
         ),
         Rule(
+            "(has(self.tracking) == has(oldSelf.tracking) && (!has(self.tracking) || self.tracking == oldSelf.tracking))"
+            f" || ({_WHILE_SUSPENDED})",
+            "tracking can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then"
+            " resume",
+            ".tracking",
+        ),
+        Rule(
             "(has(self.runPolicy.hangTimeoutSeconds) == has(oldSelf.runPolicy.hangTimeoutSeconds)"
             " && (!has(self.runPolicy.hangTimeoutSeconds)"
             " || self.runPolicy.hangTimeoutSeconds == oldSelf.runPolicy.hangTimeoutSeconds))"
@@ -380,6 +388,8 @@ class FineTuneJobSpec(Model):
     """How many pods and workers train together, and by which engine."""
     output: OutputSpec
     """Where the run's folder lies."""
+    tracking: TrackingSpec | None = None
+    """Experiment trackers that get the training's figures besides. Default: none."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """The life of the job in the cluster."""
     template: TemplateSpec = TemplateSpec()

@@ -45,7 +45,7 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
 
     Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
     """
-    own = spec.model_dump(mode="json", include={"distribution", "template"}, exclude_defaults=True)
+    own = spec.model_dump(mode="json", include={"distribution", "template", "tracking"}, exclude_defaults=True)
     hang = spec.run_policy.hang_timeout_seconds
     text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -207,6 +207,7 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
             *({"name": name, "value": value} for name, value in defaults.items() if name not in given),
             *user_env,
         ],
+        **_credentials(spec),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
         "resources": resources,
@@ -231,6 +232,13 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
 def _gang_labels(job: FineTuneJobView) -> dict[str, str]:
     """Return the labels that a job's pods and other children carry, and nothing else does."""
     return {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name)}
+
+
+def _credentials(spec: FineTuneJobSpec) -> Manifest:
+    """Return the trackers' Secrets as environment; a variable that the container names itself wins over theirs."""
+    trackers = [spec.tracking.mlflow, spec.tracking.wandb] if spec.tracking else []
+    names = [tracker.secret_ref.name for tracker in trackers if tracker and tracker.secret_ref]
+    return {"envFrom": [{"secretRef": {"name": name}} for name in dict.fromkeys(names)]} if names else {}
 
 
 def _head(

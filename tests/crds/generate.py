@@ -147,6 +147,10 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     for part in ("validation", "test"):
         if (held_out := spec["data"].get(part)) is not None:
             spec["data"][part] = {"source": held_out["source"]} if "source" in held_out else {"fraction": 0.25}
+    if (tracking := spec.get("tracking")) is not None:
+        tracking.setdefault("tensorBoard", {})
+        tracking.get("mlflow", {})["uri"] = "https://mlflow.example/a"
+        tracking.get("wandb", {}).setdefault("secretRef", {"name": "wandb"})
     if "adapter" not in spec:
         spec["output"]["export"] = ["Model"]
     elif "export" in spec["output"]:

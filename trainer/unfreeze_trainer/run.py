@@ -31,6 +31,7 @@ from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.saving import Saver
 from unfreeze_trainer.state import Best, State
+from unfreeze_trainer.tracking import Tracking
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
@@ -80,6 +81,7 @@ class Run:
         self.engine.attach(loaded.module, loaded.blocks)
         self.meter = Meter(engine, link)
         self._open_folder()
+        self.tracking = Tracking(job, self.state.step, enabled=engine.rank == 0)
 
     def _open_folder(self) -> None:
         """Take the run folder, find the newest whole checkpoint and go on from it. Collective."""
@@ -218,6 +220,7 @@ class Run:
             state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
             improved = self._compare()
             self.events.add("evaluation", step=state.step, metrics=state.metrics, seconds=state.evaluation_seconds)
+            self.tracking.metrics("validation", state.metrics, state.step)
             log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
         if state.phase_ended:
             self._close_phase()
@@ -308,6 +311,8 @@ class Run:
             write_report(self.folder, report, self._generation)
         self._results = flat_results(results)
         self.events.add("done", results=self._results)
+        self.tracking.metrics("test", test, self.state.step)
+        self.tracking.close()
         self.publish("Done")
         self.engine.barrier()
 
@@ -336,36 +341,37 @@ class Run:
     # Progress
 
     def publish(self, activity: str) -> None:
-        """Tell this pod's agent how far the training is."""
-        if self._link is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        """Tell this pod's agent, and the trackers, how far the training is."""
+        if os.environ.get("LOCAL_RANK", "0") != "0":
             return
         state, meter = self.state, self.meter
         done = activity in ("Exporting", "Done")
         phase = self.phases[state.phase_index]
         factor = getattr(self, "_factor", 0.0)
-        self._link.write_progress(
-            Progress(
-                percent=100 if done else min(99, 100 * state.step // self.total_steps),
-                step=state.step,
-                total_steps=self.total_steps,
-                epoch=round(state.step / self.feed.steps_per_epoch, 3),
-                phase_index=phase.index,
-                phase_count=len(self.phases),
-                phase_name=phase.name,
-                loss=state.loss,
-                metrics=state.metrics,
-                samples_per_second=meter.samples_per_second,
-                eta_seconds=0 if done else self._eta(),
-                state=activity,
-                tokens_per_second=meter.tokens_per_second,
-                learning_rates={block: rate * factor for block, rate in phase.learning_rates.items()},
-                checkpoint=self.saver.newest,
-                recovery=state.recovery,
-                world_size=self.engine.world_size,
-                phases=state.phases,
-                results=self._results,
-            )
+        progress = Progress(
+            percent=100 if done else min(99, 100 * state.step // self.total_steps),
+            step=state.step,
+            total_steps=self.total_steps,
+            epoch=round(state.step / self.feed.steps_per_epoch, 3),
+            phase_index=phase.index,
+            phase_count=len(self.phases),
+            phase_name=phase.name,
+            loss=state.loss,
+            metrics=state.metrics,
+            samples_per_second=meter.samples_per_second,
+            eta_seconds=0 if done else self._eta(),
+            state=activity,
+            tokens_per_second=meter.tokens_per_second,
+            learning_rates={block: rate * factor for block, rate in phase.learning_rates.items()},
+            checkpoint=self.saver.newest,
+            recovery=state.recovery,
+            world_size=self.engine.world_size,
+            phases=state.phases,
+            results=self._results,
         )
+        self.tracking.progress(progress)
+        if self._link is not None:
+            self._link.write_progress(progress)
 
     def _eta(self) -> int | None:
         if self.meter.work_seconds is None:

@@ -31,6 +31,7 @@ from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
 from unfreeze_trainer.progress import StopRequested
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.seeds import seed_everything
+from unfreeze_trainer.tracking import check_trackers
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task
@@ -72,6 +73,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
 
     What a rank can check alone is checked before it joins, so that every pod fails with the same message.
     """
+    check_trackers(job)
     task = open_task(job)
     loaded = task.build_model()
     engine = open_engine(job)
@@ -85,6 +87,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
         run.saver.wait()
         run.events.add("stopped", step=run.state.step)
         run.publish("Training")
+        run.tracking.close()
         engine.barrier()
         return ExitCode.STOPPED
     finally:
