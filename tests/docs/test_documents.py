@@ -1,0 +1,85 @@
+"""What the documents show is true: links lead somewhere, jobs are valid, commands and programs can be read."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.cluster import REPOSITORY
+from tests.crds.corpus import load, patched
+from tests.docs.documents import FILES, anchors, blocks, links
+from unfreeze_api import reference
+from unfreeze_api.cli import main
+from unfreeze_api.manifest import Loader
+from unfreeze_api.spec import KIND, FineTuneJobSpec
+from unfreeze_api.validate import validate
+
+BLOCKS = list(blocks())
+LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text"}
+FIELDS = {str(field.alias) for field in FineTuneJobSpec.model_fields.values()}
+TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+
+def of(*languages):
+    return [pytest.param(block, id=str(block)) for block in BLOCKS if block.language in languages]
+
+
+def test_the_reference_is_up_to_date():
+    assert reference.FILE.read_text(encoding="utf-8") == reference.to_markdown(), "run `make crds`"
+
+
+def test_the_index_names_every_document():
+    listed = {target for target in links(REPOSITORY / "docs/README.md") if "/" not in target}
+    assert listed == {file.name for file in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(file):
+    for target in links(file):
+        if re.match(r"(https?|mailto):", target):
+            assert re.match(r"https://[\w.-]+\.[a-z]+(/|$)", target), target
+            continue
+        path, _, anchor = target.partition("#")
+        place = (file.parent / path) if path else file
+        assert place.resolve().is_relative_to(REPOSITORY), target
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+def test_every_block_says_what_it_is():
+    assert [f"{block} {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("block", of("yaml"))
+def test_jobs_and_parts_of_jobs_are_valid(block):
+    for document in yaml.load_all(block.text, Loader):
+        if document.get("kind") == KIND:
+            assert validate(document) == []
+        elif set(document) <= FIELDS:
+            assert validate(patched(load("base.yaml"), {"spec": document})) == []
+        else:
+            assert {"apiVersion", "kind"} <= document.keys() or "values" in block.text.splitlines()[0], document
+
+
+@pytest.mark.parametrize("block", of("sh", "console"))
+def test_commands_can_be_read(block):
+    text = block.text
+    if block.language == "console":
+        text = "".join(line.removeprefix("$ ") for line in text.splitlines(keepends=True) if line.startswith("$ "))
+        assert text, "a console has lines that begin with $"
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for program, name in re.findall(r"^(make|unfreeze|\.venv/bin/unfreeze) ([a-z-]+)", text, re.MULTILINE):
+        if program == "make":
+            assert name in TARGETS, name
+        else:
+            assert main.get_command(None, name) is not None, name
+    for path in re.findall(r"(?:^| )((?:examples|crds|charts|docs|operator)/[\w./-]+)", text, re.MULTILINE):
+        assert Path(REPOSITORY, path).exists(), path
+
+
+@pytest.mark.parametrize("block", of("python"))
+def test_programs_can_be_read(block):
+    compile(block.text, str(block), "exec")
