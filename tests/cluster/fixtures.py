@@ -17,9 +17,12 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def cluster_config() -> Config:
-    """Settings of the shared cluster: any image has the programs of this virtual environment, absent/... has none."""
+    """Settings of the shared cluster: any image has the programs of this virtual environment, absent/... has none.
+
+    Its nodes offer accelerators that are none; what asks for them gets a processor.
+    """
     programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
-    return Config(nodes=2, images={"absent/*": None, "*": programs})
+    return Config(nodes=2, resources={"nvidia.com/gpu": "8"}, images={"absent/*": None, "*": programs})
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,20 @@ def installed(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@contextmanager
+def workplace(cluster: Cluster, namespace: str, prepared: Path, folder: Path) -> Iterator[World]:
+    """Give a namespace a volume in a folder, with models and data on it."""
+    volume = folder / "volume"
+    for name in ("models", "data"):
+        shutil.copytree(prepared / name, volume / name)
+    for place in (folder, *folder.parents[:2]):
+        place.chmod(0o755)  # pytest's folders are for their owner alone
+    yield World(cluster, namespace, volume)
+    cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{namespace}")
+
+
 @pytest.fixture
 def world(installed: Cluster, namespace: str, prepared: Path, tmp_path: Path) -> Iterator[World]:
     """A namespace with models and data on its volume."""
-    volume = tmp_path / "volume"
-    for name in ("models", "data"):
-        shutil.copytree(prepared / name, volume / name)
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)  # pytest's folders are for their owner alone
-    yield World(installed, namespace, volume)
-    installed.request("DELETE", f"/api/v1/persistentvolumes/volume-{namespace}")
+    with workplace(installed, namespace, prepared, tmp_path) as world:
+        yield world
