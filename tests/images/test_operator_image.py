@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +19,22 @@ from tests.operator.world import until
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 MOST_BYTES = 150_000_000
 USER = 65532
-# As a container runtime does, and as the Deployment asks: a read-only root without any writable place, no root.
-START = """
+ACCOUNT = "/run/secrets/kubernetes.io/serviceaccount"
+# As a container runtime does, and as the Deployment asks: no root, a ServiceAccount, nowhere to write.
+START = f"""
 set -e
-root=$1
-mount --bind "$1" "$1"
-mount --bind "$2" "$1/mnt"
-mount -t proc proc "$1/proc"
-mount --rbind /dev "$1/dev"
-mount -o remount,bind,ro "$1"
-mount -o remount,bind,ro "$1/mnt"
+root=$1 account=$2
 shift 2
-exec chroot --userspec={user}:{user} "$root" "$@"
-""".replace("{user}", str(USER))
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+mkdir -p "$root{ACCOUNT}"
+mount --bind "$account" "$root{ACCOUNT}"
+mount -o remount,ro "$root/run"
+mount -o remount,bind,ro "$root"
+exec chroot --userspec={USER}:{USER} "$root" "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +97,19 @@ def test_its_versions_are_those_of_the_lock(files: Path):
 def test_it_runs_on_a_read_only_root_and_becomes_ready(
     builder: Builder, image: str, cluster: Cluster, files: Path, tmp_path: Path
 ):
-    kubeconfig = shutil.copy(install(cluster, REPOSITORY), tmp_path / "kubeconfig")
-    kubeconfig.chmod(0o444)
-    tmp_path.chmod(0o755)  # pytest's folders are for their owner alone
+    install(cluster, REPOSITORY)
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "token").write_text(cluster.service_account_token("unfreeze-system", "unfreeze-operator"))
+    shutil.copy(cluster.folder / "pki/ca.crt", account).chmod(0o444)
     port = free_port()
     config = builder.inspect(image)["config"]
-    program = ["env", "-i", *config["Env"], "KUBECONFIG=/mnt/kubeconfig", *config["Entrypoint"]]
+    address = urllib.parse.urlsplit(cluster.server)
+    api = (f"KUBERNETES_SERVICE_HOST={address.hostname}", f"KUBERNETES_SERVICE_PORT={address.port}")
+    program = ["env", "-i", *config["Env"], *api, *config["Entrypoint"]]
     program += ["--trainer-image=none", "--http-host=127.0.0.1", f"--http-port={port}"]
     log = (tmp_path / "log").open("wb")
-    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", START, "sh", files, tmp_path, *program]
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", START, "sh", files, account, *program]
     process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         until(lambda: _ready(process, port, tmp_path / "log"), "the operator of the image is ready", 120)
