@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from tests.cluster.cluster import REPOSITORY
-from tests.observability.debian import find
+from tests.debian import find
 
 FOLDER = REPOSITORY / "operator/deploy/argocd"
 PROGRAM = 'obj = {obj}\nlocal hs = dofile("{file}")\nprint(hs.status)\nprint(hs.message)\n'
