@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operator.fakes import FakeCluster, job
+from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.world import spec
 from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, spec_hash
@@ -32,7 +32,7 @@ def tracked(tracking):
 
 def container(tracking):
     view, made = tracked(tracking)
-    return indexed_job(view, made, "trainer:1", Carried())["spec"]["template"]["spec"]["containers"][0]
+    return indexed_job(view, made, IMAGE, Carried())["spec"]["template"]["spec"]["containers"][0]
 
 
 def test_secrets_become_environment_and_the_operators_own_variables_win():
