@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,7 +23,8 @@ from unfreeze_operator.views import View
 
 logger = logging.getLogger(__name__)
 
-PAGE = 500
+PAGE = 100
+"""Objects of a page. As raw dicts they take much more memory than the views of all others, and all kinds are listed at once."""
 SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 ABSENT_SECONDS = 60.0
@@ -51,7 +52,7 @@ class Cache(Generic[V]):
         self._on_change = on_change
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
-        self._by_key: defaultdict[Key, dict[str, V]] = defaultdict(dict)
+        self._by_key: dict[Key, tuple[V, ...]] = {}  # most have one: a tuple is the smallest container
         # An answer to a write can arrive after the watch has told of the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
@@ -61,7 +62,7 @@ class Cache(Generic[V]):
 
     def of(self, key: Key) -> list[V]:
         """Return the views of a job."""
-        return list(self._by_key[key].values()) if key in self._by_key else []
+        return list(self._by_key.get(key, ()))
 
     def departed(self, key: Key) -> list[V]:
         """Return the kept views of a job's objects that are gone."""
@@ -90,10 +91,11 @@ class Cache(Generic[V]):
         old = self._by_name.get((view.namespace, view.name))
         if view.uid in self._gone or (old is not None and old.version >= view.version):
             return
-        if old is not None and old.key != view.key:
+        if old is not None:
             self._drop(old)
-        self._by_name[view.namespace, view.name] = view
-        self._by_key[view.key][view.name] = view
+        name, key = (view.namespace, view.name), view.key
+        self._by_name[name] = view
+        self._by_key[name if key == name else key] = (*self._by_key.get(key, ()), view)
         if old != view:
             self._on_change(view.key)
 
@@ -126,9 +128,10 @@ class Cache(Generic[V]):
 
     def _drop(self, view: V) -> None:
         del self._by_name[view.namespace, view.name]
-        of_key = self._by_key[view.key]
-        of_key.pop(view.name, None)
-        if not of_key:
+        left = tuple(other for other in self._by_key[view.key] if other is not view)
+        if left:
+            self._by_key[view.key] = left
+        else:
             del self._by_key[view.key]
 
 

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from unfreeze_api.progress import Progress
 from unfreeze_operator.informer import Cache
+from unfreeze_operator.packing import unpack
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.views import FineTuneJobView, parse_time
 
@@ -69,7 +70,7 @@ class JobCollector(Collector):
         }
         now = datetime.now(UTC)
         for view in self._jobs.all():
-            status = json.loads(view.status)
+            status = json.loads(unpack(view.status))
             phases[view.namespace, _phase(status)] += 1
             for name, labels, value in samples(view, status, self._puller.spoken(view.key), now):
                 families[name].add_metric([view.namespace, view.name, *labels], value)

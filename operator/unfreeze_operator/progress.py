@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 PULL_SECONDS = 5.0
 MAX_BYTES = 1 << 20
-MAX_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 300.0
+"""Longest pause between two questions to a leader that does not answer."""
+SILENT_SHARE = 4
+"""Leaders that did not answer last time have one in so many of the places: each holds it until the time is over."""
 TELL_AFTER = 5
 """Failures in a row before a silent leader is worth a line in the log."""
 
@@ -28,6 +31,7 @@ TELL_AFTER = 5
 class _Target:
     uid: str
     url: str
+    ready: bool
     failures: int = 0
     newest: Progress | None = field(default=None)
 
@@ -48,20 +52,35 @@ class Puller:
         self._on_change = on_change
         self._targets: dict[Key, _Target] = {}
         self._timers: Timers[tuple[Key, _Target]] = Timers()
+        self._places = asyncio.Semaphore(settings.progress_concurrency)
+        self._places_of_silent = asyncio.Semaphore(max(1, settings.progress_concurrency // SILENT_SHARE))
+        self._moment = 0.0
+        """Of the newest leader's first question."""
         self.pulls = 0
         """Answers so far."""
 
     def __len__(self) -> int:
         return len(self._targets)
 
-    def watch(self, key: Key, uid: str, ip: str) -> None:
-        """Ask the leader with this UID from now on; what an earlier leader said is forgotten."""
+    def watch(self, key: Key, uid: str, ip: str, *, ready: bool) -> None:
+        """Ask the leader with this UID from now on; what an earlier leader said is forgotten.
+
+        One that did not answer is asked again as soon as it becomes ready.
+        """
         known = self._targets.get(key)
         if known is not None and known.uid == uid:
-            return
-        host = f"[{ip}]" if ":" in ip else ip
-        target = self._targets[key] = _Target(uid, f"http://{host}:{HTTP_PORT}/progress")
-        self._schedule(key, target, 0.0)
+            if not (ready and not known.ready and known.failures):
+                known.ready = ready
+                return
+            target = replace(known, ready=ready, failures=0)
+        else:
+            host = f"[{ip}]" if ":" in ip else ip
+            target = _Target(uid, f"http://{host}:{HTTP_PORT}/progress", ready)
+        self._targets[key] = target
+        # At a start all leaders become known at once: each gets a moment of its own.
+        now = asyncio.get_running_loop().time()
+        self._moment = max(now, self._moment + 1 / self._settings.progress_rate)
+        self._schedule(key, target, self._moment - now)
 
     def forget(self, key: Key) -> None:
         """Ask no more."""
@@ -79,9 +98,9 @@ class Puller:
 
     async def run(self) -> None:
         """Ask for ever."""
-        limit = asyncio.Semaphore(self._settings.progress_concurrency)
         timeout = aiohttp.ClientTimeout(total=PULL_SECONDS)
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None)
+        # An open connection takes more memory than all that is known of its job.
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, force_close=True)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             asyncio.TaskGroup() as group,
@@ -89,19 +108,15 @@ class Puller:
             while True:
                 _, (key, target) = await self._timers.next()
                 if self._targets.get(key) is target:
-                    await limit.acquire()
-                    task = group.create_task(self._pull(session, key, target))
-                    task.add_done_callback(lambda _: limit.release())
+                    group.create_task(self._pull(session, key, target))
 
     def _schedule(self, key: Key, target: _Target, pause: float) -> None:
         self._timers.set((key, target), asyncio.get_running_loop().time() + pause)
 
     async def _pull(self, session: aiohttp.ClientSession, key: Key, target: _Target) -> None:
         try:
-            async with session.get(target.url, allow_redirects=False) as response:
-                response.raise_for_status()
-                body = await response.content.read(MAX_BYTES)
-            progress = Progress.model_validate_json(body)
+            async with self._places_of_silent if target.failures else self._places:
+                progress = await ask(session, target.url)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             target.failures += 1
             if target.failures == TELL_AFTER:
@@ -116,3 +131,16 @@ class Puller:
         interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
         pause = min(max(MAX_PAUSE_SECONDS, interval), interval * 2 ** min(target.failures, 10))
         self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+
+
+async def ask(session: aiohttp.ClientSession, url: str) -> Progress:
+    """Return a leader's answer.
+
+    Raises
+    ------
+    aiohttp.ClientError, TimeoutError, OSError, ValueError
+        It gives none, or one that cannot be read.
+    """
+    async with session.get(url, allow_redirects=False) as response:
+        response.raise_for_status()
+        return Progress.model_validate_json(await response.content.read(MAX_BYTES))

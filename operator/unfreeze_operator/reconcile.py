@@ -24,6 +24,7 @@ from unfreeze_operator.kueue import WorkloadView
 from unfreeze_operator.logs import about
 from unfreeze_operator.metrics import Metrics
 from unfreeze_operator.network import Network
+from unfreeze_operator.packing import unpack
 from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.progress import Puller
@@ -128,7 +129,7 @@ class Reconciler:
         now = self._clock()
         old = _stored_status(job)
         try:
-            spec = parse_spec(json.loads(job.spec))
+            spec = parse_spec(json.loads(unpack(job.spec)))
         except ValidationError as error:
             self._puller.forget(job.key)
             if not is_finished(old) and not job.deleting:
@@ -147,7 +148,7 @@ class Reconciler:
         if status is not None and worth_writing(old, status, context.accelerators):
             await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
-            self._puller.watch(job.key, first.uid, first.ip)
+            self._puller.watch(job.key, first.uid, first.ip, ready=first.ready)
         else:
             self._puller.forget(job.key)
         if problem is not None:
@@ -182,7 +183,7 @@ class Reconciler:
             "kind": FINE_TUNE_JOBS.kind,
             # With its UID, the status cannot reach another job of the same name.
             "metadata": {"name": job.name, "namespace": job.namespace, "uid": job.uid},
-            "status": _wire(new),
+            "status": wire(new),
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
         # Told first: when the write, or its answer, is lost, the next try tells the same, which makes no second event.
@@ -220,13 +221,13 @@ class Reconciler:
 
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     try:
-        return FineTuneJobStatus.model_validate_json(job.status)
+        return FineTuneJobStatus.model_validate_json(unpack(job.status))
     except ValidationError:  # of another version of the schema: it is computed anew
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
 
 
-def _wire(status: FineTuneJobStatus) -> Manifest:
+def wire(status: FineTuneJobStatus) -> Manifest:
     """Return a status as it is sent: what is empty is left out."""
     fields = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {name: value for name, value in fields.items() if value not in ([], {})}

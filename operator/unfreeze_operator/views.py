@@ -13,6 +13,7 @@ from sys import intern
 from typing import Any
 
 from unfreeze_api.names import INDEX_ANNOTATION
+from unfreeze_operator.packing import pack, unpack
 from unfreeze_operator.resources import (
     CARRIED_ANNOTATION,
     CONTAINER,
@@ -75,7 +76,7 @@ class ChildView(View):
 
 @dataclass(frozen=True, slots=True)
 class FineTuneJobView(View):
-    """A FineTuneJob; spec and status stay JSON until they are needed, which keeps 10,000 of them small."""
+    """A FineTuneJob; spec and status stay packed JSON until they are needed, which keeps 10,000 of them small."""
 
     generation: int
     queue: str
@@ -166,16 +167,16 @@ def has_last_words(pod: PodView) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView(ChildView):
-    """A child Service; its shape is everything that the pods rely on."""
+    """A child Service; its shape is everything that the pods rely on, as packed JSON."""
 
-    shape: str
+    shape: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicyView(ChildView):
-    """A child NetworkPolicy; its shape is its whole spec."""
+    """A child NetworkPolicy; its shape is its whole spec, as packed JSON."""
 
-    shape: str
+    shape: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def base_fields(raw: Manifest) -> dict[str, Any]:
     meta = raw["metadata"]
     return {
         "namespace": intern(meta.get("namespace", "")),
-        "name": meta["name"],
+        "name": intern(meta["name"]),  # a job's children bear its name
         "uid": meta["uid"],
         "version": int(meta["resourceVersion"]),
         "created": parse_time(meta.get("creationTimestamp")) or EPOCH,
@@ -223,8 +224,8 @@ def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
         generation=raw["metadata"].get("generation", 0),
         queue=raw["metadata"].get("labels", {}).get(QUEUE_LABEL, ""),
         strategy=_strategy(raw.get("spec") or {}),
-        spec=json.dumps(raw.get("spec") or {}, separators=(",", ":"), sort_keys=True).encode(),
-        status=json.dumps(raw.get("status") or {}, separators=(",", ":"), sort_keys=True).encode(),
+        spec=pack(raw.get("spec") or {}),
+        status=pack(raw.get("status") or {}),
     )
 
 
@@ -239,9 +240,9 @@ def job_view(raw: Manifest) -> JobView:
     spec, status = raw["spec"], raw.get("status", {})
     conditions = (
         JobCondition(
-            condition["type"],
-            condition.get("reason", ""),
-            condition.get("message", ""),
+            intern(condition["type"]),
+            intern(condition.get("reason", "")),
+            intern(condition.get("message", "")),
             parse_time(condition.get("lastTransitionTime")) or EPOCH,
         )
         for condition in status.get("conditions", ())
@@ -253,7 +254,7 @@ def job_view(raw: Manifest) -> JobView:
         parallelism=spec.get("parallelism", 1),
         active_deadline=spec.get("activeDeadlineSeconds"),
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
-        carried=_annotation(raw, CARRIED_ANNOTATION),
+        carried=intern(_annotation(raw, CARRIED_ANNOTATION)),
         started=parse_time(status.get("startTime")),
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
@@ -293,16 +294,16 @@ def _holds(status: Manifest, type_: str) -> bool:
     return any(c["type"] == type_ and c["status"] == "True" for c in status.get("conditions", ()))
 
 
-def service_shape(spec: Manifest) -> str:
-    """Return what the pods rely on in a Service, as text to compare."""
+def service_shape(spec: Manifest) -> bytes:
+    """Return what the pods rely on in a Service, to compare."""
     ports = sorted((port.get("name", ""), port["port"]) for port in spec.get("ports", ()))
     shape = [spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports]
-    return json.dumps(shape, sort_keys=True)
+    return pack(shape)
 
 
-def selector_of(shape: str) -> list[str]:
+def selector_of(shape: bytes) -> list[str]:
     """Return the labels that a Service of this shape selects by."""
-    return list(json.loads(shape)[2] or ())
+    return list(json.loads(unpack(shape))[2] or ())
 
 
 def service_view(raw: Manifest) -> ServiceView:
@@ -312,14 +313,15 @@ def service_view(raw: Manifest) -> ServiceView:
 
 def network_policy_view(raw: Manifest) -> NetworkPolicyView:
     """Return the view of a NetworkPolicy."""
-    return NetworkPolicyView(**_child(raw), shape=json.dumps(raw["spec"], sort_keys=True))
+    return NetworkPolicyView(**_child(raw), shape=pack(raw["spec"]))
 
 
 def config_map_view(raw: Manifest) -> ConfigMapView:
     """Return the view of a ConfigMap."""
+    intended, actual = _annotation(raw, CONTENT_HASH_ANNOTATION), content_hash(raw.get("data", {}).get(JOB_FILE, ""))
     return ConfigMapView(
         **_child(raw),
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
-        intended=_annotation(raw, CONTENT_HASH_ANNOTATION),
-        actual=content_hash(raw.get("data", {}).get(JOB_FILE, "")),
+        intended=intended,
+        actual=intended if actual == intended else actual,  # one text, not two
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories  # `memories` of kopf.operator takes it
 from kubernetes.aio.client import Configuration
 
 from unfreeze_operator import connection
@@ -37,13 +38,13 @@ def kopf_settings(silence: float) -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # needs no rights on CRDs and namespaces
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffBase()
-    settings.watching.chunk_size = 250
+    settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = silence
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = _Backoffs()
-    settings.queueing.idle_timeout = 0.5
+    settings.queueing.idle_timeout = 0.05  # so long an object's task outlives its event, with the raw object
     settings.queueing.worker_limit = None
     return settings
 
@@ -58,11 +59,22 @@ class _Backoffs:
 class _NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
     """Remembers nothing: only change handlers would need it, and they write to the object."""
 
+    def build(self, **_: Any) -> dict[str, Any]:
+        # Kopf's own copies the whole object, for each event.
+        return {}
+
     def fetch(self, **_: Any) -> None:
         return None
 
     def store(self, **_: Any) -> None:
         return None
+
+
+class _NoMemories(ResourceMemories):  # type: ignore[misc]
+    """Keeps nothing of an object between two events: that is for change handlers, timers and daemons."""
+
+    async def recall(self, raw_body: Any, **options: Any) -> Any:
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def kopf_registry(
@@ -114,6 +126,7 @@ async def run_kopf(
         tasks = await kopf.spawn_tasks(
             registry=kopf_registry(cache, audit, load),
             settings=kopf_settings(options.watch_silence),
+            memories=_NoMemories(),
             # Else kopf asks for the user's name, which a numeric user in a container does not have.
             identity="unfreeze-operator",
             clusterwide=not options.namespaces,

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.cluster import binaries
+from tests.cluster import audit, binaries
+from tests.cluster.api import Api
 from tests.cluster.config import Config
 from tests.cluster.controlplane import check_host
 from tests.cluster.pki import write_kubeconfig
@@ -217,6 +218,18 @@ class Cluster:
         path = path or self.folder / f"{namespace}.{name}.kubeconfig"
         token = self.service_account_token(namespace, name, 24 * 3600)
         return write_kubeconfig(path, self.server, self.folder / "pki" / "ca.crt", token=token)
+
+    def client(self) -> Api:
+        """Return an asynchronous client with the administrator's rights; to be closed."""
+        return Api(self.server, self._connection()[1])
+
+    def mark(self) -> int:
+        """Return the present end of the log of writes (see `Config.audit`)."""
+        return audit.mark(self.folder)
+
+    def writes(self, since: int = 0) -> list[audit.Write]:
+        """Return what was written, or was to be, after a mark."""
+        return audit.read(self.folder, since)
 
     # -- faults ----------------------------------------------------------------------------------------------
 

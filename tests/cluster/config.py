@@ -43,6 +43,10 @@ class Config:
     #: First and longest pause before a container is started again (Kubernetes: 10 and 300).
     restart_backoff: float = 1.0
     restart_backoff_max: float = 10.0
+    #: Controllers that run, as kube-controller-manager's flag has them: "*" is all, "-name" takes one away.
+    controllers: tuple[str, ...] = ("*",)
+    #: Whether every write is logged, with its author and its times (see audit.py).
+    audit: bool = False
 
     def image(self, name: str) -> Image | None:
         """Return what stands for an image on the nodes, None if it cannot be pulled."""
@@ -62,4 +66,4 @@ class Config:
             )
             for name, image in data["images"].items()
         }
-        return cls(**{**data, "images": images})
+        return cls(**{**data, "images": images, "controllers": tuple(data["controllers"])})

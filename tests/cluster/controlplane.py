@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.cluster import binaries
+from tests.cluster import audit, binaries
 from tests.cluster.config import Config
 from tests.cluster.pki import Authority, write_kubeconfig
 
@@ -149,6 +149,7 @@ class ControlPlane:
             "max-mutating-requests-inflight": 1000,
             "allow-privileged": "true",
             "profiling": "false",
+            **(audit.flags(self.folder) if self.config.audit else {}),
         }
 
     def _controller_manager_flags(self) -> dict[str, object]:
@@ -156,7 +157,7 @@ class ControlPlane:
         off = ("endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller")
         return {
             "kubeconfig": self._component_kubeconfig("kube-controller-manager"),
-            "controllers": ",".join(["*", *(f"-{name}" for name in off)]),
+            "controllers": ",".join([*self.config.controllers, *(f"-{name}" for name in off)]),
             "use-service-account-credentials": "true",
             "service-account-private-key-file": self._token_key,
             "root-ca-file": self.authority.certificate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from tests.operator.fakes import job
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_operator.job_metrics import JobCollector
 from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.packing import pack
 from unfreeze_trainer.agent.http import render_metrics
 
 PROGRESS = Progress(
@@ -38,7 +38,7 @@ def operator_page() -> str:
     status = {"phase": "Running", "acceleratorSeconds": 1, "startTime": "2026-01-01T00:00:00Z"}
     status |= {"progress": PROGRESS.info().model_dump(by_alias=True)}
     view = SimpleNamespace(**{name: getattr(job(), name) for name in ("namespace", "name", "strategy", "key")})
-    view.status = json.dumps(status).encode()
+    view.status = pack(status)
     metrics = Metrics()
     puller = SimpleNamespace(spoken=lambda _: PROGRESS, pulls=1)
     metrics.registry.register(JobCollector(SimpleNamespace(all=lambda: [view]), puller))

@@ -47,7 +47,10 @@ def operator_cluster() -> Iterator[Cluster]:
     Of these tests' own: they change the CRD and the operator's rights.
     """
     config = Config(
-        nodes=2, resources={"nvidia.com/gpu": "8"}, images={"registry.example/none:*": None, "*": trainer_image()}
+        nodes=2,
+        resources={"nvidia.com/gpu": "8"},
+        images={"registry.example/none:*": None, "*": trainer_image()},
+        audit=True,
     )
     with Cluster(config) as running:
         yield running

@@ -13,6 +13,7 @@ from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
 from unfreeze_operator.context import Children, Context
+from unfreeze_operator.packing import unpack
 from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.resources import (
     CONFIG_MAPS,
@@ -171,7 +172,7 @@ class FakeCluster:
     def context(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Context:
         return Context(
             view,
-            parse_spec(json.loads(view.spec)),
+            parse_spec(json.loads(unpack(view.spec))),
             status or FineTuneJobStatus(),
             self.children(view.uid),
             NOW + timedelta(seconds=after),

@@ -105,10 +105,15 @@ class OperatorProcess:
                 return float(value)
         return None
 
-    def memory_mib(self) -> float:
-        """Return the memory that is resident now."""
+    def memory_mib(self, field: str = "VmRSS") -> float:
+        """Return the memory that is resident now, or with VmHWM the most that ever was."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(field))
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used."""
+        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def loaded(self, library: str) -> bool:
         """Whether a shared library of this name is mapped."""

@@ -10,6 +10,7 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, network_policy, service, spec_hash
 from unfreeze_operator.network import Network
+from unfreeze_operator.packing import pack, unpack
 from unfreeze_operator.resources import child_name
 from unfreeze_operator.settings import TrainerImage
 
@@ -72,7 +73,7 @@ def test_images_are_pulled_with_the_operators_secrets_unless_the_template_names_
     assert pod_of(job(), image)["imagePullSecrets"] == [{"name": "registry"}]
     view = job()
     template = {"template": {"imagePullSecrets": [{"name": "mine"}]}}
-    own = replace(view, spec=json.dumps(json.loads(view.spec) | template))
+    own = replace(view, spec=pack(json.loads(unpack(view.spec)) | template))
     assert pod_of(own, image)["imagePullSecrets"] == [{"name": "mine"}]
     assert "imagePullSecrets" not in pod_of(job())
 

@@ -122,7 +122,7 @@ async def asked(answer, monkeypatch):
     monkeypatch.setattr(progress, "HTTP_PORT", port)
     await web.TCPSite(runner, "127.0.0.1", port).start()
     puller = Puller(Settings("image", progress_interval=0.01), lambda _: None)
-    puller.watch(KEY, "uid", "127.0.0.1")
+    puller.watch(KEY, "uid", "127.0.0.1", ready=True)
     pulling = asyncio.create_task(puller.run())
     await asks.get()
     await asks.get()  # the second comes after the first has been dealt with

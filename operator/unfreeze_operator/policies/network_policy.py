@@ -7,6 +7,7 @@ import json
 from unfreeze_operator.actions import Create, Patch
 from unfreeze_operator.children import network_policy
 from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.packing import unpack
 from unfreeze_operator.resources import NETWORK_POLICIES
 
 
@@ -16,7 +17,7 @@ def check(context: Context) -> Verdict | None:
     manifest = network_policy(context.job, context.network)
     if view is None:
         return Verdict("Creating", "the NetworkPolicy is created", (Create(NETWORK_POLICIES, manifest),))
-    found, wanted = json.loads(view.shape), manifest["spec"]
+    found, wanted = json.loads(unpack(view.shape)), manifest["spec"]
     if found == wanted:
         return None
     # A merge patch keeps what it does not name: a foreign part of the selector has to be taken out by name.

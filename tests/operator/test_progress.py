@@ -1,0 +1,117 @@
+"""The pull of progress in virtual time: bounded, spread, and patient with leaders that do not answer."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tests.operator.virtual_time import run
+from unfreeze_api.progress import Progress
+from unfreeze_operator import progress
+from unfreeze_operator.progress import Puller
+from unfreeze_operator.settings import Settings
+
+SETTINGS = Settings(trainer_image="t", progress_interval=2, progress_rate=100, progress_concurrency=64)
+
+
+class Leaders:
+    """Answers by address: after how many seconds, or never."""
+
+    def __init__(self, monkeypatch, *, seconds=0.1):
+        self.seconds, self.silent, self.asked, self.active, self.most = seconds, set(), [], 0, 0
+        monkeypatch.setattr(progress, "ask", self.answer)
+
+    async def answer(self, _session, url):
+        ip = url.removeprefix("http://").partition(":")[0]
+        self.asked.append((ip, asyncio.get_running_loop().time()))
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            await asyncio.sleep(progress.PULL_SECONDS if ip in self.silent else self.seconds)
+        finally:
+            self.active -= 1
+        if ip in self.silent:
+            raise TimeoutError
+        return Progress(step=1)
+
+    def times(self, ip):
+        return [time for asked, time in self.asked if asked == ip]
+
+
+def key(ip):
+    return ("ns", ip)
+
+
+async def pull(seconds, ips, *, meanwhile=()):
+    """Watch leaders for a while; `meanwhile` are (second, function of the puller)."""
+    changed = []
+    puller = Puller(SETTINGS, changed.append)
+    for ip in ips:
+        puller.watch(key(ip), f"uid-{ip}", ip, ready=True)
+    task = asyncio.create_task(puller.run())
+    for second, do in meanwhile:
+        asyncio.get_running_loop().call_later(second, do, puller)
+    await asyncio.sleep(seconds)
+    assert not task.done(), task.exception()
+    task.cancel()
+    return changed
+
+
+def many(number):
+    return [f"10.0.0.{n}" for n in range(number)]
+
+
+def test_a_new_leader_is_asked_at_once_and_then_at_each_interval(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    assert run(pull(20.5, many(1))) == [key("10.0.0.0")], "the same answer again is no change"
+    first, *later = leaders.times("10.0.0.0")
+    assert first < 0.1
+    assert 8 <= len(later) <= 11
+
+
+def test_never_more_at_once_than_allowed(monkeypatch):
+    leaders = Leaders(monkeypatch, seconds=4)
+    run(pull(30, many(1000)))
+    assert leaders.most == SETTINGS.progress_concurrency
+
+
+def test_many_leaders_are_spread_over_time_from_the_start_on(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    run(pull(40, many(1000)))
+    seconds = Counter(int(time) for _, time in leaders.asked)
+    assert max(seconds.values()) < 1.6 * SETTINGS.progress_rate
+    assert len(leaders.asked) == pytest.approx(40 * SETTINGS.progress_rate, rel=0.1)
+
+
+def test_a_silent_leader_is_asked_ever_less(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    leaders.silent = {"10.0.0.0"}
+    run(pull(3600, many(1)))
+    times = leaders.times("10.0.0.0")
+    assert len(times) < 25
+    assert times[-1] - times[-2] > 0.9 * progress.MAX_PAUSE_SECONDS
+
+
+def test_silent_leaders_do_not_hold_up_the_others(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    leaders.silent = set(many(1000)[:900])
+    run(pull(200, many(1000)))
+    pauses = [
+        b - a for ip in many(1000)[900:] for a, b in zip(leaders.times(ip)[5:], leaders.times(ip)[6:], strict=False)
+    ]
+    assert pauses
+    assert max(pauses) < 12, "an interval of ten seconds at this number, with its jitter"
+
+
+def test_a_leader_that_becomes_ready_again_is_asked_at_once(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    leaders.silent = {"10.0.0.0"}
+
+    def ready(value):
+        return lambda puller: puller.watch(key("10.0.0.0"), "uid-10.0.0.0", "10.0.0.0", ready=value)
+
+    meanwhile = [(900, ready(False)), (1000, lambda _: leaders.silent.clear()), (1000, ready(True))]
+    run(pull(1020, many(1), meanwhile=meanwhile))
+    after = [time for time in leaders.times("10.0.0.0") if time >= 1000]
+    assert after[0] < 1000.1
+    assert 7 <= len(after) <= 11, "once each interval again, and by one timer alone"

@@ -1,0 +1,115 @@
+"""What keeps the operator small and quiet among thousands of jobs; bench/scale.py has the figures."""
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.operator import fakes
+from tests.operator.world import until
+from unfreeze_api.progress import PhaseResult, ProgressInfo
+from unfreeze_api.status import Condition, FineTuneJobStatus
+from unfreeze_operator import views, watch
+from unfreeze_operator.actions import Create
+from unfreeze_operator.informer import Cache
+from unfreeze_operator.operate import KINDS
+from unfreeze_operator.plan import plan
+from unfreeze_operator.reconcile import wire
+from unfreeze_operator.resources import FINE_TUNE_JOBS
+
+OPERATOR = "system:serviceaccount:unfreeze-system:unfreeze-operator"
+
+
+def finished():
+    """Return the status of a job of three phases that has succeeded."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    phases = [
+        PhaseResult(name=name, steps=33, seconds=60.5, trainable_parameters=10**6, metrics={"accuracy": 0.9})
+        for name in ("head", "layer.11", "layer.10")
+    ]
+    true = {"status": "True", "reason": "Succeeded", "message": "the job has succeeded", "last_transition_time": now}
+    return FineTuneJobStatus(
+        observed_generation=1,
+        phase="Succeeded",
+        conditions=[Condition(type=type_, **true) for type_ in ("Running", "Complete")],
+        start_time=now,
+        completion_time=now,
+        progress=ProgressInfo(percent=100, step=99, total_steps=99, phase_index=2, phase_count=3, loss=0.25),
+        phases=phases,
+        results={"test.accuracy": 0.91, "test.loss": 0.3},
+    )
+
+
+def stored(number):
+    """Return a job and its children as JSON, by kind of object."""
+    name = f"job-{number:05}"
+    view = fakes.job(name=name, uid=f"{number:08}-1111-2222-3333-444444444444", nodes=4)
+    context = fakes.FakeCluster().context(view)
+    meta = {"name": name, "namespace": "ns", "uid": view.uid, "resourceVersion": "1"}
+    found = {
+        FINE_TUNE_JOBS: {"metadata": meta, "spec": json.loads(views.unpack(view.spec)), "status": wire(finished())}
+    }
+    for action in plan(context).actions:
+        assert isinstance(action, Create)
+        meta = {"uid": f"{number:08}-{len(found)}-2222-3333-444444444444", "resourceVersion": "1"}
+        found[action.resource] = {**action.manifest, "metadata": {**action.manifest["metadata"], **meta}}
+    return {resource: json.dumps(raw) for resource, raw in found.items()}
+
+
+def cached_bytes(texts):
+    """Return the memory that jobs and children take in the caches."""
+    view_of = {FINE_TUNE_JOBS: views.fine_tune_job_view, **{kind.resource: kind.view for kind in KINDS}}
+    gc.collect()
+    tracemalloc.start()
+    caches = {resource: Cache(lambda _: None) for resource in view_of}
+    for found in texts:
+        for resource, text in found.items():
+            caches[resource].put(view_of[resource](json.loads(text)))
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(caches[FINE_TUNE_JOBS]) == len(texts)
+    return size
+
+
+def test_a_job_takes_a_third_of_its_json_and_twice_as_many_take_twice_as_much():
+    few, many = [stored(number) for number in range(500)], [stored(number) for number in range(1000)]
+    json_bytes = sum(len(text) for found in few for text in found.values())
+    size = cached_bytes(few)
+    assert size < 0.45 * json_bytes
+    assert cached_bytes(many) < 2.3 * size
+
+
+def test_equal_values_are_packed_into_equal_and_few_bytes():
+    status = wire(finished())
+    packed = views.pack(status)
+    assert packed == views.pack(dict(reversed(status.items())))
+    assert json.loads(views.unpack(packed)) == status
+    assert len(packed) < len(json.dumps(status)) / 2
+
+
+def test_kopf_keeps_and_copies_nothing_of_an_object():
+    memories = watch._NoMemories()
+    asyncio.run(memories.recall({"metadata": {"uid": "u"}}, noticed_by_listing=True))
+    assert list(memories.iter_all_memories()) == []
+    assert watch.kopf_settings(90).persistence.diffbase_storage.build(body={"spec": {}}) == {}
+
+
+@pytest.mark.cluster
+def test_a_restart_among_many_finished_jobs_writes_nothing(lone_operator, world):
+    lone_operator.start()
+    world.create(fake={"holdAt": 5})
+    world.wait(lambda s: s.get("progress", {}).get("step") == 5 and s["nodes"]["ready"] == 1)
+    lone_operator.stop()
+    for number in range(60):
+        job = world.create(f"old-{number}")
+        path = world.path("finetunejobs", job["metadata"]["name"]) + "/status"
+        assert world.cluster.request("PUT", path, {**job, "status": wire(finished())})[0] == 200
+    mark = world.cluster.mark()
+    lone_operator.start()
+    until(lambda: (lone_operator.metric("unfreeze_reconcile_duration_seconds_count") or 0) >= 61, "a look at each job")
+    until(lambda: (lone_operator.metric("unfreeze_progress_pulls_total") or 0) >= 3, "three pulls of the one that runs")
+    assert [write for write in world.cluster.writes(mark) if write.user == OPERATOR] == []
