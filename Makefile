@@ -53,7 +53,9 @@ lint: $(READY) ## ruff, mypy, import contracts
 	@$(BIN)/lint-imports --no-cache
 
 bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
-	@for file in bench/[!_]*.py; do $(BIN)/python $$file || exit 1; done
+	@mkdir -p out
+	@for file in bench/[!_]*.py; do \
+	  result=out/$$(basename $$file .py).json; $(BIN)/python $$file > $$result || exit 1; cat $$result; done
 
 crds: $(READY) ## The CRD and docs/api.md, generated from the models; the CRD also in the chart
 	@$(BIN)/python -m unfreeze_api.crd --write

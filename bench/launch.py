@@ -1,0 +1,208 @@
+"""1,000 jobs of two pods applied at once: the operator against one asynchronous client that posts the same children.
+
+    python bench/launch.py [JOBS]
+
+Prints JSON. Both make the same objects on the same control plane, in turns, in namespaces of their own; a node without a
+process takes the pods, so that the controllers' part is the same too. All times and counts come from the API server's
+log of writes. `ratio` is the operator's rate in children complete per second, posting the jobs included, by the client's;
+`alone` is one job at a time on the idle system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from _plane import (
+    OPERATOR,
+    Json,
+    children,
+    count,
+    each,
+    fine_tune_job,
+    installed,
+    latencies,
+    make_namespace,
+    names,
+    percentiles,
+)
+
+from tests.cluster.api import Api
+from tests.cluster.audit import Write
+from tests.cluster.cluster import Cluster
+from tests.operator.process import OperatorProcess
+from unfreeze_operator.resources import FINE_TUNE_JOBS, JOBS, PODS
+
+NODES = 2
+ALONE = 30
+ROUNDS = 2
+REFUSED = 400
+
+
+def main() -> None:
+    """Measure and print."""
+    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    # Nobody reports for the node, and it must not be given up.
+    with installed("*", "-node-lifecycle-controller") as (cluster, operator):
+        result = asyncio.run(measure(cluster, operator, jobs))
+    print(json.dumps({"benchmark": "launch", "jobs": jobs, "pods_per_job": NODES, **result}, indent=1))
+
+
+async def measure(cluster: Cluster, operator: OperatorProcess, jobs: int) -> Json:
+    """Let both take their turns, in an order that changes; return the better turn of each."""
+    api = cluster.client()
+    await add_node(api)
+    plane = Plane(cluster, api, operator)
+    alone: Json = {}
+    turns: dict[str, list[Json]] = {"client": [], "operator": []}
+    for number in range(ROUNDS):
+        for name in ("client", "operator") if number % 2 == 0 else ("operator", "client"):
+            namespace = f"{name}-{number}"
+            await make_namespace(api, namespace)
+            contender = (Client if name == "client" else Operator)(plane, namespace)
+            if number == 0:
+                alone[f"{name}_ms"] = await contender.one_by_one()
+            turns[name].append(await contender.at_once(jobs))
+            contender.stop()
+    await api.close()
+    best = {name: max(found, key=lambda turn: turn["jobs_per_s"]) for name, found in turns.items()}
+    return {
+        **{
+            f"ratio{rate.removeprefix('jobs_per_s')}": round(best["operator"][rate] / best["client"][rate], 3)
+            for rate in ("jobs_per_s", "jobs_per_s_until_pods")
+        },
+        "alone": alone,
+        **best,
+        "jobs_per_s_of_turns": {name: [turn["jobs_per_s"] for turn in found] for name, found in turns.items()},
+    }
+
+
+@dataclass
+class Plane:
+    """What both contenders need."""
+
+    cluster: Cluster
+    api: Api
+    operator: OperatorProcess
+
+
+class Client:
+    """One client that posts the children of all jobs itself."""
+
+    author = "admin"
+
+    def __init__(self, plane: Plane, namespace: str) -> None:
+        self.plane = plane
+        self.namespace = namespace
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def prepare(self, jobs: Sequence[str]) -> Callable[[str], Awaitable[None]]:
+        """Return what starts a job."""
+        made = {name: children(fine_tune_job(name, nodes=NODES), self.namespace) for name in jobs}
+
+        async def post(name: str) -> None:
+            for path, manifest in made[name]:
+                await self.plane.api.post(path, manifest)
+
+        return post
+
+    async def one_by_one(self) -> dict[str, float]:
+        """Start ALONE jobs, each when everybody is done with the one before."""
+        jobs = names(ALONE)
+        post, mark = self.prepare(jobs), self.plane.cluster.mark()
+        for number, name in enumerate(jobs, start=1):
+            await post(name)
+            await self.settled(number, quiet=0.3)
+        return percentiles(latencies(self.plane.cluster.writes(mark), self.namespace, self.author, ALONE), 50, 95)
+
+    async def at_once(self, jobs: int) -> Json:
+        """Start all jobs as fast as the client can; return rates, latencies and writes."""
+        before = await count(self.plane.api, JOBS.path(self.namespace))
+        post, mark = self.prepare(names(jobs, before)), self.plane.cluster.mark()
+        await each(names(jobs, before), post)
+        await self.settled(before + jobs, quiet=2)
+        return self.figures(self.plane.cluster.writes(mark), jobs)
+
+    async def settled(self, jobs: int, quiet: float) -> None:
+        """Wait until so many jobs have their pods, and nobody has written anything for a while."""
+        mark, since = -1, time.monotonic()
+        while time.monotonic() < since + quiet:
+            await asyncio.sleep(0.1)
+            pods = await count(self.plane.api, PODS.path(self.namespace))
+            if mark != self.plane.cluster.mark() or pods < NODES * jobs:
+                mark, since = self.plane.cluster.mark(), time.monotonic()
+
+    def figures(self, writes: Sequence[Write], jobs: int) -> Json:
+        """Return rates, latencies and writes per job of one turn."""
+        writes = [write for write in writes if write.namespace == self.namespace]
+        waits = latencies(writes, self.namespace, self.author, jobs)
+        own = [write for write in writes if write.user == self.author]
+        began = min(write.began for write in writes)
+        children_end = max(w.ended for w in own if w.verb == "create" and w.resource != "events")
+        pods_end = max(w.ended for w in writes if (w.verb, w.resource) == ("create", "pods"))
+        return {
+            "jobs_per_s": round(jobs / (children_end - began), 1),
+            "jobs_per_s_until_pods": round(jobs / (pods_end - began), 1),
+            "until_children_ms": percentiles(waits, 50, 99),
+            "writes_per_job": per_job(own, jobs),
+            "writes_per_job_of_all": round(len(writes) / jobs, 2),
+        }
+
+
+class Operator(Client):
+    """The jobs are posted, and the operator makes their children."""
+
+    author = OPERATOR
+
+    def __init__(self, plane: Plane, namespace: str) -> None:
+        super().__init__(plane, namespace)
+        # The other contender's objects would look like its own.
+        plane.operator.namespaces = (namespace,)
+        plane.operator.start()
+
+    def stop(self) -> None:
+        """End the operator."""
+        self.plane.operator.stop()
+
+    def prepare(self, jobs: Sequence[str]) -> Callable[[str], Awaitable[None]]:
+        """Return what starts a job."""
+        made = {name: fine_tune_job(name, nodes=NODES) for name in jobs}
+
+        async def post(name: str) -> None:
+            await self.plane.api.post(FINE_TUNE_JOBS.path(self.namespace), made[name])
+
+        return post
+
+    async def at_once(self, jobs: int) -> Json:
+        """Apply all jobs; return rates, latencies, writes, and what the operator took."""
+        before = self.plane.operator.cpu_seconds()
+        found = await super().at_once(jobs)
+        taken = self.plane.operator.cpu_seconds() - before
+        return {**found, "cpu_s": round(taken, 2), "peak_mib": round(self.plane.operator.memory_mib("VmHWM"))}
+
+
+def per_job(writes: Sequence[Write], jobs: int) -> dict[str, float]:
+    """Return the mean number of writes of each kind; those that were refused are named so."""
+    kinds = Counter(f"{'refused ' if w.code >= REFUSED else ''}{w.verb} {w.resource}" for w in writes)
+    return {"all": round(len(writes) / jobs, 2)} | {kind: round(n / jobs, 2) for kind, n in kinds.most_common()}
+
+
+async def add_node(api: Api) -> None:
+    """Register a node with room for every pod; they are bound to it and never start."""
+    room = {"cpu": "100k", "memory": "100Ti", "pods": "100000"}
+    ready = {"type": "Ready", "status": "True", "reason": "Bench", "message": ""}
+    await api.post("/api/v1/nodes", {"metadata": {"name": "room"}})
+    status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+    await api.patch("/api/v1/nodes/room/status", {"status": status})
+    await api.patch("/api/v1/nodes/room", {"spec": {"taints": None}})  # "not ready", put there by admission
+
+
+if __name__ == "__main__":
+    main()
