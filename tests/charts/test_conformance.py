@@ -31,6 +31,7 @@ COMBINATIONS = {
     "pull secrets": {"imagePullSecrets": [{"name": "a"}], "trainer": {"imagePullSecrets": [{"name": "b"}]}},
     "monitors": {"metrics": MONITORS},
     "rules": {"metrics": RULES},
+    "two operators": {"replicas": 2, "podDisruptionBudget": {"enabled": True}, "topologySpreadConstraints": [SPREAD]},
     "monitors with rules": {
         "metrics": {
             "serviceMonitor": {"enabled": True, "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"]}]},

@@ -130,6 +130,27 @@ def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(cluster):
     until(restarted, "the operator is started again", 180)
 
 
+def test_of_two_operators_one_goes_on_when_the_other_is_evicted(cluster, world):
+    install(cluster, replicas=2, podDisruptionBudget={"enabled": True})
+    assert len(operator_pods(cluster)) == 2
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/unfreeze-operator"
+
+    def leader():
+        return cluster.get(lease)["spec"].get("holderIdentity") or ""
+
+    first = leader()
+    (pod,) = (pod["metadata"]["name"] for pod in operator_pods(cluster) if first.startswith(pod["metadata"]["name"]))
+    budget = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/unfreeze-operator"
+    cluster.wait_for(budget, lambda it: it["status"].get("disruptionsAllowed") == 1, what="with one disruption allowed")
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+    cluster.create(
+        path, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    )
+    until(lambda: leader() not in ("", first), "another operator leads")
+    world.create(fake={"steps": 1})
+    world.wait_phase("Succeeded")
+
+
 def test_a_crd_that_is_not_kept_goes_with_the_release(cluster):
     before = objects(cluster)
     install(cluster, crds={"keep": False})

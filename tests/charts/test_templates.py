@@ -52,6 +52,7 @@ def test_what_the_defaults_make():
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"trainer": {"imagePullSecrets": ["name"]}}, "/trainer/imagePullSecrets/0"),
         ({"namespaces": "a"}, "/namespaces"),
+        ({"podDisruptionBudget": {"enabled": True}}, "podDisruptionBudget needs replicas of 2 or more"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "/metrics/podMonitor/interval"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed when serviceAccount.create is false"),
     ],
@@ -283,3 +284,9 @@ def test_what_helm_test_makes_is_a_hook_and_can_be_left_out():
         not in only(made, "Pod", "unfreeze-test")["metadata"]["labels"].values()
     )
     assert hooks({"test": {"enabled": False}}) == []
+
+
+def test_no_two_manifests_are_the_same_object():
+    made = render({"namespaces": [NAMESPACE, "a"], "replicas": 2})
+    names = [(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in made]
+    assert len(names) == len(set(names))

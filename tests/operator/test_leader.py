@@ -21,7 +21,7 @@ ROLE = next(
     for manifest in yaml.safe_load_all((REPOSITORY / "operator/deploy/leader-election/leases.yaml").read_text())
     if manifest["kind"] == "Role"
 )
-ROLE_PATH = "/apis/rbac.authorization.k8s.io/v1/namespaces/unfreeze-system/roles/unfreeze-operator"
+ROLE_PATH = "/apis/rbac.authorization.k8s.io/v1/namespaces/unfreeze-system/roles/unfreeze-operator-election"
 ELECTION = ("--leader-election", "--lease-namespace=unfreeze-system", "--lease-seconds=3")
 
 
