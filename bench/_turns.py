@@ -158,7 +158,7 @@ def transformers_trainer(task: Texts) -> Iterator[None]:
             parameter.requires_grad_(name in trained)
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=BATCH // int(os.environ.get("WORLD_SIZE", "1")),
             max_steps=10**6,
             learning_rate=1e-4,
             lr_scheduler_type="constant",

@@ -1,9 +1,10 @@
-"""What a step of each engine costs on two workers, against a hand-written DDP loop of the same work in the same processes.
+"""What a step of each engine costs on two workers, against DDP by hand and transformers.Trainer in the same processes.
 
     python bench/engines.py [ENGINE ...]
 
 Prints JSON. The model is a BERT of 4 layers, 256 wide; two workers share this machine's processors and talk over gloo, so
-that collectives cost more beside a step's computation than they would between accelerators.
+that collectives cost more beside a step's computation than they would between accelerators. `guard` is what the guard's look
+at all weights takes, in steps: a phase has one at its begin and mostly one after its second step.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _turns import Texts, by_hand, compare, make_job, ours
+from _turns import Texts, by_hand, compare, make_job, make_run, steps_of, transformers_trainer
+
+from unfreeze_trainer.guard import Guard
 
 WORKERS = 2
 ENGINES: dict[str, dict[str, Any]] = {
     "DDP": {"engine": "DDP"},
+    "FSDP": {"engine": "FSDP"},
     "ZeRO-1": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 1}},
     "ZeRO-2": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}},
+    "ZeRO-3": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 3}},
 }
 STRATEGIES: dict[str, dict[str, Any]] = {
     "FullFineTuning": {"strategy": {"type": "FullFineTuning"}},
@@ -36,12 +43,24 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def work(engine: str, strategy: str, folder: str) -> None:
     """Be one worker: measure, and write the result on rank 0."""
     task = Texts(make_job(folder, distribution=ENGINES[engine], **STRATEGIES[strategy]), layers=4, width=256)
-    loop = ours(task)
+    run = make_run(task)
+    loop = steps_of(run)
     next(loop)  # joins the process group
-    result = compare({"loop": loop, "by hand, DDP": by_hand(task)}, turns=16, steps=3)
+    contenders = {"loop": loop, "by hand, DDP": by_hand(task), "Trainer": transformers_trainer(task)}
+    result = compare(contenders, turns=12, steps=3)
+    guard = Guard(run.engine, "bench", (), 10**6)
+    result["guard"] = round(_milliseconds(lambda: guard.check(final=False)) / result["ms_per_step"]["loop"], 4)
     if os.environ["RANK"] == "0":
         Path(folder, "result.json").write_text(json.dumps(result))
     os._exit(0)  # the loop's thread is held in the middle of a step
+
+
+def _milliseconds(look: Callable[[], object]) -> float:
+    look()
+    began = time.perf_counter()
+    for _ in range(20):
+        look()
+    return (time.perf_counter() - began) * 1000 / 20
 
 
 def main() -> None:

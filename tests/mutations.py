@@ -115,6 +115,27 @@ MUTATIONS = (
         "tests/trainer/test_engines.py",
     ),
     Mutation(
+        "FSDP divides tied weights in one of their places",
+        "trainer/unfreeze_trainer/engines/parts.py",
+        "frozenset(block.parameters) - tied",
+        "frozenset(block.parameters)",
+        "tests/trainer/test_memory_savers.py",
+    ),
+    Mutation(
+        "gradient checkpointing computes frozen layers backwards",
+        "trainer/unfreeze_trainer/models/activations.py",
+        "            module.disable_input_require_grads()\n",
+        "",
+        "tests/trainer/test_memory_savers.py",
+    ),
+    Mutation(
+        "a step whose float16 gradients overflowed is taken",
+        "trainer/unfreeze_trainer/engines/base.py",
+        "        if not overflow:\n            self.optimizer.step()",
+        "        self.optimizer.step()",
+        "tests/trainer/test_engines.py",
+    ),
+    Mutation(
         "a truncated checkpoint is taken for whole",
         "trainer/unfreeze_trainer/checkpoints.py",
         'if size != sealed["size"] or digest != sealed["sha256"]:',

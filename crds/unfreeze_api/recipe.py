@@ -43,8 +43,15 @@ class TrainingSpec(Model):
     """Samples per optimizer step over all workers together, so that the recipe does not change with numNodes."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=65536)
     """Micro batches that a worker's share of the batch is split into, to save memory."""
-    precision: Literal["Auto", "Float32", "BFloat16"] = "Auto"
-    """Type of the computation. Auto: BFloat16 on accelerators that support it, else Float32."""
+    gradient_checkpointing: bool = False
+    """Forget the activations inside of each layer and compute them again for its gradients (Chen et al. 2016, arXiv
+    1604.06174): less memory, up to a third more computation, the same numbers."""
+    compile: bool = False
+    """Compile each layer with torch.compile: faster steps after a start of some minutes, once for each kind of phase. Not
+    with DeepSpeed's zeroStage 3; needs a C++ compiler in the image."""
+    precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
+    """Type of the computation; weights and moments are float32. Auto: BFloat16 on accelerators that support it, else
+    Float32. Float16 scales the loss, and needs an accelerator."""
     optimizer: Literal["AdamW", "SGD"] = "AdamW"
     """Optimizer; SGD has momentum 0.9."""
     weight_decay: float = Field(default=0.01, ge=0, le=10)

@@ -55,6 +55,8 @@ class World(Model):
     """DDP, FSDP or DeepSpeed."""
     zero_stage: int = 0
     """ZeRO stage, 0 without DeepSpeed."""
+    offload: str = "None"
+    """What lay in the host's memory: None, Optimizer or OptimizerAndParameters."""
     device: str
     """Type of the device, like cpu or cuda."""
     precision: str

@@ -14,7 +14,14 @@ from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.recipe import TrainingSpec
-from unfreeze_api.spec import ColumnsSpec, FineTuneJobSpec, ImageClassificationSpec, TextClassificationSpec
+from unfreeze_api.spec import (
+    ColumnsSpec,
+    DeepSpeedSpec,
+    FineTuneJobSpec,
+    ImageClassificationSpec,
+    Offload,
+    TextClassificationSpec,
+)
 from unfreeze_api.strategy import (
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,
@@ -118,6 +125,8 @@ class ResolvedDistribution(Model):
     engine: Literal["DDP", "FSDP", "DeepSpeed"]
     zero_stage: int = Field(default=0, ge=0, le=3)
     """0 for an engine other than DeepSpeed."""
+    offload: Offload = "None"
+    """None for an engine other than DeepSpeed."""
     rendezvous_host: str
     """Name under which all pods reach pod 0."""
     rendezvous_port: int = Field(ge=1024, le=65535)
@@ -260,6 +269,7 @@ def resolve(
     model = locate(spec.model.source)
     output = locate(spec.output.destination)
     text = spec.task.type == "TextClassification"
+    deep_speed = spec.distribution.deep_speed or DeepSpeedSpec()
     return ResolvedJob(
         name=name,
         namespace=namespace,
@@ -281,9 +291,8 @@ def resolve(
             accelerators_per_node=accelerators,
             threads_per_proc=max(1, cpus // workers) if cpus else None,
             engine=spec.distribution.engine,
-            zero_stage=(spec.distribution.deep_speed.zero_stage if spec.distribution.deep_speed else 2)
-            if spec.distribution.engine == "DeepSpeed"
-            else 0,
+            zero_stage=deep_speed.zero_stage if spec.distribution.engine == "DeepSpeed" else 0,
+            offload=deep_speed.offload,
             rendezvous_host=rendezvous_host,
             rendezvous_port=rendezvous_port(namespace, name),
         ),

@@ -140,11 +140,32 @@ class DataSpec(Model):
     """What the finished model is measured on, once. Without it the report has no test metrics."""
 
 
+Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
+
+
 class DeepSpeedSpec(Model):
     """Options of DeepSpeed."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.offload == 'None' || self.zeroStage > 0",
+            "offload moves a worker's share to the host, and stage 0 has no shares: set zeroStage to 1, 2 or 3",
+            ".offload",
+        ),
+        Rule(
+            "self.offload != 'OptimizerAndParameters' || self.zeroStage == 3",
+            "only stage 3 holds shares of the weights: set zeroStage to 3, or offload to Optimizer",
+            ".offload",
+        ),
+    )
+
     zero_stage: int = Field(default=2, ge=0, le=3)
     """What is sharded over the workers: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
+    offload: Offload = "None"
+    """What lies in the host's memory in place of the accelerator's. Optimizer: a worker's share of the optimizer's state,
+    float32 weights and gradients, and the step is taken there (ZeRO-Offload, Ren et al. 2021, arXiv 2101.06840).
+    OptimizerAndParameters: its share of the weights too, with zeroStage 3. It saves accelerator memory and costs time;
+    resourcesPerNode must leave the memory for it."""
 
 
 class DistributionSpec(Model):
@@ -327,6 +348,13 @@ class FineTuneJobSpec(Model):
             " * (type(self.distribution.numProcPerNode) == int ? self.distribution.numProcPerNode : 1)",
             "batchSize counts the samples of all workers together and must give each worker at least one",
             ".training.batchSize",
+        ),
+        Rule(
+            "!self.training.compile || self.distribution.engine != 'DeepSpeed' || !has(self.distribution.deepSpeed)"
+            " || self.distribution.deepSpeed.zeroStage < 3",
+            "stage 3 gathers weights inside of what would be compiled: choose engine FSDP, which gathers them around it, a"
+            " lower deepSpeed.zeroStage, or set compile to false",
+            ".training.compile",
         ),
         *(_immutable(field) for field in ("model", "task", "data", "strategy", "adapter", "training", "output")),
         Rule(

@@ -224,6 +224,11 @@ def _repair_distribution(spec: dict[str, Any]) -> None:
     distribution = spec.setdefault("distribution", {})
     if distribution.get("engine") != "DeepSpeed":
         distribution.pop("deepSpeed", None)
+    deep_speed = distribution.get("deepSpeed", {})
+    if deep_speed.get("offload", "None") != "None":
+        deep_speed["zeroStage"] = 3
+    if deep_speed.get("zeroStage") == 3:
+        spec["training"].pop("compile", None)
     workers = distribution.get("numProcPerNode", "Auto")
     world_size = distribution.get("numNodes", 1) * (1 if workers == "Auto" else workers)
     spec["training"]["batchSize"] = max(spec["training"].get("batchSize", 32), world_size)

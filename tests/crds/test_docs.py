@@ -1,4 +1,4 @@
-"""What docs/strategies.md and docs/adapters.md show is what the API takes."""
+"""What docs/strategies.md, docs/adapters.md and docs/engines.md show is what the API takes."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,15 @@ FOLDER = Path(__file__).parents[2] / "docs"
 TEXTS = {
     part: (FOLDER / file).read_text() for part, file in (("strategy", "strategies.md"), ("adapter", "adapters.md"))
 }
-SHOWN = [text for page in TEXTS.values() for text in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
+ENGINES = (FOLDER / "engines.md").read_text()
+PAGES = [*TEXTS.values(), ENGINES]
+SHOWN = [text for page in PAGES for text in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
 
 
 @pytest.mark.parametrize("text", SHOWN)
 def test_shown_strategies_are_valid(text):
     shown = yaml.load(text, Loader)
-    assert set(shown) <= set(TEXTS)
+    assert set(shown) <= {*TEXTS, "distribution", "training"}
     assert validate(patched(load("base.yaml"), {"spec": shown})) == []
 
 

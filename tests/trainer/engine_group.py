@@ -6,15 +6,19 @@ import gc
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import _dynamo as dynamo
+from torch._dynamo.utils import counters
 
 from tests.trainer.held import held_bytes, weights_of
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.engines.base import persistent_buffers
+from tests.trainer.traps import TRAPS
+from unfreeze_trainer.engines import base, open_engine
+from unfreeze_trainer.engines.base import compute_dtype, persistent_buffers
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.run import Run
@@ -29,6 +33,10 @@ ENGINES = {
     "ZeRO-2": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}},
     "ZeRO-3": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 3}},
 }
+OFFLOADED = {
+    "ZeRO-2-offload": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2, "offload": "Optimizer"}},
+    "ZeRO-3-offload": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 3, "offload": "OptimizerAndParameters"}},
+}
 SHARDED = ("ZeRO-2", "ZeRO-3", "FSDP")
 _RATES = {"learningRate": {"head": 1e-2, "backbone": 5e-3, "layerDecay": 0.8}}
 _HEAD_ONLY = {"learningRate": {"head": 1e-2}}
@@ -39,9 +47,10 @@ CASES = {
     "full": ({"type": "FullFineTuning", **_RATES}, {}),
     "probe-then-all": ({"type": "LinearProbeThenFineTune", **_RATES}, {}),
     "gradual": (_GRADUAL, {}),
-    "gradual-accumulated": (_GRADUAL, {"gradientAccumulationSteps": 3}),
-    "gradual-sgd-clipped": (_GRADUAL, {"optimizer": "SGD", "maxGradNorm": 0.1}),
-    "gradual-unclipped": (_GRADUAL, {"maxGradNorm": 0}),
+    "gradual-sgd-clipped-accumulated": (
+        _GRADUAL,
+        {"optimizer": "SGD", "maxGradNorm": 0.1, "gradientAccumulationSteps": 3},
+    ),
     "chain-thaw": (
         {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 3}}
         | {"learningRate": _RATES["learningRate"] | {"schedule": "SlantedTriangular", "scope": "Phase"}},
@@ -54,12 +63,23 @@ CASES = {
     ),
     "bitfit": ({"type": "BitFit", **_HEAD_ONLY}, {}),
     # 22 samples by 7: the last batch has one sample, which leaves the second rank without any.
-    "gradual-empty-shard": (_GRADUAL, {"batchSize": 7}),
+    "gradual-tied-unclipped-empty-shard": (_GRADUAL, {"batchSize": 7, "maxGradNorm": 0}),
     # Each rank's share of a batch has its own statistics; one sample would have none.
     "gradual-batchnorm": (_GRADUAL, {"batchSize": 8}),
+    # Each block's first forward pass is a frozen one under mixed precision.
+    "gradual-dropout-bfloat16": (_GRADUAL, {"precision": "BFloat16"}),
+    # The first factor overflows.
+    "gradual-float16": (_GRADUAL, {"precision": "Float16"}),
+    "gradual-compiled": (_GRADUAL, {"compile": True}),
     # Layers of a BERT with an adapter that trains and weights that do not.
-    "gradual-lora": (_GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2}}, {"epochs": 5}),
+    "gradual-lora": (
+        _GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2}},
+        {"epochs": 5, "gradientCheckpointing": True},
+    ),
 }
+# Stage 3 is not compiled; what is offloaded takes the same steps elsewhere.
+MATRIX = [(engine, case) for engine in ENGINES for case in CASES if (engine, case) != ("ZeRO-3", "gradual-compiled")]
+MATRIX += [(engine, case) for engine in OFFLOADED for case in ("gradual", "gradual-lora", "gradual-float16")]
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0}}}
 NAMES = ("moved", "stuck", "apart")
 
@@ -71,18 +91,19 @@ def write_inputs(folder: Path):
 
 def job_of(case: str, engine: str, folder: Path, **change):
     strategy, training = CASES[case]
-    training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05} | training
+    training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05, "evaluate": {"everySteps": 1000}} | training
     place = {"destination": f"file://{folder}/{engine}-{case}"}
-    distribution = {"numNodes": 2, **ENGINES[engine]}
+    distribution = {"numNodes": 2, **(ENGINES | OFFLOADED)[engine]}
     spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution} | change
-    spec |= LORA if case.endswith("lora") else {}
+    spec |= LORA if "lora" in case else {}
     return make_job(folder / "bert", folder / "texts.csv", **spec)
 
 
-def task_of(case: str, job, **options):
-    if case.endswith("lora"):
+def task_of(case: str, job):
+    if "lora" in case:
         return open_task(job)
-    return MLPTask(norm=case.endswith("batchnorm"), **{"dropout": 0.0} | options)
+    shape = {"norm": case.endswith("batchnorm"), "tied": "tied" in case}
+    return MLPTask(dropout=0.2 if "dropout" in case else 0.0, **shape)
 
 
 def pods_job(run_folder: Path, port: int):
@@ -103,6 +124,11 @@ def pods_job(run_folder: Path, port: int):
     return job.model_copy(update={"distribution": job.distribution.model_copy(update=place)})
 
 
+def dtype_of(precision: str, device: torch.device) -> torch.dtype:
+    """Say yes to Float16 on a CPU, which jobs may not ask for: it shows that losses are scaled rightly."""
+    return torch.float16 if precision == "Float16" else compute_dtype(precision, device)
+
+
 def forget_accelerate():
     """Accelerate takes one engine per process for granted."""
     from accelerate.state import AcceleratorState, PartialState
@@ -120,12 +146,15 @@ def run_case(case: str, engine_name: str, folder: Path):
     job = job_of(case, engine_name, folder)
     run = open_run(job, task_of(case, job))
     engine, seen = run.engine, {}
+    counters.clear()
+    dynamo.reset()  # layers that an engine before has compiled
     finish, run.finish = run.finish, lambda: None
     train(run)
     engine.sync_buffers()
     seen["weights"] = {name: tensor.clone() for name, tensor in engine.weights(engine.shapes).items()}
     seen["weights"] |= {name: tensor.clone() for name, tensor in persistent_buffers(engine.module).items()}
     seen["checksums"] = engine.checksums()
+    seen["compiled"] = {"graphs": counters["stats"]["unique_graphs"], "breaks": sum(counters["graph_break"].values())}
     seen["phases"] = [phase.name for phase in run.state.phases]
     seen["metrics"] = run.state.metrics
     if case == "full":
@@ -166,6 +195,45 @@ def guard_case(name: str, engine_name: str, folder: Path):
     finally:
         engine.end()
     return "nothing"
+
+
+def trap_case(trap: str, engine_name: str, folder: Path):
+    """Train the head, then everything, without what the engine does about a trap; return what the job ends with."""
+    run = open_run(job_of("probe-then-all", engine_name, folder / trap), MLPTask(dropout=0.0))
+    TRAPS[trap][0](run)
+    try:
+        train(run)
+    except JobError as error:
+        return f"{error.reason}: {error.message}"
+    except (IndexError, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        run.engine.end()
+    return "nothing"
+
+
+class Seen(BaseException):
+    """Ends a run that has shown what it was asked for."""
+
+
+def exchanges_case(engine_name: str, folder: Path):
+    """Return the reductions over ranks of a micro batch that is not a step's last, and of one that is."""
+    run = open_run(job_of("gradual-sgd-clipped-accumulated", engine_name, folder / "exchanges"), MLPTask(dropout=0.0))
+    engine, backward, seen = run.engine, run.engine.backward, {True: [], False: []}
+
+    def watched(loss, *, last):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            backward(loss, last=last)
+        seen[last] += [event.name for event in profile.events() if event.name.startswith("gloo:")]
+        if last:
+            raise Seen
+
+    engine.backward = watched
+    try:
+        train(run)
+    except Seen:
+        engine.end()
+    return {last: [name for name in names if "reduce" in name] for last, names in seen.items()}
 
 
 def memory_case(case: str, engine_name: str, folder: Path):
@@ -213,11 +281,13 @@ def main(folder: Path) -> None:
     gc.collect()
     gc.freeze()  # as a worker does: each phase change collects
     pods_case(folder)
+    for engine, case in MATRIX:
+        torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")
     for engine in ENGINES:
         began = time.perf_counter()
-        for case in CASES:
-            torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")
         said = {name: guard_case(name, engine, folder) for name in NAMES}
+        said |= {trap: trap_case(trap, engine, folder) for trap, (_, engines) in TRAPS.items() if engine in engines}
+        said["exchanges"] = exchanges_case(engine, folder)
         if engine in SHARDED:
             said["memory"] = {case: memory_case(case, engine, folder) for case in ("gradual", "gradual-lora")}
         torch.save(said, folder / f"{engine}-said-{rank}.pt")
@@ -228,4 +298,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     # Biases stay whole between steps, weights do not: both ways of stage 3 in one small model.
     DeepSpeedEngine.persistence_threshold = 16
+    base.compute_dtype = dtype_of
+    # What it makes of a layer is the same on every engine, and takes its time: see test_memory_savers.
+    torch.compile = partial(torch.compile, backend="aot_eager")
     main(Path(sys.argv[1]))

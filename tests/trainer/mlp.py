@@ -23,9 +23,11 @@ SAMPLES = {"train": 22, "validation": 13, "test": 9}
 
 
 class Net(nn.Module):
-    def __init__(self, dropout=0.1, norm=False, width=WIDTH):
+    def __init__(self, dropout=0.1, norm=False, width=WIDTH, tied=False):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(FEATURES if i == 0 else width, width) for i in range(3))
+        if tied:
+            self.layers[2].weight = self.layers[1].weight
         self.norm = nn.BatchNorm1d(width) if norm else nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, CLASSES)
@@ -50,9 +52,9 @@ class MLPTask:
     labels = ("a", "b", "c")
     splits = SAMPLES
 
-    def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH):
+    def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
-        self.dropout, self.norm, self.width = dropout, norm, width
+        self.shape = {"dropout": dropout, "norm": norm, "width": width, "tied": tied}
         self.metrics = ClassificationMetrics(CLASSES)
         self.pins = {
             "base": {"source": "file:///mlp", "files": {}},
@@ -68,7 +70,7 @@ class MLPTask:
     def build_model(self):
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            module = Net(self.dropout, self.norm, self.width)
+            module = Net(**self.shape)
         return LoadedModel(module, blocks(module), frozenset())
 
     def batches(self, split, batches, **_):

@@ -6,15 +6,17 @@ import torch
 
 from unfreeze_trainer.data.order import epoch_order, shard
 from unfreeze_trainer.engines.optimizers import build_optimizer
+from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.schedule import rate_factor
+from unfreeze_trainer.seeds import seed_everything
 
 
 def train_by_hand(job, task, *, ranks=1):
     """Return parameters and buffers at the end, by name, of one process without an engine.
 
     A batch may be given as `ranks` would share it out, one share after the other: BatchNorm takes the statistics of each
-    share, and the running ones of the first.
+    share, and the running ones of the first; dropout and rounding under autocast are those of the share.
     """
     loaded = task.build_model()
     module, training = loaded.module.train(), job.training
@@ -23,7 +25,7 @@ def train_by_hand(job, task, *, ranks=1):
     phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
     total = sum(phase.steps for phase in phases)
     parameters, members = dict(module.named_parameters()), _members(job, loaded)
-    carried = {}
+    carried, scale = {}, LossScale() if training.precision == "Float16" else None
     for phase in phases:
         names = {name for block in phase.trainable for name in members[block]}
         for name, parameter in parameters.items():
@@ -42,11 +44,12 @@ def train_by_hand(job, task, *, ranks=1):
             for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * factor
             optimizer.zero_grad()
-            _backward(task, module, batch, ranks)
+            for rank in range(ranks):
+                seed_everything(training.seed, step, rank)
+                factor = (scale.value if scale else 1) * ranks / len(batch)
+                _backward(task, module, shard(batch, rank, ranks), factor, training.precision, keep=not rank)
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
-            if training.max_grad_norm:
-                torch.nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
-            optimizer.step()
+            _step(optimizer, trained, ranks, scale, training.max_grad_norm)
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}
 
@@ -67,11 +70,27 @@ def _groups(phase, members, parameters, weight_decay):
     ]
 
 
-def _backward(task, module, batch, ranks):
-    for rank in range(ranks):
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-        tensors = next(iter(task.batches("train", [shard(batch, rank, ranks)])))
-        (task.loss(task.forward(module, tensors), tensors).sum() / len(batch)).backward()
-        if rank:
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+def _step(optimizer, trained, ranks, scale, max_grad_norm):
+    for parameter in trained:
+        parameter.grad /= ranks * (scale.value if scale else 1)
+    overflow = not all(parameter.grad.isfinite().all() for parameter in trained)
+    if scale:
+        scale.update(overflow=overflow)
+    if overflow:
+        return
+    if max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)
+    optimizer.step()
+
+
+def _backward(task, module, share, factor, precision, *, keep):
+    """Add the gradient of a share of a batch, times a factor; `keep` the statistics that it leaves in the buffers."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    tensors = next(iter(task.batches("train", [share])))
+    reduced = {"BFloat16": torch.bfloat16, "Float16": torch.float16}.get(precision)
+    with torch.autocast("cpu", reduced, enabled=reduced is not None):
+        loss = task.loss(task.forward(module, tensors), tensors).sum()
+    (loss * factor).backward()
+    if not keep:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(buffers[name])

@@ -18,7 +18,7 @@ import torch
 from tests.trainer.engine_group import pods_job
 from unfreeze_api.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 
 def free_port() -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.trainer.engine_group import CASES, ENGINES, SHARDED, job_of, task_of
+from tests.trainer.engine_group import CASES, ENGINES, MATRIX, SHARDED, job_of, task_of
 from tests.trainer.reference import train_by_hand
+from tests.trainer.traps import TRAPS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 # Sums over two ranks round in another order than sums over one batch; 6e-8 was seen, 2e-7 in the BERT.
 TOLERANCE = 1e-6
 # A bias before a BatchNorm has no gradient but rounding, which Adam divides by its own size; 4e-6 was seen.
 BATCHNORM_TOLERANCE = 2e-5
+# What a rank computes depends on its share of the batch.
+BY_SHARE = ("batchnorm", "float16")
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +28,11 @@ def reference(group):
         task = task_of(case, job)
         module = task.build_model().module
         start = {name: tensor.clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-        found[case] = start, train_by_hand(job, task, ranks=2 if case.endswith("batchnorm") else 1)
+        found[case] = start, train_by_hand(job, task, ranks=2 if case.endswith(BY_SHARE) else 1)
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "case"), MATRIX)
 def test_engine_agrees_with_one_process(group, reference, engine, case):
     ranks = [torch.load(group / f"{engine}-{case}-{rank}.pt") for rank in (0, 1)]
     assert torch.equal(ranks[0]["checksums"], ranks[1]["checksums"])
@@ -78,6 +80,40 @@ def test_guard_names_what_is_wrong(group, engine, injected):
         said = torch.load(group / f"{engine}-said-{rank}.pt")[injected]
         assert said.startswith(f"{reason}: phase ")
         assert parameter in said
+
+
+@pytest.mark.parametrize("engine", [engine for engine, case in MATRIX if case == "gradual-compiled"])
+def test_layers_are_compiled_whole_and_once_for_each_kind_of_phase(group, engine):
+    """Five blocks in five phases: frozen, lowest that trains, trains above others; and in evaluations."""
+    compiled = torch.load(group / f"{engine}-gradual-compiled-0.pt")["compiled"]
+    assert compiled["breaks"] == 0
+    assert 5 <= compiled["graphs"] <= 40
+
+
+CAUGHT = {
+    "wrapped once": ("RanksDiffer: phase all: ", "layers.0.weight"),
+    "initialized once": ("SilentFreeze: phase all: ", "layers.0.weight"),
+    "initialized whole": ("FrozenWeightsMoved: phase head: ", "layers.0.weight"),
+    "frozen group": ("IndexError: ", ""),
+    "DeepSpeed's checkpoint": (("RuntimeError: ", "ValueError: "), ""),
+}
+
+
+@pytest.mark.parametrize(("engine", "trap"), [(engine, trap) for trap, (_, names) in TRAPS.items() for engine in names])
+def test_an_engine_without_its_remedy_ends_the_job(group, engine, trap):
+    reason, parameter = CAUGHT[trap]
+    for rank in (0, 1):
+        said = torch.load(group / f"{engine}-said-{rank}.pt")[trap]
+        assert said.startswith(reason)
+        assert parameter in said
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_are_exchanged_once_a_step(group, engine):
+    """But for ZeRO-2 and 3, which keep no more than a rank's share of the gradients from one micro batch to the next."""
+    exchanges = torch.load(group / f"{engine}-said-0.pt")["exchanges"]
+    assert exchanges[True]
+    assert bool(exchanges[False]) == (engine in {"ZeRO-2", "ZeRO-3"})
 
 
 @pytest.mark.parametrize("case", ["gradual", "gradual-lora"])

@@ -130,7 +130,9 @@ def test_it_is_a_command_of_unfreeze():
         ({}, "AdamW", 1200),
         ({}, "SGD", 800),
         ({"numNodes": 4}, "AdamW", 1200),
+        ({"numNodes": 4, "engine": "DeepSpeed", "deepSpeed": {"zeroStage": 0}}, "AdamW", 1200),
         ({"numNodes": 4, "engine": "DeepSpeed", "deepSpeed": {"zeroStage": 1}}, "AdamW", 600),
+        ({"numNodes": 4, "engine": "FSDP"}, "AdamW", 300),
         ({"numNodes": 4, "engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}}, "AdamW", 300),
     ],
 )

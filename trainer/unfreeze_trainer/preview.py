@@ -139,7 +139,7 @@ def optimizer_bytes(job: ResolvedJob, parameters: int) -> int:
     place = job.distribution
     moments = _FLOAT32 * _MOMENTS[job.training.optimizer] * parameters
     gradients = _FLOAT32 * parameters
-    if place.engine != "DDP":
+    if place.engine == "FSDP" or place.zero_stage:
         moments = -(-moments // place.world_size)
         gradients = gradients if place.zero_stage == 1 else -(-gradients // place.world_size)
     return moments + gradients

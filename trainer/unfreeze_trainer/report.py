@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.checkpoints import Identity
+from unfreeze_trainer.engines.base import PRECISIONS
 from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def build_report(
             engine=job.distribution.engine,
             zero_stage=job.distribution.zero_stage,
             device=engine.device.type,
-            precision="BFloat16" if engine.bfloat16 else "Float32",
+            offload=job.distribution.offload,
+            precision=PRECISIONS[engine.dtype],
         ),
         versions=library_versions(),
     )

@@ -18,10 +18,12 @@ from unfreeze_api.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
 from unfreeze_trainer.engines import Engine, OptimizerState
 from unfreeze_trainer.engines.base import load_whole
+from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.guard import Guard
+from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
@@ -78,6 +80,8 @@ class Run:
         self._results: dict[str, float] = {}
         self._activity = "Starting"
         self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+        if training.gradient_checkpointing:
+            checkpoint_activations(loaded.module)
         self.engine.attach(loaded.module, loaded.blocks)
         self.meter = Meter(engine, link)
         self._open_folder()
@@ -120,6 +124,8 @@ class Run:
             )
         snapshot = self.checkpoints.load(step)
         self.state, self._moments = snapshot.state, snapshot.moments
+        if self.engine.loss_scale and self.state.loss_scale:
+            self.engine.loss_scale = LossScale(*self.state.loss_scale)
         self.engine.load_weights(snapshot.weights)
         phase = self.phases[self.state.phase_index]
         if self.state.trainable_hash != self._trainable_hash(phase):
@@ -285,6 +291,8 @@ class Run:
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
+        if scale := self.engine.loss_scale:
+            self.state.loss_scale = scale.value, scale.good_steps
         phases = self.phases[: self._phase.index + 1]
         self.saver.save(self.state, {name for phase in phases for name in self.freezer.trainable_names(phase)})
 

@@ -53,6 +53,8 @@ class State(BaseModel):
     """Evaluations in this phase since then."""
     phases: list[PhaseResult] = []
     """Phases that have ended."""
+    loss_scale: tuple[float, int] | None = None
+    """Of float16: the factor, and the steps since it changed."""
     trainable_hash: str = ""
     """Hash of the names that this phase trains."""
     loss: float | None = None

@@ -18,7 +18,7 @@ def open_engine(job: ResolvedJob) -> Engine:
     if job.distribution.engine == "DeepSpeed":
         from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 
-        return DeepSpeedEngine(recipe, zero_stage=job.distribution.zero_stage)
+        return DeepSpeedEngine(recipe, zero_stage=job.distribution.zero_stage, offload=job.distribution.offload)
     if job.distribution.engine == "FSDP":
         from unfreeze_trainer.engines.fsdp import FSDPEngine
 

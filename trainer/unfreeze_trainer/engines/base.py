@@ -15,6 +15,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unfreeze_trainer.engines.optimizers import build_optimizer
+from unfreeze_trainer.engines.parts import compile_blocks
+from unfreeze_trainer.engines.scaling import LossScale
+from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 OptimizerState = Mapping[str, Mapping[str, Tensor]]
 """State of the optimizer by name of the parameter, whole tensors: {"head.weight": {"exp_avg": ..., "step": ...}}."""
 
+PRECISIONS = {torch.float32: "Float32", torch.bfloat16: "BFloat16", torch.float16: "Float16"}
+"""The API's word for each type that a computation may have."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,13 +38,15 @@ class Recipe:
     optimizer: Literal["AdamW", "SGD"] = "AdamW"
     max_grad_norm: float = 1.0
     """0 does not clip."""
-    precision: Literal["Auto", "Float32", "BFloat16"] = "Auto"
+    precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
+    compile: bool = False
+    """Whether the blocks are compiled."""
 
     @classmethod
     def of(cls, job: ResolvedJob) -> Recipe:
         """Take the recipe out of a job."""
         training = job.training
-        return cls(training.optimizer, training.max_grad_norm, training.precision)
+        return cls(training.optimizer, training.max_grad_norm, training.precision, training.compile)
 
 
 class Engine(ABC):
@@ -58,8 +66,9 @@ class Engine(ABC):
         cuda = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        auto = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        self.bfloat16 = recipe.precision == "BFloat16" or (recipe.precision == "Auto" and auto)
+        self.dtype = compute_dtype(recipe.precision, self.device)
+        """Type of the computation, under autocast unless it is float32."""
+        self.loss_scale = LossScale() if self.dtype is torch.float16 else None
         self.module: nn.Module
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
@@ -99,10 +108,12 @@ class Engine(ABC):
 
     # Where those differ that hold the weights in shares.
 
-    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:  # noqa: ARG002 - shares follow the blocks
+    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:
         """Take a module over, with its blocks, and put it on the device. Called once, before the first phase."""
         self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self.module = self.model = module.to(self.device)
+        if self.recipe.compile:
+            compile_blocks(module, blocks)
 
     def weights(self, names: Collection[str]) -> dict[str, Tensor]:
         """Return copies of parameters on rank 0, whole, on the CPU; nothing elsewhere. Collective."""
@@ -139,7 +150,9 @@ class Engine(ABC):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that a forward pass runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the batch on this rank's device."""
@@ -194,12 +207,57 @@ class Engine(ABC):
         if not dist.is_initialized():
             dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl")
 
+    def _scaled(self, loss: Tensor) -> Tensor:
+        return loss * self.loss_scale.value if self.loss_scale else loss
+
+    def _take_step(self, parameters: Collection[Tensor]) -> None:
+        """Clip to the norm over all ranks, change the weights, forget the gradients; after an overflow forget alone."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        limit, scale = self.recipe.max_grad_norm, self.loss_scale
+        overflow = False
+        if limit or scale:
+            norm = self._norm(gradients)
+            if scale:
+                torch._foreach_mul_(gradients, 1 / scale.value)
+                norm = norm / scale.value
+                overflow = not bool(norm.isfinite())
+                scale.update(overflow=overflow)
+            if limit and not overflow:
+                torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        if not overflow:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        """Return the norm of gradients that are the same on every rank."""
+        return torch.nn.utils.get_total_norm(gradients)
+
     def _new_optimizer(self, groups: Sequence[ParamGroup], parameters: Mapping[str, Tensor]) -> None:
         self._rates = [group.lr for group in groups]
         self.optimizer = build_optimizer(
             self.recipe.optimizer,
             [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups],
         )
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type that training.precision means on a device.
+
+    Raises
+    ------
+    JobError
+        Float16 without an accelerator: a CPU computes it element by element.
+    """
+    if precision == "Float16" and device.type == "cpu":
+        raise JobError(
+            "PrecisionNotSupported",
+            "spec.training.precision Float16 needs an accelerator, and this worker has none: ask for one in"
+            " spec.distribution.resourcesPerNode.limits, or choose Auto, Float32 or BFloat16",
+        )
+    if precision == "Auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    return next(dtype for dtype, name in PRECISIONS.items() if name == precision)
 
 
 def _stand_alone() -> None:
@@ -221,8 +279,9 @@ def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def bit_sum(tensor: Tensor) -> Tensor:
-    """Return the sum of a float32 tensor's bits, int64 without dimensions, where the tensor lies."""
-    return tensor.detach().contiguous().view(torch.int32).sum(dtype=torch.int64)
+    """Return the sum of a tensor's bits, read as integers of its elements' size: int64 without dimensions, where it lies."""
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.detach().contiguous().view(integer).sum(dtype=torch.int64)
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -84,14 +84,11 @@ class DDPEngine(Engine):
 
     @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self._scaled(loss))
 
     @override
     def step(self) -> None:
-        if self.recipe.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self._trained.values(), self.recipe.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._take_step(self._trained.values())
 
     @override
     def optimizer_state(self) -> OptimizerState:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_su
 if TYPE_CHECKING:
     from unfreeze_trainer.phases.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,17 @@ class DeepSpeedEngine(Engine):
     bucket = 500_000_000
     """Most elements of the buffer that gradients are exchanged in (DeepSpeed's default); never more than what trains."""
 
-    def __init__(self, recipe: Recipe, *, zero_stage: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        zero_stage: int,
+        offload: Literal["None", "Optimizer", "OptimizerAndParameters"] = "None",
+    ) -> None:
         super().__init__(recipe)
-        self._stage = zero_stage
+        self._stage, self._offload = zero_stage, offload
+        if offload != "None" and self.device.type == "cpu":
+            log.warning("deepSpeed.offload %s saves nothing here: without an accelerator all is on the host", offload)
         if self.device.type == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed
@@ -74,6 +84,9 @@ class DeepSpeedEngine(Engine):
         self._partitions: list[_Partition] = []
 
     def _config(self, trained: int) -> dict[str, Any]:
+        host = {"device": "cpu", "pin_memory": self.device.type != "cpu"}
+        offload = {"offload_optimizer": host} if self._offload != "None" else {}
+        offload |= {"offload_param": host} if self._offload == "OptimizerAndParameters" else {}
         # Neither optimizer nor scheduler stands here: both are ours, its schedulers flatten groups.
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only divides by it; batches are ours
@@ -84,11 +97,17 @@ class DeepSpeedEngine(Engine):
                 "overlap_comm": self.device.type != "cpu",
                 "reduce_bucket_size": min(self.bucket, trained),
                 "stage3_param_persistence_threshold": self.persistence_threshold,
+                **offload,
             },
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # its own would be compiled at start; torch's fused AdamW is as fast
             # The engine switches an autocast from outside off unless it has one of its own; without "safe modules"
             # gradients are still exchanged in float32.
-            "torch_autocast": {"enabled": self.bfloat16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
+            "torch_autocast": {
+                "enabled": self.dtype is not torch.float32,
+                "dtype": str(self.dtype).removeprefix("torch."),
+                "lower_precision_safe_modules": [],
+            },
             "steps_per_print": 10**12,
         }
 
@@ -114,6 +133,8 @@ class DeepSpeedEngine(Engine):
         self.model = self._engine = self._initialize(
             model=self.module, optimizer=self.optimizer, config=self._config(trained)
         )[0]
+        self._engine.torch_autocast_z0_gradscaler = None  # its own loss scaling, see LossScale
+        self._engine.optimizer.torch_autocast_gradscaler = None
         self._partitions = self._find_partitions(groups, parameters)
         for partition in self._partitions:
             if moments:
@@ -155,10 +176,10 @@ class DeepSpeedEngine(Engine):
         shares: dict[str, Tensor] = {}
         for key, value in states[0].items():
             if value.dim() == 0:  # the step count
-                shares[key] = value.detach().to(self.device, copy=True)
+                shares[key] = value.detach().to(partition.tensor.device, copy=True)
                 continue
             shares[key] = torch.zeros_like(partition.tensor)
-            wholes = [state[key].detach().to(self.device) for state in states]
+            wholes = [state[key].detach() for state in states]
             if self._stage == 0:
                 shares[key].copy_(wholes[0])
             elif self._stage == 3:  # noqa: PLR2004 - each parameter is divided by itself
@@ -209,11 +230,18 @@ class DeepSpeedEngine(Engine):
     @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
-        self._engine.backward(loss)
+        if self.loss_scale and self._stage:
+            self._engine.optimizer.override_loss_scale(self.loss_scale.value)
+        self._engine.backward(loss if self._stage else self._scaled(loss))
 
     @override
     def step(self) -> None:
+        if not self._stage:
+            self._take_step([partition.tensor for partition in self._partitions])
+            return
         self._engine.step()
+        if self.loss_scale:
+            self.loss_scale.update(overflow=self._engine.optimizer.overflow)
 
     @override
     def optimizer_state(self) -> OptimizerState:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_sum, load_whole, persistent_buffers
+from unfreeze_trainer.engines.parts import compile_blocks, parts_of
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class FSDPEngine(Engine):
                 f" {', '.join(scalars[:8])}: choose DDP or DeepSpeed",
             )
         mesh = init_device_mesh(self.device.type, (self.world_size,))
-        units = [part for block in blocks for part in _units(module, frozenset(block.parameters))]
-        for part in dict.fromkeys([*_shared(module), *units]):
+        if self.recipe.compile:
+            compile_blocks(module, blocks)
+        for part in parts_of(module, blocks):
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
         # The root would stay whole after an evaluation otherwise, and give away whole tensors for shares.
         self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
@@ -109,7 +110,7 @@ class FSDPEngine(Engine):
 
     @override
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self._scaled(loss))
 
     @override
     def step(self) -> None:
@@ -117,16 +118,12 @@ class FSDPEngine(Engine):
             gradient = self._parameters[name].grad
             share.grad = None if gradient is None else gradient.to_local()
             self._parameters[name].grad = None
-        if self.recipe.max_grad_norm:
-            self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._take_step(self._shares.values())
 
-    def _clip(self) -> None:
-        """Scale to the norm over all ranks' shares, as torch.nn.utils.clip_grad_norm_ does for whole tensors."""
-        gradients = [share.grad for share in self._shares.values() if share.grad is not None]
-        norm = self.all_reduce(torch.nn.utils.get_total_norm(gradients).square()).sqrt()
-        torch.nn.utils.clip_grads_with_norm_(self._shares.values(), self.recipe.max_grad_norm, norm)
+    @override
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        """Return the norm over all ranks' shares, as get_total_norm gives it of whole tensors."""
+        return self.all_reduce(super()._norm(gradients).square()).sqrt()
 
     @override
     def optimizer_state(self) -> OptimizerState:
@@ -174,29 +171,3 @@ class FSDPEngine(Engine):
         parameter: Any
         for name, parameter in self.module.named_parameters():
             yield name, parameter.to_local().detach()
-
-
-def _shared(module: nn.Module) -> list[nn.Module]:
-    """Return the modules with weights that stand in several places: each may be called from any of them.
-
-    PEFT's prompts call the word embeddings before the model that they are a part of.
-    """
-    places = Counter(id(part) for _, part in module.named_modules(remove_duplicate=False))
-    return [
-        part
-        for part in module.modules()
-        if places[id(part)] > 1 and next(part.parameters(recurse=False), None) is not None
-    ]
-
-
-def _units(part: nn.Module, block: Collection[str], path: str = "") -> Iterator[nn.Module]:
-    """Yield the topmost modules that compute and whose parameters are all of a block."""
-    names = [f"{path}{name}" for name, _ in part.named_parameters()]
-    if not any(name in block for name in names):
-        return
-    container = isinstance(part, nn.ModuleList | nn.ModuleDict)  # nobody calls these
-    if path and not container and all(name in block for name in names):
-        yield part
-        return
-    for name, child in part.named_children():
-        yield from _units(child, block, f"{path}{name}.")
