@@ -80,7 +80,8 @@ def _strings(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy
         return st.sampled_from(["layer.0", "layer.11", "pooler"])
     if "pattern" in node:
         return st.sampled_from(["A", "B_1", "_c"])
-    return texts.filter(lambda text: len(text) >= node.get("minLength", 0))
+    cut = texts.map(lambda text: text[: node["maxLength"]])
+    return cut.filter(lambda text: len(text) >= node.get("minLength", 0))
 
 
 def _examples(node: dict[str, Any], word: str) -> SearchStrategy[str]:
