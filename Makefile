@@ -12,7 +12,7 @@ TAG    ?= unfreeze
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries kueue-binary demo test test-fast lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries test-binaries demo test test-fast lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -36,11 +36,11 @@ cluster-binaries:
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo
 
-kueue-binary:
-	@$(PYTHON) -m tests.cluster.binaries kueue > /dev/null
+test-binaries:
+	@$(PYTHON) -m tests.cluster.binaries helm kubeconform kueue > /dev/null
 
 test: setup ## All tests
-	@$(MAKE) --no-print-directory -j2 lint kueue-binary
+	@$(MAKE) --no-print-directory -j2 lint test-binaries
 	@$(BIN)/python -m pytest
 
 test-fast: $(READY) ## Pure code, in under a minute

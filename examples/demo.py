@@ -32,9 +32,6 @@ FOLDER = REPOSITORY / ".demo"
 JOB = "examples/trec-minilm.yaml"
 SCRATCH = "examples/trec-minilm-scratch.yaml"
 TERMINAL = ("Succeeded", "Failed")
-# The pods of a test node share the machine's network: each listens on its own address.
-_ADDRESS = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
-ON_A_TEST_NODE = {"operator": {"extraEnv": [_ADDRESS]}}
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -63,11 +60,11 @@ def main() -> None:
     console.print(f"\nThe demo took {time.monotonic() - started:.0f} s.")
 
 
-def install(cluster: Cluster, **values: Any) -> None:
-    """Install CRD and operator by the Helm chart, and wait until the operator is ready."""
-    into = ("--namespace", "unfreeze-system", "--create-namespace", "--wait", "--timeout", "3m")
-    given = {**ON_A_TEST_NODE, **values}
-    cluster.helm("upgrade", "--install", "unfreeze", str(REPOSITORY / "charts" / "unfreeze"), *into, values=given)
+def install(cluster: Cluster) -> None:
+    """Apply CRD and operator, and wait until the operator is ready."""
+    cluster.kubectl("apply", "--server-side", "-k", str(REPOSITORY / "operator" / "deploy"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.unfreeze.dev", "--timeout=60s")
+    cluster.kubectl("-n", "unfreeze-system", "rollout", "status", "deployment/unfreeze-operator", "--timeout=120s")
 
 
 def volumes(cluster: Cluster, folder: Path, namespace: str = "default") -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, REPOSITORY, values
-from examples.demo import ON_A_TEST_NODE
+from tests.charts.release import ON_A_TEST_NODE
 from tests.charts.render import NAMESPACE
 from tests.cluster import binaries
 

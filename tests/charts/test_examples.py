@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from charts.generate import REPOSITORY
-from examples.demo import install
 from tests.charts.conftest import established
+from tests.charts.release import install
 from tests.charts.render import NAMESPACE, render
 from tests.cluster import binaries
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from charts.generate import REPOSITORY
-from examples.demo import install
 from tests.charts.argocd import health
+from tests.charts.release import install
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.crds.corpus import load, patched

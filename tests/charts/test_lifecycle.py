@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART
-from examples.demo import install
+from tests.charts.release import install
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.operator.world import until
@@ -92,7 +92,7 @@ def test_running_jobs_outlive_upgrade_rollback_and_uninstall(cluster, world):
     cluster.helm("rollback", "unfreeze", "1", "--namespace", NAMESPACE, "--wait")
     assert ready(cluster)
     (last,) = operator_pods(cluster)
-    assert last["spec"]["containers"][0]["args"] == first["spec"]["containers"][0]["args"]
+    assert last["spec"]["containers"][0]["env"] == first["spec"]["containers"][0]["env"]
     assert identities(world) == undisturbed
     assert world.status()["progress"]["step"] == 3
 

@@ -1,7 +1,7 @@
 """Finds or builds the control plane's programs (kube-apiserver, -controller-manager, -scheduler, kubectl, etcd), and
 the tools that install on it and check manifests (helm, kubeconform); Kueue, for the tests that ask for it.
 
-Run it alone with ``python3 tests/cluster/binaries.py [kueue]`` (standard library only, so that it can run before a
+Run it alone with ``python3 tests/cluster/binaries.py [NAME ...]`` (standard library only, so that it can run before a
 virtual environment exists). It prints where each program is.
 """
 
@@ -160,8 +160,7 @@ def _say(line: str) -> None:
 
 def main() -> int:
     try:
-        chosen = sys.argv[1:] or ["helm"]
-        paths = ({} if sys.argv[1:] else find_or_build()) | {name: tool(name) for name in chosen}
+        paths = {name: tool(name) for name in sys.argv[1:]} or find_or_build()
     except BinariesError as error:
         _say(f"error: {error}")
         return 1

@@ -10,7 +10,16 @@ from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
 from unfreeze_api.crd import definition, schema
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
-from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Nodes, Restarts, Summary
+from unfreeze_api.status import (
+    Condition,
+    Failure,
+    FineTuneJobStatus,
+    HistoryPoint,
+    Nodes,
+    Restarts,
+    StateSeconds,
+    Summary,
+)
 from unfreeze_api.validate import defaulted, validate
 
 pytestmark = pytest.mark.cluster
@@ -50,6 +59,7 @@ FULL_STATUS = FineTuneJobStatus(
     restarts=Restarts(in_place=1, pods=2),
     phases=[PhaseResult(name="head", steps=170, seconds=21.5, trainable_parameters=2310, metrics={"loss": 0.5})],
     results={"test.accuracy": 0.93},
+    state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
     summary=Summary(progress="41% (2/4)", metric="accuracy 0.81", eta="1m35s", checkpoint="400"),

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo import install
 from examples.prepare import prepare
+from tests.charts.release import install
 from tests.cluster.cluster import Cluster
+from tests.cluster.config import Config
 from tests.operator.world import World
 
 QUESTIONS = 240
+
+
+@pytest.fixture(scope="session")
+def cluster(cluster_config: Config) -> Iterator[Cluster]:
+    """Of these tests' own: Helm takes no CRD over that another test has made."""
+    with Cluster(cluster_config) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Cluster:
-    """The shared cluster with the operator running on it."""
+    """The cluster with the operator running on it."""
     install(cluster)
     return cluster
 

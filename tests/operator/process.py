@@ -138,7 +138,8 @@ def established(crd: dict[str, Any]) -> bool:
 
 def install(cluster: Cluster, repository: Path) -> Path:
     """Install CRD, namespace and RBAC; return a kubeconfig of the operator's ServiceAccount."""
-    cluster.kubectl("apply", "--server-side", "-f", str(repository / "crds/unfreeze.dev_finetunejobs.yaml"))
+    crd = repository / "crds/unfreeze.dev_finetunejobs.yaml"
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(crd))  # tests before may have made it
     cluster.wait_for(CRD, established, what="established")
     for name in ("base/namespace", "base/rbac", "leader-election/leases"):
         cluster.kubectl("apply", "-f", str(repository / f"operator/deploy/{name}.yaml"))

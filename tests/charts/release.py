@@ -1,0 +1,19 @@
+"""The chart's release on a test cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.charts.render import NAMESPACE
+from tests.cluster.cluster import REPOSITORY, Cluster
+
+# The pods of a test node share the machine's network: each listens on its own address.
+_ADDRESS = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+ON_A_TEST_NODE = {"operator": {"extraEnv": [_ADDRESS]}}
+
+
+def install(cluster: Cluster, **values: Any) -> None:
+    """Install or upgrade CRD and operator by the Helm chart, and wait until the operator is ready."""
+    into = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m")
+    given = {**ON_A_TEST_NODE, **values}
+    cluster.helm("upgrade", "--install", "unfreeze", str(REPOSITORY / "charts" / "unfreeze"), *into, values=given)
