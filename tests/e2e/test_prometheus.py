@@ -15,7 +15,7 @@ from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.e2e.conftest import workplace
 from tests.e2e.test_apply import SECONDS, finished, manifest
 from tests.observability.dashboards import load, queries
-from tests.observability.monitors import scrape_configs
+from tests.observability.monitors import Monitors
 from tests.observability.prometheus import Prometheus, promtool
 from tests.operator.world import World, until
 
@@ -59,8 +59,13 @@ class Scraped:
 @pytest.fixture(scope="module")
 def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("prometheus")
-    configs = scrape_configs(installed, yaml.safe_load(MONITORS))
-    config = {"global": {"evaluation_interval": "1s"}, "rule_files": _rules(folder), "scrape_configs": configs}
+    monitors = Monitors(installed, yaml.safe_load(MONITORS), folder)
+    monitors.refresh()
+    config = {
+        "global": {"evaluation_interval": "1s"},
+        "rule_files": _rules(folder),
+        "scrape_configs": monitors.scrape_configs(),
+    }
     installed.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     installed.wait_for(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default", bool)
     with workplace(installed, NAMESPACE, prepared, folder) as world, Prometheus(folder, config) as prometheus:
@@ -72,7 +77,7 @@ def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPat
         spec = manifest(JOB)["spec"]
         spec["distribution"]["resourcesPerNode"] = {"limits": {"nvidia.com/gpu": 1}}
         world.create(JOB, spec)
-        scraped = until(lambda: _training(prometheus), "operator and both trainers are scraped", SECONDS)
+        scraped = until(lambda: _training(prometheus, monitors), "operator and both trainers are scraped", SECONDS)
         pages = {url: _page(url) for urls in scraped.values() for url in urls}
         status = finished(world, JOB, [])
         assert status["phase"] == "Succeeded", status
@@ -92,8 +97,9 @@ def _rules(folder: Path) -> list[str]:
     return files
 
 
-def _training(prometheus: Prometheus) -> dict[str, list[str]] | None:
+def _training(prometheus: Prometheus, monitors: Monitors) -> dict[str, list[str]] | None:
     """Return the targets that answer, once both trainers of the job tell of steps."""
+    monitors.refresh()
     if len(prometheus.query(f'unfreeze_training_step{{namespace="{NAMESPACE}"}} > 0')) < 2:
         return None
     up: dict[str, list[str]] = {}

@@ -1,72 +1,87 @@
 """ServiceMonitors and PodMonitors as Prometheus' own configuration: what the Prometheus operator makes of them.
 
-A Service is followed to the pods behind it by its selector: the nodes of the test cluster have no EndpointSlices.
+Debian's Prometheus cannot ask a Kubernetes API, so the pods are looked up here and handed over in files. A Service is
+followed to the pods behind it by its selector: the nodes of the test cluster have no EndpointSlices.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
 
 Json = dict[str, Any]
-_LABEL = "__meta_kubernetes_pod_label_{}"
 
 
-def scrape_configs(cluster: Cluster, monitors: list[Json]) -> list[Json]:
-    """Return `scrape_configs` of prometheus.yml, one for each endpoint, a scrape each second."""
-    return [
-        _scrape(cluster, monitor, endpoint)
-        for monitor in monitors
-        for endpoint in monitor["spec"].get("podMetricsEndpoints") or monitor["spec"]["endpoints"]
-    ]
+class Monitors:
+    """Monitors, and a folder for the files that tell Prometheus whom they select."""
+
+    def __init__(self, cluster: Cluster, monitors: list[Json], folder: Path) -> None:
+        self._cluster, self._monitors, self._folder = cluster, monitors, folder
+
+    def scrape_configs(self) -> list[Json]:
+        """Return `scrape_configs` of prometheus.yml, a scrape each second."""
+        return [
+            {
+                "job_name": monitor["metadata"]["name"],
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+                "metrics_path": _endpoint(monitor).get("path", "/metrics"),
+                "honor_labels": _endpoint(monitor).get("honorLabels", False),
+                "file_sd_configs": [{"files": [str(self._file(monitor))], "refresh_interval": "1s"}],
+            }
+            for monitor in self._monitors
+        ]
+
+    def refresh(self) -> None:
+        """Look the pods up anew."""
+        for monitor in self._monitors:
+            aside = self._file(monitor).with_suffix(".new")
+            aside.write_text(json.dumps(list(self._targets(monitor))))
+            aside.replace(self._file(monitor))
+
+    def _file(self, monitor: Json) -> Path:
+        return self._folder / f"{monitor['metadata']['name']}.json"
+
+    def _targets(self, monitor: Json) -> list[Json]:
+        labels, name = monitor["spec"]["selector"]["matchLabels"], _endpoint(monitor)["port"]
+        if monitor["kind"] == "ServiceMonitor":
+            labels, name = self._behind(monitor["metadata"]["namespace"], labels, name)
+        return [
+            {
+                "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
+                "labels": {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]},
+            }
+            for pod in self._pods(monitor, labels)
+            for container in pod["spec"]["containers"]
+            for port in container.get("ports", ())
+            if port.get("name") == name
+        ]
+
+    def _pods(self, monitor: Json, labels: dict[str, str]) -> list[Json]:
+        """Return the running pods with these labels, in the namespaces that a monitor looks into."""
+        selector = monitor["spec"].get("namespaceSelector", {})
+        namespaces = selector.get("matchNames") or [monitor["metadata"]["namespace"]]
+        pods = self._cluster.get(f"/api/v1/pods?labelSelector={_selector(labels)}")["items"]
+        inside = [pod for pod in pods if selector.get("any") or pod["metadata"]["namespace"] in namespaces]
+        return [pod for pod in inside if pod["status"].get("podIP") and pod["status"]["phase"] == "Running"]
+
+    def _behind(self, namespace: str, labels: dict[str, str], port: str) -> tuple[dict[str, str], str]:
+        """Return the selector of the one Service with these labels, and the name of the pods' port behind its port."""
+        path = f"/api/v1/namespaces/{namespace}/services?labelSelector={_selector(labels)}"
+        (service,) = self._cluster.get(path)["items"]
+        (found,) = [each for each in service["spec"]["ports"] if each["name"] == port]
+        return service["spec"]["selector"], str(found["targetPort"])
 
 
-def _scrape(cluster: Cluster, monitor: Json, endpoint: Json) -> Json:
-    namespaces = _namespaces(monitor)
-    labels, port = monitor["spec"]["selector"]["matchLabels"], endpoint["port"]
-    if monitor["kind"] == "ServiceMonitor":
-        labels, port = _behind(cluster, namespaces, labels, port)
-    keep = [{"action": "keep", "source_labels": [_LABEL.format(_word(key))], "regex": labels[key]} for key in labels]
-    keep.append({"action": "keep", "source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": port})
-    named = [
-        {"source_labels": [f"__meta_kubernetes_{source}"], "target_label": target}
-        for source, target in (("namespace", "namespace"), ("pod_name", "pod"), ("pod_container_name", "container"))
-    ]
-    own = [_snake(relabeling) for relabeling in endpoint.get("relabelings", ())]
-    discovery = {"role": "pod", "kubeconfig_file": str(cluster.kubeconfig)}
-    return {
-        "job_name": f"{monitor['kind']}/{monitor['metadata']['name']}",
-        "scrape_interval": "1s",
-        "scrape_timeout": "1s",
-        "metrics_path": endpoint.get("path", "/metrics"),
-        "honor_labels": endpoint.get("honorLabels", False),
-        "kubernetes_sd_configs": [discovery | ({"namespaces": {"names": namespaces}} if namespaces else {})],
-        "relabel_configs": [*keep, *named, *own],
-    }
+def _endpoint(monitor: Json) -> Json:
+    """Return the one endpoint of a monitor."""
+    spec = monitor["spec"]
+    (endpoint,) = spec.get("podMetricsEndpoints") or spec["endpoints"]
+    return endpoint
 
 
-def _namespaces(monitor: Json) -> list[str]:
-    """Return the namespaces that a monitor looks into, none for all."""
-    selector = monitor["spec"].get("namespaceSelector", {})
-    if selector.get("any"):
-        return []
-    return selector.get("matchNames") or [monitor["metadata"]["namespace"]]
-
-
-def _behind(cluster: Cluster, namespaces: list[str], labels: dict[str, str], port: str) -> tuple[dict[str, str], str]:
-    """Return the selector of the one Service with these labels, and the name of the pods' port behind its port."""
-    (namespace,) = namespaces
-    selector = ",".join(f"{key}={value}" for key, value in labels.items())
-    (service,) = cluster.get(f"/api/v1/namespaces/{namespace}/services?labelSelector={selector}")["items"]
-    (found,) = [each for each in service["spec"]["ports"] if each["name"] == port]
-    return service["spec"]["selector"], str(found["targetPort"])
-
-
-def _word(label: str) -> str:
-    return "".join(char if char.isalnum() else "_" for char in label)
-
-
-def _snake(relabeling: Json) -> Json:
-    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    return {names.get(key, key): value for key, value in relabeling.items()}
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
