@@ -468,6 +468,7 @@ def test_a_plateau_is_found_again_after_a_stop(tmp_path):
     kill_at(run, 6)  # one evaluation has been the best of the phase, the next one ends it
     with pytest.raises(Killed):
         train(run)
+    run.saver.close()
     again = plateau_run(tmp_path)
     assert (again.state.step, again.state.phase_best is None) == (6, False)
     train(again)
