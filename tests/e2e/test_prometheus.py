@@ -140,7 +140,8 @@ def test_what_the_series_tell_is_what_the_status_tells(watched: Scraped) -> None
     seconds = watched.prometheus.query(f"unfreeze_job_accelerator_seconds_total{labels}")
     assert [float(series["value"][1]) for series in seconds] == [status["acceleratorSeconds"]]
     failed = watched.prometheus.query('unfreeze_jobs_failed_total{reason="InvalidData"}')
-    assert [float(series["value"][1]) for series in failed] == [1]
+    (count,) = [float(series["value"][1]) for series in failed]
+    assert count >= 1  # other tests fail jobs of theirs under the same operator
 
 
 def test_the_series_of_a_job_are_deleted_with_it(watched: Scraped) -> None:

@@ -101,7 +101,7 @@ def test_it_runs_on_a_read_only_root_and_becomes_ready(
     account = tmp_path / "account"
     account.mkdir()
     (account / "token").write_text(cluster.service_account_token("unfreeze-system", "unfreeze-operator"))
-    shutil.copy(cluster.folder / "pki/ca.crt", account).chmod(0o444)
+    Path(shutil.copy(cluster.folder / "pki/ca.crt", account)).chmod(0o444)
     port = free_port()
     config = builder.inspect(image)["config"]
     address = urllib.parse.urlsplit(cluster.server)

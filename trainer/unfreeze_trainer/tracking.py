@@ -177,7 +177,9 @@ def _wanted(job: ResolvedJob) -> list[str]:
 def _open_tensorboard(job: ResolvedJob, step: int) -> Any:
     from accelerate.tracking import TensorBoardTracker
 
-    tracker = TensorBoardTracker("tensorboard", logging_dir=job.output.path, purge_step=step + 1 if step else None)
+    # Files are named by the second: that of a quick restart must not be overwritten.
+    own = {"purge_step": step + 1 if step else None, "filename_suffix": f".{step}"}
+    tracker = TensorBoardTracker("tensorboard", logging_dir=job.output.path, **own)
     tracker.start()
     return tracker
 
