@@ -6,18 +6,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
+@contextmanager
+def unchanged_environment() -> Iterator[None]:
     """Take back what an engine in this process has said of its process group: programs of later tests would join it."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    with unchanged_environment():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_environment_of_a_module() -> Iterator[None]:
+    """As `own_environment`, for what the fixtures of a module do."""
+    with unchanged_environment():
+        yield
 
 
 def run_group(module: str, folder: Path) -> None:

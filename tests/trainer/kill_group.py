@@ -25,6 +25,7 @@ from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer import worker
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot
+from unfreeze_trainer.engines.deepspeed import import_deepspeed
 from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.recovery import find
 from unfreeze_trainer.run import Run
@@ -224,12 +225,14 @@ def resized_case(engine: str, folder: Path) -> dict:
 
 def prepare() -> None:
     """Import what workers import while they train, and start no thread: those do not come along into a fork."""
+    import_deepspeed()
     for module in IMPORTED_LATE:
         importlib.import_module(module)
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
-    assert len(list(Path("/proc/self/task").iterdir())) == 1
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    assert len(threads) == 1, threads
 
 
 def main(folder: Path) -> None:
