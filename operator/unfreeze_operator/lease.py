@@ -17,7 +17,6 @@ from unfreeze_operator.resources import LEASES, Manifest
 
 logger = logging.getLogger(__name__)
 
-NAME = "unfreeze-operator"
 _FAILURES = (ApiError, aiohttp.ClientError, TimeoutError)
 
 
@@ -32,8 +31,8 @@ class Election:
     ----------
     api
         The client.
-    namespace
-        Where the Lease lies.
+    namespace, name
+        Which Lease; candidates for one lead share it.
     identity
         Name of this process, which no other one has.
     seconds
@@ -46,9 +45,10 @@ class Election:
     for its duration by the clock of this process, as in client-go.
     """
 
-    def __init__(self, api: Api, namespace: str, identity: str, seconds: float) -> None:
+    def __init__(self, api: Api, namespace: str, name: str, identity: str, seconds: float) -> None:
         self._api = api
         self._namespace = namespace
+        self._name = name
         self._identity = identity
         self._seconds = seconds
         self._seen = ""
@@ -106,7 +106,7 @@ class Election:
 
     @property
     def _path(self) -> str:
-        return LEASES.path(self._namespace, NAME)
+        return LEASES.path(self._namespace, self._name)
 
     async def _try(self) -> str:
         """Take or renew the lease if nobody else has it; return who leads now."""
@@ -146,7 +146,12 @@ class Election:
         if holder and holder != old.get("holderIdentity"):
             spec |= {"acquireTime": now, "leaseTransitions": old.get("leaseTransitions", -1) + 1}
         if lease is None:
-            body = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": {"name": NAME}, "spec": spec}
+            body = {
+                "apiVersion": LEASES.api_version,
+                "kind": LEASES.kind,
+                "metadata": {"name": self._name},
+                "spec": spec,
+            }
             raw = await self._api.create(LEASES.path(self._namespace), body)
         else:
             # With its version in the change, the server refuses it when somebody else was faster.

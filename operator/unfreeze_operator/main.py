@@ -52,7 +52,7 @@ async def _in_turn(settings: Settings, api: Api, metrics: Metrics, health: Healt
         return
     # A container that is started again keeps its host name, but not the caches that its lease was about.
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-    election = Election(api, settings.lease_namespace, identity, settings.lease_seconds)
+    election = Election(api, settings.lease_namespace, settings.lease_name, identity, settings.lease_seconds)
     health.standby = True
     if not await _unless(stop, election.acquire()):
         return
@@ -144,6 +144,11 @@ class Json(click.ParamType[Any]):
     default=connection.own_namespace,
     show_default="its own",
     help="Where the operators' Lease lies.",
+)
+@click.option(
+    "--lease-name",
+    default=Settings.lease_name,
+    help="Name of the Lease: operators with other namespaces to look after need another one.",
 )
 @click.option(
     "--lease-seconds",

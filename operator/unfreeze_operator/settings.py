@@ -47,6 +47,7 @@ class Settings:
     """Whom trainers may talk to beside their gang."""
     lease_namespace: str = ""
     """Where the Lease lies by which one of several operators is chosen; none for no election."""
+    lease_name: str = "unfreeze-operator"
     lease_seconds: float = 15.0
     """Seconds after which another operator takes over from one that has died."""
     watch_silence: float = 90.0

@@ -12,8 +12,9 @@ _ADDRESS = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"f
 ON_A_TEST_NODE = {"operator": {"extraEnv": [_ADDRESS]}}
 
 
-def install(cluster: Cluster, **values: Any) -> None:
+def install(cluster: Cluster, release: str = "unfreeze", *, helm: str = "helm", **values: Any) -> None:
     """Install or upgrade CRD and operator by the Helm chart, and wait until the operator is ready."""
     into = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m")
     given = {**ON_A_TEST_NODE, **values}
-    cluster.helm("upgrade", "--install", "unfreeze", str(REPOSITORY / "charts" / "unfreeze"), *into, values=given)
+    chart = str(REPOSITORY / "charts" / "unfreeze")
+    cluster.helm("upgrade", "--install", release, chart, *into, values=given, program=helm)

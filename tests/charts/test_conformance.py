@@ -31,6 +31,7 @@ COMBINATIONS = {
     "pull secrets": {"imagePullSecrets": [{"name": "a"}], "trainer": {"imagePullSecrets": [{"name": "b"}]}},
     "monitors": {"metrics": MONITORS},
     "rules": {"metrics": RULES},
+    "dashboards": {"metrics": {"dashboards": {"enabled": True, "annotations": {"grafana_folder": "Training"}}}},
     "two operators": {"replicas": 2, "podDisruptionBudget": {"enabled": True}, "topologySpreadConstraints": [SPREAD]},
     "monitors with rules": {
         "metrics": {
@@ -46,8 +47,9 @@ COMBINATIONS = {
         "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES}},
         "topologySpreadConstraints": [SPREAD],
-        "priorityClassName": "system-cluster-critical",
+        "priorityClass": {"name": "system-cluster-critical"},
     },
+    "priority class": {"priorityClass": {"create": True, "value": 1000000000}},
     "options": {"operator": {"logLevel": "warning", "workers": 64, "progressInterval": 0.5, "lostPodGrace": 0}},
     "environment": {"operator": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}},
     "resources": {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}},

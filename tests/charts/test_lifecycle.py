@@ -69,6 +69,13 @@ def ready(cluster):
     return deployment["status"].get("readyReplicas") == 1
 
 
+def leader(cluster, lease="unfreeze-operator"):
+    """Return who holds the Lease; empty for nobody."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{lease}"
+    status, answer = cluster.request("GET", path)
+    return answer["spec"].get("holderIdentity") or "" if status == 200 else ""
+
+
 def identities(world):
     """Return what a disturbed job would change: UIDs of the children and restarts."""
     children = [child["metadata"]["uid"] for plural in ("jobs", "pods", "services") for child in world.children(plural)]
@@ -133,12 +140,7 @@ def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(cluster):
 def test_of_two_operators_one_goes_on_when_the_other_is_evicted(cluster, world):
     install(cluster, replicas=2, podDisruptionBudget={"enabled": True})
     assert len(operator_pods(cluster)) == 2
-    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/unfreeze-operator"
-
-    def leader():
-        return cluster.get(lease)["spec"].get("holderIdentity") or ""
-
-    first = leader()
+    first = until(lambda: leader(cluster), "an operator leads")
     (pod,) = (pod["metadata"]["name"] for pod in operator_pods(cluster) if first.startswith(pod["metadata"]["name"]))
     budget = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/unfreeze-operator"
     cluster.wait_for(budget, lambda it: it["status"].get("disruptionsAllowed") == 1, what="with one disruption allowed")
@@ -146,9 +148,17 @@ def test_of_two_operators_one_goes_on_when_the_other_is_evicted(cluster, world):
     cluster.create(
         path, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": NAMESPACE}}
     )
-    until(lambda: leader() not in ("", first), "another operator leads")
+    until(lambda: leader(cluster) not in ("", first), "another operator leads")
     world.create(fake={"steps": 1})
     world.wait_phase("Succeeded")
+
+
+def test_two_releases_in_one_namespace_lead_at_once(cluster, world):
+    install(cluster, replicas=2, namespaces=[world.namespace])
+    install(cluster, "ml", replicas=2, namespaces=["default"], crds={"enabled": False})
+    for lease in ("unfreeze-operator", "ml-unfreeze-operator"):
+        assert until(lambda lease=lease: leader(cluster, lease), f"somebody holds {lease}").startswith(lease)
+    cluster.helm("uninstall", "ml", "--namespace", NAMESPACE, "--wait")
 
 
 def test_a_crd_that_is_not_kept_goes_with_the_release(cluster):

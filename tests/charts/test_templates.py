@@ -54,6 +54,7 @@ def test_what_the_defaults_make():
         ({"namespaces": "a"}, "/namespaces"),
         ({"podDisruptionBudget": {"enabled": True}}, "podDisruptionBudget needs replicas of 2 or more"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "/metrics/podMonitor/interval"),
+        ({"priorityClass": {"value": 2000000000}}, "/priorityClass/value"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed when serviceAccount.create is false"),
     ],
 )
@@ -157,7 +158,6 @@ def test_the_pods_are_placed_as_asked():
         "nodeSelector": {"pool": "system"},
         "tolerations": [{"key": "system", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
-        "priorityClassName": "system-cluster-critical",
         "topologySpreadConstraints": [
             {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
             {"maxSkew": 2, "topologyKey": "host", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"a": "b"}}},
@@ -165,11 +165,28 @@ def test_the_pods_are_placed_as_asked():
         "terminationGracePeriodSeconds": 5,
     }  # fmt: skip
     made = pod(values)
-    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "terminationGracePeriodSeconds"):
+    for name in ("nodeSelector", "tolerations", "affinity", "terminationGracePeriodSeconds"):
         assert made[name] == values[name]
     selector = only(render(), "Deployment")["spec"]["selector"]
     assert made["topologySpreadConstraints"][0]["labelSelector"] == selector
     assert made["topologySpreadConstraints"][1]["labelSelector"]["matchLabels"]["a"] == "b"
+
+
+def test_a_priority_class_of_ones_own_or_one_that_exists():
+    assert "priorityClassName" not in pod()
+    assert pod({"priorityClass": {"name": "system-cluster-critical"}})["priorityClassName"] == "system-cluster-critical"
+    for values, name in (({}, "unfreeze-operator"), ({"name": "operators"}, "operators")):
+        made = render({"priorityClass": {"create": True, "value": 7, **values}})
+        assert only(made, "PriorityClass", name)["value"] == 7
+        assert only(made, "Deployment")["spec"]["template"]["spec"]["priorityClassName"] == name
+
+
+def test_each_release_elects_by_a_lease_of_its_own():
+    for release, name in (("unfreeze", "unfreeze-operator"), ("ml", "ml-unfreeze-operator")):
+        made = render({"replicas": 2}, release=release)
+        env = only(made, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "UNFREEZE_OPERATOR_LEASE_NAME", "value": name} in env
+        assert only(made, "Role")["rules"][1]["resourceNames"] == [name]
 
 
 def test_labels_of_people_do_not_touch_selectors():
@@ -217,9 +234,8 @@ def test_monitors_as_your_prometheus_wants_them():
     for monitor in (trainers, operator):
         assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert trainers["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
-    assert trainers["spec"]["podMetricsEndpoints"] == [
-        {"port": "http", "honorLabels": True, "interval": "15s", "relabelings": rule}
-    ]
+    job = {"sourceLabels": ["__meta_kubernetes_pod_label_unfreeze_dev_job_name"], "targetLabel": "job_name"}
+    assert trainers["spec"]["podMetricsEndpoints"] == [{"port": "http", "interval": "15s", "relabelings": [job, *rule]}]
     assert operator["spec"]["endpoints"] == [
         {"port": "http", "honorLabels": True, "interval": "15s", "metricRelabelings": rule}
     ]
@@ -238,6 +254,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
 
     known = {parameter.name for parameter in main.params}
     everything = {
+        "replicas": 2,
         "namespaces": ["a"],
         "trainer": {"imagePullSecrets": [{"name": "s"}], "networkPolicy": {"metricsFrom": [PEER], "egress": []}},
     }
@@ -249,6 +266,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
     assert parsed["namespaces"] == ("a",)
     assert parsed["trainer_pull_secrets"] == ("s",)
     assert parsed["egress"] == ()
+    assert parsed["leader_election"] is True
 
 
 def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():
@@ -267,6 +285,15 @@ def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():
     left = [rule.get("alert") for group in less for rule in group["rules"]]
     assert left == [name for name in names if name != "UnfreezeQueueGrowing"]
     assert len(left) == len(names) - 1
+
+
+def test_dashboards_are_the_files_as_grafanas_sidecar_wants_them():
+    dashboards = {"enabled": True, "annotations": {"grafana_folder": "Training"}}
+    made = only(render({"metrics": {"dashboards": dashboards}}), "ConfigMap")
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert made["metadata"]["annotations"] == {"grafana_folder": "Training"}
+    files = {f"unfreeze-{path.name}": path.read_text() for path in (CHART / "files/dashboards").iterdir()}
+    assert made["data"] == files
 
 
 def test_what_helm_test_makes_is_a_hook_and_can_be_left_out():

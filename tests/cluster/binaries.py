@@ -30,6 +30,7 @@ PACKAGES = {
 KUEUE_VERSION = "v0.14.0"
 TOOLS = {
     "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
+    "helm3": "helm.sh/helm/v3/cmd/helm@v3.22.0",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
     "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE_VERSION}",
 }
@@ -57,9 +58,13 @@ def find_or_build() -> dict[str, Path]:
 def tool(name: str) -> Path:
     """Return the path of one of TOOLS, built in its pinned version when it is used for the first time."""
     package, _, version = TOOLS[name].partition("@")
-    cache = _cache() / "tools" / f"{name}-{version}"
-    _ensure(cache, [name], f"{package} {version}", "at most 3 minutes on 2 cores", _install_tool)
-    return cache / name
+    cache, program = _cache() / "tools" / f"{name}-{version}", Path(package).name
+
+    def install(go: str, target: Path, _: list[str]) -> None:
+        _go([go, "install", *_flags(), TOOLS[name]], target, {"GOBIN": str(target)})
+
+    _ensure(cache, [program], f"{package} {version}", "at most 3 minutes on 2 cores", install)
+    return cache / program
 
 
 def module(path: str) -> Path:
@@ -132,11 +137,6 @@ def _build_control_plane(go: str, target: Path, names: list[str]) -> None:
     _go([go, "build", "-mod=readonly", *_flags(stamp), "-o", f"{target}/", *packages], MODULE_DIR, {})
     if "etcd" in names:
         (target / "server").rename(target / "etcd")
-
-
-def _install_tool(go: str, target: Path, names: list[str]) -> None:
-    for name in names:
-        _go([go, "install", *_flags(), TOOLS[name]], target, {"GOBIN": str(target)})
 
 
 def _flags(stamp: str = "") -> list[str]:

@@ -153,10 +153,10 @@ class Cluster:
         text = stdin if isinstance(stdin, str) else json.dumps(stdin)
         return self._run(self.folder / "bin" / "kubectl", arguments, text, check=check)
 
-    def helm(self, *arguments: str, values: Json | None = None) -> str:
-        """Run helm as the administrator and return its output; values go to its standard input."""
+    def helm(self, *arguments: str, values: Json | None = None, program: str = "helm") -> str:
+        """Run helm, or helm3, as the administrator and return its output; values go to its standard input."""
         values_file = ("--values", "-") if values is not None else ()
-        return self._run(binaries.tool("helm"), (*arguments, *values_file), json.dumps(values))
+        return self._run(binaries.tool(program), (*arguments, *values_file), json.dumps(values))
 
     def _run(self, program: Path, arguments: tuple[str, ...], stdin: str, *, check: bool = True) -> str:
         command = [str(program), "--kubeconfig", str(self.kubeconfig), *arguments]

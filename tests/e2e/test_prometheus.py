@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes operator and trainers as the monitors select them, while a job trains and another fails."""
+"""A real Prometheus scrapes operator and trainers as the chart's monitors say, while a job trains and another fails."""
 
 from __future__ import annotations
 
@@ -27,19 +27,7 @@ QUERIES = [
     for name, board in load().items()
     for what, expression in queries(board)
 ]
-MONITORS = """
-- kind: PodMonitor
-  metadata: {name: operator, namespace: unfreeze-system}
-  spec:
-    selector: {matchLabels: {app.kubernetes.io/name: unfreeze-operator}}
-    podMetricsEndpoints: [{port: http, honorLabels: true}]
-- kind: PodMonitor
-  metadata: {name: trainers, namespace: unfreeze-system}
-  spec:
-    selector: {matchLabels: {app.kubernetes.io/managed-by: unfreeze-operator}}
-    namespaceSelector: {any: true}
-    podMetricsEndpoints: [{port: http}]
-"""
+FAILED = 'unfreeze_jobs_failed_total{reason="InvalidData"}'
 
 
 @dataclass(frozen=True)
@@ -50,6 +38,8 @@ class Scraped:
     world: World
     start: float
     """When the job began, in seconds since the epoch."""
+    failed_before: float
+    """Jobs that had failed by then: of other tests, under the same operator."""
     scraped: dict[str, list[str]]
     """The targets that answered while it trained, by the names of their monitors."""
     pages: dict[str, str]
@@ -59,7 +49,7 @@ class Scraped:
 @pytest.fixture(scope="module")
 def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("prometheus")
-    monitors = Monitors(installed, yaml.safe_load(MONITORS), folder)
+    monitors = Monitors(installed, folder)
     monitors.refresh()
     config = {
         "global": {"evaluation_interval": "1s"},
@@ -69,7 +59,8 @@ def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPat
     installed.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     installed.wait_for(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default", bool)
     with workplace(installed, NAMESPACE, prepared, folder) as world, Prometheus(folder, config) as prometheus:
-        start = time.time()
+        until(lambda: prometheus.query("unfreeze_operator_build_info"), "the operator is scraped")
+        start, failed_before = time.time(), _count(prometheus, FAILED)
         wrong = manifest("wrong")["spec"]
         wrong["data"]["train"]["columns"]["text"] = "questoin"
         world.create("wrong", wrong)
@@ -81,7 +72,7 @@ def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPat
         pages = {url: _page(url) for urls in scraped.values() for url in urls}
         status = finished(world, JOB, [])
         assert status["phase"] == "Succeeded", status
-        yield Scraped(prometheus, world, start, scraped, pages)
+        yield Scraped(prometheus, world, start, failed_before, scraped, pages)
     installed.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
 
 
@@ -100,7 +91,7 @@ def _rules(folder: Path) -> list[str]:
 def _training(prometheus: Prometheus, monitors: Monitors) -> dict[str, list[str]] | None:
     """Return the targets that answer, once both trainers of the job tell of steps."""
     monitors.refresh()
-    if len(prometheus.query(f'unfreeze_training_step{{namespace="{NAMESPACE}"}} > 0')) < 2:
+    if len(prometheus.query(f'unfreeze_training_step{{namespace="{NAMESPACE}", job_name="{JOB}"}} > 0')) < 2:
         return None
     up: dict[str, list[str]] = {}
     for target in prometheus.targets():
@@ -109,13 +100,28 @@ def _training(prometheus: Prometheus, monitors: Monitors) -> dict[str, list[str]
     return up
 
 
+def _count(prometheus: Prometheus, counter: str) -> float:
+    """Return the value of a counter, 0 where nothing was counted yet."""
+    ((_, value),) = [series["value"] for series in prometheus.query(f"sum({counter}) or vector(0)")]
+    return float(value)
+
+
 def _page(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read().decode()
 
 
 def test_the_monitors_select_the_operator_and_every_trainer_and_nothing_else(watched: Scraped) -> None:
-    assert sorted(len(urls) for urls in watched.scraped.values()) == [1, 2]
+    assert {name: len(urls) for name, urls in watched.scraped.items()} == {
+        "unfreeze-operator": 1, "unfreeze-trainers": 2,
+    }  # fmt: skip
+
+
+def test_a_trainers_series_name_its_job_and_its_pod(watched: Scraped) -> None:
+    steps = watched.prometheus.query_range("unfreeze_training_step", watched.start)
+    named = [(series["metric"]["namespace"], series["metric"]["job_name"]) for series in steps]
+    assert named == [(NAMESPACE, JOB)] * 2
+    assert len({series["metric"]["pod"] for series in steps}) == 2
 
 
 def test_promtool_finds_nothing_in_what_they_serve(watched: Scraped) -> None:
@@ -139,9 +145,7 @@ def test_what_the_series_tell_is_what_the_status_tells(watched: Scraped) -> None
     assert {series["metric"]["training_phase"] for series in phases} == {phase["name"] for phase in status["phases"]}
     seconds = watched.prometheus.query(f"unfreeze_job_accelerator_seconds_total{labels}")
     assert [float(series["value"][1]) for series in seconds] == [status["acceleratorSeconds"]]
-    failed = watched.prometheus.query('unfreeze_jobs_failed_total{reason="InvalidData"}')
-    (count,) = [float(series["value"][1]) for series in failed]
-    assert count >= 1  # other tests fail jobs of theirs under the same operator
+    assert _count(watched.prometheus, FAILED) == watched.failed_before + 1
 
 
 def test_the_series_of_a_job_are_deleted_with_it(watched: Scraped) -> None:

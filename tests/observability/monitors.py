@@ -1,4 +1,4 @@
-"""ServiceMonitors and PodMonitors as Prometheus' own configuration: what the Prometheus operator makes of them.
+"""The chart's monitors as Prometheus' own configuration: what the Prometheus operator makes of them.
 
 Debian's Prometheus cannot ask a Kubernetes API, so the pods are looked up here and handed over in files. A Service is
 followed to the pods behind it by its selector: the nodes of the test cluster have no EndpointSlices.
@@ -7,19 +7,29 @@ followed to the pods behind it by its selector: the nodes of the test cluster ha
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from tests.charts.render import render
 from tests.cluster.cluster import Cluster
 
 Json = dict[str, Any]
+# What the Prometheus operator lets every target have, before the monitor's own rules.
+OWN = [
+    {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+    {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+]
 
 
 class Monitors:
-    """Monitors, and a folder for the files that tell Prometheus whom they select."""
+    """The chart's monitors, and a folder for the files that tell Prometheus whom they select."""
 
-    def __init__(self, cluster: Cluster, monitors: list[Json], folder: Path) -> None:
-        self._cluster, self._monitors, self._folder = cluster, monitors, folder
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self._cluster, self._folder = cluster, folder
+        on = {"enabled": True}
+        rendered = render({"metrics": {"serviceMonitor": on, "podMonitor": on}})
+        self._monitors = [manifest for manifest in rendered if manifest["kind"] in ("ServiceMonitor", "PodMonitor")]
 
     def scrape_configs(self) -> list[Json]:
         """Return `scrape_configs` of prometheus.yml, a scrape each second."""
@@ -31,6 +41,8 @@ class Monitors:
                 "metrics_path": _endpoint(monitor).get("path", "/metrics"),
                 "honor_labels": _endpoint(monitor).get("honorLabels", False),
                 "file_sd_configs": [{"files": [str(self._file(monitor))], "refresh_interval": "1s"}],
+                "relabel_configs": [*OWN, *_rules(_endpoint(monitor), "relabelings")],
+                "metric_relabel_configs": _rules(_endpoint(monitor), "metricRelabelings"),
             }
             for monitor in self._monitors
         ]
@@ -52,7 +64,7 @@ class Monitors:
         return [
             {
                 "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
-                "labels": {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]},
+                "labels": _discovered(pod),
             }
             for pod in self._pods(monitor, labels)
             for container in pod["spec"]["containers"]
@@ -81,6 +93,20 @@ def _endpoint(monitor: Json) -> Json:
     spec = monitor["spec"]
     (endpoint,) = spec.get("podMetricsEndpoints") or spec["endpoints"]
     return endpoint
+
+
+def _discovered(pod: Json) -> dict[str, str]:
+    """Return what Prometheus' discovery tells of a pod: its labels' names in the alphabet of Prometheus."""
+    meta = pod["metadata"]
+    found = {"namespace": meta["namespace"], "pod_name": meta["name"]}
+    found |= {f"pod_label_{re.sub('[^a-zA-Z0-9_]', '_', key)}": value for key, value in meta["labels"].items()}
+    return {f"__meta_kubernetes_{key}": value for key, value in found.items()}
+
+
+def _rules(endpoint: Json, name: str) -> list[Json]:
+    """Return the relabelling of an endpoint as prometheus.yml spells it."""
+    rules = endpoint.get(name, ())
+    return [{re.sub("[A-Z]", lambda at: "_" + at[0].lower(), key): rule[key] for key in rule} for rule in rules]
 
 
 def _selector(labels: dict[str, str]) -> str:

@@ -121,6 +121,22 @@ def test_each_right_to_the_lease_is_needed(elected, operator_cluster, verb):
         operator_cluster.request("PATCH", ROLE_PATH, {"rules": ROLE["rules"]})
 
 
+def test_operators_with_leases_of_different_names_lead_at_once(elected, operator_cluster):
+    """As two releases in one namespace."""
+    rules = copy.deepcopy(ROLE["rules"])
+    rules[1]["resourceNames"].append("other")
+    first, second = elected
+    second.options = (*ELECTION, "--lease-name=other")
+    try:
+        operator_cluster.request("PATCH", ROLE_PATH, {"rules": rules})
+        first.start()
+        second.start()
+        until(lambda: leads(first) and leads(second), "both lead")
+    finally:
+        operator_cluster.request("PATCH", ROLE_PATH, {"rules": ROLE["rules"]})
+        operator_cluster.request("DELETE", f"{LEASES}/other")
+
+
 def test_two_without_an_election_make_one_gang_for_each_job(lone_operator, other_operator, world):
     """As by a mistake, or for a moment during a rolling update."""
     lone_operator.start()

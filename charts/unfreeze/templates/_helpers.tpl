@@ -17,6 +17,11 @@
 {{- end -}}
 {{- end }}
 
+{{/* Empty: the cluster's default. */}}
+{{- define "unfreeze.priorityClass" -}}
+{{- default (ternary (include "unfreeze.operator" .) "" .Values.priorityClass.create) .Values.priorityClass.name -}}
+{{- end }}
+
 {{/*
 What a selector holds: it can never change, so nothing of a version or of a person is in it. The name is what the
 NetworkPolicies of jobs let in.
