@@ -2,8 +2,8 @@
 
     python bench/scale.py [FINISHED ...]
 
-Prints JSON, and draws docs/scale.svg. Jobs, children and pods are written into the API as the operator, the controllers and
-a node would have left them; no controller and no node runs, so that all that is written afterwards is the operator's. One
+Prints JSON, and draws docs/scale.svg. Jobs, children and pods are there as the operator, the controllers and a node
+would have left them; no controller and no node runs, so that all that is written afterwards is the operator's. One
 server answers for all leaders. Of every size: a start of the operator until its caches are in sync and until it has looked
 at every job, its processor time and memory, its writes, and the time from the creation of one more job to its children. At
 the largest size: a minute with leaders that stand still, one with leaders that train on, and two with silent ones.
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from _fill import NODES, fill
+from _fill import NODES, Filler
 from _leaders import Leaders
 from _plane import (
     OPERATOR,
@@ -60,12 +60,13 @@ async def measure(cluster: Cluster, operator: OperatorProcess, sizes: list[int])
     """Grow from size to size; at the last one look at the operator at rest."""
     api, leaders = cluster.client(), Leaders()
     await make_namespace(api, NAMESPACE)
+    filler = Filler(api, cluster.etcd, NAMESPACE)
     rows, filled = [], 0
     async with leaders.serve(max(sizes) // RUNNING_SHARE):
         rows.append(await start(cluster, operator, api, 0))
         for size in sizes:
             await asyncio.to_thread(operator.stop)
-            await fill(api, NAMESPACE, range(filled, size), range(filled // RUNNING_SHARE, size // RUNNING_SHARE))
+            await filler.fill(range(filled, size), range(filled // RUNNING_SHARE, size // RUNNING_SHARE))
             filled = size
             rows.append(await start(cluster, operator, api, size))
         rest = {"still": await rest_of(cluster, operator, leaders)}

@@ -146,6 +146,11 @@ class Cluster:
         """The API server's address."""
         return self._connection()[0]
 
+    @property
+    def etcd(self) -> str:
+        """The address of etcd, for objects by the thousand."""
+        return (self.folder / "etcd-server").read_text()
+
     def kubectl(self, *arguments: str, stdin: str | Json | list[Json] = "", check: bool = True) -> str:
         """Run kubectl as the administrator and return its output; manifests may be given as dicts."""
         if isinstance(stdin, list):

@@ -110,6 +110,7 @@ class ControlPlane:
 
     def _etcd_flags(self) -> dict[str, object]:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self._peer_port}"
+        (self.folder / "etcd-server").write_text(client)
         return {
             "data-dir": self.folder / "etcd",
             "listen-client-urls": client,
