@@ -57,9 +57,20 @@ def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetim
     return int(held * accelerators)
 
 
-def pod_restarts(pods: Sequence[PodView]) -> int:
-    """Return how many of the pods at hand replaced another one."""
-    return sum(count - 1 for count in Counter(pod.index for pod in pods).values())
+def pod_restarts(job: JobView | None, pods: Sequence[PodView]) -> int:
+    """Return how many pods of a Job replaced another one.
+
+    Pods can be gone before anybody looks at them. Those that failed the Job controller has counted by then: all that it
+    has counted, but the first of each index, replaced one. It does not count what it ignores, such as evictions.
+    """
+    at_hand = sum(count - 1 for count in Counter(pod.index for pod in pods).values())
+    counted = job.failed + job.succeeded + job.active - job.parallelism if job is not None else 0
+    return max(at_hand, counted)
+
+
+def pods_to_replace(job: JobView, pods: Sequence[PodView]) -> int:
+    """Return how many pods of a suspended Job will have been replaced as soon as it runs again."""
+    return max(sum(pod.phase == "Failed" and not pod.deleting for pod in pods), job.failed)
 
 
 def ran(status: FineTuneJobStatus) -> int:
@@ -89,26 +100,43 @@ def at_give_back(job: JobView, since: datetime, now: datetime) -> Carried:
     return carried.model_copy(update=update)
 
 
-def at_start(
-    status: FineTuneJobStatus, job: JobView | None, pods: Sequence[PodView], accelerators: int, now: datetime
-) -> Carried:
-    """Return what a Job carries when it is made or resumed, so that the totals of the status go on.
+def at_start(status: FineTuneJobStatus, job: JobView | None) -> Carried:
+    """Return what a new Job carries, so that the totals of the status go on.
 
     Parameters
     ----------
     status
         The status with the totals so far.
     job
-        The Job that is resumed or replaced, if any.
-    pods
-        Pods that will still count as the Job's after it: none when it is made anew.
+        The Job that it replaces, if any.
     """
     restarts, carried = status.restarts, read_carried(job)
     return Carried(
-        accelerator_seconds=max(0, (status.accelerator_seconds or 0) - accelerator_seconds(pods, accelerators, now)),
+        accelerator_seconds=status.accelerator_seconds or 0,
         active_seconds=carried.active_seconds if job is not None else ran(status),
-        pod_restarts=max(0, (restarts.pods if restarts else 0) - pod_restarts(pods)),
+        pod_restarts=restarts.pods if restarts else 0,
         in_place_restarts=restarts.in_place if restarts else 0,
         given_back=carried.given_back,
         gang_since=carried.gang_since if carried.given_back_at is not None else None,
     )
+
+
+def at_resume(
+    status: FineTuneJobStatus, job: JobView, pods: Sequence[PodView], accelerators: int, now: datetime
+) -> Carried:
+    """Return what a Job carries when it goes on: the totals of the status, but for what still counts as its own.
+
+    Parameters
+    ----------
+    status
+        The status with the totals so far.
+    job, pods
+        The Job, and its pods at hand.
+    """
+    carried = at_start(status, job)
+    held = accelerator_seconds(pods, accelerators, now)
+    update = {
+        "accelerator_seconds": max(0, carried.accelerator_seconds - held),
+        "pod_restarts": max(read_carried(job).pod_restarts, carried.pod_restarts - pods_to_replace(job, pods)),
+    }
+    return carried.model_copy(update=update)

@@ -155,7 +155,7 @@ def _restarts(context: Context, training: Training) -> Restarts:
     carried = read_carried(context.children.job)
     return Restarts(
         in_place=max(old.in_place, carried.in_place_restarts + training.in_place_restarts),
-        pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.pods)),
+        pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.job, context.children.pods)),
     )
 
 

@@ -114,6 +114,7 @@ class JobView(ChildView):
     active: int
     failed: int
     """Pods that count towards the backoff limit."""
+    succeeded: int
     conditions: tuple[JobCondition, ...]
 
     def condition(self, *types: str) -> JobCondition | None:
@@ -259,6 +260,7 @@ def job_view(raw: Manifest) -> JobView:
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
         failed=status.get("failed", 0),
+        succeeded=status.get("succeeded", 0),
         conditions=tuple(conditions),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -167,6 +168,8 @@ class Simulation:
     def __init__(self, **options: Any) -> None:
         self.server = Server()
         self.now = NOW
+        self._failed: defaultdict[str, set[str]] = defaultdict(set)
+        """UIDs of the pods that failed, by their Job's: the Job controller counts each, whether or not it is still there."""
         self.create(**options)
         self.restart()
 
@@ -281,16 +284,21 @@ class Simulation:
 
     def _judge(self, job: Manifest, owned: list[Manifest], live: list[Manifest]) -> None:
         spec_, status = job["spec"], job["status"]
-        codes = [
-            raw["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] for raw in owned if raw not in live
-        ]
-        status["failed"] = sum(code not in (0, 143) for code in codes)
+        codes = {
+            raw["metadata"]["uid"]: raw["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+            for raw in owned
+            if raw not in live
+        }
+        failed = self._failed[job["metadata"]["uid"]]
+        failed |= {uid for uid, code in codes.items() if code not in (0, 143)}
+        status["failed"] = len(failed)
         done = {_index(raw) for raw in owned if raw["status"]["phase"] == "Succeeded"}
+        status["succeeded"] = len(done)
         limit, start = spec_.get("activeDeadlineSeconds"), status.get("startTime")
         if len(done) >= spec_["completions"]:
             status["completionTime"] = text(self.now)
             self._end(status, "Complete", "CompletionsReached")
-        elif 2 in codes:
+        elif 2 in codes.values():
             self._end(status, "Failed", "PodFailurePolicy")
         elif status["failed"] > spec_["backoffLimit"]:
             self._end(status, "Failed", "BackoffLimitExceeded")

@@ -18,6 +18,6 @@ def check(context: Context) -> Verdict | None:
         return None
     if context.job.queue and context.spec.run_policy.suspend:
         return Verdict("Suspended", "the job is suspended", stop=True)
-    carried = at_start(context.status, None, (), context.accelerators, context.now)
+    carried = at_start(context.status, None)
     manifest = children.indexed_job(context.job, context.spec, context.image, carried)
     return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unfreeze_operator.actions import Patch
-from unfreeze_operator.carried import at_start
+from unfreeze_operator.carried import at_resume
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.gangs import next_try
 from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
@@ -19,7 +19,7 @@ def check(context: Context) -> Verdict | None:
     if again is not None and again > context.now and not suspended:
         left = (again - context.now).total_seconds()
         return Verdict("NodesGivenBack", f"the next try is in {left:.0f} s", stop=True, requeue_after=left)
-    carried = at_start(context.status, job, children.pods, context.accelerators, context.now)
+    carried = at_resume(context.status, job, children.pods, context.accelerators, context.now)
     if suspended:
         carried = carried.model_copy(update={"gang_since": None})
     change = {"metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}}, "spec": {"suspend": False}}
