@@ -49,7 +49,8 @@ class Health:
             await runner.cleanup()
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
-        text = generate_latest(self._metrics.registry)
+        # Among thousands of jobs it takes a second, in which the event loop has other work.
+        text = await asyncio.to_thread(generate_latest, self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _healthz(self, _: web.Request) -> web.Response:

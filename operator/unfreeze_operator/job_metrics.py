@@ -69,7 +69,7 @@ class JobCollector(Collector):
             for name, (text, more) in described.items()
         }
         now = datetime.now(UTC)
-        for view in self._jobs.all():
+        for view in list(self._jobs.all()):  # the event loop goes on meanwhile, in another thread
             status = json.loads(unpack(view.status))
             phases[view.namespace, _phase(status)] += 1
             for name, labels, value in samples(view, status, self._puller.spoken(view.key), now):

@@ -1,6 +1,9 @@
 """/healthz and /readyz: sick when a part that should run for ever has ended, ready when the caches are in sync."""
 
 import asyncio
+import threading
+
+from prometheus_client.registry import Collector
 
 from unfreeze_operator.health import Health
 from unfreeze_operator.metrics import Metrics
@@ -21,3 +24,22 @@ async def test_ready_when_in_sync():
     assert (await health._readyz(None)).status == 503
     health.synced = True
     assert (await health._readyz(None)).status == 200
+
+
+async def test_the_metrics_page_does_not_hold_up_the_event_loop():
+    """What it is made of waits for something that the loop does meanwhile."""
+    metrics, looped = Metrics(), threading.Event()
+
+    class Patient(Collector):
+        def describe(self):
+            return []
+
+        def collect(self):
+            assert looped.wait(30)
+            return []
+
+    metrics.registry.register(Patient())
+    page = asyncio.create_task(Health(metrics)._metrics_page(None))
+    await asyncio.sleep(0)
+    looped.set()
+    assert (await page).status == 200

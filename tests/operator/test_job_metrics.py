@@ -3,11 +3,14 @@
 import math
 from datetime import timedelta
 
+from prometheus_client import CollectorRegistry
+
 from tests.operator.fakes import NOW, job, text
 from unfreeze_api.progress import Progress
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.context import Children
-from unfreeze_operator.job_metrics import MOST_VALUES, samples
+from unfreeze_operator.informer import Cache
+from unfreeze_operator.job_metrics import MOST_VALUES, JobCollector, samples
 from unfreeze_operator.metrics import MOST_REASONS, Metrics
 
 TRAINING = {
@@ -97,3 +100,20 @@ def test_reasons_of_failures_are_bounded():
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 5
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Reason0"}) == 1
+
+
+def test_jobs_may_come_during_a_scrape():
+    """It runs beside the event loop."""
+    cache = Cache(lambda _: None)
+
+    class Puller:
+        pulls = 0
+
+        def spoken(self, _):
+            cache.put(job(name=f"later-{len(cache)}", uid=f"later-{len(cache)}"))
+
+    registry = CollectorRegistry()
+    registry.register(JobCollector(cache, Puller()))
+    for number in range(3):
+        cache.put(job(name=f"job-{number}", uid=str(number)))
+    assert registry.get_sample_value("unfreeze_jobs", {"namespace": "ns", "phase": "Pending"}) == 3
