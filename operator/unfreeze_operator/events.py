@@ -10,7 +10,7 @@ from typing import Literal
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.status import condition
-from unfreeze_operator.views import FineTuneJobView
+from unfreeze_operator.views import FineTuneJobView, JobView
 
 _NOTE = 1024
 
@@ -26,11 +26,18 @@ class Note:
     """Tells two events of the same reason apart."""
 
 
-def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
+def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = None) -> list[Note]:
     """Return what is worth an event in the step from one status to the next.
 
-    What tells a step apart from another one of its kind is taken from the status that it begins at: when the step is
-    tried again, at another time, it is the same step.
+    What tells a step apart from another one of its kind is taken from the specs, from the child Job, or from the status
+    that it begins at: when the step is tried again, at another time, or by another operator, it is the same step.
+
+    Parameters
+    ----------
+    old, new
+        The two statuses.
+    job
+        The child Job, if there is one.
     """
     found: list[Note] = []
     before, after = old.restarts, new.restarts
@@ -45,7 +52,7 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
         found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
-        return found + _phase_notes(old, new)
+        return found + _phase_notes(old, new, job)
     blocked = running is not None and running.reason in ("NameTaken", "Forbidden", "NodesGivenBack")
     if running is not None and blocked and (was is None or was.reason != running.reason):
         found.append(Note("Warning", running.reason, running.message, _mark(old, new)))
@@ -60,8 +67,12 @@ _PHASES = {
 }
 
 
-def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
-    mark = _mark(old, new)
+def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None) -> list[Note]:
+    mark = str(new.observed_generation)
+    if new.phase == "Running" and job is not None:  # once in each run: Kueue begins one without a new generation
+        mark += f" {job.uid} {job.started}"
+    if new.phase == "Queued":
+        mark = _mark(old, new)
     if new.phase in _PHASES:
         return [Note("Normal", new.phase, _PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
@@ -70,7 +81,7 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[Note]:
         return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
-        return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", mark)]
+        return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", f"{mark} {new.failure.reason}")]
     return []
 
 

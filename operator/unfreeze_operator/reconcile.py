@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.api import Api, ApiError
+from unfreeze_operator.backoff import backoff
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.events import event, notes
 from unfreeze_operator.executor import Delayed, Executor, Refused
@@ -43,6 +45,12 @@ from unfreeze_operator.views import (
 )
 
 logger = logging.getLogger(__name__)
+
+EVENT_TRIES = 3
+EVENT_PAUSES = (0.1, 1.0)
+"""First and longest pause in seconds between two tries to post an event."""
+_FINAL = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+"""Answers that another try does not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +195,7 @@ class Reconciler:
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
         # Told first: when the write, or its answer, is lost, the next try tells the same, which makes no second event.
-        for note in notes(old, new):
+        for note in notes(old, new, children.job):
             await self._tell(event(job, note, self._clock(), self._instance))
         try:
             raw = await self._api.apply(path, body)
@@ -209,14 +217,19 @@ class Reconciler:
         self._metrics.transition(job, old, new, children, self._clock())
 
     async def _tell(self, manifest: Manifest) -> None:
-        """Post an event. It is news, not state: losing one must not hold the job up."""
-        try:
-            await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
-        except ApiError as error:
-            if error.status != HTTPStatus.CONFLICT:  # told already
-                logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
+        """Post an event, in a few tries. It is news, not state: losing one must not hold the job up."""
+        for tries in range(1, EVENT_TRIES + 1):
+            try:
+                await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                if getattr(error, "reason", "") == "AlreadyExists":  # told already
+                    return
+                if tries == EVENT_TRIES or getattr(error, "status", None) in _FINAL:
+                    logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
+                    return
+                await asyncio.sleep(backoff(tries, error, bounds=EVENT_PAUSES))
+            else:
+                return
 
 
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:

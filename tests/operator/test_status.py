@@ -16,7 +16,7 @@ from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import PODS
 from unfreeze_operator.status import condition, worth_writing
 from unfreeze_operator.training import gather
-from unfreeze_operator.views import pod_view
+from unfreeze_operator.views import job_view, pod_view
 
 
 def words(**fields):
@@ -229,6 +229,15 @@ def test_each_step_of_life_is_told_once():
     [first], [second] = notes(pending, running), notes(pending, running.model_copy(update={"observed_generation": 3}))
     assert first.mark != second.mark, "resumed within the same second: two events"
     assert notes(running, running.model_copy(update={"progress": ProgressInfo(step=5)})) == []
+
+
+def test_two_operators_tell_of_a_run_once_and_each_run_of_a_queue_is_told():
+    """One of them knows the job's status as it was before."""
+    pending, running = observed(), observed(pod(0), pod(1))
+    late = pending.model_copy(update={"conditions": []})
+    first, second = (job_view(world(startTime=text(NOW + timedelta(hours=hours)))[0].job()) for hours in (0, 1))
+    marks = [notes(old, running, job)[0].mark for old, job in ((pending, first), (late, first), (pending, second))]
+    assert marks[0] == marks[1] != marks[2]
 
 
 @pytest.mark.parametrize(

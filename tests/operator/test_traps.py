@@ -253,3 +253,21 @@ def test_the_process_ends_when_a_part_of_it_dies(operator_kubeconfig, monkeypatc
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(run(Settings(trainer_image="i", http_host="127.0.0.1", http_port=free_port())))
     assert caught.value.split(RuntimeError)[0] is not None
+
+
+@pytest.mark.parametrize("fault", [Answer(429, "TooManyRequests"), Answer(500), Answer(409, "Conflict"), Cut()], ids=str)
+def test_an_event_is_posted_again(faulty_operator, proxy, world, fault):
+    faults = itertools.cycle([fault, None])
+    proxy.chaos = lambda call: next(faults) if call.site == ("create", "events") else None
+    faulty_operator.start()
+    world.create()
+    world.wait_phase("Succeeded")
+    world.wait_events("Created", "Running", "Succeeded")
+
+
+def test_events_that_cannot_be_posted_hold_no_job_up(faulty_operator, proxy, world):
+    proxy.chaos = lambda call: Answer(500) if call.site == ("create", "events") else None
+    faulty_operator.start()
+    world.create()
+    world.wait_phase("Succeeded")
+    assert world.events() == []
