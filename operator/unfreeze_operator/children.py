@@ -23,6 +23,7 @@ from unfreeze_operator.resources import (
     MANAGED_BY_LABEL,
     MANAGER,
     NETWORK_POLICIES,
+    PRIORITY_LABEL,
     QUEUE_LABEL,
     SERVICES,
     SPEC_HASH_ANNOTATION,
@@ -104,7 +105,8 @@ def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage
     """
     nodes = spec.distribution.num_nodes
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
-    labels = {QUEUE_LABEL: job.queue} if job.queue else {}
+    kueue = {QUEUE_LABEL: job.queue, PRIORITY_LABEL: job.priority_class} if job.queue else {}
+    labels = {name: value for name, value in kueue.items() if value}
     return {
         **_head(job, JOBS, child_name(job.name), labels=labels, annotations=annotations),
         "spec": _without_none(

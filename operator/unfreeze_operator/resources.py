@@ -13,6 +13,7 @@ MANAGER = "unfreeze-operator"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 JOB_LABEL = api.JOB_LABEL
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every child of every FineTuneJob."""
 WORKLOAD_SELECTOR = "kueue.x-k8s.io/job-uid"

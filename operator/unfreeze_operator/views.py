@@ -20,6 +20,7 @@ from unfreeze_operator.resources import (
     CONTENT_HASH_ANNOTATION,
     JOB_FILE,
     JOB_LABEL,
+    PRIORITY_LABEL,
     QUEUE_LABEL,
     SPEC_HASH_ANNOTATION,
     Key,
@@ -80,6 +81,8 @@ class FineTuneJobView(View):
 
     generation: int
     queue: str
+    priority_class: str
+    """Kueue's, for the job in its queue."""
     strategy: str
     spec: bytes
     status: bytes
@@ -220,10 +223,12 @@ def _annotation(raw: Manifest, name: str) -> str:
 
 def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
     """Return the view of a FineTuneJob."""
+    labels = raw["metadata"].get("labels", {})
     return FineTuneJobView(
         **base_fields(raw),
         generation=raw["metadata"].get("generation", 0),
-        queue=raw["metadata"].get("labels", {}).get(QUEUE_LABEL, ""),
+        queue=intern(labels.get(QUEUE_LABEL, "")),
+        priority_class=intern(labels.get(PRIORITY_LABEL, "")),
         strategy=_strategy(raw.get("spec") or {}),
         spec=pack(raw.get("spec") or {}),
         status=pack(raw.get("status") or {}),

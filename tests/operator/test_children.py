@@ -109,3 +109,12 @@ def test_children_name_their_owner_and_copy_nothing_else():
         labels = dict(manifest["metadata"]["labels"])
         labels.pop("kueue.x-k8s.io/queue-name", None)
         assert labels == {"app.kubernetes.io/managed-by": "unfreeze-operator", "unfreeze.dev/job-name": "job"}
+
+
+def test_the_priority_in_a_queue_is_handed_on():
+    view = replace(job(queue="team-a"), priority_class="urgent")
+    spec = FakeCluster().context(view).spec
+    labels = indexed_job(view, spec, IMAGE, Carried())["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/priority-class"] == "urgent"
+    labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried())["metadata"]["labels"]
+    assert not [name for name in labels if "kueue" in name]

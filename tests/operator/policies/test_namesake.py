@@ -14,7 +14,16 @@ def test_children_of_an_earlier_job_are_waited_for():
     assert context.children.job is None  # its state would be taken for the later job's own
     verdict = namesake.check(context)
     assert (verdict.reason, verdict.stop, verdict.actions) == ("WaitingForDeletion", True, ())
-    assert "earlier job" in verdict.message
+    assert "unless it is an earlier job of this name" in verdict.message
+    cluster.job()["metadata"]["deletionTimestamp"] = text(SOON)
+    assert namesake.check(cluster.context(job(uid="later"))).message == "Job job is still being deleted"
+
+
+def test_a_pod_of_a_neighbour_that_carries_the_label_is_not_said_to_go():
+    cluster = FakeCluster()
+    cluster.add(PODS, pod(owner="", name="stray"))
+    verdict = namesake.check(cluster.context(job()))
+    assert verdict.message.startswith("Pod stray has this job's label and belongs to something else")
 
 
 def test_pods_of_an_earlier_job_would_answer_to_the_same_names():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,11 @@ class Server(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, progress: Callable[[], Progress]) -> None:
         super().__init__((host, port), _Handler)
         self.progress = progress
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over clients that have left before their answer; the base prints a traceback of each."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def port(self) -> int:
