@@ -81,7 +81,8 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
         return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
-        return [Note("Warning", "Failed", f"{new.failure.reason}: {new.failure.message}{where}", f"{mark} {new.failure.reason}")]
+        text = f"{new.failure.reason}: {new.failure.message}{where}"
+        return [Note("Warning", "Failed", text, f"{mark} {new.failure.reason}")]
     return []
 
 

@@ -1,8 +1,8 @@
-"""Gangs without Kueue: all or nothing in the end, and what the template says to other schedulers."""
+"""Gangs without Kueue: all or nothing in the end, what they wait for, and what the template says to other schedulers."""
 
 import pytest
 
-from tests.operator.world import condition, spec, until
+from tests.operator.world import condition, ended, spec, unschedulable, until
 
 pytestmark = pytest.mark.cluster
 
@@ -73,3 +73,73 @@ def test_what_other_schedulers_read_reaches_the_pods(operator, world):
         world.cluster.create(world.path("pods", f"{pod['metadata']['name']}/binding"), binding)
     end = world.wait_phase("Succeeded")
     assert condition(end, "Complete")["status"] == "True"
+
+
+def unpullable(body):
+    body["template"]["image"] = "registry.example/none:1"
+
+
+def secretless(body):
+    reference = {"secretKeyRef": {"name": "hub-token", "key": "token"}}
+    body["template"]["env"] += [{"name": "TOKEN", "valueFrom": reference}]
+
+
+def claimless(body):
+    body["data"]["train"]["source"] = "pvc://nowhere/train.csv"
+
+
+def unbound(body):
+    body["data"]["train"]["source"] = "pvc://unbound/train.csv"
+
+
+CAUSES = [
+    (unschedulable, "Unschedulable", "affinity/selector"),
+    (unpullable, "ImagePull", "registry.example/none:1"),
+    (secretless, "ConfigError", 'secret "hub-token" not found'),
+    (claimless, "ClaimNotFound", 'persistentvolumeclaim "nowhere" not found'),
+    (unbound, "ClaimPending", "PersistentVolumeClaims"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason", "words"), CAUSES, ids=[reason for _, reason, _ in CAUSES])
+def test_a_gang_that_does_not_become_whole_says_why(operator, world, spoil, reason, words):
+    claim = {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "none",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    world.cluster.create(world.path("persistentvolumeclaims"), {"metadata": {"name": "unbound"}, "spec": claim})
+    body = spec(nodes=2)
+    spoil(body)
+    world.create(body=body)
+    status = world.wait(lambda s: [found["reason"] for found in s.get("waiting", [])] == [reason] * 2, what=reason)
+    assert status["phase"] == "Pending"
+    assert all(words in found["message"] for found in status["waiting"])
+    running = condition(status, "Running")
+    assert (running["status"], running["reason"]) == ("False", reason)
+    assert running["message"].startswith("job-0-")
+    assert running["message"].endswith("(and 1 more)")
+
+
+def test_pods_that_a_quota_refuses_are_missed(operator, world):
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "0"}}}
+    world.cluster.create(world.path("resourcequotas"), quota)
+    world.cluster.wait_for(
+        world.path("resourcequotas", "small"), lambda found: "hard" in found.get("status", {}), what="in effect"
+    )
+    world.create()
+    status = world.wait(lambda s: condition(s, "Running").get("reason") == "PodsMissing")
+    assert "kubectl describe job job" in condition(status, "Running")["message"]
+
+
+def test_a_gang_that_does_not_become_whole_in_time_fails(operator, world):
+    body = spec(nodes=2, startupTimeoutSeconds=3)
+    body["distribution"]["resourcesPerNode"] = {"limits": {"nvidia.com/gpu": 16}}
+    world.create(body=body)
+    end = world.wait_phase("Failed")
+    assert end["failure"]["reason"] == "StartupTimeout"
+    assert "Insufficient nvidia.com/gpu" in end["failure"]["message"]
+    assert condition(end, "Failed")["status"] == "True"
+    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    world.wait_children("pods", 0)
+    assert world.status() == end

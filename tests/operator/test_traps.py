@@ -255,7 +255,9 @@ def test_the_process_ends_when_a_part_of_it_dies(operator_kubeconfig, monkeypatc
     assert caught.value.split(RuntimeError)[0] is not None
 
 
-@pytest.mark.parametrize("fault", [Answer(429, "TooManyRequests"), Answer(500), Answer(409, "Conflict"), Cut()], ids=str)
+@pytest.mark.parametrize(
+    "fault", [Answer(429, "TooManyRequests"), Answer(500), Answer(409, "Conflict"), Cut()], ids=str
+)
 def test_an_event_is_posted_again(faulty_operator, proxy, world, fault):
     faults = itertools.cycle([fault, None])
     proxy.chaos = lambda call: next(faults) if call.site == ("create", "events") else None

@@ -161,3 +161,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS
 
 def condition(status: Json, type_: str) -> Json:
     return next((found for found in status.get("conditions", []) if found["type"] == type_), {})
+
+
+def ended(job: Json) -> bool:
+    """Whether a Job has failed."""
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in job["status"].get("conditions", ()))
+
+
+def unschedulable(body: Json) -> None:
+    """Let no node fit the pods of a spec."""
+    body["template"]["nodeSelector"] = {"no": "such-node"}
