@@ -13,24 +13,28 @@ from tests.cluster import binaries
 
 Json = dict[str, Any]
 NAMESPACE = "unfreeze-system"
+HELMS = ("helm", "helm3")
 
 
 class RenderError(Exception):
     """Helm refuses the values, for this reason."""
 
 
-def render_text(values: Json | None = None, *, release: str = "unfreeze", flags: tuple[str, ...] = ()) -> str:
+def render_text(
+    values: Json | None = None, *, release: str = "unfreeze", flags: tuple[str, ...] = (), helm: str = "helm"
+) -> str:
     """Return what `helm template` prints."""
-    command = [binaries.tool("helm"), "template", release, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
-    done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+    command = [binaries.tool(helm), "template", release, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
+    version = ["--kube-version", binaries.KUBERNETES_VERSION]  # Helm 3 takes an old one without
+    done = subprocess.run([*command, *version], input=json.dumps(values or {}), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RenderError(done.stderr)
     return done.stdout
 
 
-def render(values: Json | None = None, *, release: str = "unfreeze") -> list[Json]:
+def render(values: Json | None = None, *, release: str = "unfreeze", helm: str = "helm") -> list[Json]:
     """Return the manifests that these values install: without those of `helm test`."""
-    text = render_text(values, release=release, flags=("--skip-tests",))
+    text = render_text(values, release=release, flags=("--skip-tests",), helm=helm)
     return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from charts.generate import CHART, REPOSITORY, values
 from tests.charts.release import ON_A_TEST_NODE
-from tests.charts.render import NAMESPACE
+from tests.charts.render import HELMS, NAMESPACE
 from tests.cluster import binaries
 
 DOCS = [REPOSITORY / "docs" / f"{name}.md" for name in ("install", "upgrading", "uninstalling", "gitops")]
@@ -40,9 +40,14 @@ def test_values_that_are_set_exist(page):
 @pytest.mark.timeout(600)
 class TestCommands:
     @pytest.fixture
-    def run(self, chart_cluster, tmp_path):
+    def helm(self):
+        """Which Helm the person has."""
+        return "helm"
+
+    @pytest.fixture
+    def run(self, chart_cluster, tmp_path, helm):
         """A function that runs a code block as a person would."""
-        (tmp_path / "helm").symlink_to(binaries.tool("helm"))
+        (tmp_path / "helm").symlink_to(binaries.tool(helm))
         path = f"{tmp_path}:{chart_cluster.folder / 'bin'}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "KUBECONFIG": str(chart_cluster.kubeconfig)}
 
@@ -63,6 +68,7 @@ class TestCommands:
         (tmp_path / "values.json").write_text(json.dumps(ON_A_TEST_NODE))
         return f" --values {tmp_path / 'values.json'}"
 
+    @pytest.mark.parametrize("helm", HELMS)
     def test_install_upgrade_uninstall(self, run, chart_cluster, on_a_test_node):
         command, _, _ = block(DOCS[0], "helm install").partition("\nhelm test")
         # An image of any name but these is a trainer on the nodes of the tests.
@@ -75,9 +81,13 @@ class TestCommands:
         run(block(DOCS[2], "kubectl delete ftj"))
         assert "finetunejobs" not in chart_cluster.kubectl("get", "crd", "-o", "name")
 
-    def test_from_kustomize_to_helm(self, run, chart_cluster, on_a_test_node):
+    @pytest.mark.parametrize("helm", HELMS)
+    def test_from_kustomize_to_helm(self, run, chart_cluster, on_a_test_node, helm):
         run("kubectl apply --server-side -k operator/deploy")
-        run(block(DOCS[1], "helm upgrade --install").strip() + on_a_test_node)
+        command = block(DOCS[1], "helm upgrade --install").strip()
+        if helm == "helm3":
+            command = command.removesuffix(" --force-conflicts")
+        run(command + on_a_test_node)
         assert "unfreeze" in chart_cluster.helm("list", "--namespace", NAMESPACE, "--deployed", "--short")
         run("kubectl rollout status -n unfreeze-system deployment/unfreeze-operator --timeout=120s")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART
-from tests.charts.release import install
+from tests.charts.release import ON_A_TEST_NODE, install
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.operator.world import until
@@ -162,8 +162,10 @@ def test_two_releases_in_one_namespace_lead_at_once(cluster, world):
 
 
 def test_a_crd_that_is_not_kept_goes_with_the_release(cluster):
+    """One that Helm 3 made, and Helm 4 has taken over."""
     before = objects(cluster)
-    install(cluster, crds={"keep": False})
+    install(cluster, helm="helm3", crds={"keep": False})
+    install(cluster, crds={"keep": False}, operator={**ON_A_TEST_NODE["operator"], "logLevel": "debug"})
     cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
     assert left_after(cluster, before) == set()
 

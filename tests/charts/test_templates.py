@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, REPOSITORY
-from tests.charts.render import NAMESPACE, RenderError, kinds, only, render, render_text
+from tests.charts.render import HELMS, NAMESPACE, RenderError, kinds, only, render, render_text
 from tests.cluster import binaries
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.progress import HTTP_PORT
@@ -31,8 +31,9 @@ def options(values=None):
     return {variable["name"].removeprefix("UNFREEZE_OPERATOR_"): variable["value"] for variable in env}
 
 
-def test_lint():
-    subprocess.run([binaries.tool("helm"), "lint", "--strict", CHART], check=True, capture_output=True)
+@pytest.mark.parametrize("helm", HELMS)
+def test_lint(helm):
+    subprocess.run([binaries.tool(helm), "lint", "--strict", CHART], check=True, capture_output=True)
 
 
 def test_what_the_defaults_make():
@@ -58,9 +59,10 @@ def test_what_the_defaults_make():
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed when serviceAccount.create is false"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(values, words):
+@pytest.mark.parametrize("helm", HELMS)
+def test_what_makes_no_sense_is_refused_by_name(values, words, helm):
     with pytest.raises(RenderError, match=words):
-        render(values)
+        render(values, helm=helm)
 
 
 def test_the_crd_is_the_generated_one_and_kept():
