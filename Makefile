@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 UV     := uv==0.13.9
 ENGINE ?= $(firstword $(shell which docker podman buildah 2> /dev/null))
 TAG    ?= unfreeze
+# The tag that the chart asks for.
+VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 
 # No model hub is asked for anything, whatever a library would like to look up.
 export HF_HUB_OFFLINE := 1
@@ -65,11 +67,13 @@ crds: $(READY) ## The CRD and docs/api.md, generated from the models; the CRD al
 chart: $(READY) ## What the chart generates: schema and README from values.yaml, CRD and rules from their rooms
 	@$(BIN)/python charts/generate.py --write
 
-images: ## The images of operator and trainer, by docker, podman or buildah: TAG=PREFIX, BASE=IMAGE
+images: ## The images of operator and trainer, by docker, podman or buildah: TAG=PREFIX, BASE=IMAGE, PUSH=1
 	@test -n "$(ENGINE)" || { echo "docker, podman or buildah is needed (Debian: apt-get install buildah)"; exit 1; }
 	@for target in operator trainer; do \
-	  $(ENGINE) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg REVISION="$$(git rev-parse HEAD)" \
-	    --target $$target --tag $(TAG)-$$target . || exit 1; done
+	  image=$(TAG)-$$target:$(VERSION); \
+	  $(ENGINE) build $(if $(BASE),--build-arg BASE=$(BASE)) --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" --target $$target --tag $$image . || exit 1; \
+	  $(if $(PUSH),$(ENGINE) push $$image || exit 1;) done
 
 cluster-up: setup ## A control plane and two nodes to try things on
 	@$(BIN)/python -m tests.cluster up

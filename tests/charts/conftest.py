@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from charts.generate import CHART
+from tests.charts.release import install
 from tests.charts.render import NAMESPACE
 from tests.cluster import binaries
 from tests.cluster.cluster import REPOSITORY, Cluster
@@ -51,6 +53,25 @@ def chart_cluster() -> Iterator[Cluster]:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         running.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": labels}})
         yield running
+
+
+@pytest.fixture(scope="module")
+def crd(chart_cluster: Cluster) -> Iterator[None]:
+    """The CRD of FineTuneJobs alone, without an operator."""
+    file = str(CHART / "files/crd.yaml")
+    chart_cluster.kubectl("create", "--filename", file)
+    serves(chart_cluster, "unfreeze.dev/v1alpha1", {"dev.unfreeze.v1alpha1.FineTuneJob"})
+    yield
+    chart_cluster.kubectl("delete", "--filename", file)
+
+
+@pytest.fixture(scope="module")
+def released(chart_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the chart's release, for tests that leave it as it is."""
+    install(chart_cluster)
+    yield chart_cluster
+    chart_cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
+    chart_cluster.kubectl("delete", "crd", "finetunejobs.unfreeze.dev")
 
 
 @pytest.fixture

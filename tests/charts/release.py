@@ -7,6 +7,7 @@ from typing import Any
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import REPOSITORY, Cluster
 
+Json = dict[str, Any]
 # The pods of a test node share the machine's network: each listens on its own address.
 _ADDRESS = {"name": "UNFREEZE_OPERATOR_HTTP_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 ON_A_TEST_NODE = {"operator": {"extraEnv": [_ADDRESS]}}
@@ -18,3 +19,15 @@ def install(cluster: Cluster, release: str = "unfreeze", *, helm: str = "helm", 
     given = {**ON_A_TEST_NODE, **values}
     chart = str(REPOSITORY / "charts" / "unfreeze")
     cluster.helm("upgrade", "--install", release, chart, *into, values=given, program=helm)
+
+
+def operator_pods(cluster: Cluster) -> list[Json]:
+    """Return the operator's pods."""
+    pods: list[Json] = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+    return pods
+
+
+def ready(cluster: Cluster) -> bool:
+    """Whether one operator is ready."""
+    deployment = cluster.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/unfreeze-operator")
+    return bool(deployment["status"].get("readyReplicas") == 1)

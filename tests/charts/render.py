@@ -26,7 +26,9 @@ def render_text(
     """Return what `helm template` prints."""
     command = [binaries.tool(helm), "template", release, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
     version = ["--kube-version", binaries.KUBERNETES_VERSION]  # Helm 3 takes an old one without
-    done = subprocess.run([*command, *version], input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *version], input=json.dumps(values or {}), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RenderError(done.stderr)
     return done.stdout

@@ -3,8 +3,6 @@
 import pytest
 import yaml
 
-from charts.generate import CHART
-from tests.charts.conftest import serves
 from tests.charts.render import render_text
 from tests.charts.schemas import Kubeconform
 
@@ -63,13 +61,9 @@ def lines(text):
 
 
 @pytest.fixture(scope="module")
-def kubeconform(chart_cluster, tmp_path_factory):
+def kubeconform(chart_cluster, crd, tmp_path_factory):
     """With the CRD of FineTuneJobs in the cluster: the chart's test has one."""
-    crd = str(CHART / "files/crd.yaml")
-    chart_cluster.kubectl("create", "--filename", crd)
-    serves(chart_cluster, "unfreeze.dev/v1alpha1", {"dev.unfreeze.v1alpha1.FineTuneJob"})
-    yield Kubeconform(chart_cluster, tmp_path_factory.mktemp("schemas"))
-    chart_cluster.kubectl("delete", "--filename", crd)
+    return Kubeconform(chart_cluster, tmp_path_factory.mktemp("schemas"))
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

@@ -5,8 +5,7 @@ import yaml
 
 from charts.generate import REPOSITORY
 from tests.charts.conftest import established
-from tests.charts.release import install
-from tests.charts.render import NAMESPACE, render
+from tests.charts.render import render
 from tests.cluster import binaries
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -31,17 +30,14 @@ def documents(folder):
 
 
 @pytest.fixture(scope="module")
-def cluster(chart_cluster):
+def cluster(chart_cluster, crd):
     files = [str(binaries.module(module) / path) for module, path in CRDS]
     for file in files:
         chart_cluster.kubectl("apply", "--server-side", "--filename", file)
     established(chart_cluster)
     for name in ("argocd", "flux-system", "team-a"):
         chart_cluster.kubectl("create", "namespace", name)
-    install(chart_cluster)
     yield chart_cluster
-    chart_cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
-    chart_cluster.kubectl("delete", "crd", "finetunejobs.unfreeze.dev")
     for file in files:
         chart_cluster.kubectl("delete", "--filename", file)
     chart_cluster.kubectl("delete", "namespace", "argocd", "flux-system", "team-a", "--wait=false")

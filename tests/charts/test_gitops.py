@@ -7,7 +7,6 @@ import yaml
 
 from charts.generate import REPOSITORY
 from tests.charts.argocd import health
-from tests.charts.release import install
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.crds.corpus import load, patched
@@ -24,11 +23,8 @@ TRACKING = {
 
 
 @pytest.fixture(scope="module")
-def cluster(chart_cluster):
-    install(chart_cluster)
-    yield chart_cluster
-    chart_cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
-    chart_cluster.kubectl("delete", "crd", "finetunejobs.unfreeze.dev")
+def cluster(released):
+    return released
 
 
 def manifest(world, name="job", **options):

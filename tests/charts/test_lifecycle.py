@@ -1,17 +1,14 @@
 """The chart's life on a real control plane: install, upgrade, rollback, uninstall, with jobs that run meanwhile."""
 
 import json
-import os
 import re
 import shutil
-import signal
-from pathlib import Path
 
 import pytest
 import yaml
 
 from charts.generate import CHART
-from tests.charts.release import ON_A_TEST_NODE, install
+from tests.charts.release import ON_A_TEST_NODE, install, operator_pods, ready
 from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.operator.world import until
@@ -60,15 +57,6 @@ def left_after(cluster, before, namespace=""):
     return left()
 
 
-def operator_pods(cluster):
-    return cluster.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
-
-
-def ready(cluster):
-    deployment = cluster.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/unfreeze-operator")
-    return deployment["status"].get("readyReplicas") == 1
-
-
 def leader(cluster, lease="unfreeze-operator"):
     """Return who holds the Lease; empty for nobody."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{lease}"
@@ -113,28 +101,6 @@ def test_running_jobs_outlive_upgrade_rollback_and_uninstall(cluster, world):
     cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
     world.delete("finetunejobs", "job")
     assert left_after(cluster, before, world.namespace) == {CRD}
-
-
-def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(cluster):
-    install(cluster)
-    (pod,) = operator_pods(cluster)
-    (pid,) = cluster.processes(NAMESPACE, pod["metadata"]["name"])
-    proc = Path(f"/proc/{pid}")
-    environment = dict(line.split("=", 1) for line in (proc / "environ").read_text().split("\0") if line)
-    assert "KUBECONFIG" not in environment
-    assert environment["UNFREEZE_OPERATOR_TRAINER_IMAGE"].startswith("unfreeze-trainer:")
-    assert re.search(r"^Uid:\s+65532\s+65532", (proc / "status").read_text(), re.MULTILINE)
-    token = (proc / "root/run/secrets/kubernetes.io/serviceaccount/token").read_text()
-    assert cluster.request("GET", "/apis/unfreeze.dev/v1alpha1/finetunejobs", token=token)[0] == 200
-    assert cluster.request("GET", "/api/v1/secrets", token=token)[0] == 403
-
-    os.kill(pid, signal.SIGSTOP)  # neither dead nor answering: only the liveness probe can tell
-
-    def restarted():
-        (pod,) = operator_pods(cluster)
-        return pod["status"]["containerStatuses"][0]["restartCount"] == 1 and ready(cluster)
-
-    until(restarted, "the operator is started again", 180)
 
 
 def test_of_two_operators_one_goes_on_when_the_other_is_evicted(cluster, world):
@@ -202,24 +168,6 @@ def test_the_operator_of_some_namespaces_leaves_others_alone(cluster, world):
     roles = cluster.kubectl("get", "clusterroles", "--selector=app.kubernetes.io/instance=unfreeze", "--output=name")
     assert roles == ""
     cluster.request("DELETE", f"/api/v1/namespaces/{other}")
-
-
-def test_who_may_edit_a_namespace_may_edit_its_jobs(cluster, world):
-    install(cluster)
-
-    def may(role, verb, *subresource):
-        who = (f"--as=somebody-with-{role}", "-n", world.namespace)
-        answer = cluster.kubectl("auth", "can-i", verb, "finetunejobs.unfreeze.dev", *who, *subresource, check=False)
-        return answer.strip() == "yes"
-
-    for role in ("view", "edit", "admin"):
-        user = f"--user=somebody-with-{role}"
-        cluster.kubectl("create", "rolebinding", role, f"--clusterrole={role}", user, "-n", world.namespace)
-    until(lambda: may("admin", "deletecollection"), "the roles are aggregated")
-    verbs = ("list", "create", "deletecollection")
-    given = {role: [may(role, verb) for verb in verbs] for role in ("view", "edit", "admin")}
-    assert given == {"view": [True, False, False], "edit": [True, True, False], "admin": [True, True, True]}
-    assert not may("admin", "patch", "--subresource=status")
 
 
 def test_helm_test_trains_a_tiny_model_to_its_end(cluster):

@@ -1,0 +1,51 @@
+"""What the release lets its operator do on a real control plane, and people; and that its probes count."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.charts.release import operator_pods, ready
+from tests.charts.render import NAMESPACE
+from tests.operator.world import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(released):
+    (pod,) = operator_pods(released)
+    (pid,) = released.processes(NAMESPACE, pod["metadata"]["name"])
+    proc = Path(f"/proc/{pid}")
+    environment = dict(line.split("=", 1) for line in (proc / "environ").read_text().split("\0") if line)
+    assert "KUBECONFIG" not in environment
+    assert environment["UNFREEZE_OPERATOR_TRAINER_IMAGE"].startswith("unfreeze-trainer:")
+    assert re.search(r"^Uid:\s+65532\s+65532", (proc / "status").read_text(), re.MULTILINE)
+    token = (proc / "root/run/secrets/kubernetes.io/serviceaccount/token").read_text()
+    assert released.request("GET", "/apis/unfreeze.dev/v1alpha1/finetunejobs", token=token)[0] == 200
+    assert released.request("GET", "/api/v1/secrets", token=token)[0] == 403
+
+    os.kill(pid, signal.SIGSTOP)  # neither dead nor answering: only the liveness probe can tell
+
+    def restarted():
+        (pod,) = operator_pods(released)
+        return pod["status"]["containerStatuses"][0]["restartCount"] >= 1 and ready(released)
+
+    until(restarted, "the operator is started again", 180)
+
+
+def test_who_may_edit_a_namespace_may_edit_its_jobs(released, world):
+    def may(role, verb, *subresource):
+        who = (f"--as=somebody-with-{role}", "-n", world.namespace)
+        answer = released.kubectl("auth", "can-i", verb, "finetunejobs.unfreeze.dev", *who, *subresource, check=False)
+        return answer.strip() == "yes"
+
+    for role in ("view", "edit", "admin"):
+        user = f"--user=somebody-with-{role}"
+        released.kubectl("create", "rolebinding", role, f"--clusterrole={role}", user, "-n", world.namespace)
+    until(lambda: may("admin", "deletecollection"), "the roles are aggregated")
+    verbs = ("list", "create", "deletecollection")
+    given = {role: [may(role, verb) for verb in verbs] for role in ("view", "edit", "admin")}
+    assert given == {"view": [True, False, False], "edit": [True, True, False], "admin": [True, True, True]}
+    assert not may("admin", "patch", "--subresource=status")
