@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob, resolve
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
@@ -117,42 +115,6 @@ def steps_of(run: Run) -> Iterator[None]:
     return held(work)
 
 
-def by_hand(task: Texts) -> Iterator[None]:
-    """Take one step of a plain torch loop at each turn; held as the others are, so that the hold costs all the same."""
-
-    def work(hold: Callable[[], None]) -> None:
-        for _ in hand_written(task):
-            hold()
-
-    return held(work)
-
-
-def hand_written(task: Texts) -> Iterator[None]:
-    """Yield after each step of a plain torch loop; with DDP in a process group."""
-    loaded = task.build_model()
-    module = loaded.module.train()
-    trained = _trained(task, loaded)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in trained)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decay = [parameter for parameter in parameters if parameter.ndim > 1]
-    rest = [parameter for parameter in parameters if parameter.ndim == 1]
-    groups: list[dict[str, Any]] = [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, weight_decay=0.01, fused=True)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if world > 1:
-        module = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
-    feed = Feed(task, seed=0, batch_size=BATCH, accumulate=1, rank=rank, world_size=world)  # type: ignore[arg-type]
-    batches = (micro.tensors for _, step in feed.steps(0, 10**6) for micro in step)
-    for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(module(input_ids=batch["input_ids"]).logits, batch["labels"])
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        yield
-
-
 def transformers_trainer(task: Texts) -> Iterator[None]:
     """Take one step of transformers.Trainer at each turn, with PEFT where the job has an adapter."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -163,9 +125,7 @@ def transformers_trainer(task: Texts) -> Iterator[None]:
                 hold()
 
         loaded = task.build_model()
-        trained = _trained(task, loaded)
-        for name, parameter in loaded.module.named_parameters():
-            parameter.requires_grad_(name in trained)
+        freeze(task, loaded)
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(),
             per_device_train_batch_size=BATCH // int(os.environ.get("WORLD_SIZE", "1")),
@@ -186,6 +146,13 @@ def transformers_trainer(task: Texts) -> Iterator[None]:
         Trainer(loaded.module, arguments, train_dataset=samples, callbacks=[Hold()]).train()
 
     return held(work)
+
+
+def freeze(task: Texts, loaded: LoadedModel) -> None:
+    """Let only those parameters have gradients that the job's strategy trains."""
+    names = _trained(task, loaded)
+    for name, parameter in loaded.module.named_parameters():
+        parameter.requires_grad_(name in names)
 
 
 def _trained(task: Texts, loaded: LoadedModel) -> frozenset[str]:

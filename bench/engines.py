@@ -1,8 +1,9 @@
-"""What a step of each engine costs on two workers, against DDP by hand and transformers.Trainer in the same processes.
+"""What a step of each engine costs on two workers, against loops by hand and transformers.Trainer in the same processes.
 
     python bench/engines.py [ENGINE ...]
 
-Prints JSON. The model is a BERT of 4 layers, 256 wide; two workers share this machine's processors and talk over gloo, so
+Prints JSON. `by hand` is a loop of the same engine, which says what ours adds to it, and one of DDP, which says what sharing
+costs. The model is a BERT of 4 layers, 256 wide; two workers share this machine's processors and talk over gloo, so
 that collectives cost more beside a step's computation than they would between accelerators. `guard` is what the guard's look
 at all weights takes, in steps: a phase has one at its begin and mostly one after its second step.
 """
@@ -21,7 +22,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _turns import Texts, by_hand, compare, make_job, make_run, steps_of, transformers_trainer
+from _by_hand import by_hand
+from _turns import Texts, compare, make_job, make_run, steps_of, transformers_trainer
 
 from unfreeze_trainer.guard import Guard
 
@@ -46,7 +48,8 @@ def work(engine: str, strategy: str, folder: str) -> None:
     run = make_run(task)
     loop = steps_of(run)
     next(loop)  # joins the process group
-    contenders = {"loop": loop, "by hand, DDP": by_hand(task), "Trainer": transformers_trainer(task)}
+    contenders = {"loop": loop, f"by hand, {engine}": by_hand(task, engine), "by hand, DDP": by_hand(task)}
+    contenders |= {"Trainer, DDP": transformers_trainer(task)}
     result = compare(contenders, turns=12, steps=3)
     guard = Guard(run.engine, "bench", (), 10**6)
     result["guard"] = round(_milliseconds(lambda: guard.check(final=False)) / result["ms_per_step"]["loop"], 4)

@@ -14,7 +14,8 @@ import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _turns import Texts, by_hand, compare, make_job, ours
+from _by_hand import by_hand
+from _turns import Texts, compare, make_job, ours
 
 
 def main() -> None:

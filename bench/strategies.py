@@ -16,7 +16,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _turns import Texts, by_hand, compare, make_job, ours, transformers_trainer
+from _by_hand import by_hand
+from _turns import Texts, compare, make_job, ours, transformers_trainer
 
 STRATEGIES: dict[str, tuple[dict[str, Any], float]] = {
     "FullFineTuning": ({"strategy": {"type": "FullFineTuning"}}, 1.0),
