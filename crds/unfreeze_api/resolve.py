@@ -11,17 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from unfreeze_api.adapter import AdapterSpec
+from unfreeze_api.distribution import DeepSpeedSpec, Offload
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.recipe import TrainingSpec
-from unfreeze_api.spec import (
-    ColumnsSpec,
-    DeepSpeedSpec,
-    FineTuneJobSpec,
-    ImageClassificationSpec,
-    Offload,
-    TextClassificationSpec,
-)
+from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.strategy import (
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,
@@ -30,6 +24,7 @@ from unfreeze_api.strategy import (
     StrategySpec,
     StrategyType,
 )
+from unfreeze_api.task import ColumnsSpec, ImageClassificationSpec, TextClassificationSpec
 from unfreeze_api.tracking import TrackingSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")

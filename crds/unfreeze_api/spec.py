@@ -11,12 +11,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from unfreeze_api.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
-from unfreeze_api.fields import Column, Source
+from unfreeze_api.distribution import DistributionSpec
+from unfreeze_api.fields import Source
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
-from unfreeze_api.pods import ResourcesSpec, TemplateSpec
+from unfreeze_api.pods import TemplateSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
+from unfreeze_api.task import DataSpec, TaskSpec
 from unfreeze_api.tracking import TrackingSpec
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec"]
@@ -34,170 +36,6 @@ class ModelSpec(Model):
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
     """Random throws the pretrained weights away and keeps only the architecture: the from-scratch baseline that
     transfer has to beat."""
-
-
-class TextClassificationSpec(Model):
-    """Options of text classification."""
-
-    max_length: int = Field(default=128, ge=1, le=131072)
-    """Tokens kept of each text; longer texts are cut."""
-
-
-class ImageClassificationSpec(Model):
-    """Options of image classification."""
-
-    image_size: int | None = Field(default=None, ge=8, le=4096)
-    """Height and width in pixels that images are resized to. Without it: the size that the model was pretrained
-    with."""
-    augmentation: Literal["None", "RandomResizedCropFlip"] = "RandomResizedCropFlip"
-    """How training images are varied: None resizes and crops the centre; RandomResizedCropFlip crops at random and
-    mirrors half of the images."""
-
-
-class TaskSpec(Model):
-    """What the model learns to do; the labels come from the training data."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.textClassification) || self.type == 'TextClassification'",
-            "textClassification is only allowed when type is TextClassification",
-            ".textClassification",
-        ),
-        Rule(
-            "!has(self.imageClassification) || self.type == 'ImageClassification'",
-            "imageClassification is only allowed when type is ImageClassification",
-            ".imageClassification",
-        ),
-    )
-
-    type: Literal["TextClassification", "ImageClassification"]
-    """The task: TextClassification needs a transformers model, ImageClassification a timm model."""
-    text_classification: TextClassificationSpec | None = None
-    """Options of the task TextClassification, and of no other."""
-    image_classification: ImageClassificationSpec | None = None
-    """Options of the task ImageClassification, and of no other."""
-
-
-class ColumnsSpec(Model):
-    """Which columns of a table hold what."""
-
-    text: Column | None = None
-    """Column with the text, for TextClassification. Default: text."""
-    image: Column | None = None
-    """Column with the path of the image, relative to the table's folder, for ImageClassification from a table.
-    Default: image."""
-    label: Column | None = None
-    """Column with the label. Default: label."""
-
-
-class TrainSpec(Model):
-    """The data that the model learns from."""
-
-    source: Source
-    """A file (.csv, .jsonl, .parquet) or a folder with one sub-folder of images per label: pvc://CLAIM/PATH or
-    file:///PATH."""
-    columns: ColumnsSpec | None = None
-    """Names of the columns, when they are not the default ones."""
-
-
-class HeldOutSpec(Model):
-    """Data that the model does not learn from: a source of its own, or a share of the training data."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.source) != has(self.fraction)", "set exactly one of source and fraction"),
-        Rule(
-            "!has(self.columns) || has(self.source)",
-            "columns needs source: a fraction has the columns of train",
-            ".columns",
-        ),
-    )
-
-    source: Source | None = None
-    """A file or image folder of its own, as in train."""
-    fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the training data that is held out, chosen at random by training.seed with the shares of the labels
-    kept."""
-    columns: ColumnsSpec | None = None
-    """Names of the columns, when they are not those of train."""
-
-
-class DataSpec(Model):
-    """Training, validation and test data."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "(has(self.validation.fraction) ? self.validation.fraction : 0.0)"
-            " + (has(self.test) && has(self.test.fraction) ? self.test.fraction : 0.0) < 1.0",
-            "validation.fraction and test.fraction together must be below 1: something has to be left to train on",
-        ),
-    )
-
-    train: TrainSpec
-    """What the model learns from."""
-    validation: HeldOutSpec = HeldOutSpec(fraction=0.1)
-    """What checkpoints are compared on. Default: a tenth of the training data."""
-    test: HeldOutSpec | None = None
-    """What the finished model is measured on, once. Without it the report has no test metrics."""
-
-
-Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
-
-
-class DeepSpeedSpec(Model):
-    """Options of DeepSpeed."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "self.offload == 'None' || self.zeroStage > 0",
-            "offload moves a worker's share to the host, and stage 0 has no shares: set zeroStage to 1, 2 or 3",
-            ".offload",
-        ),
-        Rule(
-            "self.offload != 'OptimizerAndParameters' || self.zeroStage == 3",
-            "only stage 3 holds shares of the weights: set zeroStage to 3, or offload to Optimizer",
-            ".offload",
-        ),
-    )
-
-    zero_stage: int = Field(default=2, ge=0, le=3)
-    """What is sharded over the workers: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
-    offload: Offload = "None"
-    """What lies in the host's memory in place of the accelerator's. Optimizer: a worker's share of the optimizer's state,
-    float32 weights and gradients, and the step is taken there (ZeRO-Offload, Ren et al. 2021, arXiv 2101.06840).
-    OptimizerAndParameters: its share of the weights too, with zeroStage 3. It saves accelerator memory and costs time;
-    resourcesPerNode must leave the memory for it."""
-
-
-class DistributionSpec(Model):
-    """How many pods and workers train together, and by which engine."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.deepSpeed) || self.engine == 'DeepSpeed'",
-            "deepSpeed is only allowed when engine is DeepSpeed",
-            ".deepSpeed",
-        ),
-        Rule(
-            "!has(self.numProcPerNode) || type(self.numProcPerNode) == int || string(self.numProcPerNode) == 'Auto'",
-            "numProcPerNode must be Auto or a number without quotes",
-            ".numProcPerNode",
-        ),
-    )
-
-    num_nodes: int = Field(default=1, ge=1, le=512)
-    """Pods that train together."""
-    num_proc_per_node: int | Literal["Auto"] = Field(
-        default="Auto",
-        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 16, "minimum": 1, "maximum": 64},
-    )
-    """Workers in each pod. Auto: one for each accelerator in resourcesPerNode.limits, else one."""
-    engine: Literal["DDP", "FSDP", "DeepSpeed"] = "DDP"
-    """What keeps the workers in step: DDP replicates the model, FSDP shards it with its training state, DeepSpeed shards
-    what zeroStage says."""
-    deep_speed: DeepSpeedSpec | None = None
-    """Options of the engine DeepSpeed, and of no other."""
-    resources_per_node: ResourcesSpec = ResourcesSpec()
-    """Resources of each pod."""
 
 
 class OutputSpec(Model):
