@@ -79,7 +79,7 @@ def _sharded(module: nn.Module) -> nn.Module:
     layers = [part for part in bert.modules() if type(part).__name__ == "BertLayer"]
     for part in [*layers, module]:
         # gloo has no mean
-        fully_shard(part).set_force_sum_reduction_for_comms(torch.cuda.device_count() == 0)  # type: ignore[attr-defined]
+        fully_shard(part).set_force_sum_reduction_for_comms(torch.cuda.device_count() == 0)
     return module
 
 

@@ -127,6 +127,8 @@ class Progress(ProgressInfo):
     """Workers that train together."""
     restarts: int = Field(default=0, ge=0, le=MOST)
     """Times that the workers were started again in place."""
+    skipped_steps: int = Field(default=0, ge=0, le=MOST)
+    """Optimizer steps that changed nothing, since their gradients were not finite."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @contextmanager
@@ -48,7 +51,13 @@ def run_group(module: str, folder: Path) -> None:
         done = subprocess.run(
             [sys.executable, *command, "-m", module, folder], stdout=log, stderr=log, env=environment, check=False
         )
-    assert done.returncode == 0, (folder / "log").read_text()[-5000:]
+    assert done.returncode == 0, first_traceback((folder / "log").read_text())
+
+
+def first_traceback(log: str) -> str:
+    """Return where ranks first went wrong: what follows are those that waited for them, and the launcher."""
+    found = re.search(r"Traceback \(most recent call last\).*?\n(\[rank\d\]: )?\w[\w.]*(: [^\n]*)?\n", log, re.DOTALL)
+    return found[0][-5000:] if found else log[-5000:]
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +69,26 @@ def group(tmp_path_factory) -> Path:
     write_inputs(folder)
     run_group("tests.trainer.engine_group", folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Train in this process as a worker does: on one thread, and each phase change collects what is left of garbage."""
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict]:
+    """What a run of `interrupted` leaves behind that nothing disturbs."""
+    from tests.trainer.interrupted import finished, run_in
+    from unfreeze_trainer.worker import train
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with unchanged_environment():
+        train(run_in(folder))
+    return finished(folder)

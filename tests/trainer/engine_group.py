@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 
 from tests.trainer.held import held_bytes, weights_of
 from tests.trainer.jobs import bert_folder, make_job, write_csv
-from tests.trainer.mlp import MLPTask
+from tests.trainer.mlp import SAMPLES, MLPTask
 from tests.trainer.traps import TRAPS
 from unfreeze_trainer.engines import base, open_engine
 from unfreeze_trainer.engines.base import compute_dtype, persistent_buffers
@@ -70,6 +70,8 @@ CASES = {
     "gradual-dropout-bfloat16": (_GRADUAL, {"precision": "BFloat16"}),
     # The first factor overflows.
     "gradual-float16": (_GRADUAL, {"precision": "Float16"}),
+    # One sample, so one step of each epoch, on one of the ranks.
+    "gradual-nonfinite": (_GRADUAL, {}),
     "gradual-compiled": (_GRADUAL, {"compile": True}),
     # Layers of a BERT with an adapter that trains and weights that do not.
     "gradual-lora": (
@@ -103,6 +105,7 @@ def task_of(case: str, job):
     if "lora" in case:
         return open_task(job)
     shape = {"norm": case.endswith("batchnorm"), "tied": "tied" in case}
+    shape |= {"broken": [5]} if case.endswith("nonfinite") else {}
     return MLPTask(dropout=0.2 if "dropout" in case else 0.0, **shape)
 
 
@@ -157,6 +160,7 @@ def run_case(case: str, engine_name: str, folder: Path):
     seen["compiled"] = {"graphs": counters["stats"]["unique_graphs"], "breaks": sum(counters["graph_break"].values())}
     seen["phases"] = [phase.name for phase in run.state.phases]
     seen["metrics"] = run.state.metrics
+    seen["skipped"] = run.state.skipped_steps
     if case == "full":
         finish()
         seen["results"] = run._results
@@ -210,6 +214,20 @@ def trap_case(trap: str, engine_name: str, folder: Path):
     finally:
         run.engine.end()
     return "nothing"
+
+
+def diverged_case(engine_name: str, folder: Path):
+    """Train on samples whose gradients are never finite; return what the job ends with, and whether a weight has moved."""
+    task = MLPTask(dropout=0.0, broken=range(SAMPLES["train"]))
+    run = open_run(job_of("full", engine_name, folder / "diverged"), task)
+    before = run.engine.checksums()
+    try:
+        train(run)
+    except JobError as error:
+        return f"{error.reason}: {error.message}", not torch.equal(before, run.engine.checksums())
+    finally:
+        run.engine.end()
+    return "nothing", None
 
 
 class Seen(BaseException):
@@ -287,6 +305,7 @@ def main(folder: Path) -> None:
         began = time.perf_counter()
         said = {name: guard_case(name, engine, folder) for name in NAMES}
         said |= {trap: trap_case(trap, engine, folder) for trap, (_, engines) in TRAPS.items() if engine in engines}
+        said["diverged"] = diverged_case(engine, folder)
         said["exchanges"] = exchanges_case(engine, folder)
         if engine in SHARDED:
             said["memory"] = {case: memory_case(case, engine, folder) for case in ("gradual", "gradual-lora")}

@@ -52,7 +52,7 @@ class MLPTask:
     labels = ("a", "b", "c")
     splits = SAMPLES
 
-    def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False):
+    def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False, broken=()):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
         self.shape = {"dropout": dropout, "norm": norm, "width": width, "tied": tied}
         self.metrics = ClassificationMetrics(CLASSES)
@@ -64,6 +64,7 @@ class MLPTask:
         truth = torch.randn(FEATURES, CLASSES, generator=generator)
         self.x = {name: torch.randn(count, FEATURES, generator=generator) for name, count in SAMPLES.items()}
         self.y = {name: (x @ truth).argmax(dim=1) for name, x in self.x.items()}
+        self.x["train"][list(broken)] = torch.inf  # samples whose gradients are not finite
         if "jobError" in self.options and str(os.environ.get("RANK")) == str(self.options["jobError"]):
             raise JobError("InvalidData", "row 3 of data.csv has no label")
 

@@ -133,6 +133,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
         "progress_ratio",
         "checkpoint_age_seconds",
         "restarts",
+        "skipped_steps",
     ):
         assert f"unfreeze_training_{series}" in metrics
     gang.processes[0].kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -88,6 +90,27 @@ def test_layers_are_compiled_whole_and_once_for_each_kind_of_phase(group, engine
     compiled = torch.load(group / f"{engine}-gradual-compiled-0.pt")["compiled"]
     assert compiled["breaks"] == 0
     assert 5 <= compiled["graphs"] <= 40
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_step_without_finite_gradients_is_skipped_and_told_of(group, engine):
+    for rank in (0, 1):
+        assert torch.load(group / f"{engine}-gradual-nonfinite-{rank}.pt")["skipped"] == 6  # epochs
+    told = [
+        json.loads(line) for line in (group / f"{engine}-gradual-nonfinite" / "events.jsonl").read_text().splitlines()
+    ]
+    assert [event["skippedSteps"] for event in told if event["event"] == "skippedStep"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gradients_that_are_never_finite_end_the_job(group, engine):
+    for rank in (0, 1):
+        said, moved = torch.load(group / f"{engine}-said-{rank}.pt")["diverged"]
+        assert said.startswith(
+            "NonFiniteGradients: phase all: 20 steps in a row, up to step 20, had gradients that were not"
+        )
+        assert "lower spec.strategy.learningRate" in said
+        assert moved is False
 
 
 CAUGHT = {

@@ -1,5 +1,7 @@
 """Metrics equal scikit-learn's, in one sum or in many, with and without rows of padding."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
+from unfreeze_trainer.progress import Meter
 
 
 @settings(deadline=None)
@@ -40,3 +43,14 @@ def test_sums_of_workers_equal_scikit_learn(data: st.DataObject, classes: int, n
 def test_no_samples_have_no_metrics() -> None:
     metrics = ClassificationMetrics(3)
     assert metrics.compute(metrics.new_state()) == {}
+
+
+def test_the_loss_shows_again_after_one_that_was_not_finite():
+    alone = SimpleNamespace(device=torch.device("cpu"), world_size=1, all_reduce=lambda tensor: tensor)
+    meter, seen = Meter(alone, None), []
+    for loss in (2.0, torch.nan, 4.0):
+        meter._interval = 1
+        meter.add(torch.tensor(loss), 2, 0)
+        assert meter.after_step()
+        seen.append(meter.loss)
+    assert seen == pytest.approx([1.0, torch.nan, 2.0], nan_ok=True)

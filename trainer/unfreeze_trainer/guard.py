@@ -6,6 +6,7 @@ are gathered from the partitions that the optimizer changed, or held in shares l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,41 @@ from unfreeze_trainer.errors import JobError
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.phases.freezer import ParamGroup
+    from unfreeze_trainer.progress import Events
+    from unfreeze_trainer.state import State
+
+log = logging.getLogger(__name__)
 
 FIRST_CHECK = 2
 """Steps of a phase after which it is checked first. A group that has not moved is looked at again, with twice the
 distance, up to PATIENCE: a tiny learning rate may need some steps to change a float32."""
 PATIENCE = 64
+
+MOST_SKIPPED = 20
+"""Steps in a row that may be skipped. Under float16 each halves the factor of the loss, which starts at 2 ** 16."""
+
+
+def count_skipped(state: State, events: Events, phase_name: str) -> None:
+    """Count a step that was skipped, since its gradients were not finite; tell of the first one in a row.
+
+    Raises
+    ------
+    JobError
+        It is one too many in a row.
+    """
+    state.skipped_steps += 1
+    state.skipped_in_a_row += 1
+    if state.skipped_in_a_row == 1:
+        events.add("skippedStep", step=state.step, skippedSteps=state.skipped_steps)
+        log.warning("step %d is skipped: its gradients are not finite", state.step)
+    if state.skipped_in_a_row == MOST_SKIPPED:
+        raise JobError(
+            "NonFiniteGradients",
+            f"phase {phase_name}: {MOST_SKIPPED} steps in a row, up to step {state.step}, had gradients that were not finite,"
+            " and changed nothing: lower spec.strategy.learningRate or raise its warmupRatio, set spec.training.maxGradNorm,"
+            " choose another spec.training.precision than Float16, or look for values in the data or the base model that"
+            " are not finite",
+        )
 
 
 class Guard:

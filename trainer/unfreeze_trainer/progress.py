@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ class Meter:
     def __init__(self, engine: Engine, link: Link | None) -> None:
         self._engine, self._link = engine, link
         self.loss: float | None = None
-        """Mean loss of a sample, smoothed."""
+        """Mean loss of a sample, smoothed; not finite while a loss since the ranks met last was not."""
         self.samples_per_second: float | None = None
         self.tokens_per_second: float | None = None
         self.step_work = 1.0
@@ -86,8 +87,9 @@ class Meter:
         ).tolist()
         seconds = max(seconds / self._engine.world_size, 1e-9)
         fade = _SMOOTHING**self._steps
-        keep = 0.0 if self.loss is None else fade
-        self.loss = keep * (self.loss or 0.0) + (1 - keep) * loss / max(samples, 1)
+        before = self.loss if self.loss is not None and math.isfinite(self.loss) else None
+        keep = 0.0 if before is None else fade
+        self.loss = keep * (before or 0.0) + (1 - keep) * loss / max(samples, 1)
         self.samples_per_second, self.tokens_per_second = samples / seconds, tokens / seconds or None
         self._recent_seconds = fade * self._recent_seconds + seconds
         self._recent_work = fade * self._recent_work + samples * self.step_work

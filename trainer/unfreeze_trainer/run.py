@@ -22,7 +22,7 @@ from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.generation import Generation
-from unfreeze_trainer.guard import Guard
+from unfreeze_trainer.guard import Guard, count_skipped
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
@@ -195,11 +195,17 @@ class Run:
         ------
         StopRequested
             All ranks have agreed to stop here.
+        JobError
+            The guard has found something, or too many steps in a row were skipped.
         """
         self.state.step = step + 1
         self.state.phase_steps += 1
-        if self._guard:
-            self._guard.after_step()
+        if self.engine.skipped:
+            count_skipped(self.state, self.events, self._phase.name)
+        else:
+            self.state.skipped_in_a_row = 0
+            if self._guard:
+                self._guard.after_step()
         if self.meter.after_step():
             self.saver.check()
             self.state.loss = self.meter.loss
@@ -374,6 +380,7 @@ class Run:
             checkpoint=self.saver.newest,
             recovery=state.recovery,
             world_size=self.engine.world_size,
+            skipped_steps=state.skipped_steps,
             phases=state.phases,
             results=self._results,
         )

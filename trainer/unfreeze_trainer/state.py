@@ -55,6 +55,10 @@ class State(BaseModel):
     """Phases that have ended."""
     loss_scale: tuple[float, int] | None = None
     """Of float16: the factor, and the steps since it changed."""
+    skipped_steps: int = 0
+    """Steps whose gradients were not finite."""
+    skipped_in_a_row: int = 0
+    """The newest of them without another step in between."""
     trainable_hash: str = ""
     """Hash of the names that this phase trains."""
     loss: float | None = None

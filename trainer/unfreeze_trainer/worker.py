@@ -49,7 +49,7 @@ def train(run: Run) -> None:
     StopRequested
         All ranks have agreed to stop; nothing is written yet.
     JobError
-        The guard has found weights that do not train, or that should not.
+        The guard has found weights that do not train, or that should not; or gradients were never finite.
     """
     engine, task, seed = run.engine, run.task, run.job.training.seed
     for phase in run.phases_left():

@@ -110,6 +110,10 @@ class _Collector:
             for key, number in values.items():
                 family.add_metric([key], number)
             yield family
-        restarts = CounterMetricFamily("unfreeze_training_restarts", "Times that workers were started again in place")
-        restarts.add_metric([], progress.restarts)
-        yield restarts
+        for name, text, count in (
+            ("restarts", "Times that workers were started again in place", progress.restarts),
+            ("skipped_steps", "Optimizer steps skipped for gradients that were not finite", progress.skipped_steps),
+        ):
+            counter = CounterMetricFamily(f"unfreeze_training_{name}", text)
+            counter.add_metric([], count)
+            yield counter

@@ -68,6 +68,8 @@ class Engine(ABC):
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.dtype = compute_dtype(recipe.precision, self.device)
         """Type of the computation, under autocast unless it is float32."""
+        self.skipped = False
+        """Whether the newest step has left the weights as they were, since its gradients were not finite."""
         self.loss_scale = LossScale() if self.dtype is torch.float16 else None
         self.module: nn.Module
         self.model: nn.Module
@@ -96,7 +98,10 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self) -> None:
-        """Clip to the global norm, change the weights, forget the gradients."""
+        """Clip to the global norm, change the weights, forget the gradients.
+
+        Where the norm is not finite the weights and moments stay as they are on every rank, and `skipped` says so.
+        """
 
     @abstractmethod
     def optimizer_state(self) -> OptimizerState:
@@ -211,20 +216,19 @@ class Engine(ABC):
         return loss * self.loss_scale.value if self.loss_scale else loss
 
     def _take_step(self, parameters: Collection[Tensor]) -> None:
-        """Clip to the norm over all ranks, change the weights, forget the gradients; after an overflow forget alone."""
+        """Be `step`, for gradients that lie in parameters."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         limit, scale = self.recipe.max_grad_norm, self.loss_scale
-        overflow = False
-        if limit or scale:
-            norm = self._norm(gradients)
-            if scale:
-                torch._foreach_mul_(gradients, 1 / scale.value)
-                norm = norm / scale.value
-                overflow = not bool(norm.isfinite())
-                scale.update(overflow=overflow)
-            if limit and not overflow:
+        norm = self._norm(gradients)
+        if scale:
+            torch._foreach_mul_(gradients, 1 / scale.value)
+            norm = norm / scale.value
+        self.skipped = not bool(norm.isfinite())
+        if scale:
+            scale.update(overflow=self.skipped)
+        if not self.skipped:
+            if limit:
                 torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        if not overflow:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -137,6 +137,7 @@ class DeepSpeedEngine(Engine):
         for part in module.modules():
             for name, buffer in part.named_buffers(recurse=False):
                 setattr(part, name, buffer.to(self.device))
+        _hold_inner_layers(module)
 
     @override
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
@@ -255,8 +256,9 @@ class DeepSpeedEngine(Engine):
             self._take_step([partition.tensor for partition in self._partitions])
             return
         self._engine.step()
+        self.skipped = bool(self._engine.optimizer.overflow)
         if self.loss_scale:
-            self.loss_scale.update(overflow=self._engine.optimizer.overflow)
+            self.loss_scale.update(overflow=self.skipped)
 
     @override
     def optimizer_state(self) -> OptimizerState:
@@ -325,6 +327,19 @@ class DeepSpeedEngine(Engine):
                 mine = max(0, self.shapes[name].numel() - self.rank * share.numel())
                 shares[number] = bit_sum(share[:mine])
         return whole + self.all_reduce(shares)
+
+
+def _hold_inner_layers(module: nn.Module) -> None:
+    """Have stage 3 gather an adapted layer's weights for the whole adapter around it, not for that layer's own turn alone.
+
+    Some of PEFT's layers (DEFT) take a weight before the inner layer computes and use it after, when it would be gone.
+    """
+    from deepspeed.runtime.zero import register_external_parameter
+
+    for part in module.modules():
+        if isinstance(inner := getattr(part, "base_layer", None), nn.Module):
+            for parameter in inner.parameters():
+                register_external_parameter(part, parameter)
 
 
 def _is_whole(parameter: Any) -> bool:

@@ -1,0 +1,93 @@
+"""Two ranks that train every adapter on every kind of engine: torchrun -m tests.trainer.adapter_group OUT"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from tests.trainer.engine_group import ENGINES, open_run
+from tests.trainer.interrupted import Killed, kill_at
+from tests.trainer.jobs import make_job, merge
+from tests.trainer.test_adapters import TEXT
+from unfreeze_api.adapter import SHARED
+from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.worker import train
+
+KINDS = ("DDP", "FSDP", "ZeRO-2", "ZeRO-3")
+# What differs in options alone, for which an engine has no eye.
+ALIKE = ("rslora", "gaussian", "orthogonal", "patterns", "pissa-rslora", "ia3-paper", "prompt-random", "prompt-text")
+BESIDE = {
+    "adapter": {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0}, "baseWeights": "ByStrategy"},
+    "strategy": {
+        "type": "GradualUnfreezing",
+        "gradualUnfreezing": {"groups": [["pooler", "layer.1"], ["layer.0"]], "stepsPerPhase": 1},
+        "learningRate": {"head": 5e-2, "backbone": 5e-2},
+    },
+}
+CASES = {name: {"adapter": adapter} for name, adapter in TEXT.items() if name not in ALIKE} | {"beside": BESIDE}
+# Its scale starts to move when its matrices have.
+CASES["DELORA"]["training"] = {"epochs": 3}
+EXPORTED = ("lora",)
+RESUMED = [*((case, "DDP") for case in ("ia3", "prompt", "pfeiffer", "dora")), ("dora", "ZeRO-3")]
+
+
+def engines_of(case: str):
+    return [kind for kind in KINDS if kind != "FSDP" or case not in SHARED]
+
+
+def job_of(case: str, engine: str, folder: Path, **change):
+    spec = {
+        "strategy": {"learningRate": {"head": 5e-2}},
+        "training": {"epochs": 1, "batchSize": 6, "optimizer": "SGD", "evaluate": {"everySteps": 100}},
+        "output": {"destination": f"file://{folder}/{engine}-{case}"},
+        "distribution": {"numNodes": 2, **ENGINES[engine]},
+    }
+    return make_job(folder / "bert", folder / "texts.csv", **merge(merge(spec, CASES[case]), change))
+
+
+def resumed(case: str, engine: str, folder: Path) -> None:
+    """Train undisturbed, and once more, cut off after a step behind a checkpoint."""
+    training = {"epochs": 2, "optimizer": "AdamW", "checkpoint": {"everySteps": 2}}
+    for name in ("whole", "cut", "cut"):
+        place = folder / f"{engine}-{case}-{name}"
+        job = job_of(case, engine, folder, training=training, output={"destination": f"file://{place}"})
+        run = open_run(job, open_task(job))
+        run.finish = lambda: None
+        if name == "cut" and not run.state.step:
+            kill_at(run, 4)
+        with suppress(Killed):
+            train(run)
+        run.saver.close()
+        run.engine.end()
+
+
+def main(folder: Path) -> None:
+    gc.collect()
+    gc.freeze()
+    for case in CASES:
+        for engine in engines_of(case):
+            job = job_of(case, engine, folder)
+            run = open_run(job, open_task(job))
+            finish, run.finish = run.finish, lambda: None
+            train(run)
+            weights = run.engine.weights(run.engine.shapes)
+            if run.engine.rank == 0:
+                torch.save({name: tensor.clone() for name, tensor in weights.items()}, folder / f"{engine}-{case}.pt")
+            if case in EXPORTED and engine == "ZeRO-3":
+                finish()
+            run.saver.close()
+            run.engine.end()
+    for case, engine in RESUMED:
+        resumed(case, engine, folder)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    DeepSpeedEngine.persistence_threshold = 32  # biases stay whole between steps, weights do not
+    main(Path(sys.argv[1]))
