@@ -203,7 +203,7 @@ MUTATIONS = (
         "operator/unfreeze_operator/executor.py",
         "if owners != wanted:",
         "if True:",
-        "tests/operator/test_crash.py",
+        "tests/operator/test_executor.py",
     ),
     Mutation(
         "a lost pod's time counts as training",

@@ -1,0 +1,55 @@
+"""Making a child whose earlier creation was carried out, but whose answer nobody heard."""
+
+from __future__ import annotations
+
+import pytest
+
+from unfreeze_operator.actions import Create
+from unfreeze_operator.api import ApiError
+from unfreeze_operator.executor import Delayed, Executor
+from unfreeze_operator.resources import SERVICES
+
+
+def service(uid: str, **meta) -> dict:
+    owner = {"apiVersion": "v1", "kind": "FineTuneJob", "name": "job", "uid": uid, "controller": True}
+    return {"metadata": {"namespace": "ns", "name": "job", "ownerReferences": [owner], **meta}}
+
+
+class Taken:
+    """An API whose object is there already."""
+
+    def __init__(self, there: dict) -> None:
+        self._there = there
+
+    async def create(self, _path, _manifest):
+        raise ApiError(409, "AlreadyExists", "it is there")
+
+    async def get(self, _path):
+        return self._there
+
+
+class Kept(list):
+    put = list.append
+
+
+def making(there: dict) -> tuple[Executor, Kept]:
+    kept = Kept()
+    return Executor(Taken(there), {SERVICES: kept}), kept
+
+
+async def test_a_child_that_is_there_already_is_the_one_that_was_to_be_made():
+    executor, kept = making(service("u1"))
+    await executor.execute(Create(SERVICES, service("u1")))
+    assert kept == [service("u1")]
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [(service("u2"), "NameTaken"), (service("u1", deletionTimestamp="2026-01-01T00:00:00Z"), "WaitingForDeletion")],
+)
+async def test_anything_else_of_that_name_is_waited_for(there, reason):
+    executor, kept = making(there)
+    with pytest.raises(Delayed) as delayed:
+        await executor.execute(Create(SERVICES, service("u1")))
+    assert delayed.value.reason == reason
+    assert kept == []
