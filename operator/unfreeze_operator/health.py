@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from unfreeze_operator.metrics import Metrics
 
@@ -50,7 +52,7 @@ class Health:
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         # Among thousands of jobs it takes a second, in which the event loop has other work.
-        text = await asyncio.to_thread(generate_latest, self._metrics.registry)
+        text = await asyncio.to_thread(_page, self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -65,3 +67,19 @@ class Health:
         if not self.synced:
             return web.Response(status=503, text="the caches are not in sync yet\n")
         return web.Response(text="ok\n")
+
+
+class _Family(CollectorRegistry):
+    """A registry of one family that has been collected."""
+
+    def __init__(self, family: Metric) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+def _page(registry: CollectorRegistry) -> bytes:
+    """Return the page of a registry, made family by family, so that there are never the samples of all of them."""
+    return b"".join(generate_latest(_Family(family)) for family in registry.collect())

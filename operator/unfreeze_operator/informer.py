@@ -24,7 +24,7 @@ from unfreeze_operator.views import View
 logger = logging.getLogger(__name__)
 
 PAGE = 100
-"""Objects of a page. As raw dicts they take much more memory than the views of all others, and all kinds are listed at once."""
+"""Objects of a page. As raw dicts they take much more memory than the views of all others."""
 SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 ABSENT_SECONDS = 60.0
@@ -52,7 +52,8 @@ class Cache(Generic[V]):
         self._on_change = on_change
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
-        self._by_key: dict[Key, tuple[V, ...]] = {}  # most have one: a tuple is the smallest container
+        # Only of what does not bear its job's name, as most do. A tuple is the smallest container.
+        self._others: dict[Key, tuple[V, ...]] = {}
         # An answer to a write can arrive after the watch has told of the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
@@ -62,7 +63,8 @@ class Cache(Generic[V]):
 
     def of(self, key: Key) -> list[V]:
         """Return the views of a job."""
-        return list(self._by_key.get(key, ()))
+        own = self._by_name.get(key)
+        return [*([own] if own is not None and own.key == key else ()), *self._others.get(key, ())]
 
     def departed(self, key: Key) -> list[V]:
         """Return the kept views of a job's objects that are gone."""
@@ -95,7 +97,8 @@ class Cache(Generic[V]):
             self._drop(old)
         name, key = (view.namespace, view.name), view.key
         self._by_name[name] = view
-        self._by_key[name if key == name else key] = (*self._by_key.get(key, ()), view)
+        if key != name:
+            self._others[key] = (*self._others.get(key, ()), view)
         if old != view:
             self._on_change(view.key)
 
@@ -128,11 +131,11 @@ class Cache(Generic[V]):
 
     def _drop(self, view: V) -> None:
         del self._by_name[view.namespace, view.name]
-        left = tuple(other for other in self._by_key[view.key] if other is not view)
+        left = tuple(other for other in self._others.get(view.key, ()) if other is not view)
         if left:
-            self._by_key[view.key] = left
+            self._others[view.key] = left
         else:
-            del self._by_key[view.key]
+            self._others.pop(view.key, None)
 
 
 class Source(Protocol):
@@ -177,6 +180,8 @@ class Reflector(Generic[V]):
         Which namespace; None for all.
     silence
         Seconds after which a watch that says nothing is dead.
+    pages
+        Held while a page is read; reflectors that share it read one page at a time.
     """
 
     def __init__(
@@ -187,6 +192,7 @@ class Reflector(Generic[V]):
         namespace: str | None,
         *,
         silence: float,
+        pages: asyncio.Lock | None = None,
     ) -> None:
         self._api = api
         self.path = kind.resource.path(namespace)
@@ -194,6 +200,7 @@ class Reflector(Generic[V]):
         self._cache = cache
         self._namespace = namespace
         self._silence = silence
+        self._pages = pages or asyncio.Lock()
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -238,18 +245,22 @@ class Reflector(Generic[V]):
                 **({"continue": token} if token else {}),
             }
             try:
-                page = await self._api.list(self.path, params=params)
+                token, version = await self._page(params, views)
             except ApiError as error:
                 if error.status == HTTPStatus.GONE and token:  # the list outlived its snapshot: begin again
                     views, token = [], ""
                     continue
                 raise
-            views += [view for raw in page["items"] or () if (view := self._readable(raw)) is not None]
-            token = page["metadata"].get("continue", "")
             if not token:
-                version = str(page["metadata"]["resourceVersion"])
                 self._cache.replace(self._namespace, views, int(version))
                 return version
+
+    async def _page(self, params: dict[str, str], views: list[V]) -> tuple[str, str]:
+        """Read a page and add its views; return the token of the next page and the list's version."""
+        async with self._pages:
+            page = await self._api.list(self.path, params=params)
+            views += [view for raw in page["items"] or () if (view := self._readable(raw)) is not None]
+            return page["metadata"].get("continue", ""), str(page["metadata"]["resourceVersion"])
 
     async def _watch(self, version: str) -> AsyncIterator[str]:
         params = {

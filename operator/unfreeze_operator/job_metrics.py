@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -61,25 +61,28 @@ class JobCollector(Collector):
         return [GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.")]
 
     def collect(self) -> Iterable[Metric]:
-        """Return the series of all jobs."""
+        """Yield the series of all jobs, family by family: as samples they take several times the memory of these rows."""
         phases: Counter[tuple[str, str]] = Counter()
-        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
-            name: kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
-            for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS))
-            for name, (text, more) in described.items()
-        }
+        rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
         for view in list(self._jobs.all()):  # the event loop goes on meanwhile, in another thread
             status = json.loads(unpack(view.status))
             phases[view.namespace, _phase(status)] += 1
             for name, labels, value in samples(view, status, self._puller.spoken(view.key), now):
-                families[name].add_metric([view.namespace, view.name, *labels], value)
+                rows[name].append((view, labels, value))
         jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
         for (namespace, phase), number in sorted(phases.items()):
             jobs.add_metric([namespace, phase], number)
+        yield jobs
         pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
         pulls.add_metric([], self._puller.pulls)
-        return [jobs, *families.values(), pulls]
+        yield pulls
+        for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, (text, more) in described.items():
+                family = kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
+                for view, labels, value in rows.pop(name, ()):
+                    family.add_metric([view.namespace, view.name, *labels], value)
+                yield family
 
 
 def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:

@@ -73,8 +73,9 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
     metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
     metrics.queue_depth.set_function(lambda: len(queue))
     metrics.running_pulls.set_function(lambda: len(puller))
+    pages = asyncio.Lock()
     reflectors = [
-        Reflector(api, kind, caches[kind.resource], namespace, silence=settings.watch_silence)
+        Reflector(api, kind, caches[kind.resource], namespace, silence=settings.watch_silence, pages=pages)
         for kind in KINDS
         for namespace in settings.namespaces or (None,)
     ]

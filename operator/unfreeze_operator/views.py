@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from sys import intern
 from typing import Any
 
@@ -32,6 +33,7 @@ from unfreeze_operator.waiting import Waiting, waiting
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=256)  # what happens to a job within a second has one time, not one for each of its objects
 def parse_time(text: str | None) -> datetime | None:
     """Read a timestamp of the API; None stays None."""
     return datetime.fromisoformat(text).astimezone(UTC) if text else None

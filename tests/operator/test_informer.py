@@ -49,6 +49,32 @@ class Server:
             yield answer
 
 
+async def test_reflectors_read_one_page_at_a_time():
+    """Raw pages of all kinds at once would take more memory than all views."""
+    most = active = 0
+
+    class Slow(Server):
+        async def list(self, *_, **__):
+            nonlocal most, active
+            active += 1
+            most = max(most, active)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            active -= 1
+            return await super().list()
+
+    pages = asyncio.Lock()
+    servers = [Slow([([raw("a", 1)], 2, "more"), ([raw("b", 1)], 2)], []) for _ in range(3)]
+    reflectors = [Reflector(s, Kind(PODS, pod_view), Cache(print), None, silence=90, pages=pages) for s in servers]
+    tasks = [asyncio.create_task(reflector.run()) for reflector in reflectors]
+    for reflector in reflectors:
+        await reflector.synced.wait()
+    for task in tasks:
+        task.cancel()
+    assert most == 1
+    assert [len(reflector._cache) for reflector in reflectors] == [2] * 3
+
+
 def follow(server):
     """Run a reflector to the end of the server's script; return its cache and the keys that changed."""
 
