@@ -89,7 +89,7 @@ async def start(cluster: Cluster, operator: OperatorProcess, api: Api, finished:
     await asyncio.to_thread(operator.start)
     ready = time.monotonic() - began
     while looks(operator) < finished + running:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)  # the page of metrics is work too
     row: Json = {
         "finished": finished,
         "running": running,

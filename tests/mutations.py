@@ -194,9 +194,9 @@ MUTATIONS = (
     Mutation(
         "a step that is tried again is told again",
         "operator/unfreeze_operator/events.py",
-        "for condition in old.conditions",
-        "for condition in new.conditions",
-        "tests/operator/test_crash.py",
+        'mark += f" {job.uid} {job.started}"',
+        "mark = _mark(old, new)",
+        "tests/operator/test_status.py",
     ),
     Mutation(
         "a child that is there already is taken for another's",
@@ -302,6 +302,20 @@ MUTATIONS = (
         "if tracker and tracker.secret_ref]",
         "if tracker and not tracker.secret_ref]",
         "tests/operator/test_tracking.py",
+    ),
+    Mutation(
+        "a pod that failed and is gone is not counted as replaced",
+        "operator/unfreeze_operator/carried.py",
+        "return max(at_hand, counted)",
+        "return at_hand",
+        "tests/operator/test_carried.py",
+    ),
+    Mutation(
+        "the metrics page holds up the event loop",
+        "operator/unfreeze_operator/health.py",
+        "await asyncio.to_thread(_page, self._metrics.registry)",
+        "_page(self._metrics.registry)",
+        "tests/operator/test_health.py",
     ),
 )
 
