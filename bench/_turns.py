@@ -25,6 +25,9 @@ from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.phases.blocks import find_blocks
 from unfreeze_trainer.run import Run
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which the Trainer imports, would warn among the results
+
 SAMPLES, BATCH, TOKENS = 32_000, 16, 32
 
 
