@@ -40,6 +40,7 @@ from unfreeze_operator.resources import FINE_TUNE_JOBS
 SIZES = (100, 300, 1000, 3000, 10_000)
 RUNNING_SHARE = 10
 """Finished jobs for each running one."""
+START_SECONDS = 600
 ALONE = 20
 MINUTE = 60
 NAMESPACE = "scale"
@@ -86,7 +87,7 @@ async def start(cluster: Cluster, operator: OperatorProcess, api: Api, finished:
     """Start the operator and return what it takes until it has looked at every job, and then for one more job."""
     running = finished // RUNNING_SHARE
     mark, began = cluster.mark(), time.monotonic()
-    await asyncio.to_thread(operator.start)
+    await asyncio.to_thread(operator.start, START_SECONDS)
     ready = time.monotonic() - began
     while looks(operator) < finished + running:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(1)  # the page of metrics is work too
@@ -103,6 +104,7 @@ async def start(cluster: Cluster, operator: OperatorProcess, api: Api, finished:
     await asyncio.sleep(MINUTE / 4)  # of the pulls too
     row |= {"memory_mib": round(operator.memory_mib(), 1)}
     row["one_more_ms"] = await one_more(cluster, api, 50_000 + finished)
+    print(row, file=sys.stderr, flush=True)
     return row
 
 

@@ -54,13 +54,10 @@ class OperatorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Start it and wait until it is ready, so long."""
         self.launch()
-        self.wait_ready()
-
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while self.get("/readyz")[0] != 200:
             if self._process is None or self._process.poll() is not None:
                 raise AssertionError(f"the operator ended:\n{self.log.read_text()[-4000:]}")
