@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.operator.fakes import FakeCluster, job, pod
@@ -28,7 +28,6 @@ def built(view):
     return cluster
 
 
-@settings(deadline=None)
 @given(
     present=st.sets(st.sampled_from(KINDS)),
     was_suspended=st.booleans(),
@@ -60,7 +59,6 @@ def test_it_converges_from_any_subset_of_children(*, present, was_suspended, sus
     assert list(cluster.of(NETWORK_POLICIES)[0]["spec"]["podSelector"]) == ["matchLabels"]
 
 
-@settings(deadline=None)
 @given(foreign=st.sets(st.sampled_from(KINDS), min_size=1), suspend=st.booleans())
 def test_it_never_touches_what_another_job_owns(foreign, suspend):
     cluster = built(job(uid="earlier"))
@@ -72,7 +70,6 @@ def test_it_never_touches_what_another_job_owns(foreign, suspend):
     assert made.status.phase in ("Pending", "Suspended")
 
 
-@settings(deadline=None)
 @given(
     nodes=st.integers(1, 3),
     queue=st.sampled_from(["", "team-a"]),
