@@ -157,10 +157,8 @@ def contains(part, whole):
 
 def test_the_server_stores_every_manifest_as_it_was_written(cluster, world):
     """Argo CD compares what is in git with what is stored: nothing may be rewritten, rounded or dropped."""
-    files = [
-        path for path in (REPOSITORY / "examples").glob("**/*.yaml") if "\nkind: FineTuneJob\n" in path.read_text()
-    ]
-    jobs = [yaml.load(path.read_text(), Loader) for path in files]
+    files = (REPOSITORY / "examples").glob("**/*.yaml")
+    jobs = [each for path in files for each in yaml.load_all(path.read_text(), Loader) if each["kind"] == "FineTuneJob"]
     jobs += [patched(load("base.yaml"), case["patch"]) for case in load("good.yaml")]
     for number, job in enumerate(jobs):
         job["metadata"] = {

@@ -1,0 +1,59 @@
+"""Each strategy and each engine of examples/, run as it lies there, on a tiny model and few questions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.trainer.jobs import WORDS
+from tests.trainer.test_local import write_bert
+from unfreeze_api.distribution import DistributionSpec
+from unfreeze_api.strategy import StrategyType
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted([*EXAMPLES.glob("strategies/*.yaml"), *EXAMPLES.glob("engines/*.yaml")])
+
+
+def job_in(file: Path) -> dict:
+    return yaml.safe_load(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def claims(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("claims")
+    write_bert(folder / "models" / "minilm")
+    (folder / "data").mkdir()
+    for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
+        with (folder / "data" / f"{name}.csv").open("w") as file:
+            csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
+    return folder
+
+
+def test_there_is_one_for_each_strategy_and_each_engine():
+    specs = [job_in(file)["spec"] for file in FILES]
+    assert {spec["strategy"]["type"] for spec in specs} == set(StrategyType.__args__)
+    engines = {
+        (spec["distribution"]["engine"], spec["distribution"].get("deepSpeed", {}).get("zeroStage")) for spec in specs
+    }
+    assert {engine for engine, _ in engines} == set(DistributionSpec.model_fields["engine"].annotation.__args__)
+    assert {stage for engine, stage in engines if engine == "DeepSpeed"} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_runs_as_it_lies_there(claims, file):
+    program = "from unfreeze_api.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", file, "--claims", claims]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=claims, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((claims / "results" / file.stem / "report.json").read_text())
+    assert report["outcome"] == "Succeeded"
+    assert report["strategy"] == job_in(file)["spec"]["strategy"]["type"]
+    assert "accuracy" in report["results"]["test"]
