@@ -27,7 +27,6 @@ pytestmark = pytest.mark.cluster
 BASE = load("base.yaml")
 MANY = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

@@ -23,7 +23,7 @@ def model(kind, **fields):
 
 
 KUBERNETES_KEEPS = 4096  # bytes of a termination message, https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure
-MANY = settings(max_examples=50, deadline=None)
+MANY = settings(max_examples=50)
 WHOLE = st.integers(0, 2**53)
 REAL = st.floats()  # a training may diverge
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))

@@ -11,7 +11,7 @@ from unfreeze_api.resolve import ResolvedJob, accelerators_per_node, claims, ren
 from unfreeze_api.validate import load_job
 
 BASE = load("base.yaml")
-FEW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def resolved(manifest, name="job", **options):

@@ -12,7 +12,7 @@ from unfreeze_api.job import FineTuneJob, parse_spec
 from unfreeze_api.validate import InvalidManifest, defaulted, load_job, validate
 
 BASE = load("base.yaml")
-FEW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.mark.parametrize("case", parameters("good.yaml"))

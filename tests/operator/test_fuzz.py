@@ -37,7 +37,6 @@ HOSTILE = st.text(max_size=16) | st.sampled_from(
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?", fullmatch=True) | st.just("n" * 52)
 MANY = settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

@@ -162,7 +162,7 @@ HAPPENINGS = (
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     nodes=st.integers(1, 3),
     backoff=st.integers(0, 2),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
@@ -13,7 +13,6 @@ from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.progress import Meter
 
 
-@settings(deadline=None)
 @given(data=st.data(), classes=st.integers(2, 6), n=st.integers(1, 60), workers=st.integers(1, 4))
 def test_sums_of_workers_equal_scikit_learn(data: st.DataObject, classes: int, n: int, workers: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
