@@ -71,6 +71,44 @@ class LoraSpec(Model):
     2402.12354)."""
 
 
+class AdaLoraSpec(Model):
+    """AdaLoRA: LoRA in the form of singular values, the least important of which are taken away while it trains, so that
+    ranks go to the modules that need them (Zhang et al. 2023, arXiv 2303.10512).
+    """
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.targetR < self.initR",
+            "AdaLoRA takes ranks away, from initR to targetR: set targetR below initR, or choose type LoRA for ranks that"
+            " stay",
+            ".targetR",
+        ),
+    )
+
+    init_r: int = Field(default=12, ge=2, le=1024)
+    """Rank of each module's update at the start."""
+    target_r: int = Field(default=8, ge=1, le=1023)
+    """Rank that is left in the end, as a mean over the modules; the paper takes two thirds of initR."""
+    tinit: int = Field(default=0, ge=0, le=1000000000)
+    """Steps of the phase before ranks are taken away."""
+    tfinal: int = Field(default=0, ge=0, le=1000000000)
+    """Steps at the end of the phase that train what is left. Between tinit and tfinal the ranks fall by a cubic law."""
+    deltaT: int = Field(default=1, ge=1, le=1000000)  # noqa: N815 - PEFT's own name
+    """Steps from one allocation to the next; in between, ranks that were taken away may come back."""
+    beta1: float = Field(default=0.85, gt=0, lt=1)
+    """Share of the old in the running mean of each weight's importance."""
+    beta2: float = Field(default=0.85, gt=0, lt=1)
+    """Share of the old in the running mean of its uncertainty."""
+    orth_reg_weight: float = Field(default=0.5, ge=0, le=1000)
+    """Weight, in the loss, of how far the singular vectors are from orthogonal ones."""
+    lora_alpha: int = Field(default=32, ge=1, le=4096)
+    """Scale: the update is multiplied by loraAlpha / initR."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout before the update, in training."""
+    target_modules: Modules = Field(default=["all-linear"])
+    """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
+
+
 class Ia3Spec(Model):
     """IA3: vectors that scale what modules give or take (Liu et al. 2022, arXiv 2205.05638)."""
 
@@ -220,6 +258,7 @@ class AdapterSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _member("LoRA", "lora"),
+        _member("AdaLoRA", "adaLora"),
         _member("IA3", "ia3"),
         _member("Bottleneck", "bottleneck"),
         _member("PromptTuning", "promptTuning"),
@@ -234,10 +273,12 @@ class AdapterSpec(Model):
         ),
     )
 
-    type: Literal["LoRA", "IA3", "Bottleneck", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
+    type: Literal["LoRA", "AdaLoRA", "IA3", "Bottleneck", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
     """Kind of adapter; PEFT stands for its other methods."""
     lora: LoraSpec | None = None
     """Options of the adapter LoRA, and of no other."""
+    ada_lora: AdaLoraSpec | None = None
+    """Options of the adapter AdaLoRA, and of no other."""
     ia3: Ia3Spec | None = None
     """Options of the adapter IA3, and of no other."""
     bottleneck: BottleneckSpec | None = None
@@ -276,6 +317,7 @@ class AdapterSpec(Model):
 
 MEMBERS: dict[str, tuple[str, type[Model]]] = {
     "LoRA": ("lora", LoraSpec),
+    "AdaLoRA": ("ada_lora", AdaLoraSpec),
     "IA3": ("ia3", Ia3Spec),
     "Bottleneck": ("bottleneck", BottleneckSpec),
     "PromptTuning": ("prompt_tuning", PromptTuningSpec),

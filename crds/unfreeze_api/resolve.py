@@ -27,6 +27,9 @@ from unfreeze_api.strategy import (
 from unfreeze_api.task import ColumnsSpec, ImageClassificationSpec, TextClassificationSpec
 from unfreeze_api.tracking import TrackingSpec
 
+_ADDED = frozenset({"adaLora"})
+"""Fields that came after the first fingerprints were written: where they are left out, a fingerprint is as it was."""
+
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
 
@@ -191,7 +194,11 @@ class ResolvedJob(Model):
 
         def without_paths(value: object) -> object:
             if isinstance(value, dict):
-                return {key: without_paths(item) for key, item in value.items() if key != "path"}
+                return {
+                    key: without_paths(item)
+                    for key, item in value.items()
+                    if key != "path" and not (item is None and key in _ADDED)
+                }
             return value
 
         text = json.dumps(without_paths(recipe), sort_keys=True)

@@ -126,6 +126,20 @@ _ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
+        "!has(self.adapter) || self.adapter.type != 'AdaLoRA'"
+        " || self.strategy.type in ['FullFineTuning', 'LinearProbeThenFineTune']",
+        "AdaLoRA gives ranks to the modules that need them most, so all of them train at once: choose strategy.type"
+        " FullFineTuning, LinearProbeThenFineTune for the head first, or adapter.type LoRA",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.adapter) || self.adapter.type != 'AdaLoRA' || self.distribution.engine == 'DDP'"
+        " || (has(self.distribution.deepSpeed) && self.distribution.deepSpeed.zeroStage == 0)",
+        "AdaLoRA weighs each weight by its gradient, and this engine holds gradients in shares: choose distribution.engine"
+        " DDP, deepSpeed.zeroStage 0, or adapter.type LoRA",
+        ".adapter",
+    ),
+    Rule(
         f"!has(self.adapter) || !has(self.adapter.peft) || !(self.adapter.peft.method in {list(SHARED)})"
         " || self.distribution.engine != 'FSDP'",
         f"the layers of {', '.join(SHARED)} share parameters, which FSDP cannot divide: choose distribution.engine DDP or"

@@ -34,10 +34,12 @@ CASES = {name: {"adapter": adapter} for name, adapter in TEXT.items() if name no
 # Its scale starts to move when its matrices have.
 CASES["DELORA"]["training"] = {"epochs": 3}
 EXPORTED = ("lora",)
-RESUMED = [*((case, "DDP") for case in ("ia3", "prompt", "pfeiffer", "dora")), ("dora", "ZeRO-3")]
+RESUMED = [*((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora")), ("dora", "ZeRO-3")]
 
 
 def engines_of(case: str):
+    if case == "adalora":
+        return ["DDP", "ZeRO-0"]  # it needs whole gradients
     return [kind for kind in KINDS if kind != "FSDP" or case not in SHARED]
 
 

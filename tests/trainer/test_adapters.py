@@ -69,6 +69,7 @@ NARROW = {
 }
 TEXT = {
     **{name: {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0} | options} for name, options in LORA.items()},
+    "adalora": {"type": "AdaLoRA", "adaLora": {"initR": 4, "targetR": 2, "loraDropout": 0}},
     "ia3": {"type": "IA3"},
     "ia3-paper": {
         "type": "IA3",
@@ -86,6 +87,7 @@ CONVOLUTIONS = {
     **BOTTLENECKS,
     "lora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "targetModules": ["conv1", "conv2"]}},
     "dora": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0, "useDora": True, "targetModules": ["conv1", "conv2"]}},
+    "adalora": {"type": "AdaLoRA", "adaLora": {"initR": 4, "targetR": 2, "targetModules": ["conv1", "conv2"]}},
     "ia3": {"type": "IA3", "ia3": {"targetModules": ["conv2"]}},
     "LOHA": {"type": "PEFT", "peft": {"method": "LOHA", "config": {"target_modules": ["conv1", "conv2"]}}},
 }
@@ -117,10 +119,12 @@ def train(task, loaded, phase) -> None:
     optimizer = build_optimizer(
         "AdamW", [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups]
     )
-    for batch in task.batches("train", [range(4), range(4, 8), range(4)]):
+    loaded.hook.begin(3)
+    for step, batch in enumerate(task.batches("train", [range(4), range(4, 8), range(4)]), 1):
         optimizer.zero_grad()
-        task.loss(task.forward(loaded.module, batch), batch).sum().backward()
+        (task.loss(task.forward(loaded.module, batch), batch).sum() + loaded.hook.penalty()).backward()
         optimizer.step()
+        loaded.hook.after_update(step, skipped=False)
 
 
 @torch.no_grad()
@@ -170,7 +174,9 @@ def test_an_adapter_trains_alone_and_loads_in_plain_libraries(folders, tmp_path,
     assert all(torch.equal(tensor, before[key]) for key, tensor in after.items()), "export has changed the model"
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "orthogonal", "pissa", "olora", "ia3", "LOHA", "VERA", "houlsby"])
+@pytest.mark.parametrize(
+    "name", ["lora", "adalora", "dora", "orthogonal", "pissa", "olora", "ia3", "LOHA", "VERA", "houlsby"]
+)
 def test_an_adapter_starts_from_the_base(folders, name):
     task = open_task(job_of(folders, "text", TEXT[name]))
     bare = open_task(make_job(*folders["text"])).build_model().module

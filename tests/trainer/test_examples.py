@@ -1,4 +1,4 @@
-"""Each strategy and each engine of examples/, run as it lies there, on a tiny model and few questions."""
+"""Each strategy, engine and adapter of examples/, run as it lies there, on a tiny model and few questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unfreeze_api.strategy import StrategyType
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = sorted([*EXAMPLES.glob("strategies/*.yaml"), *EXAMPLES.glob("engines/*.yaml")])
+FILES = sorted(path for folder in ("strategies", "engines", "adapters") for path in EXAMPLES.glob(f"{folder}/*.yaml"))
 
 
 def job_in(file: Path) -> dict:

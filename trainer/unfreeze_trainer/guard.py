@@ -7,7 +7,7 @@ are gathered from the partitions that the optimizer changed, or held in shares l
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -67,10 +67,19 @@ class Guard:
         What the phase trains.
     steps
         Steps of the phase from here, so that a short one is checked at its end.
+    at_rest
+        Returns names of parameters that may stay where they are although they train.
     """
 
-    def __init__(self, engine: Engine, phase_name: str, groups: Sequence[ParamGroup], steps: int) -> None:
-        self._engine, self._phase, self._groups = engine, phase_name, groups
+    def __init__(
+        self,
+        engine: Engine,
+        phase_name: str,
+        groups: Sequence[ParamGroup],
+        steps: int,
+        at_rest: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._engine, self._phase, self._groups, self._at_rest = engine, phase_name, groups, at_rest
         self._index = {name: position for position, name in enumerate(engine.shapes)}
         trained = {name for group in groups for name in group.names}
         self._frozen = [name for name in self._index if name not in trained]
@@ -104,8 +113,8 @@ class Guard:
         if moved := [name for name in self._frozen if changed[self._index[name]]]:
             raise JobError("FrozenWeightsMoved", self._message("frozen parameters have moved", moved))
         still = [group for group in self._groups if not any(changed[self._index[name]] for name in group.names)]
-        if still and final:
-            stuck = [name for group in still for name in group.names]
+        resting = self._at_rest() if still and final else ()
+        if final and (stuck := [name for group in still for name in group.names if name not in resting]):
             raise JobError(
                 "SilentFreeze", self._message(f"{self._done} steps have not moved trainable parameters", stuck)
             )

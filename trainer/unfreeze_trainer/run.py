@@ -32,7 +32,7 @@ from unfreeze_trainer.progress import Events, Meter
 from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.saving import Saver
-from unfreeze_trainer.state import Best, State
+from unfreeze_trainer.state import State
 from unfreeze_trainer.tracking import Tracking
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Run:
         """Moments of a checkpoint, until a phase has taken them; None after it: the engine carries them on."""
         self._results: dict[str, float] = {}
         self._activity = "Starting"
+        self.hook = loaded.hook
         self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
         if training.gradient_checkpointing:
             checkpoint_activations(loaded.module)
@@ -98,12 +99,20 @@ class Run:
         if found.checkpoint:
             self._resume(found.checkpoint.step)
         if found.best_lost:
-            self.state.best = self._as_best() if self.state.evaluated_step == self.state.step else None
+            self.state.forget_best(self.job.training.metric)
         if found.recovery:
             self.state.recovery = found.recovery
             self.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)
         keep = self.job.training.checkpoint.keep
-        self.saver = Saver(engine, self.checkpoints, self._generation, self.events, keep=keep, newest=found.checkpoint)
+        self.saver = Saver(
+            engine,
+            self.checkpoints,
+            self._generation,
+            self.events,
+            keep=keep,
+            newest=found.checkpoint,
+            hook=self.hook,
+        )
         self.events.add(
             "start",
             step=self.state.step,
@@ -123,7 +132,7 @@ class Run:
                 " volume that all pods share (access mode ReadWriteMany)",
             )
         snapshot = self.checkpoints.load(step)
-        self.state, self._moments = snapshot.state, snapshot.moments
+        self.state, self._moments = snapshot.state, self.hook.load_state(snapshot.moments)
         if self.engine.loss_scale and self.state.loss_scale:
             self.engine.loss_scale = LossScale(*self.state.loss_scale)
         self.engine.load_weights(snapshot.weights)
@@ -155,7 +164,7 @@ class Run:
         self._trainable = sum(self.engine.shapes[name].numel() for group in groups for name in group.names)
         state.trainable_hash = self._trainable_hash(phase)
         left = phase.first_step + phase.steps - state.step
-        self._guard = Guard(self.engine, phase.name, groups, left) if left else None
+        self._guard = Guard(self.engine, phase.name, groups, left, self.hook.at_rest) if left else None
         self._mark = time.perf_counter()
         self.events.add(
             "phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable
@@ -171,8 +180,13 @@ class Run:
         self.freezer.apply(phase)
         groups = self.freezer.groups(phase, self.job.training.weight_decay)
         self.engine.begin(groups, self._moments)
+        self.hook.begin(phase.steps)
+        self.engine.after_update = self._after_update
         self._moments, self._phase = None, phase
         return groups
+
+    def _after_update(self) -> None:
+        self.hook.after_update(self.state.step + 1 - self._phase.first_step, skipped=self.engine.skipped)
 
     def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""
@@ -242,24 +256,9 @@ class Run:
 
     def _compare(self) -> bool:
         """Compare the newest evaluation with the best; return whether it is the best of the run."""
-        state, training = self.state, self.job.training
-        sign = -1 if training.metric == "loss" else 1
-        value = state.metrics[training.metric]
-        stopping = self._phase.plateau or training.early_stopping
-        if state.phase_best is None or sign * (value - state.phase_best) > (stopping.min_delta if stopping else 0.0):
-            state.phase_best, state.bad_evaluations = value, 0
-        else:
-            state.bad_evaluations += 1
-        end = state.step == self._phase.first_step + self._phase.steps
-        state.phase_ended = end or (stopping is not None and state.bad_evaluations >= stopping.patience)
-        if state.best is not None and sign * (value - state.best.value) <= 0:
-            return False
-        state.best = self._as_best()
-        return True
-
-    def _as_best(self) -> Best:
-        metrics = self.state.metrics
-        return Best(step=self.state.step, value=metrics[self.job.training.metric], metrics=metrics)
+        training, phase = self.job.training, self._phase
+        end = self.state.step == phase.first_step + phase.steps
+        return self.state.compare(training.metric, stopping=phase.plateau or training.early_stopping, end=end)
 
     def _close_phase(self) -> None:
         self._count_time()
@@ -341,7 +340,9 @@ class Run:
 
     def _export(self, step: int, metrics: dict[str, float], generation: Generation) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen."""
-        module = self.task.build_model().module
+        loaded = self.task.build_model()
+        loaded.hook.begin(self._phase.steps)
+        module = loaded.module
         load_whole(module, self.checkpoints.load_weights(step))
         module.eval()
         for kind in self.job.output.export:

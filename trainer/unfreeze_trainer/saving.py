@@ -11,6 +11,7 @@ from unfreeze_trainer.checkpoints import Checkpoints, Snapshot
 from unfreeze_trainer.engines import Engine
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.generation import Generation
+from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.progress import Events
 from unfreeze_trainer.state import State
 
@@ -30,6 +31,8 @@ class Saver:
         How many of the newest stay, beside the best one.
     newest
         What the run goes on from.
+    hook
+        Its state is kept beside the moments.
     """
 
     def __init__(
@@ -41,9 +44,10 @@ class Saver:
         *,
         keep: int,
         newest: CheckpointInfo | None,
+        hook: StepHook,
     ) -> None:
         self._engine, self._checkpoints, self._generation, self._events = engine, checkpoints, generation, events
-        self._keep = keep
+        self._keep, self._hook = keep, hook
         self._saved = newest.step if newest else None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
@@ -62,6 +66,8 @@ class Saver:
             buffers = {
                 name: buffer.to("cpu", copy=True) for name, buffer in persistent_buffers(self._engine.module).items()
             }
+            beside = self._hook.state()
+            moments = {name: {**moments.get(name, {}), **beside.get(name, {})} for name in {**moments, **beside}}
             snapshot = Snapshot(state.model_copy(deep=True), weights | buffers, moments)
             stall = time.perf_counter() - began
             self._writing = self._thread.submit(self._write, snapshot, self._generation, stall)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from unfreeze_api.progress import PhaseResult, Recovery
+from unfreeze_api.recipe import EarlyStoppingSpec
+from unfreeze_api.strategy import PlateauSpec
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
 """A training that diverged can be gone on with too: its losses are no numbers, and come back as such."""
@@ -65,3 +67,34 @@ class State(BaseModel):
     """Smoothed training loss."""
     recovery: Recovery | None = None
     """The newest start that found broken checkpoints."""
+
+    def compare(self, metric: str, *, stopping: PlateauSpec | EarlyStoppingSpec | None, end: bool) -> bool:
+        """Compare the newest evaluation with the best; return whether it is the best of the run.
+
+        Parameters
+        ----------
+        metric
+            That is compared; `loss` is better when it is lower.
+        stopping
+            Ends the phase when it no longer improves.
+        end
+            Whether this is the phase's last step.
+        """
+        sign = -1 if metric == "loss" else 1
+        value = self.metrics[metric]
+        if self.phase_best is None or sign * (value - self.phase_best) > (stopping.min_delta if stopping else 0.0):
+            self.phase_best, self.bad_evaluations = value, 0
+        else:
+            self.bad_evaluations += 1
+        self.phase_ended = end or (stopping is not None and self.bad_evaluations >= stopping.patience)
+        if self.best is not None and sign * (value - self.best.value) <= 0:
+            return False
+        self.best = self._as_best(metric)
+        return True
+
+    def forget_best(self, metric: str) -> None:
+        """Take the newest evaluation for the best one, if it is of this step: the best one's checkpoint is lost."""
+        self.best = self._as_best(metric) if self.evaluated_step == self.step else None
+
+    def _as_best(self, metric: str) -> Best:
+        return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics)

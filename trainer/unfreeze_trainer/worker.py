@@ -61,7 +61,8 @@ def train(run: Run) -> None:
                 batch = engine.to_device(micro.tensors)
                 with engine.micro_step(last=micro.last):
                     loss = task.loss(task.forward(engine.model, batch), batch).sum()
-                    engine.backward(loss * micro.scale, last=micro.last)
+                    penalty = run.hook.penalty() if micro.last else 0.0
+                    engine.backward(loss * micro.scale + penalty, last=micro.last)
                 run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors))
             engine.step()
             run.after_step(step)  # the guard; loss and rates; evaluation; checkpoint

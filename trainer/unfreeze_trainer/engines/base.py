@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +77,9 @@ class Engine(ABC):
         self.shapes: dict[str, torch.Size] = {}
         """Of each whole parameter by name, in the order of named_parameters()."""
         self._rates: list[float] = []
+        self.after_update: Callable[[], None] = _nothing
+        """Called in each step, skipped ones too, between the change of the weights and the end of their gradients, by the
+        engines that hold gradients whole (DDP, ZeRO-0)."""
 
     # Where engines differ.
 
@@ -230,6 +233,7 @@ class Engine(ABC):
             if limit:
                 torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             self.optimizer.step()
+        self.after_update()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _norm(self, gradients: list[Tensor]) -> Tensor:
@@ -242,6 +246,10 @@ class Engine(ABC):
             self.recipe.optimizer,
             [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups],
         )
+
+
+def _nothing() -> None:
+    pass
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.phases.blocks import Block
 
 
@@ -22,3 +23,5 @@ class LoadedModel:
     """Parameters of the adapter, and the head's that train with it; empty without an adapter."""
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     """What the learning rates of parameters are multiplied by, where it is not 1 (LoRA+)."""
+    hook: StepHook = field(default_factory=StepHook)
+    """What the adapter does in a step beside its gradients (AdaLoRA)."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unfreeze_api.adapter import AdaLoraSpec
 from unfreeze_api.resolve import LearningRate, ResolvedJob
 from unfreeze_api.strategy import GradualUnfreezingSpec, PlateauSpec
 from unfreeze_trainer.errors import JobError
@@ -64,7 +65,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     Raises
     ------
     JobError
-        InvalidStrategy: the strategy names a block that the model does not have, or names one twice.
+        InvalidStrategy: the strategy names a block that the model does not have, or names one twice. InvalidAdapter:
+        AdaLoRA's schedule does not fit the phase.
     """
     total = max(1, round(job.training.epochs * steps_per_epoch))
     stretches = _plan(job, block_names, steps_per_epoch)
@@ -88,7 +90,18 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
             Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, adapter_rate, plateau)
         )
         first_step += steps
+    if job.adapter and job.adapter.ada_lora:
+        _check_allocation(job.adapter.ada_lora, phases[-1].steps)
     return phases
+
+
+def _check_allocation(ranks: AdaLoraSpec, steps: int) -> None:
+    if steps <= max(ranks.tinit, 1) + ranks.tfinal:
+        raise JobError(
+            "InvalidAdapter",
+            f"spec.adapter.adaLora: the phase that trains it has {steps} steps, and none of them is left between tinit"
+            f" {ranks.tinit} and tfinal {ranks.tfinal} for taking ranks away: lower them, or raise spec.training.epochs",
+        )
 
 
 @dataclass(frozen=True)

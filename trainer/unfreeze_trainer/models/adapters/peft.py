@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze_api.adapter import PROMPTS, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec
+from unfreeze_api.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
 from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
+from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.models.text import seeded
 from unfreeze_trainer.phases.blocks import HEAD, Block
 
 METHODS = {
     "LoRA": "LORA",
+    "AdaLoRA": "ADALORA",
     "IA3": "IA3",
     "PromptTuning": "PROMPT_TUNING",
     "PrefixTuning": "PREFIX_TUNING",
@@ -105,6 +108,7 @@ def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter:
         [Block(name, tuple(parameters)) for name, parameters in members.items()],
         frozenset(adapter_parameters),
         dict.fromkeys(faster, ratio) if ratio != 1 else {},
+        RankAllocation(wrapped) if adapter.ada_lora else StepHook(),
     )
 
 
@@ -136,6 +140,10 @@ def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> 
         options["target_modules"] = find_targets(module, head, member.target_modules, "spec.adapter.lora.targetModules")
         _check_patterns("rankPattern", member.rank_pattern, options["target_modules"])
         _check_patterns("alphaPattern", member.alpha_pattern, options["target_modules"])
+    if isinstance(member, AdaLoraSpec):
+        field = "spec.adapter.adaLora.targetModules"
+        options["target_modules"] = find_targets(module, head, member.target_modules, field)
+        options["total_step"] = member.tinit + member.tfinal + 2  # until a phase begins, which knows its own
     if isinstance(member, Ia3Spec):
         targets = find_targets(module, head, member.target_modules, "spec.adapter.ia3.targetModules")
         options["target_modules"] = targets
@@ -208,19 +216,28 @@ def save_peft(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callabl
     initial
         Returns the same model as it was before training. PiSSA and OLoRA have moved a part of the base's weights into the
         adapter: it is written as the difference to that, a LoRA of twice the rank.
+
+    Notes
+    -----
+    Of AdaLoRA what is written is the ranks that are left.
     """
+    config = wrapped.peft_config["default"]
+    if adapter.ada_lora:
+        before, config.rank_pattern = config.rank_pattern, ranks_kept(wrapped)
     # Auto would look the base model up on the hub to compare vocabularies.
     wrapped.save_pretrained(folder, save_embedding_layers=False)
+    if adapter.ada_lora:
+        config.rank_pattern = before
     if adapter.lora is None or adapter.lora.init_lora_weights not in _CHANGES_BASE:
         return
     with tempfile.TemporaryDirectory() as scratch:
         initial().save_pretrained(scratch, save_embedding_layers=False)
         _take_off(folder / _WEIGHTS, Path(scratch) / _WEIGHTS)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text())
-    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
-    config |= {"r": 2 * config["r"], "lora_alpha": scale * 2 * config["r"], "use_rslora": False}
-    file.write_text(json.dumps(config | {"init_lora_weights": True}, indent=2, sort_keys=True))
+    written = json.loads(file.read_text())
+    scale = written["lora_alpha"] / (written["r"] ** 0.5 if written["use_rslora"] else written["r"])
+    written |= {"r": 2 * written["r"], "lora_alpha": scale * 2 * written["r"], "use_rslora": False}
+    file.write_text(json.dumps(written | {"init_lora_weights": True}, indent=2, sort_keys=True))
 
 
 def _take_off(file: Path, start: Path) -> None:
