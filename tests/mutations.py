@@ -68,7 +68,7 @@ MUTATIONS = (
     Mutation(
         "a plateau does not end its phase",
         "trainer/unfreeze_trainer/run.py",
-        "self._phase.plateau or training.early_stopping",
+        "phase.plateau or training.early_stopping",
         "training.early_stopping",
         "tests/trainer/test_early_ends.py",
     ),
