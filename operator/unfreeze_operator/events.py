@@ -73,17 +73,17 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
         mark += f" {job.uid} {job.started}"
     if new.phase == "Queued":
         mark = _mark(old, new)
+    made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))
+    found = [made] if old.phase is None and new.phase in ("Pending", "Running", "Succeeded") else []
     if new.phase in _PHASES:
-        return [Note("Normal", new.phase, _PHASES[new.phase], mark)]
+        return [*found, Note("Normal", new.phase, _PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
         return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
-    if new.phase == "Pending" and old.phase is None:
-        return [Note("Normal", "Created", "ConfigMap, Service and Job are created", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
         text = f"{new.failure.reason}: {new.failure.message}{where}"
         return [Note("Warning", "Failed", text, f"{mark} {new.failure.reason}")]
-    return []
+    return found
 
 
 def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:

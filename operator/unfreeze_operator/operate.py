@@ -44,7 +44,7 @@ KINDS: tuple[Kind[Any], ...] = (
 
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
-    queue: Queue[Key] = Queue(_on_error(metrics))
+    queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
     caches = {kind.resource: Cache[Any](queue.add) for kind in KINDS}
     caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
     known = Caches(

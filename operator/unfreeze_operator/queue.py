@@ -27,6 +27,8 @@ class Queue(Generic[K]):
         First and longest pause in seconds after failures.
     jitter
         Returns a factor for each pause.
+    urgent
+        Tells, as a key begins to wait, whether it goes before those that do not need to.
     """
 
     def __init__(
@@ -35,10 +37,13 @@ class Queue(Generic[K]):
         *,
         backoff: tuple[float, float] = (0.2, 60.0),
         jitter: Callable[[], float] = spread,
+        urgent: Callable[[K], bool] = lambda _: False,
     ) -> None:
         self._on_error = on_error
         self._backoff = backoff
         self._jitter = jitter
+        self._is_urgent = urgent
+        self._urgent: deque[K] = deque()
         self._waiting: deque[K] = deque()
         self._queued: set[K] = set()
         self._active: set[K] = set()
@@ -49,7 +54,7 @@ class Queue(Generic[K]):
         self._work = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._urgent) + len(self._waiting)
 
     def add(self, key: K) -> None:
         """Ask for a key to be worked on soon; while it is being worked on, to be worked on once more after that."""
@@ -57,7 +62,7 @@ class Queue(Generic[K]):
             self._again.add(key)
         elif key not in self._queued:
             self._queued.add(key)
-            self._waiting.append(key)
+            (self._urgent if self._is_urgent(key) else self._waiting).append(key)
             self._work.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -96,10 +101,10 @@ class Queue(Generic[K]):
                 self.add_after(key, later)
 
     async def _next(self) -> K:
-        while not self._waiting:
+        while not len(self):
             self._work.clear()
             await self._work.wait()
-        key = self._waiting.popleft()
+        key = (self._urgent or self._waiting).popleft()
         self._queued.discard(key)
         self._active.add(key)
         return key

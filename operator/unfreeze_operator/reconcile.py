@@ -79,6 +79,11 @@ class Caches:
             workloads=self.workloads.of(key),
         )
 
+    def is_new(self, key: Key) -> bool:
+        """Whether a job waits for its Job, and nothing was said of it yet."""
+        job = next(iter(self.fine_tune_jobs.of(key)), None)
+        return job is not None and unpack(job.status) == b"{}" and not self.jobs.of(key)
+
 
 class Reconciler:
     """Brings one job at a time closer to what its spec says.
@@ -153,7 +158,9 @@ class Reconciler:
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
         status, problem = await self._execute(job, old, asked, now)
-        if status is not None and worth_writing(old, status, context.accelerators):
+        # Among many new jobs the children of all come first. What is said of one then says more.
+        later = old.phase is None and bool(asked.actions) and status is asked.status and problem is None
+        if not later and status is not None and worth_writing(old, status, context.accelerators):
             await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
             self._puller.watch(job.key, first.uid, first.ip, ready=first.ready)
@@ -162,7 +169,7 @@ class Reconciler:
         if problem is not None:
             raise problem
         self._caches.pods.forget(job.key, context.children.departed)
-        return asked.requeue_after
+        return 0.0 if later else asked.requeue_after
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime

@@ -159,3 +159,20 @@ def test_the_server_may_ask_for_a_longer_pause():
         assert seen == [0, 30]
 
     run(scenario())
+
+
+def test_urgent_keys_go_first_in_their_order():
+    async def scenario():
+        seen = []
+        queue = Queue(lambda *_: None, urgent=str.isupper)
+
+        async def handler(key):
+            seen.append(key)
+
+        for key in "aBcD":
+            queue.add(key)
+        assert len(queue) == 4
+        await work(queue, handler, 1, workers=1)
+        assert "".join(seen) == "BDac"
+
+    run(scenario())

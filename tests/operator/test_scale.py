@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.operator import fakes
+from tests.operator.simulation import Simulation
 from tests.operator.world import until
 from unfreeze_api.progress import PhaseResult, ProgressInfo
 from unfreeze_api.status import Condition, FineTuneJobStatus
@@ -113,3 +114,13 @@ def test_a_restart_among_many_finished_jobs_writes_nothing(lone_operator, world)
     until(lambda: (lone_operator.metric("unfreeze_reconcile_duration_seconds_count") or 0) >= 61, "a look at each job")
     until(lambda: (lone_operator.metric("unfreeze_progress_pulls_total") or 0) >= 3, "three pulls of the one that runs")
     assert [write for write in world.cluster.writes(mark) if write.user == OPERATOR] == []
+
+
+def test_a_new_job_has_its_children_before_anything_is_said_of_it():
+    simulation = Simulation(nodes=1)
+    assert simulation.reconcile() == 0.0, "it is looked at again as soon as no other job waits for its children"
+    assert simulation.server.of("jobs")
+    assert simulation.status == {}
+    simulation.reconcile()
+    assert simulation.status["phase"] == "Pending"
+    assert [raw["reason"] for raw in simulation.server.of("events")] == ["Created"]
