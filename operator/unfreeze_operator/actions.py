@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
-from unfreeze_operator.resources import Manifest, Resource
+from unfreeze_operator.resources import JOBS, Manifest, Resource
 from unfreeze_operator.views import PodView, View
 
 
@@ -47,3 +49,14 @@ class Abandon:
 
 
 Action = Create | Patch | Delete | Abandon
+
+
+def steps(actions: Iterable[Action]) -> list[list[Action]]:
+    """Divide actions into those that follow one another; what a Job's pods need is made at the same time, and before it."""
+    numbered = enumerate(actions)
+    together = groupby(numbered, lambda item: -1 if _is_needed_by_pods(item[1]) else item[0])
+    return [[action for _, action in step] for _, step in together]
+
+
+def _is_needed_by_pods(action: Action) -> bool:
+    return isinstance(action, Create) and action.resource != JOBS

@@ -6,16 +6,18 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
 
 from unfreeze_api.job import parse_spec
 from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
 from unfreeze_operator.context import Children, Context
@@ -177,8 +179,8 @@ class Reconciler:
         """Carry out a plan; return the status to write, and what to retry for."""
         status = asked.status
         try:
-            for action in asked.actions:
-                await self._executor.execute(action)
+            for step in steps(asked.actions):
+                await _all(self._executor.execute(action) for action in step)
         except Refused as error:
             # Nothing but another spec, which wakes the job up, can help.
             return status and refused(job, old, now, "Refused", str(error)), None
@@ -237,6 +239,13 @@ class Reconciler:
                 await asyncio.sleep(backoff(tries, error, bounds=EVENT_PAUSES))
             else:
                 return
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of them; raise the first one's error."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if result is not None:
+            raise result
 
 
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
