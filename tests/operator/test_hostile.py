@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 import pytest
 from aiohttp import web
@@ -58,7 +59,8 @@ def test_a_deep_template_is_cut_before_it_reaches_the_operator(operator, world, 
 
 @pytest.mark.cluster
 def test_an_open_field_that_is_too_deep_makes_an_invalid_job_and_no_more(operator, world):
-    depth = 9_000  # the API server takes 10,000
+    # The API server takes 10,000. Python 3.12 has a limit of its own, which cannot be raised.
+    depth = 1_000 if sys.version_info[:2] == (3, 12) else 9_000
     body = {**spec(), "adapter": {"type": "PEFT", "peft": {"method": "LOHA", "config": {"deep": "HERE"}}}}
     manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "job"}, "spec": body}
     text = json.dumps(manifest).replace('"HERE"', '{"a":' * depth + "1" + "}" * depth)
