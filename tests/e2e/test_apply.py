@@ -103,8 +103,7 @@ def test_suspended_job_goes_on_from_its_checkpoint(world: World) -> None:
     world.wait(lambda status: status.get("progress", {}).get("step", 0) > 3, "pause", what="training", seconds=SECONDS)
     world.suspend(True, "pause")
     until(lambda: not world.children("pods"), "no pods", SECONDS)
-    status = world.status("pause")
-    assert status["phase"] == "Suspended"
+    status = world.wait_phase("Suspended", "pause")
     kept = status["checkpoint"]["step"]
     assert kept > 0
     world.suspend(False, "pause")
