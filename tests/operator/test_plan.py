@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.operator.fakes import FakeCluster, job, pod
 from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Create
+from unfreeze_operator.actions import Create, steps
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SERVICES
 
@@ -93,3 +93,6 @@ def test_the_job_comes_last():
     made = plan(FakeCluster().context(job()))
     assert [action.resource for action in made.actions] == list(KINDS)
     assert all(isinstance(action, Create) for action in made.actions)
+    first, then = steps(made.actions)
+    assert [action.resource for action in then] == [JOBS], "its pods need all the others"
+    assert len(first) == len(KINDS) - 1
