@@ -47,7 +47,7 @@ RUN echo cel-expr-python > /tmp/excluded \
 FROM build AS trainer-packages
 ARG TORCH_CUDA_ARCH_LIST="8.0;8.6;8.9;9.0"
 RUN /opt/uv/bin/uv pip install --quiet --python /opt/unfreeze --constraints requirements.lock --compile-bytecode \
-      --requirements pyproject.toml --extra trainer --extra deepspeed --extra trackers
+      --requirements pyproject.toml --extra trainer --extra deepspeed --extra trackers --extra quantization
 RUN export PATH="$PATH:/usr/local/cuda/bin"; command -v nvcc > /dev/null || exit 0; \
     apt-get install --yes --no-install-recommends g++ python3-dev \
  && /opt/uv/bin/uv pip install --quiet --python /opt/unfreeze --constraints requirements.lock setuptools ninja \

@@ -14,6 +14,7 @@ from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.distribution import DeepSpeedSpec, Offload
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CLAIM_FOLDER
+from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.strategy import (
@@ -27,7 +28,7 @@ from unfreeze_api.strategy import (
 from unfreeze_api.task import ColumnsSpec, ImageClassificationSpec, TextClassificationSpec
 from unfreeze_api.tracking import TrackingSpec
 
-_ADDED = frozenset({"adaLora"})
+_ADDED = frozenset({"adaLora", "quantization"})
 """Fields that came after the first fingerprints were written: where they are left out, a fingerprint is as it was."""
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
@@ -48,6 +49,7 @@ class ResolvedModel(Location):
 
     dtype: Literal["Float32"]
     initialization: Literal["Pretrained", "Random"]
+    quantization: QuantizationSpec | None = None
 
 
 class ResolvedTask(Model):
@@ -276,7 +278,11 @@ def resolve(
         name=name,
         namespace=namespace,
         model=ResolvedModel(
-            source=model.source, path=model.path, dtype="Float32", initialization=spec.model.initialization
+            source=model.source,
+            path=model.path,
+            dtype="Float32",
+            initialization=spec.model.initialization,
+            quantization=spec.model.quantization,
         ),
         task=ResolvedTask(
             type=spec.task.type,

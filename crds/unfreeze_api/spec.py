@@ -16,6 +16,7 @@ from unfreeze_api.fields import Source
 from unfreeze_api.model import Model, Rule
 from unfreeze_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.pods import TemplateSpec
+from unfreeze_api.quantization import QUANTIZATION_RULES, QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
 from unfreeze_api.task import DataSpec, TaskSpec
@@ -36,6 +37,8 @@ class ModelSpec(Model):
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
     """Random throws the pretrained weights away and keeps only the architecture: the from-scratch baseline that
     transfer has to beat."""
+    quantization: QuantizationSpec | None = None
+    """Hold the frozen weights in 8 or 4 bits, so that a large model fits beside its adapter. Default: none, float32."""
 
 
 class OutputSpec(Model):
@@ -179,6 +182,7 @@ class FineTuneJobSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *_ADAPTER_RULES,
+        *QUANTIZATION_RULES,
         Rule(
             "self.strategy.type != 'GradualUnfreezing'"
             " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.stepsPerPhase))"

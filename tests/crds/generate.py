@@ -167,8 +167,9 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _repair_adapter(spec: dict[str, Any]) -> None:
+    spec["model"].pop("quantization", None)
     adapter = spec.get("adapter", {"type": ""})
-    if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning"):
+    if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning", "AdaLoRA"):
         del spec["adapter"]
     if adapter["type"] == "Bottleneck":
         spec["output"].pop("export", None)

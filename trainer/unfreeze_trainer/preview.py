@@ -106,6 +106,7 @@ def preview(job: ResolvedJob) -> Preview:
         What `unfreeze run` would end with before its first step.
     """
     from unfreeze_trainer.feed import Feed
+    from unfreeze_trainer.models.quantized import elements
     from unfreeze_trainer.phases.compile import compile_phases
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
@@ -113,7 +114,7 @@ def preview(job: ResolvedJob) -> Preview:
     task = open_task(job)
     loaded = task.build_model()
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
-    sizes = {name: parameter.numel() for name, parameter in loaded.module.named_parameters()}
+    sizes = {name: elements(parameter) for name, parameter in loaded.module.named_parameters()}
     freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)

@@ -103,13 +103,12 @@ class Run:
         if found.recovery:
             self.state.recovery = found.recovery
             self.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)
-        keep = self.job.training.checkpoint.keep
         self.saver = Saver(
             engine,
             self.checkpoints,
             self._generation,
             self.events,
-            keep=keep,
+            keep=self.job.training.checkpoint.keep,
             newest=found.checkpoint,
             hook=self.hook,
         )
@@ -348,8 +347,9 @@ class Run:
         for kind in self.job.output.export:
             final = self.folder / export_folder(self.job, kind)
             aside = generation.aside(final.name)
-            self.task.export(module, aside, kind, metrics=metrics)
-            self.task.verify_export(aside, kind, module)
+            exported = self.task.exportable(module, kind)
+            self.task.export(exported, aside, kind, metrics=metrics)
+            self.task.verify_export(aside, kind, exported)
             readable(aside)
             generation.commit(aside, final)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-_LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft", "deepspeed")
+_LIBRARIES = ("unfreeze", "torch", "accelerate", "transformers", "timm", "peft", "deepspeed", "bitsandbytes")
 
 
 def library_versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ class LoadedModel:
     """A model that is ready to be trained."""
 
     module: nn.Module
-    """On the CPU, float32, in training mode; its class is the library's own (PEFT's with an adapter)."""
+    """On the CPU, float32 but for weights that are quantised, in training mode; its class is the library's own (PEFT's with an adapter)."""
     blocks: list[Block]
     """From input to output; every parameter of the module is in exactly one."""
     adapter_parameters: frozenset[str]

@@ -79,6 +79,8 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
     )
     adapter = f"\n- adapter: {job.adapter.type}, {job.adapter.to_json()}" if job.adapter else ""
     revision = f" at revision {pins['base']['revision']}" if pins["base"].get("revision") else ""
+    bits = job.model.quantization
+    quantized = f", quantised by bitsandbytes to {bits.type}" if bits else ""
     training = job.training
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     return f"""# {job.name}
@@ -91,7 +93,7 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
 {results}
 ## Training
 
-- base: `{job.model.source}`{revision}, {job.model.initialization.lower()} weights
+- base: `{job.model.source}`{revision}, {job.model.initialization.lower()} weights{quantized}
 {weights}
 - strategy: {job.strategy.type}, {job.strategy.to_json()}{adapter}
 - {training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, seed {training.seed}

@@ -17,10 +17,16 @@ def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> t
     adapter, _, library = kind.rpartition("-")
     root = base if adapter else folder
     if library == "transformers":
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
         options = {"num_labels": inputs["classes"], "ignore_mismatched_sizes": True} if adapter else {}
+        if adapter and inputs["quantization"]:
+            quantization = BitsAndBytesConfig(**inputs["quantization"])
+            options |= {"quantization_config": quantization, "dtype": torch.float32, "device_map": {"": "cpu"}}
         model = AutoModelForSequenceClassification.from_pretrained(root, local_files_only=True, **options)
+        for part in model.modules():
+            if hasattr(part, "support_avx512bf16_for_cpu"):
+                part.support_avx512bf16_for_cpu = False  # it computes 4-bit layers in bfloat16, unlike the training
     else:
         import timm
 

@@ -165,6 +165,10 @@ class Task(ABC):
             metrics=metrics,
         )
 
+    def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:  # noqa: ARG002 - the same for each kind
+        """Return the module that an export of a kind is written from."""
+        return module
+
     def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
         """Load an export with the plain library in a fresh process and compare logits on a few samples.
 

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
 from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.folders import check_folder
+from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized
 from unfreeze_trainer.models.text import load_text_model, load_tokenizer, pools_by_mean, usable_length
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
 
@@ -47,6 +50,9 @@ class TextClassification(Task):
 
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
+        return self._build(self.job.model.quantization)
+
+    def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
         module, head = load_text_model(
             self.job.model.path,
             self._where,
@@ -55,7 +61,21 @@ class TextClassification(Task):
             random=self._random,
             seed=self.job.training.seed,
         )
+        if quantization:
+            self._kept = whole_modules(module, head)
+            module = load_quantized(module, head, self.job.model.path, self._where, quantization)
         return self._with_adapter(module, head)
+
+    def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:
+        """Return the module that an export of a kind is written from: of a quantised one, whole weights in float32."""
+        if kind == "Adapter" or not self.job.model.quantization:
+            return module
+        return in_float32(module, self._build(None).module).eval()
+
+    @property
+    def _quantization(self) -> dict[str, Any]:
+        spec = self.job.model.quantization
+        return config_options(spec, self._kept) if spec else {}
 
     def _inputs(
         self,
@@ -90,11 +110,17 @@ class TextClassification(Task):
 
     def _usage(self, kind: ExportKind) -> str:
         if kind == "Adapter":
+            library = "from transformers import AutoModelForSequenceClassification, AutoTokenizer"
+            quantized = ""
+            if self._quantization:
+                library = f"import torch\n{library}, BitsAndBytesConfig"
+                options = ", ".join(f"{name}={value!r}" for name, value in self._quantization.items())
+                quantized = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({options})"
             return (
-                "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+                f"{library}\n\n"
                 f"labels = {self.labels}\n"
                 "base = AutoModelForSequenceClassification.from_pretrained(\n"
-                "    BASE, num_labels=len(labels), ignore_mismatched_sizes=True\n"
+                f"    BASE, num_labels=len(labels), ignore_mismatched_sizes=True{quantized}\n"
                 ")\n"
                 "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n\n"
                 f"{self._adapter_usage()}"
@@ -108,4 +134,4 @@ class TextClassification(Task):
     def _plain_inputs(self, batch: Batch) -> dict[str, Any]:
         split = self._splits["validation"]
         texts = split.source.inputs.take(split.rows[: len(batch["labels"])]).to_pylist()
-        return {"texts": texts, "max_length": self._max_length}
+        return {"texts": texts, "max_length": self._max_length, "quantization": self._quantization}

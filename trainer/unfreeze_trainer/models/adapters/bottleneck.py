@@ -96,11 +96,13 @@ def _width(part: nn.Module) -> int:
     """Return how many features a module returns."""
     if is_conv1d(part):
         return int(next(part.parameters()).shape[1])
-    return len(next(part.parameters()))
+    return (
+        part.out_features if isinstance(part, nn.Linear) else len(next(part.parameters()))
+    )  # 4-bit weights are packed
 
 
 def _inputs(part: nn.Module) -> int:
-    return int(next(part.parameters()).shape[0 if is_conv1d(part) else 1])
+    return part.in_features if isinstance(part, nn.Linear) else int(next(part.parameters()).shape[0])
 
 
 def save_bottlenecks(module: nn.Module, head: Sequence[str], folder: Path, spec: BottleneckSpec, base: str) -> None:
