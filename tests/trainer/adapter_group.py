@@ -31,13 +31,21 @@ BESIDE = {
     },
 }
 CASES = {name: {"adapter": adapter} for name, adapter in TEXT.items() if name not in ALIKE} | {"beside": BESIDE}
+QUANTIZED = ("Int8", "NF4")
+CASES |= {kind: {"adapter": TEXT["lora"], "model": {"quantization": {"type": kind}}} for kind in QUANTIZED}
 # Its scale starts to move when its matrices have.
 CASES["DELORA"]["training"] = {"epochs": 3}
 EXPORTED = ("lora",)
-RESUMED = [*((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora")), ("dora", "ZeRO-3")]
+RESUMED = [
+    *((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora")),
+    ("NF4", "DDP"),
+    ("dora", "ZeRO-3"),
+]
 
 
 def engines_of(case: str):
+    if case in QUANTIZED:
+        return ["DDP"]
     if case == "adalora":
         return ["DDP", "ZeRO-0"]  # it needs whole gradients
     return [kind for kind in KINDS if kind != "FSDP" or case not in SHARED]
