@@ -101,6 +101,9 @@ class MLPTask:
     def tokens(self, _):
         return 0
 
+    def exportable(self, module, _):
+        return module
+
     def export(self, module, folder: Path, *_, **__):
         folder.mkdir(parents=True)
         torch.save(module.state_dict(), folder / "weights.pt")
