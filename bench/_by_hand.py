@@ -10,6 +10,7 @@ import torch.distributed as dist
 from _turns import BATCH, Texts, freeze, held
 from torch import Tensor, nn
 
+from unfreeze_trainer.engines.deepspeed import import_deepspeed
 from unfreeze_trainer.feed import Feed
 
 
@@ -55,8 +56,7 @@ def _hand_written(task: Texts, engine: str) -> Iterator[None]:
 
 
 def _zero(task: Texts, module: nn.Module, *, stage: int) -> Iterator[None]:
-    import deepspeed
-
+    deepspeed = import_deepspeed()
     config = {
         "train_micro_batch_size_per_gpu": BATCH // dist.get_world_size(),
         "gradient_clipping": 1.0,

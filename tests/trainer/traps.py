@@ -23,7 +23,7 @@ def initialized_once(run):
     engine, begin = run.engine, run.engine.begin
 
     def begin_once(groups, moments=None):
-        if not engine._partitions:
+        if not engine._masters:
             begin(groups, moments)
 
     engine.begin = begin_once
@@ -35,7 +35,7 @@ def initialized_whole(run):
     everything = run.freezer.groups(run.phases[-1], run.job.training.weight_decay)
 
     def begin_once(groups, moments=None):
-        if engine._partitions:
+        if engine._masters:
             return
         now = {name: parameter.requires_grad for name, parameter in engine.module.named_parameters()}
         engine.module.requires_grad_(True)
@@ -48,9 +48,14 @@ def initialized_whole(run):
 
 def with_a_frozen_group(run):
     """ZeRO with a group for what does not train in this phase."""
-    begin = run.engine.begin
-    everything = run.freezer.groups(run.phases[-1], run.job.training.weight_decay)
-    run.engine.begin = lambda _groups, moments=None: begin(everything, moments)
+    engine, initialize = run.engine, run.engine._initialize
+
+    def initialize_all(model, optimizer, config):
+        if frozen := [parameter for parameter in model.parameters() if not parameter.requires_grad]:
+            optimizer.add_param_group({"params": frozen})
+        return initialize(model=model, optimizer=optimizer, config=config)
+
+    engine._initialize = initialize_all
 
 
 def checkpointed_by_deepspeed(run):

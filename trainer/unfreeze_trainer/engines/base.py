@@ -241,10 +241,17 @@ class Engine(ABC):
         return torch.nn.utils.get_total_norm(gradients)
 
     def _new_optimizer(self, groups: Sequence[ParamGroup], parameters: Mapping[str, Tensor]) -> None:
-        self._rates = [group.lr for group in groups]
+        """Make the optimizer of a phase, for those of its parameters that this rank changes.
+
+        Groups of one learning rate and decay are one to the optimizer, which takes a step group by group.
+        """
+        merged: dict[tuple[float, float], list[Tensor]] = {}
+        for group in groups:
+            mine = [parameters[name] for name in group.names if name in parameters]
+            merged.setdefault((group.lr, group.weight_decay), []).extend(mine)
+        self._rates = [lr for lr, _ in merged]
         self.optimizer = build_optimizer(
-            self.recipe.optimizer,
-            [([parameters[name] for name in group.names], group.lr, group.weight_decay) for group in groups],
+            self.recipe.optimizer, [(tensors, lr, decay) for (lr, decay), tensors in merged.items()]
         )
 
 

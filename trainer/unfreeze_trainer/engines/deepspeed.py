@@ -6,9 +6,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_sum, load_whole, persistent_buffers
+from unfreeze_trainer.engines.optimizers import MOMENTS
+from unfreeze_trainer.engines.zero import Held, OneGroup, Share, shares_of_all, shares_of_each
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,16 +41,6 @@ def import_deepspeed() -> ModuleType:
     return deepspeed
 
 
-@dataclass(frozen=True)
-class _Partition:
-    """What the optimizer changes as one tensor: this rank's share of some parameters."""
-
-    tensor: Tensor
-    """Key of the optimizer's state."""
-    names: tuple[str, ...]
-    """Of the parameters, in their order."""
-
-
 class DeepSpeedEngine(Engine):
     """ZeRO by the recipe *rebuild*: each phase destroys the engine and initializes it with the new trainable set.
 
@@ -65,8 +56,12 @@ class DeepSpeedEngine(Engine):
     garbage before it lets go of the old engine, and its plugin tells transformers to divide every model that is loaded
     from then on, that for the export too.
 
-    Moments go from phase to phase by name, in the shares that they are held in; float32 partitions are made from the
-    module's own float32 weights, so that they are exact without being carried. Stage 3 keeps the weights in shares over
+    ZeRO sees one group of all that trains, and one flat tensor of this rank's shares. The optimizer sees each share in it
+    by itself, with its learning rate and its moments.
+
+    Moments go from phase to phase by name; at stages 1 and 2, where the shares of a parameter depend on what else
+    trains, through one whole tensor at a time. Flat tensors are made from the module's own float32 weights, so that they
+    are exact without being carried. Stage 3 keeps the weights in shares over
     all phases: frozen ones cost their share and nothing else, and are gathered for the forward pass like the others.
     """
 
@@ -96,7 +91,13 @@ class DeepSpeedEngine(Engine):
         deepspeed.init_distributed()  # takes the group over
         self._initialize = deepspeed.initialize
         self._engine: Any = None
-        self._partitions: list[_Partition] = []
+        self._names: list[str] = []
+        """Of all that trains, in ZeRO's order."""
+        self._flats: dict[Tensor, list[str]] = {}
+        """What ZeRO has its optimizer change on this rank, with the names of the shares in it."""
+        self._shares: dict[str, Share] = {}
+        self._masters: dict[str, nn.Parameter] = {}
+        """What the optimizer of this phase changes, by name: shares, which lie in the flat tensors; at stage 0 the weights."""
 
     def _config(self, trained: int) -> dict[str, Any]:
         host = {"device": "cpu", "pin_memory": self.device.type != "cpu"}
@@ -141,78 +142,88 @@ class DeepSpeedEngine(Engine):
 
     @override
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
-        kept = self._kept() if moments is None else {}
+        before = self._held()
         self.end()
         parameters = dict(self.module.named_parameters())
-        self._new_optimizer(groups, parameters)
-        trained = sum(self.shapes[name].numel() for group in groups for name in group.names)
-        self.model = self._engine = self._initialize(
-            model=self.module, optimizer=self.optimizer, config=self._config(trained)
-        )[0]
+        self._names = [name for group in groups for name in group.names]
+        trains = {name: parameters[name] for name in self._names}
+        optimizer: torch.optim.Optimizer = OneGroup(trains.values(), self._step_shares)
+        if not self._stage:
+            self._new_optimizer(groups, trains)
+            optimizer, self._masters = self.optimizer, trains
+        config = self._config(sum(self.shapes[name].numel() for name in self._names))
+        self.model = self._engine = self._initialize(model=self.module, optimizer=optimizer, config=config)[0]
         self._engine.torch_autocast_z0_gradscaler = None  # its own loss scaling, see LossScale
         self._engine.optimizer.torch_autocast_gradscaler = None
-        self._partitions = self._find_partitions(groups, parameters)
-        for partition in self._partitions:
-            if moments:
-                kept[partition.names] = self._share_out(partition, moments)
-            if state := kept.pop(partition.names, None):
-                self.optimizer.state[partition.tensor] = state
-        left = {name for names in kept for name in names}
-        if parts := left & {name for partition in self._partitions for name in partition.names}:
-            raise RuntimeError(f"a group goes on in part only: {sorted(parts)}")
+        if self._stage:
+            self._find_shares(parameters)
+            self._new_optimizer(groups, self._masters)
+        for name, state in self._go_on(before, moments).items():
+            self.optimizer.state[self._masters[name]] = state
 
-    def _find_partitions(
-        self, groups: Sequence[ParamGroup], parameters: Mapping[str, nn.Parameter]
-    ) -> list[_Partition]:
-        if self._stage == 0:
-            return [_Partition(parameters[name], (name,)) for group in groups for name in group.names]
+    def _find_shares(self, parameters: Mapping[str, nn.Parameter]) -> None:
         zero = self._engine.optimizer
         if self._stage == 3:  # noqa: PLR2004
-            tensors, members = zero.fp32_partitioned_groups_flat, zero.fp16_groups
+            flats, members = zero.fp32_partitioned_groups_flat, zero.fp16_groups
         else:
-            tensors, members = zero.single_partition_of_fp32_groups, zero.bit16_groups
+            flats, members = zero.single_partition_of_fp32_groups, zero.bit16_groups
         names = {id(parameter): name for name, parameter in parameters.items()}
-        return [
-            _Partition(tensor, tuple(names[id(parameter)] for parameter in group))
-            for tensor, group in zip(tensors, members, strict=True)
-        ]
+        self._names = [names[id(parameter)] for group in members for parameter in group]
+        for flat, group in zip(flats, members, strict=True):
+            sizes = {name: self.shapes[name].numel() for name in (names[id(parameter)] for parameter in group)}
+            if self._stage == 3:  # noqa: PLR2004
+                shares = shares_of_each(sizes, self.rank, self.world_size)
+            else:
+                shares = shares_of_all(sizes, flat.numel(), self.rank)
+            self._flats[flat] = list(shares)
+            self._shares |= shares
+            self._masters |= {
+                name: nn.Parameter(flat.detach()[share.low : share.high]) for name, share in shares.items()
+            }
 
-    def _kept(self) -> dict[tuple[str, ...], dict[str, Tensor]]:
-        """Return the optimizer's state by names of a partition, in this rank's share."""
-        states = {partition.names: self.optimizer.state.get(partition.tensor) for partition in self._partitions}
-        return {names: dict(state) for names, state in states.items() if state}
+    def _step_shares(self, flats: Sequence[Tensor]) -> None:
+        for flat in flats:
+            assert flat.grad is not None  # ZeRO steps with gradients only
+            for name in self._flats[flat]:
+                self._masters[name].grad = flat.grad[self._shares[name].low : self._shares[name].high]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
-    def _share_out(self, partition: _Partition, moments: OptimizerState) -> dict[str, Tensor]:
-        """Return this rank's share of whole moments; a partition goes on whole or starts anew whole."""
-        states = [moments.get(name, {}) for name in partition.names]
-        if not any(states):
-            return {}
-        if not all(states):
-            raise RuntimeError(f"a group goes on in part only: {partition.names}")
-        shares: dict[str, Tensor] = {}
-        for key, value in states[0].items():
-            if value.dim() == 0:  # the step count
-                shares[key] = value.detach().to(partition.tensor.device, copy=True)
-                continue
-            shares[key] = torch.zeros_like(partition.tensor)
-            wholes = [state[key].detach() for state in states]
-            if self._stage == 0:
-                shares[key].copy_(wholes[0])
-            elif self._stage == 3:  # noqa: PLR2004 - each parameter is divided by itself
-                sizes = [self._share_size(whole.numel()) for whole in wholes]
-                for place, whole in zip(torch.split(shares[key], sizes), wholes, strict=True):
-                    self._copy_share(place, whole)
-            else:  # the group is divided as one long tensor
-                self._copy_share(shares[key], torch.cat([whole.flatten() for whole in wholes]))
-        return shares
+    def _held(self) -> Held:
+        states = {name: self.optimizer.state.get(master) for name, master in self._masters.items()}
+        begun = {name: dict(state) for name, state in states.items() if state}
+        return Held(self._names, begun, self._shares, sum(flat.numel() for flat in self._flats))
 
-    def _share_size(self, elements: int) -> int:
-        return -(-elements // self.world_size)
+    def _go_on(self, before: Held, moments: OptimizerState | None) -> dict[str, dict[str, Tensor]]:
+        """Return this rank's shares of the state that parameters go on with: of the phase before, or whole `moments`."""
+        if moments is None and self._stage in (0, 3):
+            return {name: dict(state) for name, state in before.states.items() if name in self._masters}
+        wholes = self._wholes(before) if moments is None else _entries(moments)
+        result: dict[str, dict[str, Tensor]] = {}
+        for name, key, whole in wholes:
+            if name in self._masters:
+                share = self._shares[name].of(whole) if name in self._shares and whole.dim() else whole.detach()
+                result.setdefault(name, {})[key] = share.to(self._masters[name].device, copy=True)
+        return result
 
-    def _copy_share(self, place: Tensor, whole: Tensor) -> None:
-        """Copy this rank's share of a whole tensor; the last ranks' shares may be short, what is left is padding."""
-        mine = whole.flatten()[self.rank * place.numel() :][: place.numel()]
-        place[: mine.numel()].copy_(mine)
+    def _wholes(self, held: Held) -> Iterator[tuple[str, str, Tensor]]:
+        """Yield (name, entry, whole tensor) of the optimizer's state, in the same order on every rank. Collective."""
+        if self._stage in (0, 3):
+            for name, key, value in _entries(held.states):
+                shared = self._stage and value.dim()
+                shape = self.shapes[name]
+                yield name, key, self._gather(value)[: shape.numel()].view(shape) if shared else value
+            return
+        steps = self.all_reduce(held.steps(), dist.ReduceOp.MAX).tolist()
+        begun = {name: torch.tensor(step) for name, step in zip(held.names, steps, strict=True) if step >= 0}
+        sizes = [self.shapes[name].numel() for name in held.names]
+        for key in MOMENTS[self.recipe.optimizer] if begun else ():
+            row = self._gather(held.row(key).to(self.device))
+            for name, whole in zip(held.names, row[: sum(sizes)].split(sizes), strict=True):
+                if name in begun:
+                    yield name, key, whole.view(self.shapes[name])
+        if self.recipe.optimizer == "AdamW":
+            yield from ((name, "step", step) for name, step in begun.items())
 
     def _gather(self, share: Tensor) -> Tensor:
         """Return the shares of all ranks in a row. Collective."""
@@ -234,9 +245,10 @@ class DeepSpeedEngine(Engine):
             for left in ("pre_bwd_fn", "post_bwd_fn", "applied_pre_backward_ref_cnt", "ds_grads_remaining"):
                 part.__dict__.pop(left, None)
         self._engine.destroy()
-        self._engine, self._partitions, self.model = None, [], self.module
+        self._engine, self.model = None, self.module
+        self._names, self._flats, self._shares, self._masters = [], {}, {}, {}
         self.optimizer.state.clear()
-        self.optimizer.param_groups.clear()  # float32 partitions
+        self.optimizer.param_groups.clear()  # what lies in the flat tensors
         gc.collect()  # the engine is full of cycles, and its gradient hooks stay with it
 
     @override
@@ -253,7 +265,7 @@ class DeepSpeedEngine(Engine):
     @override
     def step(self) -> None:
         if not self._stage:
-            self._take_step([partition.tensor for partition in self._partitions])
+            self._take_step(self._masters.values())
             return
         self._engine.step()
         self.skipped = bool(self._engine.optimizer.overflow)
@@ -263,26 +275,10 @@ class DeepSpeedEngine(Engine):
     @override
     def optimizer_state(self) -> OptimizerState:
         result: dict[str, dict[str, Tensor]] = {}
-        for partition in self._partitions:
-            for key, value in self.optimizer.state.get(partition.tensor, {}).items():
-                wholes = [value] * len(partition.names) if value.dim() == 0 else self._join(partition.names, value)
-                if self.rank == 0:
-                    for name, whole in zip(partition.names, wholes, strict=True):
-                        result.setdefault(name, {})[key] = whole.to("cpu", copy=True)
+        for name, key, whole in self._wholes(self._held()):
+            if self.rank == 0:
+                result.setdefault(name, {})[key] = whole.to("cpu", copy=True)
         return result
-
-    def _join(self, names: Sequence[str], value: Tensor) -> list[Tensor]:
-        """Return the whole tensors of parameters that are held in shares as one partition. Collective."""
-        if self._stage == 0:
-            return [value]
-        shapes = [self.shapes[name] for name in names]
-        if self._stage == 3:  # noqa: PLR2004
-            shares = torch.split(value, [self._share_size(shape.numel()) for shape in shapes])
-            rows = [self._gather(share)[: shape.numel()] for share, shape in zip(shares, shapes, strict=True)]
-        else:
-            sizes = [shape.numel() for shape in shapes]
-            rows = list(torch.split(self._gather(value)[: sum(sizes)], sizes))
-        return [row.view(shape) for row, shape in zip(rows, shapes, strict=True)]
 
     # The weights of stage 3, once the first phase has divided them.
 
@@ -327,6 +323,12 @@ class DeepSpeedEngine(Engine):
                 mine = max(0, self.shapes[name].numel() - self.rank * share.numel())
                 shares[number] = bit_sum(share[:mine])
         return whole + self.all_reduce(shares)
+
+
+def _entries(states: OptimizerState) -> Iterator[tuple[str, str, Tensor]]:
+    for name, state in states.items():
+        for key, value in state.items():
+            yield name, key, value
 
 
 def _hold_inner_layers(module: nn.Module) -> None:

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 
 class FSDPEngine(Engine):
-    """`fully_shard` on each block; the weights stay divided over all phases, a phase has an optimizer of its own.
+    """`fully_shard` on each layer; the weights stay divided over all phases, a phase has an optimizer of its own.
 
     Notes
     -----
+    What lies below and above the layers (embeddings, pooler, head) is one unit, the root, as by torch's own advice: it is
+    gathered once for both passes, and small blocks cost no messages of their own.
+
     This engine does not go through Accelerate: its `prepare` divides model and optimizer together and once, in
     parameters that it names anew, after a wrap policy by class names or sizes. A phase change would be a second
     `prepare` of a divided model. What is left to do by hand is a dozen lines.
@@ -59,12 +62,18 @@ class FSDPEngine(Engine):
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         if self.recipe.compile:
             compile_blocks(module, blocks)
-        for part in parts_of(module, blocks):
+        for part in parts_of(module, [block for block in blocks if block.is_layer]):
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
-        # The root would stay whole after an evaluation otherwise, and give away whole tensors for shares.
-        self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        # The root is wanted again as soon as the backward pass begins.
+        self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        module.register_forward_hook(self._divide_again)
         self._root.set_force_sum_reduction_for_comms(self.device.type == "cpu")  # gloo has no mean
         self.module = self.model = module
+
+    def _divide_again(self, *_: Any) -> None:
+        """Divide the root after a forward pass that no backward pass follows: it would give away whole tensors for shares."""
+        if not torch.is_grad_enabled():
+            self._root.reshard()
 
     @override
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOMENTS = {"AdamW": ("exp_avg", "exp_avg_sq"), "SGD": ("momentum_buffer",)}
+"""What the optimizers keep of each parameter, in its shape; AdamW counts its steps beside."""
+
 
 class SGDW(torch.optim.SGD):
     """SGD with momentum and decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 1)."""

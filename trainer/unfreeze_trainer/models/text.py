@@ -145,7 +145,7 @@ def _check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[s
     """Refuse weights that do not fit the config: transformers draws what is missing at random and goes on."""
     for block in find_blocks(module, head):
         lost = [name for name in block.parameters if name in fresh]
-        if lost and (block.name == EMBEDDINGS or block.name.startswith("layer.")):
+        if lost and (block.name == EMBEDDINGS or block.is_layer):
             raise JobError(
                 "InvalidModel",
                 f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-EMBEDDINGS, HEAD = "embeddings", "head"
+EMBEDDINGS, LAYER, HEAD = "embeddings", "layer.", "head"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Block:
     """embeddings, layer.0, layer.1, ..., what lies between the last layer and the head (pooler, norm), head."""
     parameters: tuple[str, ...]
     """As in named_parameters(), in its order; never empty."""
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is one of a stack, and neither below nor above it."""
+        return self.name.startswith(LAYER)
 
 
 @dataclass
@@ -61,7 +66,7 @@ def find_blocks(module: nn.Module, head_parameters: Collection[str]) -> list[Blo
     order = {name: index for index, name in enumerate(names)}
     blocks = [
         (EMBEDDINGS, parts.before),
-        *((f"layer.{i}", layer) for i, layer in enumerate(_divided(module, parts.layers))),
+        *((f"{LAYER}{i}", layer) for i, layer in enumerate(_divided(module, parts.layers))),
         (_neck_name(module, parts.after), parts.after),
     ]
     found = [Block(name, tuple(sorted(inside, key=order.__getitem__))) for name, inside in blocks if inside]

@@ -45,7 +45,7 @@ def add_bottlenecks(module: nn.Module, blocks: Sequence[Block], spec: Bottleneck
     if spec.target_modules:
         names = find_targets(module, head.parameters, spec.target_modules, f"{_FIELD}.targetModules")
     else:
-        layered = [block for block in blocks if block.name.startswith("layer.")]
+        layered = [block for block in blocks if block.is_layer]
         names = [name for block in layered for name in _outputs(module, block, houlsby=spec.placement == "Houlsby")]
     if not names:
         raise JobError(
