@@ -306,7 +306,8 @@ class DeepSpeedEngine(Engine):
         buffers = persistent_buffers(self.module)
         load_whole(self.module, {name: tensor for name, tensor in weights.items() if name in buffers})
         for name in divided.keys() & weights.keys():
-            self._copy_share(divided[name].ds_tensor, weights[name])
+            place = divided[name].ds_tensor
+            place.copy_(Share(0, len(place), self.rank * len(place)).of(weights[name]))
             if _is_whole(divided[name]):
                 divided[name].data.copy_(weights[name])
 
