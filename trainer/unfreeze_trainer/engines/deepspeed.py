@@ -219,7 +219,7 @@ class DeepSpeedEngine(Engine):
         sizes = [self.shapes[name].numel() for name in held.names]
         for key in MOMENTS[self.recipe.optimizer] if begun else ():
             row = self._gather(held.row(key).to(self.device))
-            for name, whole in zip(held.names, row[: sum(sizes)].split(sizes), strict=True):
+            for name, whole in zip(held.names, torch.split(row[: sum(sizes)], sizes), strict=True):
                 if name in begun:
                     yield name, key, whole.view(self.shapes[name])
         if self.recipe.optimizer == "AdamW":

@@ -111,6 +111,6 @@ class OneGroup(torch.optim.Optimizer):
         self._step = step
 
     @override
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Have the step taken."""
         self._step(self.param_groups[0]["params"])
