@@ -144,10 +144,10 @@ def test_gradients_are_exchanged_once_a_step(group, engine):
 def test_the_memory_of_a_phase_follows_what_it_trains(group, engine, case):
     """Bytes beside the weights, of two ranks: moments, masters, gradients and their buffers; 4 KB are everything else."""
     memory = torch.load(group / f"{engine}-said-0.pt")["memory"][case]
-    *phases, (most, bytes_of_most) = memory["phases"]
-    assert len(phases) >= 3
+    phases = memory["phases"]
+    assert len(phases) >= 4
     # Adam's two moments and the gradient in halves are 6 bytes; a master and a buffer of gradients come on top in ZeRO.
-    assert bytes_of_most <= {"FSDP": 6, "ZeRO-2": 10, "ZeRO-3": 12}[engine] * 1.02 * most + 4096
+    each = {"FSDP": 6, "ZeRO-2": 10, "ZeRO-3": 12}[engine] * 1.02
     for trained, held in phases:
-        assert held / bytes_of_most <= trained / most + 4096 / bytes_of_most
+        assert held <= each * trained + 4096
     assert memory["after"] < 4096, "the last phase has left something behind"

@@ -60,9 +60,9 @@ class DeepSpeedEngine(Engine):
     by itself, with its learning rate and its moments.
 
     Moments go from phase to phase by name; at stages 1 and 2, where the shares of a parameter depend on what else
-    trains, through one whole tensor at a time. Flat tensors are made from the module's own float32 weights, so that they
-    are exact without being carried. Stage 3 keeps the weights in shares over
-    all phases: frozen ones cost their share and nothing else, and are gathered for the forward pass like the others.
+    trains, through one whole row at a time. Flat tensors are made from the module's own float32 weights, so that they are
+    exact without being carried. Stage 3 keeps the weights in shares over all phases: frozen ones cost their share and
+    nothing else, and are gathered for the forward pass like the others.
     """
 
     persistence_threshold = 100_000
