@@ -111,8 +111,8 @@ class Freezer:
         """
         members: dict[tuple[int, bool, bool, float], list[str]] = {}
         for name in self.trainable_names(phase):
-            # An adapter and the own weights beside it stay apart also where their rates are equal: a group lives on into
-            # the next phase as it is.
+            # An adapter and the own weights beside it stay apart also where their rates are equal: the guard wants each
+            # group to move.
             place = self._order.index(self._block[name]), not self._decays(name), name not in self._adapter
             members.setdefault((*place, self._rate(name, phase)), []).append(name)
         return [
