@@ -24,14 +24,13 @@ class LoraSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.initLoraWeights in ['Default', 'Gaussian', 'Orthogonal'] || !self.useDora",
+            "!(self.initLoraWeights in ['PiSSA', 'OLoRA']) || !self.useDora",
             "PiSSA and OLoRA take a part of the weights out of the base, DoRA measures the whole: set useDora to false,"
             " or initLoraWeights to Default",
             ".useDora",
         ),
         Rule(
-            "self.initLoraWeights in ['Default', 'Gaussian', 'Orthogonal']"
-            " || (!has(self.rankPattern) && !has(self.alphaPattern))",
+            "!(self.initLoraWeights in ['PiSSA', 'OLoRA']) || (!has(self.rankPattern) && !has(self.alphaPattern))",
             "with PiSSA and OLoRA every module has the rank r: remove rankPattern and alphaPattern, or set"
             " initLoraWeights to Default",
             ".initLoraWeights",
@@ -41,6 +40,12 @@ class LoraSpec(Model):
             " && (!has(self.rankPattern) || self.rankPattern.all(name, self.rankPattern[name] % 2 == 0)))",
             "Orthogonal needs even ranks",
             ".initLoraWeights",
+        ),
+        Rule(
+            "self.initLoraWeights != 'LoftQ' || !self.useDora",
+            "LoftQ makes up for a base that is rounded, DoRA scales it anew: set useDora to false, or initLoraWeights to"
+            " Default",
+            ".useDora",
         ),
     )
 
@@ -58,10 +63,11 @@ class LoraSpec(Model):
     use_dora: bool = False
     """DoRA: the update turns the weights, a vector of its own scales them; better at low ranks, slower (Liu et al. 2024,
     arXiv 2402.09353)."""
-    init_lora_weights: Literal["Default", "Gaussian", "Orthogonal", "PiSSA", "OLoRA"] = "Default"
+    init_lora_weights: Literal["Default", "Gaussian", "Orthogonal", "PiSSA", "OLoRA", "LoftQ"] = "Default"
     """What the update starts from. Default: one matrix random, the other 0. Gaussian: the random one normal. Orthogonal:
     both in orthogonal spaces (arXiv 2505.20339). PiSSA: the principal singular vectors of the weights, which learn faster
-    (Meng et al. 2024, arXiv 2404.02948). OLoRA: their QR decomposition (arXiv 2406.01775)."""
+    (Meng et al. 2024, arXiv 2404.02948). OLoRA: their QR decomposition (arXiv 2406.01775). LoftQ: what a
+    quantised base has lost by rounding, as far as the rank goes (Li et al. 2023, arXiv 2310.08659)."""
     rank_pattern: Patterns | None = None
     """Ranks of modules by name or regular expression, where they differ from r."""
     alpha_pattern: Patterns | None = None

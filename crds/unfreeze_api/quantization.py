@@ -62,10 +62,16 @@ QUANTIZATION_RULES = (
     ),
     Rule(
         _QUANTIZED + "!has(self.adapter) || !has(self.adapter.lora)"
-        " || self.adapter.lora.initLoraWeights in ['Default', 'Gaussian']",
-        "Orthogonal, PiSSA and OLoRA start from weights that are not quantised: set adapter.lora.initLoraWeights to Default"
-        " or Gaussian, or remove model.quantization",
+        " || self.adapter.lora.initLoraWeights in ['Default', 'Gaussian', 'LoftQ']",
+        "Orthogonal, PiSSA and OLoRA start from weights that are not quantised: set adapter.lora.initLoraWeights to Default,"
+        " Gaussian or LoftQ, or remove model.quantization",
         ".model.quantization",
+    ),
+    Rule(
+        "has(self.model.quantization) || !has(self.adapter) || !has(self.adapter.lora)"
+        " || self.adapter.lora.initLoraWeights != 'LoftQ'",
+        "LoftQ makes up for what quantising takes from the base: add model.quantization, or set initLoraWeights to Default",
+        ".adapter.lora.initLoraWeights",
     ),
     Rule(
         _QUANTIZED + "self.model.quantization.type != 'Int8' || !has(self.adapter) || !has(self.adapter.lora)"

@@ -32,6 +32,7 @@ TYPES = {
 }
 ADAPTERS = {
     "lora": LORA,
+    "loftq": {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0, "initLoraWeights": "LoftQ"}},
     "dora": {"type": "LoRA", "lora": {"r": 4, "useDora": True}},
     "adalora": {"type": "AdaLoRA", "adaLora": {"initR": 4, "targetR": 2}},
     "ia3": {"type": "IA3"},
@@ -152,6 +153,23 @@ def test_features_of_it_train_a_head(inputs, tmp_path, kind):
         expected = run.task.forward(run.engine.module.eval(), batch)
     assert torch.allclose(logits, expected, atol=2e-2 if kind == "Int8" else 1e-5)
     assert labels == run.task.labels
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_loftq_starts_closer_to_the_whole_weights(inputs, kind):
+    from peft.utils.loftq_utils import _low_rank_decomposition
+
+    def query(module):
+        return module.bert.encoder.layer[0].attention.self.query
+
+    whole = query(open_task(make_job(*inputs)).build_model().module).weight
+    job = job_of(inputs, model={"quantization": TYPES[kind]}, adapter=ADAPTERS["loftq"])
+    layer = query(open_task(job).build_model().module.base_model.model)
+    rounded = models._whole_weights(layer.base_layer) - whole
+    update = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    parts = _low_rank_decomposition(-rounded, reduced_rank=4)
+    assert torch.allclose(update, parts["L"] @ parts["R"], atol=1e-6), "as PEFT decomposes it"
+    assert (rounded + update).norm() < 0.9 * rounded.norm()
 
 
 def test_bfloat16_leaves_it_alone(inputs, tmp_path):

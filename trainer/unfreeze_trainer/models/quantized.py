@@ -167,6 +167,34 @@ def in_float32(quantized: nn.Module, plain: nn.Module) -> nn.Module:
     return plain
 
 
+@torch.no_grad()
+def start_from_rounding(wrapped: Any, plain: nn.Module) -> None:
+    """Start each LoRA from what quantising took from its layer's weights, as far as its rank goes.
+
+    B A times its scale is the nearest matrix of that rank to the difference, by its singular values: LoftQ (Li et al. 2023,
+    arXiv 2310.08659) in one iteration, since the base is quantised already. PEFT's function for it computes on CUDA alone.
+
+    Parameters
+    ----------
+    wrapped
+        PEFT's model around the quantised one.
+    plain
+        The model as it was, with the same names.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for name, part in wrapped.base_model.model.named_modules():
+        if not isinstance(part, LoraLayer) or (base := part.get_base_layer()).weight.is_floating_point():
+            continue
+        layer = plain.get_submodule(name)
+        whole = layer.weight.T if is_conv1d(layer) else layer.weight
+        left, values, right = torch.linalg.svd(whole - _whole_weights(base), full_matrices=False)
+        rank = min(part.r["default"], len(values))
+        root = (values[:rank] / part.scaling["default"]).sqrt()
+        part.lora_A["default"].weight[:rank] = root[:, None] * right[:rank]
+        part.lora_B["default"].weight[:, :rank] = left[:, :rank] * root
+
+
 def _whole_weights(layer: Any) -> Tensor:
     """Return what a quantised layer's weights stand for, float32 of (outputs, inputs).
 

@@ -17,7 +17,7 @@ from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.folders import check_folder
-from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized
+from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
 from unfreeze_trainer.models.text import load_text_model, load_tokenizer, pools_by_mean, usable_length
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
 
@@ -61,10 +61,14 @@ class TextClassification(Task):
             random=self._random,
             seed=self.job.training.seed,
         )
-        if quantization:
-            self._kept = whole_modules(module, head)
-            module = load_quantized(module, head, self.job.model.path, self._where, quantization)
-        return self._with_adapter(module, head)
+        if not quantization:
+            return self._with_adapter(module, head)
+        self._kept = whole_modules(module, head)
+        quantized = load_quantized(module, head, self.job.model.path, self._where, quantization)
+        loaded = self._with_adapter(quantized, head)
+        if self.job.adapter and self.job.adapter.lora and self.job.adapter.lora.init_lora_weights == "LoftQ":
+            start_from_rounding(loaded.module, module)
+        return loaded
 
     def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:
         """Return the module that an export of a kind is written from: of a quantised one, whole weights in float32."""

@@ -39,6 +39,7 @@ _WORDS: dict[str, dict[str, Any]] = {
         "Orthogonal": "orthogonal",
         "PiSSA": "pissa",
         "OLoRA": "olora",
+        "LoftQ": True,  # PEFT's own needs CUDA: see start_from_rounding
     },
     "prompt_tuning_init": {"SampleVocab": "SAMPLE_VOCAB", "Random": "RANDOM", "Text": "TEXT"},
 }
