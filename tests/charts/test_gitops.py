@@ -107,8 +107,15 @@ def test_nothing_drifts_however_often_the_operator_looked(cluster, world, apply)
     cluster.kubectl(*apply, "--filename", str(file))
     before = world.get()
 
+    def same():
+        try:
+            cluster.kubectl("diff", "--filename", str(file), *more)  # fails where there is a difference
+        except ClusterError:
+            return False
+        return True
+
     def unchanged():
-        cluster.kubectl("diff", "--filename", str(file), *more)  # fails where there is a difference
+        until(same, "no difference")  # kubectl reads twice, and a status between looks like one
         now = world.get()
         assert now["spec"] == before["spec"]
         assert now["metadata"]["labels"] == TRACKING["labels"]
