@@ -186,7 +186,7 @@ def start_from_rounding(wrapped: Any, plain: nn.Module) -> None:
     for name, part in wrapped.base_model.model.named_modules():
         if not isinstance(part, LoraLayer) or (base := part.get_base_layer()).weight.is_floating_point():
             continue
-        layer = plain.get_submodule(name)
+        layer: Any = plain.get_submodule(name)
         whole = layer.weight.T if is_conv1d(layer) else layer.weight
         left, values, right = torch.linalg.svd(whole - _whole_weights(base), full_matrices=False)
         rank = min(part.r["default"], len(values))
