@@ -1,12 +1,17 @@
 """Gangs without Kueue: all or nothing in the end, what they wait for, and what the template says to other schedulers."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from tests.operator.world import condition, ended, spec, unschedulable, until
+from unfreeze_operator.views import parse_time
 
 pytestmark = pytest.mark.cluster
 
 GPU = "nvidia.com/gpu"
+RESTED = 4
+"""Seconds; the scheduler's pause after a first try is one."""
 
 
 def whole_nodes(name, nodes=2, **template):
@@ -31,6 +36,18 @@ def placed(world, name):
     return [pod["spec"]["nodeName"] for pod in pods if "nodeName" in pod["spec"]]
 
 
+def since_refused(world, name):
+    """Return for how many seconds each pod of a job has been without a place."""
+    pods = [pod for pod in world.children("pods") if pod["metadata"]["labels"]["unfreeze.dev/job-name"] == name]
+    refused = [
+        parse_time(found["lastTransitionTime"])
+        for pod in pods
+        for found in pod["status"].get("conditions", ())
+        if (found["type"], found["status"]) == ("PodScheduled", "False")
+    ]
+    return (datetime.now(UTC) - max(refused)).total_seconds() if len(refused) == 2 else 0
+
+
 def whole(world):
     statuses = {name: world.status(name) for name in ("one", "two")}
     return next(
@@ -47,6 +64,8 @@ def test_two_gangs_that_each_hold_half_of_the_cluster_both_end(lone_operator, wo
     until(lambda: placed(world, "one") == ["node-0"], "the first holds the other half")
     world.create("two", whole_nodes("two", priorityClassName=urgent))
     world.wait(lambda s: len(s.get("waiting", [])) == 2, "two")
+    # The scheduler lets a pod rest that has just found no place: what is urgent would come last.
+    until(lambda: since_refused(world, "two") > RESTED, "both may be tried again")
     world.go("blocker")
     until(lambda: "NodesGivenBack" in world.events(), "one of them gives way")
     winner = until(lambda: whole(world), "the other one is whole", 120)
