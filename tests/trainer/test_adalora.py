@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.engine_group import forget_accelerate
+from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
-from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.guard import Guard
@@ -49,9 +48,7 @@ def job_of(inputs, folder="/tmp/run", **change):
 
 
 def run_of(job) -> Run:
-    forget_accelerate()
-    task = open_task(job)
-    return Run(job, task, task.build_model(), open_engine(job), None)
+    return open_run(job, open_task(job))
 
 
 @pytest.fixture(scope="module")

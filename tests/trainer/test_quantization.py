@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 import torch
 
-from tests.trainer.engine_group import forget_accelerate
+from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
-from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.engines.base import bit_sum
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import quantized as models
@@ -51,26 +50,18 @@ def inputs(tmp_path_factory, one_thread):
     return bert_folder(folder / "bert", num_hidden_layers=1, **still), write_csv(folder / "texts.csv", rows=16)
 
 
-def job_of(inputs, folder="/tmp/run", **change):
+def job_of(inputs, folder="/tmp/run", adapter=LORA, **change):
     spec = {
         "model": {"quantization": TYPES["NF4"]},
         "strategy": {"learningRate": {"head": 0.02}},
-        "adapter": LORA,
         "training": {"epochs": 2, "batchSize": 4, "checkpoint": {"everySteps": 1}},
         "output": {"destination": f"file://{folder}"},
     }
-    spec = merge(spec, {key: value for key, value in change.items() if key != "adapter"})
-    return make_job(
-        *inputs,
-        **({key: value for key, value in spec.items() if key != "adapter"}),
-        adapter=change.get("adapter", LORA),
-    )
+    return make_job(*inputs, adapter=adapter, **merge(spec, change))
 
 
 def trained(job, cut: int | None = None) -> Run:
-    forget_accelerate()
-    task = open_task(job)
-    run = Run(job, task, task.build_model(), open_engine(job), None)
+    run = open_run(job, open_task(job))
     run.finish = lambda: None
     if cut:
         kill_at(run, cut)
@@ -121,10 +112,8 @@ def test_a_run_goes_on_bit_for_bit_and_writes_its_export(inputs, tmp_path):
     for file in ("weights.safetensors", "moments.safetensors"):
         end = f"checkpoints/step-{run.total_steps}/{file}"
         assert (whole / end).read_bytes() == (cut / end).read_bytes()
-    forget_accelerate()
     job = job_of(inputs, tmp_path / "exported", output={"export": ["Adapter"]})
-    task = open_task(job)
-    train(Run(job, task, task.build_model(), open_engine(job), None))
+    train(open_run(job, open_task(job)))
     report = json.loads((tmp_path / "exported" / "report.json").read_text())
     assert [export["kind"] for export in report["exports"]] == ["Adapter"]
     assert "bitsandbytes" in report["versions"]

@@ -55,15 +55,10 @@ def shares_of_each(sizes: Mapping[str, int], rank: int, world_size: int) -> dict
     """Return a rank's shares at stage 3: each parameter is divided by itself, equally, with padding at its end."""
     shares, low = {}, 0
     for name, size in sizes.items():
-        share = share_size(size, world_size)
+        share = -(-size // world_size)
         shares[name] = Share(low, low + share, rank * share)
         low += share
     return shares
-
-
-def share_size(elements: int, world_size: int) -> int:
-    """Return the elements that each rank has of a parameter that is divided by itself."""
-    return -(-elements // world_size)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> t
             quantization = BitsAndBytesConfig(**inputs["quantization"])
             options |= {"quantization_config": quantization, "dtype": torch.float32, "device_map": {"": "cpu"}}
         model = AutoModelForSequenceClassification.from_pretrained(root, local_files_only=True, **options)
-        for part in model.modules():
-            if hasattr(part, "support_avx512bf16_for_cpu"):
-                part.support_avx512bf16_for_cpu = False  # it computes 4-bit layers in bfloat16, unlike the training
+        compute_in_float32(model)
     else:
         import timm
 
@@ -49,6 +47,18 @@ def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> t
             inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
         )
         return model(**encoded).logits, [model.config.id2label[i] for i in range(len(model.config.id2label))]
+
+
+def compute_in_float32(module: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit layers for CPUs that have AVX-512 with bfloat16.
+
+    It does so at the first evaluation: then the layer computes in bfloat16, its factors are rounded for good, and a layer
+    whose outputs are not a multiple of 32 fails.
+    """
+    part: Any
+    for part in module.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
 
 
 def main(kind: str, folder: str, samples: str, base: str) -> None:

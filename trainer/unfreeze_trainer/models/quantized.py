@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters.targets import is_conv1d, whole_modules
+from unfreeze_trainer.models.plain import compute_in_float32
 
 TYPES = ("Int8", "NF4", "FP4")
 _FIELD = "spec.model.quantization"
@@ -79,18 +80,6 @@ def load_quantized(
                 places[name].copy_(parameter)
     compute_in_float32(quantized)
     return quantized.train()
-
-
-def compute_in_float32(module: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit layers for CPUs that have AVX-512 with bfloat16.
-
-    It does so at the first evaluation: then the layer computes in bfloat16, its factors are rounded for good, and a layer
-    whose outputs are not a multiple of 32 fails.
-    """
-    part: Any
-    for part in module.modules():
-        if hasattr(part, "support_avx512bf16_for_cpu"):
-            part.support_avx512bf16_for_cpu = False
 
 
 def check_quantization(spec: QuantizationSpec) -> None:
