@@ -38,6 +38,30 @@ def schema_rules(*rules: Rule) -> dict[str, Any]:
     return {"x-kubernetes-validations": [rule.to_schema() for rule in rules]}
 
 
+class Execution:
+    """Marks a field about how a run is carried out, which changes nothing of what is learned.
+
+    No fingerprint has it, and a run that resumes takes it from the job.json at hand, not from its folder.
+    """
+
+
+EXECUTION = Execution()
+
+
+@dataclass(frozen=True, slots=True)
+class FirstDefault:
+    """Marks a field whose default has changed: fingerprints leave out the first default, whatever it is now."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Marks a field with the value of all runs that were begun before there was the field."""
+
+    value: Any
+
+
 class Model(BaseModel):
     """A strict model: fields in camelCase on the wire, unknown fields refused, immutable once built."""
 

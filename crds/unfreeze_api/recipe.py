@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.model import Model
+from unfreeze_api.model import EXECUTION, Model
 
 
 class EvaluateSpec(Model):
@@ -41,12 +41,12 @@ class TrainingSpec(Model):
     """Passes over the training data, of all phases together; fractions allowed."""
     batch_size: int = Field(default=32, ge=1, le=1048576)
     """Samples per optimizer step over all workers together, so that the recipe does not change with numNodes."""
-    gradient_accumulation_steps: int = Field(default=1, ge=1, le=65536)
+    gradient_accumulation_steps: Annotated[int, EXECUTION] = Field(default=1, ge=1, le=65536)
     """Micro batches that a worker's share of the batch is split into, to save memory."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, EXECUTION] = False
     """Forget the activations inside of each layer and compute them again for its gradients (Chen et al. 2016, arXiv
     1604.06174): less memory, up to a third more computation, the same numbers."""
-    compile: bool = False
+    compile: Annotated[bool, EXECUTION] = False
     """Compile each layer with torch.compile: faster steps after a start of some minutes, once for each kind of phase. Not
     with DeepSpeed's zeroStage 3; needs a C++ compiler in the image."""
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
@@ -64,7 +64,7 @@ class TrainingSpec(Model):
     """Validation metric that chooses the best checkpoint and drives early stopping."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """When the validation data is evaluated."""
-    checkpoint: CheckpointSpec = CheckpointSpec()
+    checkpoint: Annotated[CheckpointSpec, EXECUTION] = CheckpointSpec()
     """When checkpoints are written."""
     early_stopping: EarlyStoppingSpec | None = None
     """Ends phases that no longer improve; where the strategy has untilPlateau, that alone ends the phases it is about.

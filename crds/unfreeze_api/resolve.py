@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.distribution import DeepSpeedSpec, Offload
-from unfreeze_api.model import Model
+from unfreeze_api.fingerprint import fingerprint, first_fingerprint
+from unfreeze_api.first_fields import Fields, without_new_defaults
+from unfreeze_api.model import EXECUTION, Before, Model
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
@@ -28,9 +29,6 @@ from unfreeze_api.strategy import (
 from unfreeze_api.task import ColumnsSpec, ImageClassificationSpec, TextClassificationSpec
 from unfreeze_api.tracking import TrackingSpec
 
-_ADDED = frozenset({"adaLora", "quantization"})
-"""Fields that came after the first fingerprints were written: where they are left out, a fingerprint is as it was."""
-
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
 
@@ -40,7 +38,7 @@ class Location(Model):
 
     source: str
     """The manifest's text, for reports."""
-    path: str
+    path: Annotated[str, EXECUTION]
     """The path for the trainer."""
 
 
@@ -140,7 +138,9 @@ class ResolvedDistribution(Model):
 class ResolvedOutput(Location):
     """The run's folder and the kinds of export."""
 
-    export: list[Literal["Model", "Adapter", "Merged"]]
+    source: Annotated[str, EXECUTION]
+    """The manifest's text, for reports."""
+    export: Annotated[list[Literal["Model", "Adapter", "Merged"]], EXECUTION]
 
 
 class ResolvedMlflow(Model):
@@ -166,12 +166,25 @@ class ResolvedTracking(Model):
     wandb: ResolvedWandb | None = None
 
 
+class Semantics(Model):
+    """What a run does where no field of the spec says it. A run keeps to its end what it began with."""
+
+    pooling: Annotated[Literal["Architecture"], Before("Architecture")] = "Architecture"
+    """What a text's head reads. Architecture: what the library's own class reads, often the first token."""
+    dropout: Annotated[Literal["Everywhere"], Before("Everywhere")] = "Everywhere"
+    """Where dropout is on in training. Everywhere: in frozen blocks too."""
+    features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"
+    """Where the outputs of frozen blocks come from. Computed: anew in each step, no cache."""
+    order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
+    """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
+
+
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
-    schema_version: Literal[1] = 1
-    name: str
-    namespace: str
+    schema_version: Annotated[Literal[1], EXECUTION] = 1
+    name: Annotated[str, EXECUTION]
+    namespace: Annotated[str, EXECUTION]
     model: ResolvedModel
     task: ResolvedTask
     data: ResolvedData
@@ -179,32 +192,31 @@ class ResolvedJob(Model):
     adapter: AdapterSpec | None = None
     """The member of its type is always there."""
     training: TrainingSpec
-    distribution: ResolvedDistribution
+    distribution: Annotated[ResolvedDistribution, EXECUTION]
     output: ResolvedOutput
-    tracking: ResolvedTracking = ResolvedTracking()
-    hang_timeout_seconds: int | None = None
+    tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
+    hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
+    semantics: Semantics = Semantics()
+    """No field of the spec: what this version does. Runs that an earlier one began have its values."""
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return job.json, without fields that nobody set and that trainers of the first release do not know."""
+        whole = self.model_dump(mode="json", exclude_none=True)
+        given = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return to_json(without_new_defaults(whole, given), indent=indent).decode()
 
     def fingerprint(self) -> str:
-        """Return a hash of what the outcome depends on: neither the job's name, nor paths, nor the distribution.
+        """Return a hash of what is learned: neither the job's name, nor paths, nor how it is carried out.
 
-        A run folder belongs to one fingerprint: the same job may go on in it, another one is refused.
+        A run folder belongs to one fingerprint: the same job may resume in it, another one is refused.
         """
-        other = ("schema_version", "name", "namespace", "distribution", "tracking", "hang_timeout_seconds")
-        recipe = self.model_dump(mode="json", exclude=set(other))
-        recipe["output"] = {"export": recipe["output"]["export"]}
+        return fingerprint(self, _derived(self))
 
-        def without_paths(value: object) -> object:
-            if isinstance(value, dict):
-                return {
-                    key: without_paths(item)
-                    for key, item in value.items()
-                    if key != "path" and not (item is None and key in _ADDED)
-                }
-            return value
-
-        text = json.dumps(without_paths(recipe), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def fingerprints(self) -> list[str]:
+        """Return the fingerprints of all formats that are still resumed, the present one first."""
+        first = first_fingerprint(self, _derived(self))
+        return [self.fingerprint(), *([first] if first else [])]
 
 
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
@@ -316,6 +328,32 @@ def resolve(
 
 _WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
 """pct_start of torch's OneCycleLR; cut_frac of Howard and Ruder 2018, section 3.2."""
+_BLOCKS_PER_PHASE, _EPOCHS_PER_PHASE = 1, 1.0
+
+
+def _backbone_rate(strategy: StrategyType, head: float, adapter: AdapterSpec | None) -> float:
+    like_head = strategy == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
+    return head if like_head else head / 10
+
+
+def _warmup_ratio(schedule: Schedule) -> float:
+    return _WARMUP.get(schedule, 0.06)
+
+
+def _derived(job: ResolvedJob) -> Fields:
+    """Return what resolve() fills in for each field that nobody sets, beside the defaults of the models."""
+    strategy, rate = job.strategy, job.strategy.learning_rate
+    return {
+        "model": {"dtype": "Float32"},
+        "strategy": {
+            "gradualUnfreezing": {"blocksPerPhase": _BLOCKS_PER_PHASE, "epochsPerPhase": _EPOCHS_PER_PHASE},
+            "learningRate": {
+                "backbone": _backbone_rate(strategy.type, rate.head, job.adapter),
+                "warmupRatio": _warmup_ratio(rate.schedule),
+                "rewarmSteps": 0,
+            },
+        },
+    }
 
 
 def _strategy(strategy: StrategySpec, adapter: AdapterSpec | None) -> ResolvedStrategy:
@@ -326,11 +364,10 @@ def _strategy(strategy: StrategySpec, adapter: AdapterSpec | None) -> ResolvedSt
         gradual = gradual or GradualUnfreezingSpec()
         gradual = gradual.model_copy(
             update={
-                "blocks_per_phase": None if gradual.groups else gradual.blocks_per_phase or 1,
-                "epochs_per_phase": None if gradual.steps_per_phase else gradual.epochs_per_phase or 1.0,
+                "blocks_per_phase": None if gradual.groups else gradual.blocks_per_phase or _BLOCKS_PER_PHASE,
+                "epochs_per_phase": None if gradual.steps_per_phase else gradual.epochs_per_phase or _EPOCHS_PER_PHASE,
             }
         )
-    like_head = strategy.type == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
     return ResolvedStrategy(
         type=strategy.type,
         partial_fine_tuning=strategy.partial_fine_tuning,
@@ -338,11 +375,11 @@ def _strategy(strategy: StrategySpec, adapter: AdapterSpec | None) -> ResolvedSt
         gradual_unfreezing=gradual,
         learning_rate=LearningRate(
             head=rate.head,
-            backbone=rate.backbone or (rate.head if like_head else rate.head / 10),
+            backbone=rate.backbone or _backbone_rate(strategy.type, rate.head, adapter),
             layer_decay=rate.layer_decay,
             schedule=rate.schedule,
             scope=rate.scope,
-            warmup_ratio=_WARMUP.get(rate.schedule, 0.06) if rate.warmup_ratio is None else rate.warmup_ratio,
+            warmup_ratio=_warmup_ratio(rate.schedule) if rate.warmup_ratio is None else rate.warmup_ratio,
             rewarm_steps=rate.rewarm_steps or 0,
         ),
     )

@@ -46,17 +46,18 @@ def write_report(run_folder: Path, report: Report, generation: Generation) -> No
 
 
 def build_report(
-    job: ResolvedJob, task: Task, engine: Engine, state: State, *, pins: dict[str, dict[str, object]], results: Results
+    job: ResolvedJob, task: Task, engine: Engine, state: State, *, identity: Identity, results: Results
 ) -> Report:
     """Put together what is known at the end of a run."""
     assert state.best is not None  # the end of a phase always evaluates
-    sources, base = {"train": job.data.train.source}, pins.get("base", {})
+    sources, pins = {"train": job.data.train.source}, identity.pins
+    base = pins.get("base", {})
     for name, held_out in (("validation", job.data.validation), ("test", job.data.test)):
         if held_out and held_out.dataset:
             sources[name] = held_out.dataset.source
     return Report(
         job=f"{job.namespace}/{job.name}",
-        fingerprint=job.fingerprint(),
+        fingerprint=identity.fingerprint,
         finished=datetime.now(UTC),
         seconds=sum(phase.seconds for phase in state.phases),
         strategy=job.strategy.type,

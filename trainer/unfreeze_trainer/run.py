@@ -29,6 +29,7 @@ from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
+from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.saving import Saver
@@ -93,9 +94,13 @@ class Run:
         engine = self.engine
         self._generation = Generation.of_worker(self.folder) if engine.rank == 0 else None
         self.events = Events(self.folder, self._generation)
+        start = open_recipe(self.job)
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
-        self.checkpoints = Checkpoints(self.folder, Identity(self.job.fingerprint(), self.pins))
+        self.identity = Identity(start.fingerprint, self.pins)
+        self.checkpoints = Checkpoints(self.folder, self.identity)
         found = engine.broadcast_object(find(self.checkpoints, self._generation) if self._generation else Found())
+        if self._generation:
+            start.store(self._generation)
         if found.checkpoint:
             self._resume(found.checkpoint.step)
         if found.best_lost:
@@ -319,7 +324,7 @@ class Run:
         results = Results(validation=best.metrics, test=test)
         if self._generation:
             self._export(best.step, flat_results(results), self._generation)
-            report = build_report(self.job, self.task, self.engine, self.state, pins=self.pins, results=results)
+            report = build_report(self.job, self.task, self.engine, self.state, identity=self.identity, results=results)
             write_report(self.folder, report, self._generation)
         self._results = flat_results(results)
         self.events.add("done", results=self._results)

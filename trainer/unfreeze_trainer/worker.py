@@ -29,6 +29,7 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
 from unfreeze_trainer.progress import StopRequested
+from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tracking import check_trackers
@@ -75,6 +76,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     What a rank can check alone is checked before it joins, so that every pod fails with the same message.
     """
     check_trackers(job)
+    job = open_recipe(job).job
     task = open_task(job)
     loaded = task.build_model()
     engine = open_engine(job)

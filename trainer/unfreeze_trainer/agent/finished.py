@@ -14,18 +14,31 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     Raises
     ------
     JobError
-        The folder holds the finished run of another job, or data or base model have changed since.
+        The folder holds the finished run of another job, or data or base model have changed since; or the job asks for
+        an export that the run has not written and no longer can.
     """
     folder = Path(job.output.path)
     if not (folder / "report.json").is_file():
         return None
-    from unfreeze_trainer.checkpoints import Identity
+    from unfreeze_trainer.checkpoints import Checkpoints, Identity
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.recipe import open_recipe
     from unfreeze_trainer.report import finished_progress, read_report, require_same
     from unfreeze_trainer.tasks import open_task
 
     report = read_report(folder)
     if report is None:
         return None
-    Identity(job.fingerprint(), {}).require({"fingerprint": report.fingerprint}, folder)  # before anything is hashed
-    require_same(report, Identity(job.fingerprint(), open_task(job).pins), folder)
+    start = open_recipe(job)
+    Identity(start.fingerprint, {}).require({"fingerprint": report.fingerprint}, folder)  # before anything is hashed
+    identity = Identity(start.fingerprint, open_task(start.job).pins)
+    require_same(report, identity, folder)
+    if missing := [kind for kind in job.output.export if kind not in {export.kind for export in report.exports}]:
+        if report.best_step in Checkpoints(folder, identity).steps():
+            return None
+        raise JobError(
+            "ForeignRunFolder",
+            f"{folder} is finished without the export {', '.join(missing)}, and its best checkpoint is gone: remove"
+            f" {', '.join(missing)} from output.export, or choose another output.destination",
+        )
     return finished_progress(report)

@@ -1,0 +1,96 @@
+"""The fields of job.json that its first readers know: they refuse every other one.
+
+What they do not know is left out of job.json unless it is set, and no fingerprint of theirs covers it. Both can go one
+release after every image in use ignores unknown fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Fields = dict[str, Any]
+"""Fields by wire name, each with the fields below it; a leaf, or a map with keys of the user's, has none."""
+
+
+def _leaves(names: str, **nested: Fields) -> Fields:
+    return {**{name: {} for name in names.split()}, **nested}
+
+
+_COLUMNS = _leaves("text image label")
+_DATASET = _leaves("source path", columns=_COLUMNS)
+_HELD_OUT = _leaves("fraction", dataset=_DATASET)
+_PLATEAU = _leaves("patience minDelta")
+
+FIRST_FIELDS = _leaves(
+    "schemaVersion name namespace hangTimeoutSeconds",
+    model=_leaves("source path dtype initialization", quantization=_leaves("type doubleQuantization")),
+    task=_leaves(
+        "type", textClassification=_leaves("maxLength"), imageClassification=_leaves("imageSize augmentation")
+    ),
+    data={"train": _DATASET, "validation": _HELD_OUT, "test": _HELD_OUT},
+    strategy=_leaves(
+        "type",
+        partialFineTuning=_leaves("lastBlocks blocks"),
+        linearProbeThenFineTune=_leaves("probeEpochs", untilPlateau=_PLATEAU),
+        gradualUnfreezing=_leaves("order blocksPerPhase groups epochsPerPhase stepsPerPhase", untilPlateau=_PLATEAU),
+        learningRate=_leaves("head backbone layerDecay schedule scope warmupRatio rewarmSteps"),
+    ),
+    adapter=_leaves(
+        "type baseWeights",
+        lora=_leaves(
+            "r loraAlpha loraDropout targetModules useRslora useDora initLoraWeights rankPattern alphaPattern"
+            " loraplusLrRatio"
+        ),
+        adaLora=_leaves(
+            "initR targetR tinit tfinal deltaT beta1 beta2 orthRegWeight loraAlpha loraDropout targetModules"
+        ),
+        ia3=_leaves("targetModules feedforwardModules"),
+        bottleneck=_leaves("placement reductionFactor nonLinearity targetModules"),
+        promptTuning=_leaves("numVirtualTokens promptTuningInit promptTuningInitText"),
+        prefixTuning=_leaves("numVirtualTokens prefixProjection encoderHiddenSize"),
+        pTuning=_leaves("numVirtualTokens encoderReparameterizationType encoderHiddenSize"),
+        peft=_leaves("method config"),
+    ),
+    training=_leaves(
+        "epochs batchSize gradientAccumulationSteps gradientCheckpointing compile precision optimizer weightDecay"
+        " maxGradNorm seed metric",
+        evaluate=_leaves("everySteps"),
+        checkpoint=_leaves("everySteps keep"),
+        earlyStopping=_PLATEAU,
+    ),
+    distribution=_leaves(
+        "numNodes numProcPerNode acceleratorsPerNode threadsPerProc engine zeroStage offload rendezvousHost"
+        " rendezvousPort"
+    ),
+    output=_leaves("source path export"),
+    tracking=_leaves("tensorBoard", mlflow=_leaves("uri experiment"), wandb=_leaves("project entity mode")),
+)
+
+
+def without_new_defaults(whole: Fields, given: Fields, known: Fields = FIRST_FIELDS) -> Fields:
+    """Return a job's fields without those that first readers refuse, where leaving them out means the same.
+
+    Parameters
+    ----------
+    whole
+        All fields of a job by wire name, or what lies below one of them.
+    given
+        Those that differ from their defaults.
+    known
+        Those that first readers know.
+    """
+    kept = {}
+    for name, value in whole.items():
+        if known.get(name) and isinstance(value, dict):
+            kept[name] = without_new_defaults(value, given.get(name, {}), known[name])
+        elif name in known or name in given:
+            kept[name] = value
+    return kept
+
+
+def beyond_first(given: Fields, known: Fields = FIRST_FIELDS) -> bool:
+    """Return whether any of the fields that differ from their defaults is one that first readers do not know."""
+    return any(
+        name not in known or (bool(known[name]) and isinstance(value, dict) and beyond_first(value, known[name]))
+        for name, value in given.items()
+    )
