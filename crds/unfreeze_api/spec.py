@@ -46,7 +46,8 @@ class OutputSpec(Model):
 
     destination: Source
     """Folder for checkpoints, the exported model and report.json: pvc://CLAIM/PATH (a claim that all pods can write
-    to) or file:///PATH."""
+    to) or file:///PATH. A folder of the run's own: no source may contain it or lie in it, and a run starts in none that
+    holds model/, adapter/, checkpoints/ or report.json that another hand has made."""
     export: list[Literal["Model", "Adapter", "Merged"]] | None = Field(
         default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
     )
@@ -174,6 +175,27 @@ _ADAPTER_RULES = (
 )
 
 
+def _apart(path: str, *optional: str) -> Rule:
+    """Say that a source and output.destination do not contain each other."""
+    source = f"self.{path}"
+    given = "".join(f"!has(self.{member}) || " for member in optional)
+    return Rule(
+        f"{given}!({source} + '/').startsWith(self.output.destination + '/')"
+        f" && !(self.output.destination + '/').startsWith({source} + '/')",
+        f"{path} and output.destination must not contain each other, the run would write among what it reads: choose an"
+        " output.destination beside it",
+        ".output.destination",
+    )
+
+
+_APART_RULES = (
+    _apart("model.source"),
+    _apart("data.train.source"),
+    _apart("data.validation.source", "data.validation.source"),
+    _apart("data.test.source", "data.test", "data.test.source"),
+)
+
+
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
 
 
@@ -183,6 +205,7 @@ class FineTuneJobSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         *_ADAPTER_RULES,
         *QUANTIZATION_RULES,
+        *_APART_RULES,
         Rule(
             "self.strategy.type != 'GradualUnfreezing'"
             " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.stepsPerPhase))"

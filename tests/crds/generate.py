@@ -145,6 +145,8 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
+    destination = spec["output"]["destination"].replace("pvc://", "pvc://runs-").replace("file:///", "file:///runs/")
+    spec["output"]["destination"] = destination
     for part in ("validation", "test"):
         if (held_out := spec["data"].get(part)) is not None:
             spec["data"][part] = {"source": held_out["source"]} if "source" in held_out else {"fraction": 0.25}

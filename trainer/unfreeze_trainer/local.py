@@ -55,8 +55,8 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
 def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: Path | None) -> None:
     """Run the FineTuneJob in FILE on this machine, without a cluster.
 
-    Starts one agent for each of spec.distribution.numNodes. Ctrl-C leaves a checkpoint; the same command goes on from
-    it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
+    Starts one agent for each of spec.distribution.numNodes. Ctrl-C, SIGTERM and SIGHUP leave a checkpoint; the same
+    command goes on from it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
     """
     name, namespace, spec = _read(file)
     if output is not None:
@@ -132,18 +132,32 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.interrupts import Interrupts
+    from unfreeze_trainer.recipe import open_recipe
     from unfreeze_trainer.show import closing_table, show_progress
 
     run_folder = Path(job.output.path)
     logs = run_folder / "logs"
     try:
+        open_recipe(job)  # before anything is written
+    except JobError as error:
+        raise _Invalid(f"{error.reason}: {error.message}") from error
+    try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"the run's folder {run_folder} cannot be made: {error.strerror}") from error
-    with tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
-        nodes = list(_start(job, Path(folder), logs, agent))
+    nodes: list[_Node] = []
+    interrupts = Interrupts()
+    with interrupts.heard(), tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
         try:
+            with interrupts.held():  # an agent that nobody knows of could not be stopped
+                nodes.extend(_start(job, Path(folder), logs, agent))
             show_progress(job, nodes[0].progress, lambda: _wait(nodes))
+        except OSError as error:  # a terminal that was closed; the run goes its way
+            _say(f"{error.strerror}: stopping")
+        except KeyboardInterrupt:  # before there was anything to show
+            pass
         finally:
             _end(nodes)
         messages = [node.message() for node in nodes]
@@ -161,6 +175,12 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     else:
         _explain(messages, code, logs)
     return code
+
+
+def _say(text: str) -> None:
+    """Print a line, unless the terminal is gone."""
+    with contextlib.suppress(OSError):
+        click.echo(text)
 
 
 @dataclass
@@ -192,7 +212,7 @@ class _Node:
 
 
 def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -> Iterator[_Node]:
-    from unfreeze_trainer.agent.pod import available_cpus
+    from unfreeze_trainer.agent.pod import PARENT_ENV, available_cpus
 
     job_file = folder / "job.json"
     job_file.write_text(job.to_json())
@@ -205,6 +225,7 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -
             "POD_IP": address,
             "UNFREEZE_HTTP_PORT": str(port),
             "UNFREEZE_TERMINATION_LOG": str(termination_log),
+            PARENT_ENV: str(os.getpid()),
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
         with (logs / f"node-{index}.log").open("ab") as log:
@@ -231,8 +252,8 @@ def _end(nodes: list[_Node]) -> None:
     """See every agent out: after Ctrl-C they write a checkpoint; a second Ctrl-C does not wait for it."""
     try:
         if any(node.process.poll() is None for node in nodes):
-            click.echo("\nStopping: the workers write a checkpoint (Ctrl-C again: without it) ...")
             _signal(nodes, signal.SIGTERM)
+            _say("\nStopping: the workers write a checkpoint (Ctrl-C again: without it) ...")
         for node in nodes:
             node.process.wait()
     except KeyboardInterrupt:
@@ -250,6 +271,7 @@ def _signal(nodes: list[_Node], number: signal.Signals) -> None:
 
 def _exit_code(codes: list[int]) -> int:
     """Return the code that speaks for the job: an error of the job itself, then any failure, then a stop."""
+    codes = [int(ExitCode.STOPPED) if code == -signal.SIGTERM else code for code in codes]  # before it could listen
     failures = [code for code in codes if code not in (ExitCode.DONE, ExitCode.STOPPED)]
     if failures:
         return int(ExitCode.JOB_ERROR) if ExitCode.JOB_ERROR in failures else 1

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from unfreeze_api import fingerprint as recipes
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.destination import check_apart, foreign_outputs, require_own
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.versions import library_versions
@@ -38,6 +39,8 @@ class StoredRecipe(BaseModel):
     """Of the job, as checkpoints and report of this run have it."""
     job: dict[str, Any]
     """Everything of the job that what is learned depends on."""
+    began_earlier: bool = False
+    """Whether the run was begun by a version that stored no recipe."""
     versions: dict[str, str] = {}
     """Libraries that the run began with."""
 
@@ -50,6 +53,8 @@ class Start:
     """With the recipe that the run began with."""
     fingerprint: str
     """That the run's checkpoints and report have."""
+    begun: bool = False
+    """Whether the folder is this run's already."""
     stored: bool = False
     """Whether the folder has this recipe already."""
     began_earlier: bool = False
@@ -68,7 +73,12 @@ class Start:
                 self.job.model.dtype,
                 habits,
             )
-        content = StoredRecipe(fingerprint=self.fingerprint, job=recipes.recipe(self.job), versions=library_versions())
+        content = StoredRecipe(
+            fingerprint=self.fingerprint,
+            job=recipes.recipe(self.job),
+            began_earlier=self.began_earlier,
+            versions=library_versions(),
+        )
         aside = generation.aside(FILE)
         with aside.open("w") as file:
             file.write(content.model_dump_json(indent=1) + "\n")
@@ -85,12 +95,21 @@ def open_recipe(job: ResolvedJob) -> Start:
     Raises
     ------
     JobError
-        The folder holds what another job has trained, or a later version of Unfreeze.
+        The folder holds what another job has trained, a later version of Unfreeze, or another hand; or the job would
+        write where it reads.
     """
+    check_apart(job)
+    start, folder = _open(job), Path(job.output.path)
+    own = start.fingerprint if start.begun else None
+    require_own(folder, foreign_outputs(folder, fingerprint=own, unmarked=start.began_earlier or _is_finished(folder)))
+    return start
+
+
+def _open(job: ResolvedJob) -> Start:
     folder = Path(job.output.path)
     stored = _read(folder / FILE)
     if stored is None:
-        return _of_earlier_build(job, folder) or Start(job, job.fingerprint())
+        return _without_recipe(job, folder)
     if stored.fingerprint not in job.fingerprints() and stored.job != recipes.recipe(job):
         if not _holds_work(folder):
             return Start(job, job.fingerprint())
@@ -102,7 +121,7 @@ def open_recipe(job: ResolvedJob) -> Start:
             " or delete that folder",
         )
     try:
-        return Start(recipes.with_recipe(job, stored.job), stored.fingerprint, stored=True)
+        resumed = recipes.with_recipe(job, stored.job)
     except ValidationError as error:
         problem = error.errors()[0]
         raise JobError(
@@ -111,6 +130,7 @@ def open_recipe(job: ResolvedJob) -> Start:
             f" know {'.'.join(map(str, problem['loc']))}: resume it with the version that wrote it, or choose another"
             " output.destination",
         ) from error
+    return Start(resumed, stored.fingerprint, begun=True, stored=True, began_earlier=stored.began_earlier)
 
 
 def _read(file: Path) -> StoredRecipe | None:
@@ -131,20 +151,28 @@ def _read(file: Path) -> StoredRecipe | None:
     )
 
 
-def _of_earlier_build(job: ResolvedJob, folder: Path) -> Start | None:
-    """Return how a run goes on that began before there were recipes; None when there is none of this job."""
+def _without_recipe(job: ResolvedJob, folder: Path) -> Start:
+    """Return how a job starts in a folder that has no recipe."""
     present, *earlier = job.fingerprints()
-    for fingerprint in _fingerprints(folder):
-        if fingerprint == present:
-            return None
-        if fingerprint in earlier:
-            return Start(recipes.with_recipe(job, recipes.first_recipe(job)), fingerprint, began_earlier=True)
-    return None
+    theirs = None
+    for theirs in _fingerprints(folder):
+        if theirs == present:
+            return Start(job, present, begun=True)
+        if theirs in earlier:
+            as_it_was = recipes.with_recipe(job, recipes.first_recipe(job))
+            return Start(as_it_was, theirs, begun=True, began_earlier=True)
+    if theirs:
+        raise JobError(
+            "ForeignRunFolder",
+            f"{folder} belongs to another job (fingerprint {theirs}, this job has {present}): model, data, strategy or"
+            " training differ. Choose another output.destination, or delete that folder",
+        )
+    return Start(job, present)
 
 
 def _fingerprints(folder: Path) -> Iterator[str]:
     """Yield the fingerprints that checkpoints and report of a run folder name."""
-    for file in (*folder.glob("checkpoints/step-*/manifest.json"), folder / "report.json"):
+    for file in (*folder.glob("checkpoints/*/manifest.json"), folder / "report.json"):
         try:
             yield str(json.loads(file.read_bytes())["fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -152,4 +180,8 @@ def _fingerprints(folder: Path) -> Iterator[str]:
 
 
 def _holds_work(folder: Path) -> bool:
-    return (folder / "report.json").exists() or any(folder.glob("checkpoints/step-*"))
+    return bool(foreign_outputs(folder, fingerprint=None))
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "report.json").is_file()

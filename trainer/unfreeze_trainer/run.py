@@ -16,6 +16,7 @@ import torch
 from unfreeze_api.progress import PhaseResult, Progress
 from unfreeze_api.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
+from unfreeze_trainer.destination import write_marker
 from unfreeze_trainer.engines import Engine, OptimizerState
 from unfreeze_trainer.engines.base import load_whole
 from unfreeze_trainer.engines.scaling import LossScale
@@ -355,7 +356,9 @@ class Run:
             exported = self.task.exportable(module, kind)
             self.task.export(exported, aside, kind, metrics=metrics)
             self.task.verify_export(aside, kind, exported)
+            write_marker(aside, fingerprint=self.identity.fingerprint, kind=kind)
             readable(aside)
+            open_recipe(self.job)  # what has come to lie there meanwhile stays
             generation.commit(aside, final)
 
     # Progress

@@ -102,14 +102,19 @@ class Agent:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
     def _stop(self, number: int, _frame: Any) -> None:
-        log.info("%s: the workers agree on a step and write a checkpoint", signal.Signals(number).name)
+        self._stop_workers(signal.Signals(number).name)
+
+    def _stop_workers(self, why: str) -> None:
+        log.info("%s: the workers agree on a step and write a checkpoint", why)
         self._link.request_stop()
         self._stopping.set()
 
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
             from unfreeze_trainer.agent.finished import finished_before
+            from unfreeze_trainer.recipe import open_recipe
 
+            open_recipe(job)  # before anything is taken or written
             if (progress := finished_before(job)) is not None:
                 from unfreeze_trainer.agent.gang import Ending
 
@@ -145,6 +150,8 @@ class Agent:
         while True:
             with contextlib.suppress(queue.Empty):
                 return self._endings.get(timeout=0.1)
+            if self._pod.orphaned() and not self._stopping.is_set():
+                self._stop_workers(f"process {self._pod.parent}, which started this one, is gone")
             if self._stopping.is_set():
                 stopped_at = stopped_at or time.time()
                 if not self._workers_may_write():

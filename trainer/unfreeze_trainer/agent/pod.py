@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # a third of the time to the first answer
     from unfreeze_api.resolve import ResolvedJob
 
 TERMINATION_LOG_ENV, PORT_ENV = "UNFREEZE_TERMINATION_LOG", "UNFREEZE_HTTP_PORT"
+PARENT_ENV = "UNFREEZE_PARENT_PID"
+"""Environment variable with the process that an agent stops after; a pod's agent has none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Pod:
     """job.json."""
     termination_log: Path
     """Where the termination message goes."""
+    parent: int | None = None
+    """Process without which there is nothing to run for: `unfreeze run`."""
+
+    def orphaned(self) -> bool:
+        """Return whether the process that this one runs for is gone."""
+        return self.parent is not None and os.getppid() != self.parent
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Pod:
@@ -40,6 +48,7 @@ class Pod:
             http_port=int(environment.get(PORT_ENV, HTTP_PORT)),
             job_file=Path(environment.get(JOB_FILE_ENV, f"{CONFIG_FOLDER}/job.json")),
             termination_log=Path(environment.get(TERMINATION_LOG_ENV, "/dev/termination-log")),
+            parent=int(environment[PARENT_ENV]) if PARENT_ENV in environment else None,
         )
 
     def host(self, job: ResolvedJob) -> str:

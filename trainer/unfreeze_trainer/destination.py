@@ -1,0 +1,118 @@
+"""Where a run may write: not where it reads, and not over what another hand made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+
+OUTPUTS = ("model", "adapter", "checkpoints", "report.json")
+"""What a run writes under names that others use too."""
+MARKER = "unfreeze.json"
+"""File in an export that tells which run made it: {"fingerprint": ..., "kind": ...}."""
+
+
+def check_apart(job: ResolvedJob) -> None:
+    """Compare where a job reads with where it writes, through links and mounts.
+
+    Two claims that are one volume, or two mounts of one folder, are recognised where both show the same device and inode.
+
+    Raises
+    ------
+    JobError
+        InvalidJob: a source lies inside of the destination, or the destination inside of a source.
+    """
+    destination = Path(job.output.path)
+    for field, path, source in _sources(job):
+        read = Path(path)
+        if _contains(destination, read):
+            how = "lies inside of"
+        elif _contains(read, destination):
+            how = "contains"
+        else:
+            continue
+        raise JobError(
+            "InvalidJob",
+            f"{field} {source} {how} output.destination {job.output.source} ({os.path.realpath(destination)}): the run would"
+            " write among what it reads. Choose an output.destination beside it",
+        )
+
+
+def _sources(job: ResolvedJob) -> Iterator[tuple[str, str, str]]:
+    """Yield field, path and source of everything that a job reads."""
+    yield "model.source", job.model.path, job.model.source
+    yield "data.train.source", job.data.train.path, job.data.train.source
+    for name, part in (("validation", job.data.validation), ("test", job.data.test)):
+        if part and part.dataset:
+            yield f"data.{name}.source", part.dataset.path, part.dataset.source
+
+
+def _contains(outer: Path, inner: Path) -> bool:
+    """Return whether a path is another one or lies below it, by name or by what the file system says they are."""
+    outer, inner = Path(os.path.realpath(outer)), Path(os.path.realpath(inner))
+    if inner.is_relative_to(outer):
+        return True
+    try:
+        return any(parent.samefile(outer) for parent in (inner, *inner.parents) if parent.exists())
+    except OSError:  # there is nothing at `outer`
+        return False
+
+
+def foreign_outputs(folder: Path, *, fingerprint: str | None, unmarked: bool = False) -> list[str]:
+    """Return the names in a run folder that this run has not made and would write over.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the run that the folder belongs to; None while it belongs to none.
+    unmarked
+        Whether exports without a marker may be the run's own, if their card says that Unfreeze made them.
+    """
+    found = [name for name in OUTPUTS if _is_there(folder / name)]
+    if fingerprint is None:
+        return found
+    exports = [name for name in found if name in ("model", "adapter")]
+    return [name for name in exports if not _made_by(folder / name, fingerprint, unmarked=unmarked)]
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _made_by(export: Path, fingerprint: str, *, unmarked: bool) -> bool:
+    try:
+        found = json.loads((export / MARKER).read_bytes())
+    except FileNotFoundError:
+        return unmarked and _has_card(export)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("fingerprint") == fingerprint
+
+
+def _has_card(export: Path) -> bool:
+    try:
+        return "trained with Unfreeze." in (export / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def write_marker(export: Path, *, fingerprint: str, kind: str) -> None:
+    """Say in an export which run has made it."""
+    (export / MARKER).write_text(json.dumps({"fingerprint": fingerprint, "kind": kind}, indent=1) + "\n")
+
+
+def require_own(folder: Path, names: list[str]) -> None:
+    """Raise ForeignRunFolder if a run folder holds outputs that this run has not made."""
+    if names:
+        raise JobError(
+            "ForeignRunFolder",
+            f"{folder} holds {', '.join(names)}, which this job has not made and would write over: choose another"
+            " output.destination, or move what lies there elsewhere",
+        )
