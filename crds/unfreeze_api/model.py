@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -80,3 +80,14 @@ class Model(BaseModel):
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the JSON of this model in wire names, without fields that are not set."""
         return self.model_dump_json(by_alias=True, exclude_none=True, indent=indent)
+
+    @classmethod
+    def read(cls, text: str | bytes) -> Self:
+        """Read JSON that another program wrote, perhaps of a newer version: fields that are not known are ignored.
+
+        Raises
+        ------
+        ValueError
+            It is not JSON of this model.
+        """
+        return cls.model_validate_json(text, extra="ignore")

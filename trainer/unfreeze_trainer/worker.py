@@ -27,6 +27,7 @@ from unfreeze_api.progress import JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
 from unfreeze_trainer.progress import StopRequested
 from unfreeze_trainer.recipe import open_recipe
@@ -109,9 +110,9 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
         level=logging.INFO if rank == 0 else logging.WARNING, format=f"%(asctime)s rank {rank}: %(message)s", force=True
     )
     link = Link.from_environment()
-    job = ResolvedJob.model_validate_json(Path(os.environ[JOB_FILE_ENV]).read_bytes())
     code = 1
     try:
+        job = load_job(Path(os.environ[JOB_FILE_ENV]), say=rank == 0 and link is None)  # otherwise the agent says it
         from unfreeze_trainer import tasks
 
         code = work(job, open_task or tasks.open_task, link)

@@ -67,19 +67,16 @@ class Agent:
             signal.signal(number, self._stop)
         self._server.start()
         try:
-            from unfreeze_api.resolve import ResolvedJob  # after the server: the first answer does not wait for it
+            from unfreeze_trainer.job_file import load_job  # after the server: the first answer does not wait for it
 
-            job = ResolvedJob.model_validate_json(self._pod.job_file.read_bytes())
+            job = load_job(self._pod.job_file, say=True)
             self._prepare_environment(job)
             self._hangs = HangWatch(job.hang_timeout_seconds)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()
             message = self._message(self._wait())
-        except (OSError, ValueError) as error:
+        except JobError as error:
             message = TerminationMessage(
-                outcome="Failed",
-                reason="InvalidJob",
-                message=f"{self._pod.job_file}: {error}",
-                exit_code=ExitCode.JOB_ERROR,
+                outcome="Failed", reason=error.reason, message=error.message, exit_code=ExitCode.JOB_ERROR
             )
         except Exception as error:
             tail = traceback.format_exc()

@@ -1,0 +1,83 @@
+"""job.json of an operator that is newer, older, or no operator: what a trainer makes of it."""
+
+import json
+
+import pytest
+
+from tests.crds.corpus import load
+from unfreeze_api.job_file import JobFileError, ignored_fields, read_job
+from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.validate import load_job
+
+JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
+
+
+def job_file(**change):
+    return json.dumps(json.loads(JOB.to_json()) | change)
+
+
+def refusal(text):
+    with pytest.raises(JobFileError) as caught:
+        read_job(text)
+    return caught.value.reason, str(caught.value)
+
+
+def test_fields_that_are_not_known_are_ignored_at_every_depth_and_named():
+    raw = json.loads(JOB.to_json())
+    for part in (
+        raw,
+        raw["training"],
+        raw["training"]["checkpoint"],
+        raw["strategy"]["learningRate"],
+        raw["data"]["train"],
+    ):
+        part["fresh"] = {"deep": [1]}
+    text = json.dumps(raw)
+    assert read_job(text) == JOB
+    assert sorted(ignored_fields(text)) == [
+        "data.train.fresh",
+        "fresh",
+        "strategy.learningRate.fresh",
+        "training.checkpoint.fresh",
+        "training.fresh",
+    ]
+    assert ignored_fields(JOB.to_json()) == []
+
+
+@pytest.mark.parametrize("version", [2, 0, -1, 10**30, "1", 1.5, True, None, [1], {"major": 1}])
+def test_another_schema_version_is_told_before_anything_else_is_judged(version):
+    for text in (job_file(schemaVersion=version), json.dumps({"schemaVersion": version, "training": "odd"})):
+        reason, message = refusal(text)
+        assert reason == "UnsupportedJobFile"
+        assert f"it has schemaVersion {json.dumps(version)}, and this version of Unfreeze reads 1:" in message
+        assert "Set the trainer image that belongs to the operator" in message
+
+
+def test_without_a_schema_version_it_is_the_first():
+    raw = json.loads(JOB.to_json())
+    del raw["schemaVersion"]
+    assert read_job(json.dumps(raw)) == JOB
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON: EOF"),
+        (b"\xff", "not JSON: "),
+        ("[" * 10000, "not JSON: "),
+        ("[]", "not a JSON object"),
+        ("{}", "name: Field required; namespace: Field required; model: Field required; "),
+        (job_file(training={"epochs": -1}), "training.epochs: Input should be greater than 0"),
+        (job_file(strategy={"type": "Fresh"}), "strategy.type: Input should be 'FeatureExtraction', "),
+    ],
+)
+def test_what_is_no_job_is_an_error_that_names_the_field(text, message):
+    reason, told = refusal(text)
+    assert reason == "InvalidJob"
+    assert told.startswith(message)
+    assert len(told) < 1000
+
+
+def test_what_is_written_here_stays_strict():
+    with pytest.raises(ValueError, match="fresh"):
+        ResolvedJob.model_validate(json.loads(JOB.to_json()) | {"fresh": 1})
