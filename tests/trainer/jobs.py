@@ -46,13 +46,13 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_job(model: Path | str, train: Path | str, /, **change: Any) -> ResolvedJob:
-    """Resolve a small job; `change` are fields of the spec, merged in."""
+    """Resolve a small job that keeps its checkpoints; `change` are fields of the spec, merged in."""
     spec = {
         "model": {"source": f"file://{model}"},
         "task": {"type": "TextClassification"},
         "data": {"train": {"source": f"file://{train}"}, "validation": {"fraction": 0.25}},
         "strategy": {"type": "FullFineTuning"},
-        "training": {"epochs": 1, "batchSize": 4},
+        "training": {"epochs": 1, "batchSize": 4, "checkpoint": {"afterSuccess": "Keep"}},
         "output": {"destination": "file:///tmp/run"},
     }
     return resolve("job", "default", FineTuneJobSpec.model_validate(merge(spec, change)), rendezvous_host="localhost")

@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint_and_leaves_nothing_behi
     assert len(set(starts)) > 3, "most attempts got further"
     generation = events(killed, "start")[-1]["generation"]
     left = sorted(path.name for path in killed.iterdir())
-    assert left == [f".generation-{generation}", "checkpoints", "events.jsonl", "model", "report.json"]
+    assert left == [f".generation-{generation}", "checkpoints", "events.jsonl", "model", "recipe.json", "report.json"]
     assert list((killed / f".generation-{generation}").iterdir()) == []
     assert all(path.name.startswith("step-") for path in (killed / "checkpoints").iterdir())
 

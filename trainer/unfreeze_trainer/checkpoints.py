@@ -124,6 +124,16 @@ class Checkpoints:
         names = [path.name.removeprefix("step-") for path in self.folder.glob("step-*")]
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
+    def own_steps(self) -> list[int]:
+        """Return the steps of the checkpoints whose manifest names this run, newest first."""
+        return [step for step in self.steps() if self._names_this_run(self.path(step))]
+
+    def _names_this_run(self, folder: Path) -> bool:
+        try:
+            return self._manifest(folder).fingerprint == self._identity.fingerprint
+        except (BrokenCheckpointError, JobError):
+            return False
+
     def write(self, snapshot: Snapshot, folder: Path, *, generation: int) -> CheckpointInfo:
         """Write a checkpoint's files, flushed to the disk, into a folder that is not there yet."""
         folder.mkdir()

@@ -60,6 +60,11 @@ class Start:
     began_earlier: bool = False
     """Whether the run was begun by a version that stored no recipe."""
 
+    @property
+    def after_success(self) -> str:
+        """What becomes of the run's checkpoints: Delete, KeepBest or Keep."""
+        return "Keep" if self.began_earlier else self.job.training.checkpoint.after_success
+
     def store(self, generation: Generation) -> None:
         """Write recipe.json, whole or not at all, flushed to the disk, unless it is there."""
         if self.stored:

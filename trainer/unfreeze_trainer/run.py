@@ -33,7 +33,7 @@ from unfreeze_trainer.progress import Events, Meter
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
-from unfreeze_trainer.saving import Saver
+from unfreeze_trainer.saving import Saver, clear
 from unfreeze_trainer.state import State
 from unfreeze_trainer.tracking import Tracking
 
@@ -96,6 +96,7 @@ class Run:
         self._generation = Generation.of_worker(self.folder) if engine.rank == 0 else None
         self.events = Events(self.folder, self._generation)
         start = open_recipe(self.job)
+        self._after_success = start.after_success
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
         self.identity = Identity(start.fingerprint, self.pins)
         self.checkpoints = Checkpoints(self.folder, self.identity)
@@ -327,6 +328,8 @@ class Run:
             self._export(best.step, flat_results(results), self._generation)
             report = build_report(self.job, self.task, self.engine, self.state, identity=self.identity, results=results)
             write_report(self.folder, report, self._generation)
+            if gone := clear(self.checkpoints, self._after_success, best=best.step, generation=self._generation):
+                self.events.add("checkpointsDeleted", steps=gone)
         self._results = flat_results(results)
         self.events.add("done", results=self._results)
         self.tracking.metrics("test", test, self.state.step)

@@ -107,7 +107,25 @@ def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) 
 
 
 def prune(checkpoints: Checkpoints, state: State, generation: Generation, *, keep: int) -> None:
-    """Delete all checkpoints but the newest ones and that of the best evaluation."""
-    for step in checkpoints.steps()[keep:]:
+    """Delete all checkpoints of this run but the newest ones and that of the best evaluation."""
+    for step in checkpoints.own_steps()[keep:]:
         if state.best is None or step != state.best.step:
             generation.discard(checkpoints.path(step))
+
+
+def clear(checkpoints: Checkpoints, policy: str, *, best: int, generation: Generation) -> list[int]:
+    """Delete this run's checkpoints after its success; return their steps.
+
+    Parameters
+    ----------
+    policy
+        Delete, KeepBest or Keep, as `training.checkpoint.afterSuccess`.
+    best
+        Step of the best evaluation.
+    """
+    if policy == "Keep":
+        return []
+    steps = [step for step in checkpoints.own_steps() if policy == "Delete" or step != best]
+    for step in steps:
+        generation.discard(checkpoints.path(step))
+    return steps

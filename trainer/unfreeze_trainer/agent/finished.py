@@ -34,7 +34,7 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     identity = Identity(start.fingerprint, open_task(start.job).pins)
     require_same(report, identity, folder)
     if missing := [kind for kind in job.output.export if kind not in {export.kind for export in report.exports}]:
-        if report.best_step in Checkpoints(folder, identity).steps():
+        if report.best_step in Checkpoints(folder, identity).own_steps():
             return None
         raise JobError(
             "ForeignRunFolder",
@@ -42,3 +42,17 @@ def finished_before(job: ResolvedJob) -> Progress | None:
             f" {', '.join(missing)} from output.export, or choose another output.destination",
         )
     return finished_progress(report)
+
+
+def clear_finished(job: ResolvedJob) -> None:
+    """Delete what a run that was killed between its report and its end has left of its checkpoints."""
+    from unfreeze_trainer.checkpoints import Checkpoints, Identity
+    from unfreeze_trainer.generation import Generation
+    from unfreeze_trainer.recipe import open_recipe
+    from unfreeze_trainer.report import read_report
+    from unfreeze_trainer.saving import clear
+
+    start, folder = open_recipe(job), Path(job.output.path)
+    checkpoints, report = Checkpoints(folder, Identity(start.fingerprint, {})), read_report(folder)
+    if report and start.after_success != "Keep" and checkpoints.own_steps():
+        clear(checkpoints, start.after_success, best=report.best_step, generation=Generation.take(folder))

@@ -108,7 +108,7 @@ class Agent:
 
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
-            from unfreeze_trainer.agent.finished import finished_before
+            from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.recipe import open_recipe
 
             open_recipe(job)  # before anything is taken or written
@@ -116,6 +116,8 @@ class Agent:
                 from unfreeze_trainer.agent.gang import Ending
 
                 self._final = progress
+                if self._pod.index == 0:
+                    clear_finished(job)
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             from unfreeze_trainer.agent.gang import WORKER, Gang
