@@ -175,6 +175,9 @@ class Semantics(Model):
     """Where dropout is on in training. Everywhere: in frozen blocks too."""
     features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"
     """Where the outputs of frozen blocks come from. Computed: anew in each step, no cache."""
+    pictures: Annotated[Literal["AsShown", "AsConverted"], Before("AsConverted")] = "AsShown"
+    """How a picture's file becomes 8 bits a channel. AsShown: as a viewer shows it (data/pictures.py). AsConverted: by
+    Pillow's conversion alone, without orientation, range and ground."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

@@ -241,7 +241,7 @@ def test_a_table_of_images(resnet: Path, images: Path) -> None:
     assert "row 13, column 'image': no such image" in message
     (images / "broken.png").write_bytes(b"no image")
     path.write_text("\n".join(["image,label", "broken.png,red", *rows]))
-    assert "row 1, column 'image': not a readable image" in job_error(resnet, path, **IMAGES).message
+    assert "broken.png: it is no picture in one of the formats" in job_error(resnet, path, **IMAGES).message
 
 
 def test_folders_without_images(resnet: Path, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_an_image_that_breaks_off_is_named(resnet: Path, tmp_path: Path) -> None
     broken.write_bytes(broken.read_bytes()[:2000])  # the header is whole
     task = open_task(make_job(resnet, folder, **IMAGES))
     batches = [batch for split, size in task.splits.items() for batch in [(split, [range(size)])]]
-    with pytest.raises(JobError, match=r"red/0\.png cannot be decoded"):
+    with pytest.raises(JobError, match=r"red/0\.png: it cannot be decoded"):
         [list(task.batches(*batch)) for batch in batches]
 
 

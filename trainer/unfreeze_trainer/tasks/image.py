@@ -34,7 +34,11 @@ class ImageClassification(Task):
         super().__init__(job, *read_splits(job, read_images))
         try:
             self._data_config = data_config(job.model.path, options.image_size)
-            self._loader = ImageLoader(self._data_config, augment=options.augmentation != "None")
+            self._loader = ImageLoader(
+                self._data_config,
+                augment=options.augmentation != "None",
+                as_shown=job.semantics.pictures == "AsShown",
+            )
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             message = f"{self._where}: config.json does not say how images are prepared: {error!r}"
             raise JobError("InvalidModel", message) from error

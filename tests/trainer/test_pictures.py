@@ -1,0 +1,275 @@
+"""What arrives of a picture is what a viewer shows; what cannot be shown is refused by name."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pyarrow import parquet
+
+from tests.trainer.jobs import image_folder, make_job
+from unfreeze_api.resolve import Dataset
+from unfreeze_trainer.data.images import ImageLoader, read_images
+from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, open_picture
+from unfreeze_trainer.errors import JobError
+
+CONFIG = {
+    "input_size": (3, 8, 8),
+    "interpolation": "bicubic",
+    "mean": (0.5,) * 3,
+    "std": (0.5,) * 3,
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes, mode="RGB") -> np.ndarray:
+    return np.asarray(decode(content, mode)).astype(int)
+
+
+eight_bits = st.binary(min_size=48, max_size=48).map(lambda data: np.frombuffer(data, np.uint8).reshape(6, 8))
+
+
+@given(grey=eight_bits)
+def test_ranges_are_scaled_to_eight_bits(grey):
+    """The same picture in every depth: as 8 bits give it."""
+    expected = np.repeat(grey[..., None].astype(int), 3, axis=2)
+    wide = Image.fromarray(grey.astype(np.uint16) * 257)
+    for content in (saved(Image.fromarray(grey), "PNG"), saved(wide, "PNG"), saved(wide, "TIFF"), pgm(grey)):
+        assert np.array_equal(pixels(content), expected)
+        assert np.array_equal(pixels(content, "L"), expected[..., 0])
+    for top in (1, 255, 65535):
+        floats = grey.astype(np.float32) * (top / 255)
+        floats[0, 0] = top  # where none is above 1, the range is 0 to 1
+        seen = pixels(saved(Image.fromarray(floats), "TIFF"), "L")
+        assert np.array_equal(seen.ravel()[1:], grey.ravel()[1:])
+
+
+def pgm(grey: np.ndarray) -> bytes:
+    return b"P5 8 6 65535\n" + (grey.astype(">u2") * 257).tobytes()
+
+
+def test_orientation_is_applied():
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[0, :, 0] = 255  # red above
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        shown = pixels(saved(Image.fromarray(picture), "PNG", exif=exif))
+        assert shown.shape[:2] == ((4, 6) if orientation < 5 else (6, 4))
+        red = {1: shown[0], 2: shown[0], 3: shown[-1], 4: shown[-1]}.get(orientation)
+        red = (
+            red if red is not None else {5: shown[:, 0], 6: shown[:, -1], 7: shown[:, -1], 8: shown[:, 0]}[orientation]
+        )
+        assert (red[:, 0] == 255).all()
+
+
+@given(alpha=eight_bits, colour=st.sampled_from([(0, 0, 0), (200, 30, 40)]))
+def test_transparency_lies_on_white(alpha, colour):
+    clear = np.zeros((6, 8, 4), np.uint8)
+    clear[..., :3], clear[..., 3] = colour, alpha
+    share = alpha[..., None] / 255
+    expected = np.array(colour) * share + 255 * (1 - share)
+    for kind in ("PNG", "WEBP"):
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        assert np.abs(pixels(saved(Image.fromarray(clear), kind, **options)) - expected).max() <= 1
+
+
+def test_a_form_in_alpha_alone_is_seen_whatever_its_colour():
+    for level in (0, 255):
+        for mode, colour in (("RGBA", (level,) * 3), ("LA", (level,))):
+            clear = Image.new(mode, (8, 6), (*colour, 0))
+            clear.paste((*colour, 255), (2, 2, 5, 4))
+            shown = pixels(saved(clear, "PNG"))
+            assert (shown[3, 3] == level).all()
+            assert (shown[0, 0] == 255 - level).all()
+
+
+def test_palettes_and_colour_keys_are_transparent_too():
+    keyed = Image.new("P", (4, 4), 1)
+    keyed.putpalette([10, 20, 30, 40, 50, 60])
+    keyed.putpixel((0, 0), 0)
+    for content in (saved(keyed, "PNG", transparency=0), saved(keyed, "GIF", transparency=0)):
+        assert pixels(content)[0, 0].tolist() == [255, 255, 255]
+        assert pixels(content)[1, 1].tolist() == [40, 50, 60]
+    rgb = Image.new("RGB", (4, 4), (1, 2, 3))
+    assert pixels(saved(rgb, "PNG", transparency=(1, 2, 3)))[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK", "YCbCr"])
+def test_other_modes_arrive(mode):
+    kind = "TIFF" if mode in ("YCbCr", "CMYK") else "PNG"
+    assert (pixels(saved(Image.new("RGB", (4, 4), "white").convert(mode), kind)) >= 250).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.full((4, 4), np.nan, np.float32), "floats reach from nan to nan"),
+        (np.full((4, 4), -0.5, np.float32), "floats reach from -0.5"),
+        (np.full((4, 4), 1e6, np.float32), "scale them to 0 to 1"),
+        (np.full((4, 4), 70000, np.int32), "numbers have 32 bits"),
+    ],
+)
+def test_what_no_screen_shows_is_refused(values, why):
+    with pytest.raises(PictureError, match=why):
+        decode(saved(Image.fromarray(values), "TIFF"), "RGB")
+
+
+def test_a_huge_picture_is_refused_by_its_header():
+    """Without a byte of its pixels."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IEND", b"")))
+    with pytest.raises(PictureError, match=f"more than {MAX_PIXELS:,} pixels"):
+        open_picture(content)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
+def test_a_broken_picture_gives_one_kind_of_error(kind):
+    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)), kind)
+    told = []
+    for end in range(0, len(whole) - 1, max(1, len(whole) // 25)):
+        for content in (whole[:end], whole[:end] + b"\xff\x00" * 20 + whole[end + 40 :]):
+            try:
+                decode(content, "RGB")
+            except PictureError as error:
+                told.append(str(error))
+    assert told
+    assert all("replace or remove it" in text or "scale it down" in text for text in told)
+
+
+def test_other_formats_are_not_opened(tmp_path):
+    """Whatever a file is called: a decoder that nobody needs is one more that could be attacked."""
+    (tmp_path / "a.png").write_bytes(saved(Image.new("RGB", (4, 4)), "PCX"))
+    with pytest.raises(PictureError, match="no picture in one of the formats"):
+        open_picture(str(tmp_path / "a.png"))
+
+
+def test_runs_that_began_earlier_decode_as_they_did():
+    wide = saved(Image.fromarray(np.full((4, 4), 30000, np.uint16)), "PNG")
+    assert (np.asarray(decode_plainly(wide, "L")) == 255).all()
+    assert (pixels(wide, "L") == 117).all()
+
+
+# From tables
+
+
+def images_job(path, **columns):
+    return make_job("/m", path, task={"type": "ImageClassification"}, data={"train": {"columns": columns}}).data.train
+
+
+def source_of(dataset: Dataset):
+    return read_images(dataset, f"spec.data.train.source {dataset.source}")
+
+
+def loaded(source):
+    [(_, batch)] = ImageLoader(CONFIG, augment=False).batches(source, [([0, 1], np.array([0, 1]))], None)
+    return batch
+
+
+RED, BLUE = (saved(Image.new("RGB", (8, 8), colour), "PNG") for colour in ("red", "blue"))
+HUB = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+TABLES = {
+    "struct of bytes and path": pa.array([{"bytes": RED, "path": "0.png"}, {"bytes": BLUE, "path": None}], HUB),
+    "struct of paths": pa.array([{"bytes": None, "path": "red.png"}, {"bytes": None, "path": "blue.png"}], HUB),
+    "bytes": pa.array([RED, BLUE]),
+    "large bytes": pa.array([RED, BLUE], pa.large_binary()),
+    "paths": pa.array(["red.png", "blue.png"]),
+    "paths in a dictionary": pa.array(["red.png", "blue.png"]).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_tables_of_pictures_in_every_form(tmp_path, form):
+    (tmp_path / "red.png").write_bytes(RED)
+    (tmp_path / "blue.png").write_bytes(BLUE)
+    parquet.write_table(pa.table({"image": TABLES[form], "label": [7, 3]}), tmp_path / "t.parquet")
+    source = source_of(images_job(tmp_path / "t.parquet"))
+    assert [source.names[code] for code in source.codes] == ["7", "3"]
+    red, blue = loaded(source)
+    assert red[:, 0, 0].tolist() == pytest.approx([1, -1, -1])
+    assert blue[:, 0, 0].tolist() == pytest.approx([-1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1, 2]), "column 'image' holds int64, and neither paths of pictures nor their bytes"),
+        (pa.array([[1], [2]]), "holds list<"),
+        (pa.array([{"a": 1}, {"a": 2}]), "holds struct<"),
+        (pa.array([RED, None]), "no picture in column 'image' of row 2"),
+        (
+            pa.array([{"bytes": RED, "path": ""}, {"bytes": b"", "path": "x"}], HUB),
+            "no picture in column 'image' of row 2",
+        ),
+        (pa.array([b"GIF87a", RED]), "row 1, column 'image': it "),
+        (pa.array(["red.png", "green.png"]), "row 2, column 'image': no such image"),
+        (pa.array(["red.png", None]), "no picture in column 'image' of row 2"),
+    ],
+)
+def test_tables_of_something_else_are_refused(tmp_path, column, message):
+    (tmp_path / "red.png").write_bytes(RED)
+    parquet.write_table(pa.table({"image": column, "label": ["a", "b"]}), tmp_path / "t.parquet")
+    with pytest.raises(JobError) as raised:
+        source_of(images_job(tmp_path / "t.parquet"))
+    assert message in raised.value.message
+    assert raised.value.reason == "InvalidData"
+
+
+def test_bytes_that_break_later_are_named_by_their_row(tmp_path):
+    cut = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "PNG")[:3000]
+    parquet.write_table(pa.table({"image": pa.array([RED, cut]), "label": ["a", "b"]}), tmp_path / "t.parquet")
+    with pytest.raises(JobError, match=r"row 2, column 'image': it cannot be decoded"):
+        loaded(source_of(images_job(tmp_path / "t.parquet")))
+
+
+# Folders
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("Training", "Validation", "test"), ("train",), ("train_set", "dev")]
+)
+def test_splits_are_no_labels(tmp_path, names):
+    for name in names:
+        image_folder(tmp_path / name, per_label=1)
+    with pytest.raises(JobError) as raised:
+        source_of(images_job(tmp_path))
+    assert f"{', '.join(sorted(names))} are splits and no labels" in raised.value.message
+    for name in names:
+        field = {"t": "test" if "est" in name else "train", "v": "validation", "d": "validation"}[name[0].lower()]
+        assert f"spec.data.{field}.source to file://{tmp_path}/{name}" in raised.value.message
+
+
+def test_labels_that_are_called_like_splits_are_labels(tmp_path):
+    image_folder(tmp_path, labels=("test", "train"))
+    assert sorted(source_of(images_job(tmp_path)).names) == ["test", "train"]
+    (tmp_path / "deeper").mkdir()
+    image_folder(tmp_path / "deeper", labels=("train", "plane"))
+    assert sorted(source_of(images_job(tmp_path / "deeper")).names) == ["plane", "train"]
+
+
+def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
+    image_folder(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "red" / ".thumbnails").mkdir()
+    (tmp_path / "red" / ".thumbnails" / "0.png").write_bytes(RED)
+    for name in ("red/notes.txt", "red/a.heic", "blue/b.heic", "blue/.DS_Store", "README"):
+        (tmp_path / name).write_text("")
+    assert len(source_of(images_job(tmp_path)).codes) == 12
+    assert "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 2 hidden folders" in caplog.text
+    assert "1 files beside the labels' folders" in caplog.text
