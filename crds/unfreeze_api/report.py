@@ -70,6 +70,8 @@ class Export(Model):
     """What it is."""
     folder: str
     """Its folder below the run's."""
+    usage: str = ""
+    """Lines of Python that load it with the plain library and predict, with the paths that the run had."""
 
 
 class Report(Model):

@@ -178,6 +178,12 @@ class Semantics(Model):
     pictures: Annotated[Literal["AsShown", "AsConverted"], Before("AsConverted")] = "AsShown"
     """How a picture's file becomes 8 bits a channel. AsShown: as a viewer shows it (data/pictures.py). AsConverted: by
     Pillow's conversion alone, without orientation, range and ground."""
+    positions: Annotated[Literal["Counted", "Guessed"], Before("Guessed")] = "Counted"
+    """How many tokens a model takes. Counted: the rows of its table of positions, without those that its family spares.
+    Guessed: from config.json and the tokenizer's limit."""
+    held_out: Annotated[Literal["Proportional", "OfEachLabel"], Before("OfEachLabel")] = "Proportional"
+    """What data.*.fraction holds out. Proportional: that share of all samples, of as many labels as it has room for.
+    OfEachLabel: at least a sample of each label, however many there are."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

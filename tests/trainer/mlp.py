@@ -108,6 +108,9 @@ class MLPTask:
         folder.mkdir(parents=True)
         torch.save(module.state_dict(), folder / "weights.pt")
 
+    def usage(self, *_):
+        return "import torch"
+
     def verify_export(self, folder, _, module):
         saved = torch.load(folder / "weights.pt")
         assert all(torch.equal(saved[name], tensor) for name, tensor in module.state_dict().items())

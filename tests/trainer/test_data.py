@@ -140,11 +140,11 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 def test_more_workers_than_samples_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text,label\na,x\nb,y\nc,x\nd,y\n")
-    spec = {"distribution": {"numNodes": 3}, "training": {"batchSize": 8}}
-    assert "leaves 2 samples for 3 workers" in splits_error(path, **spec)
+    spec = {"distribution": {"numNodes": 4}, "training": {"batchSize": 8}}
+    assert "leaves 3 samples for 4 workers" in splits_error(path, **spec)
     job = make_job("/m", path, **spec)
     job = job.model_copy(update={"training": job.training.model_copy(update={"batch_size": 2})})
-    with pytest.raises(JobError, match="batchSize 2 is less than the 3 workers"):
+    with pytest.raises(JobError, match="batchSize 2 is less than the 4 workers"):
         read_splits(job, read_texts)
 
 
@@ -174,13 +174,32 @@ def test_held_out_parts(classes: list[int], first: float, second: float, seed: i
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(classes)))
     again = hold_out(class_of, {"validation": first, "test": second}, seed)
     assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    wanted = round(len(classes) * first)
+    roomy = sum(1 for count in Counter(classes).values() if count > 1)
+    assert len(parts["validation"]) <= wanted
+    assert len(parts["validation"]) >= min(wanted, roomy)
     for label, count in Counter(classes).items():
         found = {name: int((class_of[rows] == label).sum()) for name, rows in parts.items()}
         assert found["train"] >= 1
-        if count >= 3:
+        if count >= 2 and wanted >= roomy:
             assert found["validation"] >= 1
         for name, fraction in (("validation", first), ("test", second)):
             assert found[name] <= max(1, count * fraction + 1)
+
+
+def test_a_small_part_of_many_labels_has_its_share_and_no_label_first() -> None:
+    class_of = np.repeat(np.arange(100), 2)
+    seen = set()
+    for seed in range(20):
+        rows = hold_out(class_of, {"validation": 0.1}, seed)["validation"]
+        assert len(rows) == len(set(class_of[rows])) == 20
+        seen |= set(class_of[rows].tolist())
+    assert len(seen) > 90
+
+
+def test_runs_of_the_first_version_hold_out_as_they_did() -> None:
+    class_of = np.repeat(np.arange(100), 2)
+    assert len(hold_out(class_of, {"validation": 0.1}, 0, of_each=True)["validation"]) == 100
 
 
 def test_seeds_split_differently() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.generation import Generation
     from unfreeze_trainer.state import State
-    from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.tasks import ExportKind, Task
 
 
 def read_report(run_folder: Path) -> Report | None:
@@ -65,7 +65,7 @@ def build_report(
         best_step=state.best.step,
         results=results,
         phases=state.phases,
-        exports=[Export(kind=kind, folder=export_folder(job, kind)) for kind in job.output.export],
+        exports=[_export(job, task, kind) for kind in job.output.export],
         base=Pinned(
             source=job.model.source,
             revision=base.get("revision"),
@@ -83,6 +83,11 @@ def build_report(
         ),
         versions=library_versions(),
     )
+
+
+def _export(job: ResolvedJob, task: Task, kind: ExportKind) -> Export:
+    folder = export_folder(job, kind)
+    return Export(kind=kind, folder=folder, usage=task.usage(kind, f"{job.output.path}/{folder}", job.model.path))
 
 
 def export_folder(job: ResolvedJob, kind: str) -> str:

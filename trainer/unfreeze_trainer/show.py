@@ -16,7 +16,6 @@ from unfreeze_trainer.report import read_report
 
 if TYPE_CHECKING:
     from unfreeze_api.progress import Progress
-    from unfreeze_api.report import Report
     from unfreeze_api.resolve import ResolvedJob
 
 _POLL_SECONDS = 0.5
@@ -117,32 +116,11 @@ def closing_table(job: ResolvedJob) -> None:
     console.print(f"best step {report.best_step}: validation {_line(report.results.validation)}")
     if report.results.test:
         console.print(f"test {_line(report.results.test)}")
-    console.print(f"\nThe model: {folder / report.exports[0].folder}")
-    console.print("\n".join(f"  {line}" for line in how_to_load(job, report, folder)))
+    for export in report.exports:
+        console.print(f"\n{export.kind}: {folder / export.folder}")
+        if export.usage:  # reports of the first version have none
+            console.print("\n".join(f"  {line}" if line else "" for line in export.usage.splitlines()))
 
 
 def _line(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def how_to_load(job: ResolvedJob, report: Report, folder: Path) -> list[str]:
-    """Return three lines of Python that load the export with the plain library."""
-    export = report.exports[0]
-    path = folder / export.folder
-    if job.task.type == "ImageClassification":
-        return [
-            "import timm",
-            f'model = timm.create_model("local-dir:{path}", pretrained=True).eval()',
-            "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
-        ]
-    if export.kind == "Adapter":
-        return [
-            "from peft import AutoPeftModelForSequenceClassification as Model; from transformers import AutoTokenizer",
-            f'model = Model.from_pretrained("{path}", num_labels={len(report.data.labels)})',
-            f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
-        ]
-    return [
-        "from transformers import pipeline",
-        f'classify = pipeline("text-classification", model="{path}")',
-        'print(classify("What would you like to know?"))',
-    ]

@@ -110,10 +110,8 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     if job.data.test:
         held_out["test"] = job.data.test
     fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
-    splits = {
-        name: Split(train, rows, classes[rows])
-        for name, rows in hold_out(classes, fractions, job.training.seed).items()
-    }
+    parts = hold_out(classes, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
+    splits = {name: Split(train, rows, classes[rows]) for name, rows in parts.items()}
     for name, part in held_out.items():
         if part.dataset:
             source = read(part.dataset, f"spec.data.{name}.source {part.dataset.source}")

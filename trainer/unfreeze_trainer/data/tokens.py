@@ -56,6 +56,13 @@ class Tokens:
         self._types = np.concatenate(types) if types else None
         self._ends = np.cumsum(lengths, dtype=np.int64)
 
+    def first_beyond(self, rows: int) -> tuple[int, int] | None:
+        """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
+        beyond = np.flatnonzero(self._ids >= rows)
+        if not beyond.size:
+            return None
+        return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
+
     def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (and token_type_ids where the model needs them).
 

@@ -38,7 +38,7 @@ def write_card(
     library
         That loads it: transformers, timm or peft.
     usage
-        Lines of Python that do.
+        Lines of Python that do, run in the export's folder.
     metrics
         Of the exported weights, by names like test.accuracy.
     """
@@ -85,7 +85,7 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     return f"""# {job.name}
 
-{job.task.type}, trained with Unfreeze.
+{job.task.type}, trained with Unfreeze. In this folder:
 
 ```python
 {usage}

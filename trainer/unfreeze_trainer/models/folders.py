@@ -13,8 +13,8 @@ from unfreeze_trainer.errors import JobError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold weights, or list the files that do, best first."""
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-"""Files of which a tokenizer has at least one."""
+_LISTED = 20
+"""Files of a folder that a message names."""
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -42,13 +42,13 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
             "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
         )
         raise JobError("InvalidModel", f"{where}: the model folder {path} {kind}")
-    present = sorted(item.name for item in folder.iterdir())
-    listing = f"the folder holds {', '.join(present[:20]) or 'nothing'}"
-    config = _read_config(folder, where, listing)
+    present = {item.name for item in folder.iterdir()}
+    content = listing(path)
+    config = _read_config(folder, where, content)
     kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
     if kind == "unknown":
         names = "neither model_type (transformers) nor architecture (timm)"
-        raise JobError("InvalidModel", f"{where}: config.json has {names}; {listing}")
+        raise JobError("InvalidModel", f"{where}: config.json has {names}; {content}")
     if kind != library:
         task = {"timm": "ImageClassification", "transformers": "TextClassification"}
         raise JobError(
@@ -59,23 +59,24 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
     if weights and not any(name in present for name in WEIGHTS):
         raise JobError(
             "InvalidModel",
-            f"{where}: no weights (model.safetensors, its shards, or pytorch_model.bin); {listing}. Copy the weights"
+            f"{where}: no weights (model.safetensors, its shards, or pytorch_model.bin); {content}. Copy the weights"
             " there, or set spec.model.initialization to Random to train from scratch",
-        )
-    if library == "transformers" and not any(name in present for name in TOKENIZERS):
-        raise JobError(
-            "InvalidModel",
-            f"{where}: no tokenizer (tokenizer.json, vocab.txt, ...); {listing}. Copy the tokenizer's files there, as"
-            " save_pretrained writes them",
         )
     return config
 
 
-def _read_config(folder: Path, where: str, listing: str) -> dict[str, Any]:
+def listing(path: str) -> str:
+    """Return what lies in a folder, for messages."""
+    present = sorted(item.name for item in Path(path).iterdir())
+    more = f" and {len(present) - _LISTED} more" if len(present) > _LISTED else ""
+    return f"the folder holds {', '.join(present[:_LISTED]) or 'nothing'}{more}"
+
+
+def _read_config(folder: Path, where: str, content: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
-        raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {listing}") from None
+        raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {content}") from None
     except (ValueError, OSError) as error:
         raise JobError("InvalidModel", f"{where}: config.json cannot be read: {error}") from error
     if not isinstance(config, dict):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.phases.blocks import EMBEDDINGS, find_blocks
 
@@ -25,13 +28,26 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def load_tokenizer(path: str, where: str) -> Any:
-    """Return the folder's tokenizer; one without a padding token pads with its end-of-text token."""
+    """Return the folder's tokenizer; one without a padding token pads with its end-of-text token.
+
+    The library decides what a tokenizer is: some have no file at all (ByT5, CANINE). Where a file is missing that others
+    need, transformers 5 makes a tokenizer of special tokens alone, to which every word is unknown: that is refused.
+    """
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
+    _be_quiet()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer has its own errors, and none of them goes away on a retry
-        raise JobError("InvalidModel", f"{where}: the tokenizer cannot be loaded: {_one_line(error)}") from error
+        message = f"{where}: the tokenizer cannot be loaded: {_one_line(error)}; {listing(path)}"
+        raise JobError("InvalidModel", message) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        files = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
+        raise JobError(
+            "InvalidModel",
+            f"{where}: no tokenizer: {type(tokenizer).__name__} needs one of {files}; {listing(path)}. Copy the"
+            " tokenizer's files there, as save_pretrained writes them",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
@@ -41,34 +57,112 @@ def load_tokenizer(path: str, where: str) -> Any:
     return tokenizer
 
 
-def usable_length(wanted: int, tokenizer: Any, config: dict[str, Any], *, prompt: int = 0) -> int:
+@dataclass(frozen=True)
+class Limits:
+    """What a text model takes."""
+
+    positions: int | None
+    """Tokens of a text, special ones included; None where nothing in the model limits them."""
+    rows: int | None
+    """Token ids that it has embeddings for: those below; None where it has no table of them."""
+    padding: int | None = None
+    """Id of the padding that its positions are counted from, in families that do so."""
+
+
+def text_limits(path: str, where: str) -> Limits:
+    """Count the rows of a model's embeddings of positions and tokens, on a skeleton without weights.
+
+    Families differ in how many of the rows are positions: those that count from the padding id on (RoBERTa, MPNet, ESM)
+    lose the rows up to it, others have an offset (BART, OPT) or say less than they have (YOSO).
+    """
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        stated = getattr(config, "max_position_embeddings", None)
+        with contextlib.suppress(AttributeError, TypeError):  # one layer tells as much as all, where a config lets it
+            config.num_hidden_layers = 1
+        with torch.device("meta"):
+            skeleton = AutoModel.from_config(config)
+    except Exception as error:  # as below: a broken folder is broken in many ways
+        raise JobError("InvalidModel", f"{where}: the model cannot be built: {_one_line(error)}") from error
+    found = [stated] if isinstance(stated, int) and stated > 0 else []
+    anchor = None
+    for name, part in skeleton.named_modules():
+        weight = getattr(part, "weight", None)
+        if name.rpartition(".")[2] in _POSITIONS and isinstance(weight, Tensor):
+            padding = getattr(part, "padding_idx", None)
+            anchor = padding if anchor is None else anchor
+            found.append(len(weight) - (getattr(part, "offset", 0) if padding is None else padding + 1))
+    try:
+        tokens = skeleton.get_input_embeddings()
+    except NotImplementedError:
+        tokens = None
+    rows = tokens.num_embeddings if isinstance(tokens, nn.Embedding) else None
+    return Limits(min(found, default=None), rows, anchor)
+
+
+def pad_as_the_model(tokenizer: Any, limits: Limits) -> None:
+    """Let a tokenizer pad with the token that the model's positions are counted from, if it knows that one.
+
+    Everywhere else the model's configuration follows the tokenizer; here that would shift every position by what the two
+    ids differ.
+    """
+    padding = limits.padding
+    if padding is not None and padding != tokenizer.pad_token_id and padding < len(tokenizer):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)
+
+
+_POSITIONS = frozenset({"position_embeddings", "char_position_embeddings", "embed_positions", "positions_embed", "wpe"})
+"""What transformers calls a table of learned or fixed positions of tokens; not those of boxes and entities."""
+
+
+def usable_length(wanted: int, tokenizer: Any, limits: Limits, *, prompt: int = 0) -> int:
     """Return how many tokens of a text the model can take beside a prompt of so many, at most `wanted`."""
+    if limits.positions is None:
+        return min(wanted, int(min(tokenizer.model_max_length, 1 << 30)))
+    if limits.positions - prompt < 1:
+        raise _no_room(prompt, limits.positions)
+    return min(wanted, limits.positions - prompt)
+
+
+def guessed_length(wanted: int, tokenizer: Any, config: dict[str, Any], *, prompt: int = 0) -> int:
+    """Return what runs of the first version take for usable: two positions less where the tokenizer has no limit."""
     limits = [wanted, int(min(tokenizer.model_max_length, 1 << 30))]
     if isinstance(positions := config.get("max_position_embeddings"), int):
-        # Families that count positions from the padding id on (RoBERTa, BART) lose two.
         limits.append((positions if tokenizer.model_max_length <= positions else max(1, positions - 2)) - prompt)
     if min(limits) < 1:
-        raise JobError(
-            "InvalidAdapter",
-            f"spec.adapter: {prompt} virtual tokens leave no room for a text in the model's {positions} positions",
-        )
+        raise _no_room(prompt, positions)
     return min(limits)
+
+
+def _no_room(prompt: int, positions: int | None) -> JobError:
+    return JobError(
+        "InvalidAdapter",
+        f"spec.adapter: {prompt} virtual tokens leave no room for a text in the model's {positions} positions",
+    )
 
 
 def pools_by_mean(path: str) -> bool:
     """Tell whether a folder is of sentence-transformers and its model pools otherwise than by the first token.
 
-    all-MiniLM-L6-v2's frozen features give .80 accuracy on 1,000 TREC questions pooled by mean, .55 by first token.
+    all-MiniLM-L6-v2's frozen features give .80 accuracy on 1,000 TREC questions pooled by mean, .55 by first token. Since
+    sentence-transformers 6 the file names the mode; before, it has a flag for each.
     """
     try:
         pooling = json.loads(Path(path, "1_Pooling", "config.json").read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(pooling, dict) and not pooling.get("pooling_mode_cls_token", True)
+    if not isinstance(pooling, dict):
+        return False
+    if "pooling_mode" in pooling:
+        return bool(pooling["pooling_mode"] != "cls")
+    return not pooling.get("pooling_mode_cls_token", True)
 
 
 def load_text_model(
-    path: str, where: str, labels: Sequence[str], *, pad_token_id: int, random: bool, seed: int
+    path: str, where: str, labels: Sequence[str], *, tokenizer: Any, random: bool, seed: int
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
 
@@ -82,8 +176,9 @@ def load_text_model(
         The folder, and what messages start with.
     labels
         In the order of class ids; they become the config's id2label.
-    pad_token_id
-        Of the tokenizer, for models that look for the last token.
+    tokenizer
+        Its ids count: a model that looks for another padding than the tokenizer's reads a text's neighbours, and an
+        encoder-decoder that looks for another end of text finds none.
     random
         Keep the architecture only: all weights are drawn from `seed`.
     seed
@@ -104,8 +199,9 @@ def load_text_model(
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
         config.problem_type = "single_label_classification"
-        if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = pad_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+        if config.is_encoder_decoder and tokenizer.eos_token_id is not None:
+            config.eos_token_id = tokenizer.eos_token_id
         with seeded(seed):
             if random:
                 module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)

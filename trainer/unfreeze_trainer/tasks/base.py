@@ -161,7 +161,7 @@ class Task(ABC):
             self.job,
             self.pins,
             library="peft" if library[0] == "peft" else library[2],
-            usage=self._usage(kind),
+            usage=self.usage(kind, ".", self.job.model.path),
             metrics=metrics,
         )
 
@@ -197,11 +197,12 @@ class Task(ABC):
         assert self.job.adapter is not None  # the rules of the API
         return f"{'bottleneck' if self.job.adapter.bottleneck else 'peft'}-{self._library}"
 
-    def _adapter_usage(self) -> str:
-        """Return the lines of Python that load an adapter onto `base`."""
+    def _adapter_usage(self, folder: str) -> str:
+        """Return the lines of Python that load an adapter onto `base`, as `model`."""
         if self._loaded_by("Adapter").startswith("peft"):
-            return "from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)"
-        return 'import runpy\n\nload = runpy.run_path(FOLDER + "/bottleneck.py")["load"]\nmodel = load(base, FOLDER)'
+            return f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, {folder!r}).eval()"
+        script = f"{folder}/bottleneck.py"
+        return f'import runpy\n\nmodel = runpy.run_path({script!r})["load"](base, {folder!r}).eval()'
 
     @abstractmethod
     def _save(self, module: nn.Module, folder: Path) -> None:
@@ -212,8 +213,16 @@ class Task(ABC):
         """Write what turns inputs into tensors, in so far as the library keeps it beside the weights."""
 
     @abstractmethod
-    def _usage(self, kind: ExportKind) -> str:
-        """Return the lines of Python that load the export, for the model card."""
+    def usage(self, kind: ExportKind, folder: str, base: str) -> str:
+        """Return the lines of Python that load an export with the plain library and predict: what people are shown.
+
+        Parameters
+        ----------
+        kind
+            Of the export.
+        folder, base
+            Where the export and its base model lie, as the lines shall have it.
+        """
 
     @abstractmethod
     def _plain_inputs(self, batch: Batch) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from unfreeze_trainer.models.folders import check_folder
 from unfreeze_trainer.models.image import data_config, load_image_model, size_option
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
 
+_MODES = {1: "L", 3: "RGB"}
+
 
 class ImageClassification(Task):
     """Opens the data and the model folder of a job; images are decoded in threads, as they are needed."""
@@ -85,18 +87,29 @@ class ImageClassification(Task):
     def _save_preprocessing(self, folder: Path) -> None:
         pass  # in config.json; an adapter's base has its own
 
-    def _usage(self, kind: ExportKind) -> str:
+    def usage(self, kind: ExportKind, folder: str, base: str) -> str:
+        """Return the lines of Python that load an export and predict with it."""
         if kind == "Adapter":
-            return (
-                "import timm\n\n"
+            size = "".join(f", {name}={value}" for name, value in self._base_options().items())
+            data = {name: self._data_config[name] for name in sorted(self._data_config)}
+            load = (
                 f"labels = {self.labels}\n"
-                f'base = timm.create_model("local-dir:BASE", pretrained=True, num_classes=len(labels){self._size_text()})\n\n'
-                f"{self._adapter_usage()}"
+                f"base = timm.create_model({f'local-dir:{base}'!r}, pretrained=True, num_classes=len(labels){size})\n\n"
+                f"{self._adapter_usage(folder)}\n"
+                f"transform = timm.data.create_transform(**{data})"
             )
-        return 'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
-
-    def _size_text(self) -> str:
-        return "".join(f", {name}={value}" for name, value in self._base_options().items())
+        else:
+            load = (
+                f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()\n"
+                'labels = model.pretrained_cfg["label_names"]\n'
+                "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+            )
+        return (
+            "import timm\nfrom PIL import Image\n\n"
+            f"{load}\n\n"
+            f'image = Image.open("picture.png").convert("{_MODES[self._data_config["input_size"][0]]}")\n'
+            "print(labels[int(model(transform(image).unsqueeze(0)).argmax())])"
+        )
 
     def _base_options(self) -> dict[str, int]:
         return size_option(self.job.model.path, self._options.image_size)

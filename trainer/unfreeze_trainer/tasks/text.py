@@ -14,11 +14,20 @@ from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
 from unfreeze_trainer.data.tokens import Tokens
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.folders import check_folder
 from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
-from unfreeze_trainer.models.text import load_text_model, load_tokenizer, pools_by_mean, usable_length
+from unfreeze_trainer.models.text import (
+    guessed_length,
+    load_text_model,
+    load_tokenizer,
+    pad_as_the_model,
+    pools_by_mean,
+    text_limits,
+    usable_length,
+)
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
 
 logger = logging.getLogger(__name__)
@@ -38,7 +47,20 @@ class TextClassification(Task):
         self._where = f"spec.model.source {job.model.source}"
         self._tokenizer = load_tokenizer(job.model.path, self._where)
         prompt = job.adapter.virtual_tokens if job.adapter else 0
-        self._max_length = usable_length(options.max_length, self._tokenizer, config, prompt=prompt)
+        self._limits = text_limits(job.model.path, self._where)
+        pad_as_the_model(self._tokenizer, self._limits)
+        if job.semantics.positions == "Guessed":
+            self._max_length = guessed_length(options.max_length, self._tokenizer, config, prompt=prompt)
+        else:
+            self._max_length = usable_length(options.max_length, self._tokenizer, self._limits, prompt=prompt)
+        if self._max_length < options.max_length:
+            logger.warning(
+                "%s takes %d tokens of a text: longer ones are cut there, not at spec.task.textClassification.maxLength %d",
+                self._where,
+                self._max_length,
+                options.max_length,
+            )
+        self._require_row(self._tokenizer.pad_token_id, "the padding token")
         self._tokens: dict[Source, Tokens] = {}
         if job.strategy.type in ("FeatureExtraction", "LinearProbeThenFineTune") and pools_by_mean(job.model.path):
             logger.warning(
@@ -57,7 +79,7 @@ class TextClassification(Task):
             self.job.model.path,
             self._where,
             self.labels,
-            pad_token_id=self._tokenizer.pad_token_id,
+            tokenizer=self._tokenizer,
             random=self._random,
             seed=self.job.training.seed,
         )
@@ -88,15 +110,31 @@ class TextClassification(Task):
         epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
     ) -> Iterator[tuple[Sequence[int], Batch]]:
         source = split.source
-        if source not in self._tokens:
-            self._tokens[source] = Tokens(self._tokenizer, source.inputs, self._max_length)
-        tokens = self._tokens[source]
+        tokens = self._tokenized(source)
         for indices in batches:
             if len(indices):
                 yield indices, tokens.collate(split.rows[np.asarray(indices)])
             else:
                 # The text of a sample, since a row without any token may give NaN.
                 yield indices, tokens.collate(split.rows[:1])
+
+    def _tokenized(self, source: Source) -> Tokens:
+        if source not in self._tokens:
+            tokens = Tokens(self._tokenizer, source.inputs, self._max_length)
+            if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
+                self._require_row(found[1], f"{source.where}, row {found[0] + 1}: a token")
+            self._tokens[source] = tokens
+        return self._tokens[source]
+
+    def _require_row(self, token: int, what: str) -> None:
+        rows = self._limits.rows
+        if rows is not None and token >= rows:
+            raise JobError(
+                "InvalidModel",
+                f"{self._where}: {what} has the id {token} ({self._tokenizer.convert_ids_to_tokens(token)!r}), and the model"
+                f" has embeddings for {rows} tokens: tokenizer and weights do not belong together. Use the tokenizer that"
+                " the model was trained with, or resize the model's embeddings first",
+            )
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return logits of shape (samples, classes)."""
@@ -110,29 +148,35 @@ class TextClassification(Task):
         module.save_pretrained(folder)
 
     def _save_preprocessing(self, folder: Path) -> None:
-        self._tokenizer.save_pretrained(folder)
+        before, self._tokenizer.model_max_length = self._tokenizer.model_max_length, self._max_length
+        try:
+            self._tokenizer.save_pretrained(folder)  # who truncates with it cuts where the training did
+        finally:
+            self._tokenizer.model_max_length = before
 
-    def _usage(self, kind: ExportKind) -> str:
-        if kind == "Adapter":
-            library = "from transformers import AutoModelForSequenceClassification, AutoTokenizer"
-            quantized = ""
-            if self._quantization:
-                library = f"import torch\n{library}, BitsAndBytesConfig"
-                options = ", ".join(f"{name}={value!r}" for name, value in self._quantization.items())
-                quantized = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({options})"
+    def usage(self, kind: ExportKind, folder: str, base: str) -> str:
+        """Return the lines of Python that load an export and predict with it."""
+        if kind != "Adapter":
             return (
-                f"{library}\n\n"
-                f"labels = {self.labels}\n"
-                "base = AutoModelForSequenceClassification.from_pretrained(\n"
-                f"    BASE, num_labels=len(labels), ignore_mismatched_sizes=True{quantized}\n"
-                ")\n"
-                "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n\n"
-                f"{self._adapter_usage()}"
+                "from transformers import pipeline\n\n"
+                f'classify = pipeline("text-classification", model={folder!r}, truncation=True)\n'
+                'print(classify("some text"))'
             )
+        library, quantized = "from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""
+        if self._quantization:
+            library = f"import torch\n{library}, BitsAndBytesConfig"
+            options = ", ".join(f"{name}={value!r}" for name, value in self._quantization.items())
+            quantized = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({options})"
         return (
-            "from transformers import pipeline\n\n"
-            'classify = pipeline("text-classification", model=FOLDER)\n'
-            'classify("some text")'
+            f"{library}\n\n"
+            f"labels = {self.labels}\n"
+            "base = AutoModelForSequenceClassification.from_pretrained(\n"
+            f"    {base!r}, id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{quantized}\n"
+            ")\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({folder!r})\n\n"
+            f"{self._adapter_usage(folder)}\n\n"
+            'inputs = tokenizer("some text", truncation=True, return_tensors="pt")\n'
+            "print(labels[int(model(**inputs).logits.argmax())])"
         )
 
     def _plain_inputs(self, batch: Batch) -> dict[str, Any]:
