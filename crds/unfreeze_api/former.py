@@ -71,6 +71,24 @@ def renamed(model: type[Model], path: Path = ()) -> Iterator[tuple[Path, str]]:
             yield from renamed(inner, (*path, name))
 
 
+def checks(model: type[Model], root: str) -> Iterator[tuple[str, str]]:
+    """Yield for each renamed field a CEL expression that it was given its former name, and the advice then.
+
+    Parameters
+    ----------
+    model
+        Of the object that `root` names, like `object.spec`; nothing in it need be there.
+    root
+        A path of CEL. The advice starts with its last name.
+    """
+    for path, old in renamed(model):
+        place = (*path[:-1], old)
+        above = [f"has({'.'.join((root, *place[:end]))})" for end in range(1, len(place))]
+        inner = _at(model, path)
+        expression = " && ".join([*above, _given(".".join((root, *path[:-1])), old, inner)])
+        yield expression, advice(".".join((root.rpartition(".")[2], *place)), path[-1])
+
+
 def _given(root: str, name: str, inner: type[Model] | None) -> str:
     """Return the CEL expression that a field of an object is there, and in it anything if it is an object."""
     members = " || ".join(f"has({root}.{name}.{member})" for member in _fields(inner)) if inner is not None else ""

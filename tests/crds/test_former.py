@@ -6,13 +6,14 @@ import json
 from typing import Annotated, ClassVar
 
 import pytest
+from cel_expr_python import cel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
 from tests.crds.corpus import load, patched
 from tests.crds.generate import manifests
-from unfreeze_api import crd, former, rules
+from unfreeze_api import crd, former, policy, rules
 from unfreeze_api.model import Formerly, Model, Rule
 from unfreeze_api.resolve import ResolvedJob, resolve
 from unfreeze_api.spec import FineTuneJobSpec
@@ -101,6 +102,41 @@ def test_each_field_under_its_former_name_is_told_of():
 def test_what_says_nothing_is_not_told_of(spec):
     """The API server has stored evaluate: {} in every job of an earlier release."""
     assert warnings({"spec": spec}) == []
+
+
+def test_the_committed_policy_is_up_to_date():
+    assert policy.FILE.read_text(encoding="utf-8") == policy.to_yaml(), "run `make crds`"
+
+
+def test_no_policy_without_former_names(monkeypatch):
+    monkeypatch.setattr(policy, "FineTuneJobSpec", Inner)
+    assert policy.manifests() == []
+    assert [line for line in policy.to_yaml().splitlines() if not line.startswith("#")] == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"training": {}, "output": {}},
+        {"training": {"evaluate": {}}},
+        {"training": {"evaluation": {"everySteps": 5}}, "output": {"exports": ["Model"]}},
+        {"training": {"evaluate": {"everySteps": 5}}},
+        {"training": {"evaluate": {"everySteps": 5}}, "output": {"export": ["Model"]}},
+    ],
+)
+def test_the_policy_says_what_validate_says(spec):
+    found = [
+        validation["message"]
+        for validation in policy.manifests()[0]["spec"]["validations"]
+        if not evaluated(validation["expression"], object={"spec": spec})
+    ]
+    assert sorted(found) == sorted(warnings({"spec": spec}))
+
+
+def evaluated(expression, **variables):
+    environment = cel.NewEnv(variables=dict.fromkeys(variables, cel.Type.DYN))
+    return environment.compile(expression).eval(data=variables).value()
 
 
 # A small API of its own, in which everything is renamed that may be.
