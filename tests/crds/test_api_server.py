@@ -64,6 +64,7 @@ FULL_STATUS = FineTuneJobStatus(
     state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
+    warnings=["spec.output.export is deprecated"],
     summary=Summary(progress="41% (2/4)", metric="accuracy 0.81", eta="1m35s", checkpoint="400"),
 )
 
