@@ -59,8 +59,9 @@ bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
 	@for file in bench/[!_]*.py; do \
 	  result=out/$$(basename $$file .py).json; $(BIN)/python $$file > $$result || exit 1; cat $$result; done
 
-crds: $(READY) ## The CRD and docs/api.md, generated from the models; the CRD also in the chart
+crds: $(READY) ## The CRD, its warnings and docs/api.md, generated from the models; the first two also in the chart
 	@$(BIN)/python -m unfreeze_api.crd --write
+	@$(BIN)/python -m unfreeze_api.policy --write
 	@$(BIN)/python -m unfreeze_api.reference --write
 	@$(MAKE) --no-print-directory chart
 

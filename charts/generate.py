@@ -1,7 +1,7 @@
 """Writes what the chart has from elsewhere: `make chart`.
 
-values.yaml is written by hand. Its comments become the descriptions of values.schema.json and of README.md; the CRD
-and the operator's rules are copied from where they belong.
+values.yaml is written by hand. Its comments become the descriptions of values.schema.json and of README.md; the CRD,
+its warnings and the operator's rules are copied from where they belong.
 """
 
 from __future__ import annotations
@@ -119,9 +119,12 @@ def readme(known: list[Value]) -> str:
 def outputs() -> dict[Path, str]:
     """Return every generated file with its text."""
     known = values((CHART / "values.yaml").read_text(encoding="utf-8"))
-    crd = (REPOSITORY / "crds" / "unfreeze.dev_finetunejobs.yaml").read_text(encoding="utf-8")
+    crds = REPOSITORY / "crds"
     return {
-        CHART / "files" / "crd.yaml": crd,
+        CHART / "files" / "crd.yaml": (crds / "unfreeze.dev_finetunejobs.yaml").read_text(encoding="utf-8"),
+        CHART / "files" / "warnings.yaml": (crds / "unfreeze.dev_finetunejobs.warnings.yaml").read_text(
+            encoding="utf-8"
+        ),
         CHART / "files" / "clusterrole.yaml": _cluster_role(),
         CHART / "values.schema.json": json.dumps(schema(known), indent=2) + "\n",
         CHART / "README.md": readme(known),

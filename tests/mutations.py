@@ -269,6 +269,13 @@ MUTATIONS = (
         "tests/crds",
     ),
     Mutation(
+        "rules do not see what stands under a field's former name",
+        "crds/unfreeze_api/former.py",
+        "return _MENTION.sub(replace, rule)",
+        "return rule",
+        "tests/crds/test_former.py",
+    ),
+    Mutation(
         "a termination message may be longer than Kubernetes keeps",
         "crds/unfreeze_api/progress.py",
         "TERMINATION_MESSAGE_BYTES = 4096",

@@ -45,6 +45,7 @@ def page(job: Json, pods: list[Json] | None, now: datetime) -> RenderableType:
     parts += _facts(status, now)
     parts += _results(status)
     parts += _failure(status)
+    parts += _warnings(status)
     return Group(*parts)
 
 
@@ -205,3 +206,10 @@ def _failure(status: Json) -> Iterator[RenderableType]:
         yield Text(plain(f"  {place}"))
     if tail := failure.get("logTail"):
         yield Text(indent(plain(tail.rstrip()), "    "), "dim")
+
+
+def _warnings(status: Json) -> Iterator[RenderableType]:
+    if warnings := status.get("warnings"):
+        yield Text()
+    for warning in warnings or ():
+        yield Text(plain(f"Warning: {warning}"), "yellow")

@@ -101,7 +101,7 @@ def _validate_file(file: str) -> bool:
 def _validate_document(file: str, manifest: dict[str, object]) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
     from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import hints, name_of, validate
+    from unfreeze_api.validate import hints, name_of, validate, warnings
 
     kind = manifest.get("kind")
     if kind != KIND:
@@ -113,6 +113,8 @@ def _validate_document(file: str, manifest: dict[str, object]) -> bool:
         click.echo(f"{title}: {cause}", err=True)
     for hint in hints(manifest):
         click.echo(f"  {hint}", err=True)
+    for warning in warnings(manifest):
+        click.echo(f"{title}: Warning: {warning}", err=True)
     if not causes:
         click.echo(f"{title} is valid")
     return not causes

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from unfreeze_api.model import Model, Rule
+from unfreeze_api import former
+from unfreeze_api.model import Model, Rule, former_names
 from unfreeze_api.spec import GROUP, KIND, PLURAL, VERSION, FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
 
@@ -64,9 +66,11 @@ class _Generator(GenerateJsonSchema):
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         out = super().model_schema(schema)
-        rules: tuple[Rule, ...] = schema["cls"].rules
-        if rules:
-            out["x-kubernetes-validations"] = [rule.to_schema() for rule in rules]
+        model: type[Model] = schema["cls"]
+        if rules := [rule.to_schema() for rule in former.rules(model)]:
+            out["x-kubernetes-validations"] = rules
+        if names := former_names(model):
+            out["properties"] = dict(_with_former_names(out["properties"], names))
         return out
 
     def sort(self, value: Any, parent_key: str | None = None) -> Any:  # noqa: ARG002 - pydantic's signature
@@ -76,6 +80,15 @@ class _Generator(GenerateJsonSchema):
         if isinstance(dft, BaseModel):
             return dft.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return super().encode_default(dft)
+
+
+def _with_former_names(properties: dict[str, Any], names: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield the properties of a model, each followed by itself under its former name, where the API server fills nothing in."""
+    for name, node in properties.items():
+        yield name, node
+        for old in (old for old, new in names.items() if new == name):
+            bare = {key: value for key, value in node.items() if key != "default"}
+            yield old, bare | {"description": former.description(name)}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -62,6 +63,17 @@ class Before:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Formerly:
+    """A field's former wire name, which manifests may still give: `exports: Annotated[..., Formerly("export")]`.
+
+    Nothing else is edited: models, CRD, rules, defaults, documents and warnings follow, see former.py. When the release
+    that still takes the name is over, the mark goes.
+    """
+
+    name: str
+
+
 class Model(BaseModel):
     """A strict model: fields in camelCase on the wire, unknown fields refused, immutable once built."""
 
@@ -77,6 +89,19 @@ class Model(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, given: Any) -> Any:
+        """Put what stands under a former name under today's; an empty object is what the API server filled in."""
+        former = former_names(cls)
+        if not isinstance(given, dict) or former.keys().isdisjoint(given):
+            return given
+        out = {name: value for name, value in given.items() if name not in former}
+        for old, new in former.items():
+            if given.get(old) not in (None, {}) and out.get(new) in (None, {}):
+                out[new] = given[old]
+        return out
+
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the JSON of this model in wire names, without fields that are not set."""
         return self.model_dump_json(by_alias=True, exclude_none=True, indent=indent)
@@ -91,3 +116,10 @@ class Model(BaseModel):
             It is not JSON of this model.
         """
         return cls.model_validate_json(text, extra="ignore")
+
+
+@cache
+def former_names(model: type[Model]) -> dict[str, str]:
+    """Return today's wire name for each former one that a model's own fields have."""
+    fields = model.model_fields.values()
+    return {mark.name: str(field.alias) for field in fields for mark in field.metadata if isinstance(mark, Formerly)}

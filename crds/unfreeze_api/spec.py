@@ -6,14 +6,14 @@ A field is here only if it works; a union is a `type` plus a member of the same 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from unfreeze_api.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
 from unfreeze_api.distribution import DistributionSpec
 from unfreeze_api.fields import Source
-from unfreeze_api.model import Model, Rule
+from unfreeze_api.model import Formerly, Model, Rule
 from unfreeze_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.pods import TemplateSpec
 from unfreeze_api.quantization import QUANTIZATION_RULES, QuantizationSpec
@@ -48,7 +48,7 @@ class OutputSpec(Model):
     """Folder for checkpoints, the exported model and report.json: pvc://CLAIM/PATH (a claim that all pods can write
     to) or file:///PATH. A folder of the run's own: no source may contain it or lie in it, and a run starts in none that
     holds model/, adapter/, checkpoints/ or report.json that another hand has made."""
-    export: list[Literal["Model", "Adapter", "Merged"]] | None = Field(
+    exports: Annotated[list[Literal["Model", "Adapter", "Merged"]] | None, Formerly("export")] = Field(
         default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
     )
     """What is written: Model (without an adapter: a folder that plain transformers or timm loads), Adapter (the
@@ -151,26 +151,26 @@ _ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
-        "!has(self.output.export) || has(self.adapter) || self.output.export.all(e, e == 'Model')",
+        "!has(self.output.exports) || has(self.adapter) || self.output.exports.all(e, e == 'Model')",
         "Adapter and Merged need an adapter: add spec.adapter, or export Model",
-        ".output.export",
+        ".output.exports",
     ),
     Rule(
-        "!has(self.output.export) || !has(self.adapter) || self.output.export.all(e, e != 'Model')",
+        "!has(self.output.exports) || !has(self.adapter) || self.output.exports.all(e, e != 'Model')",
         "with an adapter export Adapter, Merged or both: Merged is the whole model",
-        ".output.export",
+        ".output.exports",
     ),
     Rule(
-        "!has(self.output.export) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
-        " || self.output.export.all(e, e == 'Merged')",
+        "!has(self.output.exports) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
+        " || self.output.exports.all(e, e == 'Merged')",
         "with baseWeights ByStrategy the adapter is half of what was trained: export Merged, which has all of it",
-        ".output.export",
+        ".output.exports",
     ),
     Rule(
-        f"!has(self.output.export) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
-        " || self.output.export.all(e, e == 'Adapter')",
+        f"!has(self.output.exports) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
+        " || self.output.exports.all(e, e == 'Adapter')",
         f"{', '.join(UNMERGEABLE)} cannot be folded into the base's weights: export Adapter",
-        ".output.export",
+        ".output.exports",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -152,6 +152,8 @@ class FineTuneJobStatus(Model):
     """Accelerators times seconds that pods held them."""
     failure: Failure | None = None
     """What failed, where and why."""
+    warnings: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=16)
+    """What is out of date in the spec, in the words of `unfreeze validate`; the job runs all the same."""
     summary: Summary | None = None
     """Ready-made texts for the columns of kubectl get."""
 

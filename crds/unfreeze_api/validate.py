@@ -10,12 +10,12 @@ import re
 from functools import cache
 from typing import Any
 
-from unfreeze_api import structural
+from unfreeze_api import former, structural
 from unfreeze_api.causes import BLOCKING, RULES_SKIPPED, Cause, invalid
 from unfreeze_api.crd import schema
 from unfreeze_api.job import FineTuneJob
 from unfreeze_api.metadata import FIELDS, check_metadata, malformed
-from unfreeze_api.spec import API_VERSION, KIND
+from unfreeze_api.spec import API_VERSION, KIND, FineTuneJobSpec
 
 
 class InvalidManifest(ValueError):  # noqa: N818 - it says more than an Error behind it
@@ -88,6 +88,12 @@ def name_of(manifest: dict[str, Any]) -> str:
     return str(names.get("name") or names.get("generateName") or "")
 
 
+def warnings(manifest: dict[str, Any]) -> list[str]:
+    """Return what is out of date in a manifest, though the API server takes it: fields under their former names."""
+    spec = manifest.get("spec")
+    return former.warnings(spec, FineTuneJobSpec) if isinstance(spec, dict) else []
+
+
 @cache
 def _schema() -> structural.Schema:
     return schema()
@@ -101,7 +107,7 @@ def hints(manifest: dict[str, Any]) -> list[str]:
         node = _schema()
         for key in re.findall(r"[^.\[\]]+", parent):
             node = node.get("items", {}) if key.isdecimal() else node.get("properties", {}).get(key, {})
-        if fields := node.get("properties"):
+        if fields := [name for name, field in node.get("properties", {}).items() if not former.is_deprecated(field)]:
             lines[f"{parent or 'a manifest'} has {', '.join(fields)}"] = None
     return list(lines)
 

@@ -113,6 +113,8 @@ class Context:
     """Seconds that a gang may hold nodes while it finds too few; 0 for ever."""
     network: Network = ISOLATED
     """Whom the pods may talk to beside each other."""
+    warnings: tuple[str, ...] = ()
+    """What is out of date in the spec as it is stored."""
 
     @property
     def accelerators(self) -> int:

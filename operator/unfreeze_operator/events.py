@@ -50,6 +50,9 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
     if broken is not None and (known is None or known.message != broken.message):
         found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
+    if new.warnings and new.warnings != old.warnings:
+        text = "; ".join(new.warnings)
+        found.append(Note("Warning", "DeprecatedField", text, text))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
         return found + _phase_notes(old, new, job)

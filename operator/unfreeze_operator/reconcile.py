@@ -15,7 +15,9 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
+from unfreeze_api import former
 from unfreeze_api.job import parse_spec
+from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
@@ -144,7 +146,8 @@ class Reconciler:
         now = self._clock()
         old = _stored_status(job)
         try:
-            spec = parse_spec(json.loads(unpack(job.spec)))
+            raw = json.loads(unpack(job.spec))
+            spec = parse_spec(raw)
         except ValidationError as error:
             self._puller.forget(job.key)
             if not is_finished(old) and not job.deleting:
@@ -155,7 +158,16 @@ class Reconciler:
         if before != old:  # it was done after all
             self._metrics.transition(job, before, old, children, now)
         context = Context(
-            job, spec, old, children, now, self._image, self._lost_pod_grace, self._gang_patience, self._network
+            job,
+            spec,
+            old,
+            children,
+            now,
+            self._image,
+            self._lost_pod_grace,
+            self._gang_patience,
+            self._network,
+            tuple(former.warnings(raw, FineTuneJobSpec)),
         )
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)

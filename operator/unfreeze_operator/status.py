@@ -23,6 +23,7 @@ SETTLE_SECONDS = 30
 """How long the end of a Job waits for the last words of its pods: the two come by different watches."""
 MISSING_SECONDS = 10
 """How long the Job controller may take to create the pods before that is worth a word."""
+_MOST_WARNINGS = 16
 ACCOUNT_SECONDS = 60
 """How often the accelerator seconds of a job are written when nothing else changes."""
 
@@ -72,6 +73,7 @@ def observe(
         state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
+        warnings=list(context.warnings[:_MOST_WARNINGS]),
         summary=summarize(training, context.spec.training.metric),
     )
 

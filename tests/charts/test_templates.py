@@ -18,7 +18,9 @@ from unfreeze_operator.resources import OPERATOR_LABELS
 pytestmark = pytest.mark.cluster
 
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+POLICIES = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 DEFAULTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Service"}
+DEFAULTS |= POLICIES
 
 
 def pod(values=None):
@@ -74,6 +76,18 @@ def test_the_crd_is_the_generated_one_and_kept():
     assert "CustomResourceDefinition" not in kinds(render({"crds": {"enabled": False}}))
 
 
+def test_the_policy_that_warns_comes_with_the_crd():
+    committed = yaml.safe_load_all((REPOSITORY / "crds/unfreeze.dev_finetunejobs.warnings.yaml").read_text())
+    for manifest in committed:
+        made = only(render(), manifest["kind"])
+        made["metadata"].pop("labels")
+        assert made == manifest
+    assert POLICIES & kinds(render({"crds": {"warnings": False}})) == set()
+    assert POLICIES & kinds(render({"crds": {"enabled": False}})) == set()
+    # As in the values that --reuse-values takes from a release of before.
+    assert kinds(render({"crds": {"warnings": None}})) >= POLICIES
+
+
 def test_names_follow_the_release():
     assert only(render(release="unfreeze"), "Deployment")["metadata"]["name"] == "unfreeze-operator"
     assert only(render(release="ml"), "Deployment")["metadata"]["name"] == "ml-unfreeze-operator"
@@ -119,7 +133,7 @@ def test_rights_for_people_add_up():
 
 def test_nothing_is_made_that_others_bring():
     made = render({"rbac": {"create": False, "aggregate": False}, "serviceAccount": {"create": False, "name": "mine"}})
-    assert kinds(made) == {"CustomResourceDefinition", "Deployment", "Service"}
+    assert kinds(made) == {"CustomResourceDefinition", *POLICIES, "Deployment", "Service"}
     assert only(made, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
 
 

@@ -120,6 +120,11 @@ def test_a_job_that_failed():
     assert "boom" in text
 
 
+def test_what_is_out_of_date_in_the_spec_stands_last():
+    warning = "spec.output.export is deprecated: write exports"
+    assert shown({**RUNNING, "warnings": [warning]}).endswith(f"\n\nWarning: {warning}\n")
+
+
 def test_a_failure_that_the_job_went_on_after_is_called_so():
     assert "which the job goes on after" in shown({**RUNNING, "failure": FAILED["failure"]})
 

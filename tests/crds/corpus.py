@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ PATH = "/apis/unfreeze.dev/v1alpha1/namespaces/{namespace}/finetunejobs"
 def load(file: str) -> Any:
     """Return what a file of the corpus holds."""
     return yaml.load((FOLDER / file).read_text(), Loader)
+
+
+def released(version: str) -> dict[str, Any]:
+    """Return the CRD as a release had it."""
+    found: dict[str, Any] = json.loads(lzma.decompress((FOLDER / f"crd-{version}.json.xz").read_bytes()))
+    return found
 
 
 def parameters(file: str) -> list[Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from unfreeze_api.crd import schema
+from unfreeze_api.former import is_deprecated
 from unfreeze_api.spec import API_VERSION, KIND
 
 SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
@@ -45,7 +46,7 @@ def _objects(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy
     if "additionalProperties" in node:
         keys = _examples(node, "every") if "x-kubernetes-validations" in node else st.sampled_from(["a", "layer.0"])
         return st.dictionaries(keys, values(node["additionalProperties"], texts), max_size=3)
-    parts = {key: values(part, texts) for key, part in node["properties"].items()}
+    parts = {key: values(part, texts) for key, part in node["properties"].items() if not is_deprecated(part)}
     needed = node.get("required", [])
     optional = {key: part for key, part in parts.items() if key not in needed}
     return st.fixed_dictionaries({key: parts[key] for key in needed}, optional=optional)
@@ -155,9 +156,9 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         tracking.get("mlflow", {})["uri"] = "https://mlflow.example/a"
         tracking.get("wandb", {}).setdefault("secretRef", {"name": "wandb"})
     if "adapter" not in spec:
-        spec["output"]["export"] = ["Model"]
-    elif "export" in spec["output"]:
-        spec["output"]["export"] = [kind for kind in spec["output"]["export"] if kind != "Model"] or ["Merged"]
+        spec["output"]["exports"] = ["Model"]
+    elif "exports" in spec["output"]:
+        spec["output"]["exports"] = [kind for kind in spec["output"]["exports"] if kind != "Model"] or ["Merged"]
     for variable in spec.get("template", {}).get("env", []):
         variable.pop("valueFrom", None)
         variable.setdefault("value", "")
@@ -174,7 +175,7 @@ def _repair_adapter(spec: dict[str, Any]) -> None:
     if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning", "AdaLoRA"):
         del spec["adapter"]
     if adapter["type"] == "Bottleneck":
-        spec["output"].pop("export", None)
+        spec["output"].pop("exports", None)
     if adapter["type"] == "PEFT":
         adapter["peft"] = {"method": "LOHA", "config": {"r": 4}}
     for name in ("useDora", "initLoraWeights", "rankPattern", "alphaPattern"):

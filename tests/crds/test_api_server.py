@@ -1,6 +1,7 @@
 """The same corpus, and generated manifests, put to a real API server: it must say exactly what validate() says."""
 
 import json
+import subprocess
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
+from tests.operator.world import until
+from unfreeze_api import policy
 from unfreeze_api.crd import definition, schema
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
 from unfreeze_api.status import (
@@ -20,7 +23,7 @@ from unfreeze_api.status import (
     StateSeconds,
     Summary,
 )
-from unfreeze_api.validate import defaulted, validate
+from unfreeze_api.validate import defaulted, validate, warnings
 
 pytestmark = pytest.mark.cluster
 
@@ -61,6 +64,7 @@ FULL_STATUS = FineTuneJobStatus(
     state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
+    warnings=["spec.output.export is deprecated"],
     summary=Summary(progress="41% (2/4)", metric="accuracy 0.81", eta="1m35s", checkpoint="400"),
 )
 
@@ -150,3 +154,31 @@ def test_status_is_stored_whole(cluster, namespace):
     code, answer = cluster.request("PUT", f"{path}/job/status?fieldValidation=Strict", stored | {"status": status})
     assert (code, answer.get("message")) == (200, None)
     assert answer["status"] == status
+
+
+def test_kubectl_prints_what_the_api_server_warns_of(cluster, namespace):
+    former = {"training": {"evaluate": {"everySteps": 50}}, "output": {"export": ["Model"]}}
+    manifest = patched(BASE, {"spec": former})
+
+    def said(*arguments, stdin=None):
+        command = [cluster.folder / "bin/kubectl", "--kubeconfig", cluster.kubeconfig, *arguments, "-n", namespace]
+        done = subprocess.run(command, input=json.dumps(stdin), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    cluster.kubectl("apply", "-f", str(policy.FILE))
+    try:
+        dry = ("create", "--dry-run=server", "-f", "-")
+        until(lambda: "deprecated" in said(*dry, stdin=manifest), "the policy is in force")
+        lines = said("apply", "-f", "-", stdin=manifest).splitlines()
+        assert len(lines) == 2
+        for line, warning in zip(lines, sorted(warnings(manifest), reverse=True), strict=True):
+            assert line.startswith("Warning: ")
+            assert line.endswith(warning)
+        suspend = json.dumps({"spec": {"runPolicy": {"suspend": True}}})
+        assert len(said("patch", "ftj/job", "--type=merge", "--patch", suspend).splitlines()) == 2
+        # What an earlier release has filled in is not what anybody wrote.
+        filled = {"metadata": {"name": "other"}, "spec": {"training": {"evaluate": {}}}}
+        assert said("apply", "-f", "-", stdin=patched(BASE, filled)) == ""
+    finally:
+        cluster.kubectl("delete", "-f", str(policy.FILE))

@@ -49,6 +49,16 @@ def test_one_line_per_cause_and_the_other_documents_are_still_judged():
     ]
 
 
+def test_a_former_name_is_valid_and_told():
+    base = (FOLDER / "base.yaml").read_text()
+    result = run("validate", "-", stdin=base.replace("pvc://results/job", "pvc://results/job, export: [Model]"))
+    assert (result.exit_code, result.stdout) == (0, '-: FineTuneJob "job" is valid\n')
+    assert result.stderr == (
+        '-: FineTuneJob "job": Warning: spec.output.export is deprecated: write exports, the former name is gone in the'
+        " next minor release\n"
+    )
+
+
 def test_a_typo_is_told_with_the_names_that_there_are():
     base = (FOLDER / "base.yaml").read_text()
     typo = "FullFineTuning}\n  adapter: {type: LoRA, lora: {rang: 4}}\n  template: {env: [{nam: A}]}"
@@ -58,6 +68,12 @@ def test_a_typo_is_told_with_the_names_that_there_are():
     assert 'unknown field "spec.adapter.lora.rang"' in first
     assert adapter.startswith("  spec.adapter.lora has r, loraAlpha, loraDropout, targetModules, ")
     assert environment.startswith("  spec.template.env[0] has name, value, ")
+
+
+def test_former_names_are_not_among_the_names_that_there_are():
+    base = (FOLDER / "base.yaml").read_text()
+    result = run("validate", "-", stdin=base.replace("pvc://results/job", "pvc://results/job, exprots: [Model]"))
+    assert result.stderr.splitlines()[1] == "  spec.output has destination, exports"
 
 
 @pytest.mark.parametrize(

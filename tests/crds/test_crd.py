@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from unfreeze_api import crd
+from unfreeze_api.former import is_deprecated
+from unfreeze_api.model import former_names
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
 
@@ -56,6 +58,7 @@ def test_every_field_is_described(path, node, _):
 def test_every_field_is_bounded_and_has_a_default_or_a_reason(path, node, needed):
     assert bounded(node) or path in UNBOUNDED, "no bound"
     assert needed or "default" in node or node.get("type") == "object" or without_default_by_design(path, node)
+    assert not is_deprecated(node) or "default" not in node, "nobody could tell whether it was given"
 
 
 def bounded(node):
@@ -76,7 +79,7 @@ def bounded(node):
 def without_default_by_design(path, node):
     """A reason: it is part of a one-of, the text tells the default, or absence has a plain meaning of its own."""
     one_of = path.endswith((".lastBlocks", ".blocks", ".source", ".fraction", ".value", ".valueFrom"))
-    told = "default" in node["description"].lower() or "without" in node["description"].lower()
+    told = is_deprecated(node) or "default" in node["description"].lower() or "without" in node["description"].lower()
     plain = path.startswith("spec.template.") or path.endswith(".activeDeadlineSeconds")
     return one_of or told or plain
 
@@ -86,8 +89,9 @@ def test_schema_and_models_know_the_same_fields(model):
     root = SCHEMA["properties"]["spec" if model is FineTuneJobSpec else "status"]
 
     def same(node, kind):
-        wanted = {field.alias for field in kind.model_fields.values()}
+        wanted = {field.alias for field in kind.model_fields.values()} | set(former_names(kind))
         assert set(node["properties"]) == wanted, kind
+        assert {name for name, part in node["properties"].items() if is_deprecated(part)} == set(former_names(kind))
         assert set(node.get("required", ())) == {f.alias for f in kind.model_fields.values() if f.is_required()}
         for field in kind.model_fields.values():
             for inner in models_in(field.annotation):

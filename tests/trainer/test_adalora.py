@@ -43,7 +43,7 @@ def job_of(inputs, folder="/tmp/run", **change):
         "output": {"destination": f"file://{folder}"},
     }
     # The only evaluation is at the end, so that what is exported is what is left then.
-    spec["training"] |= {"checkpoint": {"everySteps": 1, "keep": 2}, "evaluate": {"everySteps": 1000}}
+    spec["training"] |= {"checkpoint": {"everySteps": 1, "keep": 2}, "evaluation": {"everySteps": 1000}}
     return make_job(*inputs, **merge(spec, change))
 
 
@@ -54,7 +54,7 @@ def run_of(job) -> Run:
 @pytest.fixture(scope="module")
 def undisturbed(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    run = run_of(job_of(inputs, folder, output={"export": ["Adapter", "Merged"]}))
+    run = run_of(job_of(inputs, folder, output={"exports": ["Adapter", "Merged"]}))
     train(run)
     return folder, run
 
@@ -116,7 +116,7 @@ def test_what_is_left_is_exported_and_loads(undisturbed):
 def test_a_run_that_is_cut_off_goes_on_bit_for_bit(inputs, undisturbed, tmp_path, step):
     whole = undisturbed[0] / "checkpoints" / f"step-{STEPS}"
     for attempt in range(2):
-        run = run_of(job_of(inputs, tmp_path, output={"export": ["Adapter", "Merged"]}))
+        run = run_of(job_of(inputs, tmp_path, output={"exports": ["Adapter", "Merged"]}))
         run.finish = lambda: None
         assert run.state.step == attempt * step
         if not attempt:

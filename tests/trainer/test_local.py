@@ -120,6 +120,14 @@ def test_a_claim_without_a_folder_is_asked_for(claims):
     assert "--claim data=DIR" in answer.output
 
 
+def test_a_former_name_is_told_of(claims, tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text(MANIFEST.replace("pvc://results/words}", "pvc://results/words, export: [Model]}"))
+    answer = CliRunner().invoke(run, [str(file)])
+    assert answer.stderr.startswith(f"{file}: Warning: spec.output.export is deprecated: write exports, ")
+    assert "say which folder stands for it" in answer.stderr
+
+
 def test_an_invalid_manifest_is_refused_with_its_field(claims, tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text(MANIFEST.replace("epochs: 30", "epochs: 0"))

@@ -112,7 +112,7 @@ def test_a_run_goes_on_bit_for_bit_and_writes_its_export(inputs, tmp_path):
     for file in ("weights.safetensors", "moments.safetensors"):
         end = f"checkpoints/step-{run.total_steps}/{file}"
         assert (whole / end).read_bytes() == (cut / end).read_bytes()
-    job = job_of(inputs, tmp_path / "exported", output={"export": ["Adapter"]})
+    job = job_of(inputs, tmp_path / "exported", output={"exports": ["Adapter"]})
     train(open_run(job, open_task(job)))
     report = json.loads((tmp_path / "exported" / "report.json").read_text())
     assert [export["kind"] for export in report["exports"]] == ["Adapter"]

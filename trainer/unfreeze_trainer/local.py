@@ -76,15 +76,18 @@ def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.manifest import ManifestError, read
     from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import InvalidManifest, load_job
+    from unfreeze_api.validate import InvalidManifest, load_job, warnings
 
     try:
-        manifests = [document.manifest for document in read(file.read_text(encoding="utf-8"))]
-        jobs = [load_job(manifest) for manifest in manifests if manifest.get("kind") == KIND]
+        documents = read(file.read_text(encoding="utf-8"))
+        manifests = [document.manifest for document in documents if document.manifest.get("kind") == KIND]
+        jobs = [load_job(manifest) for manifest in manifests]
     except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
         raise _Invalid(f"{file}: {error}") from error
     if len(jobs) != 1:
         raise _Invalid(f"{file} holds {len(jobs)} objects of kind {KIND}; run takes a file with exactly one")
+    for warning in warnings(manifests[0]):
+        click.echo(f"{file}: Warning: {warning}", err=True)
     return jobs[0].metadata.name or file.stem, jobs[0].metadata.namespace, jobs[0].spec
 
 

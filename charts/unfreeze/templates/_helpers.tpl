@@ -41,6 +41,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/*
+Takes [context, file, annotations]: manifests as they lie in files/, with the chart's labels. As text: through fromYaml, large
+integers would come out as floats.
+*/}}
+{{- define "unfreeze.file" -}}
+{{- $context := index . 0 -}}
+{{- $metadata := "metadata:\n  labels:" -}}
+{{- range $key, $value := include "unfreeze.labels" $context | fromYaml -}}
+{{- $metadata = printf "%s\n    %s: %s" $metadata $key (quote $value) -}}
+{{- end -}}
+{{- $context.Files.Get (index . 1) | replace "\nmetadata:\n" (printf "\n%s%s\n" $metadata (index . 2)) -}}
+{{- end }}
+
 {{/* Takes [{name: ...}]. */}}
 {{- define "unfreeze.names" -}}
 {{- $names := list -}}
