@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from unfreeze_api.reading import READING
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -83,11 +85,11 @@ class Model(BaseModel):
 
     @classmethod
     def read(cls, text: str | bytes) -> Self:
-        """Read JSON that another program wrote, perhaps of a newer version: fields that are not known are ignored.
+        """Read JSON that another program wrote, perhaps of another version: fields that are not known are ignored.
 
         Raises
         ------
         ValueError
             It is not JSON of this model.
         """
-        return cls.model_validate_json(text, extra="ignore")
+        return cls.model_validate_json(text, extra="ignore", context=READING)

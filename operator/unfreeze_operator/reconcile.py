@@ -16,6 +16,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from unfreeze_api.job import parse_spec
+from unfreeze_api.reading import causes
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
@@ -250,8 +251,8 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     try:
-        return FineTuneJobStatus.model_validate_json(unpack(job.status))
-    except ValidationError:  # of another version of the schema: it is computed anew
+        return FineTuneJobStatus.read(unpack(job.status))
+    except ValidationError:  # somebody else wrote it: it is computed anew
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
 
@@ -276,5 +277,4 @@ class PrunedError(Exception):
 
 
 def _readable(error: ValidationError) -> str:
-    lines = [f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-    return "; ".join(lines[:5]) + " (stored under another version of the CRD: delete the job and create it anew)"
+    return f"{causes(error, 'spec')} (stored under another version of the CRD: delete the job and create it anew)"

@@ -197,7 +197,7 @@ class _Node:
         connection = http.client.HTTPConnection(self.address, self.port, timeout=1)
         try:
             connection.request("GET", "/progress")
-            return Progress.model_validate_json(connection.getresponse().read())
+            return Progress.read(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException):
             return None
         finally:
