@@ -64,6 +64,17 @@ class Before:
     value: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Marks a field of job.json that a trainer must not ignore: where it is set, schemaVersion is at least this one.
+
+    Trainers ignore fields that they do not know, and refuse a schemaVersion that they do not know. Every field that came
+    after the first release and changes what is learned has this mark, the version of its release.
+    """
+
+    schema_version: int
+
+
 class Model(BaseModel):
     """A strict model: fields in camelCase on the wire, unknown fields refused, immutable once built."""
 
