@@ -13,15 +13,17 @@ REPOSITORY = Path(__file__).parents[2]
 _ROOMS = ("crds", "operator", "trainer", "cli")
 
 
-def extract(folder: Path) -> Path:
-    """Write the source of the first build into a folder.
+def extract(folder: Path, *, tests: bool = False) -> Path:
+    """Write the source of the first build into a folder, with its tests if asked for.
 
     Raises
     ------
     RuntimeError
         The history does not reach back to it, as in a shallow clone.
     """
-    done = subprocess.run(["git", "archive", COMMIT, *_ROOMS], cwd=REPOSITORY, capture_output=True, check=False)
+    done = subprocess.run(
+        ["git", "archive", COMMIT, *_ROOMS, *["tests"] * tests], cwd=REPOSITORY, capture_output=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(
             f"commit {COMMIT} is not in this clone, and upgrades from it are tested: git fetch --unshallow"
@@ -34,4 +36,4 @@ def extract(folder: Path) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment in which Python imports the build that `extract` has written there."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / room) for room in _ROOMS)}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / room) for room in (*_ROOMS, "."))}

@@ -83,9 +83,21 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
         jobs = [load_job(manifest) for manifest in manifests if manifest.get("kind") == KIND]
     except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
         raise _Invalid(f"{file}: {error}") from error
+    if any("schemaVersion" in manifest and "kind" not in manifest for manifest in manifests):
+        raise _Invalid(f"{file}: {_about_job_file(file)}")
     if len(jobs) != 1:
         raise _Invalid(f"{file} holds {len(jobs)} objects of kind {KIND}; run takes a file with exactly one")
     return jobs[0].metadata.name or file.stem, jobs[0].metadata.namespace, jobs[0].spec
+
+
+def _about_job_file(file: Path) -> str:
+    from unfreeze_api.job_file import JobFileError, read_job
+
+    try:
+        job = read_job(file.read_bytes())
+    except JobFileError as error:
+        return f"{error.reason}: {error}"
+    return f"this is the job.json of {job.namespace}/{job.name}, which an operator made for its pods; run takes the manifest"
 
 
 class _Invalid(click.ClickException):
