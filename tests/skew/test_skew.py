@@ -233,6 +233,17 @@ def test_another_schema_version_ends_agent_and_worker_at_once(pods, first_operat
         assert (status["phase"], status["failure"]["reason"]) == ("Failed", "UnsupportedJobFile")
 
 
+def test_a_finished_run_of_the_other_build_is_not_trained_again(pods, build, folder):
+    runs = {name: folder / f"run-{name}-good" for name in ("old", "new")}
+    before = {name: (run / "report.json").read_bytes() for name, run in runs.items()}
+    texts = [text for text, _ in operator_side.job_files([spec(folder, run.name) for run in runs.values()])]
+    new, old = Pod(folder, "new", texts[0]), Pod(folder, "old", texts[1], environment=first_build.environment(build))
+    assert (old.process.wait(), new.process.wait()) == (2, 0), old.log.read_text() + new.log.read_text()
+    assert json.loads(old.message)["reason"] == "ForeignRunFolder"
+    assert json.loads(new.message)["progress"]["state"] == "Done"
+    assert {name: (run / "report.json").read_bytes() for name, run in runs.items()} == before
+
+
 def test_another_schema_version_ends_unfreeze_run(tmp_path, capsys):
     job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}/run"})
     assert run_job(job.model_copy(update={"schema_version": 2})) == 2
