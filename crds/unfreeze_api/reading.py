@@ -56,7 +56,7 @@ KNOWN_ENTRIES = WrapValidator(_known_entries)
 def causes(error: ValidationError, parent: str = "") -> str:
     """Return the first things that are wrong, each with the path of its field below `parent`."""
     found = error.errors()
-    told = [f"{field_path(item['loc'], parent)}: {item['msg']}" for item in found[:_MOST_CAUSES]]
+    told = [": ".join(filter(None, (field_path(item["loc"], parent), item["msg"]))) for item in found[:_MOST_CAUSES]]
     return "; ".join([*told, f"and {len(found) - _MOST_CAUSES} more"] if len(found) > _MOST_CAUSES else told)
 
 

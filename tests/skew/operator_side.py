@@ -14,7 +14,7 @@ from aiohttp import ClientSession, web
 
 from tests.operator.fakes import NOW, FakeCluster, pod, text
 from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.children import config_map, spec_hash
+from unfreeze_operator.children import config_map
 from unfreeze_operator.plan import plan
 from unfreeze_operator.progress import ask
 from unfreeze_operator.reconcile import wire
@@ -30,12 +30,13 @@ def view_of(spec: Json) -> FineTuneJobView:
     return fine_tune_job_view({"metadata": metadata | {"creationTimestamp": text(NOW)}, "spec": spec})
 
 
-def job_files(specs: list[Json]) -> list[list[str]]:
-    """Return job.json of each spec, and the hash by which a change of it is noticed."""
+def job_files(specs: list[Json]) -> list[Any]:
+    """Return job.json of each spec, and the annotations by which changes of the spec or of job.json are noticed."""
     found = []
     for spec in specs:
-        view, parsed = view_of(spec), FakeCluster().context(view_of(spec)).spec
-        found.append([config_map(view, parsed)["data"]["job.json"], spec_hash(view, parsed)])
+        view = view_of(spec)
+        manifest = config_map(view, FakeCluster().context(view).spec)
+        found.append([manifest["data"]["job.json"], manifest["metadata"]["annotations"]])
     return found
 
 

@@ -53,5 +53,5 @@ def test_one_that_cannot_be_read_is_no_reason_to_train_again(tmp_path, change, m
     assert caught.value.reason == "ForeignRunFolder"
     assert "is finished, and its report.json cannot be read" in caught.value.message
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(JobError, match="EOF"):
+    with pytest.raises(JobError, match=r"cannot be read \(Invalid JSON: EOF"):
         finished_before(job)
