@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from unfreeze_api.model import Model
 from unfreeze_api.spec import FineTuneJobSpec
@@ -54,3 +54,13 @@ def parse_spec(raw: dict[str, Any]) -> FineTuneJobSpec:
         When the object was stored under another version of the schema.
     """
     return FineTuneJobSpec.model_validate(raw)
+
+
+def known_part(raw: dict[str, Any], error: ValidationError) -> FineTuneJobSpec | None:
+    """Return what is known of a spec that `parse_spec` refuses; None when more is wrong than fields that are not known.
+
+    The CRD is upgraded before the operator: what only a newer one knows is no reason to give up a job that has begun.
+    """
+    if any(item["type"] != "extra_forbidden" for item in error.errors()):
+        return None
+    return FineTuneJobSpec.model_validate(raw, extra="ignore")

@@ -8,11 +8,11 @@ from typing import get_args
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from unfreeze_api.reading import causes, field_path
 from unfreeze_api.resolve import ResolvedJob
 
 VERSIONS: tuple[int, ...] = get_args(ResolvedJob.model_fields["schema_version"].annotation)
 """Values of schemaVersion that are read."""
-_MOST_CAUSES = 5
 
 
 class JobFileError(ValueError):
@@ -59,9 +59,7 @@ def read_job(text: str | bytes) -> ResolvedJob:
     try:
         return ResolvedJob.read(text)
     except ValidationError as error:
-        causes = [f"{_path(item['loc'])}: {item['msg']}" for item in error.errors()]
-        more = f"; and {len(causes) - _MOST_CAUSES} more" if len(causes) > _MOST_CAUSES else ""
-        raise JobFileError("InvalidJob", "; ".join(causes[:_MOST_CAUSES]) + more) from error
+        raise JobFileError("InvalidJob", causes(error)) from error
 
 
 def ignored_fields(text: str | bytes) -> list[str]:
@@ -69,9 +67,5 @@ def ignored_fields(text: str | bytes) -> list[str]:
     try:
         ResolvedJob.model_validate_json(text)
     except ValidationError as error:
-        return [_path(item["loc"]) for item in error.errors() if item["type"] == "extra_forbidden"]
+        return [field_path(item["loc"]) for item in error.errors() if item["type"] == "extra_forbidden"]
     return []
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc)

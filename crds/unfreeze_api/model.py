@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
+from unfreeze_api.reading import READING
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -74,6 +76,17 @@ class Formerly:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Marks a field of job.json that a trainer must not ignore: where it is set, schemaVersion is at least this one.
+
+    Trainers ignore fields that they do not know, and refuse a schemaVersion that they do not know. Every field that came
+    after the first release and changes what is learned has this mark, the version of its release.
+    """
+
+    schema_version: int
+
+
 class Model(BaseModel):
     """A strict model: fields in camelCase on the wire, unknown fields refused, immutable once built."""
 
@@ -108,14 +121,14 @@ class Model(BaseModel):
 
     @classmethod
     def read(cls, text: str | bytes) -> Self:
-        """Read JSON that another program wrote, perhaps of a newer version: fields that are not known are ignored.
+        """Read JSON that another program wrote, perhaps of another version: fields that are not known are ignored.
 
         Raises
         ------
         ValueError
             It is not JSON of this model.
         """
-        return cls.model_validate_json(text, extra="ignore")
+        return cls.model_validate_json(text, extra="ignore", context=READING)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from enum import IntEnum
 from math import isfinite
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from unfreeze_api.model import Model
+from unfreeze_api.reading import otherwise
 
 JOB_FILE_ENV = "UNFREEZE_JOB"
 """Environment variable with the path of job.json."""
@@ -113,8 +113,11 @@ class Progress(ProgressInfo):
     """What the leader's agent serves as /progress."""
 
     schema_version: Literal[1] = 1
-    state: Literal["Starting", "Training", "Evaluating", "Exporting", "Done"] = "Starting"
-    """What the workers are doing."""
+    state: Annotated[
+        Literal["Starting", "Training", "Evaluating", "Exporting", "Done"],
+        otherwise(lambda before: "Training" if before.get("step") else "Starting"),
+    ] = "Starting"
+    """What the workers are doing. Another word is read as Training, before the first step as Starting."""
     tokens_per_second: float | None = Field(default=None, ge=0)
     """Tokens of all workers together, for text."""
     learning_rates: Metrics = Field(default={}, max_length=1024)
@@ -143,8 +146,8 @@ class TerminationMessage(Model):
     """What a pod leaves behind in /dev/termination-log."""
 
     schema_version: Literal[1] = 1
-    outcome: Literal["Succeeded", "Failed", "Stopped"]
-    """How it ended."""
+    outcome: Annotated[Literal["Succeeded", "Failed", "Stopped"], otherwise(lambda _: "Failed")]
+    """How it ended. Another word is read as Failed."""
     reason: str = Field(max_length=64)
     """One CamelCase word: Completed, InvalidData, OutOfMemory, ..."""
     message: str = ""
@@ -194,6 +197,6 @@ class TerminationMessage(Model):
     def from_termination_log(cls, text: str) -> TerminationMessage | None:
         """Read what a pod left behind; None when it left nothing or something else (killed, another image)."""
         try:
-            return cls.model_validate(json.loads(text))
+            return cls.read(text)
         except ValueError:
             return None

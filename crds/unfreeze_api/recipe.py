@@ -23,10 +23,10 @@ class CheckpointSpec(Model):
     """Optimizer steps from one checkpoint to the next."""
     keep: int = Field(default=2, ge=1, le=1000)
     """How many of the newest checkpoints are kept, beside the best one, while the job runs."""
-    after_success: Literal["Delete", "KeepBest", "Keep"] = "Delete"
+    after_success: Literal["Delete", "KeepBest", "Keep"] | None = None
     """What becomes of them once the model was exported, checked and reported: Delete them all, KeepBest that of the best
     evaluation, Keep them. With moments they are about three times as large as what was trained. A job that fails keeps
-    them, and so does a run that was begun before there was a choice."""
+    them, and so does a run that was begun before there was a choice. Default: Delete."""
 
 
 class EarlyStoppingSpec(Model):

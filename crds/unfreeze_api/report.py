@@ -66,8 +66,8 @@ class World(Model):
 class Export(Model):
     """A model that was written."""
 
-    kind: Literal["Model", "Adapter", "Merged"]
-    """What it is."""
+    kind: str
+    """What it is: Model, Adapter or Merged."""
     folder: str
     """Its folder below the run's."""
     usage: str = ""
@@ -78,8 +78,8 @@ class Report(Model):
     """What a finished run leaves behind."""
 
     schema_version: Literal[1] = 1
-    outcome: Literal["Succeeded"] = "Succeeded"
-    """A run that failed leaves no report."""
+    outcome: str = "Succeeded"
+    """Always Succeeded: a run that failed leaves no report."""
     job: str
     """NAMESPACE/NAME of the job."""
     fingerprint: str

@@ -13,7 +13,7 @@ from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.distribution import DeepSpeedSpec, Offload
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
 from unfreeze_api.first_fields import Fields, without_new_defaults
-from unfreeze_api.model import EXECUTION, Before, Model
+from unfreeze_api.model import EXECUTION, Before, Model, Since
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.recipe import EvaluationSpec, TrainingSpec
@@ -302,7 +302,7 @@ def resolve(
     output = locate(spec.output.destination)
     text = spec.task.type == "TextClassification"
     deep_speed = spec.distribution.deep_speed or DeepSpeedSpec()
-    return ResolvedJob(
+    job = ResolvedJob(
         name=name,
         namespace=namespace,
         model=ResolvedModel(
@@ -340,6 +340,20 @@ def resolve(
         tracking=_tracking(spec.tracking, namespace),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
+    return job.model_copy(update={"schema_version": schema_version(job)})
+
+
+def schema_version(job: Model) -> int:
+    """Return the schemaVersion that a trainer must know for what is set in a job, see `Since`."""
+    found = [1]
+    for name, field in type(job).model_fields.items():
+        value = getattr(job, name)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        found += [mark.schema_version for mark in field.metadata if isinstance(mark, Since)]
+        parts = value if isinstance(value, list) else [value]
+        found += [schema_version(part) for part in parts if isinstance(part, Model)]
+    return max(found)
 
 
 _WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}

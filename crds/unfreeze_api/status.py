@@ -9,6 +9,7 @@ from pydantic import Field
 
 from unfreeze_api.model import Model
 from unfreeze_api.progress import CheckpointInfo, Finite, Metrics, PhaseResult, ProgressInfo
+from unfreeze_api.reading import KNOWN_ENTRIES, otherwise
 
 Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
 State = Literal["Pending", "Queued", "Starting", "Training", "Recovering", "Suspended"]
@@ -76,7 +77,7 @@ class HistoryPoint(Model):
 class StateSeconds(Model):
     """Where the job's time went, in whole seconds. All of them together are the time from its creation until `since`."""
 
-    state: State | None = None
+    state: Annotated[State | None, otherwise(lambda _: "Starting")] = None
     """What the job does now; none when it has ended."""
     since: datetime
     """When the job began to do that."""
@@ -118,9 +119,9 @@ class FineTuneJobStatus(Model):
 
     observed_generation: int | None = Field(default=None, ge=-1)
     """Generation of the spec that this status is about; -1 until an operator has seen the job."""
-    phase: Phase | None = None
+    phase: Annotated[Phase | None, otherwise(lambda _: None)] = None
     """The state in one word, for people and scripts."""
-    conditions: list[Condition] = Field(
+    conditions: Annotated[list[Condition], KNOWN_ENTRIES] = Field(
         default=[],
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},

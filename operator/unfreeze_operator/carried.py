@@ -39,7 +39,7 @@ class Carried(Model):
 def read_carried(job: JobView | None) -> Carried:
     """Return what a Job carries; nothing when it has no readable annotation."""
     try:
-        return Carried.model_validate_json(job.carried) if job and job.carried else Carried()
+        return Carried.read(job.carried) if job and job.carried else Carried()
     except ValueError:  # edited by hand: counting goes on from the status, which never falls
         return Carried()
 

@@ -7,12 +7,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.status import FineTuneJobStatus, Phase
 from unfreeze_operator.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.status import condition
 from unfreeze_operator.views import FineTuneJobView, JobView
 
 _NOTE = 1024
+
+Reason = Literal[
+    "Created",
+    "Running",
+    "Queued",
+    "Suspended",
+    "Resumed",
+    "Succeeded",
+    "Failed",
+    "PodRestarted",
+    "WorkersRestarted",
+    "CheckpointBroken",
+    "NameTaken",
+    "Forbidden",
+    "NodesGivenBack",
+    "DeprecatedField",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +37,7 @@ class Note:
     """What there is to tell."""
 
     type: Literal["Normal", "Warning"]
-    reason: str
+    reason: Reason
     text: str
     mark: str = ""
     """Tells two events of the same reason apart."""
@@ -56,17 +73,18 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
         return found + _phase_notes(old, new, job)
-    blocked = running is not None and running.reason in ("NameTaken", "Forbidden", "NodesGivenBack")
-    if running is not None and blocked and (was is None or was.reason != running.reason):
-        found.append(Note("Warning", running.reason, running.message, _mark(old, new)))
+    if running is not None and (was is None or was.reason != running.reason):
+        found += [Note("Warning", why, running.message, _mark(old, new)) for why in _BLOCKED if why == running.reason]
     return found
 
 
-_PHASES = {
-    "Running": "all pods are running",
-    "Suspended": "the job is suspended",
-    "Queued": "the job waits for Kueue to admit it",
-    "Succeeded": "the job has succeeded",
+_BLOCKED: tuple[Reason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
+"""Reasons of condition Running that are worth an event."""
+_PHASES: dict[Phase, tuple[Reason, str]] = {
+    "Running": ("Running", "all pods are running"),
+    "Suspended": ("Suspended", "the job is suspended"),
+    "Queued": ("Queued", "the job waits for Kueue to admit it"),
+    "Succeeded": ("Succeeded", "the job has succeeded"),
 }
 
 
@@ -79,7 +97,7 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
     made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))
     found = [made] if old.phase is None and new.phase in ("Pending", "Running", "Succeeded") else []
     if new.phase in _PHASES:
-        return [*found, Note("Normal", new.phase, _PHASES[new.phase], mark)]
+        return [*found, Note("Normal", *_PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
         return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
     if new.phase == "Failed" and new.failure is not None:

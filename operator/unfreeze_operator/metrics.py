@@ -64,7 +64,7 @@ class Metrics:
     ) -> None:
         """Count what has happened in the step from one written status to the next."""
         age = (now - job.created).total_seconds()
-        if old.phase is None:
+        if old.phase is None and new.phase is not None:
             self.created.inc()
         if old.start_time is None and new.start_time is not None:
             first = min((pod.created for pod in children.pods), default=now)

@@ -143,4 +143,4 @@ async def ask(session: aiohttp.ClientSession, url: str) -> Progress:
     """
     async with session.get(url, allow_redirects=False) as response:
         response.raise_for_status()
-        return Progress.model_validate_json(await response.content.read(MAX_BYTES))
+        return Progress.read(await response.content.read(MAX_BYTES))

@@ -16,7 +16,8 @@ import aiohttp
 from pydantic import ValidationError
 
 from unfreeze_api import former
-from unfreeze_api.job import parse_spec
+from unfreeze_api.job import known_part, parse_spec
+from unfreeze_api.reading import causes
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
@@ -36,7 +37,7 @@ from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
 from unfreeze_operator.settings import TrainerImage
-from unfreeze_operator.status import delayed, refused, worth_writing
+from unfreeze_operator.status import delayed, held, refused, worth_writing
 from unfreeze_operator.training import leader
 from unfreeze_operator.views import (
     ConfigMapView,
@@ -144,16 +145,19 @@ class Reconciler:
 
     async def _reconcile(self, job: FineTuneJobView) -> float | None:
         now = self._clock()
-        old = _stored_status(job)
+        old, children = _stored_status(job), self._caches.children(job)
+        raw = json.loads(unpack(job.spec))
         try:
-            raw = json.loads(unpack(job.spec))
             spec = parse_spec(raw)
         except ValidationError as error:
-            self._puller.forget(job.key)
-            if not is_finished(old) and not job.deleting:
-                await self._write(job, old, refused(job, old, now, "InvalidSpec", _readable(error)), Children())
-            return None
-        children = self._caches.children(job)
+            known = known_part(raw, error)
+            begun = is_finished(old) or children.job is not None or children.config_map is not None
+            if known is None or not begun:
+                self._puller.forget(job.key)
+                if not is_finished(old) and not job.deleting:
+                    await self._write(job, old, _unreadable(job, old, now, error, known), children)
+                return None
+            spec = known
         before = self._unsure.pop(job.uid, old)
         if before != old:  # it was done after all
             self._metrics.transition(job, before, old, children, now)
@@ -262,8 +266,8 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     try:
-        return FineTuneJobStatus.model_validate_json(unpack(job.status))
-    except ValidationError:  # of another version of the schema: it is computed anew
+        return FineTuneJobStatus.read(unpack(job.status))
+    except ValidationError:  # somebody else wrote it: it is computed anew
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
 
@@ -287,6 +291,13 @@ class PrunedError(Exception):
     """The API server dropped a field of the status."""
 
 
-def _readable(error: ValidationError) -> str:
-    lines = [f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-    return "; ".join(lines[:5]) + " (stored under another version of the CRD: delete the job and create it anew)"
+def _unreadable(
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, error: ValidationError, known: FineTuneJobSpec | None
+) -> FineTuneJobStatus:
+    if known is None:
+        advice = "stored under another version of the CRD: delete the job and create it anew"
+        return refused(job, old, now, "InvalidSpec", f"{causes(error, 'spec')} ({advice})")
+    advice = (
+        "this operator is older than the CRD: upgrade it, and the job begins; or create the job without these fields"
+    )
+    return held(job, old, now, "InvalidSpec", f"{causes(error, 'spec')} ({advice})")

@@ -273,6 +273,13 @@ def refused(
     )
 
 
+def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+    """Return the status of a job that has not begun, and that another operator may begin: it has no phase yet."""
+    conditions = Conditions(old.conditions, now, job.generation)
+    conditions.set_running("Pending", False, reason, message)
+    return old.model_copy(update={"observed_generation": job.generation, "conditions": conditions.all()})
+
+
 def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
     """Return a status that says why the job's children could not be brought up to date this time."""
     conditions = Conditions(status.conditions, now, status.observed_generation or 0)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.support.newer import planted
 from unfreeze_cli.page import page
 from unfreeze_cli.spark import BLOCKS, spark
 from unfreeze_cli.text import console, plain
@@ -89,6 +90,15 @@ def printed(what):
 
 def shown(status, pods=()):
     return printed(page(job(status), pods if pods is None else list(pods), NOW))
+
+
+@pytest.mark.parametrize("status", [RUNNING, FAILED], ids=["running", "failed"])
+def test_what_a_newer_operator_says_besides_is_passed_over(status):
+    pods = [pod(0, "job-0-a")]
+    assert shown(planted(status), map(planted, pods)) == shown(status, pods)
+    tables = [printed(table([one], NOW, namespaces=False)) for one in (job(planted(status)), job(status))]
+    assert tables[0] == tables[1]
+    assert "Judging" in shown(status | {"phase": "Judging"}, pods)
 
 
 def test_a_job_that_runs():

@@ -1,11 +1,14 @@
-"""Contracts between pods and operator: they survive JSON, and a termination message always fits."""
+"""Contracts between pods and operator: they survive JSON and other versions, and a termination message always fits."""
 
 import json
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from tests.support.newer import KEY, planted
 from unfreeze_api.progress import (
     CheckpointInfo,
     PhaseResult,
@@ -14,7 +17,7 @@ from unfreeze_api.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.status import Condition, FineTuneJobStatus, StateSeconds
 
 
 def model(kind, **fields):
@@ -101,7 +104,10 @@ def test_results_outlive_a_long_traceback():
     assert len(read.log_tail) > 3000
 
 
-@given(st.text() | st.sampled_from(["", "null", "[]", "{}", "1", '{"outcome": "Odd", "reason": ""}']))
+@given(
+    st.text().filter(lambda text: '"outcome"' not in text)
+    | st.sampled_from(["", "null", "[]", "{}", "1", '{"outcome": "Odd"}', '{"outcome": 1, "reason": ""}'])
+)
 def test_anything_else_in_the_termination_log_is_nothing(text):
     assert TerminationMessage.from_termination_log(text) is None
 
@@ -111,3 +117,63 @@ def test_status_round_trips_without_what_is_not_set():
     assert json.loads(status.to_json())["phase"] == "Running"
     assert "failure" not in json.loads(status.to_json())
     assert FineTuneJobStatus.model_validate_json(status.to_json()) == status
+
+
+def newer(model, **change):
+    """Return what a later version would have written in place of a model."""
+    return json.dumps(planted(json.loads(model.to_json())) | change)
+
+
+@MANY
+@given(PROGRESS)
+def test_what_a_later_version_says_besides_is_ignored(progress):
+    assert Progress.read(newer(progress)) == progress
+    message = TerminationMessage(outcome="Failed", reason="Hang", checkpoint=progress.checkpoint, progress=progress)
+    assert TerminationMessage.from_termination_log(newer(message)) == message
+
+
+def test_what_is_made_here_is_strict():
+    for model in (Progress(), TerminationMessage(outcome="Failed", reason="Hang"), FineTuneJobStatus()):
+        with pytest.raises(ValidationError, match=KEY):
+            type(model).model_validate_json(newer(model))
+    for odd in ({"state": "Judging"}, {"state": 1}):
+        with pytest.raises(ValidationError, match="state"):
+            Progress(**odd)
+    with pytest.raises(ValidationError, match="state"):
+        Progress.read('{"state": 1}')
+
+
+@pytest.mark.parametrize(("step", "state"), [(0, "Starting"), (7, "Training")])
+def test_a_state_that_is_not_known_hides_nothing_else(step, state):
+    progress = Progress(step=step, percent=3, checkpoint=CheckpointInfo(step=5, time=datetime(2026, 1, 1, tzinfo=UTC)))
+    assert Progress.read(newer(progress, state="Judging")) == progress.model_copy(update={"state": state})
+
+
+def test_an_outcome_that_is_not_known_is_a_failure_with_its_own_reason():
+    told = TerminationMessage(
+        outcome="Failed", reason="NotWorthIt", message="m", exit_code=2, progress=Progress(step=7)
+    )
+    assert TerminationMessage.from_termination_log(newer(told, outcome="Refused")) == told
+
+
+def test_a_status_of_a_later_operator_keeps_what_is_known():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    kept = Condition(type="Running", status="True", reason="PodsRunning", last_transition_time=now)
+    status = FineTuneJobStatus(
+        phase="Running",
+        conditions=[kept],
+        state_seconds=StateSeconds(state="Training", since=now),
+        accelerator_seconds=7,
+    )
+    raw = json.loads(newer(status))
+    raw["conditions"].insert(0, raw["conditions"][0] | {"type": "Harmless"})
+    raw["phase"], raw["stateSeconds"]["state"] = "Judging", "Judging"
+    starting = status.state_seconds.model_copy(update={"state": "Starting"})
+    assert FineTuneJobStatus.read(json.dumps(raw)) == status.model_copy(
+        update={"phase": None, "state_seconds": starting}
+    )
+    raw["conditions"][0]["status"] = "Perhaps"
+    assert FineTuneJobStatus.read(json.dumps(raw)).conditions == [kept]
+    del raw["conditions"][1]["reason"]
+    with pytest.raises(ValidationError, match=r"conditions\.0\.reason"):
+        FineTuneJobStatus.read(json.dumps(raw))

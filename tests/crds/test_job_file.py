@@ -1,12 +1,16 @@
 """job.json of an operator that is newer, older, or no operator: what a trainer makes of it."""
 
 import json
+from typing import Annotated, get_args
 
 import pytest
+from pydantic import Field
 
 from tests.crds.corpus import load
+from unfreeze_api.first_fields import FIRST_FIELDS
 from unfreeze_api.job_file import JobFileError, ignored_fields, read_job
-from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.model import EXECUTION, Model, Since
+from unfreeze_api.resolve import ResolvedJob, resolve, schema_version
 from unfreeze_api.validate import load_job
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
@@ -81,3 +85,47 @@ def test_what_is_no_job_is_an_error_that_names_the_field(text, message):
 def test_what_is_written_here_stays_strict():
     with pytest.raises(ValueError, match="fresh"):
         ResolvedJob.model_validate(json.loads(JOB.to_json()) | {"fresh": 1})
+
+
+class Options(Model):
+    rate: Annotated[float, Since(3)] = 0.5
+
+
+class Job(Model):
+    pooling: Annotated[str, Since(2)] = "First"
+    options: Options = Options()
+    stages: list[Options] = Field(default=[])
+
+
+def test_a_field_that_must_not_be_ignored_raises_the_version_where_it_is_set():
+    assert schema_version(Job()) == 1
+    assert schema_version(Job(pooling="First", options=Options(rate=0.5), stages=[Options()])) == 1
+    assert schema_version(Job(pooling="Mean")) == 2
+    assert schema_version(Job(pooling="Mean", options=Options(rate=1))) == 3
+    assert schema_version(Job(stages=[Options(), Options(rate=1)])) == 3
+    assert JOB.schema_version == 1
+
+
+def unmarked(model, known, path=""):
+    """Yield the fields that the first trainers did not know and that later ones would ignore though they change what is
+    learned."""
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if EXECUTION in field.metadata or any(isinstance(mark, Since) for mark in field.metadata):
+            continue
+        if key not in known:
+            yield path + key
+        elif known[key] and (inner := model_of(field.annotation)):
+            yield from unmarked(inner, known[key], f"{path}{key}.")
+
+
+def model_of(annotation):
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, Model) else None
+    return next((found for part in get_args(annotation) if (found := model_of(part))), None)
+
+
+def test_no_field_that_changes_what_is_learned_is_ever_ignored():
+    """`semantics` stands in recipe.json alone: no spec sets it."""
+    assert set(unmarked(ResolvedJob, FIRST_FIELDS)) == {"semantics"}, "mark new fields: EXECUTION, or Since"
+    assert list(unmarked(Job, {"options": {"other": {}}})) == ["stages"]

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from unfreeze_api.job_file import read_job
 from unfreeze_api.progress import (
     HTTP_PORT,
     JOB_FILE_ENV,
@@ -26,9 +27,8 @@ from unfreeze_api.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.resolve import ResolvedJob
 
-JOB = ResolvedJob.model_validate_json(Path(os.environ[JOB_FILE_ENV]).read_text())
+JOB = read_job(Path(os.environ[JOB_FILE_ENV]).read_text())
 RUN = Path(JOB.output.path)
 INDEX = int(os.environ["JOB_COMPLETION_INDEX"])
 FAKE = {"steps": 10, "stepSeconds": 0.02, **json.loads(os.environ.get("FAKE", "{}"))}

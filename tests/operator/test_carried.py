@@ -1,8 +1,15 @@
 """Counts go on over pods that nobody saw fail, over suspends, and over Jobs that are made anew."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
+from tests.operator.fakes import FakeCluster, job
 from tests.operator.simulation import Simulation
+from tests.support.newer import planted
+from unfreeze_operator.carried import Carried, read_carried
+from unfreeze_operator.views import job_view
 
 
 def fail_unseen(sim, times=1):
@@ -56,3 +63,11 @@ def test_the_last_failure_of_a_job_replaces_nothing():
     sim.end(sim.running()[0], 1)
     sim.until(lambda: sim.status["phase"] == "Failed")
     assert restarts(sim) == 1
+
+
+def test_what_a_later_operator_carries_besides_hides_nothing():
+    cluster = FakeCluster()
+    cluster.step(job())
+    carried = Carried(accelerator_seconds=7, pod_restarts=2)
+    view = replace(job_view(cluster.job()), carried=json.dumps(planted(json.loads(carried.to_json()))))
+    assert read_carried(view) == carried

@@ -13,25 +13,35 @@ REPOSITORY = Path(__file__).parents[2]
 _ROOMS = ("crds", "operator", "trainer", "cli")
 
 
-def extract(folder: Path) -> Path:
-    """Write the source of the first build into a folder.
+def extract(folder: Path, *, tests: bool = False) -> Path:
+    """Write the source of the first build into a folder, with its tests if asked for.
 
     Raises
     ------
     RuntimeError
         The history does not reach back to it, as in a shallow clone.
     """
-    done = subprocess.run(["git", "archive", COMMIT, *_ROOMS], cwd=REPOSITORY, capture_output=True, check=False)
+    content = _git("archive", COMMIT, *_ROOMS, *["tests"] * tests)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def text(path: str) -> str:
+    """Return a text file of the first build; raises RuntimeError as `extract` does."""
+    return _git("show", f"{COMMIT}:{path}").decode()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which Python imports the build that `extract` has written there."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / room) for room in (*_ROOMS, "."))}
+
+
+def _git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"commit {COMMIT} is not in this clone, and upgrades from it are tested: git fetch --unshallow"
             f" ({done.stderr.decode().strip()})"
         )
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Return the environment in which Python imports the build that `extract` has written there."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(str(folder / room) for room in _ROOMS)}
+    return done.stdout

@@ -134,3 +134,14 @@ def test_an_invalid_manifest_is_refused_with_its_field(claims, tmp_path):
     answer = CliRunner().invoke(run, [str(file), "--claims", str(claims)])
     assert answer.exit_code == 2
     assert "spec.training.epochs" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(1, "this is the job.json of default/job"), (2, "UnsupportedJobFile: it has schemaVersion 2")],
+)
+def test_a_job_file_is_no_manifest(tmp_path, version, message):
+    file = tmp_path / "job.json"
+    file.write_text(make_job("/none", "/none.csv").model_copy(update={"schema_version": version}).to_json())
+    answer = CliRunner().invoke(run, [str(file)])
+    assert (answer.exit_code, message in answer.output) == (2, True), answer.output

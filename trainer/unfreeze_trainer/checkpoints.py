@@ -213,7 +213,7 @@ class Checkpoints:
 
     def load_state(self, step: int) -> State:
         """Read the position alone."""
-        return State.model_validate_json((self.path(step) / _STATE).read_bytes())
+        return State.model_validate_json((self.path(step) / _STATE).read_bytes(), extra="ignore")
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
         """Read the weights alone."""

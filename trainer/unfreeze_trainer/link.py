@@ -74,7 +74,7 @@ class Link:
     def read_progress(self) -> Progress | None:
         """Return the newest progress, None before there is any."""
         try:
-            return Progress.model_validate_json(self._progress.read_bytes())
+            return Progress.read(self._progress.read_bytes())
         except (OSError, ValueError):
             return None
 
@@ -95,7 +95,7 @@ class Link:
         found = []
         for path in self.folder.glob("error-*.json"):
             with contextlib.suppress(OSError, ValueError):
-                found.append(WorkerError.model_validate_json(path.read_bytes()))
+                found.append(WorkerError.read(path.read_bytes()))
         return sorted(found, key=lambda error: (error.exit_code != ExitCode.JOB_ERROR, error.time))
 
     def clear_errors(self) -> None:

@@ -84,11 +84,23 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
         jobs = [load_job(manifest) for manifest in manifests]
     except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
         raise _Invalid(f"{file}: {error}") from error
+    if any("schemaVersion" in manifest and "kind" not in manifest for manifest in manifests):
+        raise _Invalid(f"{file}: {_about_job_file(file)}")
     if len(jobs) != 1:
         raise _Invalid(f"{file} holds {len(jobs)} objects of kind {KIND}; run takes a file with exactly one")
     for warning in warnings(manifests[0]):
         click.echo(f"{file}: Warning: {warning}", err=True)
     return jobs[0].metadata.name or file.stem, jobs[0].metadata.namespace, jobs[0].spec
+
+
+def _about_job_file(file: Path) -> str:
+    from unfreeze_api.job_file import JobFileError, read_job
+
+    try:
+        job = read_job(file.read_bytes())
+    except JobFileError as error:
+        return f"{error.reason}: {error}"
+    return f"this is the job.json of {job.namespace}/{job.name}, which an operator made for its pods; run takes the manifest"
 
 
 class _Invalid(click.ClickException):
@@ -200,7 +212,7 @@ class _Node:
         connection = http.client.HTTPConnection(self.address, self.port, timeout=1)
         try:
             connection.request("GET", "/progress")
-            return Progress.model_validate_json(connection.getresponse().read())
+            return Progress.read(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException):
             return None
         finally:

@@ -63,7 +63,7 @@ class Start:
     @property
     def after_success(self) -> str:
         """What becomes of the run's checkpoints: Delete, KeepBest or Keep."""
-        return "Keep" if self.began_earlier else self.job.training.checkpoint.after_success
+        return "Keep" if self.began_earlier else self.job.training.checkpoint.after_success or "Delete"
 
     def store(self, generation: Generation) -> None:
         """Write recipe.json, whole or not at all, flushed to the disk, unless it is there."""

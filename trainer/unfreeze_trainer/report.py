@@ -7,10 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from unfreeze_api.progress import CheckpointInfo, Progress
+from unfreeze_api.reading import causes
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.checkpoints import Identity
 from unfreeze_trainer.engines.base import PRECISIONS
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
@@ -22,11 +26,25 @@ if TYPE_CHECKING:
 
 
 def read_report(run_folder: Path) -> Report | None:
-    """Return the report of a finished run, None when there is none."""
+    """Return the report of a finished run, None when there is none.
+
+    Raises
+    ------
+    JobError
+        There is one that cannot be read. What is finished is not trained again for that.
+    """
+    path = run_folder / "report.json"
     try:
-        return Report.model_validate_json((run_folder / "report.json").read_bytes())
-    except (OSError, ValueError):
+        return Report.read(path.read_bytes())
+    except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise JobError(
+            "ForeignRunFolder",
+            f"the run in {run_folder} is finished, and its report.json cannot be read ({causes(error)}): another version of"
+            " Unfreeze wrote it, or it is damaged. Use the trainer image that wrote it, choose another output.destination,"
+            " or delete report.json to go on from the newest checkpoint",
+        ) from error
 
 
 def require_same(report: Report, identity: Identity, run_folder: Path) -> None:

@@ -91,8 +91,8 @@ class Saver:
     def _write(self, snapshot: Snapshot, generation: Generation, stall: float) -> None:
         began = time.perf_counter()
         self.newest = write(self._checkpoints, snapshot, generation)
-        seconds = {"stallSeconds": round(stall, 4), "writeSeconds": round(time.perf_counter() - began, 4)}
-        self._events.add("checkpoint", step=self.newest.step, **seconds)
+        took = time.perf_counter() - began
+        self._events.add("checkpoint", step=self.newest.step, stallSeconds=round(stall, 4), writeSeconds=round(took, 4))
         prune(self._checkpoints, snapshot.state, generation, keep=self._keep)
 
 

@@ -8,7 +8,7 @@ from unfreeze_operator.context import Context, Verdict
 
 def is_finished(status: FineTuneJobStatus) -> bool:
     """Whether the job's outcome stands. A failure without a completion time, such as an invalid spec, can mend."""
-    return status.completion_time is not None and status.phase in ("Succeeded", "Failed")
+    return status.completion_time is not None
 
 
 def check(context: Context) -> Verdict | None:

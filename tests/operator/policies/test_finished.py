@@ -8,7 +8,7 @@ from unfreeze_operator.plan import plan
 from unfreeze_operator.policies import finished
 
 
-@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", None])  # None: of a later version
 def test_nothing_is_made_again(phase):
     made = plan(FakeCluster().context(job(generation=7), FineTuneJobStatus(phase=phase, completion_time=NOW)))
     assert made.actions == ()

@@ -14,8 +14,8 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     Raises
     ------
     JobError
-        The folder holds the finished run of another job, or data or base model have changed since; or the job asks for
-        an export that the run has not written and no longer can.
+        The folder holds the finished run of another job or version, or data or base model have changed since; or the
+        job asks for an export that the run has not written and no longer can.
     """
     folder = Path(job.output.path)
     if not (folder / "report.json").is_file():

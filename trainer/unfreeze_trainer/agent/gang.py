@@ -7,7 +7,6 @@ pods at once, a stop is no failure, and a rendezvous whose host is gone is waite
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -292,7 +291,7 @@ class _Bulletin:
                     self._hangs = hangs
                     hung()
                 if self._store.check([_END]):
-                    error = WorkerError.model_validate(json.loads(self._store.get(_END)))
+                    error = WorkerError.read(self._store.get(_END))
                     self._store.add(_SEEN, 1)
                     ended(Ending(int(ExitCode.JOB_ERROR), error))
                     return

@@ -48,7 +48,8 @@ class Agent:
         self._folder = Path(tempfile.mkdtemp(prefix="unfreeze-"))
         self._link = Link(self._folder)
         self._stopping = threading.Event()
-        self._endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
+        # No SimpleQueue: its get() waits for ever when a signal's handler outlasts the timeout.
+        self._endings: queue.Queue[Ending] = queue.Queue()
         self._gang: Gang | None = None
         self._hangs = HangWatch(None)
         self._final: Progress | None = None

@@ -1,0 +1,89 @@
+"""The operator's half: what it makes of a job, and of what the job's pods say. In this process, or as another version.
+
+python operator_side.py < QUESTIONS     (JSON in, JSON out; `unfreeze_operator` and `tests` are whichever are on the path)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from aiohttp import ClientSession, web
+
+from tests.operator.fakes import NOW, FakeCluster, pod, text
+from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.children import config_map
+from unfreeze_operator.plan import plan
+from unfreeze_operator.progress import ask
+from unfreeze_operator.reconcile import wire
+from unfreeze_operator.resources import PODS
+from unfreeze_operator.views import FineTuneJobView, fine_tune_job_view
+
+Json = dict[str, Any]
+
+
+def view_of(spec: Json) -> FineTuneJobView:
+    """Return a job as the operator's cache has it."""
+    metadata = {"name": "job", "namespace": "ns", "uid": "u1", "resourceVersion": "1", "generation": 1}
+    return fine_tune_job_view({"metadata": metadata | {"creationTimestamp": text(NOW)}, "spec": spec})
+
+
+def job_files(specs: list[Json]) -> list[Any]:
+    """Return job.json of each spec, and the annotations by which changes of the spec or of job.json are noticed."""
+    found = []
+    for spec in specs:
+        view = view_of(spec)
+        manifest = config_map(view, FakeCluster().context(view).spec)
+        found.append([manifest["data"]["job.json"], manifest["metadata"]["annotations"]])
+    return found
+
+
+def statuses(spec: Json, answers: list[str], message: str, code: int) -> list[Json]:
+    """Return the statuses of a job of one pod: after each answer of its leader to /progress, and after its end.
+
+    Parameters
+    ----------
+    message, code
+        Termination message and exit code of the pod.
+    """
+    cluster, view, status, found = FakeCluster(), view_of(spec), FineTuneJobStatus(), []
+    cluster.step(view)
+    job = cluster.job()
+    job["status"] = {"active": 1, "startTime": text(NOW)}
+    leader = cluster.add(PODS, pod(0, owner=job["metadata"]["uid"], name="job-0"))
+    for answer in answers:
+        status = plan(cluster.context(view, status), asyncio.run(_asked(answer.encode()))).status
+        found.append(wire(status))
+    phase, outcome = ("Failed", "Failed") if code else ("Succeeded", "Complete")
+    ended = {"exitCode": code, "message": message, "finishedAt": text(NOW)}
+    leader["status"] |= {"phase": phase, "conditions": [], "containerStatuses": [{"state": {"terminated": ended}}]}
+    condition = {"type": outcome, "status": "True", "reason": "PodFailurePolicy", "lastTransitionTime": text(NOW)}
+    job["status"] = {"conditions": [condition], "completionTime": text(NOW)}
+    return [*found, wire(plan(cluster.context(view, status)).status)]
+
+
+async def _asked(answer: bytes) -> Any:
+    """Let the operator ask a leader that gives this answer."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=answer)
+
+    server = web.Application()
+    server.router.add_get("/progress", handle)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with ClientSession() as session:
+            host, port = runner.addresses[0]
+            return await ask(session, f"http://{host}:{port}/progress")
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    QUESTIONS = json.load(sys.stdin)
+    json.dump([globals()[name](*arguments) for name, arguments in QUESTIONS], sys.stdout)
