@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unfreeze_api import budget
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.checkpoints import Identity
@@ -101,7 +102,7 @@ def flat_results(results: Results) -> dict[str, float]:
 def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
     """Return the progress of a finished run, from its report alone."""
     steps = sum(phase.steps for phase in report.phases)
-    return Progress(
+    progress = Progress(
         percent=100,
         step=steps,
         total_steps=steps,
@@ -116,3 +117,4 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         phases=report.phases,
         results=flat_results(report.results),
     )
+    return budget.bounded(progress, report.metric)
