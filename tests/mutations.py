@@ -241,6 +241,27 @@ MUTATIONS = (
         "tests/operator/test_network.py",
     ),
     Mutation(
+        "the phases of a status take more room than the rest leaves",
+        "operator/unfreeze_operator/budget.py",
+        "_fitting(phases, MAX_STATUS_BYTES - _rest(out))",
+        "_fitting(phases, MAX_STATUS_BYTES)",
+        "tests/operator/test_budget.py",
+    ),
+    Mutation(
+        "a trainer changes what it said of a phase that has ended",
+        "operator/unfreeze_operator/training.py",
+        "(new, old) if new is told[-1] else (old, new)",
+        "(new, old)",
+        "tests/operator/test_budget.py",
+    ),
+    Mutation(
+        "figures of each class are metrics",
+        "crds/unfreeze_api/budget.py",
+        '_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]*")',
+        '_METRIC = re.compile(r".*")',
+        "tests/crds/test_budget_of_progress.py",
+    ),
+    Mutation(
         "steps of an attempt that was given up stay in the history",
         "operator/unfreeze_operator/history.py",
         "(point for point in old if point.step < now.step)",

@@ -20,6 +20,7 @@ from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
+from unfreeze_operator.budget import wire
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.events import event, notes
 from unfreeze_operator.executor import Delayed, Executor, Refused
@@ -254,12 +255,6 @@ def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     except ValidationError:  # of another version of the schema: it is computed anew
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
-
-
-def wire(status: FineTuneJobStatus) -> Manifest:
-    """Return a status as it is sent: what is empty is left out."""
-    fields = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {name: value for name, value in fields.items() if value not in ([], {})}
 
 
 def _assert_kept(sent: Manifest, stored: Manifest, path: str = "status") -> None:

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
+from tests.crds.test_budget_of_progress import largest
+from tests.operator.test_budget import full
 from unfreeze_api.crd import definition, schema
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
 from unfreeze_api.status import (
@@ -16,11 +18,13 @@ from unfreeze_api.status import (
     FineTuneJobStatus,
     HistoryPoint,
     Nodes,
+    Omitted,
     Restarts,
     StateSeconds,
     Summary,
 )
 from unfreeze_api.validate import defaulted, validate
+from unfreeze_operator.budget import wire
 
 pytestmark = pytest.mark.cluster
 
@@ -58,6 +62,7 @@ FULL_STATUS = FineTuneJobStatus(
     restarts=Restarts(in_place=1, pods=2),
     phases=[PhaseResult(name="head", steps=170, seconds=21.5, trainable_parameters=2310, metrics={"loss": 0.5})],
     results={"test.accuracy": 0.93},
+    omitted=Omitted(phases=1, metrics=2, results=3),
     state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
@@ -147,6 +152,15 @@ def test_status_is_stored_whole(cluster, namespace):
     stored = cluster.create(path, BASE)
     status = json.loads(FULL_STATUS.to_json())
     assert set(status) == set(schema()["properties"]["status"]["properties"]), "a field is not tried"
+    code, answer = cluster.request("PUT", f"{path}/job/status?fieldValidation=Strict", stored | {"status": status})
+    assert (code, answer.get("message")) == (200, None)
+    assert answer["status"] == status
+
+
+def test_the_largest_status_is_taken(cluster, namespace):
+    path = PATH.format(namespace=namespace)
+    stored = cluster.create(path, BASE)
+    status = wire(full(largest(63), character="<"))
     code, answer = cluster.request("PUT", f"{path}/job/status?fieldValidation=Strict", stored | {"status": status})
     assert (code, answer.get("message")) == (200, None)
     assert answer["status"] == status
