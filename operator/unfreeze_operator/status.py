@@ -102,6 +102,21 @@ def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: 
     return old.accelerator_seconds is None or grown >= ACCOUNT_SECONDS * accelerators
 
 
+def urgent(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
+    """Whether a change of a running job's status is written at once; what else its trainers say waits for its turn."""
+
+    def marks(status: FineTuneJobStatus) -> tuple[object, ...]:
+        # Messages do not count, nor how a checkpoint is broken: trainers word these.
+        found = [
+            (one.type, one.status, one.observed_generation, one.reason if one.type != "CheckpointBroken" else "")
+            for one in status.conditions
+        ]
+        # A pod that failed and is gone left no other word of its failure.
+        return status.phase, status.failure, status.restarts and status.restarts.pods, found
+
+    return marks(old) != marks(new)
+
+
 def _end(context: Context) -> JobCondition | None:
     """Return the condition that ended the Job, once the last words of its pods are in too."""
     job = context.children.job

@@ -1,6 +1,7 @@
-"""The budget of a status: below 32 KiB whatever pods and scheduler say, and the same once it is written."""
+"""The budget of a status: below 32 KiB whatever pods and scheduler say, written seldom, and the same once it is written."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -8,13 +9,14 @@ from hypothesis import strategies as st
 
 from tests.crds.test_budget_of_progress import ended, largest
 from tests.crds.test_contracts import PROGRESS
-from tests.operator.fakes import NOW, FakeCluster, job, pod, unscheduled
-from unfreeze_api.progress import Progress, TerminationMessage
-from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, WaitingPod
+from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
+from tests.operator.simulation import Simulation
+from unfreeze_api.progress import Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Restarts, WaitingPod
 from unfreeze_operator.budget import MAX_STATUS_BYTES, clipped, stored_bytes, wire, within_budget
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import PODS
-from unfreeze_operator.status import delayed, refused
+from unfreeze_operator.status import delayed, refused, urgent
 from unfreeze_operator.training import gather, summarize
 
 WIDE = ["<", "\x00", "\N{LINE SEPARATOR}", "€", "\N{ICE CUBE}", "x"]
@@ -249,3 +251,91 @@ def test_of_a_log_the_end_stays():
     status = within_budget(FineTuneJobStatus(failure=Failure(reason="R", log_tail=log[-4096:])))
     assert status.failure.log_tail.startswith("…")
     assert log.endswith(status.failure.log_tail[1:])
+
+
+# -- how often it is written -----------------------------------------------------------------------------------
+
+
+def running():
+    simulation = Simulation(nodes=1)
+    simulation.until(lambda: simulation.status.get("phase") == "Running")
+    simulation.server.calls.clear()
+    return simulation
+
+
+def writes(simulation):
+    return sum(call.resource == "finetunejobs/status" for call in simulation.server.calls)
+
+
+def test_a_trainer_has_its_status_written_at_most_once_in_5_seconds():
+    simulation = running()
+    for step in range(1, 61):
+        simulation.puller.said = Progress(state="Training", step=step, total_steps=100, percent=step)
+        simulation.round()
+    assert 10 <= writes(simulation) <= 13
+    assert simulation.status["progress"]["step"] >= 55
+
+
+def test_what_it_said_last_is_written_without_another_word():
+    simulation = running()
+    for _ in range(5):
+        simulation.round()
+    for step in (1, 2, 3):
+        simulation.puller.said = Progress(state="Training", step=step, total_steps=100)
+        simulation.round()
+    assert simulation.status["progress"]["step"] == 1
+    simulation.sync()
+    assert 0 < simulation.reconcile() <= 5, "it is looked at again when its turn has come"
+    simulation.until(lambda: simulation.status["progress"]["step"] == 3, most=5)
+
+
+def test_no_word_of_a_trainer_is_urgent():
+    simulation = running()
+    for step in range(1, 31):
+        simulation.puller.said = Progress(
+            state="Training" if step % 2 else "Starting",
+            step=step,
+            restarts=step,
+            phase_name=f"layer.{step}",
+            phases=[ended(f"layer.{number}") for number in range(step)],
+            recovery={"step": step % 2, "time": NOW, "message": f"broken {step}"},
+            checkpoint={"step": step, "time": NOW + timedelta(seconds=step)},
+        )
+        simulation.round()
+    assert writes(simulation) <= 8, "one more, as the condition of broken checkpoints comes"
+    assert len(simulation.server.of("events")) < 25
+
+
+def test_an_end_is_written_at_once():
+    simulation = running()
+    simulation.puller.said = Progress(state="Training", step=1)
+    simulation.round()
+    simulation.end(simulation.running()[0], 0)
+    simulation.until(lambda: simulation.status.get("phase") == "Succeeded", most=3)
+    assert simulation.status["results"] == {"test.accuracy": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("change", "at_once"),
+    [
+        ({"phase": "Failed"}, True),
+        ({"failure": Failure(reason="R")}, True),
+        ({"conditions": []}, True),
+        ({"restarts": Restarts(pods=1)}, True),
+        ({"restarts": Restarts(in_place=1)}, False),
+        ({"progress": ProgressInfo(step=9)}, False),
+        ({"results": {"test.accuracy": 1.0}}, False),
+        ({"start_time": NOW}, False),
+    ],
+)
+def test_changes_of_phase_condition_and_failure_are_urgent(change, at_once):
+    condition = Condition(type="Running", status="True", reason="PodsRunning", last_transition_time=NOW)
+    old = FineTuneJobStatus(phase="Running", conditions=[condition], restarts=Restarts())
+    assert urgent(old, old.model_copy(update=change)) is at_once
+
+
+def test_a_job_without_pods_is_not_held_up():
+    simulation = running()
+    simulation.change(runPolicy={"suspend": True})
+    simulation.until(lambda: simulation.status.get("phase") == "Suspended")
+    assert simulation.status["checkpoint"] == {"step": 5, "time": text(NOW)}
