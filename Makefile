@@ -39,7 +39,7 @@ demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply
 	@$(BIN)/python -m examples.demo
 
 test-binaries:
-	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue > /dev/null
+	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested > /dev/null
 
 test: setup ## All tests
 	@$(MAKE) --no-print-directory -j2 lint test-binaries

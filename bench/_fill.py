@@ -23,9 +23,9 @@ from unfreeze_api.job import parse_spec
 from unfreeze_api.names import INDEX_ANNOTATION
 from unfreeze_api.progress import PhaseResult, Progress
 from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_operator.budget import wire
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.plan import plan
-from unfreeze_operator.reconcile import wire
 from unfreeze_operator.resources import CONTAINER, FINE_TUNE_JOBS, JOBS, PODS
 from unfreeze_operator.settings import TrainerImage
 from unfreeze_operator.views import fine_tune_job_view, job_view, pod_view

@@ -50,7 +50,11 @@ def installed(*controllers: str) -> Iterator[tuple[Cluster, OperatorProcess]]:
         tempfile.TemporaryDirectory() as folder,
     ):
         # Not the short times of the tests.
-        options = (f"--progress-interval={Settings.progress_interval}", f"--lost-pod-grace={Settings.lost_pod_grace}")
+        options = (
+            f"--progress-interval={Settings.progress_interval}",
+            f"--status-interval={Settings.status_interval}",
+            f"--lost-pod-grace={Settings.lost_pod_grace}",
+        )
         operator = OperatorProcess(install(cluster, ROOT), Path(folder), options=options)
         try:
             yield cluster, operator

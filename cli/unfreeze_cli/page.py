@@ -107,12 +107,15 @@ def _course(job: Json, status: Json) -> Iterator[RenderableType]:
 
 def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     ended, progress = status.get("phases", []), status.get("progress", {})
+    earlier = status.get("omitted", {}).get("phases", 0)
     count = progress.get("phaseCount", 0)
-    now = len(ended) < count and count > 1 and progress.get("phaseName") and status.get("phase") == "Running"
+    now = earlier + len(ended) < count and count > 1 and progress.get("phaseName") and status.get("phase") == "Running"
     if not ended and not now:
         return
     metric = job["spec"].get("training", {}).get("metric", "accuracy")
     table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", metric.upper(), box=None, pad_edge=False, show_edge=False)
+    if earlier:
+        table.add_row(f"{earlier} earlier", "done", "", "", "", "report.json")
     for phase in ended:
         value = phase.get("metrics", {}).get(metric)
         table.add_row(
@@ -186,6 +189,8 @@ def _results(status: Json) -> Iterator[RenderableType]:
         yield Text("Results", "bold")
         for name, value in sorted(results.items()):
             yield Text(f"  {plain(name)}  {value:.4g}")
+        if more := status.get("omitted", {}).get("results", 0):
+            yield Text(f"  and {more} more in report.json")
 
 
 def _failure(status: Json) -> Iterator[RenderableType]:

@@ -114,6 +114,17 @@ class Failure(Model):
     """Last lines of the traceback."""
 
 
+class Omitted(Model):
+    """What the status leaves out to stay small, by number. All of it is in report.json of the run's folder."""
+
+    phases: int = Field(default=0, ge=0)
+    """Phases that ended before the first one that is listed."""
+    metrics: int = Field(default=0, ge=0)
+    """Validation metrics that are not shown."""
+    results: int = Field(default=0, ge=0)
+    """Metrics of the finished model that are not shown."""
+
+
 class FineTuneJobStatus(Model):
     """What became of the job."""
 
@@ -144,9 +155,11 @@ class FineTuneJobStatus(Model):
     restarts: Restarts | None = None
     """What was started again."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
-    """Phases that have ended."""
+    """Phases that have ended: the newest 64, or as many as the status has room for."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model."""
+    omitted: Omitted | None = None
+    """How much is not listed, when something is not."""
     state_seconds: StateSeconds | None = None
     """Where the job's time went."""
     accelerator_seconds: int | None = Field(default=None, ge=0)

@@ -10,20 +10,17 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from unfreeze_api import budget
 from unfreeze_api.progress import Progress
 from unfreeze_operator.informer import Cache
 from unfreeze_operator.packing import unpack
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.views import FineTuneJobView, parse_time
-
-MOST_VALUES = 256
-"""Blocks or metrics of one job that get a series; more come only from a trainer of somebody's own."""
 
 Sample = tuple[str, tuple[str, ...], float]
 """Name of a series without its prefix, values of its own labels, value."""
@@ -118,17 +115,17 @@ def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) ->
     step = progress.get("step", 0)
     yield "step", (), step
     if progress.get("phaseName"):
-        yield "training_phase", (progress["phaseName"],), progress["phaseIndex"] + 1
+        yield "training_phase", (budget.block(progress["phaseName"]),), progress["phaseIndex"] + 1
     if step:
         yield "training_loss", (), progress.get("loss", math.nan)
-    for metric, value in islice(progress.get("metrics", {}).items(), MOST_VALUES):
+    for metric, value in budget.metrics(progress.get("metrics", {})).items():
         yield "validation_metric", (metric,), value
     if "samplesPerSecond" in progress:
         yield "samples_per_second", (), progress["samplesPerSecond"]
     if spoken is not None:
         if spoken.tokens_per_second is not None:
             yield "tokens_per_second", (), spoken.tokens_per_second
-        for block, rate in islice(spoken.learning_rates.items(), MOST_VALUES):
+        for block, rate in budget.rates(spoken.learning_rates).items():
             yield "learning_rate", (block,), rate
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:

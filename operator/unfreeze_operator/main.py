@@ -111,6 +111,11 @@ class Json(click.ParamType[Any]):
     "--progress-interval", default=Settings.progress_interval, help="Seconds between looks at a job's progress."
 )
 @click.option(
+    "--status-interval",
+    default=Settings.status_interval,
+    help="Least seconds between two writes of a running job's status, unless phase, a condition or failure change.",
+)
+@click.option(
     "--lost-pod-grace",
     default=Settings.lost_pod_grace,
     help="Seconds beyond its grace period after which a pod on a dead node is given up; 0: never.",

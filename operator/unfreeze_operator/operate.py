@@ -68,6 +68,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
         lost_pod_grace=settings.lost_pod_grace,
         gang_patience=settings.gang_patience,
+        status_interval=settings.status_interval,
         network=settings.network,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))

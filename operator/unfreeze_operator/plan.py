@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from unfreeze_api.progress import Progress
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.budget import within_budget
 from unfreeze_operator.context import Context
 from unfreeze_operator.policies import ORDER
 from unfreeze_operator.policies.finished import is_finished
@@ -63,4 +64,6 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
 
 def _acknowledged(context: Context) -> FineTuneJobStatus:
     """Return a finished job's status with the spec's generation, so that clients know that it was seen."""
-    return context.status.model_copy(update={"observed_generation": context.job.generation})
+    if context.status.observed_generation == context.job.generation:
+        return context.status
+    return within_budget(context.status.model_copy(update={"observed_generation": context.job.generation}))

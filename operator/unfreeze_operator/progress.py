@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
+from unfreeze_api.budget import MAX_PROGRESS_BYTES
 from unfreeze_api.progress import HTTP_PORT, Progress
 from unfreeze_operator.resources import Key
 from unfreeze_operator.settings import Settings
@@ -18,7 +19,6 @@ from unfreeze_operator.timers import Timers
 logger = logging.getLogger(__name__)
 
 PULL_SECONDS = 5.0
-MAX_BYTES = 1 << 20
 MAX_PAUSE_SECONDS = 300.0
 """Longest pause between two questions to a leader that does not answer."""
 SILENT_SHARE = 4
@@ -143,4 +143,14 @@ async def ask(session: aiohttp.ClientSession, url: str) -> Progress:
     """
     async with session.get(url, allow_redirects=False) as response:
         response.raise_for_status()
-        return Progress.read(await response.content.read(MAX_BYTES))
+        return Progress.read(await _body(response))
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    # It comes in as many pieces as the network makes of it.
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MAX_PROGRESS_BYTES:
+            raise ValueError(f"the answer has more than {MAX_PROGRESS_BYTES} bytes")
+    return bytes(body)

@@ -23,6 +23,7 @@ from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
+from unfreeze_operator.budget import wire
 from unfreeze_operator.context import Children, Context
 from unfreeze_operator.events import event, notes
 from unfreeze_operator.executor import Delayed, Executor, Refused
@@ -36,8 +37,8 @@ from unfreeze_operator.plan import Plan, plan
 from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
-from unfreeze_operator.settings import TrainerImage
-from unfreeze_operator.status import delayed, held, refused, worth_writing
+from unfreeze_operator.settings import Settings, TrainerImage
+from unfreeze_operator.status import delayed, held, refused, urgent, worth_writing
 from unfreeze_operator.training import leader
 from unfreeze_operator.views import (
     ConfigMapView,
@@ -99,7 +100,7 @@ class Reconciler:
         The rooms that it connects.
     image
         Trainer image when a template names none, and what it is pulled with.
-    lost_pod_grace, network
+    lost_pod_grace, gang_patience, network, status_interval
         See Settings.
     clock
         The time.
@@ -117,6 +118,7 @@ class Reconciler:
         lost_pod_grace: float,
         gang_patience: float,
         network: Network,
+        status_interval: float = Settings.status_interval,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -128,10 +130,13 @@ class Reconciler:
         self._lost_pod_grace = lost_pod_grace
         self._gang_patience = gang_patience
         self._network = network
+        self._status_interval = status_interval
         self._clock = clock
         self._instance = socket.gethostname()
         self._unsure: dict[str, FineTuneJobStatus] = {}
         """By a job's UID the status before a write whose answer was lost."""
+        self._written: dict[Key, tuple[str, datetime]] = {}
+        """UID of each job that runs, and when its status was written last."""
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile one job; return after how many seconds to look at it again, or None."""
@@ -140,6 +145,7 @@ class Reconciler:
             if job is None:
                 self._puller.forget(key)
                 self._caches.pods.forget(key)
+                self._written.pop(key, None)
                 return None
             return await self._reconcile(job)
 
@@ -178,16 +184,31 @@ class Reconciler:
         status, problem = await self._execute(job, old, asked, now)
         # Among many new jobs the children of all come first. What is said of one then says more.
         later = old.phase is None and bool(asked.actions) and status is asked.status and problem is None
+        pause = 0.0
         if not later and status is not None and worth_writing(old, status, context.accelerators):
-            await self._write(job, old, status, context.children)
+            pause = 0.0 if urgent(old, status) else self._pause(job, children, now)
+            if not pause:
+                await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
             self._puller.watch(job.key, first.uid, first.ip, ready=first.ready)
         else:
             self._puller.forget(job.key)
         if problem is not None:
             raise problem
+        if pause:  # what a pod that is gone has said is not written yet
+            return pause if asked.requeue_after is None else min(pause, asked.requeue_after)
         self._caches.pods.forget(job.key, context.children.departed)
         return 0.0 if later else asked.requeue_after
+
+    def _pause(self, job: FineTuneJobView, children: Children, now: datetime) -> float:
+        """Return for how many seconds the status of a job has to wait, so that its trainers cannot have it written at will.
+
+        A job without pods is not held up: of what has ended nothing must be lost to what comes next.
+        """
+        uid, written = self._written.get(job.key, ("", now))
+        if uid != job.uid or not children.live_pods:
+            return 0.0
+        return max(0.0, self._status_interval - (now - written).total_seconds())
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime
@@ -237,6 +258,9 @@ class Reconciler:
             self._unsure[job.uid] = old
             raise
         self._metrics.status_writes.inc()
+        self._written[job.key] = job.uid, self._clock()
+        if is_finished(new):
+            del self._written[job.key]
         _assert_kept(body["status"], raw.get("status", {}))
         self._caches.fine_tune_jobs.put(fine_tune_job_view(raw))
         self._metrics.transition(job, old, new, children, self._clock())
@@ -270,12 +294,6 @@ def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     except ValidationError:  # somebody else wrote it: it is computed anew
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
-
-
-def wire(status: FineTuneJobStatus) -> Manifest:
-    """Return a status as it is sent: what is empty is left out."""
-    fields = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {name: value for name, value in fields.items() if value not in ([], {})}
 
 
 def _assert_kept(sent: Manifest, stored: Manifest, path: str = "status") -> None:

@@ -34,6 +34,8 @@ class Settings:
     """Jobs that are reconciled at the same time."""
     progress_interval: float = 2.0
     """Seconds from one look at a running job's progress to the next."""
+    status_interval: float = 5.0
+    """Least seconds from one write of a running job's status to the next, unless phase, a condition or failure change."""
     progress_rate: float = 100.0
     """Looks a second over all jobs; with more running jobs each is looked at less often."""
     progress_concurrency: int = 64

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from unfreeze_api.progress import Progress
 from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
+from unfreeze_operator.budget import within_budget
 from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_carried
 from unfreeze_operator.conditions import Conditions
 from unfreeze_operator.context import Context
@@ -56,7 +57,7 @@ def observe(
     _set_conditions(conditions, context, phase, failure, waiting)
     if recovery := training.recovery:
         conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
-    return FineTuneJobStatus(
+    status = FineTuneJobStatus(
         observed_generation=context.job.generation,
         phase=phase,
         conditions=conditions.all(),
@@ -70,12 +71,14 @@ def observe(
         restarts=_restarts(context, training),
         phases=training.phases,
         results=training.results,
+        omitted=training.omitted,
         state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
         warnings=list(context.warnings[:_MOST_WARNINGS]),
         summary=summarize(training, context.spec.training.metric),
     )
+    return within_budget(status, context.spec.training.metric)
 
 
 def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
@@ -99,6 +102,21 @@ def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: 
         return True
     grown = (new.accelerator_seconds or 0) - (old.accelerator_seconds or 0)
     return old.accelerator_seconds is None or grown >= ACCOUNT_SECONDS * accelerators
+
+
+def urgent(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
+    """Whether a change of a running job's status is written at once; what else its trainers say waits for its turn."""
+
+    def marks(status: FineTuneJobStatus) -> tuple[object, ...]:
+        # Messages do not count, nor how a checkpoint is broken: trainers word these.
+        found = [
+            (one.type, one.status, one.observed_generation, one.reason if one.type != "CheckpointBroken" else "")
+            for one in status.conditions
+        ]
+        # A pod that failed and is gone left no other word of its failure.
+        return status.phase, status.failure, status.restarts and status.restarts.pods, found
+
+    return marks(old) != marks(new)
 
 
 def _end(context: Context) -> JobCondition | None:
@@ -263,7 +281,7 @@ def refused(
     conditions = Conditions(old.conditions, now, job.generation)
     conditions.set_running("Failed", False, reason, message)
     _set_failed(conditions, reason, message)
-    return old.model_copy(
+    status = old.model_copy(
         update={
             "observed_generation": job.generation,
             "phase": "Failed",
@@ -271,6 +289,7 @@ def refused(
             "failure": Failure(reason=reason, message=message[:4096]),
         }
     )
+    return within_budget(status)
 
 
 def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
@@ -284,7 +303,7 @@ def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str)
     """Return a status that says why the job's children could not be brought up to date this time."""
     conditions = Conditions(status.conditions, now, status.observed_generation or 0)
     conditions.set_running(status.phase or "Pending", False, reason, message)
-    return status.model_copy(update={"conditions": conditions.all()})
+    return within_budget(status.model_copy(update={"conditions": conditions.all()}))
 
 
 def condition(status: FineTuneJobStatus, type_: str) -> Condition | None:

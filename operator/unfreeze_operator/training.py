@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
+from unfreeze_api import budget
 from unfreeze_api.durations import duration
 from unfreeze_api.progress import (
     CheckpointInfo,
@@ -15,8 +17,13 @@ from unfreeze_api.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.status import FineTuneJobStatus, Summary
+from unfreeze_api.status import FineTuneJobStatus, Omitted, Summary
 from unfreeze_operator.views import PodView
+
+_LONG = 1e6
+"""From here on a value is written with an exponent, since a column has 64 characters."""
+MAX_UNSEEN = 2**20
+"""Phases that are believed to have ended before anybody was told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class Training:
     """As the leader at hand counts them."""
     recovery: Recovery | None = None
     """As the leader at hand told it; what an earlier one told stands in a condition."""
+    omitted: Omitted | None = None
+    """What is not in `phases`, and what was left out before."""
 
 
 def leader(pods: Sequence[PodView]) -> PodView | None:
@@ -54,16 +63,23 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     told = words.progress if words is not None and words.progress is not None else progress
     if told is None:
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
-        return Training(old.progress, checkpoint, old.phases, old.results, 0)
+        return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted)
     # A leader that has just started, after a suspend or a crash, knows less than the status does.
     fresh = told.state == "Starting" and told.step == 0 and old.progress is not None
+    phases, before = _merged(old.phases, told.phases)
+    omitted = old.omitted or Omitted()
+    earlier = omitted.phases - before if old.phases else 0
+    # A leader tells of its newest phases alone: how many there were its index says.
+    unseen = min(told.phase_index - len(phases), MAX_UNSEEN)
+    over = max(0, len(phases) - budget.MAX_PHASES)
     return Training(
         progress=old.progress if fresh else _finite_info(told.info()),
         checkpoint=told.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
-        phases=_merged(old.phases, told.phases),
+        phases=phases[over:],
         results=_finite(told.results) or old.results,
         in_place_restarts=told.restarts,
         recovery=told.recovery,
+        omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
     )
 
 
@@ -81,18 +97,38 @@ def summarize(training: Training, metric: str) -> Summary | None:
     found = training.results.get(f"test.{metric}", progress.metrics.get(metric))
     return Summary(
         progress=f"{progress.percent}%{part}",
-        metric=f"{metric} {found:.3f}" if found is not None else "",
+        metric=f"{metric} {_short(found)}" if found is not None else "",
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
         checkpoint=str(training.checkpoint.step) if training.checkpoint else "",
     )
 
 
-def _merged(old: list[PhaseResult], new: list[PhaseResult]) -> list[PhaseResult]:
-    """Return the longer list; what a short termination message had to leave out comes from the old one."""
-    if len(new) < len(old):
-        return old
-    known = {phase.name: phase.metrics for phase in old}
-    return [phase.model_copy(update={"metrics": _finite(phase.metrics) or known.get(phase.name, {})}) for phase in new]
+def _merged(known: Sequence[PhaseResult], told: Sequence[PhaseResult]) -> tuple[list[PhaseResult], int]:
+    """Return the phases that are known with those that are told, and how many of them come before the first known one.
+
+    What is known of a phase stays, but for the newest that is told: a training that went back ends that one again. What
+    a short termination message had to leave out, old phases or metrics, comes from what is known.
+    """
+    names = [budget.block(phase.name) for phase in told]
+    if not known or not told:
+        return [*known, *told], 0
+    if known[0].name in names:
+        before = names.index(known[0].name)
+        start = 0
+    else:
+        before, start = 0, next((at for at, phase in enumerate(known) if phase.name == names[0]), len(known))
+    out = [*told[:before], *known[:start]]
+    for old, new in zip_longest(known[start:], told[before:]):
+        if old is None or new is None:
+            out.append(new or old)
+        else:
+            kept, other = (new, old) if new is told[-1] else (old, new)
+            out.append(kept.model_copy(update={"metrics": _finite(kept.metrics) or other.metrics}))
+    return out, before
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < _LONG else f"{value:.3g}"
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

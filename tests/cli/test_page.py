@@ -159,6 +159,15 @@ def test_results():
     assert "  test.accuracy  0.93" in shown({"phase": "Succeeded", "results": {"test.accuracy": 0.93}})
 
 
+def test_what_is_left_out_is_counted():
+    text = shown({**RUNNING, "omitted": {"phases": 1, "results": 4}, "results": {"test.accuracy": 0.93}})
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[lines.index("head done 170 21s 2,310 0.25") - 1] == "1 earlier done report.json"
+    assert "and 4 more in report.json" in lines
+    full = {**RUNNING, "omitted": {"phases": 2}}
+    assert "now (2 of 3)" not in shown(full), "all three have ended"
+
+
 def test_what_pods_write_cannot_command_the_terminal():
     evil = "\x1b]0;title\x07\x1b[2J\x1b[31m\u202edevil\r"
     failure = {"reason": evil, "message": evil, "pod": evil, "logTail": evil}

@@ -1,5 +1,5 @@
 """Finds or builds the control plane's programs (kube-apiserver, -controller-manager, -scheduler, kubectl, etcd), and
-the tools that install on it and check manifests (helm, kubeconform); Kueue, for the tests that ask for it.
+the tools that install on it and check manifests (helm, kubeconform, celcost); Kueue, for the tests that ask for it.
 
 Run it alone with ``python3 tests/cluster/binaries.py [NAME ...]`` (standard library only, so that it can run before a
 virtual environment exists). It prints where each program is.
@@ -8,6 +8,7 @@ virtual environment exists). It prints where each program is.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,9 @@ TOOLS = {
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
     "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE_VERSION}",
 }
+CEL_COST = {"celcost": "oldest.mod", "celcost-tested": "go.mod"}
+"""The estimator of rules' costs of build/celcost, by the module file that says of which Kubernetes: the oldest that is
+supported, and the one that the tests run. The older estimates more, or the same."""
 Compile = Callable[[str, Path, list[str]], None]
 """Makes programs of these names in a folder with this `go`."""
 
@@ -65,6 +69,21 @@ def tool(name: str) -> Path:
 
     _ensure(cache, [program], f"{package} {version}", "at most 3 minutes on 2 cores", install)
     return cache / program
+
+
+def cel_cost(name: str = "celcost") -> Path:
+    """Return the path of one of CEL_COST, built when it, or a source of it, is new."""
+    mod = MODULE_DIR / CEL_COST[name]
+    sources = [*sorted((MODULE_DIR / "celcost").glob("*.go")), mod, mod.with_suffix(".sum")]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    cache = _cache() / "tools" / f"{name}-{digest[:12]}"
+
+    def build(go: str, target: Path, _: list[str]) -> None:
+        command = [go, "build", f"-modfile={mod.name}", "-mod=readonly", *_flags(), "-o", f"{target}/", "./celcost"]
+        _go(command, MODULE_DIR, {})
+
+    _ensure(cache, ["celcost"], f"of {mod.name}", "at most 3 minutes on 2 cores", build)
+    return cache / "celcost"
 
 
 def module(path: str) -> Path:
@@ -160,7 +179,8 @@ def _say(line: str) -> None:
 
 def main() -> int:
     try:
-        paths = {name: tool(name) for name in sys.argv[1:]} or find_or_build()
+        names = sys.argv[1:]
+        paths = {name: (cel_cost if name in CEL_COST else tool)(name) for name in names} or find_or_build()
     except BinariesError as error:
         _say(f"error: {error}")
         return 1

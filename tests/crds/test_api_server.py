@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
+from tests.crds.test_budget_of_progress import largest
+from tests.operator.test_budget import full
 from tests.operator.world import until
 from unfreeze_api import policy
 from unfreeze_api.crd import definition, schema
@@ -19,11 +21,13 @@ from unfreeze_api.status import (
     FineTuneJobStatus,
     HistoryPoint,
     Nodes,
+    Omitted,
     Restarts,
     StateSeconds,
     Summary,
 )
 from unfreeze_api.validate import defaulted, validate, warnings
+from unfreeze_operator.budget import wire
 
 pytestmark = pytest.mark.cluster
 
@@ -61,6 +65,7 @@ FULL_STATUS = FineTuneJobStatus(
     restarts=Restarts(in_place=1, pods=2),
     phases=[PhaseResult(name="head", steps=170, seconds=21.5, trainable_parameters=2310, metrics={"loss": 0.5})],
     results={"test.accuracy": 0.93},
+    omitted=Omitted(phases=1, metrics=2, results=3),
     state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
@@ -182,3 +187,12 @@ def test_kubectl_prints_what_the_api_server_warns_of(cluster, namespace):
         assert said("apply", "-f", "-", stdin=patched(BASE, filled)) == ""
     finally:
         cluster.kubectl("delete", "-f", str(policy.FILE))
+
+
+def test_the_largest_status_is_taken(cluster, namespace):
+    path = PATH.format(namespace=namespace)
+    stored = cluster.create(path, BASE)
+    status = wire(full(largest(63), character="<"))
+    code, answer = cluster.request("PUT", f"{path}/job/status?fieldValidation=Strict", stored | {"status": status})
+    assert (code, answer.get("message")) == (200, None)
+    assert answer["status"] == status

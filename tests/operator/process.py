@@ -47,6 +47,7 @@ class OperatorProcess:
             "--http-host=127.0.0.1",
             f"--trainer-image={IMAGE}",
             "--progress-interval=0.2",
+            "--status-interval=0.2",
             "--lost-pod-grace=1",
         ]
         command += [f"--namespace={namespace}" for namespace in self.namespaces] + [*self.options]

@@ -151,11 +151,14 @@ class Server:
         return self.objects.get((plural, name))
 
 
-class NoPuller:
-    """No leader says anything but its last words."""
+class FakePuller:
+    """What the leader at hand said last; without `said` leaders say nothing but their last words."""
 
-    def newest(self, *_: Any) -> None:
-        return None
+    def __init__(self) -> None:
+        self.said: Progress | None = None
+
+    def newest(self, *_: Any) -> Progress | None:
+        return self.said
 
     def watch(self, *_: Any, **__: Any) -> None: ...
 
@@ -168,6 +171,7 @@ class Simulation:
     def __init__(self, **options: Any) -> None:
         self.server = Server()
         self.now = NOW
+        self.puller = FakePuller()
         self._failed: defaultdict[str, set[str]] = defaultdict(set)
         """UIDs of the pods that failed, by their Job's: the Job controller counts each, whether or not it is still there."""
         self.create(**options)
@@ -226,7 +230,7 @@ class Simulation:
                 Cache(lambda _: None),
             ),
             executor=Executor(self.server, {r: m for r, m in mirrors.items() if r != FINE_TUNE_JOBS}),
-            puller=NoPuller(),
+            puller=self.puller,
             metrics=_METRICS,
             image=TrainerImage("trainer:1"),
             lost_pod_grace=60,

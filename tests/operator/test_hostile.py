@@ -9,9 +9,10 @@ from aiohttp import web
 
 from tests.operator.process import free_port
 from tests.operator.world import spec, until
+from unfreeze_api.budget import MAX_PROGRESS_BYTES
 from unfreeze_api.progress import Progress
 from unfreeze_operator import progress
-from unfreeze_operator.progress import MAX_BYTES, Puller
+from unfreeze_operator.progress import Puller
 from unfreeze_operator.settings import Settings
 
 KEY = ("ns", "job")
@@ -80,7 +81,7 @@ NONSENSE = {
     "no JSON": b"\xff\xfe\x00",
     "another type": b"[1]",
     "deep": b'{"metrics":' + b'{"a":' * 100_000,
-    "long": b'{"phaseName": "' + b"x" * (2 * MAX_BYTES),
+    "long": b'{"phaseName": "' + b"x" * (2 * MAX_PROGRESS_BYTES),
     "endless names": json.dumps({"metrics": {"x" * 200: 1}}).encode(),
     "too many series": json.dumps({"learningRates": {str(number): 1 for number in range(5000)}}).encode(),
     "too many phases": json.dumps(
@@ -107,15 +108,29 @@ def test_a_trainer_that_keeps_to_the_contract_is_heard(answer, monkeypatch):
     assert asyncio.run(asked(answer, monkeypatch)) == Progress(step=7)
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_an_answer_of_128_kib_is_read_to_its_end(pieces, monkeypatch):
+    text = b'{"step": 7}'.ljust(MAX_PROGRESS_BYTES)
+    cut = [text[start : start + len(text) // pieces + 1] for start in range(0, len(text), len(text) // pieces + 1)]
+    assert asyncio.run(asked(cut, monkeypatch)).step == 7
+    assert asyncio.run(asked([*cut, b" "], monkeypatch)) is None
+
+
 async def asked(answer, monkeypatch):
     """Let a puller ask a trainer that gives one answer for ever; return what it takes from two of them."""
     asks = asyncio.Queue()
 
-    async def handle(_):
+    async def handle(request):
         asks.put_nowait(None)
         if isinstance(answer, Exception):
             raise answer
-        return web.Response(body=answer)
+        if isinstance(answer, bytes):
+            return web.Response(body=answer)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in answer:
+            await response.write(piece)
+        return response
 
     server = web.Application()
     server.router.add_get("/progress", handle)

@@ -6,11 +6,12 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from tests.operator.fakes import NOW, job, text
+from unfreeze_api.budget import MAX_METRICS, MAX_RATES
 from unfreeze_api.progress import Progress
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.context import Children
 from unfreeze_operator.informer import Cache
-from unfreeze_operator.job_metrics import MOST_VALUES, JobCollector, samples
+from unfreeze_operator.job_metrics import JobCollector, samples
 from unfreeze_operator.metrics import MOST_REASONS, Metrics
 
 TRAINING = {
@@ -88,9 +89,18 @@ def test_a_loss_that_is_not_finite_is_nan_and_not_absent():
 
 
 def test_what_a_trainer_says_is_bounded():
-    spoken = Progress(learning_rates={f"layer.{number}": 1.0 for number in range(2 * MOST_VALUES)})
+    spoken = Progress(learning_rates={f"layer.{number}": 1.0 for number in range(2 * MAX_RATES)})
     rates = [name for name, *_ in series({"phase": "Running"}, spoken) if name == "learning_rate"]
-    assert len(rates) == MOST_VALUES
+    assert len(rates) == MAX_RATES
+
+
+def test_figures_of_each_class_make_no_series():
+    per_class = {f"f1.{label}": 1.0 for label in ("cat", "dog")} | {f"f1/{n}": 1.0 for n in range(9)} | {"f1[a]": 1.0}
+    status = {"phase": "Running", "progress": TRAINING | {"metrics": {"accuracy": 0.8} | per_class}}
+    assert [labels for name, *labels in series(status) if name == "validation_metric"] == [["accuracy"]]
+    many = {f"f1_{number}": 1.0 for number in range(1000)}
+    status = {"phase": "Running", "progress": TRAINING | {"metrics": many}}
+    assert sum(name == "validation_metric" for name, *_ in series(status)) == MAX_METRICS
 
 
 def test_reasons_of_failures_are_bounded():

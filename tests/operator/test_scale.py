@@ -15,10 +15,10 @@ from unfreeze_api.progress import PhaseResult, ProgressInfo
 from unfreeze_api.status import Condition, FineTuneJobStatus
 from unfreeze_operator import views, watch
 from unfreeze_operator.actions import Create
+from unfreeze_operator.budget import wire
 from unfreeze_operator.informer import Cache
 from unfreeze_operator.operate import KINDS
 from unfreeze_operator.plan import plan
-from unfreeze_operator.reconcile import wire
 from unfreeze_operator.resources import FINE_TUNE_JOBS
 
 OPERATOR = "system:serviceaccount:unfreeze-system:unfreeze-operator"

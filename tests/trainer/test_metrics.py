@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
-from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
+from unfreeze_api import budget
+from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics, Metrics
 from unfreeze_trainer.progress import Meter
 
 
@@ -53,3 +54,40 @@ def test_the_loss_shows_again_after_one_that_was_not_finite():
         assert meter.after_step()
         seen.append(meter.loss)
     assert seen == pytest.approx([1.0, torch.nan, 2.0], nan_ok=True)
+
+
+def test_metrics_are_as_many_for_ten_thousand_classes_as_for_two() -> None:
+    found = []
+    for classes in (2, 10_000):
+        metrics = ClassificationMetrics(classes)
+        state = metrics.new_state()
+        metrics.update(state, torch.randn(4, classes), {"labels": torch.arange(4) % classes})
+        found.append(metrics.compute(state))
+    assert [*found[0]] == [*found[1]] == [*ClassificationMetrics.names]
+    assert budget.metrics(found[1]) == found[1]
+
+
+@pytest.mark.parametrize("names", [("f1.cat",), ("f1/cat", "accuracy"), ("x" * 64,), tuple(f"f1{n}" for n in range(9))])
+def test_figures_of_each_class_cannot_be_declared(names: tuple[str, ...]) -> None:
+    with pytest.raises(TypeError, match=r"PerClass\.names has no place for"):
+        type("PerClass", (ClassificationMetrics,), {"names": names})
+
+
+def test_nor_computed_without_being_declared() -> None:
+    class PerClass(ClassificationMetrics):
+        def _compute(self, state: torch.Tensor) -> dict[str, float]:
+            return super()._compute(state) | {"f1.cat": 1.0}
+
+    metrics = PerClass(2)
+    state = metrics.new_state()
+    metrics.update(state, torch.randn(2, 2), {"labels": torch.tensor([0, 1])})
+    with pytest.raises(ValueError, match=r"PerClass does not name f1\.cat"):
+        metrics.compute(state)
+
+
+def test_every_task_measures_by_declared_metrics() -> None:
+    kinds = [ClassificationMetrics, *ClassificationMetrics.__subclasses__()]
+    assert {*Metrics.__subclasses__()} <= {*kinds}
+    for kind in Metrics.__subclasses__():
+        assert 0 < len(kind.names) <= budget.MAX_METRICS
+        assert all(name[0].islower() and name.isalnum() for name in kind.names)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.newer import planted
 from tests.trainer.jobs import make_job
+from unfreeze_api.budget import MAX_PROGRESS_BYTES
+from unfreeze_api.progress import PhaseResult
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
@@ -55,3 +57,19 @@ def test_one_that_cannot_be_read_is_no_reason_to_train_again(tmp_path, change, m
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(JobError, match=r"cannot be read \(Invalid JSON: EOF"):
         finished_before(job)
+
+
+def test_of_many_phases_progress_has_the_newest():
+    metrics = {"accuracy": 0.5, "macroF1": 0.25}
+    phases = [
+        PhaseResult(name=f"layer.{number}", steps=2, seconds=1, trainable_parameters=3, metrics=metrics)
+        for number in range(500)
+    ]
+    report = REPORT.model_copy(update={"phases": phases, "results": Results(validation=metrics, test=metrics)})
+    told = finished_progress(report)
+    assert told.phases == phases[-64:]
+    assert (told.step, told.phase_count) == (1000, 500)
+    assert told.results == {
+        f"{split}.{name}": value for split in ("validation", "test") for name, value in metrics.items()
+    }
+    assert len(told.to_json()) < MAX_PROGRESS_BYTES

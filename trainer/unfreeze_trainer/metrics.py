@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unfreeze_api import budget
+
 IGNORED = -100
 """Label of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
 
 
-class ClassificationMetrics:
+class Metrics(ABC):
+    """Metrics of one split, from a state that is summed over samples and workers.
+
+    Their names stand in the class, a few words that no label of a task goes into: they go to /progress, the job's status
+    and Prometheus, which have no room for figures of each class. These belong into the report.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    """What compute() may return, in camelCase."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        kept = budget.metrics(dict.fromkeys(cls.names, 0.0))
+        if over := [name for name in cls.names if name not in kept]:
+            raise TypeError(
+                f"{cls.__name__}.names has no place for {', '.join(over)}: a task has at most {budget.MAX_METRICS} metrics,"
+                f" each named by one word of at most {budget.MAX_NAME_LENGTH} characters"
+            )
+
+    @abstractmethod
+    def new_state(self) -> Tensor:
+        """Return the state of no samples, on the CPU; states are added."""
+
+    @abstractmethod
+    def update(self, state: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Add a batch in place."""
+
+    def compute(self, state: Tensor) -> dict[str, float]:
+        """Return the metrics of a summed state; none when it has no samples.
+
+        Raises
+        ------
+        ValueError
+            A metric is not among `names`.
+        """
+        values = self._compute(state)
+        if unknown := sorted(set(values) - set(self.names)):
+            raise ValueError(
+                f"{type(self).__name__} does not name {', '.join(unknown)}: figures of each class are no metrics"
+            )
+        return values
+
+    @abstractmethod
+    def _compute(self, state: Tensor) -> dict[str, float]: ...
+
+
+class ClassificationMetrics(Metrics):
     """accuracy, macroF1, balancedAccuracy and loss of one split.
 
     The state is float64 of shape (3 * classes + 2,): hits, predictions and samples of each class, sum of losses,
@@ -49,8 +99,8 @@ class ClassificationMetrics:
         total = torch.stack([losses.sum(), torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)])
         state += torch.cat([*counts, total]).to(state.device)
 
-    def compute(self, state: Tensor) -> dict[str, float]:
-        """Return the metrics of a summed state, as scikit-learn defines them.
+    def _compute(self, state: Tensor) -> dict[str, float]:
+        """Return the metrics as scikit-learn defines them.
 
         macroF1 is the mean over the classes that occur among labels or predictions, balancedAccuracy the mean recall
         over the classes that occur among the labels; loss is the mean cross-entropy in nats.

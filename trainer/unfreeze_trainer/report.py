@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from unfreeze_api import budget
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_api.reading import causes
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
@@ -125,7 +126,7 @@ def flat_results(results: Results) -> dict[str, float]:
 def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
     """Return the progress of a finished run, from its report alone."""
     steps = sum(phase.steps for phase in report.phases)
-    return Progress(
+    progress = Progress(
         percent=100,
         step=steps,
         total_steps=steps,
@@ -140,3 +141,4 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         phases=report.phases,
         results=flat_results(report.results),
     )
+    return budget.bounded(progress, report.metric)

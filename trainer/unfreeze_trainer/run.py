@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unfreeze_api import budget
 from unfreeze_api.progress import PhaseResult, Progress
 from unfreeze_api.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
@@ -398,7 +399,7 @@ class Run:
         )
         self.tracking.progress(progress)
         if self._link is not None:
-            self._link.write_progress(progress)
+            self._link.write_progress(budget.bounded(progress, self.job.training.metric))
 
     def _eta(self) -> int | None:
         if self.meter.work_seconds is None:

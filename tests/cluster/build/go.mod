@@ -1,5 +1,4 @@
-// Pins the control plane of the tests; no Go source of ours is built. How to move to another
-// version is told in ../README.md.
+// Pins the control plane of the tests. How to move to another version is told in ../README.md.
 module unfreeze/tests/cluster
 
 go 1.26.0
