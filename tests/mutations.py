@@ -299,8 +299,8 @@ MUTATIONS = (
     Mutation(
         "rules do not see what stands under a field's former name",
         "crds/unfreeze_api/former.py",
-        "return _MENTION.sub(replace, rule)",
-        "return rule",
+        "        rule = _with_former(rule, ",
+        "        _with_former(rule, ",
         "tests/crds/test_former.py",
     ),
     Mutation(

@@ -83,12 +83,11 @@ class _Generator(GenerateJsonSchema):
 
 
 def _with_former_names(properties: dict[str, Any], names: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """Yield the properties of a model, each followed by itself under its former name, where the API server fills nothing in."""
+    """Yield the properties of a model, each followed by itself under its former name."""
     for name, node in properties.items():
         yield name, node
         for old in (old for old, new in names.items() if new == name):
-            bare = {key: value for key, value in node.items() if key != "default"}
-            yield old, bare | {"description": former.description(name)}
+            yield old, node | {"description": former.description(name)}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,8 +1,7 @@
 """What follows from a field's former name: rules that see whichever was given, what is said of it, where it stands.
 
-A renamed field carries `Formerly`. It has no default, or is an object that is empty by default: what the API server fills
-in under one name cannot be told from what was given. Rules and the immutability of what is above a renamed field know
-both names; fields of a list's items are left alone there.
+A renamed field carries `Formerly`. It is a value, list or map without default: what the API server fills in under one
+name cannot be told from what was given. Fields of the items of lists and maps are not looked for.
 """
 
 from __future__ import annotations
@@ -32,67 +31,39 @@ def is_deprecated(node: dict[str, Any]) -> bool:
     return str(node.get("description", "")).startswith(_DEPRECATED)
 
 
-def advice(path: str, new: str) -> str:
-    """Return what is said to whoever gives a field its former name."""
-    return f"{path} is deprecated: write {new}, the former name is gone in the next minor release"
+@cache
+def renamed(model: type[Model]) -> tuple[tuple[Path, str], ...]:
+    """Return the path of each renamed field within a model and its former name."""
+    found: list[tuple[Path, str]] = [((new,), old) for old, new in former_names(model).items()]
+    for name, field in _fields(model).items():
+        if inner := _object(field):
+            found += (((name, *path), old) for path, old in renamed(inner))
+    return tuple(found)
 
 
-def warnings(given: dict[str, Any], model: type[Model], path: str = "spec") -> list[str]:
-    """Return an advice for each field that stands under its former name in a part of a manifest."""
+def warnings(spec: dict[str, Any], model: type[Model]) -> list[str]:
+    """Return an advice for each field of a spec that stands under its former name."""
     found = []
-    former = former_names(model)
-    fields = _fields(model)
-    for name, value in given.items():
-        where = f"{path}.{name}"
-        if name in former and value not in (None, {}):
-            found.append(advice(where, former[name]))
-        field = fields.get(former.get(name, name))
-        inner = next(_models(field.annotation), None) if field else None
-        if inner is not None:
-            for place, part in _objects(value, where):
-                found += warnings(part, inner, place)
+    for path, old in renamed(model):
+        place: Any = spec
+        for name in (*path[:-1], old):
+            place = place.get(name) if isinstance(place, dict) else None
+        if place is not None:
+            found.append(_advice(path, old))
     return found
 
 
-def _objects(value: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(value, dict):
-        yield path, value
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        yield from _objects(item, f"{path}[{index}]")
-
-
-def renamed(model: type[Model], path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield the path of each renamed field within a model, lists left out, and its former name."""
-    for old, new in former_names(model).items():
-        yield (*path, new), old
-    for name, field in _fields(model).items():
-        inner = _object(field)
-        if inner is not None:
-            yield from renamed(inner, (*path, name))
-
-
-def checks(model: type[Model], root: str) -> Iterator[tuple[str, str]]:
-    """Yield for each renamed field a CEL expression that it was given its former name, and the advice then.
-
-    Parameters
-    ----------
-    model
-        Of the object that `root` names, like `object.spec`; nothing in it need be there.
-    root
-        A path of CEL. The advice starts with its last name.
-    """
+def checks(model: type[Model]) -> Iterator[tuple[str, str]]:
+    """Yield for each renamed field a CEL expression that `object.spec` has its former name, and the advice then."""
     for path, old in renamed(model):
-        place = (*path[:-1], old)
-        above = [f"has({'.'.join((root, *place[:end]))})" for end in range(1, len(place))]
-        inner = _at(model, path)
-        expression = " && ".join([*above, _given(".".join((root, *path[:-1])), old, inner)])
-        yield expression, advice(".".join((root.rpartition(".")[2], *place)), path[-1])
+        place = ("object.spec", *path[:-1], old)
+        above = (".".join(place[:end]) for end in range(2, len(place) + 1))
+        yield " && ".join(f"has({each})" for each in above), _advice(path, old)
 
 
-def _given(root: str, name: str, inner: type[Model] | None) -> str:
-    """Return the CEL expression that a field of an object is there, and in it anything if it is an object."""
-    members = " || ".join(f"has({root}.{name}.{member})" for member in _fields(inner)) if inner is not None else ""
-    return f"has({root}.{name})" + (f" && ({members})" if members else "")
+def _advice(path: Path, old: str) -> str:
+    place = ".".join(("spec", *path[:-1], old))
+    return f"{place} is deprecated: write {path[-1]}, the former name is gone in the next minor release"
 
 
 def rules(model: type[Model]) -> Iterator[Rule]:
@@ -101,37 +72,19 @@ def rules(model: type[Model]) -> Iterator[Rule]:
     Raises
     ------
     TypeError
-        When a field was renamed that the API server fills in.
+        When a field was renamed that is required, has a default or is an object.
     """
     for rule in model.rules:
         yield Rule(both_names(rule.rule, model), rule.message, rule.field)
     for old, new in former_names(model).items():
-        inner = _object(_fields(model)[new])
-        _check(model, new, inner)
-        yield Rule(
-            f"!({_given('self', old, inner)}) || !({_given('self', new, inner)})",
-            f"{new} and {old}, its former name, are both set: remove {old}",
-            f".{old}",
-        )
-
-
-def _check(model: type[Model], name: str, inner: type[Model] | None) -> None:
-    field = _fields(model)[name]
-    default = field.get_default(call_default_factory=True)
-    members = _fields(inner).values() if inner is not None else ()
-    empty = inner is not None and isinstance(default, Model) and not default.model_dump(exclude_none=True)
-    if field.is_required() or not ((default is None and inner is None) or empty) or any(map(_there, members)):
-        raise TypeError(
-            f"{model.__name__}.{name} cannot have a former name: the API server fills it in, so that nobody can tell"
-            " whether it was given. Complete it in resolve() instead"
-        )
-
-
-_MENTION = re.compile(
-    r"\bself\.(?P<same>[\w.]+) == oldSelf\.(?P=same)(?![\w.])"
-    r"|\bhas\((?P<has>(?:self|oldSelf)\.[\w.]+)\)"
-    r"|\b(?P<value>(?:self|oldSelf)\.[\w.]+)"
-)
+        field = _fields(model)[new]
+        if _there(field) or _object(field):
+            raise TypeError(
+                f"{model.__name__}.{new} cannot have a former name: only an optional value, list or map without default"
+                " can. What the API server fills in cannot be told from what was given"
+            )
+        message = f"{new} and {old}, its former name, are both set: remove {old}"
+        yield Rule(f"!has(self.{old}) || !has(self.{new})", message, f".{old}")
 
 
 def both_names(rule: str, model: type[Model]) -> str:
@@ -139,124 +92,35 @@ def both_names(rule: str, model: type[Model]) -> str:
 
     `self.x == oldSelf.x` of an object above a renamed field becomes a comparison of its members, so that a value that
     moved from the one name to the other is no change.
-
-    Raises
-    ------
-    TypeError
-        When a rule takes a renamed object as a whole, whose members may stand in two places.
     """
-    paths = [path for path, _ in renamed(model)]
-    if not paths:
-        return rule
-
-    def replace(match: re.Match[str]) -> str:
-        if match["same"]:
-            path = tuple(match["same"].split("."))
-            met = [other for other in paths if all(one == two for one, two in zip(path, other, strict=False))]
-            base = min((len(other) - 1 for other in met), default=0)
-            return f"({_same(model, path, min(base, len(path)))})" if met else match[0]
-        root, *names = (match["has"] or match["value"]).split(".")
-        length = next((len(path) for path in paths if tuple(names[: len(path)]) == path), 0)
-        if not length:
-            return match[0]
-        field, rest = _known(model, tuple(names), length)
-        if match["has"] and not rest:
-            return f"({_present(model, field, root, length - 1) or 'true'})"
-        if _at(model, field) is not None and field in paths:
-            raise TypeError(f"a rule cannot take {'.'.join(field)} as a whole, which has two names: {rule}")
-        text = ".".join((_value(model, field, root, length - 1), *rest))
-        return f"has({text})" if match["has"] else text
-
-    return _MENTION.sub(replace, rule)
+    for path, old in renamed(model):
+        above, inner = "", model
+        for name in path:
+            whole = rf"\bself{re.escape(above)} == oldSelf{re.escape(above)}(?![\w.])"
+            rule = re.sub(whole, _same_members(inner, above), rule)
+            above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
+        rule = _with_former(rule, ".".join(path), ".".join((*path[:-1], old)))
+    return rule
 
 
-def _known(model: type[Model], names: Path, least: int) -> tuple[Path, Path]:
-    """Split a dotted path into what the model has and what comes after it, like a function of CEL."""
-    length, inner = 0, model
-    for name in names:
-        field = _fields(inner).get(name)
-        if field is None:
-            break
-        length += 1
-        below = _object(field)
-        if below is None:
-            break
-        inner = below
-    assert length >= least
-    return names[:length], names[length:]
+def _with_former(rule: str, today: str, former: str) -> str:
+    """Return a CEL rule that takes a field, or asks for it, under either of its two paths."""
+
+    def either(mention: re.Match[str]) -> str:
+        first, second = f"{mention['root']}.{today}", f"{mention['root']}.{former}"
+        return f"(has({first}) || has({second}))" if mention["has"] else f"(has({first}) ? {first} : {second})"
+
+    return re.sub(rf"(?P<has>has\()?\b(?P<root>self|oldSelf)\.{re.escape(today)}\b(?(has)\))", either, rule)
 
 
-def _same(model: type[Model], path: Path, base: int) -> str:
-    """Return the CEL expression that what stands at a path is the same in self and oldSelf; see `_present` for `base`."""
-    inner = _at(model, path)
-    if inner is None or (len(_alternatives(model, path)) == 1 and not any(renamed(inner))):
-        return _same_value(model, path, base)
+def _same_members(model: type[Model], path: str) -> str:
+    """Return the CEL expression that an object at a path has the same members in self and oldSelf, by today's names."""
     parts = []
-    for name, field in _fields(inner).items():
-        member = (*path, name)
-        below = _object(field)
-        if below is not None and any(renamed(below)) and not _there(field):
-            now, before = (_present(model, member, root, len(path)) for root in ("self", "oldSelf"))
-            parts.append(f"({now}) == ({before}) && (!({now}) || ({_same(model, member, len(member))}))")
-        else:
-            parts.append(_same(model, member, base))
-    return " && ".join(parts)
-
-
-def _same_value(model: type[Model], path: Path, base: int) -> str:
-    now, before = (_present(model, path, root, base) for root in ("self", "oldSelf"))
-    values = " == ".join(_value(model, path, root, base) for root in ("self", "oldSelf"))
-    return f"({now}) == ({before}) && (!({now}) || {values})" if now else values
-
-
-def _alternatives(model: type[Model], path: Path) -> list[Path]:
-    """Return every path that a field may stand at, today's first."""
-    if not path:
-        return [()]
-    head, rest = path[0], path[1:]
-    names = [head, *(old for old, new in former_names(model).items() if new == head)]
-    inner = _object(_fields(model)[head])
-    tails = _alternatives(inner, rest) if inner is not None else [rest]
-    return [(name, *tail) for name in names for tail in tails]
-
-
-def _present(model: type[Model], path: Path, root: str, base: int) -> str:
-    """Return the CEL expression that a field is there under one of its names; empty when it always is.
-
-    The objects above `base` names of the path are there.
-    """
-    texts = [_stands(model, alternative, root, base) for alternative in _alternatives(model, path)]
-    return " || ".join(texts) if all(texts) else ""
-
-
-def _stands(model: type[Model], path: Path, root: str, base: int) -> str:
-    """Return the CEL expression that a path, of any names, is there; empty when it always is."""
-    texts = []
-    inner: type[Model] | None = model
-    for end, name in enumerate(path, 1):
-        assert inner is not None
-        old = name in former_names(inner)
-        field = _fields(inner)[former_names(inner).get(name, name)]
-        if end > base and (old or not _there(field)):
-            texts.append(f"has({'.'.join((root, *path[:end]))})")
-        inner = _object(field)
-    return " && ".join(texts)
-
-
-def _value(model: type[Model], path: Path, root: str, base: int) -> str:
-    """Return the CEL expression of a field that is there under one of its names."""
-    *first, last = _alternatives(model, path)
-    text = ".".join((root, *last))
-    for alternative in reversed(first):
-        text = f"({_stands(model, alternative, root, base)} ? {'.'.join((root, *alternative))} : {text})"
-    return text
-
-
-def _at(model: type[Model], path: Path) -> type[Model] | None:
-    inner: type[Model] | None = model
-    for name in path:
-        inner = _object(_fields(inner)[name]) if inner is not None else None
-    return inner
+    for name, field in _fields(model).items():
+        now, before = f"self{path}.{name}", f"oldSelf{path}.{name}"
+        same = f"{now} == {before}"
+        parts.append(same if _there(field) else f"has({now}) == has({before}) && (!has({now}) || {same})")
+    return f"({' && '.join(parts)})"
 
 
 @cache
@@ -274,16 +138,4 @@ def _object(field: FieldInfo) -> type[Model] | None:
     """Return the model of a field that holds one object; None of a value, list or map."""
     held = field.annotation
     parts = get_args(held) if get_origin(held) in (Union, UnionType) else (held,)
-    return next((part for part in parts if _is_model(part)), None)
-
-
-def _models(annotation: Any) -> Iterator[type[Model]]:
-    """Yield the models within an annotation, those of a list's items too."""
-    if _is_model(annotation):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Model)
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, Model)), None)

@@ -105,14 +105,14 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _take_former_names(cls, given: Any) -> Any:
-        """Put what stands under a former name under today's; an empty object is what the API server filled in."""
+        """Put what stands under a former name under today's."""
         former = former_names(cls)
         if not isinstance(given, dict) or former.keys().isdisjoint(given):
             return given
         out = {name: value for name, value in given.items() if name not in former}
-        for old, new in former.items():
-            if given.get(old) not in (None, {}) and out.get(new) in (None, {}):
-                out[new] = given[old]
+        for old in former.keys() & given.keys():
+            if out.get(former[old]) is None:
+                out[former[old]] = given[old]
         return out
 
     def to_json(self, *, indent: int | None = None) -> str:

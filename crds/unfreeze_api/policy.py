@@ -26,8 +26,7 @@ _VERSION = "admissionregistration.k8s.io/v1"
 def manifests() -> list[dict[str, Any]]:
     """Return the policy and its binding; nothing while no field has a former name."""
     validations = [
-        {"expression": f"!({expression})", "message": message}
-        for expression, message in former.checks(FineTuneJobSpec, "object.spec")
+        {"expression": f"!({expression})", "message": message} for expression, message in former.checks(FineTuneJobSpec)
     ]
     if not validations:
         return []

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.model import EXECUTION, Formerly, Model
+from unfreeze_api.model import EXECUTION, Model
 
 
-class EvaluationSpec(Model):
+class EvaluateSpec(Model):
     """When the validation data is evaluated; always at the end of a phase."""
 
     every_steps: int | None = Field(default=None, ge=1, le=1000000000)
@@ -66,7 +66,7 @@ class TrainingSpec(Model):
     """Seed of everything random: splits, order, new weights, dropout."""
     metric: Literal["accuracy", "macroF1", "balancedAccuracy", "loss"] = "accuracy"
     """Validation metric that chooses the best checkpoint and drives early stopping."""
-    evaluation: Annotated[EvaluationSpec, Formerly("evaluate")] = EvaluationSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
     """When the validation data is evaluated."""
     checkpoint: Annotated[CheckpointSpec, EXECUTION] = CheckpointSpec()
     """When checkpoints are written."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.crd import definition
-from unfreeze_api.former import is_deprecated
 
 FILE = Path(__file__).parents[2] / "docs" / "api.md"
 """The committed text; a test proves that it is up to date."""
@@ -53,14 +52,13 @@ def _section(path: str, node: Node) -> Iterator[str]:
         for name, field in fields.items():
             required = name in node.get("required", ())
             default = "required" if required else f"`{_compact(field['default'])}`" if "default" in field else ""
-            kind = "" if is_deprecated(field) else _type(f"{path}.{name}", field)
-            yield f"| `{name}` | {kind} | {default} | {_cell(field['description'])} |"
+            yield f"| `{name}` | {_type(f'{path}.{name}', field)} | {default} | {_cell(field['description'])} |"
         yield ""
     if rules := list(_rules(node)):
         yield "Rules:\n\n" + "\n".join(f"- {rule}" for rule in rules) + "\n"
     for name, field in fields.items():
         inner = _inner(field)
-        if inner.get("properties") and not is_deprecated(field):
+        if inner.get("properties"):
             yield from _section(f"{path}.{name}", inner | {"description": field["description"]})
 
 
@@ -99,7 +97,7 @@ def _rules(node: Node) -> Iterator[str]:
     for rule in node.get("x-kubernetes-validations", ()):
         yield _cell(rule["message"])
     for name, field in node.get("properties", {}).items():
-        if not field.get("properties") and not is_deprecated(field):
+        if not field.get("properties"):
             for rule in (
                 *field.get("x-kubernetes-validations", ()),
                 *_inner(field).get("x-kubernetes-validations", ()),

@@ -16,7 +16,7 @@ from unfreeze_api.first_fields import Fields, without_new_defaults
 from unfreeze_api.model import EXECUTION, Before, Model, Since
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.quantization import QuantizationSpec
-from unfreeze_api.recipe import EvaluationSpec, TrainingSpec
+from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.strategy import (
     GradualUnfreezingSpec,
@@ -111,13 +111,6 @@ class ResolvedStrategy(Model):
     learning_rate: LearningRate
 
 
-class ResolvedTraining(TrainingSpec):
-    """The course of the training, under the names that job.json has had from the first."""
-
-    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), alias="evaluate")
-    """When the validation data is evaluated."""
-
-
 class ResolvedDistribution(Model):
     """Pods, workers and engine."""
 
@@ -207,7 +200,7 @@ class ResolvedJob(Model):
     strategy: ResolvedStrategy
     adapter: AdapterSpec | None = None
     """The member of its type is always there."""
-    training: ResolvedTraining
+    training: TrainingSpec
     distribution: Annotated[ResolvedDistribution, EXECUTION]
     output: ResolvedOutput
     tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
@@ -320,7 +313,7 @@ def resolve(
         data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
         strategy=_strategy(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),
-        training=ResolvedTraining.model_validate(spec.training.model_dump(by_alias=False)),
+        training=spec.training,
         distribution=ResolvedDistribution(
             num_nodes=spec.distribution.num_nodes,
             num_proc_per_node=workers,

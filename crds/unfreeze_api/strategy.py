@@ -24,7 +24,7 @@ Blocks = Annotated[
 
 
 class PlateauSpec(Model):
-    """Ends a phase that no longer improves. Evaluations are those of training.evaluation, on training.metric."""
+    """Ends a phase that no longer improves. Evaluations are those of training.evaluate, on training.metric."""
 
     patience: int = Field(default=3, ge=1, le=1000)
     """Evaluations without improvement after which the phase ends."""

@@ -4,7 +4,6 @@ import pytest
 
 from tests.crds.corpus import released
 from unfreeze_api.crd import definition
-from unfreeze_api.former import is_deprecated
 
 RELEASES = ("0.1.0",)
 LOOSER = {"minimum": -1, "minLength": -1, "minItems": -1, "minProperties": -1}
@@ -34,7 +33,7 @@ def broken(old, new, path):
         yield f"{path} is gone"
         return
     yield from (f"{path}: {key} was {old.get(key)}, is {new.get(key)}" for key in SAME if old.get(key) != new.get(key))
-    if old.get("default") != new.get("default") and not (is_deprecated(new) and old.get("default") == {}):
+    if old.get("default") != new.get("default"):
         yield f"{path}: default was {old.get('default')}, is {new.get('default')}"
     if missing := set(old.get("enum", ())) - set(new.get("enum", old.get("enum", ()))):
         yield f"{path}: values {sorted(missing)} are gone"

@@ -29,11 +29,7 @@ OLD, NEW = "v1alpha1", "v1beta1"
 STATUS = json.loads(FULL_STATUS.to_json())
 PAGE = REPOSITORY / "docs" / "api-versions.md"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-FORMER = {
-    "adapter": {"type": "LoRA"},
-    "training": {"evaluate": {"everySteps": 50}},
-    "output": {"export": ["Adapter", "Merged"]},
-}
+FORMER = {"adapter": {"type": "LoRA"}, "output": {"export": ["Adapter", "Merged"]}}
 
 
 class Definition:
@@ -199,20 +195,15 @@ def test_two_versions_have_one_shape_and_the_stored_one_changes_by_re_writing(cl
 
 
 def test_what_an_earlier_release_has_stored_is_valid_and_goes_on(cluster, install):
-    """Also its default of a field under the former name, which nobody wrote."""
     crd = install("stored.unfreeze.dev", released("0.1.0"))
     plain_job, former = crd.create(OLD, "plain"), crd.create(OLD, "former", {"spec": FORMER})
-    assert plain_job["spec"]["training"]["evaluate"] == {}
+    assert former["spec"]["output"]["export"] == FORMER["output"]["export"]
     assert crd.change(lambda found: found.update(spec=crd.of_group(definition())["spec"]))[0] == 200
     knows = f"/openapi/v3/apis/{crd.group}/{OLD}"
     cluster.wait_for(knows, lambda answer: '"exports"' in json.dumps(answer), what="the new schema")
-    cluster.wait_for(crd.jobs(OLD, "plain"), lambda job: "evaluation" in job["spec"]["training"], what="the default")
 
     for name, stored in (("plain", plain_job), ("former", former)):
-        now = cluster.get(crd.jobs(OLD, name))
-        assert now["spec"] == defaulted(stored)["spec"]
-        assert now["spec"]["training"].pop("evaluation") == {}
-        assert now["spec"] == stored["spec"]
+        assert cluster.get(crd.jobs(OLD, name))["spec"] == defaulted(stored)["spec"]
         # Nobody can do without this: the rules about changes are judged each time.
         for suspend in (True, False):
             change = {"spec": {"runPolicy": {"suspend": suspend}}}
@@ -221,21 +212,12 @@ def test_what_an_earlier_release_has_stored_is_valid_and_goes_on(cluster, instal
             code, answer = cluster.request("PATCH", crd.jobs(OLD, name), {"spec": {"training": {"seed": 9}}})
             assert (code, "training cannot be changed" in answer["message"]) == (422, True)
     assert warnings(cluster.get(crd.jobs(OLD, "plain"))) == []
-    assert len(warnings(cluster.get(crd.jobs(OLD, "former")))) == 2
+    assert len(warnings(cluster.get(crd.jobs(OLD, "former")))) == 1
 
-    # Today's names with the same values are no change; other values are one.
-    other = {"training": {"evaluate": None, "evaluation": {"everySteps": 60}}}
+    # Today's name with the same value is no change; another value is one.
+    other = {"output": {"export": None, "exports": ["Merged"]}}
     assert cluster.request("PATCH", crd.jobs(OLD, "former"), {"spec": other})[0] == 422
-    renamed = {
-        "training": {"evaluate": None, "evaluation": {"everySteps": 50}},
-        "output": {"export": None, "exports": ["Merged", "Adapter"]},
-    }
+    renamed = {"output": {"export": None, "exports": ["Merged", "Adapter"]}}
     code, answer = cluster.request("PATCH", crd.jobs(OLD, "former"), {"spec": renamed})
     assert code == 200, answer
     assert warnings(answer) == []
-    # A manifest that never had the default, as kubectl replace sends it.
-    meta = {"name": "plain", "resourceVersion": cluster.get(crd.jobs(OLD, "plain"))["metadata"]["resourceVersion"]}
-    bare = BASE | {"apiVersion": f"{crd.group}/{OLD}", "metadata": meta}
-    code, answer = cluster.request("PUT", crd.jobs(OLD, "plain"), bare)
-    assert code == 200, answer
-    assert "evaluate" not in answer["spec"]["training"]

@@ -54,7 +54,7 @@ def engines_of(case: str):
 def job_of(case: str, engine: str, folder: Path, **change):
     spec = {
         "strategy": {"learningRate": {"head": 5e-2}},
-        "training": {"epochs": 1, "batchSize": 6, "optimizer": "SGD", "evaluation": {"everySteps": 100}},
+        "training": {"epochs": 1, "batchSize": 6, "optimizer": "SGD", "evaluate": {"everySteps": 100}},
         "output": {"destination": f"file://{folder}/{engine}-{case}"},
         "distribution": {"numNodes": 2, **ENGINES[engine]},
     }

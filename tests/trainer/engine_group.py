@@ -93,7 +93,7 @@ def write_inputs(folder: Path):
 
 def job_of(case: str, engine: str, folder: Path, **change):
     strategy, training = CASES[case]
-    training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05, "evaluation": {"everySteps": 1000}} | training
+    training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05, "evaluate": {"everySteps": 1000}} | training
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **(ENGINES | OFFLOADED)[engine]}
     spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution} | change

@@ -21,7 +21,7 @@ TRAINING = {
     "epochs": 8,
     "batchSize": 5,
     "checkpoint": {"everySteps": 3},
-    "evaluation": {"everySteps": 4},
+    "evaluate": {"everySteps": 4},
     "metric": "loss",
 }
 

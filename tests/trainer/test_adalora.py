@@ -43,7 +43,7 @@ def job_of(inputs, folder="/tmp/run", **change):
         "output": {"destination": f"file://{folder}"},
     }
     # The only evaluation is at the end, so that what is exported is what is left then.
-    spec["training"] |= {"checkpoint": {"everySteps": 1, "keep": 2}, "evaluation": {"everySteps": 1000}}
+    spec["training"] |= {"checkpoint": {"everySteps": 1, "keep": 2}, "evaluate": {"everySteps": 1000}}
     return make_job(*inputs, **merge(spec, change))
 
 

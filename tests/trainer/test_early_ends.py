@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_early_stopping_ends_the_phase_and_the_plan_goes_on(tmp_path):
-    run = run_in(tmp_path, earlyStopping={"patience": 1, "minDelta": 10.0}, evaluation={"everySteps": 2})
+    run = run_in(tmp_path, earlyStopping={"patience": 1, "minDelta": 10.0}, evaluate={"everySteps": 2})
     train(run)
     second_evaluation = [(phase.first_step // 2 + 2) * 2 - phase.first_step for phase in run.phases]
     assert [phase.steps for phase in run.state.phases] == second_evaluation
@@ -32,7 +32,7 @@ PLATEAU = {
 
 def plateau_run(folder: Path) -> Run:
     forget_accelerate()
-    training = {"evaluation": {"everySteps": 4}, "checkpoint": {"everySteps": 1, "keep": 100}}
+    training = {"evaluate": {"everySteps": 4}, "checkpoint": {"everySteps": 1, "keep": 100}}
     job = job_in(folder, strategy=PLATEAU, **training)
     task = MLPTask(norm=True)
     return Run(job, task, task.build_model(), open_engine(job), None)

@@ -239,7 +239,7 @@ class Run:
     # Evaluations and checkpoints
 
     def _evaluation_due(self) -> bool:
-        step, every = self.state.step, self.job.training.evaluation.every_steps or self.feed.steps_per_epoch
+        step, every = self.state.step, self.job.training.evaluate.every_steps or self.feed.steps_per_epoch
         return step % every == 0 or step == self._phase.first_step + self._phase.steps
 
     def _settle(self) -> None:
@@ -406,6 +406,6 @@ class Run:
             return None
         step, current = self.state.step, self.state.phase_index
         work = remaining_work(self.phases, self._blocks, step, current) * self.feed.samples / self.feed.steps_per_epoch
-        every = self.job.training.evaluation.every_steps or self.feed.steps_per_epoch
+        every = self.job.training.evaluate.every_steps or self.feed.steps_per_epoch
         evaluations = (self.total_steps - step) // every + len(self.phases) - current
         return round(work * self.meter.work_seconds + evaluations * self.state.evaluation_seconds)
