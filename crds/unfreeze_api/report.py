@@ -29,6 +29,8 @@ class DataReport(Model):
     """Source of each split that has one of its own, as in the manifest."""
     splits: dict[str, int]
     """Samples of each split."""
+    overlaps: dict[str, int] = Field(default={})
+    """Samples that are measured on and stand in another split too, like `test in train: 12`."""
     labels: list[str]
     """Labels in the order of the model's outputs."""
     pins: dict[str, Any] = Field(default={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 KEY = "plantedByALaterVersion"
-MAPS = frozenset({"metrics", "learningRates", "results", "pins", "splits", "sources", "versions", "config"})
+MAPS = frozenset({"metrics", "learningRates", "results", "pins", "splits", "sources", "versions", "config", "overlaps"})
 """Objects whose keys are data."""
 
 

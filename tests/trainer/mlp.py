@@ -51,6 +51,7 @@ class MLPTask:
 
     labels = ("a", "b", "c")
     splits = SAMPLES
+    overlaps: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False, broken=()):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))

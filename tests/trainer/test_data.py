@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import make_job, write_csv
 from unfreeze_trainer.data.labels import MAX_LABELS, encode_labels, hold_out, sort_labels
-from unfreeze_trainer.data.samples import Split, read_splits, read_texts
+from unfreeze_trainer.data.samples import Split, overlaps, read_splits, read_texts
 from unfreeze_trainer.data.tables import read_table, some_rows
 from unfreeze_trainer.errors import JobError
 
@@ -200,6 +200,30 @@ def test_a_small_part_of_many_labels_has_its_share_and_no_label_first() -> None:
 def test_runs_of_the_first_version_hold_out_as_they_did() -> None:
     class_of = np.repeat(np.arange(100), 2)
     assert len(hold_out(class_of, {"validation": 0.1}, 0, of_each=True)["validation"]) == 100
+
+
+def test_the_training_data_is_not_measured_on(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "t.csv")
+    (tmp_path / "link.csv").symlink_to(train)
+    for part in ("validation", "test"):
+        for same in (train, tmp_path / "link.csv"):
+            message = splits_error(train, data={part: {"source": f"file://{same}", "fraction": None}})
+            assert f"spec.data.{part}.source file://{same} is the training data" in message
+
+
+def test_samples_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"text {i},{'ab'[i % 2]}" for i in range(20))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    (tmp_path / "v.csv").write_text("\n".join([lines[0], *lines[3:6], "another,a"]))
+    (tmp_path / "s.csv").write_text("\n".join([lines[0], *lines[5:9], "another,a", "last,b"]))
+    data = {name: {"source": f"file://{tmp_path}/{name[0]}.csv", "fraction": None} for name in ("validation",)}
+    data |= {"test": {"source": f"file://{tmp_path}/s.csv"}}
+    _, splits = open_splits(tmp_path / "t.csv", data=data)
+    assert overlaps(splits) == {"validation in train": 3, "test in train": 4, "test in validation": 2}
+    (tmp_path / "u.csv").write_text("text,label\n" + "same,a\nother,b\n" * 10)
+    _, splits = open_splits(tmp_path / "u.csv")
+    assert overlaps(splits) == {"validation in train": len(splits["validation"])}
+    assert overlaps(open_splits(write_csv(tmp_path / "w.csv", rows=3 * 11 * 13))[1]) == {}
 
 
 def test_seeds_split_differently() -> None:

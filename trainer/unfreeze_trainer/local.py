@@ -51,8 +51,16 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(file_okay=False, path_type=Path),
     help="The run's folder, in place of spec.output.destination.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Workers on this machine, in place of what the job asks for. Default: those of the job, at most one for each"
+    " accelerator that it asks for and this machine has.",
+)
 @job_options
-def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: Path | None) -> None:
+def run(
+    file: Path, output: Path | None, workers: int | None, claim: tuple[str, ...], claims_folder: Path | None
+) -> None:
     """Run the FineTuneJob in FILE on this machine, without a cluster.
 
     Starts one agent for each of spec.distribution.numNodes. Ctrl-C, SIGTERM and SIGHUP leave a checkpoint; the same
@@ -63,7 +71,12 @@ def run(file: Path, output: Path | None, claim: tuple[str, ...], claims_folder: 
         spec = spec.model_copy(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
+    from unfreeze_trainer.machine import accelerators, fitted
+
     job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder, write=True))
+    job, said = fitted(job, workers=workers, present=accelerators())
+    if said:
+        click.echo(said, err=True)
     sys.exit(run_job(job))
 
 

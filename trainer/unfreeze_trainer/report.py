@@ -90,7 +90,13 @@ def build_report(
             revision=base.get("revision"),
             pins={key: value for key, value in base.items() if key not in ("source", "revision")},
         ),
-        data=DataReport(sources=sources, splits=task.splits, labels=list(task.labels), pins=pins.get("data", {})),
+        data=DataReport(
+            sources=sources,
+            splits=task.splits,
+            overlaps=task.overlaps,
+            labels=list(task.labels),
+            pins=pins.get("data", {}),
+        ),
         world=World(
             world_size=engine.world_size,
             nodes=job.distribution.num_nodes,

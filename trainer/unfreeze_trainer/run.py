@@ -120,6 +120,8 @@ class Run:
             newest=found.checkpoint,
             hook=self.hook,
         )
+        if self._generation and self.task.overlaps:
+            log.warning("samples stand in more than one split: %s", self.task.overlaps)
         self.events.add(
             "start",
             step=self.state.step,

@@ -116,6 +116,11 @@ def closing_table(job: ResolvedJob) -> None:
     console.print(f"best step {report.best_step}: validation {_line(report.results.validation)}")
     if report.results.test:
         console.print(f"test {_line(report.results.test)}")
+    for pair, count in report.data.overlaps.items():
+        split = pair.partition(" ")[0]
+        console.print(
+            f"{count} of {report.data.splits[split]} samples stand twice, {pair}: what is measured on them was seen before"
+        )
     for export in report.exports:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 from unfreeze_api.progress import PhaseResult, Recovery
@@ -74,7 +76,7 @@ class State(BaseModel):
         Parameters
         ----------
         metric
-            That is compared; `loss` is better when it is lower.
+            That is compared; `loss` is better when it is lower, and whatever is no number is worse than any that is.
         stopping
             Ends the phase when it no longer improves.
         end
@@ -82,12 +84,12 @@ class State(BaseModel):
         """
         sign = -1 if metric == "loss" else 1
         value = self.metrics[metric]
-        if self.phase_best is None or sign * (value - self.phase_best) > (stopping.min_delta if stopping else 0.0):
+        if self.phase_best is None or _better(value, self.phase_best, sign, stopping.min_delta if stopping else 0.0):
             self.phase_best, self.bad_evaluations = value, 0
         else:
             self.bad_evaluations += 1
         self.phase_ended = end or (stopping is not None and self.bad_evaluations >= stopping.patience)
-        if self.best is not None and sign * (value - self.best.value) <= 0:
+        if self.best is not None and not _better(value, self.best.value, sign):
             return False
         self.best = self._as_best(metric)
         return True
@@ -98,3 +100,9 @@ class State(BaseModel):
 
     def _as_best(self, metric: str) -> Best:
         return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics)
+
+
+def _better(value: float, than: float, sign: int, by: float = 0.0) -> bool:
+    if math.isnan(value):
+        return False
+    return math.isnan(than) or sign * (value - than) > by

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,6 +98,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     JobError
         InvalidData or InvalidJob, with field, file, rows and what to do.
     """
+    _require_other_files(job)
     train = read(job.data.train, f"spec.data.train.source {job.data.train.source}")
     labels = sort_labels(train.names)
     if len(labels) == 1:
@@ -125,6 +127,43 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
             )
     _check_workers(job, len(splits["train"]))
     return labels, {name: splits[name] for name in ("train", *held_out)}
+
+
+def _require_other_files(job: ResolvedJob) -> None:
+    """Raise JobError where the file to measure on is the one that is trained on."""
+    for name, part in (("validation", job.data.validation), ("test", job.data.test)):
+        if part and part.dataset and _is_same(part.dataset.path, job.data.train.path):
+            raise JobError(
+                "InvalidData",
+                f"spec.data.{name}.source {part.dataset.source} is the training data, and what it measures is how well that was"
+                f" learned by heart: name another file, or set spec.data.{name}.fraction in place of source",
+            )
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # whichever is missing is told by who reads it
+        return False
+
+
+def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
+    """Count the samples of held-out splits whose input stands in another split too: {"test in train": 12}.
+
+    Texts and paths are compared as they are, pictures that lie in a table byte by byte.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = {}
+    inputs = {name: split.source.inputs.take(pa.array(split.rows)) for name, split in splits.items()}
+    for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
+        for other in others:
+            if name in splits and other in splits and inputs[name].type == inputs[other].type:
+                twice = pc.is_in(inputs[name], value_set=pc.unique(inputs[other]))
+                if count := pc.sum(twice).as_py():
+                    found[f"{name} in {other}"] = int(count)
+    return found
 
 
 def _check_workers(job: ResolvedJob, samples: int) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.pins import hash_data
-from unfreeze_trainer.data.samples import Split
+from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
@@ -54,6 +54,11 @@ class Task(ABC):
     def splits(self) -> dict[str, int]:
         """Number of samples of each split."""
         return {name: len(split) for name, split in self._splits.items()}
+
+    @cached_property
+    def overlaps(self) -> dict[str, int]:
+        """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""
+        return overlaps(self._splits)
 
     @cached_property
     def pins(self) -> dict[str, Any]:
