@@ -15,6 +15,7 @@ from unfreeze_api.fingerprint import fingerprint, first_fingerprint
 from unfreeze_api.first_fields import Fields, without_new_defaults
 from unfreeze_api.model import EXECUTION, Before, Model, Since
 from unfreeze_api.progress import CLAIM_FOLDER
+from unfreeze_api.quantities import quantity
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.spec import FineTuneJobSpec
@@ -433,11 +434,12 @@ def rendezvous_port(namespace: str, name: str) -> int:
 def _cpus_per_node(spec: FineTuneJobSpec) -> int:
     resources = spec.distribution.resources_per_node
     text = str((resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu") or 0)
-    try:
-        cpus = float(text[:-1]) / 1000 if text.endswith("m") else float(text)
-    except ValueError:  # another unit: legal, and nobody's way to count CPUs
-        return 0
-    return max(1, int(cpus)) if cpus > 0 else 0  # half a CPU runs one thread
+    cpus = quantity(text) if text[-1] in _PLAIN else None  # in thousands: legal, and nobody's way to count CPUs
+    return max(1, int(cpus)) if cpus else 0  # half a CPU runs one thread
+
+
+_PLAIN = frozenset("0123456789.m")
+"""Last characters of the ways in which people count CPUs."""
 
 
 def _columns(own: ColumnsSpec | None, default: Columns) -> Columns:

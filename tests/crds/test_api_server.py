@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.crds import test_quantities as quantities
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
 from tests.crds.test_budget_of_progress import largest
@@ -102,6 +103,11 @@ def compare(cluster, namespace, manifest):
     if not theirs:
         assert stored["spec"] == defaulted(manifest)["spec"]
     return theirs
+
+
+def test_quantities(cluster, namespace):
+    refused = [bool(compare(cluster, namespace, quantities.job(*pair))) for pair in quantities.pairs()]
+    assert 20 < sum(refused) < len(refused) - 20
 
 
 def test_good(cluster, namespace):
