@@ -58,7 +58,8 @@ def first_operator(build):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("skew")
     bert_folder(folder / "bert")
-    write_csv(folder / "good.csv")
+    for name, rows in (("good", 24), ("validation", 15), ("test", 12)):
+        write_csv(folder / f"{name}.csv", rows)
     (folder / "bad.csv").write_text("text,label\nwhat is far,a\nwho is tall,\n")
     return folder
 
@@ -69,7 +70,7 @@ def spec(folder, run, data="good.csv"):
         "task": {"type": "TextClassification"},
         "data": {
             name: {"source": f"file://{folder}/{source}"}
-            for name, source in (("train", data), ("validation", "good.csv"), ("test", "good.csv"))
+            for name, source in (("train", data), ("validation", "validation.csv"), ("test", "test.csv"))
         },
         "strategy": {"type": "FullFineTuning"},
         "training": {"epochs": 30, "batchSize": 4, "evaluate": {"everySteps": 60}},
@@ -240,6 +241,10 @@ def test_a_finished_run_of_the_other_build_is_not_trained_again(pods, build, fol
     new, old = Pod(folder, "new", texts[0]), Pod(folder, "old", texts[1], environment=first_build.environment(build))
     assert (old.process.wait(), new.process.wait()) == (2, 0), old.log.read_text() + new.log.read_text()
     assert json.loads(old.message)["reason"] == "ForeignRunFolder"
+    assert (
+        "go on with the version that wrote it, or choose another output.destination"
+        in json.loads(old.message)["message"]
+    )
     assert json.loads(new.message)["progress"]["state"] == "Done"
     assert {name: (run / "report.json").read_bytes() for name, run in runs.items()} == before
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from unfreeze_api.progress import CheckpointInfo
 from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import sync_folder
+from unfreeze_trainer.generation import Generation, sync_folder
 from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.state import State
 
@@ -30,6 +30,8 @@ FORMAT = 1
 _WEIGHTS, _MOMENTS, _STATE, _MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
 _FILES = (_WEIGHTS, _MOMENTS, _STATE)
 _SEPARATOR = "|"
+_END = {"format": "2, of a run that is finished"}
+"""Manifest that trainers of the first release refuse; of step 0, which no checkpoint has. See `Checkpoints.close`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Return the steps that there are checkpoints of, newest first, broken ones included."""
         names = [path.name.removeprefix("step-") for path in self.folder.glob("step-*")]
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        return sorted((int(name) for name in names if name.isdecimal() and int(name)), reverse=True)
 
     def own_steps(self) -> list[int]:
         """Return the steps of the checkpoints whose manifest names this run, newest first."""
@@ -133,6 +135,14 @@ class Checkpoints:
             return self._manifest(folder).fingerprint == self._identity.fingerprint
         except (BrokenCheckpointError, JobError):
             return False
+
+    def close(self, generation: Generation) -> None:
+        """Keep trainers of the first release out of a finished run: they do not read its report, and would train again."""
+        with generation.fenced():
+            aside = generation.aside("step-0")
+            aside.mkdir()
+            (aside / _MANIFEST).write_text(json.dumps(_END) + "\n")
+            generation.commit(aside, self.path(0))
 
     def write(self, snapshot: Snapshot, folder: Path, *, generation: int) -> CheckpointInfo:
         """Write a checkpoint's files, flushed to the disk, into a folder that is not there yet."""

@@ -125,6 +125,8 @@ def clear(checkpoints: Checkpoints, policy: str, *, best: int, generation: Gener
     """
     if policy == "Keep":
         return []
+    if policy == "Delete":
+        checkpoints.close(generation)
     steps = [step for step in checkpoints.own_steps() if policy == "Delete" or step != best]
     for step in steps:
         generation.discard(checkpoints.path(step))
