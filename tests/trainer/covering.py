@@ -34,8 +34,8 @@ def cover(factors: Mapping[str, Sequence[str]], refusal: Callable[[Row], str]) -
     factors
         The values of each factor, by name; early values are preferred where it makes no other difference.
     refusal
-        What the rules say against a row, "" when it is allowed. It is asked about pairs (the other factors are what they are
-        by default) and about whole rows.
+        What the rules say against a row, "" when it is allowed. It is asked about pairs, for which it chooses what suits them
+        of the other factors, and about whole rows.
     """
     told = {pair: said for pair in _pairs(factors) if (said := refusal(dict(pair)))}
     refused = dict(told)
@@ -45,7 +45,7 @@ def cover(factors: Mapping[str, Sequence[str]], refusal: Callable[[Row], str]) -
         seed = next(iter(left))
         search = _Search(factors, told, left, refusal)
         if row := search.completed(dict(seed)):
-            rows.append(row)
+            rows.append({factor: row[factor] for factor in factors})
             for pair in pairs_of(row, factors):
                 left.pop(pair, None)
         else:  # rules about more than two factors, or two of them that leave nothing to a third
