@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries test-binaries demo test test-fast lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries test-binaries demo test test-matrix test-fast lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,9 @@ test-binaries:
 test: setup ## All tests
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
 	@$(BIN)/python -m pytest
+
+test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
+	@$(BIN)/python -m pytest -m matrix tests/trainer
 
 test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q -m "not cluster and not slow"

@@ -1,14 +1,10 @@
-"""Two ranks that train every adapter on every kind of engine: torchrun -m tests.trainer.adapter_group OUT"""
+"""What two ranks do for `test_adapter_engines`: they train every adapter on every kind of engine."""
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
-
-import torch
+from unittest.mock import patch
 
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.interrupted import Killed, kill_at
@@ -35,7 +31,6 @@ QUANTIZED = ("Int8", "NF4")
 CASES |= {kind: {"adapter": TEXT["lora"], "model": {"quantization": {"type": kind}}} for kind in QUANTIZED}
 # Its scale starts to move when its matrices have.
 CASES["DELORA"]["training"] = {"epochs": 3}
-EXPORTED = ("lora",)
 RESUMED = [
     *((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora")),
     ("NF4", "DDP"),
@@ -61,7 +56,25 @@ def job_of(case: str, engine: str, folder: Path, **change):
     return make_job(folder / "bert", folder / "texts.csv", **merge(merge(spec, CASES[case]), change))
 
 
-def resumed(case: str, engine: str, folder: Path) -> None:
+# Biases stay whole between steps, weights do not.
+small_scale = patch.object(DeepSpeedEngine, "persistence_threshold", 32)
+
+
+@small_scale
+def trained_case(case: str, engine: str, folder: Path):
+    """Return the weights that a training ends with; rank 0 alone has them."""
+    job = job_of(case, engine, folder)
+    run = open_run(job, open_task(job))
+    run.finish = lambda: None
+    train(run)
+    weights = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
+    run.saver.close()
+    run.engine.end()
+    return weights
+
+
+@small_scale
+def resumed_case(case: str, engine: str, folder: Path) -> None:
     """Train undisturbed, and once more, cut off after a step behind a checkpoint."""
     training = {"epochs": 2, "optimizer": "AdamW", "checkpoint": {"everySteps": 2}}
     for name in ("whole", "cut", "cut"):
@@ -75,29 +88,3 @@ def resumed(case: str, engine: str, folder: Path) -> None:
             train(run)
         run.saver.close()
         run.engine.end()
-
-
-def main(folder: Path) -> None:
-    gc.collect()
-    gc.freeze()
-    for case in CASES:
-        for engine in engines_of(case):
-            job = job_of(case, engine, folder)
-            run = open_run(job, open_task(job))
-            finish, run.finish = run.finish, lambda: None
-            train(run)
-            weights = run.engine.weights(run.engine.shapes)
-            if run.engine.rank == 0:
-                torch.save({name: tensor.clone() for name, tensor in weights.items()}, folder / f"{engine}-{case}.pt")
-            if case in EXPORTED and engine == "ZeRO-3":
-                finish()
-            run.saver.close()
-            run.engine.end()
-    for case, engine in RESUMED:
-        resumed(case, engine, folder)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    DeepSpeedEngine.persistence_threshold = 32  # biases stay whole between steps, weights do not
-    main(Path(sys.argv[1]))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+
+from tests.trainer.ranks import Ranks
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave all combinations to those who ask for them: -m matrix."""
+    if "matrix" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("matrix")]
 
 
 @contextmanager
@@ -37,48 +44,41 @@ def own_environment_of_a_module() -> Iterator[None]:
         yield
 
 
-def run_group(module: str, folder: Path) -> None:
-    """Run a module with a folder in two ranks of one process group."""
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (folder / "log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, *command, "-m", module, folder], stdout=log, stderr=log, env=environment, check=False
-        )
-    assert done.returncode == 0, first_traceback((folder / "log").read_text())
-
-
-def first_traceback(log: str) -> str:
-    """Return where ranks first went wrong: what follows are those that waited for them, and the launcher."""
-    found = re.search(r"Traceback \(most recent call last\).*?\n(\[rank\d\]: )?\w[\w.]*(: [^\n]*)?\n", log, re.DOTALL)
-    return found[0][-5000:] if found else log[-5000:]
-
-
 @pytest.fixture(scope="session")
-def group(tmp_path_factory) -> Path:
-    """What two ranks left behind that went through every case of `engine_group`, in one process group."""
-    from tests.trainer.engine_group import write_inputs
+def ranks(tmp_path_factory) -> Iterator[Ranks]:
+    """Two ranks of one process group, which all tests share."""
+    with unchanged_environment():
+        os.environ["OMP_NUM_THREADS"] = "1"
+        ranks = Ranks(tmp_path_factory.mktemp("ranks"))
+        ranks.start()
+    yield ranks
+    ranks.kill()
 
-    folder = tmp_path_factory.mktemp("engines")
-    write_inputs(folder)
-    run_group("tests.trainer.engine_group", folder)
-    return folder
+
+@pytest.fixture(autouse=True, scope="session")
+def small_tensors() -> None:
+    """Compute on one thread: for tensors of some hundred elements two threads wait for each other most of the time."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Train in this process as a worker does: on one thread, and each phase change collects what is left of garbage."""
-    torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with unchanged_environment():
+        os.environ["OMP_NUM_THREADS"] = "1"  # without it Accelerate would choose the number
+        gc.collect()
+        gc.freeze()
+        yield
+        gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def loaded_here() -> Iterator[None]:
+    """Load exports with the plain libraries in this process: fresh ones are started by `test_export` and `test_local`."""
+    from unfreeze_trainer.models import export, plain
+
+    with patch.object(export, "reload", plain.plain_logits):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +87,8 @@ def undisturbed(tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict]:
     from tests.trainer.interrupted import finished, run_in
     from unfreeze_trainer.worker import train
 
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("undisturbed")
     with unchanged_environment():
+        os.environ["OMP_NUM_THREADS"] = "1"
         train(run_in(folder))
     return finished(folder)

@@ -1,20 +1,20 @@
-"""Two ranks that run the cases of `test_engines` one after the other: torchrun -m tests.trainer.engine_group OUT"""
+"""What two ranks do for `test_engines`, one case after the other, in one process group: see `ranks`."""
 
 from __future__ import annotations
 
 import gc
-import os
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
 from tests.trainer.held import held_bytes, weights_of
-from tests.trainer.jobs import bert_folder, make_job, write_csv
+from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from tests.trainer.mlp import SAMPLES, MLPTask
 from tests.trainer.traps import TRAPS
 from unfreeze_trainer.engines import base, open_engine
@@ -40,19 +40,16 @@ OFFLOADED = {
 SHARDED = ("ZeRO-2", "ZeRO-3", "FSDP")
 _RATES = {"learningRate": {"head": 1e-2, "backbone": 5e-3, "layerDecay": 0.8}}
 _HEAD_ONLY = {"learningRate": {"head": 1e-2}}
-_GRADUAL = {"type": "GradualUnfreezing", **_RATES}
-CASES = {
+_GRADUAL = {"type": "GradualUnfreezing", "gradualUnfreezing": {"stepsPerPhase": 3}, **_RATES}
+_PROBE = {"type": "LinearProbeThenFineTune", **_RATES}
+STRATEGIES = {
     "feature-extraction": ({"type": "FeatureExtraction", **_HEAD_ONLY}, {}),
     "partial": ({"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 2}, **_RATES}, {}),
     "full": ({"type": "FullFineTuning", **_RATES}, {}),
-    "probe-then-all": ({"type": "LinearProbeThenFineTune", **_RATES}, {}),
+    "probe-then-all": (_PROBE, {}),
     "gradual": (_GRADUAL, {}),
-    "gradual-sgd-clipped-accumulated": (
-        _GRADUAL,
-        {"optimizer": "SGD", "maxGradNorm": 0.1, "gradientAccumulationSteps": 3},
-    ),
     "chain-thaw": (
-        {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 3}}
+        {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 2}}
         | {"learningRate": _RATES["learningRate"] | {"schedule": "SlantedTriangular", "scope": "Phase"}},
         {},
     ),
@@ -62,10 +59,16 @@ CASES = {
         {},
     ),
     "bitfit": ({"type": "BitFit", **_HEAD_ONLY}, {}),
+}
+RECIPES = {
+    "gradual-sgd-clipped-accumulated": (
+        _GRADUAL,
+        {"optimizer": "SGD", "maxGradNorm": 0.1, "gradientAccumulationSteps": 3},
+    ),
     # 22 samples by 7: the last batch has one sample, which leaves the second rank without any.
-    "gradual-tied-unclipped-empty-shard": (_GRADUAL, {"batchSize": 7, "maxGradNorm": 0}),
+    "gradual-tied-unclipped-empty-shard": (_GRADUAL, {"batchSize": 7, "epochs": 4, "maxGradNorm": 0}),
     # Each rank's share of a batch has its own statistics; one sample would have none.
-    "gradual-batchnorm": (_GRADUAL, {"batchSize": 8}),
+    "gradual-batchnorm": (_GRADUAL, {"batchSize": 8, "epochs": 5}),
     # Each block's first forward pass is a frozen one under mixed precision.
     "gradual-dropout-bfloat16": (_GRADUAL, {"precision": "BFloat16"}),
     # The first factor overflows.
@@ -73,17 +76,18 @@ CASES = {
     # One sample, so one step of each epoch, on one of the ranks.
     "gradual-nonfinite": (_GRADUAL, {}),
     "gradual-compiled": (_GRADUAL, {"compile": True}),
+    "probe-then-all-compiled": (_PROBE, {"compile": True}),
     # Layers of a BERT with an adapter that trains and weights that do not.
     "gradual-lora": (
-        _GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2}},
-        {"epochs": 5, "gradientCheckpointing": True},
+        _GRADUAL | {"gradualUnfreezing": {"blocksPerPhase": 2, "stepsPerPhase": 2}},
+        {"epochs": 2, "gradientCheckpointing": True},
     ),
 }
+CASES = STRATEGIES | RECIPES
 # Stage 3 is not compiled; what is offloaded takes the same steps elsewhere.
-MATRIX = [(engine, case) for engine in ENGINES for case in CASES if (engine, case) != ("ZeRO-3", "gradual-compiled")]
+MATRIX = [(engine, case) for engine in ENGINES for case in CASES if engine != "ZeRO-3" or "compiled" not in case]
 MATRIX += [(engine, case) for engine in OFFLOADED for case in ("gradual", "gradual-lora", "gradual-float16")]
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0}}}
-NAMES = ("moved", "stuck", "apart")
 
 
 def write_inputs(folder: Path):
@@ -93,12 +97,12 @@ def write_inputs(folder: Path):
 
 def job_of(case: str, engine: str, folder: Path, **change):
     strategy, training = CASES[case]
-    training = {"epochs": 6, "batchSize": 5, "weightDecay": 0.05, "evaluate": {"everySteps": 1000}} | training
+    training = {"epochs": 3, "batchSize": 5, "weightDecay": 0.05, "evaluate": {"everySteps": 1000}} | training
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **(ENGINES | OFFLOADED)[engine]}
-    spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution} | change
+    spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution}
     spec |= LORA if "lora" in case else {}
-    return make_job(folder / "bert", folder / "texts.csv", **spec)
+    return make_job(folder / "bert", folder / "texts.csv", **merge(spec, change))
 
 
 def task_of(case: str, job):
@@ -132,6 +136,19 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     return torch.float16 if precision == "Float16" else compute_dtype(precision, device)
 
 
+@contextmanager
+def small_scale() -> Iterator[None]:
+    """Have a small model on CPUs go through what large ones go through on accelerators."""
+    with (
+        # Biases stay whole between steps, weights do not: both ways of stage 3 in one small model.
+        patch.object(DeepSpeedEngine, "persistence_threshold", 16),
+        patch.object(base, "compute_dtype", dtype_of),
+        # What it makes of a layer is the same on every engine, and takes its time: see test_memory_savers.
+        patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")),
+    ):
+        yield
+
+
 def forget_accelerate():
     """Accelerate takes one engine per process for granted."""
     from accelerate.state import AcceleratorState, PartialState
@@ -145,6 +162,7 @@ def open_run(job, task) -> Run:
     return Run(job, task, task.build_model(), open_engine(job), None)
 
 
+@small_scale()
 def run_case(case: str, engine_name: str, folder: Path):
     job = job_of(case, engine_name, folder)
     run = open_run(job, task_of(case, job))
@@ -168,6 +186,7 @@ def run_case(case: str, engine_name: str, folder: Path):
     return seen
 
 
+@small_scale()
 def guard_case(name: str, engine_name: str, folder: Path):
     """Break what an engine could break, return what the guard says."""
     run = open_run(job_of("partial", engine_name, folder / name), MLPTask(dropout=0.0))
@@ -201,6 +220,7 @@ def guard_case(name: str, engine_name: str, folder: Path):
     return "nothing"
 
 
+@small_scale()
 def trap_case(trap: str, engine_name: str, folder: Path):
     """Train the head, then everything, without what the engine does about a trap; return what the job ends with."""
     run = open_run(job_of("probe-then-all", engine_name, folder / trap), MLPTask(dropout=0.0))
@@ -216,10 +236,11 @@ def trap_case(trap: str, engine_name: str, folder: Path):
     return "nothing"
 
 
+@small_scale()
 def diverged_case(engine_name: str, folder: Path):
     """Train on samples whose gradients are never finite; return what the job ends with, and whether a weight has moved."""
     task = MLPTask(dropout=0.0, broken=range(SAMPLES["train"]))
-    run = open_run(job_of("full", engine_name, folder / "diverged"), task)
+    run = open_run(job_of("full", engine_name, folder / "diverged", training={"epochs": 5}), task)
     before = run.engine.checksums()
     try:
         train(run)
@@ -234,6 +255,7 @@ class Seen(BaseException):
     """Ends a run that has shown what it was asked for."""
 
 
+@small_scale()
 def exchanges_case(engine_name: str, folder: Path):
     """Return the reductions over ranks of a micro batch that is not a step's last, and of one that is."""
     run = open_run(job_of("gradual-sgd-clipped-accumulated", engine_name, folder / "exchanges"), MLPTask(dropout=0.0))
@@ -254,6 +276,7 @@ def exchanges_case(engine_name: str, folder: Path):
     return {last: [name for name in names if "reduce" in name] for last, names in seen.items()}
 
 
+@small_scale()
 def memory_case(case: str, engine_name: str, folder: Path):
     """Return for each phase (parameters that train, least bytes held at a step after its first beside the weights).
 
@@ -261,7 +284,9 @@ def memory_case(case: str, engine_name: str, folder: Path):
     """
     gc.collect()
     gc.freeze()
-    job = job_of(case, engine_name, folder, output={"destination": f"file://{folder}/{engine_name}-{case}-memory"})
+    place = {"destination": f"file://{folder}/{engine_name}-{case}-memory"}
+    longer = {"strategy": {"gradualUnfreezing": {"stepsPerPhase": 4}}, "training": {"epochs": 5}}
+    job = job_of(case, engine_name, folder, output=place, **longer)
     run = open_run(job, MLPTask(dropout=0.0, width=192) if case != "gradual-lora" else task_of(case, job))
     engine, measured, step = run.engine, {}, run.engine.step
     data = [] if case == "gradual-lora" else [*run.task.x.values(), *run.task.y.values()]
@@ -285,39 +310,9 @@ def memory_case(case: str, engine_name: str, folder: Path):
     }
 
 
+@small_scale()
 def pods_case(folder: Path):
     """The uninterrupted run that `test_agents` compares a much disturbed one with."""
     run = open_run(pods_job(folder / "pods", 0), MLPTask())
     train(run)
     run.engine.end()
-
-
-def main(folder: Path) -> None:
-    rank = int(os.environ["RANK"])
-    import deepspeed  # noqa: F401 - before the freeze
-
-    gc.collect()
-    gc.freeze()  # as a worker does: each phase change collects
-    pods_case(folder)
-    for engine, case in MATRIX:
-        torch.save(run_case(case, engine, folder), folder / f"{engine}-{case}-{rank}.pt")
-    for engine in ENGINES:
-        began = time.perf_counter()
-        said = {name: guard_case(name, engine, folder) for name in NAMES}
-        said |= {trap: trap_case(trap, engine, folder) for trap, (_, engines) in TRAPS.items() if engine in engines}
-        said["diverged"] = diverged_case(engine, folder)
-        said["exchanges"] = exchanges_case(engine, folder)
-        if engine in SHARDED:
-            said["memory"] = {case: memory_case(case, engine, folder) for case in ("gradual", "gradual-lora")}
-        torch.save(said, folder / f"{engine}-said-{rank}.pt")
-        print(f"{engine}: {time.perf_counter() - began:.1f} s", flush=True)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    # Biases stay whole between steps, weights do not: both ways of stage 3 in one small model.
-    DeepSpeedEngine.persistence_threshold = 16
-    base.compute_dtype = dtype_of
-    # What it makes of a layer is the same on every engine, and takes its time: see test_memory_savers.
-    torch.compile = partial(torch.compile, backend="aot_eager")
-    main(Path(sys.argv[1]))

@@ -1,20 +1,13 @@
-"""Gangs of forked workers that die by SIGKILL at chosen moments: python -m tests.trainer.kill_group OUT
-
-One process imports everything, never computes, and forks each worker: a start costs a second where it would cost ten.
-"""
+"""Gangs of forked workers that die by SIGKILL at chosen moments: the cases of `test_kills`."""
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
 import os
 import random
 import signal
-import socket
 import sys
 import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,9 +16,9 @@ import torch
 from tests.trainer.engine_group import ENGINES
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
+from tests.trainer.ranks import log_to, run_gang
 from unfreeze_trainer import worker
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, Snapshot
-from unfreeze_trainer.engines.deepspeed import import_deepspeed
 from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.recovery import find
 from unfreeze_trainer.run import Run
@@ -36,16 +29,6 @@ STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbon
 TRAINING = {"epochs": 6, "batchSize": 8, "metric": "loss", "checkpoint": {"everySteps": 2}}
 STEPS, PHASES = 18, 5  # phases begin at 0, 3, 6, 9 and 12
 SEEDS = (0, 1, 2, 3, 4)
-IMPORTED_LATE = (
-    "accelerate",
-    "deepspeed.module_inject.auto_ep_layer",
-    "deepspeed.ops.op_builder.all_ops",
-    "deepspeed.runtime.superoffload.superoffload_stage3",
-    "networkx",
-    "torch._dynamo",
-    "torch._inductor.compile_fx",
-    "torch.distributed.fsdp",
-)
 _CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"}
 
 
@@ -124,46 +107,16 @@ class OrderedTask(MLPTask):
 
 
 def start_gang(job, moment: Moment | None, attempt: int) -> list[int]:
-    """Run the workers of a job until the first one is gone, kill the others; return the exit codes, -9 for a killed one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    world = job.distribution.num_nodes
-    ranks = {}
-    for rank in range(world):
-        pid = os.fork()
-        if pid == 0:
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ATTEMPT": attempt}
-            be_worker(job, moment, {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world} | place)
-        ranks[pid] = rank
-    codes = [0] * world
-    left = dict(ranks)
-    while left:
-        pid, status = os.wait()
-        codes[left.pop(pid)] = code = os.waitstatus_to_exitcode(status)
-        if code:  # as an agent does
-            for other in left:
-                os.kill(other, signal.SIGKILL)
-    return codes
+    """Run the workers of a job until they are done, or one of them is gone; return the exit codes, -9 for a killed one."""
+    return run_gang(job.distribution.num_nodes, be_worker, job, moment, attempt)
 
 
-def be_worker(job, moment: Moment | None, environment: dict) -> None:
-    """Train in this process, which ends here."""
-    code = 1
-    try:
-        os.environ |= {name: str(value) for name, value in environment.items()}
-        log = os.open(f"{job.output.path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if moment and moment.rank == environment["RANK"]:
-            arm(moment, Path(job.output.path))
-        code = worker.work(job, OrderedTask, None)
-    except BaseException as error:  # noqa: BLE001 - the process ends here
-        import traceback
-
-        traceback.print_exception(error)
-    finally:
-        os._exit(code)
+def be_worker(job, moment: Moment | None, attempt: int) -> int:
+    os.environ["ATTEMPT"] = str(attempt)
+    log_to(Path(f"{job.output.path}.log"))
+    if moment and moment.rank == int(os.environ["RANK"]):
+        arm(moment, Path(job.output.path))
+    return worker.work(job, OrderedTask, None)
 
 
 def moments(engine: str) -> list[Moment]:
@@ -186,17 +139,18 @@ def crash_points(folder: Path) -> list:
         checkpoints = Checkpoints(place, Identity("me", {}))
         for step in (1, 2):
             replace_oldest(checkpoints, Generation.take(place), step)
-        pid = os.fork()
-        if pid == 0:
-            generation = Generation.take(place)
-            die_at_access(place, len(found) + 1)
-            replace_oldest(checkpoints, generation, 3)
-            os._exit(0)
-        died = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        [died] = run_gang(1, write_and_die, place, len(found) + 1)
         left = find(checkpoints, Generation.take(place))
         found.append([left.checkpoint.step, left.recovery and left.recovery.message])
         if not died:
             return found
+
+
+def write_and_die(place: Path, access: int) -> int:
+    generation = Generation.take(place)
+    die_at_access(place, access)
+    replace_oldest(Checkpoints(place, Identity("me", {})), generation, 3)
+    return 0
 
 
 def replace_oldest(checkpoints: Checkpoints, generation: Generation, step: int) -> None:
@@ -213,39 +167,8 @@ def killed_case(engine: str, folder: Path) -> dict:
     return {"attempts": attempts, "last": start_gang(job, None, 99)}
 
 
-def resized_case(engine: str, folder: Path) -> dict:
-    """Kill a job at a step, go on with another number of workers."""
-    said = {}
-    for before, after in ((2, 1), (1, 2)):
-        place = folder / f"{engine}-{before}-{after}"
-        killed = start_gang(job_in(place, engine, before), Moment("step", 10), before)
-        said[f"{before}-{after}"] = [killed, start_gang(job_in(place, engine, after), None, after)]
-    return said
-
-
-def prepare() -> None:
-    """Import what workers import while they train, and start no thread: those do not come along into a fork."""
-    import_deepspeed()
-    for module in IMPORTED_LATE:
-        importlib.import_module(module)
-    torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    assert len(threads) == 1, threads
-
-
-def main(folder: Path) -> None:
-    prepare()
-    (folder / "crash-points.json").write_text(json.dumps(crash_points(folder)))
-    for seed in SEEDS[1:]:
-        start_gang(job_in(folder / f"seed-{seed}", "DDP", 2, seed=seed), None, 0)
-    for engine in ENGINES:
-        began = time.perf_counter()
-        said = {"killed": killed_case(engine, folder), "resized": resized_case(engine, folder)}
-        (folder / f"{engine}.json").write_text(json.dumps(said))
-        print(f"{engine}: {time.perf_counter() - began:.1f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def resized_case(engine: str, folder: Path, before: int, after: int) -> list[list[int]]:
+    """Kill a job at a step, go on with another number of workers; return the exit codes of both."""
+    place = folder / f"{engine}-{before}-{after}"
+    killed = start_gang(job_in(place, engine, before), Moment("step", 10), before)
+    return [killed, start_gang(job_in(place, engine, after), None, after)]

@@ -79,9 +79,14 @@ class MLPTask:
         for indices in batches:
             rows = torch.as_tensor([int(i) for i in indices] or [0])
             labels = self.y[split][rows] if len(indices) else torch.tensor([-100])
-            time.sleep(self.options.get("sleep", 0) if split == "train" else 0)
+            self.take_time(split)
             self.hang_once()
             yield {"x": self.x[split][rows], "labels": labels}
+
+    def take_time(self, split):
+        """Sleep before a batch of the training, as long as a file is there if one is named."""
+        if "sleep" in self.options and split == "train" and Path(self.options.get("sleepWhile", "/")).exists():
+            time.sleep(self.options["sleep"])
 
     def hang_once(self):
         """Hang for ever, once on this rank, when 20 batches were read."""

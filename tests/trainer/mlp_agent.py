@@ -1,6 +1,21 @@
-"""An agent whose workers train the MLP of `mlp`: python -m tests.trainer.mlp_agent"""
+"""An agent whose workers train the MLP of `mlp`: python -m tests.trainer.mlp_agent; or a forked process: `be_agent`."""
 
-from unfreeze_trainer.agent.main import main
+import os
+from pathlib import Path
+
+from tests.trainer.ranks import log_to
+from unfreeze_trainer.agent import main as agent
+
+WORKER = ("-m", "tests.trainer.mlp")
+
+
+def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float) -> None:
+    """Be an agent; its workers are processes of their own, which it starts as ever."""
+    os.environ |= environment
+    log_to(log)
+    agent.STACKS_SECONDS = stacks_seconds
+    agent.main(WORKER)
+
 
 if __name__ == "__main__":
-    main(("-m", "tests.trainer.mlp"))
+    agent.main(WORKER)

@@ -24,18 +24,19 @@ def train_by_hand(job, task, *, ranks=1):
     per_epoch = -(-n // size)
     phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
     total = sum(phase.steps for phase in phases)
-    parameters, members = dict(module.named_parameters()), _members(job, loaded)
+    parameters = dict(module.named_parameters())
     carried, scale = {}, LossScale() if training.precision == "Float16" else None
     for phase in phases:
-        names = {name for block in phase.trainable for name in members[block]}
+        rates = _rates(phase, loaded)
         for name, parameter in parameters.items():
-            parameter.requires_grad_(name in names)
+            parameter.requires_grad_(name in rates)
         for part in (part for part in module.modules() if isinstance(part, torch.nn.BatchNorm1d)):
             part.train(part.weight.requires_grad)
-        groups = _groups(phase, members, parameters, training.weight_decay)
+        groups = _groups(rates, parameters, training.weight_decay)
+        loaded.hook.begin(phase.steps)
         optimizer = build_optimizer(training.optimizer, groups)
         for name, parameter in parameters.items():
-            if name in carried and name in names:  # a block that was frozen in between starts anew
+            if name in carried and name in rates:  # a block that was frozen in between starts anew
                 optimizer.state[parameter] = carried[name]
         for step in range(phase.first_step, phase.first_step + phase.steps):
             order = epoch_order(training.seed, step // per_epoch, n)
@@ -48,39 +49,53 @@ def train_by_hand(job, task, *, ranks=1):
                 seed_everything(training.seed, step, rank)
                 factor = (scale.value if scale else 1) * ranks / len(batch)
                 _backward(task, module, shard(batch, rank, ranks), factor, training.precision, keep=not rank)
+            penalty = loaded.hook.penalty() * ranks * (scale.value if scale else 1)
+            if isinstance(penalty, torch.Tensor):
+                penalty.backward()
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
-            _step(optimizer, trained, ranks, scale, training.max_grad_norm)
+            skipped = _step(optimizer, trained, ranks, scale, training.max_grad_norm)
+            loaded.hook.after_update(step + 1 - phase.first_step, skipped=skipped)
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}
 
 
-def _members(job, loaded):
-    """Return what trains of each block when the block trains."""
-    may = loaded.adapter_parameters or {name for name, _ in loaded.module.named_parameters()}
-    if job.strategy.type == "BitFit":
-        may = {name for name, parameter in loaded.module.named_parameters() if parameter.ndim == 1 or "head" in name}
-    return {block.name: [name for name in block.parameters if name in may] for block in loaded.blocks}
+def _rates(phase, loaded):
+    """Return the peak learning rate of each parameter that a phase trains."""
+    rates, (*_, head), shapes = {}, loaded.blocks, dict(loaded.module.named_parameters())
+    for block in loaded.blocks:
+        for name in block.parameters:
+            own, below = name not in loaded.adapter_parameters, block is not head
+            rate = phase.learning_rates.get(block.name)
+            if not own and below and phase.adapter_rate:
+                rate = phase.adapter_rate
+            if own and loaded.adapter_parameters and not (below and phase.adapter_rate):
+                rate = None
+            if phase.part == "BiasesAndNorms" and below and shapes[name].ndim > 1:
+                rate = None
+            if rate:
+                rates[name] = rate * loaded.rate_factors.get(name, 1)
+    return rates
 
 
-def _groups(phase, members, parameters, weight_decay):
+def _groups(rates, parameters, weight_decay):
     return [
-        ([parameters[name]], phase.learning_rates[block], weight_decay if parameters[name].ndim > 1 else 0.0)
-        for block in phase.trainable
-        for name in members[block]
+        ([parameters[name]], rate, weight_decay if parameters[name].ndim > 1 else 0.0) for name, rate in rates.items()
     ]
 
 
 def _step(optimizer, trained, ranks, scale, max_grad_norm):
+    """Take a step; return whether it was skipped, since gradients are not finite."""
+    trained = [parameter for parameter in trained if parameter.grad is not None]
     for parameter in trained:
         parameter.grad /= ranks * (scale.value if scale else 1)
     overflow = not all(parameter.grad.isfinite().all() for parameter in trained)
     if scale:
         scale.update(overflow=overflow)
-    if overflow:
-        return
-    if max_grad_norm:
-        torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)
-    optimizer.step()
+    if not overflow:
+        if max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)
+        optimizer.step()
+    return overflow
 
 
 def _backward(task, module, share, factor, precision, *, keep):

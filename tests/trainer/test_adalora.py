@@ -52,7 +52,7 @@ def run_of(job) -> Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(inputs, tmp_path_factory):
+def undisturbed(inputs, tmp_path_factory, loaded_here):
     folder = tmp_path_factory.mktemp("whole")
     run = run_of(job_of(inputs, folder, output={"exports": ["Adapter", "Merged"]}))
     train(run)

@@ -261,7 +261,7 @@ def test_what_does_not_fit_is_refused(folders, adapter, message):
 
 
 @pytest.mark.parametrize("kind", ["text", "vit"])
-def test_an_adapter_everywhere_and_the_top_beside_it(folders, tmp_path, kind):
+def test_an_adapter_everywhere_and_the_top_beside_it(folders, loaded_here, tmp_path, kind):
     adapter = {"type": "LoRA", "lora": {"r": 4, "loraDropout": 0}, "baseWeights": "ByStrategy"}
     strategy = {"type": "GradualUnfreezing", "learningRate": {"head": 0.01}, "gradualUnfreezing": {"stepsPerPhase": 3}}
     job = job_of(folders, kind, adapter, strategy=strategy, training={"epochs": 9})

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -15,42 +12,38 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.trainer import engine_group
 from tests.trainer.engine_group import pods_job
+from tests.trainer.mlp_agent import be_agent
+from tests.trainer.ranks import FORKS, free_port
 from unfreeze_api.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+STACKS_SECONDS = 0.5
 
 
 class Pods:
+    """Agents forked from a process that has imported everything; their workers are started anew each time."""
+
     def __init__(self, folder: Path, run: Path | None = None, **options):
         folder.mkdir(exist_ok=True)
         self.folder, self.port = folder, free_port()
         self.environment = {"UNFREEZE_TEST": json.dumps(options), "UNFREEZE_HTTP_PORT": str(self.port)}
         self.job = pods_job(run or folder / "run", free_port())
         (folder / "job.json").write_text(self.job.to_json())
-        self.processes: dict[int, subprocess.Popen] = {}
+        self.processes: dict[int, FORKS.Process] = {}
 
     def start(self, index: int, job_file: str = "job.json") -> None:
-        environment = (
-            os.environ
-            | self.environment
-            | {
-                "UNFREEZE_JOB": str(self.folder / job_file),
-                "JOB_COMPLETION_INDEX": str(index),
-                "POD_IP": f"127.0.0.{index + 1}",
-                "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
-            }
-        )
-        with (self.folder / f"pod-{index}.log").open("a") as log:
-            self.processes[index] = subprocess.Popen(
-                [sys.executable, "-m", "tests.trainer.mlp_agent"], env=environment, stdout=log, stderr=log
-            )
+        environment = self.environment | {
+            "UNFREEZE_JOB": str(self.folder / job_file),
+            "JOB_COMPLETION_INDEX": str(index),
+            "POD_IP": f"127.0.0.{index + 1}",
+            "UNFREEZE_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
+        }
+        log = self.folder / f"pod-{index}.log"
+        self.processes[index] = FORKS.Process(target=be_agent, args=(environment, log, STACKS_SECONDS))
+        self.processes[index].start()
 
     def get(self, index: int, path: str) -> bytes | None:
         try:
@@ -71,7 +64,8 @@ class Pods:
         return value
 
     def wait(self, index: int) -> int:
-        return self.until(lambda: self.processes[index].poll() is not None) and self.processes[index].returncode
+        self.until(lambda: self.processes[index].exitcode is not None)
+        return self.processes[index].exitcode
 
     def message(self, index: int) -> TerminationMessage:
         text = (self.folder / f"termination-{index}").read_text()
@@ -86,7 +80,7 @@ class Pods:
 
 
 @pytest.fixture
-def pods(tmp_path):
+def pods(ranks, tmp_path):
     made = []
 
     def make(folder: Path = tmp_path, run: Path | None = None, **options) -> Pods:
@@ -97,12 +91,21 @@ def pods(tmp_path):
     for pods in made:
         for process in pods.processes.values():
             process.kill()
-            process.wait()
+            process.join()
 
 
-def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
+@pytest.fixture(scope="module")
+def whole(ranks, tmp_path_factory):
+    """The run of `pods_job` that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    ranks.call(engine_group.pods_case, folder)
+    return folder / "pods"
+
+
+def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, whole, tmp_path):
     """A killed worker, a pod that is asked to stop, the leader's pod killed: each time the gang goes on."""
-    gang = pods(sleep=0.08)
+    (tmp_path / "slow").touch()
+    gang = pods(sleep=0.08, sleepWhile=str(tmp_path / "slow"))
     gang.start(0)
     gang.start(1)
     assert gang.until(lambda: gang.get(0, "/healthz"))
@@ -121,7 +124,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
     assert (stopped.outcome, stopped.exit_code) == ("Stopped", 143)
     assert stopped.checkpoint.step >= step
     assert (tmp_path / "run" / "checkpoints" / f"step-{stopped.checkpoint.step}").is_dir()
-    assert gang.processes[0].poll() is None, "the other pod waits for the successor"
+    assert gang.processes[0].exitcode is None, "the other pod waits for the successor"
     gang.start(1)
     gang.until(lambda: gang.progress(1).step > stopped.checkpoint.step + 2)
 
@@ -137,27 +140,27 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, group, tmp_path):
     ):
         assert f"unfreeze_training_{series}" in metrics
     gang.processes[0].kill()
-    gang.processes[0].wait()
+    gang.processes[0].join()
+    (tmp_path / "slow").unlink()
     gang.start(0)
     assert (gang.wait(0), gang.wait(1)) == (0, 0)
 
     message = gang.message(0)
     assert (message.outcome, message.reason) == ("Succeeded", "Completed")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    undisturbed = json.loads((group / "pods" / "report.json").read_text())
+    undisturbed = json.loads((whole / "report.json").read_text())
     assert message.progress.results["test.accuracy"] == report["results"]["test"]["accuracy"]
     assert report["results"] == undisturbed["results"]
-    ours, theirs = (torch.load(folder / "model" / "weights.pt") for folder in (tmp_path / "run", group / "pods"))
+    ours, theirs = (torch.load(folder / "model" / "weights.pt") for folder in (tmp_path / "run", whole))
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
     before = (tmp_path / "run" / "report.json").read_bytes()
     gang.start(1)  # alone: a finished job needs no gang
-    gang.until(lambda: gang.processes[1].poll() is not None)
-    assert gang.processes[1].returncode == 2, "the data of the finished run are looked for, and /none.csv is not there"
+    assert gang.wait(1) == 2, "the data of the finished run are looked for, and /none.csv is not there"
     assert (tmp_path / "run" / "report.json").read_bytes() == before
 
 
-def test_pods_that_others_have_taken_the_place_of_cannot_write_into_the_run(pods, group, tmp_path):
+def test_pods_that_others_have_taken_the_place_of_cannot_write_into_the_run(pods, whole, tmp_path):
     """A gang whose nodes were cut off trains on, while its replacement has long begun."""
     late = pods(sleep=0.05)
     for index in (0, 1):
@@ -172,7 +175,7 @@ def test_pods_that_others_have_taken_the_place_of_cannot_write_into_the_run(pods
         assert (told.reason, told.rank) == ("Superseded", 0)
         assert "generation 2; this one was 1" in told.message
     assert (gang.wait(0), gang.wait(1)) == (0, 0)
-    report, undisturbed = (json.loads((run / "report.json").read_text()) for run in (tmp_path / "run", group / "pods"))
+    report, undisturbed = (json.loads((run / "report.json").read_text()) for run in (tmp_path / "run", whole))
     assert report["results"] == undisturbed["results"]
 
 
@@ -189,7 +192,7 @@ def test_an_error_of_the_job_on_one_rank_ends_all_pods(pods):
 def test_workers_that_hang_are_started_again_and_all_say_where_they_were(pods, tmp_path):
     """One rank hangs, the other waits for it in a collective, and its agent alone notices."""
     gang = pods(hang=1, hangMarker=str(tmp_path / "hung"), sleep=0.02)
-    for index, seconds in ((0, 10), (1, 3600)):
+    for index, seconds in ((0, 5), (1, 3600)):
         job = gang.job.model_copy(update={"hang_timeout_seconds": seconds})
         (tmp_path / f"job-{index}.json").write_text(job.to_json())
         gang.start(index, f"job-{index}.json")
@@ -202,7 +205,7 @@ def test_workers_that_hang_are_started_again_and_all_say_where_they_were(pods, t
     for log in logs:
         assert "Current thread" in log
         assert "mlp.py" in log
-    assert ["no news from the workers for 10 s" in log for log in logs] == [True, False]
+    assert ["no news from the workers for 5 s" in log for log in logs] == [True, False]
     assert gang.message(0).outcome == "Succeeded"
 
 

@@ -12,11 +12,14 @@ import pytest
 import yaml
 
 from tests.trainer.jobs import WORDS
+from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
+from tests.trainer.whole_worker import work
 from unfreeze_api.distribution import DistributionSpec
 from unfreeze_api.strategy import StrategyType
+from unfreeze_trainer.local import open_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(path for folder in ("strategies", "engines", "adapters") for path in EXAMPLES.glob(f"{folder}/*.yaml"))
@@ -31,6 +34,7 @@ def claims(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("claims")
     write_bert(folder / "models" / "minilm")
     (folder / "data").mkdir()
+    (folder / "results").mkdir()
     for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
@@ -47,13 +51,26 @@ def test_there_is_one_for_each_strategy_and_each_engine():
     assert {stage for engine, stage in engines if engine == "DeepSpeed"} == {1, 2, 3}
 
 
+def assert_it_succeeded(claims: Path, file: Path) -> None:
+    report = json.loads((claims / "results" / file.stem / "report.json").read_text())
+    assert report["outcome"] == "Succeeded"
+    assert report["strategy"] == job_in(file)["spec"]["strategy"]["type"]
+    assert "accuracy" in report["results"]["test"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_its_workers_run_as_it_lies_there(ranks, claims, tmp_path, file):
+    job = open_job(file, (), claims)
+    codes = run_gang(job.distribution.world_size, work, job, tmp_path / "log")
+    assert codes == [0] * job.distribution.num_nodes, (tmp_path / "log").read_text()[-5000:]
+    assert_it_succeeded(claims, file)
+
+
+@pytest.mark.matrix
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_runs_as_it_lies_there(claims, file):
     program = "from unfreeze_api.cli import main; main()"
     command = [sys.executable, "-c", program, "run", file, "--claims", claims]
     done = subprocess.run(command, capture_output=True, text=True, cwd=claims, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((claims / "results" / file.stem / "report.json").read_text())
-    assert report["outcome"] == "Succeeded"
-    assert report["strategy"] == job_in(file)["spec"]["strategy"]["type"]
-    assert "accuracy" in report["results"]["test"]
+    assert_it_succeeded(claims, file)

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.trainer import kill_group
 from tests.trainer.engine_group import ENGINES
 from tests.trainer.kill_group import SEEDS, STEPS, job_in
 from tests.trainer.mlp import SAMPLES
 from unfreeze_trainer.data.order import epoch_order, global_batches
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KILLED = -9
 
 
-@pytest.fixture(scope="session")
-def kills(tmp_path_factory) -> Path:
-    """What is left of every case of `kill_group`."""
-    folder = tmp_path_factory.mktemp("kills")
-    log = folder / "log"
-    with log.open("w") as output:
-        code = subprocess.run(
-            [sys.executable, "-m", "tests.trainer.kill_group", folder],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=output,
-            stderr=output,
-            check=False,
-        ).returncode
-    assert code == 0, log.read_text()[:3000]
-    return folder
+class Kills:
+    """Jobs whose workers are killed; what becomes of each is looked at by several tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.killed = cache(lambda engine: kill_group.killed_case(engine, folder))
+        self.resized = cache(
+            lambda engine, change: kill_group.resized_case(engine, folder, *map(int, change.split("-")))
+        )
+        self.spread = cache(self._spread)
+
+    def _spread(self) -> float:
+        """Return how far apart other seeds end."""
+        self.killed("DDP")
+        for seed in SEEDS[1:]:
+            kill_group.start_gang(job_in(self.folder / f"seed-{seed}", "DDP", 2, seed=seed), None, 0)
+        losses = [loss_of(self.folder / run) for run in ("DDP-whole", *(f"seed-{seed}" for seed in SEEDS[1:]))]
+        return max(losses) - min(losses)
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory, ranks) -> Kills:
+    return Kills(tmp_path_factory.mktemp("kills"))
+
+
+def loss_of(run: Path) -> float:
+    return json.loads((run / "report.json").read_text())["results"]["validation"]["loss"]
 
 
 def events(run: Path, kind: str) -> list[dict]:
@@ -54,7 +65,7 @@ def report_of(run: Path) -> dict:
 
 
 def test_wherever_a_write_is_cut_off_the_newest_whole_checkpoint_is_found(kills):
-    found = json.loads((kills / "crash-points.json").read_text())
+    found = kill_group.crash_points(kills.folder)
     assert len(found) > 20
     assert [problem for _, problem in found if problem] == []
     steps = [step for step, _ in found]
@@ -64,43 +75,44 @@ def test_wherever_a_write_is_cut_off_the_newest_whole_checkpoint_is_found(kills)
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_run_ends_bit_for_bit_as_the_undisturbed_one(kills, engine):
-    said = json.loads((kills / f"{engine}.json").read_text())["killed"]
+    said = kills.killed(engine)
     for moment, codes in said["attempts"]:
         assert codes[moment["rank"]] == KILLED, f"nothing happened at {moment}"
     assert said["last"] == [0, 0]
-    whole, killed = kills / f"{engine}-whole", kills / f"{engine}-killed"
-    assert report_of(killed) == report_of(whole)
-    ours, theirs = (torch.load(run / "model" / "weights.pt") for run in (killed, whole))
+    whole, again = kills.folder / f"{engine}-whole", kills.folder / f"{engine}-killed"
+    assert report_of(again) == report_of(whole)
+    ours, theirs = (torch.load(run / "model" / "weights.pt") for run in (again, whole))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     last = f"checkpoints/step-{STEPS}"
     for file in ("weights.safetensors", "moments.safetensors"):
-        assert (killed / last / file).read_bytes() == (whole / last / file).read_bytes()
-    assert [event["event"] for event in events(killed, "brokenCheckpoint")] == [], "an interrupted write is no damage"
+        assert (again / last / file).read_bytes() == (whole / last / file).read_bytes()
+    assert [event["event"] for event in events(again, "brokenCheckpoint")] == [], "an interrupted write is no damage"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_run_goes_on_from_its_newest_checkpoint_and_leaves_nothing_behind(kills, engine):
-    killed = kills / f"{engine}-killed"
-    starts = [event["step"] for event in events(killed, "start")]
+    kills.killed(engine)
+    run = kills.folder / f"{engine}-killed"
+    starts = [event["step"] for event in events(run, "start")]
     assert starts == sorted(starts)
     assert starts[-1] == STEPS
     assert len(set(starts)) > 3, "most attempts got further"
-    generation = events(killed, "start")[-1]["generation"]
-    left = sorted(path.name for path in killed.iterdir())
+    generation = events(run, "start")[-1]["generation"]
+    left = sorted(path.name for path in run.iterdir())
     assert left == [f".generation-{generation}", "checkpoints", "events.jsonl", "model", "recipe.json", "report.json"]
-    assert list((killed / f".generation-{generation}").iterdir()) == []
-    assert all(path.name.startswith("step-") for path in (killed / "checkpoints").iterdir())
+    assert list((run / f".generation-{generation}").iterdir()) == []
+    assert all(path.name.startswith("step-") for path in (run / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("change", ["2-1", "1-2"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_number_of_workers_goes_on_at_the_same_step_in_the_same_order(kills, engine, change):
     before, after = map(int, change.split("-"))
-    killed, last = json.loads((kills / f"{engine}.json").read_text())["resized"][change]
+    killed, last = kills.resized(engine, change)
     assert killed[0] == KILLED, "the other rank may have lost its connection first"
     assert last == [0] * after
-    run = kills / f"{engine}-{change}"
+    run = kills.folder / f"{engine}-{change}"
     first, second = events(run, "start")
     assert (first["worldSize"], second["worldSize"]) == (before, after)
     assert 0 < second["step"] <= 10
@@ -120,8 +132,7 @@ def test_another_number_of_workers_goes_on_at_the_same_step_in_the_same_order(ki
 @pytest.mark.parametrize("change", ["2-1", "1-2"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_number_of_workers_changes_the_result_less_than_another_seed(kills, engine, change):
-    def loss(run):
-        return json.loads((kills / run / "report.json").read_text())["results"]["validation"]["loss"]
-
-    seeds = [loss("DDP-whole"), *(loss(f"seed-{seed}") for seed in SEEDS[1:])]
-    assert abs(loss(f"{engine}-{change}") - loss(f"{engine}-whole")) < max(seeds) - min(seeds)
+    kills.killed(engine)
+    kills.resized(engine, change)
+    changed, whole = (loss_of(kills.folder / f"{engine}-{run}") for run in (change, "whole"))
+    assert abs(changed - whole) < kills.spread()

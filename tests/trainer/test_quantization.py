@@ -104,7 +104,7 @@ def test_an_adapter_trains_on_it_and_loads_in_plain_libraries(inputs, tmp_path, 
         assert labels == task.labels
 
 
-def test_a_run_goes_on_bit_for_bit_and_writes_its_export(inputs, tmp_path):
+def test_a_run_goes_on_bit_for_bit_and_writes_its_export(inputs, loaded_here, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run = trained(job_of(inputs, whole))
     assert trained(job_of(inputs, cut), cut=3).state.step == 3

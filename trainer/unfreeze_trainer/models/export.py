@@ -40,24 +40,7 @@ def compare(
     RuntimeError
         It does not load, gives other logits, or has other labels.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        samples = Path(scratch, "samples.pt")
-        torch.save(dict(inputs), samples)
-        script = Path(__file__).with_name("plain.py")
-        # -P: a script's own folder is not searched for modules. The job's accelerators are busy and not needed.
-        hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run(
-            [sys.executable, "-P", str(script), kind, str(folder), str(samples), base],
-            env=os.environ | hidden,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LOAD_SECONDS,
-        )
-    if done.returncode:
-        raise RuntimeError(f"the export {folder} cannot be loaded by plain {kind}: {done.stderr.strip()[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    logits = torch.tensor(found["logits"])
+    logits, named = reload(kind, str(folder), inputs, base)
     if logits.shape != expected.shape:
         raise RuntimeError(
             f"the export {folder} gives logits of shape {tuple(logits.shape)}, not {tuple(expected.shape)}"
@@ -69,5 +52,33 @@ def compare(
             f"the export {folder}, loaded by plain {kind}, gives other logits: they differ by up to {difference:.3g},"
             f" {allowed:.3g} would be rounding"
         )
-    if "-" not in kind and list(found["labels"]) != list(labels):
-        raise RuntimeError(f"the export {folder} names the labels {found['labels']}, not {list(labels)}")
+    if "-" not in kind and list(named) != list(labels):
+        raise RuntimeError(f"the export {folder} names the labels {list(named)}, not {list(labels)}")
+
+
+def reload(kind: str, folder: str, inputs: Mapping[str, Any], base: str) -> tuple[Tensor, Sequence[str]]:
+    """Be `plain_logits` of models/plain.py, in a fresh process.
+
+    Raises
+    ------
+    RuntimeError
+        It does not load.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = Path(scratch, "samples.pt")
+        torch.save(dict(inputs), samples)
+        script = Path(__file__).with_name("plain.py")
+        # -P: a script's own folder is not searched for modules. The job's accelerators are busy and not needed.
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), kind, folder, str(samples), base],
+            env=os.environ | hidden,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LOAD_SECONDS,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the export {folder} cannot be loaded by plain {kind}: {done.stderr.strip()[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    return torch.tensor(found["logits"]), found["labels"]

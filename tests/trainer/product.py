@@ -1,0 +1,115 @@
+"""Every strategy with every adapter on every engine for every task: what of it the rules allow, and a small job of each.
+
+`ROWS` is a covering array: any two values that the rules let meet do so in one of its rows. `EVERY` is all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tests.trainer.covering import Row, cover, pairs_of
+from tests.trainer.engine_group import ENGINES, open_run
+from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder, write_csv
+from tests.trainer.test_adapters import IMAGES, TEXT
+from unfreeze_api.names import API_VERSION, KIND
+from unfreeze_api.validate import validate
+from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
+from unfreeze_trainer.models import export
+from unfreeze_trainer.models.plain import plain_logits
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.worker import train
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "FeatureExtraction": {"type": "FeatureExtraction"},
+    "PartialFineTuning": {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 2}},
+    "FullFineTuning": {"type": "FullFineTuning", "learningRate": {"layerDecay": 0.8}},
+    "LinearProbeThenFineTune": {"type": "LinearProbeThenFineTune", "learningRate": {"rewarmSteps": 2}},
+    "GradualUnfreezing": {
+        "type": "GradualUnfreezing",
+        "gradualUnfreezing": {"groups": [["layer.1"], ["layer.0"]], "stepsPerPhase": 2},
+    },
+    "ChainThaw": {
+        "type": "GradualUnfreezing",
+        "gradualUnfreezing": {"order": "ChainThaw", "blocksPerPhase": 2, "stepsPerPhase": 1},
+        "learningRate": {"schedule": "SlantedTriangular", "scope": "Phase"},
+    },
+    "BitFit": {"type": "BitFit"},
+}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    **{
+        TEXT[name]["type"]: {"adapter": TEXT[name]}
+        for name in ("lora", "adalora", "ia3", "prompt", "prefix", "p-tuning", "pfeiffer", "LOHA")
+    },
+    "DoRA": {"adapter": TEXT["dora"]},
+    "Beside": {"adapter": TEXT["lora"] | {"baseWeights": "ByStrategy"}},
+    "NF4": {"adapter": TEXT["lora"], "model": {"quantization": {"type": "NF4"}}},
+}
+TASKS: dict[str, dict[str, Any]] = {"TextClassification": {}, "ImageClassification": IMAGES}
+FACTORS = {
+    "strategy": list(STRATEGIES),
+    "adapter": list(ADAPTERS),
+    "engine": list(ENGINES),
+    "task": list(TASKS),
+}
+PLACES = {"TextClassification": ("bert", "texts.csv"), "ImageClassification": ("vit", "images")}
+
+
+def spec_of(row: Row) -> dict[str, Any]:
+    """Return the fields of a row's job that say what it is; what a row does not have is what suits the rest."""
+    strategy = "PartialFineTuning" if row.get("adapter") == "Beside" else "FullFineTuning"
+    row = Row(strategy=strategy, adapter="none", engine="DDP", task="TextClassification") | row
+    spec = {"strategy": STRATEGIES[row["strategy"]], "distribution": {"numNodes": 2, **ENGINES[row["engine"]]}}
+    spec["strategy"] = merge({"learningRate": {"head": 5e-2}}, spec["strategy"])
+    spec["task"] = {"type": row["task"]}
+    spec["training"] = {"epochs": 2, "batchSize": 6, "optimizer": "SGD", "weightDecay": 0}
+    spec["training"] |= {"evaluate": {"everySteps": 100}, "checkpoint": {"everySteps": 100}}
+    return merge(merge(spec, ADAPTERS[row["adapter"]]), TASKS[row["task"]])
+
+
+def refusal(row: Row) -> str:
+    """Return what the rules of the API say against a row, "" when it is allowed."""
+    folders = {
+        "model": {"source": "file:///model"},
+        "data": {"train": {"source": "file:///data"}, "validation": {"fraction": 0.25}},
+        "output": {"destination": "file:///run"},
+    }
+    manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "job"}}
+    return "; ".join(str(cause) for cause in validate(manifest | {"spec": merge(folders, spec_of(row))}))
+
+
+ROWS, REFUSED = (covering := cover(FACTORS, refusal)).rows, covering.refused
+_WHOLE = [Row(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
+EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTORS))]
+
+
+def write_inputs(folder: Path) -> None:
+    bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    write_csv(folder / "texts.csv")
+    vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
+    timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
+    image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
+
+
+def job_of(row: Row, folder: Path):
+    model, data = PLACES[row["task"]]
+    place = {"destination": f"file://{folder}/{'-'.join(row.values())}"}
+    return make_job(folder / model, folder / data, output=place, **spec_of(row))
+
+
+@patch.object(DeepSpeedEngine, "persistence_threshold", 32)  # biases stay whole between steps, weights do not
+@patch.object(export, "reload", plain_logits)
+def trained(row: Row, folder: Path):
+    """Train, export and load it; return the weights before the export on rank 0, sums of all bits on each rank, the phases."""
+    job = job_of(row, folder)
+    run = open_run(job, open_task(job))
+    finish, run.finish = run.finish, lambda: None
+    train(run)
+    weights = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
+    sums = run.engine.checksums()
+    finish()
+    run.saver.close()
+    return weights, sums, [phase.name for phase in run.state.phases]
