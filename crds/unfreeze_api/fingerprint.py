@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
 from unfreeze_api.first_fields import FIRST_FIELDS, Fields, beyond_first
-from unfreeze_api.model import EXECUTION, Before, FirstDefault, Model
+from unfreeze_api.model import EXECUTION, HABIT, Before, FirstDefault, Model
 
 _FORMAT = "2"
 _DIGITS = 16
@@ -40,7 +40,7 @@ def first_fingerprint(job: Model, derived: Fields) -> str | None:
 
     It has no format in front. Its runs are resumed for one release.
     """
-    if beyond_first(given(job, derived)):
+    if beyond_first(given(job, derived, as_before=True)):
         return None
     other = {"schemaVersion", "name", "namespace", "distribution", "tracking", "hangTimeoutSeconds"}
     fields = {name: value for name, value in job.model_dump(mode="json").items() if name not in other}
@@ -57,7 +57,9 @@ def _without_paths(value: Any) -> Any:
     return {name: _without_paths(item) for name, item in value.items() if name != "path" and name not in unset}
 
 
-def given(model: Model, derived: Mapping[str, Any] | None = None, *, is_default: bool = False) -> Fields:
+def given(
+    model: Model, derived: Mapping[str, Any] | None = None, *, is_default: bool = False, as_before: bool = False
+) -> Fields:
     """Return the fields of a recipe, by wire name, that differ from their defaults.
 
     Parameters
@@ -66,15 +68,21 @@ def given(model: Model, derived: Mapping[str, Any] | None = None, *, is_default:
         Further values, by wire name, that count as defaults.
     is_default
         Whether the model itself is a default: then a default that has changed counts as the first one.
+    as_before
+        Whether what all runs had before there was a field counts as a default too.
     """
     found: Fields = {}
     for name, key, field in _recipe_fields(type(model)):
         value, beneath = getattr(model, name), (derived or {}).get(key)
+        had_before = any(isinstance(mark, Before) and mark.value == value for mark in field.metadata)
+        if HABIT in field.metadata or (as_before and had_before):
+            continue
         default = field.get_default(call_default_factory=True)
         first = next((mark.value for mark in field.metadata if isinstance(mark, FirstDefault)), default)
         if isinstance(value, Model):
-            own = given(value, beneath, is_default=is_default)
-            if not isinstance(default, Model) or own != given(default, beneath, is_default=True):
+            own = given(value, beneath, is_default=is_default, as_before=as_before)
+            of_default = isinstance(default, Model) and given(default, beneath, is_default=True, as_before=as_before)
+            if own != of_default:
                 found[key] = own
         elif value not in (first, default if is_default else first) and (beneath is None or value != beneath):
             found[key] = value

@@ -51,6 +51,16 @@ class Execution:
 EXECUTION = Execution()
 
 
+class Habit:
+    """Marks what no field of the spec says, but the version that a run began with: in its recipe, and in no fingerprint.
+
+    The same job is the same, whichever version has begun its run.
+    """
+
+
+HABIT = Habit()
+
+
 @dataclass(frozen=True, slots=True)
 class FirstDefault:
     """Marks a field whose default has changed: fingerprints leave out the first default, whatever it is now."""

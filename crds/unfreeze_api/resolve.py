@@ -13,7 +13,7 @@ from unfreeze_api.adapter import AdapterSpec
 from unfreeze_api.distribution import DeepSpeedSpec, Offload
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
 from unfreeze_api.first_fields import Fields, without_new_defaults
-from unfreeze_api.model import EXECUTION, Before, Model, Since
+from unfreeze_api.model import EXECUTION, HABIT, Before, Model, Since
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.quantities import quantity
 from unfreeze_api.quantization import QuantizationSpec
@@ -207,7 +207,7 @@ class ResolvedJob(Model):
     tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
-    semantics: Semantics = Semantics()
+    semantics: Annotated[Semantics, HABIT] = Semantics()
     """No field of the spec: what this version does. Runs that an earlier one began have its values."""
 
     def to_json(self, *, indent: int | None = None) -> str:

@@ -10,7 +10,7 @@ from tests.crds.corpus import FOLDER, load, parameters, patched
 from tests.crds.planted import plant, resolved_cases
 from unfreeze_api import fingerprint
 from unfreeze_api.first_fields import without_new_defaults
-from unfreeze_api.model import EXECUTION, Before, FirstDefault, Model
+from unfreeze_api.model import EXECUTION, HABIT, Before, FirstDefault, Model
 from unfreeze_api.resolve import ResolvedJob, resolve
 from unfreeze_api.validate import load_job
 
@@ -105,6 +105,26 @@ def test_a_default_that_changes_moves_no_fingerprint_of_runs_that_have_the_first
     assert fingerprint.given(first) == {"kind": "a"}
     assert fingerprint.given(Job(kind="a")) == {"kind": "a", "options": {"rate": 0.2}}
     assert fingerprint.given(Job(kind="a", options=Options(rate=0.1, length=9)))["options"] == {"length": 9}
+
+
+class Habits(Model):
+    order: Annotated[str, Before("Sorted")] = "Shuffled"
+
+
+class JobWithHabits(Job):
+    habits: Annotated[Habits, HABIT] = Habits()
+
+
+def test_what_no_field_of_the_spec_says_is_in_the_recipe_and_in_no_fingerprint():
+    earlier = JobWithHabits(kind="a", habits=Habits(order="Sorted"))
+    assert fingerprint.given(earlier) == fingerprint.given(Job(kind="a"))
+    assert fingerprint.recipe(earlier)["habits"] == {"order": "Sorted"}
+
+
+def test_what_all_runs_had_before_there_was_a_field_is_known_to_the_first_ones():
+    first = Job(kind="a", pooling="First", options=Options(rate=0.1))
+    assert fingerprint.given(first) == {"kind": "a", "pooling": "First"}
+    assert fingerprint.given(first, as_before=True) == {"kind": "a"}
 
 
 def test_a_run_keeps_the_recipe_that_it_began_with():

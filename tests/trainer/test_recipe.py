@@ -49,6 +49,29 @@ def test_the_whole_recipe_is_stored_before_the_first_checkpoint(tmp_path):
     assert "torch" in recipe["versions"]
 
 
+def test_a_job_that_has_its_recipe_already_may_be_opened_again(half):
+    """As agent, worker and run do, one after the other; whatever the stored recipe lacks, or had by default."""
+
+    def of_an_earlier_version(recipe):
+        del recipe["job"]["semantics"]
+        recipe["job"]["training"]["weightDecay"] = 0.5
+
+    rewrite(half, of_an_earlier_version)
+    start = open_recipe(job_in(half))
+    assert start.job.semantics.pictures == "AsConverted"
+    assert open_recipe(start.job) == start
+
+
+def test_a_run_without_recipe_may_be_opened_again(half):
+    (half / "recipe.json").unlink()
+    for manifest in half.glob("checkpoints/*/manifest.json"):
+        earlier = {"fingerprint": job_in(half).fingerprints()[-1]}
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | earlier))
+    start = open_recipe(job_in(half))
+    assert start.job.semantics.pictures == "AsConverted"
+    assert (start.began_earlier, open_recipe(start.job)) == (True, start)
+
+
 def test_a_later_start_takes_its_recipe_from_the_folder_and_the_rest_from_the_job(half):
     def earlier_default(recipe):
         recipe["job"]["training"]["weightDecay"] = 0.5

@@ -115,7 +115,7 @@ def _open(job: ResolvedJob) -> Start:
     stored = _read(folder / FILE)
     if stored is None:
         return _without_recipe(job, folder)
-    if stored.fingerprint not in job.fingerprints() and stored.job != recipes.recipe(job):
+    if stored.fingerprint not in job.fingerprints() and not _has_it_already(job, stored):
         if not _holds_work(folder):
             return Start(job, job.fingerprint())
         told = list(recipes.differences(stored.job, recipes.recipe(job)))
@@ -136,6 +136,14 @@ def _open(job: ResolvedJob) -> Start:
             " output.destination",
         ) from error
     return Start(resumed, stored.fingerprint, begun=True, stored=True, began_earlier=stored.began_earlier)
+
+
+def _has_it_already(job: ResolvedJob, stored: StoredRecipe) -> bool:
+    """Return whether a job has a stored recipe, down to what that recipe lacks: it was opened before."""
+    try:
+        return recipes.recipe(recipes.with_recipe(job, stored.job)) == recipes.recipe(job)
+    except ValidationError:  # of a later version
+        return False
 
 
 def _read(file: Path) -> StoredRecipe | None:
