@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -205,9 +206,11 @@ class Task(ABC):
     def _adapter_usage(self, folder: str) -> str:
         """Return the lines of Python that load an adapter onto `base`, as `model`."""
         if self._loaded_by("Adapter").startswith("peft"):
-            return f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, {folder!r}).eval()"
+            return f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, {json.dumps(folder)}).eval()"
         script = f"{folder}/bottleneck.py"
-        return f'import runpy\n\nmodel = runpy.run_path({script!r})["load"](base, {folder!r}).eval()'
+        return (
+            f'import runpy\n\nmodel = runpy.run_path({json.dumps(script)})["load"](base, {json.dumps(folder)}).eval()'
+        )
 
     @abstractmethod
     def _save(self, module: nn.Module, folder: Path) -> None:

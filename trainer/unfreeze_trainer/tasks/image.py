@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,13 @@ class ImageClassification(Task):
             data = {name: self._data_config[name] for name in sorted(self._data_config)}
             load = (
                 f"labels = {self.labels}\n"
-                f"base = timm.create_model({f'local-dir:{base}'!r}, pretrained=True, num_classes=len(labels){size})\n\n"
+                f"base = timm.create_model({json.dumps(f'local-dir:{base}')}, pretrained=True, num_classes=len(labels){size})\n\n"
                 f"{self._adapter_usage(folder)}\n"
                 f"transform = timm.data.create_transform(**{data})"
             )
         else:
             load = (
-                f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()\n"
+                f"model = timm.create_model({json.dumps(f'local-dir:{folder}')}, pretrained=True).eval()\n"
                 'labels = model.pretrained_cfg["label_names"]\n'
                 "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ class TextClassification(Task):
         if kind != "Adapter":
             return (
                 "from transformers import pipeline\n\n"
-                f'classify = pipeline("text-classification", model={folder!r}, truncation=True)\n'
+                f'classify = pipeline("text-classification", model={json.dumps(folder)}, truncation=True)\n'
                 'print(classify("some text"))'
             )
         library, quantized = "from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""
@@ -171,9 +172,9 @@ class TextClassification(Task):
             f"{library}\n\n"
             f"labels = {self.labels}\n"
             "base = AutoModelForSequenceClassification.from_pretrained(\n"
-            f"    {base!r}, id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{quantized}\n"
+            f"    {json.dumps(base)}, id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{quantized}\n"
             ")\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({folder!r})\n\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder)})\n\n"
             f"{self._adapter_usage(folder)}\n\n"
             'inputs = tokenizer("some text", truncation=True, return_tensors="pt")\n'
             "print(labels[int(model(**inputs).logits.argmax())])"
