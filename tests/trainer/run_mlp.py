@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from tests.trainer.engine_group import pods_job
-from tests.trainer.test_agents import free_port
+from tests.trainer.ranks import free_port
 from unfreeze_trainer.local import run_job
 
 if __name__ == "__main__":

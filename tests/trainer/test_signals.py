@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def start(folder: Path, **options) -> subprocess.Popen:
-    environment = os.environ | {"UNFREEZE_TEST": json.dumps({"sleep": 0.02} | options), "COLUMNS": "200"}
+    environment = os.environ | {"UNFREEZE_TEST": json.dumps({"sleep": 0.1} | options), "COLUMNS": "200"}
     command = [sys.executable, "-m", "tests.trainer.run_mlp", folder / "run"]
     with (folder / "said").open("ab") as said:
         return subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)

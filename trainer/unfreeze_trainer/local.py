@@ -92,12 +92,12 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.validate import InvalidManifest, load_job, warnings
 
     try:
-        documents = read(file.read_text(encoding="utf-8"))
+        documents = list(read(file.read_text(encoding="utf-8")))
         manifests = [document.manifest for document in documents if document.manifest.get("kind") == KIND]
         jobs = [load_job(manifest) for manifest in manifests]
     except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
         raise _Invalid(f"{file}: {error}") from error
-    if any("schemaVersion" in manifest and "kind" not in manifest for manifest in manifests):
+    if any("schemaVersion" in found.manifest and "kind" not in found.manifest for found in documents):
         raise _Invalid(f"{file}: {_about_job_file(file)}")
     if len(jobs) != 1:
         raise _Invalid(f"{file} holds {len(jobs)} objects of kind {KIND}; run takes a file with exactly one")
