@@ -12,6 +12,7 @@ from tests.trainer import engine_group
 from tests.trainer.engine_group import ENGINES, MATRIX, OFFLOADED, SHARDED, STRATEGIES, job_of, task_of
 from tests.trainer.reference import train_by_hand
 from tests.trainer.traps import TRAPS
+from unfreeze_trainer.engines.bits import bit_sum
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,8 @@ def test_engine_agrees_with_one_process(trained, reference, engine, case):
     ranks = trained(engine, case)
     assert torch.equal(ranks[0]["checksums"], ranks[1]["checksums"])
     assert not [name for name in ranks[1]["weights"] if "running" not in name and "num_batches" not in name]
+    whole = [bit_sum(ranks[0]["weights"][name], salt=number) for number, name in enumerate(ranks[0]["shapes"])]
+    assert torch.equal(ranks[0]["checksums"], torch.stack(whole)), "shares add up to the whole weights"
     start, end = reference(case)
     tolerance = BATCHNORM_TOLERANCE if case.endswith("batchnorm") else TOLERANCE
     for name, ours in ranks[0]["weights"].items():
