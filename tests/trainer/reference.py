@@ -53,6 +53,7 @@ def train_by_hand(job, task, *, ranks=1):
             if isinstance(penalty, torch.Tensor):
                 penalty.backward()
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
+            trained = [parameter for parameter in trained if parameter.grad is not None]
             skipped = _step(optimizer, trained, ranks, scale, training.max_grad_norm)
             loaded.hook.after_update(step + 1 - phase.first_step, skipped=skipped)
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
