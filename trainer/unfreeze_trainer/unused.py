@@ -149,14 +149,14 @@ class Unused:
             engine.expect_missing(state.gradients_at_times)
 
     def _tell(self) -> None:
-        assert self._state.unused is not None  # just set
-        for event, names, what in (
-            ("unusedParameters", self._state.unused, "get no gradient from this model, and stay as they are"),
-            ("gradientsAtTimes", self._state.gradients_at_times, "get a gradient in some steps only"),
-        ):
-            if names:
-                self._events.add(event, step=self._state.step, count=len(names), parameters=names)
-                log.warning("%d parameters %s: %s", len(names), what, some_of(names))
+        step, unused, at_times = self._state.step, self._state.unused, self._state.gradients_at_times
+        if unused:
+            self._events.add("unusedParameters", step=step, count=len(unused), parameters=unused)
+            what = "get no gradient from this model, and stay as they are"
+            log.warning("%d parameters %s: %s", len(unused), what, some_of(unused))
+        if at_times:
+            self._events.add("gradientsAtTimes", step=step, count=len(at_times), parameters=at_times)
+            log.warning("%d parameters get a gradient in some steps only: %s", len(at_times), some_of(at_times))
 
     def watch(self, phase: Phase) -> None:
         """Have a gradient noticed that comes nevertheless to what the phase was to train. After an engine has begun it."""
