@@ -6,12 +6,15 @@ Two ranks have gone through all of them (`architecture_group`).
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.trainer.architecture_group import ARCHITECTURES, BY_CHANCE, DIVIDED, SHARDED, idle_job, idle_task, nets_of
-from tests.trainer.conftest import run_group
 from tests.trainer.idle import UNUSED
 from tests.trainer.reference import train_by_hand
 
@@ -34,6 +37,16 @@ def group(tmp_path_factory):
     folder = tmp_path_factory.mktemp("architectures")
     run_group("tests.trainer.architecture_group", folder)
     return folder
+
+
+def run_group(module: str, folder: Path) -> None:
+    """Run a module with a folder in two ranks of one process group."""
+    options = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", module, folder]
+    with (folder / "log").open("w") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+    assert done.returncode == 0, (folder / "log").read_text()[-5000:]
 
 
 @pytest.fixture(scope="module")
