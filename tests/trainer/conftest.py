@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.trainer.ranks import Ranks
+from tests.trainer import ranks
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,21 +44,23 @@ def own_environment_of_a_module() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def ranks(tmp_path_factory) -> Iterator[Ranks]:
+@pytest.fixture(scope="session", name="ranks")
+def two_ranks(tmp_path_factory) -> Iterator[ranks.Ranks]:
     """Two ranks of one process group, which all tests share."""
-    with unchanged_environment():
-        os.environ["OMP_NUM_THREADS"] = "1"
-        ranks = Ranks(tmp_path_factory.mktemp("ranks"))
-        ranks.start()
-    yield ranks
-    ranks.kill()
+    two = ranks.Ranks(tmp_path_factory.mktemp("ranks"))
+    yield two
+    two.kill()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def small_tensors() -> None:
-    """Compute on one thread: for tensors of some hundred elements two threads wait for each other most of the time."""
+def one_core(request: pytest.FixtureRequest) -> None:
+    """Compute on one thread: for tensors of some hundred elements two threads wait for each other most of the time.
+
+    On the other core the process begins that ranks are forked from, if a test needs them.
+    """
     torch.set_num_threads(1)
+    if any("ranks" in item.fixturenames for item in request.session.items):
+        ranks.prepare()
 
 
 @pytest.fixture(scope="module")

@@ -280,22 +280,23 @@ def exchanges_case(engine_name: str, folder: Path):
 def memory_case(case: str, engine_name: str, folder: Path):
     """Return for each phase (parameters that train, least bytes held at a step after its first beside the weights).
 
-    The least, since gloo's threads let go of a buffer some time after the step that it was sent in.
+    The least, since gloo's threads let go of a buffer some time after the ranks have met.
     """
     gc.collect()
     gc.freeze()
     place = {"destination": f"file://{folder}/{engine_name}-{case}-memory"}
-    longer = {"strategy": {"gradualUnfreezing": {"stepsPerPhase": 4}}, "training": {"epochs": 5}}
-    job = job_of(case, engine_name, folder, output=place, **longer)
+    job = job_of(case, engine_name, folder, output=place)
     run = open_run(job, MLPTask(dropout=0.0, width=192) if case != "gradual-lora" else task_of(case, job))
     engine, measured, step = run.engine, {}, run.engine.step
     data = [] if case == "gradual-lora" else [*run.task.x.values(), *run.task.y.values()]
 
     def measuring():
         if run.state.phase_steps:
-            held = held_bytes(beside=[*weights_of(engine.module), *data])
-            before = measured.get(run._phase.index, (0, held))[1]
-            measured[run._phase.index] = run._trainable, min(before, held)
+            held = [measured[run._phase.index][1]] if run._phase.index in measured else []
+            for _ in range(3):
+                engine.barrier()
+                held.append(held_bytes(beside=[*weights_of(engine.module), *data]))
+            measured[run._phase.index] = run._trainable, min(held)
         step()
 
     engine.step, run.finish = measuring, lambda: None

@@ -13,12 +13,20 @@ import pickle
 import socket
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.trainer.imported"])
+
+
+def prepare() -> None:
+    """Start the process that is forked; it imports what ranks need while others go on."""
+    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+        forkserver.ensure_running()
 
 
 def free_port() -> int:
@@ -29,7 +37,7 @@ def free_port() -> int:
 
 def place_of(rank: int, world: int, port: int) -> dict[str, str]:
     """Return the environment of a rank, as torchrun describes it."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "OMP_NUM_THREADS": 1}
     return {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 

@@ -147,7 +147,6 @@ def test_a_wrong_export_is_found(text: tuple[Path, Path], tmp_path: Path) -> Non
     task = open_task(make_job(*text))
     module = moved(task)
     task.export(module, tmp_path / "out", "Model")
-    task.verify_export(tmp_path / "out", "Model", module)
     file = tmp_path / "out" / "model.safetensors"
     weights = load_file(file)
     weights["classifier.weight"] *= 1.5
