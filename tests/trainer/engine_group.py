@@ -17,7 +17,7 @@ from tests.trainer.held import held_bytes, weights_of
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from tests.trainer.mlp import SAMPLES, MLPTask
 from tests.trainer.traps import TRAPS
-from unfreeze_trainer.engines import base, open_engine
+from unfreeze_trainer.engines import base, bits, open_engine
 from unfreeze_trainer.engines.base import compute_dtype, persistent_buffers
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.errors import JobError
@@ -289,6 +289,7 @@ def memory_case(case: str, engine_name: str, folder: Path):
     run = open_run(job, MLPTask(dropout=0.0, width=192) if case != "gradual-lora" else task_of(case, job))
     engine, measured, step = run.engine, {}, run.engine.step
     data = [] if case == "gradual-lora" else [*run.task.x.values(), *run.task.y.values()]
+    data.append(bits._weights(engine.device))  # the guard's table, once a process
 
     def measuring():
         if run.state.phase_steps:
