@@ -56,3 +56,20 @@ def test_the_last_failure_of_a_job_replaces_nothing():
     sim.end(sim.running()[0], 1)
     sim.until(lambda: sim.status["phase"] == "Failed")
     assert restarts(sim) == 1
+
+
+def test_a_pod_that_stopped_for_a_suspend_and_is_not_gone_yet_replaced_nothing(sim):
+    sim.change(runPolicy={"suspend": True})
+    sim.until(lambda: "deletionTimestamp" in sim.pods()[0]["metadata"])
+    for raw in sim.running():
+        sim.end(raw, 143)
+    sim.control()
+    for suspend, phase in ((True, "Suspended"), (False, "Pending")):
+        sim.change(runPolicy={"suspend": suspend})
+        for _ in range(3):
+            sim.sync()
+            sim.reconcile()
+            sim.control()
+        assert sim.status["phase"] == phase
+    assert len(sim.pods()) == 4
+    assert restarts(sim) == 0
