@@ -1,4 +1,4 @@
-// Pins the control plane of the tests; no Go source of ours is built. How to move to another
+// Pins the control plane of the tests; the only Go source of ours is ./controller-manager. How to move to another
 // version is told in ../README.md.
 module unfreeze/tests/cluster
 
