@@ -41,9 +41,9 @@ demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply
 test-binaries:
 	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue > /dev/null
 
-test: setup ## All tests
+test: setup ## All tests, in two processes that share the rooms (tests/rooms.py)
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --slowest=30
 
 test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q -m "not cluster and not slow"

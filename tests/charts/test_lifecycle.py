@@ -43,16 +43,20 @@ def cluster(chart_cluster):
 
 def objects(cluster):
     """Return kind, namespace and name of everything in the cluster."""
-    groups = {group["name"]: group["preferredVersion"]["groupVersion"] for group in cluster.get("/apis")["groups"]}
+
+    def ask(path, what):
+        status, answer = cluster.request("GET", path)
+        assert status in (200, 404), answer  # its CRD may have gone meanwhile
+        return answer.get(what, ())
+
+    groups = {group["name"]: group["preferredVersion"]["groupVersion"] for group in ask("/apis", "groups")}
     found = set()
     for group, path in {"": "/api/v1", **{name: f"/apis/{version}" for name, version in groups.items()}}.items():
-        for resource in cluster.get(path)["resources"]:
+        for resource in ask(path, "resources"):
             plural, kind = (".".join(filter(None, (resource[name], group))) for name in ("name", "kind"))
             if "list" in resource["verbs"] and plural not in RESTLESS:
-                listed = cluster.get(f"{path}/{resource['name']}")["items"]
-                found |= {
-                    (kind.lower(), item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in listed
-                }
+                metas = [item["metadata"] for item in ask(f"{path}/{resource['name']}", "items")]
+                found |= {(kind.lower(), meta.get("namespace", ""), meta["name"]) for meta in metas}
     return found
 
 

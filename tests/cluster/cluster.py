@@ -193,7 +193,9 @@ class Cluster:
                     raise
                 connection.request(method, path, data, headers)  # the server had ended the one that was kept
                 response = connection.getresponse()
-            return response.status, json.loads(response.read() or b"{}")
+            content = response.read() or b"{}"
+            is_json = response.headers.get_content_type() == "application/json"
+            return response.status, json.loads(content) if is_json else {"message": content.decode()}
         except BaseException:
             connection.close()  # half an answer may be left in it
             raise
