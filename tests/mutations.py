@@ -136,6 +136,20 @@ MUTATIONS = (
         "tests/trainer/test_engines.py",
     ),
     Mutation(
+        "opposite changes of two weights cancel out in the guard's sum",
+        "trainer/unfreeze_trainer/engines/bits.py",
+        "    return (mixed ^ mixed >> np.uint64(31) | np.uint64(1)).view(np.int64)",
+        "    return np.ones_like(mixed).view(np.int64)",
+        "tests/trainer/test_bits.py",
+    ),
+    Mutation(
+        "a share's place in the whole tensor does not count in the guard's sum",
+        "trainer/unfreeze_trainer/engines/bits.py",
+        "divmod(first * max(1, tensor.element_size() // 4), _ROW)",
+        "divmod(0, _ROW)",
+        "tests/trainer/test_bits.py",
+    ),
+    Mutation(
         "a checkpoint with changed bytes is taken for whole",
         "trainer/unfreeze_trainer/checkpoints.py",
         "if digest != sealed.sha256:",

@@ -156,7 +156,7 @@ def run_case(case: str, engine_name: str, folder: Path):
     engine.sync_buffers()
     seen["weights"] = {name: tensor.clone() for name, tensor in engine.weights(engine.shapes).items()}
     seen["weights"] |= {name: tensor.clone() for name, tensor in persistent_buffers(engine.module).items()}
-    seen["checksums"] = engine.checksums()
+    seen["checksums"], seen["shapes"] = engine.checksums(), dict(engine.shapes)
     seen["compiled"] = {"graphs": counters["stats"]["unique_graphs"], "breaks": sum(counters["graph_break"].values())}
     seen["phases"] = [phase.name for phase in run.state.phases]
     seen["metrics"] = run.state.metrics

@@ -10,6 +10,7 @@ import torch
 from tests.trainer.engine_group import CASES, ENGINES, MATRIX, SHARDED, job_of, task_of
 from tests.trainer.reference import train_by_hand
 from tests.trainer.traps import TRAPS
+from unfreeze_trainer.engines.bits import bit_sum
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
@@ -39,6 +40,8 @@ def test_engine_agrees_with_one_process(group, reference, engine, case):
     ranks = [torch.load(group / f"{engine}-{case}-{rank}.pt") for rank in (0, 1)]
     assert torch.equal(ranks[0]["checksums"], ranks[1]["checksums"])
     assert not [name for name in ranks[1]["weights"] if "running" not in name and "num_batches" not in name]
+    whole = [bit_sum(ranks[0]["weights"][name], salt=number) for number, name in enumerate(ranks[0]["shapes"])]
+    assert torch.equal(ranks[0]["checksums"], torch.stack(whole)), "shares add up to the whole weights"
     start, end = reference[case]
     tolerance = BATCHNORM_TOLERANCE if case.endswith("batchnorm") else TOLERANCE
     for name, ours in ranks[0]["weights"].items():

@@ -12,7 +12,7 @@ import torch
 from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
-from unfreeze_trainer.engines.base import bit_sum
+from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import quantized as models
 from unfreeze_trainer.models.plain import plain_logits

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.engines.parts import compile_blocks
 from unfreeze_trainer.engines.scaling import LossScale
@@ -141,13 +142,13 @@ class Engine(ABC):
         load_whole(self.module, weights)
 
     def checksums(self) -> Tensor:
-        """Return a 64-bit sum of the bits of each whole parameter as this rank holds it, int64 on the CPU, as `shapes`.
+        """Return the weighed sum of the bits of each whole parameter as this rank holds it, int64 on the CPU, as `shapes`.
 
-        Any single change of a weight changes its sum. Ranks that hold copies of a parameter may differ; of one that is
-        held in shares, each rank returns the sum over all of them. Nothing is copied: one pass over what a rank holds.
-        Collective.
+        See `bits`. Ranks that hold copies of a parameter may differ; of one that is held in shares, each rank returns the
+        sum over all of them. Nothing is copied: one pass over what a rank holds. Collective.
         """
-        return torch.stack([bit_sum(parameter) for parameter in self.module.parameters()]).cpu()
+        parameters = self.module.parameters()
+        return torch.stack([bit_sum(parameter, salt=number) for number, parameter in enumerate(parameters)]).cpu()
 
     # What they share.
 
@@ -295,12 +296,6 @@ def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in weights.items():
             places[name].copy_(tensor)
-
-
-def bit_sum(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor's bits, read as integers of its elements' size: int64 without dimensions, where it lies."""
-    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    return tensor.detach().contiguous().view(integer).sum(dtype=torch.int64)
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import override
 
-from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_sum, load_whole, persistent_buffers
+from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, load_whole, persistent_buffers
+from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import MOMENTS
 from unfreeze_trainer.engines.zero import Held, OneGroup, Share, shares_of_all, shares_of_each
 
@@ -318,11 +319,12 @@ class DeepSpeedEngine(Engine):
         whole, shares = torch.zeros(2, len(divided), dtype=torch.int64)
         for number, (name, parameter) in enumerate(divided.items()):
             if _is_whole(parameter):
-                whole[number] = bit_sum(parameter)
+                whole[number] = bit_sum(parameter, salt=number)
             else:
                 share = parameter.ds_tensor
-                mine = max(0, self.shapes[name].numel() - self.rank * share.numel())
-                shares[number] = bit_sum(share[:mine])
+                first = self.rank * share.numel()
+                mine = max(0, self.shapes[name].numel() - first)
+                shares[number] = bit_sum(share[:mine], salt=number, first=first)
         return whole + self.all_reduce(shares)
 
 

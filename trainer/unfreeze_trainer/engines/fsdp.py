@@ -14,7 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from typing_extensions import override
 
-from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, bit_sum, load_whole, persistent_buffers
+from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, load_whole, persistent_buffers
+from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.parts import compile_blocks, parts_of
 from unfreeze_trainer.errors import JobError
 
@@ -173,7 +174,12 @@ class FSDPEngine(Engine):
 
     @override
     def checksums(self) -> Tensor:
-        return self.all_reduce(torch.stack([bit_sum(share) for _, share in self._locals()]).cpu())
+        sums = []
+        for number, (name, share) in enumerate(self._locals()):
+            rows = -(-self.shapes[name][0] // self.world_size)
+            first = self.rank * rows * self.shapes[name][1:].numel()
+            sums.append(bit_sum(share, salt=number, first=first))
+        return self.all_reduce(torch.stack(sums).cpu())
 
     def _locals(self) -> Iterator[tuple[str, Tensor]]:
         """Yield this rank's share of each parameter."""
