@@ -96,6 +96,8 @@ class Report(Model):
     """Metrics of the finished model."""
     phases: list[PhaseResult]
     """What was trained, phase by phase."""
+    unused_parameters: list[str] = Field(default=[])
+    """Weights that the model has and does not use: they got no gradient, and are what they were in the base."""
     exports: list[Export]
     """Where the finished model lies."""
     base: Pinned

@@ -327,6 +327,11 @@ def inputs(module: nn.Module) -> dict[str, Tensor]:
     return {name: values[name] for name in dict.fromkeys(wanted)}
 
 
+SMALLEST = {"inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 96}
+SMALLEST |= {"efficientformer_l1": 224, "crossvit_tiny_240": 240}
+"""Smallest images of the timm models that do not take those of 32 pixels."""
+
+
 def build_timm(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a model without weights, on the meta device, and inputs for a forward pass."""
     import timm
@@ -334,3 +339,15 @@ def build_timm(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     with torch.device("meta"):
         module = timm.create_model(name, num_classes=CLASSES).eval()
         return module, {"x": torch.empty(2, *module.pretrained_cfg["input_size"])}
+
+
+def build_small_timm(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a model with random weights for the smallest images that it takes, and inputs for a forward pass."""
+    import timm
+
+    size = SMALLEST.get(name, 32)
+    native = timm.get_pretrained_cfg(name)
+    assert native is not None
+    options = {"img_size": size} if native.fixed_input_size and size != native.input_size[-1] else {}
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=CLASSES, **options), {"x": torch.randn(2, 3, size, size)}

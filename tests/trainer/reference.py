@@ -49,6 +49,7 @@ def train_by_hand(job, task, *, ranks=1):
                 factor = (scale.value if scale else 1) * ranks / len(batch)
                 _backward(task, module, shard(batch, rank, ranks), factor, training.precision, keep=not rank)
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
+            trained = [parameter for parameter in trained if parameter.grad is not None]
             _step(optimizer, trained, ranks, scale, training.max_grad_norm)
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class JobError(Exception):
     """The job itself is wrong and will fail again however often it is tried: exit code 2, never retried.
@@ -18,3 +20,8 @@ class JobError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+def some_of(names: Sequence[str], most: int = 8) -> str:
+    """Return names in a line, as many as a message bears."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

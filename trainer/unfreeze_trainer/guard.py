@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -121,7 +121,4 @@ class Guard:
         return [group.block for group in still]
 
     def _message(self, what: str, names: list[str]) -> str:
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004
-        return (
-            f"phase {self._phase}: {what}: {shown}. Nothing after this would be worth its time; the engine is at fault"
-        )
+        return f"phase {self._phase}: {what}: {some_of(names)}. Nothing after this would be worth its time; the engine is at fault"

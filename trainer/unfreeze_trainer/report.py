@@ -64,6 +64,7 @@ def build_report(
         best_step=state.best.step,
         results=results,
         phases=state.phases,
+        unused_parameters=state.unused or [],
         exports=[Export(kind=kind, folder=export_folder(job, kind)) for kind in job.output.export],
         base=Pinned(
             source=job.model.source,

@@ -25,7 +25,7 @@ from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.guard import Guard, count_skipped
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.phases.compile import Phase, compile_phases
-from unfreeze_trainer.phases.freezer import Freezer, ParamGroup
+from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.progress import Events, Meter
@@ -34,6 +34,7 @@ from unfreeze_trainer.report import build_report, export_folder, flat_results, w
 from unfreeze_trainer.saving import Saver
 from unfreeze_trainer.state import State
 from unfreeze_trainer.tracking import Tracking
+from unfreeze_trainer.unused import Unused, agree_on_unused
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
@@ -83,9 +84,12 @@ class Run:
         self.freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
         if training.gradient_checkpointing:
             checkpoint_activations(loaded.module)
-        self.engine.attach(loaded.module, loaded.blocks)
+        chosen = {name for phase in self.phases for name in self.freezer.chosen_names(phase)}
+        evidence = agree_on_unused(engine, task, loaded.module, chosen)
+        self.engine.attach(loaded.module, loaded.blocks, evidence.unused)
         self.meter = Meter(engine, link)
         self._open_folder()
+        self._unused = Unused(engine, self.freezer, self.state, self.events, evidence)
         self.tracking = Tracking(job, self.state.step, enabled=engine.rank == 0)
 
     def _open_folder(self) -> None:
@@ -145,13 +149,14 @@ class Run:
         log.info("going on from step %d of %d, phase %s", self.state.step, self.total_steps, phase.name)
 
     def _trainable_hash(self, phase: Phase) -> str:
-        return hashlib.sha256("\n".join(self.freezer.trainable_names(phase)).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(self.freezer.chosen_names(phase)).encode()).hexdigest()[:16]
 
     # Phases
 
     def phases_left(self) -> Iterator[Phase]:
-        """Yield the phases that are not over."""
-        yield from self.phases[self.state.phase_index + self.state.phase_ended :]
+        """Yield the phases that are not over, but for those that have nothing to train."""
+        left = self.phases[self.state.phase_index + self.state.phase_ended :]
+        yield from (phase for phase in left if self.freezer.trainable_names(phase))
 
     def begin(self, phase: Phase) -> None:
         """Freeze, hand the phase to the engine, make up for what a stop left undone."""
@@ -159,11 +164,8 @@ class Run:
         if phase.index != state.phase_index or state.phase_ended:
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
-        groups = self._hand_over(phase)
-        self._trainable = sum(self.engine.shapes[name].numel() for group in groups for name in group.names)
+        left = self._hand_over(phase)
         state.trainable_hash = self._trainable_hash(phase)
-        left = phase.first_step + phase.steps - state.step
-        self._guard = Guard(self.engine, phase.name, groups, left, self.hook.at_rest) if left else None
         self._mark = time.perf_counter()
         self.events.add(
             "phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable
@@ -175,14 +177,22 @@ class Run:
         self.meter.step_work = step_work(phase, self._blocks)
         self.meter.resume()
 
-    def _hand_over(self, phase: Phase) -> list[ParamGroup]:
+    def _hand_over(self, phase: Phase) -> int:
+        """Have the engine train a phase, under guard; return the steps that are left."""
         self.freezer.apply(phase)
         groups = self.freezer.groups(phase, self.job.training.weight_decay)
         self.engine.begin(groups, self._moments)
         self.hook.begin(phase.steps)
         self.engine.after_update = self._after_update
         self._moments, self._phase = None, phase
-        return groups
+        self._unused.watch(phase)
+        self._trainable = sum(self.engine.shapes[name].numel() for group in groups for name in group.names)
+        left = phase.first_step + phase.steps - self.state.step
+        self._guard = Guard(self.engine, phase.name, groups, left, self._at_rest) if left else None
+        return left
+
+    def _at_rest(self) -> set[str]:
+        return {*self.hook.at_rest(), *self.state.gradients_at_times}
 
     def _after_update(self) -> None:
         self.hook.after_update(self.state.step + 1 - self._phase.first_step, skipped=self.engine.skipped)
@@ -219,6 +229,9 @@ class Run:
             self.state.skipped_in_a_row = 0
             if self._guard:
                 self._guard.after_step()
+        if late := self._unused.late():
+            self._unused.take_in(late)
+            self._hand_over(self._phase)
         if self.meter.after_step():
             self.saver.check()
             self.state.loss = self.meter.loss

@@ -62,7 +62,11 @@ class State(BaseModel):
     skipped_in_a_row: int = 0
     """The newest of them without another step in between."""
     trainable_hash: str = ""
-    """Hash of the names that this phase trains."""
+    """Hash of the names that this phase is to train."""
+    unused: list[str] | None = None
+    """Parameters that get no gradient and stay frozen; None where nobody has looked yet."""
+    gradients_at_times: list[str] = []
+    """Parameters that get a gradient in some steps only."""
     loss: float | None = None
     """Smoothed training loss."""
     recovery: Recovery | None = None

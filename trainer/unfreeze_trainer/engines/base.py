@@ -18,7 +18,7 @@ from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.engines.parts import compile_blocks
 from unfreeze_trainer.engines.scaling import LossScale
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
@@ -117,12 +117,43 @@ class Engine(ABC):
 
     # Where those differ that hold the weights in shares.
 
-    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:
-        """Take a module over, with its blocks, and put it on the device. Called once, before the first phase."""
+    divides = False
+    """Whether weights are held in shares: a whole model may be too large for the device."""
+
+    def attach(
+        self,
+        module: nn.Module,
+        blocks: Sequence[Block],
+        unused: Collection[str] = (),  # noqa: ARG002 - where nothing is divided, all are whole
+    ) -> None:
+        """Take a module over, with its blocks, and put it on the device. Called once, before the first phase.
+
+        Parameters without a gradient in any step, `unused`, may be left whole.
+        """
         self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self.module = self.model = module.to(self.device)
         if self.recipe.compile:
             compile_blocks(module, blocks)
+
+    def expect_missing(self, names: Sequence[str]) -> None:
+        """Be ready for steps that give some parameters no gradient, on one rank or on all. Before a phase begins.
+
+        Parameters
+        ----------
+        names
+            That have shown it; others may do it too.
+
+        Raises
+        ------
+        JobError
+            UnsupportedModel: the engine would wait for these gradients, or take others for them.
+        """
+        if names:
+            raise JobError(
+                "UnsupportedModel",
+                "spec.distribution.engine: DeepSpeed, and FSDP on several workers, need every gradient in every step, and"
+                f" this model gives some weights one in some steps only: {some_of(names)}. Choose DDP",
+            )
 
     def weights(self, names: Collection[str]) -> dict[str, Tensor]:
         """Return copies of parameters on rank 0, whole, on the CPU; nothing elsewhere. Collective."""
@@ -306,3 +337,20 @@ def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
             if name not in part._non_persistent_buffers_set:  # noqa: SLF001 - torch has no public name for it
                 kept[f"{prefix}.{name}" if prefix else name] = buffer
     return kept
+
+
+def require_dimensions(shapes: Mapping[str, torch.Size], engine: str) -> None:
+    """Raise JobError if a parameter has no dimensions, for engines that cannot divide such ones."""
+    if scalars := [name for name, shape in shapes.items() if not shape]:
+        raise JobError(
+            "UnsupportedModel",
+            f"spec.distribution.engine {engine} cannot divide parameters without dimensions, and this model has"
+            f" {some_of(scalars)}: choose DDP",
+        )
+
+
+def move_buffers(module: nn.Module, device: torch.device) -> None:
+    """Put the buffers of a module on a device, and leave its parameters where they are."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.to(device))

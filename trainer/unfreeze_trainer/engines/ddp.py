@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
+from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
     from unfreeze_trainer.phases.freezer import ParamGroup
@@ -32,12 +33,13 @@ class DDPEngine(Engine):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         cpu = self.device.type == "cpu"
+        self._wrapping = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         self._accelerator = Accelerator(
             cpu=cpu,
             mixed_precision="no",  # autocast is ours, around forward and loss
             kwargs_handlers=[
                 InitProcessGroupKwargs(backend="gloo" if cpu else "cpu:gloo,cuda:nccl"),
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                self._wrapping,
             ],
         )
         self._trained: dict[str, nn.Parameter] = {}
@@ -87,8 +89,23 @@ class DDPEngine(Engine):
         torch.autograd.backward(self._scaled(loss))
 
     @override
+    def expect_missing(self, names: Sequence[str]) -> None:
+        self._wrapping.find_unused_parameters = True
+
+    @override
     def step(self) -> None:
+        if self.world_size > 1 and not self._wrapping.find_unused_parameters:
+            self._require_gradients()
         self._take_step(self._trained.values())
+
+    def _require_gradients(self) -> None:
+        if missing := [name for name, parameter in self._trained.items() if parameter.grad is None]:
+            raise JobError(
+                "UnsupportedModel",
+                f"rank {self.rank}: in this step no gradient came for {some_of(missing)}, though it did when the training"
+                " began: the model chooses its weights by what it reads, and the other workers wait for them. Train on one"
+                " worker, or choose another model",
+            )
 
     @override
     def optimizer_state(self) -> OptimizerState:

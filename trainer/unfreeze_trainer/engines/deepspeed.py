@@ -15,7 +15,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from typing_extensions import override
 
-from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, load_whole, persistent_buffers
+from unfreeze_trainer.engines.base import (
+    Engine,
+    OptimizerState,
+    Recipe,
+    load_whole,
+    move_buffers,
+    persistent_buffers,
+    require_dimensions,
+)
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import MOMENTS
 from unfreeze_trainer.engines.zero import Held, OneGroup, Share, shares_of_all, shares_of_each
@@ -80,6 +88,7 @@ class DeepSpeedEngine(Engine):
     ) -> None:
         super().__init__(recipe)
         self._stage, self._offload = zero_stage, offload
+        self.divides = zero_stage == 3  # noqa: PLR2004
         if offload != "None" and self.device.type == "cpu":
             log.warning("deepSpeed.offload %s saves nothing here: without an accelerator all is on the host", offload)
         if self.device.type == "cpu":
@@ -129,16 +138,15 @@ class DeepSpeedEngine(Engine):
         }
 
     @override
-    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:
-        if self._stage < 3:  # noqa: PLR2004
-            super().attach(module, blocks)
+    def attach(self, module: nn.Module, blocks: Sequence[Block], unused: Collection[str] = ()) -> None:
+        self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        require_dimensions(self.shapes, "DeepSpeed")
+        if not self.divides:
+            super().attach(module, blocks, unused)
             return
         # Whole weights stay on the host: the first initialize moves and divides them one by one.
-        self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self.module = self.model = module
-        for part in module.modules():
-            for name, buffer in part.named_buffers(recurse=False):
-                setattr(part, name, buffer.to(self.device))
+        move_buffers(module, self.device)
         _hold_inner_layers(module)
 
     @override

@@ -12,12 +12,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from typing_extensions import override
 
-from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, load_whole, persistent_buffers
+from unfreeze_trainer.engines.base import (
+    Engine,
+    OptimizerState,
+    Recipe,
+    load_whole,
+    move_buffers,
+    persistent_buffers,
+    require_dimensions,
+)
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.parts import compile_blocks, parts_of
-from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
     from unfreeze_trainer.phases.blocks import Block
@@ -50,23 +58,27 @@ class FSDPEngine(Engine):
         self._join_group()
         self._shares: dict[str, nn.Parameter] = {}
         """What the optimizer of this phase changes, by name."""
+        self._whole: Collection[str] = ()
+        """Parameters that are left whole on every rank."""
+
+    divides = True
 
     @override
-    def attach(self, module: nn.Module, blocks: Sequence[Block]) -> None:
+    def attach(self, module: nn.Module, blocks: Sequence[Block], unused: Collection[str] = ()) -> None:
         self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-        if scalars := [name for name, shape in self.shapes.items() if not shape]:
-            raise JobError(
-                "UnsupportedModel",
-                f"spec.distribution.engine FSDP cannot divide parameters without dimensions, and this model has"
-                f" {', '.join(scalars[:8])}: choose DDP or DeepSpeed",
-            )
+        require_dimensions({name: shape for name, shape in self.shapes.items() if name not in unused}, "FSDP")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         if self.recipe.compile:
             compile_blocks(module, blocks)
+        ignored = {parameter for name, parameter in module.named_parameters() if name in unused}
+        self._whole = unused
+        move_buffers(module, self.device)
+        for parameter in ignored:
+            parameter.data = parameter.data.to(self.device)
         for part in parts_of(module, [block for block in blocks if block.is_layer]):
-            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            fully_shard(part, mesh=mesh, reshard_after_forward=True, ignored_params=ignored)
         # The root is wanted again as soon as the backward pass begins.
-        self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        self._root: FSDPModule = fully_shard(module, mesh=mesh, reshard_after_forward=False, ignored_params=ignored)
         module.register_forward_hook(self._divide_again)
         self._root.set_force_sum_reduction_for_comms(self.device.type == "cpu")  # gloo has no mean
         self.module = self.model = module
@@ -75,6 +87,11 @@ class FSDPEngine(Engine):
         """Divide the root after a forward pass that no backward pass follows: it would give away whole tensors for shares."""
         if not torch.is_grad_enabled():
             self._root.reshard()
+
+    @override
+    def expect_missing(self, names: Sequence[str]) -> None:
+        if self.world_size > 1:
+            super().expect_missing(names)
 
     @override
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
@@ -87,7 +104,7 @@ class FSDPEngine(Engine):
         self.end()
         self._parameters: dict[str, Any] = dict(self.module.named_parameters())
         names = [name for group in groups for name in group.names]
-        self._shares = {name: nn.Parameter(self._parameters[name].to_local().detach()) for name in names}
+        self._shares = {name: nn.Parameter(_local(self._parameters[name])) for name in names}
         self._new_optimizer(groups, self._shares)
         for name in self._shares.keys() & moments.keys():
             self.optimizer.state[self._shares[name]] = dict(moments[name])
@@ -126,7 +143,7 @@ class FSDPEngine(Engine):
     def step(self) -> None:
         for name, share in self._shares.items():
             gradient = self._parameters[name].grad
-            share.grad = None if gradient is None else gradient.to_local()
+            share.grad = None if gradient is None else _local(gradient)
             self._parameters[name].grad = None
         self._take_step(self._shares.values())
 
@@ -159,7 +176,7 @@ class FSDPEngine(Engine):
         result = {}
         for name, share in self._locals():
             if name in names:
-                whole = self._join(share, self.shapes[name])
+                whole = share if name in self._whole else self._join(share, self.shapes[name])
                 if self.rank == 0:
                     result[name] = whole.to("cpu", copy=True)
         return result
@@ -170,19 +187,25 @@ class FSDPEngine(Engine):
         load_whole(self.module, {name: tensor for name, tensor in weights.items() if name in buffers})
         for name, share in self._locals():
             if name in weights:
-                share.copy_(self._share_of(weights[name]))
+                share.copy_(weights[name] if name in self._whole else self._share_of(weights[name]))
 
     @override
     def checksums(self) -> Tensor:
-        sums = []
+        whole, shares = torch.zeros(2, len(self.shapes), dtype=torch.int64)
         for number, (name, share) in enumerate(self._locals()):
-            rows = -(-self.shapes[name][0] // self.world_size)
-            first = self.rank * rows * self.shapes[name][1:].numel()
-            sums.append(bit_sum(share, salt=number, first=first))
-        return self.all_reduce(torch.stack(sums).cpu())
+            if name in self._whole:
+                whole[number] = bit_sum(share, salt=number)
+            else:
+                rows = -(-self.shapes[name][0] // self.world_size)
+                first = self.rank * rows * self.shapes[name][1:].numel()
+                shares[number] = bit_sum(share, salt=number, first=first)
+        return whole + self.all_reduce(shares)
 
     def _locals(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield this rank's share of each parameter."""
-        parameter: Any
+        """Yield this rank's share of each parameter, or all of it where it is left whole."""
         for name, parameter in self.module.named_parameters():
-            yield name, parameter.to_local().detach()
+            yield name, _local(parameter)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()

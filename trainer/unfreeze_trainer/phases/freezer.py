@@ -59,11 +59,17 @@ class Freezer:
         self._adapter, self._factors = frozenset(adapter_parameters), dict(rate_factors or {})
         self._small = _biases_and_norms(module)
         self._undecayed = self._small | _without_decay(module)
+        self.unused: frozenset[str] = frozenset()
+        """Parameters that stay frozen in every phase, since they get no gradient."""
         if missing := self._dimensions.keys() ^ self._block.keys():
             raise ValueError(f"blocks and module differ in {sorted(missing)[:5]}")
 
     def trainable_names(self, phase: Phase) -> list[str]:
         """Return the parameters that the phase trains, in the order of named_parameters()."""
+        return [name for name in self.chosen_names(phase) if name not in self.unused]
+
+    def chosen_names(self, phase: Phase) -> list[str]:
+        """Return the parameters that the phase is to train, those that get no gradient among them."""
         return [name for name in self._dimensions if self._trains(name, phase)]
 
     def _trains(self, name: str, phase: Phase) -> bool:
@@ -90,7 +96,8 @@ class Freezer:
         would drift to the new data although nothing trains. Dropout stays on everywhere.
         """
         self._module.train()
-        anything_frozen = not all(parameter.requires_grad for parameter in self._module.parameters())
+        named = self._module.named_parameters()
+        anything_frozen = not all(parameter.requires_grad or name in self.unused for name, parameter in named)
         for module in self._module.modules():
             if isinstance(module, _BatchNorm):
                 own = list(module.parameters(recurse=False))
