@@ -304,6 +304,13 @@ MUTATIONS = (
         "tests/cli/test_kubectl.py",
     ),
     Mutation(
+        "quantities are compared as floats",
+        "crds/unfreeze_api/quantities.py",
+        "return (first > second) - (first < second)",
+        "return (float(first) > float(second)) - (float(first) < float(second))",
+        "tests/crds/test_quantities.py tests/crds/test_validate.py",
+    ),
+    Mutation(
         "a running job's model may be changed",
         "crds/unfreeze_api/spec.py",
         'for field in ("model", ',

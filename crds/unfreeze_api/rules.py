@@ -6,7 +6,6 @@ are sets or maps are compared without regard to order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from unfreeze_api.causes import Cause, shown
+from unfreeze_api.quantities import amount, compare
 from unfreeze_api.structural import Schema
 
 _ABSENT = object()
@@ -75,37 +75,16 @@ def _compiled(rule: str) -> cel.Expression:
 
 @cache
 def _environment() -> cel.Env:
-    text, number, truth = cel.Type.STRING, cel.Type.DOUBLE, cel.Type.BOOL
-    # Kubernetes' own functions for quantities, as far as the rules use them.
+    text, truth = cel.Type.STRING, cel.Type.BOOL
+    # Kubernetes' own functions for quantities, as far as the rules use them; a quantity is passed on as its text.
     functions = [
         cel.FunctionDecl(
-            "isQuantity", [cel.Overload("is_quantity", truth, [text], impl=lambda text: _amount(text) is not None)]
+            "isQuantity", [cel.Overload("is_quantity", truth, [text], impl=lambda text: amount(text) is not None)]
         ),
-        cel.FunctionDecl("quantity", [cel.Overload("quantity", number, [text], impl=_amount)]),
-        cel.FunctionDecl(
-            "compareTo",
-            [
-                cel.Overload(
-                    "quantity_compare", cel.Type.INT, [number, number], True, lambda one, two: (one > two) - (one < two)
-                )
-            ],
-        ),
+        cel.FunctionDecl("quantity", [cel.Overload("quantity", text, [text], impl=lambda text: text)]),
+        cel.FunctionDecl("compareTo", [cel.Overload("quantity_compare", cel.Type.INT, [text, text], True, compare)]),
     ]
     return cel.NewEnv(variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN}, functions=functions)
-
-
-_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18} | {
-    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)
-}
-
-
-def _amount(text: str) -> float | None:
-    """Return the amount of a quantity, like 0.5 for 500m; None when it is none."""
-    match = re.fullmatch(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", text)
-    if not match:
-        return None
-    digits, unit = match[1], match[2] or ""
-    return float(digits) * _UNITS[unit] if unit in _UNITS else float(digits + unit)
 
 
 def _typed(value: Any, schema: Schema) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from decimal import Decimal, localcontext
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,42 @@ EXAMPLES = {
 QUANTITIES = (1, 8, "500m", "2", "64Gi", "1.5", "1e3")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8)
 JUNK = (0, -1, 1, 2.5, 1e-7, 10**9, True, "", "Auto", 'ü"\\\n', "x" * 300, [], ["a", "a"], [1], {}, {"a": 1}, None)
+
+
+SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+STRANGE = ("K", "mi", "e", "ee3", "Kib", "i", "e+3", "E-3", "e-10", "e21", "e99999999999999999999", " ", "e1.5")
+EDGES = ("", "0", "00", "000.0", "1", "9", "9007199254740993", "9223372036854775807", "9223372036854775808", "1" * 19)
+
+
+@st.composite
+def quantities(draw: DrawFn) -> str | int:
+    """Draw a quantity of Kubernetes, or what looks like one."""
+    whole = draw(st.sampled_from(EDGES) | st.integers(0, 10 ** draw(st.integers(1, 20))).map(str))
+    fraction = draw(st.sampled_from(["", ""]) | st.text("0123456789", max_size=12).map(lambda text: f".{text}"))
+    suffix = draw(st.sampled_from([*SUFFIXES, *BINARY]) | st.sampled_from(STRANGE))
+    sign = draw(st.sampled_from(["", "", "", "", "+", "-"]))
+    if draw(st.integers(0, 4)) == 0:
+        return draw(st.integers(-2, 2**63 - 1) | st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30]))
+    return f"{sign}{whole}{fraction}{suffix}"
+
+
+@st.composite
+def close(draw: DrawFn) -> tuple[str, str, int]:
+    """Draw two quantities that are equal, or a nano or one apart, in two ways to write them; and how they compare."""
+    order = draw(st.integers(-1, 1))
+    if draw(st.booleans()):
+        suffix = draw(st.sampled_from(list(BINARY)))
+        count = draw(st.integers(1, (2**63 - 1) >> BINARY[suffix]))
+        return f"{count}{suffix}", str((count << BINARY[suffix]) - order), order
+    nanos = draw(st.integers(2, 10 ** draw(st.integers(1, 22))))
+    one, other = (draw(st.sampled_from(list(SUFFIXES))) for _ in range(2))
+    return _written(nanos, one), _written(nanos - order, other), order
+
+
+def _written(nanos: int, suffix: str) -> str:
+    with localcontext(prec=60):
+        return f"{Decimal(nanos).scaleb(-9 - SUFFIXES[suffix]):f}{suffix}"
 
 
 def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
-from tests.crds.generate import broken, manifests
+from tests.crds.generate import broken, close, manifests, quantities
 from unfreeze_api.crd import definition, schema
 from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
 from unfreeze_api.status import (
@@ -127,6 +127,29 @@ def test_generated(cluster, namespace, strategy):
     @given(strategy)
     def judge(manifest):
         compare(cluster, namespace, manifest)
+
+    judge()
+
+
+def needs(requests, limits):
+    return patched(BASE, {"spec": {"distribution": {"resourcesPerNode": {"requests": requests, "limits": limits}}}})
+
+
+def test_quantities(cluster, namespace):
+    @settings(MANY, max_examples=150)
+    @given(quantities(), quantities())
+    def judge(request, limit):
+        compare(cluster, namespace, needs({"cpu": request}, {"cpu": limit}))
+
+    judge()
+
+
+def test_quantities_close_to_each_other(cluster, namespace):
+    @settings(MANY, max_examples=150)
+    @given(close())
+    def judge(drawn):
+        request, limit, order = drawn
+        assert bool(compare(cluster, namespace, needs({"memory": request}, {"memory": limit}))) == (order > 0)
 
     judge()
 
