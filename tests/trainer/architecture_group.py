@@ -53,6 +53,7 @@ class ArchitectureTask:
 
     labels = tuple("abcdefg")
     pins = {"base": {"source": "file:///none", "files": {}}, "data": {"train": "0"}}  # noqa: RUF012
+    overlaps: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, name: str, samples: int) -> None:
         self.metrics = ClassificationMetrics(CLASSES)

@@ -96,7 +96,7 @@ class OrderedTask(MLPTask):
     def batches(self, split, batches, **options):
         def noted():
             for indices in batches:
-                if split == "train":
+                if split == "train" and options["epoch_seed"]:  # not of a look before the training
                     with self.order.open("a") as file:
                         file.write(
                             json.dumps([os.environ["ATTEMPT"], int(os.environ["RANK"]), *map(int, indices)]) + "\n"

@@ -45,7 +45,7 @@ def run_group(module: str, folder: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", module, folder]
     with (folder / "log").open("w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False, timeout=1800)
     assert done.returncode == 0, (folder / "log").read_text()[-5000:]
 
 
