@@ -62,8 +62,12 @@ def pod_restarts(job: JobView | None, pods: Sequence[PodView]) -> int:
 
     Pods can be gone before anybody looks at them. Those that failed the Job controller has counted by then: all that it
     has counted, but the first of each index, replaced one. It does not count what it ignores, such as evictions.
+
+    Those of before a suspend were not replaced: until they are gone, they lie beside those of after it.
     """
-    at_hand = sum(count - 1 for count in Counter(pod.index for pod in pods).values())
+    started = job.started if job is not None else None
+    counts = Counter(pod.index for pod in pods if not pod.deleting or (started and pod.created >= started))
+    at_hand = sum(count - 1 for count in counts.values())
     counted = job.failed + job.succeeded + job.active - job.parallelism if job is not None else 0
     return max(at_hand, counted)
 

@@ -71,3 +71,20 @@ def test_what_a_later_operator_carries_besides_hides_nothing():
     carried = Carried(accelerator_seconds=7, pod_restarts=2)
     view = replace(job_view(cluster.job()), carried=json.dumps(planted(json.loads(carried.to_json()))))
     assert read_carried(view) == carried
+
+
+def test_a_pod_that_stopped_for_a_suspend_and_is_not_gone_yet_replaced_nothing(sim):
+    sim.change(runPolicy={"suspend": True})
+    sim.until(lambda: "deletionTimestamp" in sim.pods()[0]["metadata"])
+    for raw in sim.running():
+        sim.end(raw, 143)
+    sim.control()
+    for suspend, phase in ((True, "Suspended"), (False, "Pending")):
+        sim.change(runPolicy={"suspend": suspend})
+        for _ in range(3):
+            sim.sync()
+            sim.reconcile()
+            sim.control()
+        assert sim.status["phase"] == phase
+    assert len(sim.pods()) == 4
+    assert restarts(sim) == 0
