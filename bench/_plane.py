@@ -45,11 +45,12 @@ AT_ONCE = 32
 @contextlib.contextmanager
 def installed(*controllers: str) -> Iterator[tuple[Cluster, OperatorProcess]]:
     """Give a control plane without nodes that logs every write, and an operator with its defaults, not started yet."""
+    # Here and below: not the short times of the tests.
+    config = Config(nodes=0, audit=True, controllers=controllers, job_sync_period=1, job_pod_backoff=10)
     with (
-        Cluster(Config(nodes=0, audit=True, controllers=controllers)) as cluster,
+        Cluster(config) as cluster,
         tempfile.TemporaryDirectory() as folder,
     ):
-        # Not the short times of the tests.
         options = (
             f"--progress-interval={Settings.progress_interval}",
             f"--status-interval={Settings.status_interval}",

@@ -24,7 +24,6 @@ MODULE_DIR = Path(__file__).parent / "build"
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
-    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
@@ -56,7 +55,23 @@ def find_or_build() -> dict[str, Path]:
     cache = cache_dir()
     missing = [name for name in PACKAGES if name not in found]
     _ensure(cache, missing, f"Kubernetes {KUBERNETES_VERSION}", "about 5 minutes on 2 cores", _build_control_plane)
-    return found | {name: cache / name for name in missing}
+    return found | {name: cache / name for name in missing} | {"kube-controller-manager": _controller_manager()}
+
+
+def _controller_manager() -> Path:
+    """Return the path of build/controller-manager, built when it is new, or its source."""
+    digest = hashlib.sha256((MODULE_DIR / "controller-manager/main.go").read_bytes()).hexdigest()
+    cache = cache_dir() / f"controller-manager-{digest[:12]}"
+
+    def build(go: str, target: Path, names: list[str]) -> None:
+        _go(
+            [go, "build", "-mod=readonly", *_flags(_stamp()), "-o", f"{target}/", "./controller-manager"],
+            MODULE_DIR,
+            {},
+        )
+
+    _ensure(cache, ["controller-manager"], f"Kubernetes {KUBERNETES_VERSION}", "at most 3 minutes on 2 cores", build)
+    return cache / "controller-manager"
 
 
 def tool(name: str) -> Path:
@@ -149,13 +164,16 @@ def _go_program(needed_for: str, otherwise: str = "") -> str:
 
 def _build_control_plane(go: str, target: Path, names: list[str]) -> None:
     """One `go build` for all, because they share most of their packages."""
-    version = "k8s.io/component-base/version"
-    major, minor, _ = KUBERNETES_VERSION[1:].split(".")
-    stamp = f"-X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
     packages = [PACKAGES[name] for name in names]
-    _go([go, "build", "-mod=readonly", *_flags(stamp), "-o", f"{target}/", *packages], MODULE_DIR, {})
+    _go([go, "build", "-mod=readonly", *_flags(_stamp()), "-o", f"{target}/", *packages], MODULE_DIR, {})
     if "etcd" in names:
         (target / "server").rename(target / "etcd")
+
+
+def _stamp() -> str:
+    version = "k8s.io/component-base/version"
+    major, minor, _ = KUBERNETES_VERSION[1:].split(".")
+    return f"-X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
 
 
 def _flags(stamp: str = "") -> list[str]:

@@ -11,8 +11,9 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -70,6 +71,7 @@ class Cluster:
         self.nodes = [NodeHandle(self, f"node-{number}") for number in range(self.config.nodes)]
         self._detached = detached
         self._server: subprocess.Popen[bytes] | None = None
+        self._connections = threading.local()
 
     @classmethod
     def attach(cls, folder: Path) -> Cluster:
@@ -131,6 +133,7 @@ class Cluster:
                 self._server.kill()
                 self._server.wait()
             self._server = None
+        self._connections = threading.local()
         if self._temporary and not keep_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -172,20 +175,30 @@ class Cluster:
 
     def request(self, method: str, path: str, body: Json | None = None, *, token: str = "") -> tuple[int, Json]:
         """Send a request as the administrator, or with a token; returns status and answer."""
-        server, context, anonymous = self._connection()
         headers = {"Content-Type": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        host = server.removeprefix("https://")
-        connection = http.client.HTTPSConnection(host, context=anonymous if token else context, timeout=30)
+        data = None if body is None else json.dumps(body)
+        connection = self._kept(anonymous=bool(token))
+        fresh = connection.sock is None
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read() or b"{}")
-        finally:
-            connection.close()
+            try:
+                connection.request(method, path, data, headers)
+                response = connection.getresponse()
+            except (ConnectionError, ssl.SSLError):
+                connection.close()
+                if fresh:
+                    raise
+                connection.request(method, path, data, headers)  # the server had ended the one that was kept
+                response = connection.getresponse()
+            content = response.read() or b"{}"
+            # What the server does not know at all it answers in words; its type of content is not to be relied on.
+            return response.status, json.loads(content) if content[:1] == b"{" else {"message": content.decode()}
+        except BaseException:
+            connection.close()  # half an answer may be left in it
+            raise
 
     def get(self, path: str) -> Json:
         """Read an object or a list; raises ClusterError if there is none."""
@@ -203,6 +216,7 @@ class Cluster:
     def wait_for(self, path: str, condition: Callable[[Json], Any], *, timeout: float = 60, what: str = "") -> Json:
         """Read an object until ``condition`` holds and return it; {} stands for one that is absent."""
         deadline = time.monotonic() + timeout
+        waits = pauses()
         while True:
             status, answer = self.request("GET", path)
             answer = answer if status == 200 else {}
@@ -211,7 +225,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 state = json.dumps(answer.get("status", answer), indent=1)
                 raise ClusterError(f"{path}: not {what or 'as awaited'} after {timeout:g} s:\n{state[:4000]}")
-            time.sleep(0.05)
+            time.sleep(next(waits))
 
     def service_account_token(self, namespace: str, name: str, seconds: int = 3600) -> str:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
@@ -276,6 +290,17 @@ class Cluster:
                 raise ClusterError(f"the cluster did not start: {reason}")
             time.sleep(0.05)
 
+    def _kept(self, *, anonymous: bool) -> http.client.HTTPSConnection:
+        """Return this thread's connection, as the administrator or as nobody: a handshake costs more than a request."""
+        name = "anonymous" if anonymous else "admin"
+        if not hasattr(self._connections, name):
+            server, admin, nobody = self._connection()
+            host = server.removeprefix("https://")
+            context = nobody if anonymous else admin
+            setattr(self._connections, name, http.client.HTTPSConnection(host, context=context, timeout=30))
+        connection: http.client.HTTPSConnection = getattr(self._connections, name)
+        return connection
+
     def _connection(self) -> tuple[str, ssl.SSLContext, ssl.SSLContext]:
         """Return address, context with the administrator's certificate and one without, made once."""
         if not hasattr(self, "_cached"):
@@ -287,6 +312,14 @@ class Cluster:
             admin.load_cert_chain(pki / "admin.crt", pki / "admin.key")
             self._cached = (server, admin, anonymous)
         return self._cached
+
+
+def pauses() -> Iterator[float]:
+    """Yield seconds between looks at what is waited for, for ever: ever more, so that a long wait costs little."""
+    pause = 0.05
+    while True:
+        yield pause
+        pause = min(0.5, 1.1 * pause)
 
 
 def running(folder: Path) -> int | None:

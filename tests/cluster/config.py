@@ -43,6 +43,12 @@ class Config:
     #: First and longest pause before a container is started again (Kubernetes: 10 and 300).
     restart_backoff: float = 1.0
     restart_backoff_max: float = 10.0
+    #: Longest time between two readiness probes of a container that is not ready (Kubernetes: as the probe says).
+    readiness_period: float = 0.25
+    #: Changes of a Job's pods are gathered this long (Kubernetes: 1), and the first pod that failed is replaced after
+    #: this long (Kubernetes: 10).
+    job_sync_period: float = 0.1
+    job_pod_backoff: float = 1.0
     #: Controllers that run, as kube-controller-manager's flag has them: "*" is all, "-name" takes one away.
     controllers: tuple[str, ...] = ("*",)
     #: Whether every write is logged, with its author and its times (see audit.py).

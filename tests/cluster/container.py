@@ -296,7 +296,12 @@ class Container:
             def changed(success: bool, problem: str) -> None:
                 self._probed(kind, success, problem)
 
-            await probes.watch(probe, lambda: attempt(probe), changed)
+            def period() -> float:
+                seconds = probe.get("periodSeconds", 10)
+                hurry = kind == "Readiness" and not self.ready
+                return float(min(seconds, self._pod.node.config.readiness_period) if hurry else seconds)
+
+            await probes.watch(probe, lambda: attempt(probe), changed, period)
 
         if "startupProbe" in self.spec:
             startup = asyncio.ensure_future(watch("Startup"))

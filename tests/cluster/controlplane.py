@@ -6,6 +6,7 @@ All listen on 127.0.0.1 only and die with the process that started them. Use ``C
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -53,7 +54,12 @@ class ControlPlane:
         self._spawn("etcd", self._etcd_flags())
         self._spawn("kube-apiserver", self._apiserver_flags())
         self._wait("/readyz", "kube-apiserver")
-        self._spawn("kube-controller-manager", self._controller_manager_flags())
+        pauses = {"JOB_SYNC_PERIOD": self.config.job_sync_period, "JOB_POD_BACKOFF": self.config.job_pod_backoff}
+        self._spawn(
+            "kube-controller-manager",
+            self._controller_manager_flags(),
+            {name: f"{seconds}s" for name, seconds in pauses.items()},
+        )
         self._spawn("kube-scheduler", self._scheduler_flags())
         # The ServiceAccount of the first namespace is the controllers' first visible work.
         self._wait("/api/v1/namespaces/default/serviceaccounts/default", "kube-controller-manager")
@@ -81,13 +87,18 @@ class ControlPlane:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
                 raise ControlPlaneError(f"{name} ended with {process.returncode}; the end of {log}:\n{tail}")
 
-    def _spawn(self, name: str, flags: dict[str, object]) -> None:
+    def _spawn(self, name: str, flags: dict[str, object], environment: dict[str, str] | None = None) -> None:
         arguments = [f"--{flag}={value}" for flag, value in flags.items()]
         # setpriv: no component outlives this process, however it ends.
         command = ["setpriv", "--pdeathsig", "KILL", str(self.programs[name]), *arguments]
         with (self.logs / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env=os.environ | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def _wait(self, path: str, component: str) -> None:
@@ -163,6 +174,7 @@ class ControlPlane:
             "service-account-private-key-file": self._token_key,
             "root-ca-file": self.authority.certificate,
             "concurrent-job-syncs": 20,
+            "pvclaimbinder-sync-period": "1s",  # a claim that comes before its volume is known waits so long
             "kube-api-qps": 5000,
             "kube-api-burst": 10000,
             "node-monitor-grace-period": f"{self.config.node_grace}s",
@@ -184,7 +196,7 @@ class ControlPlane:
                 "burst": 10000,
             },
             "leaderElection": {"leaderElect": False},
-            "podMaxBackoffSeconds": 2,
+            "podMaxBackoffSeconds": 1,
         }
         path = self.folder / "kube-scheduler.json"
         path.write_text(json.dumps(config, indent=2))

@@ -19,9 +19,11 @@ _numbers = itertools.count(1)
 def cluster_config() -> Config:
     """Settings of the shared cluster: any image has the programs of this virtual environment, absent/... has none.
 
-    Its nodes offer accelerators that are none; what asks for them gets a processor.
+    Its nodes offer accelerators that are none; what asks for them gets a processor. A trainer that was promised no
+    number of processors uses one: two pods would take both of a small machine each.
     """
-    programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),))
+    env = {"OMP_NUM_THREADS": "1"}
+    programs = Image(path=(str(Path(sys.executable).parent),), folders=(str(REPOSITORY),), env=env)
     return Config(nodes=2, resources={"nvidia.com/gpu": "8"}, images={"absent/*": None, "*": programs})
 
 

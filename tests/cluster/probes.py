@@ -36,19 +36,29 @@ async def check(probe: Json, container: Json, ip: str, execute: Execute) -> str:
     return "the test node knows httpGet, tcpSocket and exec probes only"
 
 
-async def watch(probe: Json, attempt: Callable[[], Awaitable[str]], changed: Callable[[bool, str], None]) -> None:
-    """Make attempts for ever; tell ``changed`` each time the thresholds say success or failure."""
+async def watch(
+    probe: Json,
+    attempt: Callable[[], Awaitable[str]],
+    changed: Callable[[bool, str], None],
+    period: Callable[[], float],
+) -> None:
+    """Make attempts for ever; tell ``changed`` each time the thresholds say success or failure.
+
+    From the start of an attempt to that of the next a ``period`` passes, or what it takes if that is more.
+    """
+    clock = asyncio.get_running_loop().time
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     needed = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
     streak, last = 0, None
     while True:
+        started = clock()
         problem = await attempt()
         success = not problem
         streak = streak + 1 if success is last else 1
         last = success
         if streak == needed[success]:
             changed(success, problem)
-        await asyncio.sleep(probe.get("periodSeconds", 10))
+        await asyncio.sleep(started + period() - clock())
 
 
 def port_of(port: int | str, container: Json) -> int:

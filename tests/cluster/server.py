@@ -43,7 +43,9 @@ async def serve(folder: Path) -> None:
         try:
             await machine.start()
             await _nodes_ready(machine)
-            (folder / "ready").write_text("".join(f"{pid}\t{name}\n" for name, pid in plane.pids().items()))
+            aside = folder / "ready.new"  # who sees the file reads it
+            aside.write_text("".join(f"{pid}\t{name}\n" for name, pid in plane.pids().items()))
+            aside.rename(folder / "ready")
             while not stop.is_set():
                 plane.check()
                 with contextlib.suppress(asyncio.TimeoutError):
