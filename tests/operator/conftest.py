@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config, Image
 from tests.cluster.proxy import Proxy
-from tests.operator.process import OperatorProcess, install
+from tests.operator.process import ForkedOperator, OperatorProcess, install
 from tests.operator.world import World
 
 _numbers = itertools.count(1)
@@ -40,7 +40,7 @@ def trainer_image() -> Image:
     return Image(path=(str(REPOSITORY / "tests/operator/image"),), env=env, folders=(str(REPOSITORY),))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator_cluster() -> Iterator[Cluster]:
     """Two nodes with eight accelerators each, on which every image but one is the fake trainer.
 
@@ -56,16 +56,16 @@ def operator_cluster() -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operator_kubeconfig(operator_cluster: Cluster) -> Path:
     return install(operator_cluster, REPOSITORY)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_operator(
     operator_cluster: Cluster, operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("operator"))
+    process = ForkedOperator(operator_kubeconfig, tmp_path_factory.mktemp("operator"))
     yield process
     process.stop()
 
@@ -84,7 +84,7 @@ def lone_operator(
 ) -> Iterator[OperatorProcess]:
     """An operator of the test's own, not started yet; no other one runs."""
     shared_operator.stop()
-    process = OperatorProcess(operator_kubeconfig, tmp_path)
+    process = ForkedOperator(operator_kubeconfig, tmp_path)
     yield process
     process.kill()
 

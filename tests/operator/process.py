@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import Cluster
+from tests.operator import nursery
+
+Process = subprocess.Popen[bytes] | nursery.Forked
 
 IMAGE = "fake-trainer:test"
 START_SECONDS = 60
@@ -31,7 +34,7 @@ class OperatorProcess:
         self.log = folder / "operator.log"
         self.namespaces = namespaces
         self.options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._port = 0
 
     @property
@@ -42,18 +45,22 @@ class OperatorProcess:
     def launch(self) -> None:
         """Start it without waiting for anything."""
         self._port = free_port()
-        command = [sys.executable, "-m", "unfreeze_operator.main", f"--http-port={self._port}"]
-        command += [
+        arguments = [
+            f"--http-port={self._port}",
             "--http-host=127.0.0.1",
             f"--trainer-image={IMAGE}",
             "--progress-interval=0.2",
             "--status-interval=0.2",
             "--lost-pod-grace=1",
         ]
-        command += [f"--namespace={namespace}" for namespace in self.namespaces] + [*self.options]
+        arguments += [f"--namespace={namespace}" for namespace in self.namespaces] + [*self.options]
         environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": "/nonexistent"}
+        self._process = self._spawn(arguments, environment)
+
+    def _spawn(self, arguments: list[str], environment: dict[str, str]) -> Process:
+        command = [sys.executable, "-m", "unfreeze_operator.main", *arguments]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def start(self, seconds: float = START_SECONDS) -> None:
         """Start it and wait until it is ready, so long."""
@@ -120,6 +127,13 @@ class OperatorProcess:
     def lines(self) -> list[dict[str, Any]]:
         """Return its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+class ForkedOperator(OperatorProcess):
+    """As that, without the second that it takes to read its modules."""
+
+    def _spawn(self, arguments: list[str], environment: dict[str, str]) -> Process:
+        return nursery.spawn(arguments, environment, self.log)
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ import yaml
 
 from tests.cluster.cluster import REPOSITORY
 from tests.cluster.proxy import Answer
-from tests.operator.process import OperatorProcess
+from tests.operator.process import ForkedOperator
 from tests.operator.world import until
 
 pytestmark = pytest.mark.cluster
@@ -30,7 +30,7 @@ def other_operator(lone_operator, operator_kubeconfig, tmp_path):
     """A second one beside the lone operator, not started yet."""
     folder = tmp_path / "other"
     folder.mkdir()
-    process = OperatorProcess(operator_kubeconfig, folder)
+    process = ForkedOperator(operator_kubeconfig, folder)
     yield process
     process.kill()
 

@@ -133,9 +133,9 @@ CHILDREN = ("configmaps", "services", "networkpolicies", "jobs")
 
 def test_a_child_is_recognised_when_neither_answer_nor_watch_told_of_it(faulty_operator, proxy, world):
     faulty_operator.start()
-    for resource in CHILDREN:
-        proxy.inject(Silence(), "watch", resource, times=MANY)
+    silent = [proxy.inject(Silence(), "watch", resource, times=MANY) for resource in (*CHILDREN, "pods")]
     proxy.cut()
+    proxy.wait(lambda: all(rule.hit for rule in silent), "every watch is a silent one")
     lost = [proxy.inject(Cut(done=True), "create", resource) for resource in CHILDREN]
     world.create(fake={"holdAt": 1})
     proxy.wait(lambda: all(rule.hit for rule in lost), "each answer is lost")

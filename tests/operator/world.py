@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, pauses
 
 Json = dict[str, Any]
 WAIT_SECONDS = 60.0
@@ -153,9 +153,10 @@ class World:
 def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
     """Wait until a condition gives something and return that."""
     deadline = time.monotonic() + seconds
+    waits = pauses()
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(next(waits))
     return found
 
 
