@@ -36,7 +36,7 @@ def serves(cluster: Cluster, group: str, schemas: set[str]) -> None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chart_cluster() -> Iterator[Cluster]:
     """Of these tests' own: they install and uninstall. It knows the kinds of the Prometheus operator, and the chart's
     namespace admits restricted pods only.

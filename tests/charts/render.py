@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from typing import Any
@@ -24,11 +25,15 @@ def render_text(
     values: Json | None = None, *, release: str = "unfreeze", flags: tuple[str, ...] = (), helm: str = "helm"
 ) -> str:
     """Return what `helm template` prints."""
+    return _template(helm, release, flags, json.dumps(values or {}))
+
+
+@functools.cache
+def _template(helm: str, release: str, flags: tuple[str, ...], values: str) -> str:
+    """Run Helm once for each question: many tests look at what the defaults make."""
     command = [binaries.tool(helm), "template", release, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
     version = ["--kube-version", binaries.KUBERNETES_VERSION]  # Helm 3 takes an old one without
-    done = subprocess.run(
-        [*command, *version], input=json.dumps(values or {}), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, *version], input=values, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RenderError(done.stderr)
     return done.stdout
@@ -36,8 +41,12 @@ def render_text(
 
 def render(values: Json | None = None, *, release: str = "unfreeze", helm: str = "helm") -> list[Json]:
     """Return the manifests that these values install: without those of `helm test`."""
-    text = render_text(values, release=release, flags=("--skip-tests",), helm=helm)
-    return [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    return parsed(render_text(values, release=release, flags=("--skip-tests",), helm=helm))
+
+
+def parsed(text: str) -> list[Json]:
+    """Return the manifests in a text; by libyaml, as the CRD is long."""
+    return [manifest for manifest in yaml.load_all(text, yaml.CSafeLoader) if manifest]
 
 
 def only(manifests: list[Json], kind: str, name: str = "") -> Json:

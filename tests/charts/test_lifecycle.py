@@ -1,6 +1,5 @@
 """The chart's life on a real control plane: install, upgrade, rollback, uninstall, with jobs that run meanwhile."""
 
-import json
 import re
 import shutil
 
@@ -25,6 +24,14 @@ RESTLESS = {
     "apiservices.apiregistration.k8s.io",
 }
 
+# What goes some time after its owner.
+TERMINATING = {
+    "pod": "/api/v1/pods",
+    "service": "/api/v1/services",
+    "replicaset.apps": "/apis/apps/v1/replicasets",
+    "controllerrevision.apps": "/apis/apps/v1/controllerrevisions",
+}
+
 
 @pytest.fixture
 def cluster(chart_cluster):
@@ -36,25 +43,37 @@ def cluster(chart_cluster):
 
 def objects(cluster):
     """Return kind, namespace and name of everything in the cluster."""
-    served = set(cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()) - RESTLESS
-    listed = json.loads(cluster.kubectl("get", ",".join(sorted(served)), "--all-namespaces", "--output=json"))
+
+    def ask(path, what):
+        # Of a kind whose CRD has just come, or gone.
+        status, answer = until(lambda: (got := cluster.request("GET", path))[0] != 429 and got, path)
+        assert status in (200, 404), answer
+        return answer.get(what, ())
+
+    groups = {group["name"]: group["preferredVersion"]["groupVersion"] for group in ask("/apis", "groups")}
     found = set()
-    for item in listed["items"]:
-        group = item["apiVersion"].rpartition("/")[0]
-        kind = f"{item['kind'].lower()}.{group}" if group else item["kind"].lower()
-        found.add((kind, item["metadata"].get("namespace", ""), item["metadata"]["name"]))
+    for group, path in {"": "/api/v1", **{name: f"/apis/{version}" for name, version in groups.items()}}.items():
+        for resource in ask(path, "resources"):
+            plural, kind = (".".join(filter(None, (resource[name], group))) for name in ("name", "kind"))
+            if "list" in resource["verbs"] and plural not in RESTLESS:
+                metas = [item["metadata"] for item in ask(f"{path}/{resource['name']}", "items")]
+                found |= {(kind.lower(), meta.get("namespace", ""), meta["name"]) for meta in metas}
     return found
 
 
 def left_after(cluster, before, namespace=""):
     """Return what was not there before, outside of a namespace, once what is being deleted has gone."""
-    terminating = {"pod", "replicaset.apps", "service", "controllerrevision.apps"}
 
-    def left():
-        return {thing for thing in objects(cluster) - before if not namespace or thing[1] != namespace}
+    def leaving():
+        names = {
+            (kind, item["metadata"]["namespace"], item["metadata"]["name"])
+            for kind, path in TERMINATING.items()
+            for item in cluster.get(path)["items"]
+        }
+        return {thing for thing in names - before if thing[1] != namespace}
 
-    until(lambda: not any(kind in terminating for kind, _, _ in left()), "the pods have gone")
-    return left()
+    until(lambda: not leaving(), "the pods have gone")
+    return {thing for thing in objects(cluster) - before if not namespace or thing[1] != namespace}
 
 
 def leader(cluster, lease="unfreeze-operator"):
@@ -182,7 +201,9 @@ def test_helm_test_trains_a_tiny_model_to_its_end(cluster):
 def test_helm_test_fails_with_the_reason(cluster):
     install(cluster, trainer={"image": {"repository": "absent/trainer"}}, test={"timeoutSeconds": 2})
     with pytest.raises(ClusterError, match="unfreeze-test"):
-        cluster.helm("test", "unfreeze", "--namespace", NAMESPACE, "--timeout", "30s")
+        cluster.helm("test", "unfreeze", "--namespace", NAMESPACE, "--timeout", "10s")  # waited out, though it failed
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/unfreeze-test"
+    cluster.wait_for(path, lambda pod: pod["status"]["phase"] == "Failed", what="failed")
     log = cluster.kubectl("logs", "unfreeze-test", "--namespace", NAMESPACE)
     assert "ImagePull" in log
     assert "has not ended after 2 s" in log

@@ -1,5 +1,6 @@
 """What the release lets its operator do on a real control plane, and people; and that its probes count."""
 
+import json
 import os
 import re
 import signal
@@ -26,6 +27,8 @@ def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(released):
     assert released.request("GET", "/apis/unfreeze.dev/v1alpha1/finetunejobs", token=token)[0] == 200
     assert released.request("GET", "/api/v1/secrets", token=token)[0] == 403
 
+    (hasty,) = hurried(released)
+    (pid,) = released.processes(NAMESPACE, hasty["metadata"]["name"])
     os.kill(pid, signal.SIGSTOP)  # neither dead nor answering: only the liveness probe can tell
 
     def restarted():
@@ -33,6 +36,16 @@ def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(released):
         return pod["status"]["containerStatuses"][0]["restartCount"] >= 1 and ready(released)
 
     until(restarted, "the operator is started again", 180)
+
+
+def hurried(cluster):
+    """Let the operator's liveness probe, as the chart has it, come each second; return the operator's pods."""
+    deployment = ("deployment/unfreeze-operator", "--namespace", NAMESPACE)
+    often = {"name": "operator", "livenessProbe": {"periodSeconds": 1, "timeoutSeconds": 1}}
+    spec = {"terminationGracePeriodSeconds": 1, "containers": [often]}
+    cluster.kubectl("patch", *deployment, "--patch", json.dumps({"spec": {"template": {"spec": spec}}}))
+    cluster.kubectl("rollout", "status", *deployment)
+    return until(lambda: len(pods := operator_pods(cluster)) == 1 and pods, "the one before has gone")
 
 
 def test_who_may_edit_a_namespace_may_edit_its_jobs(released, world):

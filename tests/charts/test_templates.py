@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from charts.generate import CHART, REPOSITORY
-from tests.charts.render import HELMS, NAMESPACE, RenderError, kinds, only, render, render_text
+from tests.charts.render import HELMS, NAMESPACE, RenderError, kinds, only, parsed, render, render_text
 from tests.cluster import binaries
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.progress import HTTP_PORT
@@ -314,8 +314,9 @@ def test_dashboards_are_the_files_as_grafanas_sidecar_wants_them():
 
 def test_what_helm_test_makes_is_a_hook_and_can_be_left_out():
     def hooks(values):
-        made = [manifest for manifest in yaml.safe_load_all(render_text(values)) if manifest]
-        return [m for m in made if m["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+        return [
+            m for m in parsed(render_text(values)) if m["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"
+        ]
 
     made = hooks({"namespaces": ["a", "b"], "test": {"storageClassName": "fast", "timeoutSeconds": 60}})
     assert {manifest["metadata"]["namespace"] for manifest in made} == {"a"}
