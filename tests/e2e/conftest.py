@@ -13,19 +13,20 @@ from examples.prepare import prepare
 from tests.charts.release import install
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import Config
+from tests.e2e.watched import Watched, watch
 from tests.operator.world import World
 
 QUESTIONS = 240
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(cluster_config: Config) -> Iterator[Cluster]:
     """Of these tests' own: Helm takes no CRD over that another test has made."""
     with Cluster(cluster_config) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MiniLM and the TREC questions, as the examples have them, and a small share of the questions."""
     folder = tmp_path_factory.mktemp("prepared")
@@ -36,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(cluster: Cluster) -> Cluster:
     """The cluster with the operator running on it."""
     install(cluster)
@@ -53,6 +54,17 @@ def workplace(cluster: Cluster, namespace: str, prepared: Path, folder: Path) ->
         place.chmod(0o755)  # pytest's folders are for their owner alone
     yield World(cluster, namespace, volume)
     cluster.request("DELETE", f"/api/v1/persistentvolumes/volume-{namespace}")
+
+
+@pytest.fixture(scope="package")
+def watched(installed: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A job that succeeded and one that failed under a Prometheus, in a namespace of their own."""
+    folder, name = tmp_path_factory.mktemp("watched"), "watched"
+    installed.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    installed.wait_for(f"/api/v1/namespaces/{name}/serviceaccounts/default", bool)
+    with workplace(installed, name, prepared, folder) as world, watch(installed, world, folder) as watched:
+        yield watched
+    installed.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture

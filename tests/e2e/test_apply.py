@@ -8,60 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.e2e.jobs import SECONDS, finished, manifest
+from tests.e2e.watched import JOB, Watched
 from tests.operator.world import Json, World, condition, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
-SECONDS = 300.0
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def manifest(name: str, **changes: Json) -> Json:
-    """Return a job of three phases in two pods."""
-    spec: Json = {
-        "model": {"source": "pvc://shared/models/minilm"},
-        "task": {"type": "TextClassification", "textClassification": {"maxLength": 32}},
-        "data": {
-            "train": {"source": "pvc://shared/data/train.csv", "columns": {"text": "question"}},
-            "validation": {"fraction": 0.2},
-            "test": {"source": "pvc://shared/data/test.csv"},
-        },
-        "strategy": {
-            "type": "GradualUnfreezing",
-            "gradualUnfreezing": {"blocksPerPhase": 4, "epochsPerPhase": 1},
-            "learningRate": {"head": 1e-3, "backbone": 2e-4},
-        },
-        "training": {"epochs": 3, "batchSize": 15, "checkpoint": {"everySteps": 5}},
-        "distribution": {"numNodes": 2, "resourcesPerNode": {"requests": {"cpu": "1"}}},
-        "output": {"destination": f"pvc://shared/{name}"},
-    }
-    return {
-        "apiVersion": "unfreeze.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": name},
-        "spec": spec | changes,
-    }
-
-
-def finished(world: World, name: str, seen: list[Json]) -> Json:
-    """Wait for the end of a job, keeping each status on the way."""
-
-    def ended() -> Json | None:
-        status = world.status(name)
-        if not seen or status != seen[-1]:
-            seen.append(status)
-        return status if "completionTime" in status else None
-
-    return until(ended, f"{name} ends", SECONDS)
-
-
-def test_apply_to_model(world: World, tmp_path: Path) -> None:
-    file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(manifest("trec")))
-    world.cluster.kubectl("-n", world.namespace, "apply", "-f", str(file))
-    seen: list[Json] = []
-    status = finished(world, "trec", seen)
-
+def test_apply_to_model(watched: Watched, tmp_path: Path) -> None:
+    world, seen = watched.world, watched.seen
+    status = seen[-1]
     assert status["phase"] == "Succeeded", status
     assert condition(status, "Complete")["status"] == "True"
     percents = [state["progress"]["percent"] for state in seen if "progress" in state]
@@ -72,22 +29,19 @@ def test_apply_to_model(world: World, tmp_path: Path) -> None:
     assert len(sizes) == 3
     assert sizes == sorted(set(sizes))
     assert any(state.get("summary", {}).get("eta") for state in seen)
-    report = json.loads((world.folder / "trec/report.json").read_text())
+    report = json.loads((world.folder / JOB / "report.json").read_text())
     assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
 
-    logs = world.cluster.kubectl("-n", world.namespace, "logs", "-l", "unfreeze.dev/job-name=trec", "--tail=-1")
+    logs = world.cluster.kubectl("-n", world.namespace, "logs", "-l", f"unfreeze.dev/job-name={JOB}", "--tail=-1")
     assert "step" in logs
-    assert _answer(world.folder / "trec/model", "How far is it from Denver to Aspen ?") in report["data"]["labels"]
-    local = _run_locally(file, world.folder, tmp_path / "local")
+    assert _answer(world.folder / JOB / "model", "How far is it from Denver to Aspen ?") in report["data"]["labels"]
+    local = _run_locally(watched.file, world.folder, tmp_path / "local")
     assert local["results"] == report["results"]
     assert [phase["metrics"] for phase in local["phases"]] == [phase["metrics"] for phase in report["phases"]]
 
 
-def test_wrong_column_fails_at_once_and_says_what_to_change(world: World) -> None:
-    job = manifest("wrong")
-    job["spec"]["data"]["train"]["columns"]["text"] = "questoin"
-    world.create("wrong", job["spec"])
-    status = finished(world, "wrong", [])
+def test_wrong_column_fails_at_once_and_says_what_to_change(watched: Watched) -> None:
+    status = watched.wrong
     assert status["phase"] == "Failed"
     assert status["failure"]["exitCode"] == 2
     assert "questoin" in status["failure"]["message"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 from examples.demo import REPOSITORY, volumes
 from examples.prepare import prepare, prepare_images
 from tests.cluster.cluster import Cluster
-from tests.operator.world import Json, until
+from tests.operator.world import Json
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 SECONDS = 400.0
@@ -62,11 +61,14 @@ def folder(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def _run(cluster: Cluster, name: str) -> Json:
     cluster.kubectl("-n", "examples", "apply", "-f", str(REPOSITORY / "examples" / f"{name}.yaml"))
 
-    def ended() -> Json | None:
-        status = json.loads(cluster.kubectl("-n", "examples", "get", "ftj", name, "-o", "json")).get("status", {})
-        return status if "completionTime" in status else None
-
-    status = until(ended, f"{name} ends", SECONDS)
+    path = f"/apis/unfreeze.dev/v1alpha1/namespaces/examples/finetunejobs/{name}"
+    try:
+        job = cluster.wait_for(
+            path, lambda job: "completionTime" in job.get("status", {}), timeout=SECONDS, what="ended"
+        )
+    finally:
+        cluster.request("DELETE", path)  # what has failed to end takes nothing from the next test
+    status: Json = job["status"]
     assert status["phase"] == "Succeeded", status
     return status
 
