@@ -60,7 +60,18 @@ class Builder:
     def build(self, target: str) -> str:
         """Build a target of the Dockerfile on BASE, and return the image's name."""
         name = f"localhost/unfreeze-{target}"
-        arguments = ("--isolation", "chroot", "--build-arg", f"BASE={BASE}", "--target", target, "--tag", name)
+        arguments = (
+            "--isolation",
+            "chroot",
+            "--jobs",
+            "2",
+            "--build-arg",
+            f"BASE={BASE}",
+            "--target",
+            target,
+            "--tag",
+            name,
+        )
         self.run("build", *arguments, "--file", REPOSITORY / "Dockerfile", REPOSITORY)
         return name
 
