@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,8 +45,9 @@ def links(file: Path) -> list[str]:
     return [str(child.attrGet("href")) for child in inline if child.type == "link_open"]
 
 
+@functools.cache
 def anchors(file: Path) -> set[str]:
-    """Return the anchors of a document's headings."""
+    """Return the anchors of a document's headings; the reference alone has hundreds of links to its own."""
     tokens = _tokens(file)
     titles = [inline.content for opening, inline in pairwise(tokens) if opening.type == "heading_open"]
     return {slug(title.replace("`", "")) for title in titles}
