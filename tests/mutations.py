@@ -1,6 +1,6 @@
 """Do the tests go red when the thing they test is broken? Breaks one thing at a time in a copy and runs its tests.
 
-python -m tests.mutations            # all of them
+python -m tests.mutations            # all of them, two at a time
 python -m tests.mutations 3 7        # some
 """
 
@@ -11,11 +11,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = ("cli", "crds", "operator", "trainer")
+OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "-m", "not cluster")
+AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -443,34 +448,53 @@ def main() -> None:
     """Try the mutations named by their numbers, or all; exit status 1 when one survives."""
     chosen = [int(number) for number in sys.argv[1:]] or range(1, len(MUTATIONS) + 1)
     survived = 0
-    for number in chosen:
-        mutation = MUTATIONS[number - 1]
-        red = _goes_red(mutation)
-        survived += not red
-        print(f"{number:>2} {'red' if red else 'SURVIVED'}: {mutation.what} ({mutation.tests})", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder, ThreadPoolExecutor(AT_ONCE) as together:
+        copies = SimpleQueue[Path]()
+        for number in range(AT_ONCE):
+            copies.put(_copied(Path(folder) / str(number)))
+        tries = [(number, together.submit(_try, MUTATIONS[number - 1], copies)) for number in chosen]
+        for number, tried in tries:
+            red, seconds, said = tried.result()
+            mutation = MUTATIONS[number - 1]
+            survived += not red
+            outcome = "red" if red else f"SURVIVED ({said})"
+            print(f"{number:>2} {outcome}: {mutation.what} ({mutation.tests}; {seconds:.0f} s)", flush=True)
     sys.exit(1 if survived else 0)
 
 
-def _goes_red(mutation: Mutation) -> bool:
-    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        copy = Path(name) / "copy"
-        ignored = shutil.ignore_patterns(".git", ".venv", ".demo", ".cluster", "__pycache__", ".*_cache", ".hypothesis")
-        shutil.copytree(REPOSITORY, copy, ignore=ignored, symlinks=True)
-        file = copy / mutation.file
-        text = file.read_text()
-        if text.count(mutation.old) != 1:
-            sys.exit(f"{mutation.what}: {mutation.file} does not have this text once:\n{mutation.old}")
-        file.write_text(text.replace(mutation.old, mutation.new))
+def _copied(folder: Path) -> Path:
+    ignored = shutil.ignore_patterns(".git", ".venv", ".demo", ".cluster", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(REPOSITORY, folder, ignore=ignored, symlinks=True)
+    return folder
+
+
+def _try(mutation: Mutation, copies: SimpleQueue[Path]) -> tuple[bool, float, str]:
+    """Return whether the tests go red in a copy, the seconds that they took, and pytest's last line.
+
+    A copy serves one mutation after the other, so that what is not mutated is compiled once.
+    """
+    copy, started = copies.get(), time.monotonic()
+    file = copy / mutation.file
+    whole, times = file.read_text(), file.stat()
+    if whole.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.what}: {mutation.file} does not have this text once:\n{mutation.old}")
+    try:
+        file.write_text(whole.replace(mutation.old, mutation.new))
         path = os.pathsep.join(str(copy / source) for source in SOURCES)
-        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not cluster"]
         result = subprocess.run(
-            [*pytest, *mutation.tests.split()],
+            [sys.executable, "-m", "pytest", *OPTIONS, *mutation.tests.split()],
             cwd=copy,
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
+            text=True,
             check=False,
         )
-        return result.returncode == 1
+    finally:
+        file.write_text(whole)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        copies.put(copy)
+    said = (result.stdout.strip() or result.stderr.strip()).rpartition("\n")[2]
+    return result.returncode == 1, time.monotonic() - started, said
 
 
 if __name__ == "__main__":

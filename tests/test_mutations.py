@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.mutations import MUTATIONS, REPOSITORY
@@ -12,4 +14,6 @@ def test_a_mutation_breaks_what_is_there(mutation):
     assert (REPOSITORY / mutation.file).read_text().count(mutation.old) == 1
     assert mutation.old != mutation.new
     for test in mutation.tests.split():
-        assert (REPOSITORY / test.partition("::")[0]).exists()
+        file, _, name = test.partition("::")
+        assert (REPOSITORY / file).exists()
+        assert not name or re.search(rf"^(async )?def {name}\(", (REPOSITORY / file).read_text(), re.MULTILINE), test
