@@ -41,9 +41,9 @@ demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply
 test-binaries:
 	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested > /dev/null
 
-test: setup ## All tests
+test: setup ## All tests, in two processes that share the rooms (tests/rooms.py)
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --slowest=30
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer

@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.cluster.fixtures"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.rooms"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unfreeze", deadline=None)
