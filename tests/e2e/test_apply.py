@@ -78,6 +78,14 @@ def _answer(model: Path, question: str) -> str:
 
 
 def _run_locally(file: Path, claim: Path, output: Path) -> Json:
-    command = [str(Path(sys.executable).parent / "unfreeze"), "run", str(file), "--output", str(output)]
+    command = [
+        str(Path(sys.executable).parent / "unfreeze"),
+        "run",
+        str(file),
+        "--output",
+        str(output),
+        "--workers",
+        "2",
+    ]
     subprocess.run([*command, "--claim", f"shared={claim}"], check=True, capture_output=True)
     return json.loads((output / "report.json").read_text())

@@ -61,7 +61,7 @@ def watch(cluster: Cluster, world: World, folder: Path) -> Iterator[Watched]:
         world.create("wrong", spec)
         wrong = finished(world, "wrong", [])
         job = manifest(JOB)
-        job["spec"]["distribution"]["resourcesPerNode"] = {"limits": {"nvidia.com/gpu": 1}}
+        job["spec"]["distribution"]["resourcesPerNode"] |= {"limits": {"nvidia.com/gpu": 1}}
         file, seen = folder / "job.yaml", list[Json]()
         file.write_text(yaml.safe_dump(job))
         cluster.kubectl("-n", world.namespace, "apply", "-f", str(file))

@@ -1,4 +1,5 @@
-// Pins the control plane of the tests. How to move to another version is told in ../README.md.
+// Pins the control plane of the tests; the only Go source of ours is ./controller-manager. How to move to another
+// version is told in ../README.md.
 module unfreeze/tests/cluster
 
 go 1.26.0
