@@ -6,11 +6,13 @@ PEFT's own names. Bottleneck modules, which PEFT lacks, are ours.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.one_of import OneOf, Variant
 
 Modules = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
@@ -243,92 +245,63 @@ class PeftSpec(Model):
     own."""
 
 
-UNMERGEABLE = ("Bottleneck", "PromptTuning", "PrefixTuning", "PTuning")
-"""Types that cannot be folded into the base's weights."""
-PROMPTS = ("PromptTuning", "PrefixTuning", "PTuning")
-"""Types that stand before the input and change no module of the model."""
-
-
 SHARED = ("TINYLORA", "UNILORA", "VBLORA")
 """Methods of PEFT whose layers share parameters."""
 
 
-def _member(kind: str, field: str) -> Rule:
-    return Rule(
-        f"!has(self.{field}) || self.type == '{kind}'", f"{field} is only allowed when type is {kind}", f".{field}"
-    )
+@dataclass(frozen=True, slots=True)
+class AdapterKind(Variant):
+    """A kind of adapter, and what it can do and needs: what it cannot be combined with follows, in spec.py."""
+
+    mergeable: bool = True
+    """It can be folded into the base's weights."""
+    beside_own_weights: bool = False
+    """It can be folded into weights that changed too."""
+    before_input: bool = False
+    """It stands before the words of a text and changes no module of the model."""
+    all_blocks_at_once: bool = False
+    """It trains in all blocks at once, and gives its ranks to those that need them most."""
 
 
-class AdapterSpec(Model):
+ADAPTERS: tuple[AdapterKind, ...] = (
+    AdapterKind("LoRA", "adds low-rank updates to weights", LoraSpec, beside_own_weights=True),
+    AdapterKind("AdaLoRA", "gives their ranks to the modules that need them", AdaLoraSpec, all_blocks_at_once=True),
+    AdapterKind("IA3", "scales what modules give or take", Ia3Spec, beside_own_weights=True),
+    AdapterKind("Bottleneck", "is a narrow network on the outputs of layers", BottleneckSpec, mergeable=False),
+    AdapterKind("PromptTuning", "puts vectors before a text", PromptTuningSpec, mergeable=False, before_input=True),
+    AdapterKind(
+        "PrefixTuning", "before keys and values of each layer", PrefixTuningSpec, mergeable=False, before_input=True
+    ),
+    AdapterKind("PTuning", "before a text, out of a small network", PTuningSpec, mergeable=False, before_input=True),
+    AdapterKind("PEFT", "stands for PEFT's other methods", PeftSpec, needs="peft.method"),
+)
+
+UNMERGEABLE = tuple(kind.name for kind in ADAPTERS if not kind.mergeable)
+"""Types that cannot be folded into the base's weights."""
+PROMPTS = tuple(kind.name for kind in ADAPTERS if kind.before_input)
+"""Types that stand before the input and change no module of the model."""
+_BESIDE_OWN_WEIGHTS = [kind.name for kind in ADAPTERS if kind.beside_own_weights]
+
+
+class AdapterSpec(OneOf, kinds=ADAPTERS, noun="adapter"):
     """Small new weights inside the model. Composes with strategy, see baseWeights."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _member("LoRA", "lora"),
-        _member("AdaLoRA", "adaLora"),
-        _member("IA3", "ia3"),
-        _member("Bottleneck", "bottleneck"),
-        _member("PromptTuning", "promptTuning"),
-        _member("PrefixTuning", "prefixTuning"),
-        _member("PTuning", "pTuning"),
-        _member("PEFT", "peft"),
-        Rule("self.type != 'PEFT' || has(self.peft)", "type PEFT needs peft.method"),
         Rule(
-            "self.baseWeights == 'Frozen' || self.type in ['LoRA', 'IA3']",
-            "baseWeights ByStrategy needs an adapter that can be folded into weights that changed too: LoRA or IA3",
+            f"self.baseWeights == 'Frozen' || self.type in {_BESIDE_OWN_WEIGHTS}",
+            "baseWeights ByStrategy needs an adapter that can be folded into weights that changed too:"
+            f" {' or '.join(_BESIDE_OWN_WEIGHTS)}",
             ".baseWeights",
         ),
     )
 
-    type: Literal["LoRA", "AdaLoRA", "IA3", "Bottleneck", "PromptTuning", "PrefixTuning", "PTuning", "PEFT"]
-    """Kind of adapter; PEFT stands for its other methods."""
-    lora: LoraSpec | None = None
-    """Options of the adapter LoRA, and of no other."""
-    ada_lora: AdaLoraSpec | None = None
-    """Options of the adapter AdaLoRA, and of no other."""
-    ia3: Ia3Spec | None = None
-    """Options of the adapter IA3, and of no other."""
-    bottleneck: BottleneckSpec | None = None
-    """Options of the adapter Bottleneck, and of no other."""
-    prompt_tuning: PromptTuningSpec | None = None
-    """Options of the adapter PromptTuning, and of no other."""
-    prefix_tuning: PrefixTuningSpec | None = None
-    """Options of the adapter PrefixTuning, and of no other."""
-    p_tuning: PTuningSpec | None = None
-    """Options of the adapter PTuning, and of no other."""
-    peft: PeftSpec | None = None
-    """Another method of PEFT and its options."""
     base_weights: Literal["Frozen", "ByStrategy"] = "Frozen"
     """Frozen: the model's own weights stay as they are; within the blocks that a phase trains, the adapter trains in
     place of them. ByStrategy: the adapter trains in every block from the first phase on, and beside it the own weights of
     the blocks that the strategy opens: LoRA below and the top blocks whole, or LoRA first, then the top."""
 
-    def completed(self) -> AdapterSpec:
-        """Return it with the member of its type, which may be left out where everything in it has a default."""
-        name, member = MEMBERS[self.type]
-        return self if getattr(self, name) is not None else self.model_copy(update={name: member.model_validate({})})
-
-    @property
-    def member(self) -> Model:
-        """The options of its type."""
-        options: Model | None = getattr(self, MEMBERS[self.type][0])
-        assert options is not None  # the job is resolved
-        return options
-
     @property
     def virtual_tokens(self) -> int:
         """How many tokens the adapter puts before each text."""
-        count: int = getattr(self.member, "num_virtual_tokens", 0)
+        count: int = getattr(self.options, "num_virtual_tokens", 0)
         return count
-
-
-MEMBERS: dict[str, tuple[str, type[Model]]] = {
-    "LoRA": ("lora", LoraSpec),
-    "AdaLoRA": ("ada_lora", AdaLoraSpec),
-    "IA3": ("ia3", Ia3Spec),
-    "Bottleneck": ("bottleneck", BottleneckSpec),
-    "PromptTuning": ("prompt_tuning", PromptTuningSpec),
-    "PrefixTuning": ("prefix_tuning", PrefixTuningSpec),
-    "PTuning": ("p_tuning", PTuningSpec),
-    "PEFT": ("peft", PeftSpec),
-}
-"""Field and model of each type's options."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.one_of import only_with
 from unfreeze_api.pods import ResourcesSpec
 
 Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
@@ -41,11 +42,7 @@ class DistributionSpec(Model):
     """How many pods and workers train together, and by which engine."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.deepSpeed) || self.engine == 'DeepSpeed'",
-            "deepSpeed is only allowed when engine is DeepSpeed",
-            ".deepSpeed",
-        ),
+        only_with("deepSpeed", "engine", "DeepSpeed"),
         Rule(
             "!has(self.numProcPerNode) || type(self.numProcPerNode) == int || string(self.numProcPerNode) == 'Auto'",
             "numProcPerNode must be Auto or a number without quotes",

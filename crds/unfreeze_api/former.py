@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from unfreeze_api.model import Model, Rule, former_names
+from unfreeze_api.model import FirstDefault, Model, Rule, former_names
 
 Path = tuple[str, ...]
 
@@ -88,7 +88,7 @@ def rules(model: type[Model]) -> Iterator[Rule]:
 
 
 def both_names(rule: str, model: type[Model]) -> str:
-    """Return a CEL rule over today's names that sees a value under its former name too.
+    """Return a CEL rule over today's names that sees a value under its former name, and a default that the server stored once.
 
     `self.x == oldSelf.x` of an object above a renamed field becomes a comparison of its members, so that a value that
     moved from the one name to the other is no change.
@@ -100,7 +100,32 @@ def both_names(rule: str, model: type[Model]) -> str:
             rule = re.sub(whole, _same_members(inner, above), rule)
             above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
         rule = _with_former(rule, ".".join(path), ".".join((*path[:-1], old)))
+    for path in _without_default_now(model):
+        above, inner = "", model
+        for name in path[:-1]:
+            above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
+        whole = rf"\bself{re.escape(above)} == oldSelf{re.escape(above)}(?![\w.])"
+        rule = re.sub(whole, _same_members(inner, above), rule)
     return rule
+
+
+def _without_default_now(model: type[Model]) -> Iterator[Path]:
+    """Yield the paths of fields that had a default once and have none today.
+
+    Jobs that are stored have it, and manifests that are applied again do not: that is no change.
+    """
+    for name, field in _fields(model).items():
+        if _first_default(field) is not None:
+            yield (name,)
+        elif inner := _object(field):
+            yield from ((name, *path) for path in _without_default_now(inner))
+
+
+def _first_default(field: FieldInfo) -> object:
+    """Return the default that a field had once, if it has none today."""
+    if field.is_required() or field.get_default(call_default_factory=True) is not None:
+        return None
+    return next((mark.value for mark in field.metadata if isinstance(mark, FirstDefault)), None)
 
 
 def _with_former(rule: str, today: str, former: str) -> str:
@@ -119,6 +144,10 @@ def _same_members(model: type[Model], path: str) -> str:
     for name, field in _fields(model).items():
         now, before = f"self{path}.{name}", f"oldSelf{path}.{name}"
         same = f"{now} == {before}"
+        if (first := _first_default(field)) is not None:
+            now, before = (f"(has({place}) ? {place} : '{first}')" for place in (now, before))
+            parts.append(f"{now} == {before}")
+            continue
         parts.append(same if _there(field) else f"has({now}) == has({before}) && (!has({now}) || {same})")
     return f"({' && '.join(parts)})"
 

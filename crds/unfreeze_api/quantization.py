@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.tasks import TASKS
 
 
 class QuantizationSpec(Model):
@@ -28,6 +29,7 @@ class QuantizationSpec(Model):
     """Whether the 4-bit types quantise their factors too, which saves another 0.4 bits a weight."""
 
 
+_TRANSFORMERS = [task.name for task in TASKS if task.library == "transformers"]
 _QUANTIZED = "!has(self.model.quantization) || "
 
 QUANTIZATION_RULES = (
@@ -39,8 +41,9 @@ QUANTIZATION_RULES = (
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + "self.task.type == 'TextClassification'",
-        "only transformers models can be quantised: remove model.quantization, or choose task.type TextClassification",
+        _QUANTIZED + f"self.task.type in {_TRANSFORMERS}",
+        "only transformers models can be quantised: remove model.quantization, or choose task.type"
+        f" {' or '.join(_TRANSFORMERS)}",
         ".model.quantization",
     ),
     Rule(

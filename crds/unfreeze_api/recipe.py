@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.model import EXECUTION, Model
+from unfreeze_api.model import EXECUTION, FirstDefault, Model
+from unfreeze_api.tasks import METRICS
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[METRICS]
 
 
 class EvaluateSpec(Model):
@@ -64,8 +70,9 @@ class TrainingSpec(Model):
     """Norm that gradients are clipped to; 0 does not clip."""
     seed: int = Field(default=0, ge=0, le=4294967295)
     """Seed of everything random: splits, order, new weights, dropout."""
-    metric: Literal["accuracy", "macroF1", "balancedAccuracy", "loss"] = "accuracy"
-    """Validation metric that chooses the best checkpoint and drives early stopping."""
+    metric: Annotated[MetricName | None, FirstDefault("accuracy")] = None
+    """Validation metric that chooses the best checkpoint and drives early stopping. Default: the first of the task's,
+    which for classification is accuracy."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """When the validation data is evaluated."""
     checkpoint: Annotated[CheckpointSpec, EXECUTION] = CheckpointSpec()

@@ -14,20 +14,21 @@ from unfreeze_api.distribution import DeepSpeedSpec, Offload
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
 from unfreeze_api.first_fields import Fields, without_new_defaults
 from unfreeze_api.model import EXECUTION, HABIT, Before, Model, Since
+from unfreeze_api.one_of import OneOf
 from unfreeze_api.progress import CLAIM_FOLDER
 from unfreeze_api.quantities import quantity
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.strategy import (
+    STRATEGIES,
     GradualUnfreezingSpec,
-    LinearProbeThenFineTuneSpec,
-    PartialFineTuningSpec,
     Schedule,
     StrategySpec,
-    StrategyType,
 )
-from unfreeze_api.task import ColumnsSpec, ImageClassificationSpec, TextClassificationSpec
+from unfreeze_api.task import ColumnsSpec, TaskSpec
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import Metric
 from unfreeze_api.tracking import TrackingSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
@@ -49,14 +50,6 @@ class ResolvedModel(Location):
     dtype: Literal["Float32"]
     initialization: Literal["Pretrained", "Random"]
     quantization: QuantizationSpec | None = None
-
-
-class ResolvedTask(Model):
-    """The task; the member of its type is always there."""
-
-    type: Literal["TextClassification", "ImageClassification"]
-    text_classification: TextClassificationSpec | None = None
-    image_classification: ImageClassificationSpec | None = None
 
 
 class Columns(Model):
@@ -101,14 +94,11 @@ class LearningRate(Model):
     """0 without."""
 
 
-class ResolvedStrategy(Model):
-    """The strategy; the member of its type is always there."""
+class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
+    """The strategy, with its options; GradualUnfreezing's have either blocksPerPhase or groups, and either epochsPerPhase or
+    stepsPerPhase.
+    """
 
-    type: StrategyType
-    partial_fine_tuning: PartialFineTuningSpec | None = None
-    linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
-    gradual_unfreezing: GradualUnfreezingSpec | None = None
-    """With either blocksPerPhase or groups, and either epochsPerPhase or stepsPerPhase."""
     learning_rate: LearningRate
 
 
@@ -196,7 +186,7 @@ class ResolvedJob(Model):
     name: Annotated[str, EXECUTION]
     namespace: Annotated[str, EXECUTION]
     model: ResolvedModel
-    task: ResolvedTask
+    task: TaskSpec
     data: ResolvedData
     strategy: ResolvedStrategy
     adapter: AdapterSpec | None = None
@@ -209,6 +199,11 @@ class ResolvedJob(Model):
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()
     """No field of the spec: what this version does. Runs that an earlier one began have its values."""
+
+    @property
+    def metric(self) -> Metric:
+        """What chooses the best checkpoint."""
+        return task_type(self.task.type).metric(self.training.metric)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return job.json, without fields that nobody set and that trainers of the first release do not know."""
@@ -294,7 +289,6 @@ def resolve(
     assert validation is not None
     model = locate(spec.model.source)
     output = locate(spec.output.destination)
-    text = spec.task.type == "TextClassification"
     deep_speed = spec.distribution.deep_speed or DeepSpeedSpec()
     job = ResolvedJob(
         name=name,
@@ -306,15 +300,11 @@ def resolve(
             initialization=spec.model.initialization,
             quantization=spec.model.quantization,
         ),
-        task=ResolvedTask(
-            type=spec.task.type,
-            text_classification=(spec.task.text_classification or TextClassificationSpec()) if text else None,
-            image_classification=None if text else (spec.task.image_classification or ImageClassificationSpec()),
-        ),
+        task=spec.task.completed(),
         data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
         strategy=_strategy(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),
-        training=spec.training,
+        training=spec.training.model_copy(update={"metric": spec.metric.name}),
         distribution=ResolvedDistribution(
             num_nodes=spec.distribution.num_nodes,
             num_proc_per_node=workers,
@@ -355,7 +345,7 @@ _WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
 _BLOCKS_PER_PHASE, _EPOCHS_PER_PHASE = 1, 1.0
 
 
-def _backbone_rate(strategy: StrategyType, head: float, adapter: AdapterSpec | None) -> float:
+def _backbone_rate(strategy: str, head: float, adapter: AdapterSpec | None) -> float:
     like_head = strategy == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
     return head if like_head else head / 10
 
@@ -381,22 +371,18 @@ def _derived(job: ResolvedJob) -> Fields:
 
 
 def _strategy(strategy: StrategySpec, adapter: AdapterSpec | None) -> ResolvedStrategy:
-    rate, probe, gradual = strategy.learning_rate, strategy.linear_probe_then_fine_tune, strategy.gradual_unfreezing
-    if strategy.type == "LinearProbeThenFineTune":
-        probe = probe or LinearProbeThenFineTuneSpec()
-    if strategy.type == "GradualUnfreezing":
-        gradual = gradual or GradualUnfreezingSpec()
-        gradual = gradual.model_copy(
+    rate, strategy = strategy.learning_rate, strategy.completed()
+    options = strategy.options
+    if isinstance(options, GradualUnfreezingSpec):
+        options = options.model_copy(
             update={
-                "blocks_per_phase": None if gradual.groups else gradual.blocks_per_phase or _BLOCKS_PER_PHASE,
-                "epochs_per_phase": None if gradual.steps_per_phase else gradual.epochs_per_phase or _EPOCHS_PER_PHASE,
+                "blocks_per_phase": None if options.groups else options.blocks_per_phase or _BLOCKS_PER_PHASE,
+                "epochs_per_phase": None if options.steps_per_phase else options.epochs_per_phase or _EPOCHS_PER_PHASE,
             }
         )
     return ResolvedStrategy(
         type=strategy.type,
-        partial_fine_tuning=strategy.partial_fine_tuning,
-        linear_probe_then_fine_tune=probe,
-        gradual_unfreezing=gradual,
+        **({strategy.kind.field: options} if options else {}),
         learning_rate=LearningRate(
             head=rate.head,
             backbone=rate.backbone or _backbone_rate(strategy.type, rate.head, adapter),

@@ -20,6 +20,8 @@ from unfreeze_api.quantization import QUANTIZATION_RULES, QuantizationSpec
 from unfreeze_api.recipe import TrainingSpec
 from unfreeze_api.strategy import StrategySpec
 from unfreeze_api.task import DataSpec, TaskSpec
+from unfreeze_api.tasks import TASKS, task_type
+from unfreeze_api.tasks.base import Metric
 from unfreeze_api.tracking import TrackingSpec
 
 __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec"]
@@ -91,6 +93,8 @@ def _immutable(field: str, reason: str = "delete the job and create it anew, or 
     )
 
 
+_OF_TEXT = [task.name for task in TASKS if task.reads_text]
+
 _ADAPTER_RULES = (
     Rule(
         "!has(self.adapter) || self.strategy.type != 'FeatureExtraction'",
@@ -117,9 +121,9 @@ _ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
-        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)}) || self.task.type == 'TextClassification'",
+        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)}) || self.task.type in {_OF_TEXT}",
         f"{', '.join(PROMPTS)} stand before the words of a text: choose another adapter for task.type"
-        " ImageClassification",
+        f" {' or '.join(task.name for task in TASKS if not task.reads_text)}",
         ".adapter",
     ),
     Rule(
@@ -301,3 +305,8 @@ class FineTuneJobSpec(Model):
     """The life of the job in the cluster."""
     template: TemplateSpec = TemplateSpec()
     """What the pods get besides."""
+
+    @property
+    def metric(self) -> Metric:
+        """What chooses the best checkpoint: training.metric, or the first of the task's."""
+        return task_type(self.task.type).metric(self.training.metric)

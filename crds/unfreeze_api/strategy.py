@@ -7,15 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.one_of import OneOf, Variant
 
-StrategyType = Literal[
-    "FeatureExtraction",
-    "PartialFineTuning",
-    "FullFineTuning",
-    "LinearProbeThenFineTune",
-    "GradualUnfreezing",
-    "BitFit",
-]
 Schedule = Literal["Constant", "Linear", "Cosine", "OneCycle", "SlantedTriangular"]
 BlockName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]+(\.[0-9]+)?$")]
 Blocks = Annotated[
@@ -122,24 +115,28 @@ class LearningRateSpec(Model):
     course: fresh blocks start without moments. Default: none."""
 
 
-def _member(name: str) -> Rule:
-    field = name[0].lower() + name[1:]
-    return Rule(
-        f"!has(self.{field}) || self.type == '{name}'", f"{field} is only allowed when type is {name}", f".{field}"
-    )
+STRATEGIES: tuple[Variant, ...] = (
+    Variant("FeatureExtraction", "trains the new head alone"),
+    Variant(
+        "PartialFineTuning",
+        "head and some blocks",
+        PartialFineTuningSpec,
+        needs="partialFineTuning.lastBlocks or partialFineTuning.blocks",
+    ),
+    Variant("FullFineTuning", "everything"),
+    Variant("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
+    Variant("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec),
+    Variant(
+        "BitFit",
+        "the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)",
+    ),
+)
 
 
-class StrategySpec(Model):
+class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
     """How much of the model may change, and when."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _member("PartialFineTuning"),
-        _member("LinearProbeThenFineTune"),
-        _member("GradualUnfreezing"),
-        Rule(
-            "self.type != 'PartialFineTuning' || has(self.partialFineTuning)",
-            "type PartialFineTuning needs partialFineTuning.lastBlocks or partialFineTuning.blocks",
-        ),
         Rule(
             "self.type != 'FeatureExtraction' || !has(self.learningRate) || !has(self.learningRate.backbone)",
             "FeatureExtraction keeps the backbone frozen: remove learningRate.backbone, or choose another type",
@@ -154,15 +151,5 @@ class StrategySpec(Model):
         ),
     )
 
-    type: StrategyType
-    """FeatureExtraction trains the new head alone; PartialFineTuning head and some blocks; FullFineTuning everything;
-    LinearProbeThenFineTune the head first, then everything; GradualUnfreezing the head, then block after block; BitFit
-    the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)."""
-    partial_fine_tuning: PartialFineTuningSpec | None = None
-    """Options of the strategy PartialFineTuning, and of no other."""
-    linear_probe_then_fine_tune: LinearProbeThenFineTuneSpec | None = None
-    """Options of the strategy LinearProbeThenFineTune, and of no other."""
-    gradual_unfreezing: GradualUnfreezingSpec | None = None
-    """Options of the strategy GradualUnfreezing, and of no other."""
     learning_rate: LearningRateSpec = LearningRateSpec()
     """Learning rates of head and backbone."""

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from unfreeze_api.fields import Column, Source
 from unfreeze_api.model import Model, Rule
+from unfreeze_api.one_of import OneOf
+from unfreeze_api.tasks import TASKS
 
 
-class TextClassificationSpec(Model):
-    """Options of text classification."""
-
-    max_length: int = Field(default=128, ge=1, le=131072)
-    """Tokens kept of each text; longer texts are cut."""
-
-
-class ImageClassificationSpec(Model):
-    """Options of image classification."""
-
-    image_size: int | None = Field(default=None, ge=8, le=4096)
-    """Height and width in pixels that images are resized to. Without it: the size that the model was pretrained
-    with."""
-    augmentation: Literal["None", "RandomResizedCropFlip"] = "RandomResizedCropFlip"
-    """How training images are varied: None resizes and crops the centre; RandomResizedCropFlip crops at random and
-    mirrors half of the images."""
-
-
-class TaskSpec(Model):
+class TaskSpec(OneOf, kinds=TASKS, noun="task"):
     """What the model learns to do; the labels come from the training data."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.textClassification) || self.type == 'TextClassification'",
-            "textClassification is only allowed when type is TextClassification",
-            ".textClassification",
-        ),
-        Rule(
-            "!has(self.imageClassification) || self.type == 'ImageClassification'",
-            "imageClassification is only allowed when type is ImageClassification",
-            ".imageClassification",
-        ),
-    )
-
-    type: Literal["TextClassification", "ImageClassification"]
-    """The task: TextClassification needs a transformers model, ImageClassification a timm model."""
-    text_classification: TextClassificationSpec | None = None
-    """Options of the task TextClassification, and of no other."""
-    image_classification: ImageClassificationSpec | None = None
-    """Options of the task ImageClassification, and of no other."""
 
 
 class ColumnsSpec(Model):

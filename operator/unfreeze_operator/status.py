@@ -66,7 +66,7 @@ def observe(
         waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
-        history=extended(old.history, training.progress, context.spec.training.metric),
+        history=extended(old.history, training.progress, context.spec.metric.name),
         checkpoint=training.checkpoint,
         restarts=_restarts(context, training),
         phases=training.phases,
@@ -76,9 +76,9 @@ def observe(
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
         warnings=list(context.warnings[:_MOST_WARNINGS]),
-        summary=summarize(training, context.spec.training.metric),
+        summary=summarize(training, context.spec.metric.name),
     )
-    return within_budget(status, context.spec.training.metric)
+    return within_budget(status, context.spec.metric.name)
 
 
 def next_look(context: Context, status: FineTuneJobStatus) -> float | None:

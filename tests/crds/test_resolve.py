@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import manifests
+from unfreeze_api.adapter import Ia3Spec, LoraSpec
 from unfreeze_api.resolve import ResolvedJob, accelerators_per_node, claims, rendezvous_port, resolve
 from unfreeze_api.validate import load_job
 
@@ -83,10 +84,18 @@ def test_what_is_exported_follows_the_adapter():
     assert of({"spec": {"strategy": {"type": "GradualUnfreezing"}, "adapter": BESIDE}}).output.export == ["Merged"]
 
 
+def test_without_a_metric_it_is_the_first_of_the_tasks():
+    assert (of({}).training.metric, of({}).metric.better) == ("accuracy", "Higher")
+    chosen = of({"spec": {"training": {"metric": "loss"}}})
+    assert (chosen.metric.name, chosen.metric.better) == ("loss", "Lower")
+    assert chosen.fingerprint() != of({}).fingerprint()
+    assert of({"spec": {"training": {"metric": "accuracy"}}}).fingerprint() == of({}).fingerprint()
+
+
 def test_an_adapter_has_its_options():
     adapter = of({"spec": {"adapter": {"type": "IA3"}}}).adapter
-    assert adapter.ia3.target_modules == ["all-linear"]
-    assert adapter.lora is None
+    assert adapter.of(Ia3Spec).target_modules == ["all-linear"]
+    assert adapter.of(LoraSpec) is None
 
 
 def test_paths_lie_in_claims_or_in_the_folders_given():

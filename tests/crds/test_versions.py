@@ -214,6 +214,12 @@ def test_what_an_earlier_release_has_stored_is_valid_and_goes_on(cluster, instal
     assert warnings(cluster.get(crd.jobs(OLD, "plain"))) == []
     assert len(warnings(cluster.get(crd.jobs(OLD, "former")))) == 1
 
+    # A default that the server stored then, and does not know today: no change if it is left out.
+    assert plain_job["spec"]["training"]["metric"] == "accuracy"
+    for metric, expected in ((None, 200), ("loss", 422), ("accuracy", 200)):
+        change = {"spec": {"training": {"metric": metric}}}
+        assert cluster.request("PATCH", crd.jobs(OLD, "plain"), change)[0] == expected
+
     # Today's name with the same value is no change; another value is one.
     other = {"output": {"export": None, "exports": ["Merged"]}}
     assert cluster.request("PATCH", crd.jobs(OLD, "former"), {"spec": other})[0] == 422

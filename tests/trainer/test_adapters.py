@@ -12,7 +12,7 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
-from unfreeze_api.adapter import MEMBERS, UNMERGEABLE, AdapterSpec, PeftMethod
+from unfreeze_api.adapter import ADAPTERS, UNMERGEABLE, AdapterSpec, BottleneckSpec, LoraSpec, PeftMethod
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import peft as adapters
@@ -136,7 +136,7 @@ def plain(task, kind: str, folder: Path) -> torch.Tensor:
     batch = next(task.batches("validation", [range(3)]))
     inputs = task._plain_inputs(batch) | {"classes": len(task.labels)}
     library = {"text": "transformers"}.get(kind, "timm")
-    adapter = "bottleneck" if task.job.adapter.bottleneck else "peft"
+    adapter = "bottleneck" if task.job.adapter.of(BottleneckSpec) else "peft"
     return plain_logits(f"{adapter}-{library}", str(folder), inputs, task.job.model.path)[0]
 
 
@@ -196,7 +196,7 @@ OURS = {"loraplus_lr_ratio"}
 @pytest.mark.parametrize("kind", list(adapters.METHODS))
 def test_options_are_those_of_peft(kind):
     fields = {field.name: field for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[adapters.METHODS[kind]])}
-    own = MEMBERS[kind][1].model_fields
+    own = next(declared.options for declared in ADAPTERS if declared.name == kind).model_fields
     assert own.keys() - OURS <= fields.keys()
     for name, words in adapters._WORDS.items():
         if name in own:
@@ -307,6 +307,6 @@ def test_a_prompt_belongs_below_the_head(folders):
 
 def test_completed_fills_in_what_is_left_out():
     spec = AdapterSpec.model_validate({"type": "LoRA"}).completed()
-    assert spec.lora is not None
-    assert (spec.lora.r, spec.lora.lora_alpha, spec.lora.lora_dropout) == (16, 32, 0.05)
+    lora = spec.of(LoraSpec)
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
     assert copy.deepcopy(spec).completed() == spec

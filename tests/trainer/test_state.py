@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unfreeze_api.recipe import EarlyStoppingSpec
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.state import State
 
 VALUES = st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan), st.just(math.inf), st.just(-math.inf)), min_size=1)
@@ -16,7 +17,7 @@ def after(metric, values, stopping=None):
     state = State()
     for step, value in enumerate(values):
         state.step, state.metrics = step, {metric: value}
-        state.compare(metric, stopping=stopping, end=False)
+        state.compare(task_type("TextClassification").metric(metric), stopping=stopping, end=False)
     return state
 
 

@@ -80,7 +80,7 @@ def build_report(
         finished=datetime.now(UTC),
         seconds=sum(phase.seconds for phase in state.phases),
         strategy=job.strategy.type,
-        metric=job.training.metric,
+        metric=job.metric.name,
         best_step=state.best.step,
         results=results,
         phases=state.phases,

@@ -111,7 +111,7 @@ class Run:
         if found.checkpoint:
             self._resume(found.checkpoint.step)
         if found.best_lost:
-            self.state.forget_best(self.job.training.metric)
+            self.state.forget_best(self.job.metric.name)
         if found.recovery:
             self.state.recovery = found.recovery
             self.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)
@@ -280,7 +280,7 @@ class Run:
         """Compare the newest evaluation with the best; return whether it is the best of the run."""
         training, phase = self.job.training, self._phase
         end = self.state.step == phase.first_step + phase.steps
-        return self.state.compare(training.metric, stopping=phase.plateau or training.early_stopping, end=end)
+        return self.state.compare(self.job.metric, stopping=phase.plateau or training.early_stopping, end=end)
 
     def _close_phase(self) -> None:
         self._count_time()
@@ -414,7 +414,7 @@ class Run:
         )
         self.tracking.progress(progress)
         if self._link is not None:
-            self._link.write_progress(budget.bounded(progress, self.job.training.metric))
+            self._link.write_progress(budget.bounded(progress, self.job.metric.name))
 
     def _eta(self) -> int | None:
         if self.meter.work_seconds is None:

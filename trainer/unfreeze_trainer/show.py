@@ -79,7 +79,7 @@ def _text(job: ResolvedJob, progress: Progress) -> str:
 
 
 def _metric(job: ResolvedJob, metrics: dict[str, float]) -> str:
-    name = job.training.metric
+    name = job.metric.name
     return f"{name} {metrics[name]:.3f}" if name in metrics else ""
 
 

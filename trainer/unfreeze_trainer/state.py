@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from unfreeze_api.progress import PhaseResult, Recovery
 from unfreeze_api.recipe import EarlyStoppingSpec
 from unfreeze_api.strategy import PlateauSpec
+from unfreeze_api.tasks.base import Metric
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
 """A training that diverged can be gone on with too: its losses are no numbers, and come back as such."""
@@ -74,28 +75,27 @@ class State(BaseModel):
     recovery: Recovery | None = None
     """The newest start that found broken checkpoints."""
 
-    def compare(self, metric: str, *, stopping: PlateauSpec | EarlyStoppingSpec | None, end: bool) -> bool:
+    def compare(self, metric: Metric, *, stopping: PlateauSpec | EarlyStoppingSpec | None, end: bool) -> bool:
         """Compare the newest evaluation with the best; return whether it is the best of the run.
 
         Parameters
         ----------
         metric
-            That is compared; `loss` is better when it is lower, and whatever is no number is worse than any that is.
+            That is compared; whatever is no number is worse than any that is.
         stopping
             Ends the phase when it no longer improves.
         end
             Whether this is the phase's last step.
         """
-        sign = -1 if metric == "loss" else 1
-        value = self.metrics[metric]
-        if self.phase_best is None or _better(value, self.phase_best, sign, stopping.min_delta if stopping else 0.0):
+        value = self.metrics[metric.name]
+        if self.phase_best is None or _better(metric, value, self.phase_best, stopping.min_delta if stopping else 0.0):
             self.phase_best, self.bad_evaluations = value, 0
         else:
             self.bad_evaluations += 1
         self.phase_ended = end or (stopping is not None and self.bad_evaluations >= stopping.patience)
-        if self.best is not None and not _better(value, self.best.value, sign):
+        if self.best is not None and not _better(metric, value, self.best.value):
             return False
-        self.best = self._as_best(metric)
+        self.best = self._as_best(metric.name)
         return True
 
     def forget_best(self, metric: str) -> None:
@@ -106,7 +106,7 @@ class State(BaseModel):
         return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics)
 
 
-def _better(value: float, than: float, sign: int, by: float = 0.0) -> bool:
+def _better(metric: Metric, value: float, than: float, by: float = 0.0) -> bool:
     if math.isnan(value):
         return False
-    return math.isnan(than) or sign * (value - than) > by
+    return math.isnan(than) or metric.improvement(value, than) > by

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.versions import library_versions
-
-_PIPELINES = {"TextClassification": "text-classification", "ImageClassification": "image-classification"}
-"""The hub's name of each task."""
 
 
 def write_card(
@@ -50,7 +48,7 @@ def write_card(
         source = pins["data"][split]["source"]
         results.append(
             EvalResult(
-                task_type=_PIPELINES[job.task.type],
+                task_type=task_type(job.task.type).pipeline,
                 dataset_type=source,
                 dataset_name=source,
                 dataset_split=split,
@@ -60,7 +58,7 @@ def write_card(
         )
     data = ModelCardData(
         library_name=library,
-        pipeline_tag=_PIPELINES[job.task.type],
+        pipeline_tag=task_type(job.task.type).pipeline,
         tags=["unfreeze", "adapter" if library == "peft" else "finetuned"],
         model_name=job.name,
         eval_results=results or None,

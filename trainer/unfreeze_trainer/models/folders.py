@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.errors import JobError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -50,11 +51,11 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
         names = "neither model_type (transformers) nor architecture (timm)"
         raise JobError("InvalidModel", f"{where}: config.json has {names}; {content}")
     if kind != library:
-        task = {"timm": "ImageClassification", "transformers": "TextClassification"}
+        others = " or ".join(task.name for task in TASKS if task.library == kind)
         raise JobError(
             "InvalidModel",
-            f"{where}: this is a {kind} model, spec.task.type {task[library]} needs a {library} model: name another"
-            f" model, or set spec.task.type to {task[kind]}",
+            f"{where}: this is a {kind} model, and spec.task.type needs a {library} model: name another model, or set"
+            f" spec.task.type to {others}",
         )
     if weights and not any(name in present for name in WEIGHTS):
         raise JobError(

@@ -9,7 +9,12 @@ from typing import Literal
 
 from unfreeze_api.adapter import AdaLoraSpec
 from unfreeze_api.resolve import LearningRate, ResolvedJob
-from unfreeze_api.strategy import GradualUnfreezingSpec, PlateauSpec
+from unfreeze_api.strategy import (
+    GradualUnfreezingSpec,
+    LinearProbeThenFineTuneSpec,
+    PartialFineTuningSpec,
+    PlateauSpec,
+)
 from unfreeze_trainer.errors import JobError
 
 ALL = "all"
@@ -90,8 +95,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
             Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, adapter_rate, plateau)
         )
         first_step += steps
-    if job.adapter and job.adapter.ada_lora:
-        _check_allocation(job.adapter.ada_lora, phases[-1].steps)
+    if job.adapter and (ranks := job.adapter.of(AdaLoraSpec)):
+        _check_allocation(ranks, phases[-1].steps)
     return phases
 
 
@@ -124,7 +129,7 @@ def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list
     if strategy.type == "FeatureExtraction" or not below:
         return [_Stretch(head, [head])]
     if strategy.type == "PartialFineTuning":
-        partial = strategy.partial_fine_tuning
+        partial = strategy.of(PartialFineTuningSpec)
         assert partial is not None
         if partial.blocks is None:
             return [_Stretch(head, [*below[-(partial.last_blocks or 0) :], head])]
@@ -133,10 +138,10 @@ def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list
     if strategy.type in ("FullFineTuning", "BitFit"):
         return [_Stretch(ALL, blocks)]
     if strategy.type == "LinearProbeThenFineTune":
-        probe = strategy.linear_probe_then_fine_tune
+        probe = strategy.of(LinearProbeThenFineTuneSpec)
         assert probe is not None
         return [_Stretch(head, [head], steps(probe.probe_epochs), probe.until_plateau), _Stretch(ALL, blocks)]
-    gradual = strategy.gradual_unfreezing
+    gradual = strategy.of(GradualUnfreezingSpec)
     assert gradual is not None
     return _thaw(gradual, gradual.steps_per_phase or steps(gradual.epochs_per_phase or 1), below, head)
 

@@ -1,6 +1,11 @@
-"""Tasks: what is read, how it becomes batches, what the loss and the metrics are, how the result is written."""
+"""Tasks, a file each under the name of the API's: what is read, how it becomes batches, what the loss and the metrics are, how the result is written."""
 
 from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from pydantic.alias_generators import to_snake
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
@@ -16,10 +21,5 @@ def open_task(job: ResolvedJob) -> Task:
     JobError
         InvalidData, InvalidModel or InvalidJob: field, file, row or column, and what to do.
     """
-    if job.task.type == "TextClassification":
-        from unfreeze_trainer.tasks.text import TextClassification
-
-        return TextClassification(job)
-    from unfreeze_trainer.tasks.image import ImageClassification
-
-    return ImageClassification(job)
+    module = importlib.import_module(f"{__name__}.{to_snake(job.task.type)}")
+    return cast("Task", getattr(module, job.task.type)(job))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unfreeze_api.adapter import BottleneckSpec
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.pins import hash_data
 from unfreeze_trainer.data.samples import Split, overlaps
@@ -201,7 +202,7 @@ class Task(ABC):
         if kind != "Adapter":
             return self._library
         assert self.job.adapter is not None  # the rules of the API
-        return f"{'bottleneck' if self.job.adapter.bottleneck else 'peft'}-{self._library}"
+        return f"{'bottleneck' if self.job.adapter.of(BottleneckSpec) else 'peft'}-{self._library}"
 
     def _adapter_usage(self, folder: str) -> str:
         """Return the lines of Python that load an adapter onto `base`, as `model`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.adapter import AdapterSpec
+from unfreeze_api.adapter import AdapterSpec, BottleneckSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,10 +38,10 @@ def add_adapter(
     JobError
         InvalidAdapter: it does not fit the model.
     """
-    if adapter.bottleneck:
+    if bottleneck := adapter.of(BottleneckSpec):
         from unfreeze_trainer.models.adapters.bottleneck import add_bottlenecks
 
-        return add_bottlenecks(module, blocks, adapter.bottleneck, seed=seed)
+        return add_bottlenecks(module, blocks, bottleneck, seed=seed)
     from unfreeze_trainer.models.adapters.peft import add_peft
 
     return add_peft(module, blocks, adapter, seed=seed, base=base)
@@ -63,10 +63,10 @@ def save_adapter(
     initial
         Returns the same model as it was before training.
     """
-    if adapter.bottleneck:
+    if bottleneck := adapter.of(BottleneckSpec):
         from unfreeze_trainer.models.adapters.bottleneck import save_bottlenecks
 
-        save_bottlenecks(module, initial().blocks[-1].parameters, folder, adapter.bottleneck, base)
+        save_bottlenecks(module, initial().blocks[-1].parameters, folder, bottleneck, base)
         return
     from unfreeze_trainer.models.adapters.peft import save_peft
 

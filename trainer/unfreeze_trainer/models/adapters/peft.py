@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze_api.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec
+from unfreeze_api.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec, PromptTuningSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
@@ -72,7 +72,8 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     text = hasattr(module, "config")
     options = _options(module, head, adapter)
     options |= {"task_type": "SEQ_CLS" if text else None, "modules_to_save": whole_modules(module, head)}
-    if adapter.prompt_tuning and adapter.prompt_tuning.prompt_tuning_init == "Text":
+    prompt = adapter.of(PromptTuningSpec)
+    if prompt and prompt.prompt_tuning_init == "Text":
         options["tokenizer_name_or_path"] = base
     if text:  # PEFT takes a transformers model's own, and warns of others
         options["base_model_name_or_path"] = base
@@ -102,14 +103,15 @@ def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter:
             adapter_parameters.append(name)
             if block != HEAD and bare in before:
                 raise JobError("InvalidAdapter", f"PEFT would train {name} whole, which is not of the head")
-    ratio = adapter.lora.loraplus_lr_ratio if adapter.lora else 1.0
+    lora = adapter.of(LoraSpec)
+    ratio = lora.loraplus_lr_ratio if lora else 1.0
     faster = (name for name in adapter_parameters if ".lora_B." in name or ".lora_embedding_B." in name)
     return LoadedModel(
         wrapped,
         [Block(name, tuple(parameters)) for name, parameters in members.items()],
         frozenset(adapter_parameters),
         dict.fromkeys(faster, ratio) if ratio != 1 else {},
-        RankAllocation(wrapped) if adapter.ada_lora else StepHook(),
+        RankAllocation(wrapped) if adapter.of(AdaLoraSpec) else StepHook(),
     )
 
 
@@ -124,12 +126,14 @@ def _block_around(name: str, owners: dict[str, str], shared: str) -> str:
 def _config_class(adapter: AdapterSpec) -> Any:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    return PEFT_TYPE_TO_CONFIG_MAPPING[adapter.peft.method if adapter.peft else METHODS[adapter.type]]
+    other = adapter.of(PeftSpec)
+    return PEFT_TYPE_TO_CONFIG_MAPPING[other.method if other else METHODS[adapter.type]]
 
 
 def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> dict[str, Any]:
     """Return the fields of PEFT's configuration that the manifest says, module names in full."""
-    member = adapter.member
+    member = adapter.options
+    assert member is not None  # the job is resolved
     if isinstance(member, PeftSpec):
         return _checked(module, head, member, _config_class(adapter))
     options = {
@@ -223,13 +227,14 @@ def save_peft(wrapped: Any, folder: Path, adapter: AdapterSpec, initial: Callabl
     Of AdaLoRA what is written is the ranks that are left.
     """
     config = wrapped.peft_config["default"]
-    if adapter.ada_lora:
+    if adapter.of(AdaLoraSpec):
         before, config.rank_pattern = config.rank_pattern, ranks_kept(wrapped)
     # Auto would look the base model up on the hub to compare vocabularies.
     wrapped.save_pretrained(folder, save_embedding_layers=False)
-    if adapter.ada_lora:
+    if adapter.of(AdaLoraSpec):
         config.rank_pattern = before
-    if adapter.lora is None or adapter.lora.init_lora_weights not in _CHANGES_BASE:
+    lora = adapter.of(LoraSpec)
+    if lora is None or lora.init_lora_weights not in _CHANGES_BASE:
         return
     with tempfile.TemporaryDirectory() as scratch:
         initial().save_pretrained(scratch, save_embedding_layers=False)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from unfreeze_api.adapter import LoraSpec
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
 from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.errors import JobError
@@ -40,7 +42,7 @@ class TextClassification(Task):
     _library = "transformers"
 
     def __init__(self, job: ResolvedJob) -> None:
-        options = job.task.text_classification
+        options = job.task.of(TextClassificationSpec)
         assert options is not None
         self._random = job.model.initialization == "Random"
         config = check_folder(job.model.path, job.model.source, library="transformers", weights=not self._random)
@@ -89,7 +91,8 @@ class TextClassification(Task):
         self._kept = whole_modules(module, head)
         quantized = load_quantized(module, head, self.job.model.path, self._where, quantization)
         loaded = self._with_adapter(quantized, head)
-        if self.job.adapter and self.job.adapter.lora and self.job.adapter.lora.init_lora_weights == "LoftQ":
+        lora = self.job.adapter and self.job.adapter.of(LoraSpec)
+        if lora and lora.init_lora_weights == "LoftQ":
             start_from_rounding(loaded.module, module)
         return loaded
 

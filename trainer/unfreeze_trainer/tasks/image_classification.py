@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.images import ImageLoader, read_images
 from unfreeze_trainer.data.samples import Split, read_splits
 from unfreeze_trainer.errors import JobError
@@ -28,7 +29,7 @@ class ImageClassification(Task):
     _library = "timm"
 
     def __init__(self, job: ResolvedJob) -> None:
-        options = job.task.image_classification
+        options = job.task.of(ImageClassificationSpec)
         assert options is not None
         self._options = options
         self._where = f"spec.model.source {job.model.source}"

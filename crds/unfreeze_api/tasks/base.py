@@ -1,0 +1,53 @@
+"""What each task of the API declares: a file of its own in this folder, with its options and a `TASK`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unfreeze_api.one_of import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure of the evaluation that may choose the best checkpoint.
+
+    Parameters
+    ----------
+    name
+        On the wire: in training.metric, status, report and Prometheus.
+    better
+        Which of two values is the better one.
+    """
+
+    name: str
+    better: Literal["Higher", "Lower"] = "Higher"
+
+    def improvement(self, value: float, over: float) -> float:
+        """Return by how much a value is better than another; below 0 if it is worse."""
+        return value - over if self.better == "Higher" else over - value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskType(Variant):
+    """A task: which models and columns it takes, and what it is measured by."""
+
+    library: Literal["transformers", "timm"]
+    """Whose models it takes."""
+    metrics: tuple[Metric, ...]
+    """What training.metric may name; the first is the default."""
+    pipeline: str
+    """Name of the task on the Hugging Face Hub."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether words go into the model."""
+        return self.library == "transformers"
+
+    def metric(self, name: str | None) -> Metric:
+        """Return a metric by name; the default one for None."""
+        return next((metric for metric in self.metrics if metric.name == name), self.metrics[0])
+
+
+CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))
+"""Metrics of tasks with one label for each sample."""

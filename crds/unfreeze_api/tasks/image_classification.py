@@ -1,0 +1,31 @@
+"""One label for each image."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze_api.model import Model
+from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
+
+
+class ImageClassificationSpec(Model):
+    """Options of image classification."""
+
+    image_size: int | None = Field(default=None, ge=8, le=4096)
+    """Height and width in pixels that images are resized to. Without it: the size that the model was pretrained
+    with."""
+    augmentation: Literal["None", "RandomResizedCropFlip"] = "RandomResizedCropFlip"
+    """How training images are varied: None resizes and crops the centre; RandomResizedCropFlip crops at random and
+    mirrors half of the images."""
+
+
+TASK = TaskType(
+    "ImageClassification",
+    "needs a timm model",
+    ImageClassificationSpec,
+    library="timm",
+    metrics=CLASSIFICATION,
+    pipeline="image-classification",
+)

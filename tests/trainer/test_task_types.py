@@ -1,0 +1,17 @@
+"""Each task of the API has its half in the trainer, under the same name."""
+
+import importlib
+
+import pytest
+from pydantic.alias_generators import to_snake
+
+from unfreeze_api.tasks import TASKS
+from unfreeze_trainer.metrics import ClassificationMetrics
+from unfreeze_trainer.tasks import Task
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_task_has_a_file_in_both_rooms(task):
+    module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(task.name)}")
+    assert issubclass(getattr(module, task.name), Task)
+    assert tuple(metric.name for metric in task.metrics) == ClassificationMetrics.names
