@@ -296,7 +296,8 @@ def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: st
     """Return the status of a job that has not begun, and that another operator may begin: it has no phase yet."""
     conditions = Conditions(old.conditions, now, job.generation)
     conditions.set_running("Pending", False, reason, message)
-    return old.model_copy(update={"observed_generation": job.generation, "conditions": conditions.all()})
+    status = old.model_copy(update={"observed_generation": job.generation, "conditions": conditions.all()})
+    return within_budget(status)
 
 
 def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:

@@ -16,7 +16,7 @@ from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPo
 from unfreeze_operator.budget import MAX_STATUS_BYTES, clipped, stored_bytes, wire, within_budget
 from unfreeze_operator.plan import plan
 from unfreeze_operator.resources import PODS
-from unfreeze_operator.status import delayed, refused, urgent
+from unfreeze_operator.status import delayed, held, refused, urgent
 from unfreeze_operator.training import gather, summarize
 
 WIDE = ["<", "\x00", "\N{LINE SEPARATOR}", "€", "\N{ICE CUBE}", "x"]
@@ -104,6 +104,7 @@ def test_so_is_what_an_operator_of_before_has_left(character):
         full(largest(63), old=old),
         delayed(old, NOW, "NameTaken", character * 9000),
         refused(job(), old, NOW, "InvalidSpec", character * 9000),
+        held(job(), old, NOW, "InvalidSpec", character * 9000),
     ):
         assert size(status) <= MAX_STATUS_BYTES
         assert within_budget(status) == status
