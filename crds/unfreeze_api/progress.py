@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from unfreeze_api.model import Model
 from unfreeze_api.reading import otherwise
+from unfreeze_api.said import MAX_COUNT, Said
 
 JOB_FILE_ENV = "UNFREEZE_JOB"
 """Environment variable with the path of job.json."""
@@ -23,8 +24,8 @@ HTTP_PORT = 9470
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _SHORTEST_MESSAGE = 256
-MOST = 2**53
-"""Bound of every count: JSON readers that have floats alone still tell it from its neighbours."""
+MOST = MAX_COUNT
+"""Bound of every count."""
 
 
 # JSON has neither NaN nor infinity: a null in their place would make the whole message unreadable.
@@ -109,7 +110,7 @@ class ProgressInfo(Model):
     """Seconds that are left, evaluations included."""
 
 
-class Progress(ProgressInfo):
+class Progress(ProgressInfo, Said):
     """What the leader's agent serves as /progress."""
 
     schema_version: Literal[1] = 1
@@ -142,7 +143,7 @@ class Progress(ProgressInfo):
         return ProgressInfo.model_validate(self.model_dump(include=set(ProgressInfo.model_fields)))
 
 
-class TerminationMessage(Model):
+class TerminationMessage(Said):
     """What a pod leaves behind in /dev/termination-log."""
 
     schema_version: Literal[1] = 1
@@ -195,7 +196,7 @@ class TerminationMessage(Model):
 
     @classmethod
     def from_termination_log(cls, text: str) -> TerminationMessage | None:
-        """Read what a pod left behind; None when it left nothing or something else (killed, another image)."""
+        """Read what a pod left behind; None when it left nothing or something else (killed, another image, nonsense)."""
         try:
             return cls.read(text)
         except ValueError:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from unfreeze_operator.informer import Cache
 from unfreeze_operator.packing import unpack
 from unfreeze_operator.progress import Puller
 from unfreeze_operator.views import FineTuneJobView, parse_time
+
+logger = logging.getLogger(__name__)
 
 Sample = tuple[str, tuple[str, ...], float]
 """Name of a series without its prefix, values of its own labels, value."""
@@ -52,6 +55,7 @@ class JobCollector(Collector):
     def __init__(self, jobs: Cache[FineTuneJobView], puller: Puller) -> None:
         self._jobs = jobs
         self._puller = puller
+        self._errors = 0
 
     def describe(self) -> Iterable[Metric]:
         """Name the series without reading the caches, when the collector is registered."""
@@ -63,9 +67,16 @@ class JobCollector(Collector):
         rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
         for view in list(self._jobs.all()):  # the event loop goes on meanwhile, in another thread
-            status = json.loads(unpack(view.status))
+            try:
+                status = json.loads(unpack(view.status))
+                found = [_checked(sample) for sample in samples(view, status, self._puller.spoken(view.key), now)]
+            except Exception:
+                # One job must not take the page away from all others.
+                self._errors += 1
+                logger.exception("%s/%s has no series: they cannot be made of its status", view.namespace, view.name)
+                continue
             phases[view.namespace, _phase(status)] += 1
-            for name, labels, value in samples(view, status, self._puller.spoken(view.key), now):
+            for name, labels, value in found:
                 rows[name].append((view, labels, value))
         jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
         for (namespace, phase), number in sorted(phases.items()):
@@ -74,6 +85,9 @@ class JobCollector(Collector):
         pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
         pulls.add_metric([], self._puller.pulls)
         yield pulls
+        errors = CounterMetricFamily("unfreeze_job_series_errors", "Jobs that a scrape could make no series of.")
+        errors.add_metric([], self._errors)
+        yield errors
         for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
             for name, (text, more) in described.items():
                 family = kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
@@ -130,6 +144,20 @@ def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) ->
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:
         yield "checkpoint_age_seconds", (), (now - since).total_seconds()
+
+
+def _checked(sample: Sample) -> Sample:
+    """Return a sample that can be written.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        It cannot.
+    """
+    name, labels, value = sample
+    for label in labels:
+        label.encode()
+    return name, labels, float(value)
 
 
 def _phase(status: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from prometheus_client import (
 
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.context import Children
+from unfreeze_operator.plan import PARTS
 from unfreeze_operator.views import FineTuneJobView
 
 MOST_REASONS = 64
@@ -45,6 +46,11 @@ class Metrics:
             "unfreeze_reconcile_duration_seconds", "Duration of a reconcile.", buckets=_LATENCIES, **own
         )
         self.reconcile_errors = Counter("unfreeze_reconcile_errors", "Reconciles that raised an error.", **own)
+        self.plan_errors = Counter(
+            "unfreeze_plan_errors", "Errors of a part of a job's plan; its other parts stand.", ["part"], **own
+        )
+        for part in PARTS:
+            self.plan_errors.labels(part)
         self.status_writes = Counter("unfreeze_status_writes", "Writes of a job's status.", **own)
         self.leading = Gauge("unfreeze_leading", "Whether this operator works: 1, or stands by: 0.", **own)
         self.queue_depth = Gauge("unfreeze_queue_depth", "Jobs that wait for a reconcile.", **own)

@@ -181,6 +181,7 @@ class Reconciler:
         )
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
+        self._report(asked)
         status, problem = await self._execute(job, old, asked, now)
         # Among many new jobs the children of all come first. What is said of one then says more.
         later = old.phase is None and bool(asked.actions) and status is asked.status and problem is None
@@ -199,6 +200,11 @@ class Reconciler:
             return pause if asked.requeue_after is None else min(pause, asked.requeue_after)
         self._caches.pods.forget(job.key, context.children.departed)
         return 0.0 if later else asked.requeue_after
+
+    def _report(self, asked: Plan) -> None:
+        for problem in asked.problems:
+            self._metrics.plan_errors.labels(problem.part).inc()
+            logger.error("The plan goes on without %s: %s", problem.part, problem.error, exc_info=problem.error)
 
     def _pause(self, job: FineTuneJobView, children: Children, now: datetime) -> float:
         """Return for how many seconds the status of a job has to wait, so that its trainers cannot have it written at will.

@@ -31,7 +31,7 @@ WHOLE = st.integers(0, 2**53)
 REAL = st.floats()  # a training may diverge
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 METRICS = st.dictionaries(TEXT.filter(lambda text: len(text) <= 40), REAL, max_size=8)
-TIMES = st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1))  # noqa: DTZ001 - the strategy adds it
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2026, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it adds it
 CHECKPOINTS = st.none() | model(CheckpointInfo, step=WHOLE, time=TIMES)
 RECOVERIES = st.none() | model(Recovery, step=WHOLE, time=TIMES, message=st.text(max_size=1024))
 PHASES = st.lists(

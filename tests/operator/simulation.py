@@ -39,7 +39,7 @@ from unfreeze_operator.settings import TrainerImage
 CHILDREN = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, JOBS)
 KEY = ("ns", "job")
 _RUNNER = asyncio.Runner()
-_METRICS = Metrics()
+METRICS = Metrics()
 
 
 class Server:
@@ -231,7 +231,7 @@ class Simulation:
             ),
             executor=Executor(self.server, {r: m for r, m in mirrors.items() if r != FINE_TUNE_JOBS}),
             puller=self.puller,
-            metrics=_METRICS,
+            metrics=METRICS,
             image=TrainerImage("trainer:1"),
             lost_pod_grace=60,
             gang_patience=600,

@@ -49,3 +49,26 @@ ORDER: tuple[Policy, ...] = (
     deadline.check,
 )
 """Each is asked in turn until one stops; later ones may rely on what earlier ones have ruled out."""
+
+RESTRAINING: frozenset[Policy] = frozenset(
+    (
+        deleted.check,
+        lost_pods.check,
+        clean_pods.check,
+        ttl.check,
+        finished.check,
+        namesake.check,
+        ended.check,
+        backoff_limit.check,
+        startup_timeout.check,
+        give_back.check,
+        suspend.check,
+        deadline.check,
+    )
+)
+"""Those that end, stop or take away and make nothing: the ones that are asked after another one has raised an error."""
+
+
+def name(policy: Policy) -> str:
+    """Return the name of a policy: its module's."""
+    return policy.__module__.rpartition(".")[2]
