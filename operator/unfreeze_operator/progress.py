@@ -7,11 +7,13 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 
 import aiohttp
 
 from unfreeze_api.budget import MAX_PROGRESS_BYTES
 from unfreeze_api.progress import HTTP_PORT, Progress
+from unfreeze_operator.places import Places
 from unfreeze_operator.resources import Key
 from unfreeze_operator.settings import Settings
 from unfreeze_operator.timers import Timers
@@ -21,8 +23,10 @@ logger = logging.getLogger(__name__)
 PULL_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
 """Longest pause between two questions to a leader that does not answer."""
+SLOW_SECONDS = 1.0
+"""An answer that takes longer counts as none where places are given away: nobody can tell it from one held back."""
 SILENT_SHARE = 4
-"""Leaders that did not answer last time have one in so many of the places: each holds it until the time is over."""
+"""Leaders that did not answer last time, or slowly, have one in so many of the places: each holds it for so long."""
 TELL_AFTER = 5
 """Failures in a row before a silent leader is worth a line in the log."""
 
@@ -33,6 +37,8 @@ class _Target:
     url: str
     ready: bool
     failures: int = 0
+    slow: bool = False
+    """Whether the last answer took longer than SLOW_SECONDS."""
     newest: Progress | None = field(default=None)
 
 
@@ -52,8 +58,9 @@ class Puller:
         self._on_change = on_change
         self._targets: dict[Key, _Target] = {}
         self._timers: Timers[tuple[Key, _Target]] = Timers()
-        self._places = asyncio.Semaphore(settings.progress_concurrency)
-        self._places_of_silent = asyncio.Semaphore(max(1, settings.progress_concurrency // SILENT_SHARE))
+        of_silent = max(1, settings.progress_concurrency // SILENT_SHARE)
+        self._places = Places(max(1, settings.progress_concurrency - of_silent))
+        self._places_of_silent = Places(of_silent)
         self._moment = 0.0
         """Of the newest leader's first question."""
         self.pulls = 0
@@ -102,7 +109,7 @@ class Puller:
         # An open connection takes more memory than all that is known of its job.
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, force_close=True)
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
             asyncio.TaskGroup() as group,
         ):
             while True:
@@ -114,9 +121,16 @@ class Puller:
         self._timers.set((key, target), asyncio.get_running_loop().time() + pause)
 
     async def _pull(self, session: aiohttp.ClientSession, key: Key, target: _Target) -> None:
+        places = self._places_of_silent if target.failures or target.slow else self._places
         try:
-            async with self._places_of_silent if target.failures else self._places:
-                progress = await ask(session, target.url)
+            async with places.one(key[0]):
+                if self._targets.get(key) is not target:
+                    return
+                began = asyncio.get_running_loop().time()
+                try:
+                    progress = await ask(session, target.url)
+                finally:
+                    target.slow = asyncio.get_running_loop().time() - began > SLOW_SECONDS
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             target.failures += 1
             if target.failures == TELL_AFTER:
@@ -134,15 +148,18 @@ class Puller:
 
 
 async def ask(session: aiohttp.ClientSession, url: str) -> Progress:
-    """Return a leader's answer.
+    """Return a leader's answer: all of it, with status 200, and as it is, since what is compressed has no bound.
 
     Raises
     ------
     aiohttp.ClientError, TimeoutError, OSError, ValueError
         It gives none, or one that cannot be read.
     """
-    async with session.get(url, allow_redirects=False) as response:
-        response.raise_for_status()
+    async with session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as response:
+        if response.status != HTTPStatus.OK:
+            raise ValueError(f"the answer has status {response.status}")
+        if encoding := response.headers.get("Content-Encoding"):
+            raise ValueError(f"the answer is encoded as {encoding[:20]!r}")
         return Progress.read(await _body(response))
 
 

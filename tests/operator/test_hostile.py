@@ -1,6 +1,8 @@
 """Hostile input does no harm: jobs as large and as deep as the API server takes, and trainers that answer nonsense."""
 
 import asyncio
+import contextlib
+import gzip
 import json
 import sys
 
@@ -116,6 +118,79 @@ def test_an_answer_of_128_kib_is_read_to_its_end(pieces, monkeypatch):
     assert asyncio.run(asked([*cut, b" "], monkeypatch)) is None
 
 
+def raw(head, *pieces):
+    """Return an answer as it comes over the wire, whatever HTTP says of it."""
+    return [f"HTTP/1.1 {head}\r\nConnection: close\r\n\r\n".replace(";", "\r\n").encode(), *pieces]
+
+
+SAID = b'{"step": 7, "metrics": {"accuracy": 0.5}}'
+HALF = b'{"step": 7}, "metrics": {"accuracy": 0.5}}'
+UNFIT = {
+    "partial content": raw(f"206 Partial Content;Content-Length: {len(SAID)}", SAID),
+    "no success": raw(f"203 Non-Authoritative;Content-Length: {len(SAID)}", SAID),
+    "an error with a body": raw(f"500 Internal Server Error;Content-Length: {len(SAID)}", SAID),
+    "gzip": raw(f"200 OK;Content-Encoding: gzip;Content-Length: {len(gzip.compress(SAID))}", gzip.compress(SAID)),
+    "an encoding that is none": raw(f"200 OK;Content-Encoding: x;Content-Length: {len(SAID)}", SAID),
+    "less than it says": raw(f"200 OK;Content-Length: {len(SAID) + 1}", SAID),
+    "cut at a brace": raw("200 OK;Content-Length: 4000", HALF[:11]),
+    "cut at a brace, in chunks": raw("200 OK;Transfer-Encoding: chunked", b"b\r\n" + HALF[:11] + b"\r\n"),
+    "a brace at the end of a packet": raw("200 OK", HALF[:11], HALF[11:]),
+    "a brace at the limit": raw("200 OK", HALF[:11].ljust(MAX_PROGRESS_BYTES), HALF[11:]),
+}
+
+
+@pytest.mark.parametrize("wire", UNFIT.values(), ids=list(UNFIT))
+def test_what_is_not_a_whole_answer_is_none(wire, monkeypatch):
+    assert asyncio.run(asked_raw(wire, monkeypatch)) is None
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        raw(f"200 OK;Content-Length: {len(SAID)}", *(SAID[at : at + 1] for at in range(len(SAID)))),
+        raw(f"200 OK;Content-Length: {len(SAID)}", SAID[:31], SAID[31:]),
+        raw(
+            "200 OK;Transfer-Encoding: chunked",
+            b"b\r\n" + SAID[:11] + b"\r\n",
+            b"1e\r\n" + SAID[11:] + b"\r\n0\r\n\r\n",
+        ),
+    ],
+)
+def test_an_answer_in_several_packets_is_whole(wire, monkeypatch):
+    assert asyncio.run(asked_raw(wire, monkeypatch)) == Progress(step=7, metrics={"accuracy": 0.5})
+
+
+async def asked_raw(wire, monkeypatch):
+    """Let a puller ask a server that writes these packets; return what it takes from two of them."""
+    asks = asyncio.Queue()
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for packet in wire:
+            with contextlib.suppress(ConnectionError):
+                writer.write(packet)
+                await writer.drain()
+        writer.close()
+        asks.put_nowait(None)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    monkeypatch.setattr(progress, "HTTP_PORT", server.sockets[0].getsockname()[1])
+    said = await twice(asks)
+    server.close()
+    return said
+
+
+async def twice(asks):
+    puller = Puller(Settings("image", progress_interval=0.01), lambda _: None)
+    puller.watch(KEY, "uid", "127.0.0.1", ready=True)
+    pulling = asyncio.create_task(puller.run())
+    for _ in range(3):  # one comes after the one before has been dealt with
+        await asks.get()
+    assert not pulling.done()
+    pulling.cancel()
+    return puller.newest(KEY, "uid")
+
+
 async def asked(answer, monkeypatch):
     """Let a puller ask a trainer that gives one answer for ever; return what it takes from two of them."""
     asks = asyncio.Queue()
@@ -139,12 +214,6 @@ async def asked(answer, monkeypatch):
     port = free_port()
     monkeypatch.setattr(progress, "HTTP_PORT", port)
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    puller = Puller(Settings("image", progress_interval=0.01), lambda _: None)
-    puller.watch(KEY, "uid", "127.0.0.1", ready=True)
-    pulling = asyncio.create_task(puller.run())
-    await asks.get()
-    await asks.get()  # the second comes after the first has been dealt with
-    assert not pulling.done()
-    pulling.cancel()
+    said = await twice(asks)
     await runner.cleanup()
-    return puller.newest(KEY, "uid")
+    return said

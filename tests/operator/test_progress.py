@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ class Leaders:
     """Answers by address: after how many seconds, or never."""
 
     def __init__(self, monkeypatch, *, seconds=0.1):
-        self.seconds, self.silent, self.asked, self.active, self.most = seconds, set(), [], 0, 0
+        self.seconds, self.silent, self.slow, self.asked, self.active, self.most = seconds, set(), {}, [], 0, 0
         monkeypatch.setattr(progress, "ask", self.answer)
 
     async def answer(self, _session, url):
@@ -27,7 +28,7 @@ class Leaders:
         self.active += 1
         self.most = max(self.most, self.active)
         try:
-            await asyncio.sleep(progress.PULL_SECONDS if ip in self.silent else self.seconds)
+            await asyncio.sleep(progress.PULL_SECONDS if ip in self.silent else self.slow.get(ip, self.seconds))
         finally:
             self.active -= 1
         if ip in self.silent:
@@ -39,7 +40,8 @@ class Leaders:
 
 
 def key(ip):
-    return ("ns", ip)
+    """Return the key of a leader's job; those of 10.1.*.* are another namespace's."""
+    return ("other" if ip.startswith("10.1.") else "ns", ip)
 
 
 async def pull(seconds, ips, *, meanwhile=()):
@@ -101,6 +103,42 @@ def test_silent_leaders_do_not_hold_up_the_others(monkeypatch):
     ]
     assert pauses
     assert max(pauses) < 12, "an interval of ten seconds at this number, with its jitter"
+
+
+def pauses(leaders, ips, first=0):
+    """Return the times from each question to the next one, of some leaders from a second on."""
+    times = [[time for time in leaders.times(ip) if time >= first] for ip in ips]
+    assert all(len(asked) > 3 for asked in times)
+    return [later - earlier for asked in times for earlier, later in pairwise(asked)]
+
+
+def test_leaders_that_answer_just_in_time_do_not_hold_up_the_others(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    leaders.slow = dict.fromkeys(many(1000)[:900], progress.PULL_SECONDS - 0.1)
+    run(pull(300, many(1000)))
+    assert max(pauses(leaders, many(1000)[900:], first=100)) < 12, "the interval at this number, with its jitter"
+
+
+def test_a_leader_that_is_quick_again_has_its_place_again(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    leaders.slow = dict.fromkeys(many(60), progress.PULL_SECONDS - 0.1)
+    run(pull(400, many(60), meanwhile=[(100, lambda _: leaders.slow.pop("10.0.0.0"))]))
+    assert max(pauses(leaders, many(1), first=200)) < 3
+    assert min(pauses(leaders, many(60)[1:], first=200)) > 6
+
+
+def test_a_namespace_cannot_take_all_places(monkeypatch):
+    """Not even by leaders that are always new: those have done nothing wrong yet."""
+    leaders = Leaders(monkeypatch)
+    crowd = many(200)
+    leaders.slow = dict.fromkeys(crowd, progress.PULL_SECONDS - 0.1)
+    renewed = [
+        (second, lambda puller, n=second: [puller.watch(key(ip), f"{ip} {n}", ip, ready=True) for ip in crowd])
+        for second in range(3, 150, 3)
+    ]
+    run(pull(150, [*crowd, "10.1.0.1"], meanwhile=renewed))
+    assert max(pauses(leaders, ["10.1.0.1"], first=20)) < progress.PULL_SECONDS + 3
+    assert leaders.most <= SETTINGS.progress_concurrency
 
 
 def test_a_leader_that_becomes_ready_again_is_asked_at_once(monkeypatch):
