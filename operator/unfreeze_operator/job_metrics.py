@@ -21,6 +21,7 @@ from unfreeze_api.progress import Progress
 from unfreeze_operator.informer import Cache
 from unfreeze_operator.packing import unpack
 from unfreeze_operator.progress import Puller
+from unfreeze_operator.resources import Key
 from unfreeze_operator.views import FineTuneJobView, parse_time
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,34 @@ _COUNTERS = {
     "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
     "accelerator_seconds": ("Accelerators times seconds that pods held them.", ()),
 }
+_GROUPS = {"validation_metric": "metric", "training_phase": "block", "learning_rate": "block"}
+"""Series with a label whose value trainers choose. Phases are named after blocks."""
+MAX_VALUES = {"metric": budget.MAX_METRICS, "block": 64 - budget.MAX_METRICS}
+"""Values of such labels that a job may ever have, 64 in all: each new one is a series for as long as Prometheus keeps it."""
+OTHER = "other"
+"""What stands for all that come later."""
+
+
+class _Values:
+    """The values of labels that jobs have had, by job and group."""
+
+    def __init__(self) -> None:
+        self._had: dict[Key, dict[str, set[str]]] = {}
+
+    def __call__(self, key: Key, sample: Sample) -> Sample:
+        name, labels, value = sample
+        if name not in _GROUPS:
+            return sample
+        group = _GROUPS[name]
+        had = self._had.setdefault(key, {}).setdefault(group, set())
+        if labels[0] not in had and len(had) >= MAX_VALUES[group]:
+            return name, (OTHER,), value
+        had.add(labels[0])
+        return sample
+
+    def keep(self, keys: set[Key]) -> None:
+        """Forget all other jobs."""
+        self._had = {key: had for key, had in self._had.items() if key in keys}
 
 
 class JobCollector(Collector):
@@ -56,6 +85,7 @@ class JobCollector(Collector):
         self._jobs = jobs
         self._puller = puller
         self._errors = 0
+        self._values = _Values()
 
     def describe(self) -> Iterable[Metric]:
         """Name the series without reading the caches, when the collector is registered."""
@@ -66,17 +96,18 @@ class JobCollector(Collector):
         phases: Counter[tuple[str, str]] = Counter()
         rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
-        for view in list(self._jobs.all()):  # the event loop goes on meanwhile, in another thread
+        views = list(self._jobs.all())  # the event loop goes on meanwhile, in another thread
+        self._values.keep({view.key for view in views})
+        for view in views:
             try:
-                status = json.loads(unpack(view.status))
-                found = [_checked(sample) for sample in samples(view, status, self._puller.spoken(view.key), now)]
+                phase, found = self._series(view, now)
             except Exception:
                 # One job must not take the page away from all others.
                 self._errors += 1
                 logger.exception("%s/%s has no series: they cannot be made of its status", view.namespace, view.name)
                 continue
-            phases[view.namespace, _phase(status)] += 1
-            for name, labels, value in found:
+            phases[view.namespace, phase] += 1
+            for (name, labels), value in found.items():
                 rows[name].append((view, labels, value))
         jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
         for (namespace, phase), number in sorted(phases.items()):
@@ -95,6 +126,14 @@ class JobCollector(Collector):
                     family.add_metric([view.namespace, view.name, *labels], value)
                 yield family
 
+    def _series(self, view: FineTuneJobView, now: datetime) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
+        status = json.loads(unpack(view.status))
+        found: dict[tuple[str, tuple[str, ...]], float] = {}
+        for sample in samples(view, status, self._puller.spoken(view.key), now):
+            name, labels, value = _checked(self._values(view.key, sample))
+            found.setdefault((name, labels), value)  # of all the others the first
+        return _phase(status), found
+
 
 def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
     """Yield the series of one job.
@@ -109,7 +148,7 @@ def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | No
         The time.
     """
     phase = _phase(status)
-    yield "info", (view.strategy,), 1
+    yield "info", (budget.block(view.strategy),), 1
     yield "status_phase", (phase,), 1
     for kind, field in (("pod", "pods"), ("in_place", "inPlace")):
         yield "restarts", (kind,), status.get("restarts", {}).get(field, 0)

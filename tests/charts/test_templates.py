@@ -239,6 +239,18 @@ def test_selectors_find_the_pods_that_the_operator_makes():
     assert only(made, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= operator.items()
 
 
+def test_prometheus_takes_no_more_than_it_should():
+    on = {"enabled": True}
+    made = render({"metrics": {"podMonitor": on, "serviceMonitor": on}})
+    limits = {"sampleLimit", "labelLimit", "labelNameLengthLimit", "labelValueLengthLimit", "bodySizeLimit"}
+    for kind, samples in (("PodMonitor", 1000), ("ServiceMonitor", 1_000_000)):
+        monitor = only(made, kind)["spec"]
+        assert limits <= monitor.keys()
+        assert monitor["sampleLimit"] == samples
+    free = on | {"sampleLimit": 0, "labelLimit": 0, "bodySizeLimit": ""}
+    assert not limits & only(render({"metrics": {"podMonitor": free}}), "PodMonitor")["spec"].keys()
+
+
 def test_monitors_as_your_prometheus_wants_them():
     own = {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"}
     rule = [{"action": "labeldrop", "regex": "pod"}]

@@ -1,9 +1,10 @@
 """The series of a job: which there are when, and that a trainer of somebody's own cannot make too many."""
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.operator.fakes import NOW, job, text
 from unfreeze_api.budget import MAX_METRICS, MAX_RATES
@@ -13,6 +14,7 @@ from unfreeze_operator.context import Children
 from unfreeze_operator.informer import Cache
 from unfreeze_operator.job_metrics import JobCollector, samples
 from unfreeze_operator.metrics import MOST_REASONS, Metrics
+from unfreeze_operator.packing import pack
 
 TRAINING = {
     "step": 5,
@@ -103,7 +105,73 @@ def test_figures_of_each_class_make_no_series():
     assert sum(name == "validation_metric" for name, *_ in series(status)) == MAX_METRICS
 
 
+class Told:
+    """A puller whose leaders have said what the test puts here."""
+
+    pulls = 0
+    said = None
+
+    def spoken(self, _):
+        return self.said
+
+
+def blocks(collector):
+    """Return the values of the labels that trainers choose, in one scrape."""
+    found = [
+        label
+        for family in collector.collect()
+        for sample in family.samples
+        for name, label in sample.labels.items()
+        if name in ("block", "training_phase", "metric")
+    ]
+    return {*found}
+
+
+def test_a_job_has_64_values_of_labels_ever_and_then_others():
+    cache, puller = Cache(lambda _: None), Told()
+    collector = JobCollector(cache, puller)
+    seen = set()
+    for scrape in range(40):
+        metrics = {f"m{scrape}x{number}": 1.0 for number in range(4)}
+        progress = TRAINING | {"phaseName": f"phase.{scrape}", "metrics": metrics}
+        cache.put(replace(job(), version=scrape, status=pack({"phase": "Running", "progress": progress})))
+        puller.said = Progress(learning_rates={f"b{scrape}.{number}": number for number in range(200)})
+        seen |= blocks(collector)
+    assert "other" in seen
+    assert len(seen - {"other"}) == 64
+    generate_latest(registered(collector))
+
+
+def registered(collector):
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
+
+
+def test_what_a_job_was_told_of_first_keeps_its_name():
+    cache, puller = Cache(lambda _: None), Told()
+    collector = JobCollector(cache, puller)
+    cache.put(replace(job(), status=pack({"phase": "Running", "progress": TRAINING})))
+    puller.said = Progress(learning_rates={"layer.5": 1e-3} | {f"b{number}": number for number in range(200)})
+    registry = registered(collector)
+    of = {"namespace": "ns", "job_name": "job"}
+    assert registry.get_sample_value("unfreeze_job_learning_rate", of | {"block": "layer.5"}) == 1e-3
+    assert registry.get_sample_value("unfreeze_job_validation_metric", of | {"metric": "accuracy"}) == 0.8
+    assert registry.get_sample_value("unfreeze_job_learning_rate", of | {"block": "b54"}) == 54
+    assert registry.get_sample_value("unfreeze_job_learning_rate", of | {"block": "other"}) == 55
+    cache.remove(job())
+    blocks(collector)
+    cache.put(replace(job(uid="u2"), status=pack({"phase": "Running"})))
+    puller.said = Progress(learning_rates={"b199": 1})
+    assert blocks(collector) == {"b199"}, "another job of the same name begins anew"
+
+
 def test_reasons_of_failures_are_bounded():
+    metrics = Metrics()
+    for reason in ("odd\n", "", "ü", "reason{}"):
+        failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=reason))
+        metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
+    assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 4
     metrics = Metrics()
     for number in range(MOST_REASONS + 5):
         failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=f"Reason{number}"))

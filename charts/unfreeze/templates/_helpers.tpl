@@ -91,3 +91,18 @@ relabelings: {{- toYaml . | nindent 0 }}
 metricRelabelings: {{- toYaml . | nindent 0 }}
 {{- end }}
 {{- end }}
+
+{{/* What Prometheus takes of a target at most. */}}
+{{- define "unfreeze.limits" -}}
+{{- with .sampleLimit }}
+sampleLimit: {{ int64 . }}
+{{- end }}
+{{- with .labelLimit }}
+labelLimit: {{ int64 . }}
+labelNameLengthLimit: 128
+labelValueLengthLimit: 512
+{{- end }}
+{{- with .bodySizeLimit }}
+bodySizeLimit: {{ . }}
+{{- end }}
+{{- end }}
