@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 
 import click
 
+from unfreeze_api.claims import claim_options
+
 COMMANDS = "unfreeze.commands"
 """Entry-point group of subcommands. Their modules import what is heavy within their functions."""
+LOOKS = "unfreeze.looks"
+"""Entry-point group of what `unfreeze validate --claims` calls with each valid job and the folders of its claims."""
 
 
 class _Commands(click.Group):
@@ -69,18 +75,35 @@ def print_version() -> None:
 
 
 @main.command()
+@claim_options
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-def validate(files: tuple[str, ...]) -> None:
+def validate(files: tuple[str, ...], claim: tuple[str, ...], claims_folder: Path | None) -> None:
     """Judge FineTuneJobs as the API server would, without one.
 
-    FILE is a YAML or JSON file; - reads standard input. The exit code is 1 when a job is invalid or a file cannot be
-    read. Objects of other kinds are skipped.
+    FILE is a YAML or JSON file; - reads standard input. With --claims or --claim what the jobs read is looked at too:
+    folders, headers, columns and labels. The exit code is 1 when a job is invalid or a file cannot be read. Objects of
+    other kinds are skipped.
     """
-    sound = [_validate_file(file) for file in files]
+    look = partial(_look, claim, claims_folder) if claim or claims_folder else None
+    sound = [_validate_file(file, look) for file in files]
     sys.exit(0 if all(sound) else 1)
 
 
-def _validate_file(file: str) -> bool:
+def _look(claim: tuple[str, ...], claims_folder: Path | None, manifest: dict[str, object]) -> str:
+    """Return what is seen of a valid job's model and data; ClickException where something is wrong with them."""
+    from unfreeze_api.validate import load_job
+
+    (entry,) = entry_points(group=LOOKS)
+    try:
+        seen: str = entry.load()(load_job(manifest), claim, claims_folder)
+    except ImportError as error:
+        raise click.ClickException(
+            f"to look at data takes the data extra: pip install 'unfreeze[data]' ({error})"
+        ) from error
+    return seen
+
+
+def _validate_file(file: str, look: Callable[[dict[str, object]], str] | None) -> bool:
     from unfreeze_api.manifest import ManifestError, read
 
     try:
@@ -94,11 +117,11 @@ def _validate_file(file: str) -> bool:
         return False
     if not documents:
         click.echo(f"{file}: no manifest in it", err=True)
-    sound = [_validate_document(file, document.manifest) for document in documents]
+    sound = [_validate_document(file, document.manifest, look) for document in documents]
     return bool(documents) and all(sound)
 
 
-def _validate_document(file: str, manifest: dict[str, object]) -> bool:
+def _validate_document(file: str, manifest: dict[str, object], look: Callable[[dict[str, object]], str] | None) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
     from unfreeze_api.spec import KIND
     from unfreeze_api.validate import hints, name_of, validate, warnings
@@ -115,6 +138,12 @@ def _validate_document(file: str, manifest: dict[str, object]) -> bool:
         click.echo(f"  {hint}", err=True)
     for warning in warnings(manifest):
         click.echo(f"{title}: Warning: {warning}", err=True)
-    if not causes:
-        click.echo(f"{title} is valid")
-    return not causes
+    if causes:
+        return False
+    try:
+        seen = f"; {look(manifest)}" if look else ""
+    except click.ClickException as error:
+        click.echo(f"{title}: {error.message}", err=True)
+        return False
+    click.echo(f"{title} is valid{seen}")
+    return True

@@ -14,7 +14,8 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import image_folder, make_job
 from unfreeze_api.resolve import Dataset
-from unfreeze_trainer.data.images import ImageLoader, read_images
+from unfreeze_trainer.data.image_loader import ImageLoader
+from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, open_picture
 from unfreeze_trainer.errors import JobError
 

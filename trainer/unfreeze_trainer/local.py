@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unfreeze_api.claims import claim_folders, claim_options
 from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
+    from unfreeze_api.job import FineTuneJob
     from unfreeze_api.resolve import ResolvedJob
     from unfreeze_api.spec import FineTuneJobSpec
 
@@ -28,21 +30,7 @@ AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument FILE and the options that say where volume claims lie."""
-    claims = click.option(
-        "--claims",
-        "claims_folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder with a sub-folder for each volume claim.",
-    )
-    claim = click.option(
-        "--claim",
-        "claim",
-        multiple=True,
-        metavar="NAME=DIR",
-        help="Folder that stands for a volume claim; may be given several times.",
-    )
-    file = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-    return file(claim(claims(command)))
+    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(command))
 
 
 @click.command()
@@ -73,17 +61,37 @@ def run(
         )
     from unfreeze_trainer.machine import accelerators, fitted
 
-    job = _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder, write=True))
+    job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
     job, said = fitted(job, workers=workers, present=accelerators())
     if said:
         click.echo(said, err=True)
+    _look(job)
     sys.exit(run_job(job))
 
 
 def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
-    """Return the job in a file, resolved for this machine; nothing is written."""
+    """Return the job in a file, resolved for this machine and looked at; nothing is written."""
     name, namespace, spec = _read(file)
-    return _resolve(name, namespace, spec, _claim_folders(spec, claim, claims_folder, write=False))
+    job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
+    _look(job)
+    return job
+
+
+def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None) -> str:
+    """Look at what a job reads; return what was seen. `unfreeze validate --claims` finds it by its entry point."""
+    spec = job.spec
+    folders = claim_folders(spec, claim, claims_folder, write=False)
+    return _look(_resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders))
+
+
+def _look(job: ResolvedJob) -> str:
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.look import look
+
+    try:
+        return look(job)
+    except JobError as error:
+        raise _Invalid(f"{error.reason}: {error.message}") from error
 
 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
@@ -118,34 +126,6 @@ def _about_job_file(file: Path) -> str:
 
 class _Invalid(click.ClickException):
     exit_code = int(ExitCode.JOB_ERROR)
-
-
-def _claim_folders(
-    spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path | None, *, write: bool
-) -> dict[str, str]:
-    """Return the folder of each volume claim of the job; say which option is missing where there is none."""
-    from unfreeze_api.resolve import claims
-
-    folders: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise click.BadParameter(f"{text!r} is not NAME=DIR", param_hint="--claim")
-        folders[name] = path
-    found = {}
-    for name, writable in claims(spec).items():
-        folder = Path(folders.get(name) or (parent / name if parent else ""))
-        if not folders.get(name) and parent is None:
-            raise click.UsageError(
-                f"the job uses the volume claim {name} (pvc://{name}/...): say which folder stands for it, --claim"
-                f" {name}=DIR, or --claims DIR when the folder is DIR/{name}"
-            )
-        if writable and write:
-            folder.mkdir(parents=True, exist_ok=True)
-        if not folder.is_dir() and (write or not writable):
-            raise click.UsageError(f"there is no folder {folder} for the volume claim {name}")
-        found[name] = str(folder.resolve())
-    return found
 
 
 def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:

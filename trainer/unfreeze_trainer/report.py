@@ -13,13 +13,12 @@ from unfreeze_api import budget
 from unfreeze_api.progress import CheckpointInfo, Progress
 from unfreeze_api.reading import causes
 from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
-from unfreeze_trainer.checkpoints import Identity
-from unfreeze_trainer.engines.base import PRECISIONS
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.checkpoints import Identity
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.generation import Generation
     from unfreeze_trainer.state import State
@@ -68,6 +67,8 @@ def build_report(
     job: ResolvedJob, task: Task, engine: Engine, state: State, *, identity: Identity, results: Results
 ) -> Report:
     """Put together what is known at the end of a run."""
+    from unfreeze_trainer.engines.base import PRECISIONS
+
     assert state.best is not None  # the end of a phase always evaluates
     sources, pins = {"train": job.data.train.source}, identity.pins
     base = pins.get("base", {})

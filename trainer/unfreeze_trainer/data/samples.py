@@ -48,13 +48,13 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(dataset: Dataset, where: str) -> Source:
-    """Read a table of texts and labels; JobError InvalidData where a text is missing or empty."""
+def read_texts(dataset: Dataset, where: str, *, head: bool = False) -> Source:
+    """Read a table of texts and labels, or its first rows; JobError InvalidData where a text is missing or empty."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     text, label = dataset.columns.text, dataset.columns.label
-    table = read_table(dataset.path, [text, label], where)
+    table = read_table(dataset.path, [text, label], where, head=head)
     column = table[text]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

@@ -7,6 +7,7 @@ Rows are counted from 1; a CSV's header is not counted.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_ROWS = 65536
+HEAD_ROWS = 1000
+"""Rows of JSON lines and Parquet that are read where the first ones will do; of CSV it is a block."""
 SHOWN_ROWS = 5
 """Rows that a message lists."""
 
 
-def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
+def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = False) -> pa.Table:
     """Read some columns of a file.
 
     Parameters
@@ -33,6 +36,8 @@ def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
         Names of the columns that are needed.
     where
         What messages start with: field and source.
+    head
+        Read the first rows alone, as many as are read at a time.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def read_table(path: str, columns: Sequence[str], where: str) -> pa.Table:
     import pyarrow as pa
 
     try:
-        return reader(path, list(columns), where)
+        return reader(path, list(columns), where, head=head)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except (pa.ArrowException, OSError) as error:
@@ -80,7 +85,7 @@ def some_rows(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
-def _read_csv(path: str, columns: list[str], where: str) -> pa.Table:
+def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -105,7 +110,8 @@ def _read_csv(path: str, columns: list[str], where: str) -> pa.Table:
     converting = csv.ConvertOptions(
         include_columns=list(wanted), column_types={name: pa.string() for name in wanted}, strings_can_be_null=False
     )
-    table = csv.read_csv(path, read_options=reading, parse_options=parsing, convert_options=converting)
+    read = _first_batch if head else csv.read_csv
+    table = read(path, read_options=reading, parse_options=parsing, convert_options=converting)
     if bad:
         row = bad[0]
         raise JobError(
@@ -116,7 +122,15 @@ def _read_csv(path: str, columns: list[str], where: str) -> pa.Table:
     return table
 
 
-def _read_json_lines(path: str, columns: list[str], where: str) -> pa.Table:
+def _first_batch(path: str, **options: Any) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with csv.open_csv(path, **options) as rows:
+        return pa.Table.from_batches(itertools.islice(rows, 1), rows.schema)
+
+
+def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
@@ -141,9 +155,11 @@ def _read_json_lines(path: str, columns: list[str], where: str) -> pa.Table:
                         f" where lines before have a {kind.__name__}; use one type (text, whole numbers or booleans)",
                     )
                 cells[name].append(value)
-            if number % CHUNK_ROWS == 0:
+            if number % (HEAD_ROWS if head else CHUNK_ROWS) == 0:
                 chunks.append(pa.table(cells))
                 cells = {name: [] for name in wanted}
+                if head:
+                    break
     chunks.append(pa.table(cells))
     if not sum(chunk.num_rows for chunk in chunks):
         raise JobError("InvalidData", f"{where}: the file is empty")
@@ -160,15 +176,18 @@ def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: str, columns: list[str], where: str) -> pa.Table:
+def _read_parquet(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
+    import pyarrow as pa
     from pyarrow import parquet
 
+    wanted = list(dict.fromkeys(columns))
     with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
-        return file.read(columns=list(dict.fromkeys(columns)))
+        first = next(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), None) if head else None
+        return file.read(columns=wanted) if first is None else pa.Table.from_batches([first])
 
 
-_READERS: dict[str, Callable[[str, list[str], str], pa.Table]] = {
+_READERS: dict[str, Callable[..., pa.Table]] = {
     ".csv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from unfreeze_trainer.models.hook import StepHook
-from unfreeze_trainer.phases.blocks import Block
+
+if TYPE_CHECKING:  # folders are looked at where torch is not loaded
+    from torch import nn
+
+    from unfreeze_trainer.phases.blocks import Block
 
 
 @dataclass(frozen=True)

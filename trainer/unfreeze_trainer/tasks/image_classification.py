@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
-from unfreeze_trainer.data.images import ImageLoader, read_images
+from unfreeze_trainer.data.image_loader import ImageLoader
+from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.samples import Split, read_splits
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel

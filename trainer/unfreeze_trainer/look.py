@@ -1,0 +1,80 @@
+"""What can be told of a job within a second, before anything that trains is loaded: folders, headers, columns, labels.
+
+The readers are the training's own; torch is not imported. `unfreeze run` looks before it starts anything, `unfreeze
+validate --claims` does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import Dataset, ResolvedJob
+    from unfreeze_trainer.data.samples import Source
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
+LOOKED_IMAGES = 100
+"""Pictures whose header is read; the training reads those of 10,000."""
+
+
+def look(job: ResolvedJob) -> str:
+    """Look at what a job reads as the training will, and return what was seen, for people.
+
+    Of tables that are too large for that, header, columns and the first rows are read.
+
+    Raises
+    ------
+    JobError
+        InvalidModel, InvalidData or InvalidJob, with the words of the training.
+    """
+    from unfreeze_trainer.data.samples import read_splits
+    from unfreeze_trainer.destination import check_apart
+    from unfreeze_trainer.models.folders import check_folder
+
+    text = job.task.type == "TextClassification"
+    check_apart(job)
+    check_folder(
+        job.model.path,
+        job.model.source,
+        library="transformers" if text else "timm",
+        weights=job.model.initialization != "Random",
+    )
+    sources = list(_sources(job))
+    if sum(_bytes(dataset) for _, dataset in sources) > MOST_BYTES:
+        for where, dataset in sources:
+            _reader(text=text, head=True)(dataset, where)
+        return "the model's folder and the first rows of the data are as the job says"
+    labels, splits = read_splits(job, _reader(text=text, head=False))
+    counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
+    return f"{len(labels):,} labels, samples: {counts}"
+
+
+def _reader(*, text: bool, head: bool) -> Callable[[Dataset, str], Source]:
+    if text:
+        from unfreeze_trainer.data.samples import read_texts
+
+        return partial(read_texts, head=head)
+    from unfreeze_trainer.data.images import read_images
+
+    return partial(read_images, head=head, checked=LOOKED_IMAGES)
+
+
+def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:
+    """Yield everything that has a source of its own, with what messages about it start with."""
+    test = job.data.test and job.data.test.dataset
+    parts = {"train": job.data.train, "validation": job.data.validation.dataset, "test": test}
+    for name, dataset in parts.items():
+        if dataset:
+            yield f"spec.data.{name}.source {dataset.source}", dataset
+
+
+def _bytes(dataset: Dataset) -> int:
+    path = Path(dataset.path)
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # whoever reads it says so
+        return 0
