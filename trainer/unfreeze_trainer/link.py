@@ -49,6 +49,7 @@ class Link:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stop, self._progress = str(folder / "stop"), folder / "progress.json"
+        self._activity = folder / "activity"
 
     @classmethod
     def from_environment(cls) -> Link | None:
@@ -85,6 +86,18 @@ class Link:
         except OSError:
             return None
 
+    def write_activity(self, text: str) -> None:
+        """Say what goes on beside training, for people; nothing while it trains."""
+        with contextlib.suppress(OSError):
+            write_atomically(self._activity, text)
+
+    def read_activity(self) -> str:
+        """Return what goes on beside training."""
+        try:
+            return self._activity.read_text()
+        except OSError:
+            return ""
+
     def write_error(self, error: WorkerError) -> None:
         """Leave behind why this worker ends."""
         with contextlib.suppress(OSError):
@@ -102,6 +115,12 @@ class Link:
         """Forget errors of an earlier start of the workers."""
         for path in self.folder.glob("error-*.json"):
             path.unlink(missing_ok=True)
+
+
+def tell(link: Link | None, activity: str) -> None:
+    """Say what a pod's first worker does beside training, if it has an agent; the others do the same."""
+    if link is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        link.write_activity(activity)
 
 
 def read_json(path: Path) -> Any:

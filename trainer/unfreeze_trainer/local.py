@@ -161,7 +161,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
         try:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
                 nodes.extend(_start(job, Path(folder), logs, agent))
-            show_progress(job, nodes[0].progress, lambda: _wait(nodes))
+            show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
         except OSError as error:  # a terminal that was closed; the run goes its way
             _say(f"{error.strerror}: stopping")
         except KeyboardInterrupt:  # before there was anything to show
@@ -201,13 +201,25 @@ class _Node:
     termination_log: Path
 
     def progress(self) -> Progress | None:
-        """Return what it serves, None while it does not answer."""
+        """Return how far it is, None while it does not answer."""
+        try:
+            return Progress.read(self._get("/progress"))
+        except ValueError:
+            return None
+
+    def activity(self) -> str:
+        """Return what it does beside training."""
+        return self._get("/activity").decode(errors="replace")
+
+    def _get(self, path: str) -> bytes:
+        """Return what it serves, nothing while it does not answer."""
         connection = http.client.HTTPConnection(self.address, self.port, timeout=1)
         try:
-            connection.request("GET", "/progress")
-            return Progress.read(connection.getresponse().read())
-        except (OSError, ValueError, http.client.HTTPException):
-            return None
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.read() if answer.status == http.client.OK else b""
+        except (OSError, http.client.HTTPException):
+            return b""
         finally:
             connection.close()
 

@@ -25,6 +25,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.guard import Guard, count_skipped
+from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
@@ -88,6 +89,7 @@ class Run:
         if training.gradient_checkpointing:
             checkpoint_activations(loaded.module)
         chosen = {name for phase in self.phases for name in self.freezer.chosen_names(phase)}
+        tell(link, "looking for weights that get no gradient")
         evidence = agree_on_unused(engine, task, loaded.module, chosen)
         self.engine.attach(loaded.module, loaded.blocks, evidence.unused)
         self.meter = Meter(engine, link)
@@ -101,6 +103,7 @@ class Run:
         self._generation = Generation.of_worker(self.folder) if engine.rank == 0 else None
         self.events = Events(self.folder, self._generation)
         start = open_recipe(self.job)
+        tell(self._link, "hashing model and data")
         self._after_success = start.after_success
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
         self.identity = Identity(start.fingerprint, self.pins)
@@ -181,6 +184,7 @@ class Run:
             "phase", index=phase.index, name=phase.name, step=state.step, trainableParameters=self._trainable
         )
         log.info("phase %s: %d parameters train, %d steps left", phase.name, self._trainable, left)
+        tell(self._link, "")
         self.publish("Training")
         if state.phase_steps:
             self._settle()  # an evaluation that a stop cut short
@@ -327,6 +331,7 @@ class Run:
 
     def finish(self) -> None:
         """Take the best weights, measure them once on the test data, export, write the report. Collective."""
+        tell(self._link, "taking the best weights")
         self.publish("Exporting")
         self.saver.wait()
         best = self.state.best
@@ -337,6 +342,7 @@ class Run:
             self.checkpoints.check(best.step)
         if best.step != self.state.step:
             self._take_best(best.step)
+        tell(self._link, "measuring the best weights on the test data")
         test = self.evaluate("test") if "test" in self.task.splits else {}
         self.engine.end()
         results = Results(validation=best.metrics, test=test)
@@ -364,6 +370,7 @@ class Run:
 
     def _export(self, step: int, metrics: dict[str, float], generation: Generation) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen."""
+        tell(self._link, "loading the model to write it with the best weights")
         loaded = self.task.build_model()
         loaded.hook.begin(self._phase.steps)
         module = loaded.module
@@ -373,7 +380,9 @@ class Run:
             final = self.folder / export_folder(self.job, kind)
             aside = generation.aside(final.name)
             exported = self.task.exportable(module, kind)
+            tell(self._link, f"writing {kind} to {final}")
             self.task.export(exported, aside, kind, metrics=metrics)
+            tell(self._link, f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self.task.verify_export(aside, kind, exported)
             write_marker(aside, fingerprint=self.identity.fingerprint, kind=kind)
             readable(aside)

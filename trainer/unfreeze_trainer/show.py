@@ -12,17 +12,25 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from unfreeze_api.progress import Progress
 from unfreeze_trainer.report import read_report
 
 if TYPE_CHECKING:
-    from unfreeze_api.progress import Progress
     from unfreeze_api.resolve import ResolvedJob
 
 _POLL_SECONDS = 0.5
 
 
-def show_progress(job: ResolvedJob, read: Callable[[], Progress | None], ended: Callable[[], bool]) -> None:
-    """Show how far a job is until it has ended; without a terminal one line for each evaluation. Ctrl-C returns."""
+def show_progress(
+    job: ResolvedJob,
+    read: Callable[[], Progress | None],
+    ended: Callable[[], bool],
+    activity: Callable[[], str] = lambda: "",
+) -> None:
+    """Show how far a job is, and what it does beside training, until it has ended. Ctrl-C returns.
+
+    Without a terminal there is a line for each evaluation and for each activity.
+    """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{job.name}: {job.strategy.type} on {_workers(job)}, run folder {job.output.path}")
     columns = (
@@ -31,25 +39,43 @@ def show_progress(job: ResolvedJob, read: Callable[[], Progress | None], ended: 
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
     )
-    said = warned = ""
+    said = _Said(console)
     try:
         with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
             task = bar.add_task("starting", total=None, text="")
             while not ended():
-                progress = read()
-                if progress and progress.recovery and progress.recovery.message != warned:
-                    warned = progress.recovery.message
-                    console.print(f"broken checkpoint: {warned}")
-                if progress and progress.total_steps:
-                    title, text = _title(progress), _text(job, progress)
-                    bar.update(task, description=title, total=progress.total_steps, completed=progress.step, text=text)
-                    line = f"{title}: {_metric(job, progress.metrics)}" if progress.metrics else title
-                    if line != said and not console.is_terminal:
-                        console.print(f"{line} (step {progress.step} of {progress.total_steps})")
-                        said = line
-                time.sleep(_POLL_SECONDS if said or progress else 0.1)
+                progress, doing = read() or Progress(), activity()
+                if progress.recovery:
+                    said.once("recovery", f"broken checkpoint: {progress.recovery.message}")
+                begun = progress.total_steps > 0
+                title = _title(progress) if begun else "starting"
+                text = doing or (_text(job, progress) if begun else "")
+                bar.update(
+                    task, description=title, total=progress.total_steps or None, completed=progress.step, text=text
+                )
+                if not console.is_terminal:
+                    if begun:
+                        result = f"{_phase(progress)}: {_metric(job, progress.metrics)}".removesuffix(": ")
+                        said.once("result", result, f" (step {progress.step} of {progress.total_steps})")
+                    if doing:
+                        said.once("activity", f"{title}: {doing}")
+                time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return
+
+
+class _Said:
+    """Prints lines of several kinds, each again only when it has changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, str] = {}
+
+    def once(self, kind: str, line: str, also: str = "") -> None:
+        """Print a line, unless the last one of its kind was the same; `also` stands behind it and does not count."""
+        if self._last.get(kind) != line:
+            self._last[kind] = line
+            self._console.print(line + also)
 
 
 def _workers(job: ResolvedJob) -> str:
@@ -60,8 +86,10 @@ def _workers(job: ResolvedJob) -> str:
 
 
 def _title(progress: Progress) -> str:
-    if progress.state == "Exporting":
-        return "exporting"
+    return "exporting" if progress.state == "Exporting" else _phase(progress)
+
+
+def _phase(progress: Progress) -> str:
     return f"phase {progress.phase_index + 1}/{progress.phase_count} {progress.phase_name}"
 
 

@@ -28,7 +28,7 @@ from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.job_file import load_job
-from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
+from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.progress import StopRequested
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.run import Run
@@ -78,8 +78,11 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
+    tell(link, "reading data and tokenizer" if job.task.type == "TextClassification" else "reading the data")
     task = open_task(job)
+    tell(link, "loading the model")
     loaded = task.build_model()
+    tell(link, f"starting {job.distribution.engine}")
     engine = open_engine(job)
     run = Run(job, task, loaded, engine, link)
     gc.collect()

@@ -180,6 +180,7 @@ class Gang:
         """Forget the errors of workers that were there before."""
         self._link.clear_errors()
         self._silence = None
+        self._link.write_activity("starting the workers, which load PyTorch")
         self.workers_started = time.time()
 
     def restart_allowed(self, exit_codes: Sequence[int]) -> bool:

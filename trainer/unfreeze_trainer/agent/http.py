@@ -1,4 +1,4 @@
-"""What a pod serves: /healthz, /progress (JSON), /metrics (Prometheus)."""
+"""What a pod serves: /healthz, /progress (JSON), /activity (a line for people), /metrics (Prometheus)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, progress: Callable[[], Progress]) -> None:
+    def __init__(
+        self, host: str, port: int, progress: Callable[[], Progress], activity: Callable[[], str] = lambda: ""
+    ) -> None:
         super().__init__((host, port), _Handler)
-        self.progress = progress
+        self.progress, self.activity = progress, activity
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over clients that have left before their answer; the base prints a traceback of each."""
@@ -49,12 +51,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
         elif path == "/progress":
             self._answer(HTTPStatus.OK, "application/json", self.server.progress().to_json().encode())
+        elif path == "/activity":
+            self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", self.server.activity().encode())
         elif path == "/metrics":
             self._answer(
                 HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.server.progress())
             )
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /healthz, /progress or /metrics\n")
+            self._answer(
+                HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /healthz, /progress, /activity or /metrics\n"
+            )
 
     def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -55,7 +55,7 @@ class Agent:
         self._final: Progress | None = None
         self._silent = True
         """Whether the workers at hand have not given any news yet."""
-        self._server = Server(pod.ip, pod.http_port, self.progress)
+        self._server = Server(pod.ip, pod.http_port, self.progress, self._link.read_activity)
 
     def progress(self) -> Progress:
         """Return what /progress serves."""
@@ -113,6 +113,7 @@ class Agent:
             from unfreeze_trainer.recipe import open_recipe
 
             open_recipe(job)  # before anything is taken or written
+            self._link.write_activity("loading PyTorch")
             if (progress := finished_before(job)) is not None:
                 from unfreeze_trainer.agent.gang import Ending
 

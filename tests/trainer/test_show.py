@@ -1,0 +1,52 @@
+"""What `unfreeze run` shows while it runs, without a terminal."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.trainer.jobs import make_job
+from unfreeze_api.progress import Progress, Recovery
+from unfreeze_trainer import show
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(show, "_POLL_SECONDS", 0)
+
+
+def shown(capsys, *looks: tuple[Progress | None, str]) -> list[str]:
+    left = list(looks)
+    show.show_progress(make_job("/none", "/none.csv"), lambda: left[0][0], lambda: not left, lambda: left.pop(0)[1])
+    return capsys.readouterr().out.splitlines()[1:]
+
+
+def test_what_is_broken_is_said_once(capsys):
+    lost = Recovery(
+        step=3, time=datetime(2026, 1, 1, tzinfo=UTC), message="step-4: ...: the training went on from step 3"
+    )
+    going_on = Progress(recovery=lost, step=4, total_steps=9, phase_count=1, phase_name="all")
+    assert shown(capsys, (Progress(), ""), (going_on, ""), (going_on, "")) == [
+        "broken checkpoint: step-4: ...: the training went on from step 3",
+        "phase 1/1 all (step 4 of 9)",
+    ]
+
+
+def test_start_and_export_say_what_they_do(capsys):
+    training = Progress(step=2, total_steps=9, phase_count=1, phase_name="all")
+    measured = training.model_copy(update={"step": 9, "metrics": {"accuracy": 0.5}})
+    exporting = measured.model_copy(update={"state": "Exporting"})
+    assert shown(
+        capsys,
+        (None, ""),
+        (Progress(), "loading the model"),
+        (Progress(), "loading the model"),
+        (training, ""),
+        (measured, "taking the best weights"),
+        (exporting, "writing Model to /run/model"),
+    ) == [
+        "starting: loading the model",
+        "phase 1/1 all (step 2 of 9)",
+        "phase 1/1 all: accuracy 0.500 (step 9 of 9)",
+        "phase 1/1 all: taking the best weights",
+        "exporting: writing Model to /run/model",
+    ]
