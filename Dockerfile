@@ -79,8 +79,8 @@ LABEL org.opencontainers.image.title="unfreeze-trainer" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Pods run on a read-only root: what libraries write goes to /tmp, an emptyDir.
-ENV PATH=/opt/unfreeze/own/bin:/opt/unfreeze/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 HOME=/tmp
+# Pods run on a read-only root: what libraries write goes to /tmp, an emptyDir. No library asks the hub for anything.
+ENV PATH=/opt/unfreeze/own/bin:/opt/unfreeze/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 HOME=/tmp HF_HUB_OFFLINE=1
 COPY --from=trainer-packages /opt/unfreeze /opt/unfreeze
 COPY --from=own /opt/unfreeze/own /opt/unfreeze/own
 USER 65532:65532

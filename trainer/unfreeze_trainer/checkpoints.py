@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unfreeze_api.progress import CheckpointInfo
+from unfreeze_trainer.data.pins import PINNED
 from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import Generation, sync_folder
@@ -52,6 +53,8 @@ class Identity:
     """Of the job, see `ResolvedJob.fingerprint`."""
     pins: Mapping[str, Any]
     """Hashes of data and base model."""
+    first_pins: Callable[[], Mapping[str, Any]] | None = None
+    """Computes those that earlier versions took, which cover other files."""
 
     def require(self, other: Mapping[str, Any], folder: Path) -> None:
         """Raise JobError unless a manifest or report belongs to this job on this data."""
@@ -63,6 +66,8 @@ class Identity:
                 " or delete that folder",
             )
         theirs, ours = _hashes(other.get("pins", {})), _hashes(self.pins)
+        if self.first_pins and PINNED in ours.get("base", {}) and PINNED not in theirs.get("base", {}):
+            ours = _hashes(self.first_pins())
         if theirs != ours:
             changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
             raise JobError(

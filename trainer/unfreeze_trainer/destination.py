@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.closed import require_in_claim
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ def check_apart(job: ResolvedJob) -> None:
     Raises
     ------
     JobError
-        InvalidJob: a source lies inside of the destination, or the destination inside of a source.
+        InvalidJob: a source lies inside of the destination, or the destination inside of a source; or one of them leads out
+        of its volume claim.
     """
     destination = Path(job.output.path)
+    require_in_claim("output.destination", job.output.source, job.output.path)
     for field, path, source in _sources(job):
+        require_in_claim(field, source, path)
         read = Path(path)
         if _contains(destination, read):
             how = "lies inside of"

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from unfreeze_api import budget
 from unfreeze_api.progress import PhaseResult, Progress
 from unfreeze_api.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
+from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.destination import write_marker
 from unfreeze_trainer.engines import Engine, OptimizerState
 from unfreeze_trainer.engines.base import load_whole
@@ -106,7 +108,7 @@ class Run:
         tell(self._link, "hashing model and data")
         self._after_success = start.after_success
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
-        self.identity = Identity(start.fingerprint, self.pins)
+        self.identity = Identity(start.fingerprint, self.pins, partial(first_pins, self.job, self.pins))
         self.checkpoints = Checkpoints(self.folder, self.identity)
         found = engine.broadcast_object(find(self.checkpoints, self._generation) if self._generation else Found())
         if self._generation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from unfreeze_api.progress import Progress
@@ -21,6 +22,7 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     if not (folder / "report.json").is_file():
         return None
     from unfreeze_trainer.checkpoints import Checkpoints, Identity
+    from unfreeze_trainer.data.pins import first_pins
     from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.recipe import open_recipe
     from unfreeze_trainer.report import finished_progress, read_report, require_same
@@ -31,7 +33,8 @@ def finished_before(job: ResolvedJob) -> Progress | None:
         return None
     start = open_recipe(job)
     Identity(start.fingerprint, {}).require({"fingerprint": report.fingerprint}, folder)  # before anything is hashed
-    identity = Identity(start.fingerprint, open_task(start.job).pins)
+    pins = open_task(start.job).pins
+    identity = Identity(start.fingerprint, pins, partial(first_pins, start.job, pins))
     require_same(report, identity, folder)
     if missing := [kind for kind in job.output.export if kind not in {export.kind for export in report.exports}]:
         if report.best_step in Checkpoints(folder, identity).own_steps():

@@ -96,6 +96,9 @@ class Agent:
         os.environ["OMP_NUM_THREADS"] = str(threads_per_worker(job))
         os.environ.setdefault("TORCH_ELASTIC_WORKER_IDENTICAL", "1")  # no round of questions who has how many workers
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault(
+            "HF_HUB_OFFLINE", "1"
+        )  # the image says so too; nothing is asked for beyond a job's sources
         if self._pod.ip.startswith("127."):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 

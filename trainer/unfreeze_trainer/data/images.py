@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze_api.resolve import Dataset
+from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.labels import encode_labels
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture
 from unfreeze_trainer.data.samples import Source
@@ -46,7 +47,7 @@ def read_images(dataset: Dataset, where: str, *, head: bool = False, checked: in
     """
     import pyarrow as pa
 
-    root = Path(dataset.path)
+    root, files = Path(dataset.path), True
     if root.is_dir():
         paths, labels = _list_folder(root, where)
         codes, names = encode_labels(pa.chunked_array([pa.array(labels).dictionary_encode()]), "label", where)
@@ -57,9 +58,10 @@ def read_images(dataset: Dataset, where: str, *, head: bool = False, checked: in
         if not table.num_rows:
             raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
         inputs = _pictures_of(table[column], root.parent, column, where)
+        files = not _is_binary(inputs.type)
         codes, names = encode_labels(table[dataset.columns.label], dataset.columns.label, where)
     _check_headers(inputs, where, column, checked)
-    return Source(dataset, where, inputs, codes, names)
+    return Source(dataset, where, inputs, codes, names, files=files)
 
 
 def _pictures_of(cells: pa.ChunkedArray, folder: Path, column: str, where: str) -> pa.ChunkedArray:
@@ -86,12 +88,15 @@ def _pictures_of(cells: pa.ChunkedArray, folder: Path, column: str, where: str) 
             f"{where}: column {column!r} holds {kind}, and neither paths of pictures nor their bytes: name another column"
             " in columns.image",
         )
-    paths = [str(folder / name) for name in _not_missing(cells, column, where).to_pylist()]
-    for row, path in enumerate(paths):
-        if not os.path.isfile(path):  # noqa: PTH113 - of millions of files
+    closed, paths = Closed(folder, where, "InvalidData"), []
+    for row, name in enumerate(_not_missing(cells, column, where).to_pylist()):
+        try:
+            paths.append(closed.path(name, told=_row(row, column)))
+        except (OSError, ValueError) as error:  # a name that no file system takes
             raise JobError(
-                "InvalidData", f"{where}: {_row(row, column)}no such image: {path}; paths are relative to the table"
-            )
+                "InvalidData",
+                f"{where}: {_row(row, column)}no such image: {folder / name}; paths are relative to the table",
+            ) from error
     return pa.chunked_array([pa.array(paths)])
 
 
@@ -116,21 +121,20 @@ def _not_missing(cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedA
 
 def _list_folder(root: Path, where: str) -> tuple[list[str], list[str]]:
     paths, labels, left_out = [], [], Counter[str]()
+    closed = Closed(root, where, "InvalidData")
     entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     left_out["hidden"] = sum(entry.is_dir() and entry.name.startswith(".") for entry in entries)
     _refuse_splits(root, folders, where)
     for label in folders:
+        closed.folder(label)
         found = []
-        for parent, inner, names in os.walk(root / label):
-            left_out["hidden"] += sum(name.startswith(".") for name in inner)
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            for name in names:
-                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of millions of files
-                if suffix in FORMATS and not name.startswith("."):
-                    found.append(os.path.join(parent, name))  # noqa: PTH118
-                else:
-                    left_out[suffix or "no suffix"] += 1
+        for file in _files_below(root / label, left_out):
+            suffix = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - of millions of files
+            if suffix not in FORMATS or file.name.startswith("."):
+                left_out[suffix or "no suffix"] += 1
+            else:
+                found.append(closed.entry(file))
         if not found:
             raise JobError(
                 "InvalidData",
@@ -145,6 +149,17 @@ def _list_folder(root: Path, where: str) -> tuple[list[str], list[str]]:
         )
     _tell_left_out(where, left_out, sum(not entry.is_dir() for entry in entries))
     return paths, labels
+
+
+def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    """Yield all that is no folder, from folders that are neither hidden nor links; count the hidden ones."""
+    for entry in os.scandir(folder):
+        if not entry.is_dir():
+            yield entry
+        elif entry.name.startswith("."):
+            left_out["hidden"] += 1
+        elif not entry.is_symlink():
+            yield from _files_below(entry.path, left_out)
 
 
 def _tell_left_out(where: str, left_out: Counter[str], beside: int) -> None:

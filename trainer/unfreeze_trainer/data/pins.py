@@ -4,16 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from unfreeze_trainer.models.folders import hash_file
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.models.folders import hash_file, hash_folder_once
+
+PINNED = "pinned"
+"""Entry of a base model's pins that says which files they cover; earlier versions pinned others, and did not say."""
 
 
-def hash_data(path: str) -> str:
-    """Return the SHA-256 of a file, or of a folder: of the sorted relative paths and sizes of all files below it.
+def pin_data(source: Source) -> dict[str, str]:
+    """Return `sha256` of a table, or of the pictures in a folder; of a table of paths also that of its `pictures`.
 
-    A folder of images is not read for it: that would cost as much as an epoch.
+    Of pictures it is the hash of their sorted relative paths and sizes: to read them would cost as much as an epoch.
     """
+    path = Path(source.dataset.path)
+    if path.is_dir():
+        return {"sha256": _hash_pictures(source, path)}
+    return {"sha256": hash_file(path)} | ({"pictures": _hash_pictures(source, path.parent)} if source.files else {})
+
+
+def _hash_pictures(source: Source, folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(set(source.inputs.to_pylist())):
+        digest.update(f"{os.path.relpath(file, folder)}\0{os.stat(file).st_size}\n".encode())  # noqa: PTH116 - of millions
+    return digest.hexdigest()
+
+
+def first_pins(job: ResolvedJob, pins: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what earlier versions pinned: of a model's folder and of one of pictures also files that are not loaded.
+
+    Parameters
+    ----------
+    job
+        Its sources, and where they lie.
+    pins
+        As this version takes them.
+    """
+    held_out = [part.dataset for part in (job.data.validation, job.data.test) if part and part.dataset]
+    paths = {dataset.source: dataset.path for dataset in (job.data.train, *held_out)}
+    data = {source: _hash_all(path) for source, path in paths.items()}
+    files = {"source": job.model.source, "files": hash_folder_once(job.model.path)}
+    return {
+        "base": files,
+        "data": {
+            name: {"source": split["source"], "sha256": data[split["source"]], "rows": split["rows"]}
+            for name, split in pins["data"].items()
+        },
+    }
+
+
+def _hash_all(path: str) -> str:
     if Path(path).is_file():
         return hash_file(path)
     digest = hashlib.sha256()

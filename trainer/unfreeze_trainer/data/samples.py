@@ -32,6 +32,8 @@ class Source:
     """Index into `names` of each sample, int64."""
     names: list[str]
     """The distinct labels, in no order."""
+    files: bool = False
+    """Whether the inputs are paths of files."""
 
 
 @dataclass(frozen=True, eq=False)

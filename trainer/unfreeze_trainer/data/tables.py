@@ -9,10 +9,12 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
             "InvalidData",
             f"{where}: files end in {', '.join(_READERS)}, not {suffix or 'nothing'}; convert or rename it",
         )
-    if not Path(path).is_file():
+    closed = Closed(Path(os.path.realpath(path)).parent, where, "InvalidData")
+    if not closed.exists(Path(os.path.realpath(path)).name):
         raise JobError("InvalidData", f"{where}: no such file: {path}; check claim and path")
     import pyarrow as pa
 

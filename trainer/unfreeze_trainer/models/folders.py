@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from unfreeze_api.tasks import TASKS
+from unfreeze_trainer.closed import Closed, refuse_code
 from unfreeze_trainer.errors import JobError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -34,7 +36,7 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
     Raises
     ------
     JobError
-        InvalidModel, with what is missing or what kind of folder it is instead.
+        InvalidModel, with what is missing or what kind of folder it is instead; or what leads out of it, or is code.
     """
     where = f"spec.model.source {source}"
     folder = Path(path)
@@ -45,7 +47,12 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
         raise JobError("InvalidModel", f"{where}: the model folder {path} {kind}")
     present = {item.name for item in folder.iterdir()}
     content = listing(path)
+    closed = Closed(path, where, "InvalidModel")
+    for item in folder.iterdir():
+        if not item.is_dir() and (item.exists() or not item.is_symlink()):
+            closed.path(item.name)
     config = _read_config(folder, where, content)
+    refuse_code(config, "config.json", where)
     kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
     if kind == "unknown":
         names = "neither model_type (transformers) nor architecture (timm)"
@@ -62,6 +69,14 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
             "InvalidModel",
             f"{where}: no weights (model.safetensors, its shards, or pytorch_model.bin); {content}. Copy the weights"
             " there, or set spec.model.initialization to Random to train from scratch",
+        )
+    if weights:
+        weight_files(path, where, library=library)
+    if "adapter_config.json" in present:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: an adapter lies beside the model (adapter_config.json), and transformers would load both: merge it"
+            " into the model first (PEFT's merge_and_unload), or remove it",
         )
     return config
 
@@ -85,11 +100,113 @@ def _read_config(folder: Path, where: str, content: str) -> dict[str, Any]:
     return config
 
 
-def hash_folder(path: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model folder that can matter: configuration, tokenizer, weights.
+def weight_files(path: str, where: str, *, library: str) -> list[str]:
+    """Return the names of the files that a library loads a folder's weights from: one, or an index and its shards.
 
-    Of several formats of the weights only the one that is loaded counts.
+    Raises
+    ------
+    JobError
+        InvalidModel: an index cannot be read, or names what is not there, leads elsewhere or is no file.
     """
+    closed = Closed(path, where, "InvalidModel")
+    name = (_timm_weights if library == "timm" else _transformers_weights)(closed)
+    if name is None:
+        return []
+    names = [name]
+    if name.endswith(".index.json"):
+        names += _shards(closed, name, where)
+    for name in names:
+        try:
+            closed.path(name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise JobError(
+                "InvalidModel", f"{where}: {name} is missing, which {names[0]} names; {listing(path)}"
+            ) from None
+    return names
+
+
+def _transformers_weights(closed: Closed) -> str | None:
+    config = json.loads(Path(closed.path("config.json")).read_text())
+    if named := config.get("transformers_weights"):
+        return str(named)
+    return next((name for name in WEIGHTS if closed.exists(name)), None)
+
+
+def _timm_weights(closed: Closed) -> str | None:
+    from timm.models._hub import _EXT_PRIORITY, _PREFERRED_FILES
+
+    for name in _PREFERRED_FILES:
+        if closed.exists(name):
+            return str(name)
+    found = (sorted(Path(closed.root).glob(f"*{suffix}")) for suffix in _EXT_PRIORITY)
+    return next((files[0].name for files in found if files), None)
+
+
+def _shards(closed: Closed, index: str, where: str) -> list[str]:
+    try:
+        names = set(json.loads(Path(closed.path(index)).read_text())["weight_map"].values())
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise JobError("InvalidModel", f"{where}: {index} is no index of weights: {error!r}") from error
+    if any(not isinstance(name, str) for name in names):
+        raise JobError("InvalidModel", f"{where}: {index} is no index of weights: its weight_map names no files")
+    return sorted(names)
+
+
+def tokenizer_files(path: str, where: str, named: Iterable[str]) -> list[str]:
+    """Return the names of the files that transformers loads a folder's tokenizer from.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    named
+        What the tokenizer's class asks for: values of its `vocab_files_names`.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: a name leads elsewhere, is no regular file, or tokenizer_config.json names code.
+    """
+    closed = Closed(path, where, "InvalidModel")
+    names = {*named, *_TOKENIZER, *(item.name for item in Path(path).glob("*.model"))}
+    config = _read_object(closed, "tokenizer_config.json")
+    refuse_code(config, "tokenizer_config.json", where)
+    versions = config.get("fast_tokenizer_files")
+    names |= {name for name in versions if isinstance(name, str)} if isinstance(versions, list) else set()
+    names |= {f"{_TEMPLATES}/{item.name}" for item in Path(path, _TEMPLATES).glob("*.jinja")}
+    return sorted(name for name in names if name and closed.exists(name))
+
+
+_TEMPLATES = "additional_chat_templates"
+_TOKENIZER = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tekken.json",
+)
+"""Files of every tokenizer of transformers, beside those of its class."""
+
+
+def _read_object(closed: Closed, name: str) -> dict[str, Any]:
+    """Return what a JSON file holds, nothing where there is none; what else is wrong with it is for the library to say."""
+    try:
+        found = json.loads(Path(closed.path(name)).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def hash_files(path: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of files of a folder, by name."""
+    return {name: hash_file(Path(path, name)) for name in sorted(set(names))}
+
+
+def hash_folder_once(path: str) -> dict[str, str]:
+    """Return the hashes that runs of earlier versions pinned a model folder by: whatever looked as if it could matter."""
     folder = Path(path)
     weights = next((name for name in WEIGHTS if (folder / name).is_file()), "")
     kind = ".bin" if ".bin" in weights else ".safetensors"

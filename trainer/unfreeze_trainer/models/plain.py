@@ -23,7 +23,9 @@ def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> t
         if adapter and inputs["quantization"]:
             quantization = BitsAndBytesConfig(**inputs["quantization"])
             options |= {"quantization_config": quantization, "dtype": torch.float32, "device_map": {"": "cpu"}}
-        model = AutoModelForSequenceClassification.from_pretrained(root, local_files_only=True, **options)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            root, local_files_only=True, trust_remote_code=False, **options
+        )
         compute_in_float32(model)
     else:
         import timm
@@ -42,7 +44,7 @@ def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> t
     with torch.no_grad():
         if library == "timm":
             return model(inputs["images"]), model.pretrained_cfg.get("label_names", [])
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         encoded = tokenizer(
             inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
         )

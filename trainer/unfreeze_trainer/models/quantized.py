@@ -65,6 +65,7 @@ def load_quantized(
             config=copy.deepcopy(module.config),
             dtype=torch.float32,
             local_files_only=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             quantization_config=BitsAndBytesConfig(**config_options(spec, whole_modules(module, head))),
             device_map={"": "cpu"},

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
@@ -79,12 +80,12 @@ def text_limits(path: str, where: str) -> Limits:
     from transformers.models.auto.modeling_auto import AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         stated = getattr(config, "max_position_embeddings", None)
         with contextlib.suppress(AttributeError, TypeError):  # one layer tells as much as all, where a config lets it
             config.num_hidden_layers = 1
         with torch.device("meta"):
-            skeleton = AutoModel.from_config(config)
+            skeleton = AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # as below: a broken folder is broken in many ways
         raise JobError("InvalidModel", f"{where}: the model cannot be built: {_one_line(error)}") from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
@@ -151,8 +152,8 @@ def pools_by_mean(path: str) -> bool:
     sentence-transformers 6 the file names the mode; before, it has a flag for each.
     """
     try:
-        pooling = json.loads(Path(path, "1_Pooling", "config.json").read_text())
-    except (OSError, ValueError):
+        pooling = json.loads(Path(Closed(path, "", "InvalidModel").path("1_Pooling/config.json")).read_text())
+    except (OSError, ValueError, JobError):
         return False
     if not isinstance(pooling, dict):
         return False
@@ -194,7 +195,7 @@ def load_text_model(
 
     _be_quiet()
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
@@ -204,13 +205,16 @@ def load_text_model(
             config.eos_token_id = tokenizer.eos_token_id
         with seeded(seed):
             if random:
-                module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+                module = AutoModelForSequenceClassification.from_config(
+                    config, dtype=torch.float32, trust_remote_code=False
+                )
                 return module.train(), transformers_head(module)
             module, info = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )

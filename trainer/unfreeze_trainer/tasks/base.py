@@ -16,14 +16,14 @@ from torch.nn import functional
 
 from unfreeze_api.adapter import BottleneckSpec
 from unfreeze_api.resolve import ResolvedJob
-from unfreeze_trainer.data.pins import hash_data
+from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import compare
-from unfreeze_trainer.models.folders import hash_folder, revision
+from unfreeze_trainer.models.folders import hash_files, revision, weight_files
 from unfreeze_trainer.phases.blocks import find_blocks
 
 VERIFIED_SAMPLES = 4
@@ -65,23 +65,26 @@ class Task(ABC):
     @cached_property
     def pins(self) -> dict[str, Any]:
         """What the run starts from, by hash; computed when it is first asked for, since it reads every byte."""
-        hashes = {split.source.dataset.path: "" for split in self._splits.values()}
-        hashes = {path: hash_data(path) for path in hashes}
+        base, path = self.job.model, self.job.model.path
+        data = {split.source: pin_data(split.source) for split in self._splits.values()}
         return {
             "base": {
-                "source": self.job.model.source,
-                "revision": revision(self.job.model.path),
-                "files": hash_folder(self.job.model.path),
+                "source": base.source,
+                "revision": revision(path),
+                PINNED: "LoadedFiles",
+                "files": hash_files(path, self._model_files()),
             },
             "data": {
-                name: {
-                    "source": split.source.dataset.source,
-                    "sha256": hashes[split.source.dataset.path],
-                    "rows": len(split),
-                }
+                name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
                 for name, split in self._splits.items()
             },
         }
+
+    def _model_files(self) -> list[str]:
+        """Return the names of the files in the model's folder that are loaded."""
+        source = f"spec.model.source {self.job.model.source}"
+        random = self.job.model.initialization == "Random"
+        return ["config.json"] + ([] if random else weight_files(self.job.model.path, source, library=self._library))
 
     @abstractmethod
     def build_model(self) -> LoadedModel:

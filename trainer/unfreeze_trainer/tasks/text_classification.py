@@ -20,7 +20,7 @@ from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.targets import whole_modules
-from unfreeze_trainer.models.folders import check_folder
+from unfreeze_trainer.models.folders import check_folder, tokenizer_files
 from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
 from unfreeze_trainer.models.text import (
     guessed_length,
@@ -48,7 +48,10 @@ class TextClassification(Task):
         config = check_folder(job.model.path, job.model.source, library="transformers", weights=not self._random)
         super().__init__(job, *read_splits(job, read_texts))
         self._where = f"spec.model.source {job.model.source}"
+        tokenizer_files(job.model.path, self._where, ())
         self._tokenizer = load_tokenizer(job.model.path, self._where)
+        named = type(self._tokenizer).vocab_files_names.values()
+        self._tokenizer_files = tokenizer_files(job.model.path, self._where, named)
         prompt = job.adapter.virtual_tokens if job.adapter else 0
         self._limits = text_limits(job.model.path, self._where)
         pad_as_the_model(self._tokenizer, self._limits)
@@ -76,6 +79,9 @@ class TextClassification(Task):
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
         return self._build(self.job.model.quantization)
+
+    def _model_files(self) -> list[str]:
+        return super()._model_files() + self._tokenizer_files
 
     def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
         module, head = load_text_model(

@@ -1,0 +1,186 @@
+"""A source is closed: what is read of it are regular files below it, wherever names and links in it point to.
+
+Every reader of a source finds its files by `Closed`: weights that an index lists, pictures that a table names, a tokenizer's
+files. What a model's config names as code is refused here too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unfreeze_trainer.errors import JobError
+
+_IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
+_BUILT_IN = frozenset({"eager", "sdpa", "flex_attention", "paged|eager", "paged|sdpa", "batched_mm", "grouped_mm"})
+"""Implementations that transformers has itself; for others it imports a package, or loads a kernel from the hub."""
+_KERNELS = frozenset({"use_kernels", "kernel_config", "kernels"})
+_PLACES = frozenset({"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"})
+"""Arguments of timm's models that say where weights lie, or that are read from there."""
+
+
+class Closed:
+    """A folder that nothing leads out of.
+
+    Parameters
+    ----------
+    root
+        The folder; it may be a link itself.
+    where
+        What messages start with: field and source.
+    reason
+        Of the errors.
+
+    Notes
+    -----
+    A snapshot of huggingface_hub's cache is made of links to the blobs of its repository: there the repository's folder
+    counts.
+    """
+
+    def __init__(self, root: str | Path, where: str, reason: str) -> None:
+        self.root = str(root)
+        self._where, self._reason = where, reason
+        real = Path(os.path.realpath(root))
+        in_cache = real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--")
+        self._real = str(real.parent.parent if in_cache else real).rstrip(os.sep)
+        self._parents: dict[str, str] = {}
+
+    def path(self, name: str, *, told: str = "") -> str:
+        """Return the path of a regular file below the folder.
+
+        Parameters
+        ----------
+        name
+            Relative to the folder.
+        told
+            Where the name stands, for messages.
+
+        Raises
+        ------
+        JobError
+            It leads out of the folder, by its name or by links, or is no regular file.
+        FileNotFoundError
+            There is none.
+        """
+        path = os.path.join(self.root, name)  # noqa: PTH118 - of millions of files, as the calls below
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            real = os.path.realpath(path)
+            mode = os.stat(real).st_mode  # noqa: PTH116
+        else:
+            parent = os.path.dirname(path)  # noqa: PTH120
+            if parent not in self._parents:
+                self._parents[parent] = os.path.realpath(parent)
+            real = os.path.join(self._parents[parent], os.path.basename(path))  # noqa: PTH118, PTH119
+        self._require_below(real, f"{told}{name}")
+        if not stat.S_ISREG(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+            raise self._refused(f"{told}{name} is {kind}, and no regular file: replace or remove it")
+        return path
+
+    def entry(self, entry: os.DirEntry[str]) -> str:
+        """Return the path of what a walk through the folder has found, which followed no links; JobError as of `path`."""
+        if entry.is_file(follow_symlinks=False):
+            return entry.path
+        return self.path(os.path.relpath(entry.path, self.root))
+
+    def folder(self, name: str) -> None:
+        """Raise JobError if a folder below this one leads out of it."""
+        self._require_below(os.path.realpath(os.path.join(self.root, name)), name)  # noqa: PTH118
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file of a name; JobError as of `path`."""
+        try:
+            return bool(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def _require_below(self, real: str, what: str) -> None:
+        if not real.startswith(self._real + os.sep):
+            raise self._refused(
+                f"{what} leads to {real}, which does not lie below {self._real}: copy it there; nothing is read from outside"
+                " of a source"
+            )
+
+    def _refused(self, what: str) -> JobError:
+        return JobError(self._reason, f"{self._where}: {what}")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def require_in_claim(field: str, source: str, path: str) -> None:
+    """Raise JobError InvalidJob if a path on a volume claim leads out of that claim by links.
+
+    Parameters
+    ----------
+    field, source
+        Field of the spec, and what it says: pvc://CLAIM/PATH; others lie on no claim.
+    path
+        Where the source lies for this process; it ends in PATH.
+    """
+    scheme, _, rest = source.partition("://")
+    inner = rest.partition("/")[2]
+    if scheme != "pvc" or not inner or not path.endswith(f"/{inner}"):
+        return
+    claim, real = os.path.realpath(path.removesuffix(f"/{inner}")), os.path.realpath(path)
+    if not Path(real).is_relative_to(claim):
+        raise JobError(
+            "InvalidJob",
+            f"spec.{field} {source} leads out of its volume claim, to {real}: links within a claim are followed, others are"
+            " not. Copy what they point to, or name it by its own claim",
+        )
+
+
+def refuse_code(config: dict[str, Any], file: str, where: str) -> None:
+    """Raise JobError InvalidModel if a config names code: of its own, of a kernel, of an attention from elsewhere.
+
+    Parameters
+    ----------
+    config, file
+        What a JSON file of a model's folder holds, and its name.
+    where
+        What the message starts with.
+    """
+    for place, named in _code_in(config, ""):
+        raise JobError(
+            "InvalidModel",
+            f"{where}: {file} names code: {place} is {named}. Unfreeze runs the code of its libraries alone, none that a"
+            f" model brings or names. If the installed library knows this architecture itself, remove {place} from {file};"
+            " else choose another model",
+        )
+
+
+def _code_in(config: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield field and value of everything in a config that would be executed, imported or loaded from elsewhere."""
+    if isinstance(config, list):
+        for number, item in enumerate(config):
+            yield from _code_in(item, f"{place}[{number}]")
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        here = f"{place}.{key}" if place else key
+        if _is_code(key, value) or (place == "model_args" and key in _PLACES):
+            yield here, repr(value)[:120]
+        else:
+            yield from _code_in(value, here)
+
+
+def _is_code(key: str, value: Any) -> bool:
+    if not value:
+        return False
+    if _IMPLEMENTATION.fullmatch(key):
+        chosen = value.values() if isinstance(value, dict) else [value]
+        return any(name is not None and name not in _BUILT_IN for name in chosen)
+    names_kernel = "kernel" in key and isinstance(value, str) and "/" in value
+    return key in {"auto_map", "custom_generate", *_KERNELS} or names_kernel
