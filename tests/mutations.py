@@ -183,6 +183,13 @@ MUTATIONS = (
         "tests/trainer/test_unused.py",
     ),
     Mutation(
+        "the longest samples are not tried before the training",
+        "trainer/unfreeze_trainer/trials.py",
+        "np.argsort(-lengths, ",
+        "np.argsort(0 * lengths, ",
+        "tests/trainer/test_trials.py",
+    ),
+    Mutation(
         "a checkpoint with changed bytes is taken for whole",
         "trainer/unfreeze_trainer/checkpoints.py",
         "if digest != sealed.sha256:",

@@ -104,7 +104,7 @@ class Missing(Net):
 
 
 class IdleTask(MLPTask):
-    """Trains such a net. Samples 0 to 3 are what a dry run sees; those from `kind` on are of the other kind."""
+    """Trains such a net. The first samples are what a dry run sees, some more than a micro batch; those from `kind` on are of the other kind."""
 
     def __init__(self, net, *, kind=None):
         super().__init__()

@@ -1,5 +1,6 @@
 """Reading tables, labels and splits: what comes out, and what the messages say when it cannot."""
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -74,6 +75,33 @@ def test_a_bad_json_line_is_named(tmp_path: Path) -> None:
     assert "line 2 is no JSON object" in table_error(path)
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": 3}\n')
     assert "line 2, column 'label' is 3" in table_error(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"text": "\\ud800", "label": "x"}', "line 2, column 'text': \"\\ud800\" cannot be read (UnicodeEncodeError"),
+        (
+            '{"text": "a", "label": 1180591620717411303424}',
+            "line 2, column 'label': 1180591620717411303424 cannot be read",
+        ),
+        ('{"text": ' + "[" * 200_000 + "}", "line 2 is not JSON"),
+    ],
+)
+def test_a_json_value_that_no_table_holds_is_named(tmp_path: Path, line: str, words: str) -> None:
+    label = "1" if 'label": 1' in line else '"x"'
+    (tmp_path / "t.jsonl").write_text(f'{{"text": "a", "label": {label}}}\n{line}\n')
+    assert words in table_error(tmp_path / "t.jsonl")
+
+
+def test_a_volume_that_fails_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_csv(tmp_path / "t.csv")
+    monkeypatch.setattr("pyarrow.csv.read_csv", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        read_table(str(tmp_path / "t.csv"), ["text", "label"], "spec.data.train.source x")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What arrives of a picture is what a viewer shows; what cannot be shown is refused by name."""
 
+import errno
 import io
 import struct
 import zlib
@@ -152,6 +153,26 @@ def test_a_broken_picture_gives_one_kind_of_error(kind):
                 told.append(str(error))
     assert told
     assert all("replace or remove it" in text or "scale it down" in text for text in told)
+
+
+@pytest.mark.parametrize("error", [KeyError("mode"), ZeroDivisionError(), OSError(errno.ENOENT, "gone")])
+def test_whatever_a_decoder_raises_is_about_the_picture(monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", fails)
+    for how in (decode, decode_plainly):
+        with pytest.raises(PictureError, match="cannot be decoded"):
+            how(RED, "L")
+
+
+def test_a_volume_that_fails_is_not_blamed_on_the_picture(monkeypatch):
+    def fails(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(OSError, match="Stale"):
+        decode(RED, "L")
 
 
 def test_other_formats_are_not_opened(tmp_path):

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import WORDS, bert_folder, make_job, write_csv
 from unfreeze_trainer.data.labels import encode_labels
+from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import Limits, pools_by_mean, text_limits, usable_length
 from unfreeze_trainer.tasks import open_task
@@ -270,3 +271,19 @@ def test_missing_labels_of_json_lines_are_named(tmp_path):
     assert (
         "no label in column 'label' of row 2" in text_error(bert_folder(tmp_path / "m"), tmp_path / "t.jsonl").message
     )
+
+
+@pytest.mark.parametrize("row", [0, 5, 12])
+def test_a_text_that_a_tokenizer_fails_at_is_named(row):
+    class Fails:
+        pad_token_id, pad_token_type_id, padding_side = 0, 0, "right"
+
+        def __call__(self, texts, **_):
+            if "bad" in texts:
+                raise KeyError("bad")
+            return {"input_ids": [[1, 2] for _ in texts]}
+
+    texts = ["bad" if number == row else "good" for number in range(13)]
+    with pytest.raises(TextError, match="KeyError: 'bad'") as raised:
+        Tokens(Fails(), pa.chunked_array([texts]), 8)
+    assert raised.value.row == row

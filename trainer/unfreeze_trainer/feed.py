@@ -46,6 +46,16 @@ class Feed:
         self.samples = task.splits["train"]
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
 
+    def sizes(self) -> set[int]:
+        """Return how many samples the micro batches of all ranks have; an empty one has a row of padding."""
+        batches = {min(self._batch_size, self.samples), self.samples % self._batch_size or self._batch_size}
+        found = set()
+        for batch in batches:
+            count = self._slices(batch)
+            for share in (batch // self._world_size, math.ceil(batch / self._world_size)):
+                found |= {max(1, share // count), max(1, math.ceil(share / count))}
+        return found
+
     def steps(self, first: int, end: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield (step, its micro batches) from step `first` up to `end`, across epochs."""
         while first < end:
@@ -75,10 +85,14 @@ class Feed:
     def _micro_batches(self, batch: Sequence[int]) -> list[tuple[Sequence[int], float]]:
         """Split this rank's share of a global batch into micro batches of (sample indices, scale of their losses)."""
         mine = shard(batch, self._rank, self._world_size)
-        count = min(self._accumulate, math.ceil(len(batch) / self._world_size))
+        count = self._slices(len(batch))
         scale = self._world_size / len(batch)
         edges = [len(mine) * number // count for number in range(count + 1)]
         return [(mine[low:high], scale) for low, high in itertools.pairwise(edges)]
+
+    def _slices(self, batch: int) -> int:
+        """Return how many micro batches every rank makes of a global batch of so many samples."""
+        return min(self._accumulate, math.ceil(batch / self._world_size))
 
     def evaluation(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield this rank's batches of a split, each sample on one rank; every rank has the same number of batches."""

@@ -29,6 +29,7 @@ from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.guard import Guard, count_skipped
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
@@ -91,8 +92,11 @@ class Run:
         if training.gradient_checkpointing:
             checkpoint_activations(loaded.module)
         chosen = {name for phase in self.phases for name in self.freezer.chosen_names(phase)}
-        tell(link, "looking for weights that get no gradient")
-        evidence = agree_on_unused(engine, task, loaded.module, chosen)
+        sizes = self.feed.sizes()
+        if min(sizes) == 1:
+            accept_single_values(loaded.module)
+        tell(link, "trying the longest batch, and looking for weights that get no gradient")
+        evidence = agree_on_unused(engine, task, loaded.module, chosen, sizes)
         self.engine.attach(loaded.module, loaded.blocks, evidence.unused)
         self.meter = Meter(engine, link)
         self._open_folder()

@@ -14,7 +14,7 @@ out at random), all weights train, and steps without a gradient for some are exp
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unfreeze_trainer.dry_run import Lots, gradients, on_gradient, traceless
+from unfreeze_trainer.dry_run import on_gradient, traceless
 from unfreeze_trainer.errors import JobError, some_of
-from unfreeze_trainer.seeds import seed_everything
+from unfreeze_trainer.trials import Trials, trial_batches
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _PASSES = 2
 _PASSES_BY_CHANCE = 8
 _SAMPLES = 2
-"""Of a pass: some models take no batch of one."""
+"""Of a pass that is taken for this alone: some models take no batch of one."""
 
 
 @dataclass(frozen=True)
@@ -57,50 +57,51 @@ class Evidence:
 
 
 def find_unused(
-    task: Task, module: nn.Module, names: Collection[str], *, autocast: Callable[[], AbstractContextManager[Any]]
+    task: Task,
+    module: nn.Module,
+    names: Collection[str],
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    sizes: Collection[int] = (_SAMPLES,),
 ) -> Evidence:
     """Run a few training samples forward and backward through a model, in training mode; nothing of it is left behind.
 
-    BatchNorms use their running statistics: what gets a gradient does not depend on it, and they take any batch.
+    The longest batch, and one of each other size, show besides whether the model takes what the training will give it. A
+    batch of one sample is no evidence: what draws a mask for each sample draws a single number there.
 
     Parameters
     ----------
     task
-        Its first training samples are used.
+        Some of its training samples are used.
     module
         Whole, on one device; no engine has taken it over.
     names
         Parameters that any phase trains.
     autocast
         Returns the context of a forward pass.
+    sizes
+        Samples that the micro batches of the training have.
 
     Raises
     ------
     JobError
-        InvalidModel: none of them gets a gradient.
+        InvalidModel: none of them gets a gradient, or the model fails. InvalidData: a sample cannot be read, or the model
+        fails at this one.
     """
-    device, samples = next(module.parameters()).device, task.splits["train"]
-    sets = [[(_SAMPLES * number + i) % samples for i in range(_SAMPLES)] for number in range(_PASSES)]
-    batches = [
-        {key: tensor.to(device) for key, tensor in batch.items()} for batch in task.batches("train", sets, epoch_seed=0)
-    ]
-
-    def loss(batch: Mapping[str, Tensor]) -> Tensor:
-        with lots, autocast():
-            return task.loss(task.forward(module, batch), batch).sum()
-
+    samples = task.splits["train"]
+    batches = trial_batches(task.lengths("train"), sizes)
     passes: list[frozenset[str]] = []
     with traceless(module):
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in names)
         module.train()
-        for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the common base of all of them
-                part.eval()
-        lots = Lots()
-        while len(passes) < (_PASSES_BY_CHANCE if lots.drawn else _PASSES):
-            seed_everything(len(passes))
-            passes.append(gradients(module, partial(loss, batches[len(passes) % _PASSES])))
+        trials = Trials(task, module, autocast)
+        for number, batch in enumerate(batches):
+            found = trials.run(batch, seed=number)
+            passes += [found] * (len(batch) > 1)
+        while len(passes) < (_PASSES_BY_CHANCE if trials.lots.drawn else _PASSES):
+            pair = [(_SAMPLES * len(passes) + i) % samples for i in range(_SAMPLES)]
+            passes.append(trials.run(pair, seed=len(batches) + len(passes)))
     always, ever = frozenset.intersection(*passes), frozenset.union(*passes)
     if not ever:
         raise JobError(
@@ -109,14 +110,22 @@ def find_unused(
             " another model, or other blocks in spec.strategy",
         )
     lacking, agree = frozenset(names) - always, always == ever
-    return Evidence(lacking if agree else frozenset(), frozenset() if agree else lacking, lots.drawn)
+    return Evidence(lacking if agree else frozenset(), frozenset() if agree else lacking, trials.lots.drawn)
 
 
-def agree_on_unused(engine: Engine, task: Task, module: nn.Module, names: Collection[str]) -> Evidence:
-    """Find unused weights before an engine takes a module over, where it will lie: rank 0's evidence. Collective."""
+def agree_on_unused(
+    engine: Engine, task: Task, module: nn.Module, names: Collection[str], sizes: Collection[int]
+) -> Evidence:
+    """Find unused weights before an engine takes a module over, where it will lie: rank 0's evidence. Collective.
+
+    What an engine divides may be too large for the accelerator: it is tried on the CPU, in small batches.
+    """
     if not engine.divides:
         module.to(engine.device)
-    evidence: Evidence = engine.broadcast_object(find_unused(task, module, names, autocast=engine.autocast))
+    elif engine.device.type != "cpu":
+        sizes = {min(size, _SAMPLES) for size in sizes}
+    found = find_unused(task, module, names, autocast=engine.autocast, sizes=sizes)
+    evidence: Evidence = engine.broadcast_object(found)
     return evidence
 
 

@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from unfreeze_api.progress import JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
@@ -34,6 +32,7 @@ from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tracking import check_trackers
+from unfreeze_trainer.trials import out_of_memory
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task
@@ -84,6 +83,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     loaded = task.build_model()
     tell(link, f"starting {job.distribution.engine}")
     engine = open_engine(job)
+    task.check_samples(engine.rank, engine.world_size)
     run = Run(job, task, loaded, engine, link)
     gc.collect()
     gc.freeze()  # what is loaded now stays: the collector passes over it, in the loop and at phase changes
@@ -131,7 +131,7 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
 def _tell(error: Exception, rank: int, link: Link | None) -> int:
     """Log an error and leave it behind for the agent; return the exit code."""
     tail = "".join(traceback.format_exception(error))
-    if _out_of_memory(error):
+    if out_of_memory(error):
         error = JobError(
             "OutOfMemory",
             f"rank {rank} ran out of memory: {str(error).splitlines()[0]}. Raise training.gradientAccumulationSteps (the"
@@ -151,13 +151,6 @@ def _tell(error: Exception, rank: int, link: Link | None) -> int:
             )
         )
     return code
-
-
-def _out_of_memory(error: Exception) -> bool:
-    told = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in told or "not enough memory" in told)
-    )
 
 
 def _die_with_agent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,16 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze_trainer.data.images import name_of, threads
+from unfreeze_trainer.data.images import sample_name, threads
 from unfreeze_trainer.data.pictures import Mode, PictureError, decode, decode_plainly
 from unfreeze_trainer.data.samples import Source
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 AHEAD = 2
 """Batches that are decoded while the model works on another."""
+
+
+READ_IMAGES = 100_000
+READ_SECONDS = 5.0
+"""Pictures that are read whole before training, and how long that may take: then those that were read stand for all."""
+
+
+def spread(count: int) -> np.ndarray:
+    """Return range(count) in an order whose every beginning lies evenly in it: by the golden ratio's multiples."""
+    return np.argsort(np.arange(count) * ((math.sqrt(5) - 1) / 2) % 1, kind="stable")
 
 
 class ImageLoader:
@@ -49,6 +60,22 @@ class ImageLoader:
         self._mean = torch.tensor(data_config["mean"]).view(-1, 1, 1)
         self._std = torch.tensor(data_config["std"]).view(-1, 1, 1)
         self._centre = create_transform(**data_config, is_training=False)
+
+    def check(self, source: Source, rows: np.ndarray, seconds: float) -> int:
+        """Read pictures for a while, in threads; return how many were read.
+
+        Raises
+        ------
+        JobError
+            InvalidData: one cannot be read.
+        """
+        end, window = time.monotonic() + seconds, threads() * 8
+        with ThreadPoolExecutor(threads()) as pool:
+            for start in range(0, len(rows), window):
+                if time.monotonic() >= end:
+                    return start
+                deque(pool.map(lambda row: self._open(source, int(row)), rows[start : start + window]), maxlen=0)
+        return len(rows)
 
     def batches(
         self, source: Source, batches: Iterable[tuple[Sequence[int], np.ndarray]], epoch_seed: int | None
@@ -86,15 +113,22 @@ class ImageLoader:
         return indices, torch.stack([future.result() for future in futures])
 
     def _load(self, source: Source, row: int, index: int, epoch_seed: int | None) -> Tensor:
-        content = source.inputs[row].as_py()
+        image = self._open(source, row)
         try:
-            image = self._decode(content, self._mode)
+            if epoch_seed is None or not self._augment:
+                return self._centre(image)
+            return self._vary(image, np.random.default_rng([epoch_seed, index]))
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                raise
+            message = f"{sample_name(source, row)}: it cannot be prepared ({one_line(error)}); replace or remove it"
+            raise JobError("InvalidData", message) from error
+
+    def _open(self, source: Source, row: int) -> Image:
+        try:
+            return self._decode(source.inputs[row].as_py(), self._mode)
         except PictureError as error:
-            name = name_of(content, row, source.dataset.columns.image)
-            raise JobError("InvalidData", f"{source.where}: {name}: {error}") from error
-        if epoch_seed is None or not self._augment:
-            return self._centre(image)
-        return self._vary(image, np.random.default_rng([epoch_seed, index]))
+            raise JobError("InvalidData", f"{sample_name(source, row)}: {error}") from error
 
     def _vary(self, image: Image, rng: np.random.Generator) -> Tensor:
         from PIL import Image

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -195,6 +196,12 @@ def _row(row: int, column: str | None) -> str:
 def name_of(content: str | bytes, row: int, column: str | None) -> str:
     """Return what a message calls a picture: its path, or its row where it stands in a table."""
     return f"row {row + 1}, column {column!r}" if isinstance(content, bytes) else f"{_row(row, column)}{content}"
+
+
+def sample_name(source: Source, row: int) -> str:
+    """Return what a message calls a picture: its source, and its path, or its row where it stands in a table."""
+    column = None if Path(source.dataset.path).is_dir() else source.dataset.columns.image
+    return f"{source.where}: {name_of(source.inputs[row].as_py(), row, column)}"
 
 
 def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, checked: int) -> None:

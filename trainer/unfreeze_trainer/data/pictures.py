@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from unfreeze_trainer.errors import is_passing
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -58,13 +60,11 @@ def open_picture(content: str | bytes) -> Image:
         raise PictureError(
             f"it is no picture in one of the formats {formats}; convert, replace or remove it"
         ) from error
-    except _BROKEN as error:
+    except Exception as error:  # each of Pillow's decoders has its own
+        if is_passing(error):
+            raise
         raise PictureError(f"it cannot be read ({_text(error)}); replace or remove it") from error
     return image
-
-
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError, MemoryError)
-"""What Pillow's decoders raise at broken files."""
 
 
 def decode(content: str | bytes, mode: Mode) -> Image:
@@ -80,7 +80,9 @@ def decode(content: str | bytes, mode: Mode) -> Image:
             return _shown(image, mode)
         except PictureError:
             raise
-        except _BROKEN as error:
+        except Exception as error:
+            if is_passing(error):
+                raise
             raise PictureError(f"it cannot be decoded ({_text(error)}); replace or remove it") from error
 
 
@@ -89,7 +91,9 @@ def decode_plainly(content: str | bytes, mode: Mode) -> Image:
     with open_picture(content) as image:
         try:
             return image.convert(mode)
-        except _BROKEN as error:
+        except Exception as error:
+            if is_passing(error):
+                raise
             raise PictureError(f"it cannot be decoded ({_text(error)}); replace or remove it") from error
 
 

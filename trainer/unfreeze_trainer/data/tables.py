@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.closed import Closed
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, is_passing, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +63,8 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except (pa.ArrowException, OSError) as error:
+        if is_passing(error):
+            raise
         raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
 
 
@@ -141,6 +143,7 @@ def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -
     chunks: list[pa.Table] = []
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
+    number = 0
     with Path(path).open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -159,20 +162,40 @@ def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -
                     )
                 cells[name].append(value)
             if number % (HEAD_ROWS if head else CHUNK_ROWS) == 0:
-                chunks.append(pa.table(cells))
+                chunks.append(_as_table(cells, number, where))
                 cells = {name: [] for name in wanted}
                 if head:
                     break
-    chunks.append(pa.table(cells))
+    chunks.append(_as_table(cells, number, where))
     if not sum(chunk.num_rows for chunk in chunks):
         raise JobError("InvalidData", f"{where}: the file is empty")
     return pa.concat_tables(chunks, promote_options="default")
 
 
+def _as_table(cells: dict[str, list[Any]], last: int, where: str) -> pa.Table:
+    """Return cells as a table; the line of the last of them is for messages."""
+    import pyarrow as pa
+
+    try:
+        return pa.table(cells)
+    except (ValueError, ArithmeticError, pa.ArrowException):
+        for name, values in cells.items():
+            for line, value in enumerate(values, last - len(values) + 1):
+                try:
+                    pa.array([value])
+                except (ValueError, ArithmeticError, pa.ArrowException) as error:
+                    raise JobError(
+                        "InvalidData",
+                        f"{where}: line {line}, column {name!r}: {json.dumps(value)[:60]} cannot be read ({one_line(error)});"
+                        " correct or remove it",
+                    ) from error
+        raise
+
+
 def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JobError("InvalidData", f"{where}: line {number} is not JSON: {error}: {line.strip()[:120]!r}") from error
     if not isinstance(record, dict):
         raise JobError("InvalidData", f"{where}: line {number} is no JSON object: {line.strip()[:120]!r}")

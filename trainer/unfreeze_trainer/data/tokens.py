@@ -9,12 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfreeze_trainer.errors import one_line
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_TEXTS = 4096
 PAD_MULTIPLE = 8
 """Lengths are padded to a multiple of it: tensor cores' tile, and fewer distinct shapes."""
+
+
+class TextError(ValueError):
+    """A text that a tokenizer fails at; the message says why, without its row."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+        """Index of the text."""
 
 
 class Tokens:
@@ -28,6 +39,11 @@ class Tokens:
         An Arrow array of strings.
     max_length
         Tokens kept of each text, special ones included.
+
+    Raises
+    ------
+    TextError
+        The tokenizer fails at a text.
     """
 
     def __init__(self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int) -> None:
@@ -41,13 +57,7 @@ class Tokens:
         types: list[np.ndarray] = []
         lengths: list[int] = []
         for start in range(0, len(texts), CHUNK_TEXTS):
-            chunk = tokenizer(
-                texts.slice(start, CHUNK_TEXTS).to_pylist(),
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=False,
-                return_token_type_ids=self._type_ids,
-            )
+            chunk = _tokenize(tokenizer, texts.slice(start, CHUNK_TEXTS).to_pylist(), start, max_length, self._type_ids)
             lengths += map(len, chunk["input_ids"])
             ids.append(_flatten(chunk["input_ids"]))
             if self._type_ids:
@@ -55,6 +65,8 @@ class Tokens:
         self._ids = np.concatenate(ids)
         self._types = np.concatenate(types) if types else None
         self._ends = np.cumsum(lengths, dtype=np.int64)
+        self.lengths = np.array(lengths, dtype=np.int64)
+        """Tokens of each text, int64 of shape (texts,)."""
 
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
@@ -88,3 +100,18 @@ class Tokens:
 
 def _flatten(lists: list[list[int]]) -> np.ndarray:
     return np.fromiter((token for tokens in lists for token in tokens), dtype=np.int32)
+
+
+def _tokenize(tokenizer: Any, texts: list[str], start: int, max_length: int, type_ids: bool) -> Any:
+    """Return what a tokenizer makes of texts, the first of which has index `start`."""
+    options = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+    options["return_token_type_ids"] = type_ids
+    try:
+        return tokenizer(texts, **options)
+    except Exception as error:  # each tokenizer has its own
+        if len(texts) == 1:
+            raise TextError(start, one_line(error)) from error
+        half = len(texts) // 2
+        _tokenize(tokenizer, texts[:half], start, max_length, type_ids)
+        _tokenize(tokenizer, texts[half:], start + half, max_length, type_ids)
+        raise

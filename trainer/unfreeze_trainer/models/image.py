@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.heads import timm_head
 from unfreeze_trainer.models.text import seeded
 
@@ -55,8 +55,7 @@ def load_image_model(
             skeleton = timm.create_model(f"local-dir:{path}", num_classes=len(labels), **size)
             new = timm_head(skeleton, len(labels))
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {message}") from error
+        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {one_line(error)}") from error
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.closed import Closed
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.phases.blocks import EMBEDDINGS, find_blocks
@@ -40,7 +40,7 @@ def load_tokenizer(path: str, where: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer has its own errors, and none of them goes away on a retry
-        message = f"{where}: the tokenizer cannot be loaded: {_one_line(error)}; {listing(path)}"
+        message = f"{where}: the tokenizer cannot be loaded: {one_line(error)}; {listing(path)}"
         raise JobError("InvalidModel", message) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         files = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
@@ -87,7 +87,7 @@ def text_limits(path: str, where: str) -> Limits:
         with torch.device("meta"):
             skeleton = AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # as below: a broken folder is broken in many ways
-        raise JobError("InvalidModel", f"{where}: the model cannot be built: {_one_line(error)}") from error
+        raise JobError("InvalidModel", f"{where}: the model cannot be built: {one_line(error)}") from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
     anchor = None
     for name, part in skeleton.named_modules():
@@ -226,7 +226,7 @@ def load_text_model(
             if not same_labels:
                 _draw_anew(module, head - fresh)
     except Exception as error:  # as above: a broken folder is broken in many ways
-        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {_one_line(error)}") from error
+        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {one_line(error)}") from error
     _check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
@@ -259,7 +259,3 @@ def _be_quiet() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -86,6 +86,28 @@ class Task(ABC):
         random = self.job.model.initialization == "Random"
         return ["config.json"] + ([] if random else weight_files(self.job.model.path, source, library=self._library))
 
+    def lengths(self, split: str) -> np.ndarray:
+        """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
+        return np.zeros(len(self._splits[split]), dtype=np.int64)
+
+    def check_samples(self, rank: int, world_size: int) -> None:  # noqa: B027 - what lies in memory has been read
+        """Read this rank's share of the samples, for some seconds at most; the others are read when it is their turn.
+
+        Raises
+        ------
+        JobError
+            InvalidData: one cannot be read.
+        """
+
+    @abstractmethod
+    def name_of(self, split: str, index: int) -> str:
+        """Return what a message calls a sample: source, and row or file."""
+
+    @property
+    @abstractmethod
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples, in a sentence."""
+
     @abstractmethod
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
-from unfreeze_trainer.data.image_loader import ImageLoader
-from unfreeze_trainer.data.images import read_images
+from unfreeze_trainer.data.image_loader import READ_IMAGES, READ_SECONDS, ImageLoader, spread
+from unfreeze_trainer.data.images import read_images, sample_name
 from unfreeze_trainer.data.samples import Split, read_splits
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.folders import check_folder
 from unfreeze_trainer.models.image import data_config, load_image_model, size_option
 from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
+
+log = logging.getLogger(__name__)
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -47,6 +51,36 @@ class ImageClassification(Task):
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             message = f"{self._where}: config.json does not say how images are prepared: {error!r}"
             raise JobError("InvalidModel", message) from error
+
+    def check_samples(self, rank: int, world_size: int) -> None:
+        """Read this rank's share of the pictures, for READ_SECONDS at most; the others are read when it is their turn."""
+        end = time.monotonic() + READ_SECONDS
+        for source in dict.fromkeys(split.source for split in self._splits.values()):
+            rows = spread(len(source.inputs))[:READ_IMAGES][rank::world_size]
+            read = self._loader.check(source, rows, end - time.monotonic())
+            if (total := len(range(rank, len(source.inputs), world_size))) > read:
+                log.info(
+                    "%s: %d of %d pictures, evenly spread, were read before the training: the others when it is their turn",
+                    source.where,
+                    read * world_size,
+                    total * world_size,
+                )
+
+    def name_of(self, split: str, index: int) -> str:
+        """Return what a message calls a sample: source, and file or row."""
+        part = self._splits[split]
+        return sample_name(part.source, int(part.rows[index]))
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples."""
+        _, height, width = self._data_config["input_size"]
+        _, *own = data_config(self.job.model.path, None)["input_size"]
+        known = f" ({own[0]} x {own[1]} is the folder's own)" if own != [height, width] else ""
+        return (
+            f"Pictures reach it with {height} x {width} pixels: set spec.task.imageClassification.imageSize to a size that"
+            f" {self._where} takes{known}, or choose another model"
+        )
 
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""

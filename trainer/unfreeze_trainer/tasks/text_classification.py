@@ -16,7 +16,7 @@ from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
-from unfreeze_trainer.data.tokens import Tokens
+from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.targets import whole_modules
@@ -76,6 +76,24 @@ class TextClassification(Task):
                 self._where,
             )
 
+    def lengths(self, split: str) -> np.ndarray:
+        """Return how many tokens each sample of a split has, int64 of shape (samples,)."""
+        part = self._splits[split]
+        return self._tokenized(part.source).lengths[part.rows]
+
+    def name_of(self, split: str, index: int) -> str:
+        """Return what a message calls a sample: source and row."""
+        part = self._splits[split]
+        return f"{part.source.where}, row {part.rows[index] + 1}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples."""
+        return (
+            f"Look whether {self._where} holds a classifier that transformers trains on texts of {self._max_length} tokens"
+            " (spec.task.textClassification.maxLength), or choose another model"
+        )
+
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
         return self._build(self.job.model.quantization)
@@ -130,7 +148,11 @@ class TextClassification(Task):
 
     def _tokenized(self, source: Source) -> Tokens:
         if source not in self._tokens:
-            tokens = Tokens(self._tokenizer, source.inputs, self._max_length)
+            try:
+                tokens = Tokens(self._tokenizer, source.inputs, self._max_length)
+            except TextError as error:
+                message = f"{source.where}, row {error.row + 1}: the tokenizer fails at this text: {error}. Correct or remove it"
+                raise JobError("InvalidData", message) from error
             if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
                 self._require_row(found[1], f"{source.where}, row {found[0] + 1}: a token")
             self._tokens[source] = tokens
