@@ -15,7 +15,7 @@ from torch import nn
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from tests.trainer.mlp import CLASSES, FEATURES, MLPTask, Net
 from tests.trainer.test_unused import assert_same, state_of
-from unfreeze_trainer.data import images
+from unfreeze_trainer.data import image_loader
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import LoadedModel
@@ -227,7 +227,7 @@ def test_pictures_are_read_before_the_training(pictures):
 
 
 def test_what_there_was_no_time_to_read_is_said(pictures, monkeypatch, caplog):
-    monkeypatch.setattr("unfreeze_trainer.tasks.image.READ_SECONDS", 0.0)
+    monkeypatch.setattr("unfreeze_trainer.tasks.image_classification.READ_SECONDS", 0.0)
     caplog.set_level("INFO")
     pictures.check_samples(0, 1)
     assert "0 of 12 pictures, evenly spread, were read before the training" in caplog.text
@@ -244,7 +244,7 @@ def test_ranks_share_the_reading(pictures, monkeypatch, world_size):
 
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_a_beginning_of_the_order_is_evenly_spread(count, most):
-    order = images.spread(count)
+    order = image_loader.spread(count)
     assert sorted(order) == list(range(count))
     part = np.sort(order[: min(most, count)])
     gaps = np.diff(np.concatenate([[-1], part, [count]]))

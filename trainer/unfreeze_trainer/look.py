@@ -31,16 +31,18 @@ def look(job: ResolvedJob) -> str:
     JobError
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
+    from unfreeze_api.tasks import task_type
     from unfreeze_trainer.data.samples import read_splits
     from unfreeze_trainer.destination import check_apart
     from unfreeze_trainer.models.folders import check_folder
 
-    text = job.task.type == "TextClassification"
+    task = task_type(job.task.type)
+    text = task.reads_text
     check_apart(job)
     check_folder(
         job.model.path,
         job.model.source,
-        library="transformers" if text else "timm",
+        library=task.library,
         weights=job.model.initialization != "Random",
     )
     sources = list(_sources(job))
