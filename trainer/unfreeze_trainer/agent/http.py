@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,22 +16,78 @@ from typing import Any
 
 from unfreeze_api.progress import Progress
 
+MAX_CONNECTIONS = 32
+"""Connections at a time, each with a thread of its own: probe, operator and Prometheus need three."""
+CONNECTION_SECONDS = 10.0
+"""Longest life of a connection, from its first byte to the last of its one answer."""
+_ROOM_SECONDS = 1.0
+
 
 class Server(ThreadingHTTPServer):
-    """Serves a pod's progress; port 0 takes a free one."""
+    """Serves a pod's progress; port 0 takes a free one.
+
+    Nobody can hold it up: each connection has one answer and a time limit, and where there are too many the oldest goes,
+    since an honest one takes milliseconds.
+    """
 
     daemon_threads = True
     request_queue_size = 64
+    poll_seconds = 5.0
 
     def __init__(
         self, host: str, port: int, progress: Callable[[], Progress], activity: Callable[[], str] = lambda: ""
     ) -> None:
         super().__init__((host, port), _Handler)
         self.progress, self.activity = progress, activity
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._open: dict[socket.socket, float] = {}
+        """When each connection began, the oldest first."""
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, once there is a place."""
+        if not self._places.acquire(blocking=False):
+            self._end_oldest()
+            if not self._places.acquire(timeout=_ROOM_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._forget(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and free the place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._forget(request)
+
+    def service_actions(self) -> None:
+        """End what has lived too long; the base calls it at each poll."""
+        over = time.monotonic() - CONNECTION_SECONDS
+        with self._lock:
+            for request, began in self._open.items():
+                if began < over:
+                    _end(request)
+
+    def _end_oldest(self) -> None:
+        with self._lock:
+            oldest = next(iter(self._open), None)
+            if oldest is not None:
+                _end(oldest)
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over clients that have left before their answer; the base prints a traceback of each."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     @property
@@ -38,12 +97,21 @@ class Server(ThreadingHTTPServer):
 
     def start(self) -> None:
         """Serve in a thread of its own."""
-        threading.Thread(target=self.serve_forever, name="http", daemon=True, kwargs={"poll_interval": 5}).start()
+        options = {"poll_interval": self.poll_seconds}
+        threading.Thread(target=self.serve_forever, name="http", daemon=True, kwargs=options).start()
+
+
+def _end(request: socket.socket) -> None:
+    """Wake up whoever reads from a connection, or writes to it."""
+    with contextlib.suppress(OSError):  # it has just ended by itself
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    timeout = CONNECTION_SECONDS
+    """Of each read and write."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -66,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
