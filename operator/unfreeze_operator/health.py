@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from http import HTTPStatus
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.review import Verdict
+
+PAGE_SHARE = 10
+"""A page of /metrics is served for as many times as long as it took to make, so that readers get a tenth of the time."""
+
+Reviewer = Callable[[str], Awaitable[Verdict]]
 
 
 class Health:
@@ -19,10 +26,15 @@ class Health:
     ----------
     metrics
         What /metrics shows.
+    review
+        Judges who may read /metrics, by the header Authorization; None lets everybody.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, review: Reviewer | None = None) -> None:
         self._metrics = metrics
+        self._review = review
+        self._page: asyncio.Task[bytes] | None = None
+        self._page_until = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.synced = False
         self.standby = False
@@ -50,10 +62,24 @@ class Health:
         finally:
             await runner.cleanup()
 
-    async def _metrics_page(self, _: web.Request) -> web.Response:
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        if self._review is not None:
+            verdict = await self._review(request.headers.get("Authorization", ""))
+            if verdict.status != HTTPStatus.OK:
+                return web.Response(status=verdict.status, text=f"{verdict.message}\n", headers=verdict.headers)
+        # However many ask, one page is made at a time, and whoever leaves does not end it for the others.
+        if self._page is None or (self._page.done() and asyncio.get_running_loop().time() >= self._page_until):
+            self._page = asyncio.create_task(self._make_page())
+        text = await asyncio.shield(self._page)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _make_page(self) -> bytes:
+        began = asyncio.get_running_loop().time()
         # Among thousands of jobs it takes a second, in which the event loop has other work.
         text = await asyncio.to_thread(_page, self._metrics.registry)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        now = asyncio.get_running_loop().time()
+        self._page_until = now + PAGE_SHARE * (now - began)
+        return text
 
     async def _healthz(self, _: web.Request) -> web.Response:
         dead = [task.get_name() for task in self._tasks if task.done()]

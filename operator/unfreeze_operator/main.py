@@ -20,6 +20,7 @@ from unfreeze_operator.lease import Election
 from unfreeze_operator.metrics import Metrics
 from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
 from unfreeze_operator.operate import operate
+from unfreeze_operator.review import TokenReview
 from unfreeze_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Api(await connection.load(), connection.load) as api:
         metrics = Metrics()
-        health = Health(metrics)
+        health = Health(metrics, TokenReview(api) if settings.metrics_token_review else None)
         async with asyncio.TaskGroup() as group:
             server = group.create_task(health.serve(settings.http_host, settings.http_port), name="http server")
             health.watch(server)
@@ -106,6 +107,11 @@ class Json(click.ParamType[Any]):
 )
 @click.option("--http-host", default=Settings.http_host, help="Address of /metrics, /healthz and /readyz.")
 @click.option("--http-port", default=Settings.http_port, help="Port of /metrics, /healthz and /readyz.")
+@click.option(
+    "--metrics-token-review",
+    is_flag=True,
+    help="Let only those read /metrics whose token is of an account that may get the nonResourceURL /metrics.",
+)
 @click.option("--workers", default=Settings.workers, help="Jobs that are reconciled at the same time.")
 @click.option(
     "--progress-interval", default=Settings.progress_interval, help="Seconds between looks at a job's progress."

@@ -30,6 +30,8 @@ class Settings:
     """Namespaces to look after; none for all."""
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     http_port: int = 8080
+    metrics_token_review: bool = False
+    """Whether /metrics asks for a token of an account that may get the nonResourceURL /metrics."""
     workers: int = 16
     """Jobs that are reconciled at the same time."""
     progress_interval: float = 2.0

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 POLICIES = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 DEFAULTS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Service"}
-DEFAULTS |= POLICIES
+DEFAULTS |= POLICIES | {"NetworkPolicy"}
 
 
 def pod(values=None):
@@ -133,7 +133,7 @@ def test_rights_for_people_add_up():
 
 def test_nothing_is_made_that_others_bring():
     made = render({"rbac": {"create": False, "aggregate": False}, "serviceAccount": {"create": False, "name": "mine"}})
-    assert kinds(made) == {"CustomResourceDefinition", *POLICIES, "Deployment", "Service"}
+    assert kinds(made) == {"CustomResourceDefinition", *POLICIES, "Deployment", "Service", "NetworkPolicy"}
     assert only(made, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
 
 
@@ -277,6 +277,34 @@ def test_metrics_for_prometheus_alone():
     assert {"ports": [{"port": 8443, "protocol": "TCP"}]} in policy["spec"]["egress"]
 
 
+def test_nobody_reads_the_operators_metrics_by_default():
+    spec = only(render(), "NetworkPolicy")["spec"]
+    assert (spec["policyTypes"], spec["ingress"]) == (["Ingress"], [])
+    spec = only(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    assert (spec["policyTypes"], spec["ingress"]) == (["Ingress", "Egress"], [])
+    spec = only(render({"networkPolicy": {"metricsFrom": [PEER]}}), "NetworkPolicy")["spec"]
+    assert (spec["policyTypes"], spec["ingress"][0]["from"]) == (["Ingress"], [PEER])
+    # As in the values that --reuse-values takes from a release of before.
+    assert "NetworkPolicy" in kinds(render({"networkPolicy": {"ingress": None}}))
+    assert "NetworkPolicy" not in kinds(render({"networkPolicy": {"ingress": False}}))
+    spec = only(render({"networkPolicy": {"ingress": False, "enabled": True}}), "NetworkPolicy")["spec"]
+    assert (spec["policyTypes"], "ingress" in spec) == (["Egress"], False)
+
+
+def test_who_reads_metrics_may_have_to_say_who_it_is():
+    made = render()
+    assert "METRICS_TOKEN_REVIEW" not in options()
+    assert not [m for m in made if m.get("roleRef", {}).get("name") == "system:auth-delegator"]
+    token = {"credentials": {"name": "prometheus", "key": "token"}}
+    values = {"metrics": {"tokenReview": True, "serviceMonitor": {"enabled": True, "authorization": token}}}
+    made = render(values)
+    assert options(values)["METRICS_TOKEN_REVIEW"] == "true"
+    assert only(made, "ClusterRoleBinding", "unfreeze-operator-reviews")["roleRef"]["name"] == "system:auth-delegator"
+    rules = only(made, "ClusterRole", "unfreeze-operator-metrics-reader")["rules"]
+    assert rules == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    assert only(made, "ServiceMonitor")["spec"]["endpoints"][0]["authorization"] == token
+
+
 def test_the_operator_reads_every_variable(monkeypatch):
     from unfreeze_operator.main import main
 
@@ -285,6 +313,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
         "replicas": 2,
         "namespaces": ["a"],
         "trainer": {"imagePullSecrets": [{"name": "s"}], "networkPolicy": {"metricsFrom": [PEER], "egress": []}},
+        "metrics": {"tokenReview": True},
     }
     given = options(everything)
     assert {name.lower() for name in given} <= known

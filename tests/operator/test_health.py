@@ -43,3 +43,35 @@ async def test_the_metrics_page_does_not_hold_up_the_event_loop():
     await asyncio.sleep(0)
     looped.set()
     assert (await page).status == 200
+
+
+async def test_one_page_is_made_for_all_who_ask_meanwhile_and_for_a_while(monkeypatch):
+    metrics, made, go, begun = Metrics(), [], threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Counting(Collector):
+        def describe(self):
+            return []
+
+        def collect(self):
+            made.append(1)
+            loop.call_soon_threadsafe(begun.set)
+            assert go.wait(30)
+            return []
+
+    metrics.registry.register(Counting())
+    health, clock = Health(metrics), [0.0]
+    monkeypatch.setattr(loop, "time", lambda: clock[0])
+    first = [asyncio.ensure_future(health._metrics_page(None)) for _ in range(50)]
+    await begun.wait()
+    first[0].cancel()  # a client that leaves takes the page from nobody
+    clock[0] = 2.0
+    go.set()
+    assert {answer.status for answer in await asyncio.gather(*first[1:])} == {200}
+    assert len(made) == 1
+    clock[0] = 21.9
+    assert (await health._metrics_page(None)).status == 200
+    assert len(made) == 1, "it took two seconds, and stands for twenty"
+    clock[0] = 22.0
+    await health._metrics_page(None)
+    assert len(made) == 2
