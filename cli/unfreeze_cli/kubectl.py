@@ -55,7 +55,11 @@ class Kubectl:
 
     def json(self, *arguments: str, stdin: str | None = None) -> Json:
         """Run kubectl and return the object that it printed."""
-        answer: Json = json.loads(self.run(*arguments, "--output=json", stdin=stdin))
+        text = self.run(*arguments, "--output=json", stdin=stdin)
+        try:
+            answer: Json = json.loads(text)
+        except ValueError as error:
+            raise KubectlError(f"kubectl has answered something other than JSON: {text[:200]!r}") from error
         return answer
 
     def stream(self, *arguments: str) -> int:

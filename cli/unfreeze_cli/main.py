@@ -6,10 +6,16 @@ from datetime import UTC, datetime
 
 import click
 
+from unfreeze_api.commands import Commands
 from unfreeze_cli.kubectl import RESOURCE, ForbiddenError, Kubectl, options
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(Commands):
+    def extra_of(self, command: str | None) -> str:  # noqa: ARG002 - the same for each
+        return "cli"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """FineTuneJobs: how they are, what they say, and what becomes of them."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unfreeze_api.commands import explained
+
 if TYPE_CHECKING:  # building the models costs more than `unfreeze --help` should
     from unfreeze_api.spec import FineTuneJobSpec
 
@@ -62,7 +64,11 @@ def claim_folders(spec: FineTuneJobSpec, given: tuple[str, ...], parent: Path | 
                 f" {name}=DIR, or --claims DIR when the folder is DIR/{name}"
             )
         if writable and write:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                why = f"cannot be made: {explained(error)}"
+                raise click.UsageError(f"the folder {folder} for the volume claim {name} {why}") from error
         if not folder.is_dir() and (write or not writable):
             raise click.UsageError(f"there is no folder {folder} for the volume claim {name}")
         found[name] = str(folder.resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from unfreeze_api.claims import claim_options
+from unfreeze_api.commands import Commands
 
 COMMANDS = "unfreeze.commands"
 """Entry-point group of subcommands. Their modules import what is heavy within their functions."""
@@ -18,7 +20,7 @@ LOOKS = "unfreeze.looks"
 """Entry-point group of what `unfreeze validate --claims` calls with each valid job and the folders of its claims."""
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Subcommands of other packages, imported only when they are called or described."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -28,14 +30,9 @@ class _Commands(click.Group):
         entry = _entry(cmd_name)
         return super().get_command(ctx, cmd_name) if entry is None else _load(entry)
 
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except ImportError as error:
-            entry = _entry(ctx.invoked_subcommand or "")
-            if entry is None:
-                raise
-            raise click.ClickException(f"{_needs(entry)} ({error})") from error
+    def extra_of(self, command: str | None) -> str:
+        entry = _entry(command or "")
+        return _extra(entry) if entry else "data"
 
 
 def _entry(name: str) -> EntryPoint | None:
@@ -52,13 +49,13 @@ def _load(entry: EntryPoint) -> click.Command:
             raise problem
 
         anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-        return click.Command(entry.name, callback=fail, short_help=_needs(entry), context_settings=anything)
+        needs = f"unfreeze {entry.name} needs the {_extra(entry)} extra"
+        return click.Command(entry.name, callback=fail, short_help=needs, context_settings=anything)
     return command
 
 
-def _needs(entry: EntryPoint) -> str:
-    extra = entry.module.partition(".")[0].removeprefix("unfreeze_")  # unfreeze_trainer comes with unfreeze[trainer]
-    return f"unfreeze {entry.name} needs the {extra} extra: pip install 'unfreeze[{extra}]'"
+def _extra(entry: EntryPoint) -> str:
+    return entry.module.partition(".")[0].removeprefix("unfreeze_")  # unfreeze_trainer comes with unfreeze[trainer]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,12 +91,7 @@ def _look(claim: tuple[str, ...], claims_folder: Path | None, manifest: dict[str
     from unfreeze_api.validate import load_job
 
     (entry,) = entry_points(group=LOOKS)
-    try:
-        seen: str = entry.load()(load_job(manifest), claim, claims_folder)
-    except ImportError as error:
-        raise click.ClickException(
-            f"to look at data takes the data extra: pip install 'unfreeze[data]' ({error})"
-        ) from error
+    seen: str = entry.load()(load_job(manifest), claim, claims_folder)
     return seen
 
 
@@ -107,18 +99,28 @@ def _validate_file(file: str, look: Callable[[dict[str, object]], str] | None) -
     from unfreeze_api.manifest import ManifestError, read
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        content = _standard_input() if file == "-" else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
         documents = list(read(text))
     except OSError as error:
         click.echo(f"{file}: {error.strerror}", err=True)
         return False
-    except (ManifestError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        click.echo(f"{file}: not UTF-8 text: {error}", err=True)
+        return False
+    except ManifestError as error:
         click.echo(f"{file}: {error}", err=True)
         return False
     if not documents:
         click.echo(f"{file}: no manifest in it", err=True)
     sound = [_validate_document(file, document.manifest, look) for document in documents]
     return bool(documents) and all(sound)
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def _validate_document(file: str, manifest: dict[str, object], look: Callable[[dict[str, object]], str] | None) -> bool:

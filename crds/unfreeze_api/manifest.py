@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+_SHOWN = 60
+"""Longest value that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,31 @@ class Loader(yaml.SafeLoader):
         """Refuse keys that stand twice before merge keys are put in place."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    "while reading an object", node.start_mark, "a key must be a text", key.start_mark
+                )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     "while reading an object", node.start_mark, f'"{key.value}" stands here twice', key.start_mark
                 )
             seen.add(key.value)
         super().flatten_mapping(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node; what is no value of JSON is told with its place."""
+        try:
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, str):
+                value.encode()  # half of a character has none
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            text = f'"{node.value}" ' if isinstance(node, yaml.ScalarNode) and len(node.value) < _SHOWN else "this "
+            kind = node.tag.rpartition(":")[2]
+            why = f": {error}" if isinstance(error, OverflowError) else ""
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{text}is not to be read as {kind}{why}".encode(errors="replace").decode(), node.start_mark
+            ) from error
+        return value
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Return a whole number of any base."""
@@ -48,6 +71,8 @@ class Loader(yaml.SafeLoader):
     def construct_decimal(self, node: yaml.ScalarNode) -> float:
         """Return a number; 3.0 is the whole number 3, as in JSON that was written by Go."""
         value = float(node.value.replace("_", ""))
+        if math.isinf(value):
+            raise OverflowError("JSON has no number of that size")
         return int(value) if value.is_integer() and abs(value) < 1e21 else value  # noqa: PLR2004
 
 
@@ -100,6 +125,8 @@ def read(text: str) -> Iterator[Document]:
         raise ManifestError(f"{where}{error.problem or 'not YAML'}") from None
     except yaml.YAMLError as error:
         raise ManifestError(f"not YAML: {error}") from None
+    except RecursionError:
+        raise ManifestError("nested deeper than any manifest is") from None
     finally:
         if loader is not None:
             loader.dispose()

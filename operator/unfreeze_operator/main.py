@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import click
+from kubernetes.aio.config import ConfigException
 
 from unfreeze_operator import connection, logs, watch
 from unfreeze_operator.api import Api
@@ -191,7 +192,8 @@ def main(
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        logger.critical("The operator ends: %s", first, exc_info=first)
+        outside = isinstance(first, OSError | ConfigException)  # no kubeconfig, no such port: nothing of ours is wrong
+        logger.critical("The operator ends: %s", first, exc_info=None if outside else first)
         sys.exit(1)
 
 

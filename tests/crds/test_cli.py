@@ -112,10 +112,10 @@ def other_commands(monkeypatch):
 
 def test_a_missing_extra_is_told(other_commands):
     other_commands.append(EntryPoint("run", "unfreeze_absent.local:run", cli.COMMANDS))
-    text = "unfreeze run needs the absent extra: pip install 'unfreeze[absent]'"
+    text = "run needs the absent extra: pip install '.[absent]' in Unfreeze's folder"
     result = run("run", "job.yaml", "--workers", "2")
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {text} (No module named 'unfreeze_absent')\n"
+    assert result.stderr == f"Error: main {text} (No module named 'unfreeze_absent')\n"
     described = run("--help")
     assert described.exit_code == 0
     assert "unfreeze run needs the absent extra" in described.stdout

@@ -102,7 +102,7 @@ def test_a_wrong_job_ends_as_it_would_in_a_run(claims):
     asked = ask(claims, "{type: PartialFineTuning, partialFineTuning: {blocks: [layer.7]}}")
     assert asked.exit_code == 2
     assert asked.stderr == (
-        "Failed: InvalidStrategy: spec.strategy.partialFineTuning.blocks: this model has no block layer.7 below its"
+        "Error: InvalidStrategy: spec.strategy.partialFineTuning.blocks: this model has no block layer.7 below its"
         " head; its blocks are embeddings, layer.0, layer.1, layer.2, pooler (the head needs no naming)\n"
     )
     asked = ask(claims, "{type: PartialFineTuning}")

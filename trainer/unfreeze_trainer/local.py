@@ -12,12 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unfreeze_api.claims import claim_folders, claim_options
+from unfreeze_api.commands import explained
 from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
@@ -29,8 +31,14 @@ AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument FILE and the options that say where volume claims lie."""
-    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(command))
+    """Give a command the argument FILE and the options that say where volume claims lie; JobError ends it with 2."""
+
+    @wraps(command)
+    def judged(**options: Any) -> None:
+        with _judged():
+            command(**options)
+
+    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(judged))
 
 
 @click.command()
@@ -59,37 +67,44 @@ def run(
         spec = spec.model_copy(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
+    from unfreeze_trainer.look import look
     from unfreeze_trainer.machine import accelerators, fitted
 
     job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
     job, said = fitted(job, workers=workers, present=accelerators())
     if said:
         click.echo(said, err=True)
-    _look(job)
+    look(job)
     sys.exit(run_job(job))
 
 
 def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
     """Return the job in a file, resolved for this machine and looked at; nothing is written."""
+    from unfreeze_trainer.look import look
+
     name, namespace, spec = _read(file)
     job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
-    _look(job)
+    look(job)
     return job
 
 
 def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None) -> str:
     """Look at what a job reads; return what was seen. `unfreeze validate --claims` finds it by its entry point."""
-    spec = job.spec
-    folders = claim_folders(spec, claim, claims_folder, write=False)
-    return _look(_resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders))
-
-
-def _look(job: ResolvedJob) -> str:
-    from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.look import look
 
+    spec = job.spec
+    folders = claim_folders(spec, claim, claims_folder, write=False)
+    with _judged():
+        return look(_resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders))
+
+
+@contextlib.contextmanager
+def _judged() -> Iterator[None]:
+    """Tell of what is wrong with a job as an error of the command line."""
+    from unfreeze_trainer.errors import JobError
+
     try:
-        return look(job)
+        yield
     except JobError as error:
         raise _Invalid(f"{error.reason}: {error.message}") from error
 
@@ -100,10 +115,12 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.validate import InvalidManifest, load_job, warnings
 
     try:
-        documents = list(read(file.read_text(encoding="utf-8")))
+        documents = list(read(file.read_text(encoding="utf-8-sig")))
         manifests = [document.manifest for document in documents if document.manifest.get("kind") == KIND]
         jobs = [load_job(manifest) for manifest in manifests]
-    except (ManifestError, InvalidManifest, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise _Invalid(f"{file}: not UTF-8 text: {error}") from error
+    except (ManifestError, InvalidManifest) as error:
         raise _Invalid(f"{file}: {error}") from error
     if any("schemaVersion" in found.manifest and "kind" not in found.manifest for found in documents):
         raise _Invalid(f"{file}: {_about_job_file(file)}")
@@ -140,21 +157,20 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
-    from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.interrupts import Interrupts
     from unfreeze_trainer.recipe import open_recipe
     from unfreeze_trainer.show import closing_table, show_progress
 
     run_folder = Path(job.output.path)
     logs = run_folder / "logs"
-    try:
+    with _judged():
         open_recipe(job)  # before anything is written
-    except JobError as error:
-        raise _Invalid(f"{error.reason}: {error.message}") from error
     try:
         logs.mkdir(parents=True, exist_ok=True)
+        for index in range(job.distribution.num_nodes):
+            _log(logs, index).touch()
     except OSError as error:
-        raise click.ClickException(f"the run's folder {run_folder} cannot be made: {error.strerror}") from error
+        raise click.ClickException(f"the run's folder {run_folder} cannot be written: {explained(error)}") from error
     nodes: list[_Node] = []
     interrupts = Interrupts()
     with interrupts.heard(), tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
@@ -162,8 +178,10 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
                 nodes.extend(_start(job, Path(folder), logs, agent))
             show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
-        except OSError as error:  # a terminal that was closed; the run goes its way
-            _say(f"{error.strerror}: stopping")
+        except OSError as error:
+            if len(nodes) < job.distribution.num_nodes:
+                raise click.ClickException(f"the agents cannot be started: {explained(error)}") from error
+            _say(f"{error.strerror}: stopping")  # a terminal that was closed; the run goes its way
         except KeyboardInterrupt:  # before there was anything to show
             pass
         finally:
@@ -171,7 +189,8 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
         messages = [node.message() for node in nodes]
         code = _exit_code([node.process.wait() for node in nodes])
     if code == ExitCode.DONE:
-        closing_table(job)
+        with _judged():
+            closing_table(job)
     elif code == ExitCode.STOPPED:
         step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)
         kept = (
@@ -248,7 +267,7 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -
             PARENT_ENV: str(os.getpid()),
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
-        with (logs / f"node-{index}.log").open("ab") as log:
+        with _log(logs, index).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *agent],
                 env=environment,
@@ -258,6 +277,10 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -
                 start_new_session=True,  # Ctrl-C is this command's to handle
             )
         yield _Node(process, address, port, termination_log)
+
+
+def _log(logs: Path, index: int) -> Path:
+    return logs / f"node-{index}.log"
 
 
 def _wait(nodes: list[_Node]) -> bool:

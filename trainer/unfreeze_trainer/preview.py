@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from unfreeze_api.progress import ExitCode
 from unfreeze_trainer.local import job_options, open_job
 
 if TYPE_CHECKING:
@@ -84,13 +82,7 @@ def phases(file: Path, claim: tuple[str, ...], claims_folder: Path | None, kind:
     wrong, as it is for `unfreeze run`.
     """
     job = open_job(file, claim, claims_folder)
-    from unfreeze_trainer.errors import JobError
-
-    try:
-        plan = preview(job)
-    except JobError as error:
-        click.echo(f"Failed: {error.reason}: {error.message}", err=True)
-        sys.exit(int(ExitCode.JOB_ERROR))
+    plan = preview(job)
     if kind == "json":
         click.echo(plan.to_json())
     else:

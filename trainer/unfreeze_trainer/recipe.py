@@ -103,10 +103,18 @@ def open_recipe(job: ResolvedJob) -> Start:
         The folder holds what another job has trained, a later version of Unfreeze, or another hand; or the job would
         write where it reads.
     """
-    check_apart(job)
-    start, folder = _open(job), Path(job.output.path)
-    own = start.fingerprint if start.begun else None
-    require_own(folder, foreign_outputs(folder, fingerprint=own, unmarked=start.began_earlier or _is_finished(folder)))
+    folder = Path(job.output.path)
+    try:
+        check_apart(job)
+        start = _open(job)
+        own, unmarked = start.fingerprint if start.begun else None, start.began_earlier or _is_finished(folder)
+        require_own(folder, foreign_outputs(folder, fingerprint=own, unmarked=unmarked))
+    except PermissionError as error:
+        raise JobError(
+            "ForeignRunFolder",
+            f"{folder} holds what user {os.geteuid()} may not read: {error.filename}: {error.strerror}. Choose another"
+            " output.destination, or run as the user that it belongs to",
+        ) from error
     return start
 
 
@@ -151,6 +159,8 @@ def _read(file: Path) -> StoredRecipe | None:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         log.warning("%s cannot be read, job.json stands in for it: %s", file, error)
         return None

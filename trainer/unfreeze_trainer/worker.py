@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.progress import JOB_FILE_ENV, ExitCode
+from unfreeze_api.progress import CONFIG_FOLDER, JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
@@ -115,7 +115,8 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
     link = Link.from_environment()
     code = 1
     try:
-        job = load_job(Path(os.environ[JOB_FILE_ENV]), say=rank == 0 and link is None)  # otherwise the agent says it
+        job_file = Path(os.environ.get(JOB_FILE_ENV, f"{CONFIG_FOLDER}/job.json"))
+        job = load_job(job_file, say=rank == 0 and link is None)  # otherwise the agent says it
         from unfreeze_trainer import tasks
 
         code = work(job, open_task or tasks.open_task, link)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unfreeze_api.commands import explained
 from unfreeze_api.resolve import Dataset
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.labels import encode_labels
@@ -49,8 +50,12 @@ def read_images(dataset: Dataset, where: str, *, head: bool = False, checked: in
     import pyarrow as pa
 
     root, files = Path(dataset.path), True
-    if root.is_dir():
-        paths, labels = _list_folder(root, where)
+    try:
+        folder = _list_folder(root, where) if root.is_dir() else None
+    except OSError as error:
+        raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
+    if folder:
+        paths, labels = folder
         codes, names = encode_labels(pa.chunked_array([pa.array(labels).dictionary_encode()]), "label", where)
         inputs, column = pa.chunked_array([pa.array(paths)]), None
     else:

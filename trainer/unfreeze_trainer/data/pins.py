@@ -61,7 +61,11 @@ def _hash_all(path: str) -> str:
     if Path(path).is_file():
         return hash_file(path)
     digest = hashlib.sha256()
-    files = (Path(root, name) for root, _, names in os.walk(path) for name in names)
+    files = (Path(root, name) for root, _, names in os.walk(path, onerror=_raise) for name in names)
     for file in sorted(files):
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode())
     return digest.hexdigest()
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk passes over folders that it may not read

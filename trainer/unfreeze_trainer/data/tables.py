@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_api.commands import explained
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.errors import JobError, is_passing, one_line
 
@@ -53,19 +54,26 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
             "InvalidData",
             f"{where}: files end in {', '.join(_READERS)}, not {suffix or 'nothing'}; convert or rename it",
         )
-    closed = Closed(Path(os.path.realpath(path)).parent, where, "InvalidData")
-    if not closed.exists(Path(os.path.realpath(path)).name):
-        raise JobError("InvalidData", f"{where}: no such file: {path}; check claim and path")
     import pyarrow as pa
 
     try:
+        _require_file(Path(path), where)
         return reader(path, list(columns), where, head=head)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
+    except PermissionError as error:
+        raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     except (pa.ArrowException, OSError) as error:
         if is_passing(error):
             raise
         raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
+
+
+def _require_file(path: Path, where: str) -> None:
+    real = Path(os.path.realpath(path))
+    if not Closed(real.parent, where, "InvalidData").exists(real.name):
+        what = "this is a folder, and tables are files" if path.is_dir() else "no such file"
+        raise JobError("InvalidData", f"{where}: {what}: {path}; check claim and path")
 
 
 def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.commands import explained
 from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.closed import Closed, refuse_code
 from unfreeze_trainer.errors import JobError
@@ -39,15 +40,21 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
         InvalidModel, with what is missing or what kind of folder it is instead; or what leads out of it, or is code.
     """
     where = f"spec.model.source {source}"
-    folder = Path(path)
+    try:
+        return _checked(Path(path), where, library=library, weights=weights)
+    except OSError as error:
+        raise JobError("InvalidModel", f"{where}: the model folder cannot be read: {explained(error)}") from error
+
+
+def _checked(folder: Path, where: str, *, library: str, weights: bool) -> dict[str, Any]:
     if not folder.is_dir():
         kind = (
             "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
         )
-        raise JobError("InvalidModel", f"{where}: the model folder {path} {kind}")
+        raise JobError("InvalidModel", f"{where}: the model folder {folder} {kind}")
     present = {item.name for item in folder.iterdir()}
-    content = listing(path)
-    closed = Closed(path, where, "InvalidModel")
+    content = listing(str(folder))
+    closed = Closed(folder, where, "InvalidModel")
     for item in folder.iterdir():
         if not item.is_dir() and (item.exists() or not item.is_symlink()):
             closed.path(item.name)
@@ -71,7 +78,7 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
             " there, or set spec.model.initialization to Random to train from scratch",
         )
     if weights:
-        weight_files(path, where, library=library)
+        weight_files(str(folder), where, library=library)
     if "adapter_config.json" in present:
         raise JobError(
             "InvalidModel",
