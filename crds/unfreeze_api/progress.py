@@ -15,6 +15,8 @@ from unfreeze_api.said import MAX_COUNT, Said
 
 JOB_FILE_ENV = "UNFREEZE_JOB"
 """Environment variable with the path of job.json."""
+JOB_UID_ENV = "UNFREEZE_JOB_UID"
+"""Environment variable with the FineTuneJob's UID, which tells it from others of its name and in its run folder."""
 CONFIG_FOLDER = "/etc/unfreeze"
 """Where the job's ConfigMap is mounted; it holds job.json."""
 CLAIM_FOLDER = "/mnt/claims"

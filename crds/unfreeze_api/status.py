@@ -167,7 +167,8 @@ class FineTuneJobStatus(Model):
     failure: Failure | None = None
     """What failed, where and why."""
     warnings: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=16)
-    """What is out of date in the spec, in the words of `unfreeze validate`; the job runs all the same."""
+    """What is out of date in the spec, in the words of `unfreeze validate`, and which other jobs that have not ended have the
+    same destination; the job runs all the same."""
     summary: Summary | None = None
     """Ready-made texts for the columns of kubectl get."""
 

@@ -6,7 +6,14 @@ import hashlib
 import json
 from typing import Any
 
-from unfreeze_api.progress import CLAIM_FOLDER, CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV, ExitCode
+from unfreeze_api.progress import (
+    CLAIM_FOLDER,
+    CONFIG_FOLDER,
+    HTTP_PORT,
+    JOB_FILE_ENV,
+    JOB_UID_ENV,
+    ExitCode,
+)
 from unfreeze_api.resolve import claims, rendezvous_port, resolve
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_operator.carried import Carried
@@ -183,14 +190,14 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec, image.name, list(claim_names.items()))],
+            "containers": [_container(spec, image.name, list(claim_names.items()), uid=job.uid)],
             "volumes": volumes,
             **{name: template[name] for name in placement if name in template},
         },
     }
 
 
-def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]]) -> Manifest:
+def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]], *, uid: str) -> Manifest:
     user_env = [
         variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()
     ]
@@ -204,6 +211,7 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
         "command": ["unfreeze-trainer"],
         "env": [
             {"name": JOB_FILE_ENV, "value": f"{CONFIG_FOLDER}/{JOB_FILE}"},
+            {"name": JOB_UID_ENV, "value": uid},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             *({"name": name, "value": value} for name, value in defaults.items() if name not in given),

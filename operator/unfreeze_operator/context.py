@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -114,7 +115,7 @@ class Context:
     network: Network = ISOLATED
     """Whom the pods may talk to beside each other."""
     warnings: tuple[str, ...] = ()
-    """What is out of date in the spec as it is stored."""
+    """What is out of date in the spec as it is stored, or in the way of another job."""
 
     @property
     def accelerators(self) -> int:
@@ -137,3 +138,20 @@ class Verdict:
     """Seconds after which to look again."""
     failure: Failure | None = None
     """Why the job ends, where the operator ends it and not the Job controller."""
+
+
+def sharing(others: Sequence[str]) -> list[str]:
+    """Return a warning that other jobs of the namespace, which have not ended, write to the same place; none without."""
+    if not others:
+        return []
+    names = ", ".join(sorted(others))
+    named = names if len(names) <= _NAMED else f"{names[:_NAMED]}… ({len(others)} jobs)"
+    return [
+        f"{SHARED}{named}: the first that trains there keeps the others out. Give each job a destination of its own"
+    ]
+
+
+SHARED = "spec.output.destination is also that of "
+"""How a warning begins that is about other jobs."""
+_NAMED = 300
+"""Characters of names; a warning has 512."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from unfreeze_api.status import FineTuneJobStatus, Phase
+from unfreeze_operator.context import SHARED
 from unfreeze_operator.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.status import condition
 from unfreeze_operator.views import FineTuneJobView, JobView
@@ -29,6 +30,7 @@ Reason = Literal[
     "Forbidden",
     "NodesGivenBack",
     "DeprecatedField",
+    "SharedDestination",
 ]
 
 
@@ -67,9 +69,9 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
     if broken is not None and (known is None or known.message != broken.message):
         found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
-    if new.warnings and new.warnings != old.warnings:
-        text = "; ".join(new.warnings)
-        found.append(Note("Warning", "DeprecatedField", text, text))
+    for reason, texts, told in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
+        if texts and texts != told:
+            found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
         return found + _phase_notes(old, new, job)
@@ -78,6 +80,13 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     return found
 
 
+def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:
+    """Return those about the spec, and those about other jobs."""
+    shared = [text for text in warnings if text.startswith(SHARED)]
+    return [text for text in warnings if text not in shared], shared
+
+
+_WARNINGS: tuple[Reason, Reason] = ("DeprecatedField", "SharedDestination")
 _BLOCKED: tuple[Reason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
 """Reasons of condition Running that are worth an event."""
 _PHASES: dict[Phase, tuple[Reason, str]] = {

@@ -46,10 +46,20 @@ class Cache(Generic[V]):
     keep
         Which views, as the watch tells of their end, are kept in `departed` until they are forgotten: those that say
         something which nobody may have looked at yet.
+    place
+        What a view may have in common with others of its namespace; empty where that is nothing.
     """
 
-    def __init__(self, on_change: Callable[[Key], None], *, keep: Callable[[V], bool] = lambda _: False) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[Key], None],
+        *,
+        keep: Callable[[V], bool] = lambda _: False,
+        place: Callable[[V], str] = lambda _: "",
+    ) -> None:
         self._on_change = on_change
+        self._place = place
+        self._places: dict[tuple[str, str], tuple[V, ...]] = {}
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
         # Only of what does not bear its job's name, as most do. A tuple is the smallest container.
@@ -65,6 +75,13 @@ class Cache(Generic[V]):
         """Return the views of a job."""
         own = self._by_name.get(key)
         return [*([own] if own is not None and own.key == key else ()), *self._others.get(key, ())]
+
+    def beside(self, view: V) -> list[V]:
+        """Return the other views of its namespace that have the same place."""
+        return [other for other in self._places.get(self._place_of(view), ()) if other.uid != view.uid]
+
+    def _place_of(self, view: V) -> tuple[str, str]:
+        return view.namespace, self._place(view)
 
     def departed(self, key: Key) -> list[V]:
         """Return the kept views of a job's objects that are gone."""
@@ -99,8 +116,12 @@ class Cache(Generic[V]):
         self._by_name[name] = view
         if key != name:
             self._others[key] = (*self._others.get(key, ()), view)
+        if self._place(view):
+            self._places[self._place_of(view)] = (*self._places.get(self._place_of(view), ()), view)
         if old != view:
             self._on_change(view.key)
+        if old is None:
+            self._tell_beside(view)
 
     def remove(self, view: V) -> None:
         """Forget an object, unless another one of its name has taken its place."""
@@ -113,6 +134,7 @@ class Cache(Generic[V]):
             if self._keep(view):
                 self._departed.setdefault(old.key, []).append(view)
             self._on_change(old.key)
+            self._tell_beside(old)
 
     def replace(self, namespace: str | None, views: list[V], version: int) -> None:
         """Store a whole list, of one namespace or of all; what is not in it was deleted unnoticed.
@@ -129,8 +151,16 @@ class Cache(Generic[V]):
         for view in views:
             self.put(view)
 
+    def _tell_beside(self, view: V) -> None:
+        for other in self.beside(view):
+            self._on_change(other.key)
+
     def _drop(self, view: V) -> None:
         del self._by_name[view.namespace, view.name]
+        if beside := tuple(self.beside(view)):
+            self._places[self._place_of(view)] = beside
+        else:
+            self._places.pop(self._place_of(view), None)
         left = tuple(other for other in self._others.get(view.key, ()) if other is not view)
         if left:
             self._others[view.key] = left

@@ -48,7 +48,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
     caches = {kind.resource: Cache[Any](queue.add) for kind in KINDS}
     caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
     known = Caches(
-        Cache(queue.add),
+        Cache(queue.add, place=lambda job: job.destination),
         caches[JOBS],
         caches[SERVICES],
         caches[CONFIG_MAPS],

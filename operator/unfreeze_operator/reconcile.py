@@ -24,7 +24,7 @@ from unfreeze_operator.actions import steps
 from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
 from unfreeze_operator.budget import wire
-from unfreeze_operator.context import Children, Context
+from unfreeze_operator.context import Children, Context, sharing
 from unfreeze_operator.events import event, notes
 from unfreeze_operator.executor import Delayed, Executor, Refused
 from unfreeze_operator.informer import Cache
@@ -83,6 +83,13 @@ class Caches:
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
             workloads=self.workloads.of(key),
+        )
+
+    def beside(self, job: FineTuneJobView) -> list[str]:
+        """Return the names of the other jobs of its namespace that have not ended and write to the same place."""
+        others = self.fine_tune_jobs.beside(job)
+        return (
+            [] if is_finished(_stored_status(job)) else [o.name for o in others if not is_finished(_stored_status(o))]
         )
 
     def is_new(self, key: Key) -> bool:
@@ -177,7 +184,7 @@ class Reconciler:
             self._lost_pod_grace,
             self._gang_patience,
             self._network,
-            tuple(former.warnings(raw, FineTuneJobSpec)),
+            (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
         )
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)

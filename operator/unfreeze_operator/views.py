@@ -88,6 +88,8 @@ class FineTuneJobView(View):
     strategy: str
     spec: bytes
     status: bytes
+    destination: str = ""
+    """On a volume claim, where jobs may meet; empty elsewhere."""
 
     @property
     def key(self) -> Key:
@@ -234,7 +236,14 @@ def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
         strategy=_strategy(raw.get("spec") or {}),
         spec=pack(raw.get("spec") or {}),
         status=pack(raw.get("status") or {}),
+        destination=_destination(raw.get("spec") or {}),
     )
+
+
+def _destination(spec: Manifest) -> str:
+    output = spec.get("output")
+    found = str(output.get("destination", "")) if isinstance(output, dict) else ""
+    return found if found.startswith("pvc://") else ""
 
 
 def _strategy(spec: Manifest) -> str:

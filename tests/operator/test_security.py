@@ -176,5 +176,9 @@ def test_the_tests_that_the_threat_model_names_exist(tests):
         file, _, function = name.partition("::")
         text = (REPOSITORY / "tests" / file).read_text()
         if function:
-            known = {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)}
+            known = {
+                node.name
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
             assert function in known, name

@@ -77,7 +77,7 @@ def claims(tmp_path) -> Path:
         ("words", "results", "results/words"),
         ("words", "results/words", "ForeignRunFolder: "),
         ("words", "results/words/recipe.json", "ForeignRunFolder: "),
-        ("words", "results/words/logs", "the run's folder "),
+        ("words", "results/words/logs", "ForeignRunFolder: "),
         ("words", "words.yaml", "words.yaml"),
     ],
 )
@@ -105,7 +105,7 @@ def test_one_line_that_names_it(claims, monkeypatch, job, closed, message):
 
 
 def test_a_run_folder_on_a_full_disk(claims, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device", "/tmp/unfreeze-run-1/job.json")
 
     monkeypatch.setattr(local, "_start", full)

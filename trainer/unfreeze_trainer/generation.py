@@ -16,16 +16,20 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from unfreeze_trainer.errors import JobError
 
 GENERATION_ENV = "UNFREEZE_GENERATION"
 """Environment variable with the number that pod 0's agent took for its workers, however often they start again."""
 _PREFIX = ".generation-"
+_PULSE = "alive"
+"""File in a generation's folder whose content changes for as long as its agent lives."""
 
 
 class Superseded(JobError):  # noqa: N818 - a later start is right, and this one over
@@ -69,7 +73,8 @@ class Generation:
         own = cls(run_folder, int(os.environ[GENERATION_ENV]))
         own.check()
         for entry in own._folder.iterdir():  # of a worker of this pod that was killed
-            _delete(entry)
+            if entry.name != _PULSE:
+                _delete(entry)
         return own
 
     def _end(self, earlier: Generation) -> None:
@@ -96,6 +101,15 @@ class Generation:
                 " here. Or two jobs have the same output.destination: give each its own",
             )
 
+    def beat(self) -> None:
+        """Show that this generation lives; FileNotFoundError if it is over."""
+        (self._folder / _PULSE).write_text(secrets.token_hex(8))
+
+    def rest(self) -> None:
+        """Show that nobody of this generation is left."""
+        with suppress(OSError):
+            (self._folder / _PULSE).unlink()
+
     @contextmanager
     def fenced(self) -> Iterator[None]:
         """Run what writes aside: what fails because the generation is over is told as Superseded."""
@@ -119,7 +133,8 @@ class Generation:
         replaced = self._folder / f"replaced-{final.name}"
         with self.fenced():
             final.parent.mkdir(exist_ok=True)
-            if final.is_dir():
+            _refuse_link(final.parent, self._run_folder)
+            if final.is_dir() and not final.is_symlink():
                 final.replace(replaced)
             aside.replace(final)
             sync_folder(final.parent)
@@ -142,6 +157,22 @@ class Generation:
         _delete(self._folder / name)
 
 
+def pulse(run_folder: Path) -> bytes | None:
+    """Return what changes while the newest generation of a run folder lives; None if its agent has left, or had none.
+
+    A file is opened anew each time: NFS asks the server then, and not for the attributes of a folder.
+    """
+    try:
+        return (run_folder / f"{_PREFIX}{_newest(run_folder)}" / _PULSE).read_bytes()
+    except OSError:
+        return None
+
+
+def append(path: Path) -> TextIO:
+    """Open a file of the run for more lines; OSError if it is a link."""
+    return open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -149,6 +180,33 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_no_links(run_folder: Path) -> None:
+    """Raise JobError ForeignRunFolder if something that a run reads or writes is a link: what it leads to is not the run's.
+
+    The run folder itself may be one, and what a run has no name for.
+    """
+    entries = [run_folder / name for name in _NAMES] + list(run_folder.glob(f"{_PREFIX}*"))
+    for entry in entries:
+        _refuse_link(entry, run_folder)
+        if entry.is_dir():
+            entries += entry.iterdir()
+
+
+_NAMES = (
+    *("checkpoints", "model", "adapter", "logs"),
+    *(".owner.json", "events.jsonl", "recipe.json", "report.json", "tracking.json"),
+)
+
+
+def _refuse_link(path: Path, run_folder: Path) -> None:
+    if path != run_folder and path.is_symlink():
+        raise JobError(
+            "ForeignRunFolder",
+            f"{path} is a link, and nothing in a run folder is followed elsewhere: remove it, or choose another"
+            " output.destination",
+        )
 
 
 def _numbers(run_folder: Path) -> list[int]:
@@ -161,7 +219,7 @@ def _newest(run_folder: Path) -> int:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import click
 
 from unfreeze_api.claims import claim_folders, claim_options
 from unfreeze_api.commands import explained
-from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_api.progress import JOB_FILE_ENV, JOB_UID_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
     from unfreeze_api.job import FineTuneJob
@@ -158,13 +158,16 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
     from unfreeze_trainer.interrupts import Interrupts
+    from unfreeze_trainer.ownership import Owner, process_uid, require_free
     from unfreeze_trainer.recipe import open_recipe
     from unfreeze_trainer.show import closing_table, show_progress
 
     run_folder = Path(job.output.path)
     logs = run_folder / "logs"
     with _judged():
-        open_recipe(job)  # before anything is written
+        start = open_recipe(job)  # before anything is written
+        owner = Owner(uid=process_uid(os.getpid()), job=f"{job.namespace}/{job.name}", fingerprint=start.fingerprint)
+        require_free(run_folder, owner)
     try:
         logs.mkdir(parents=True, exist_ok=True)
         for index in range(job.distribution.num_nodes):
@@ -176,7 +179,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     with interrupts.heard(), tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
         try:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
-                nodes.extend(_start(job, Path(folder), logs, agent))
+                nodes.extend(_start(job, Path(folder), logs, agent, uid=owner.uid))
             show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
         except OSError as error:
             if len(nodes) < job.distribution.num_nodes:
@@ -250,7 +253,7 @@ class _Node:
             return None
 
 
-def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -> Iterator[_Node]:
+def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *, uid: str) -> Iterator[_Node]:
     from unfreeze_trainer.agent.pod import PARENT_ENV, available_cpus
 
     job_file = folder / "job.json"
@@ -265,6 +268,7 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...]) -
             "UNFREEZE_HTTP_PORT": str(port),
             "UNFREEZE_TERMINATION_LOG": str(termination_log),
             PARENT_ENV: str(os.getpid()),
+            JOB_UID_ENV: uid,
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
         with _log(logs, index).open("ab") as log:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unfreeze_trainer.generation import append
 from unfreeze_trainer.link import Link
 
 if TYPE_CHECKING:
@@ -118,5 +119,5 @@ class Events:
         if self._generation:
             self._generation.check()
             line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
-            with self._path.open("a") as file:
+            with append(self._path) as file:
                 file.write(line + "\n")

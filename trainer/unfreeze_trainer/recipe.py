@@ -20,7 +20,7 @@ from unfreeze_api import fingerprint as recipes
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.destination import check_apart, foreign_outputs, require_own
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import Generation
+from unfreeze_trainer.generation import Generation, require_no_links
 from unfreeze_trainer.versions import library_versions
 
 log = logging.getLogger(__name__)
@@ -100,12 +100,13 @@ def open_recipe(job: ResolvedJob) -> Start:
     Raises
     ------
     JobError
-        The folder holds what another job has trained, a later version of Unfreeze, or another hand; or the job would
-        write where it reads.
+        The folder holds what another job has trained, a later version of Unfreeze, or another hand, or links; or the job
+        would write where it reads.
     """
     folder = Path(job.output.path)
     try:
         check_apart(job)
+        require_no_links(folder)
         start = _open(job)
         own, unmarked = start.fingerprint if start.begun else None, start.began_earlier or _is_finished(folder)
         require_own(folder, foreign_outputs(folder, fingerprint=own, unmarked=unmarked))

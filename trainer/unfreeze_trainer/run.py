@@ -30,6 +30,7 @@ from unfreeze_trainer.guard import Guard, count_skipped
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
+from unfreeze_trainer.ownership import Owner, generation_of_worker
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
@@ -106,9 +107,10 @@ class Run:
     def _open_folder(self) -> None:
         """Take the run folder, find the newest whole checkpoint and go on from it. Collective."""
         engine = self.engine
-        self._generation = Generation.of_worker(self.folder) if engine.rank == 0 else None
-        self.events = Events(self.folder, self._generation)
         start = open_recipe(self.job)
+        owner = Owner.of(self.job, start.fingerprint)
+        self._generation = generation_of_worker(self.folder, owner) if engine.rank == 0 else None
+        self.events = Events(self.folder, self._generation)
         tell(self._link, "hashing model and data")
         self._after_success = start.after_success
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})

@@ -33,6 +33,7 @@ from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
     from unfreeze_trainer.agent.gang import Ending, Gang
+    from unfreeze_trainer.ownership import Heart
 
 log = logging.getLogger("unfreeze.agent")
 
@@ -51,6 +52,7 @@ class Agent:
         # No SimpleQueue: its get() waits for ever when a signal's handler outlasts the timeout.
         self._endings: queue.Queue[Ending] = queue.Queue()
         self._gang: Gang | None = None
+        self._heart: Heart | None = None
         self._hangs = HangWatch(None)
         self._final: Progress | None = None
         self._silent = True
@@ -115,7 +117,7 @@ class Agent:
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.recipe import open_recipe
 
-            open_recipe(job)  # before anything is taken or written
+            start = open_recipe(job)  # before anything is taken or written
             self._link.write_activity("loading PyTorch")
             if (progress := finished_before(job)) is not None:
                 from unfreeze_trainer.agent.gang import Ending
@@ -126,10 +128,13 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             from unfreeze_trainer.agent.gang import WORKER, Gang
-            from unfreeze_trainer.generation import GENERATION_ENV, Generation
+            from unfreeze_trainer.generation import GENERATION_ENV
+            from unfreeze_trainer.ownership import Heart, Owner, take_folder
 
             if self._pod.index == 0:  # rank 0 is here, and writes
-                os.environ[GENERATION_ENV] = str(Generation.take(Path(job.output.path)).number)
+                generation = take_folder(Path(job.output.path), Owner.of(job, start.fingerprint))
+                os.environ[GENERATION_ENV] = str(generation.number)
+                self._heart = Heart(generation)
 
             self._gang = Gang(job, self._pod, self._link, self._stopping, self._worker or WORKER)
             self._gang.run(self._endings.put)
@@ -214,6 +219,8 @@ class Agent:
 
     def _leave(self, message: TerminationMessage) -> None:
         log.info("%s: %s %s", message.outcome, message.reason, message.message)
+        if self._heart:
+            self._heart.stop()
         try:
             self._pod.termination_log.write_text(message.to_termination_log())
         except OSError as error:
