@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries test-binaries demo test test-matrix test-fast lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: help setup cluster-binaries test-binaries demo test test-matrix test-fast fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,15 +41,24 @@ demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply
 test-binaries:
 	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested > /dev/null
 
-test: setup ## All tests, in two processes that share the rooms (tests/rooms.py)
+test: setup ## All tests, in two processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
+ifdef T
+	@$(MAKE) --no-print-directory test-binaries
+	@$(BIN)/python -m pytest $(T)
+else
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
 	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --slowest=30
+endif
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer
 
 test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q -m "not cluster and not slow"
+
+fmt: $(READY) ## Formats the code, and mends what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
 
 lint: $(READY) ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .
