@@ -45,7 +45,11 @@ async def test_the_metrics_page_does_not_hold_up_the_event_loop():
     assert (await page).status == 200
 
 
-async def test_one_page_is_made_for_all_who_ask_meanwhile_and_for_a_while(monkeypatch):
+def test_one_page_is_made_for_all_who_ask_meanwhile_and_for_a_while(monkeypatch):
+    asyncio.run(asked_by_many(monkeypatch))
+
+
+async def asked_by_many(monkeypatch):
     metrics, made, go, begun = Metrics(), [], threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

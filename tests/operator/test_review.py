@@ -51,13 +51,16 @@ async def status(health, header=None):
         ("bearer good", 200, 2),
     ],
 )
-async def test_who_may_read(header, code, questions):
-    server = Server(good="reader", other="stranger")
-    health = Health(Metrics(), TokenReview(server))
-    assert await status(health, header) == code
-    assert await status(health, header) == code
-    assert len(server.asked) == questions, "a judgement stands for a while"
-    assert (await health._healthz(None)).status == 200, "probes need no token"
+def test_who_may_read(header, code, questions):
+    async def ask():
+        server = Server(good="reader", other="stranger")
+        health = Health(Metrics(), TokenReview(server))
+        assert await status(health, header) == code
+        assert await status(health, header) == code
+        assert len(server.asked) == questions, "a judgement stands for a while"
+        assert (await health._healthz(None)).status == 200, "probes need no token"
+
+    asyncio.run(ask())
 
 
 async def test_a_judgement_ends(monkeypatch):
