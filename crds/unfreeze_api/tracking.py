@@ -36,8 +36,8 @@ class MlflowSpec(Model):
     experiment: str | None = Field(default=None, min_length=1, max_length=256)
     """Experiment that the run belongs to; it is made when it does not exist. Default: the job's namespace."""
     secret_ref: LocalObjectReference | None = None
-    """Secret whose keys become environment variables of the trainer: MLFLOW_TRACKING_TOKEN, or
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Default: no credentials."""
+    """Secret of which these keys become environment variables of the trainer, as far as it has them: MLFLOW_TRACKING_TOKEN,
+    or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Default: no credentials."""
 
 
 class WandbSpec(Model):
@@ -58,8 +58,8 @@ class WandbSpec(Model):
     mode: Literal["Online", "Offline"] = "Online"
     """Online sends figures at once. Offline writes them to `wandb` below output.destination, for `wandb sync`."""
     secret_ref: LocalObjectReference | None = None
-    """Secret whose keys become environment variables of the trainer: WANDB_API_KEY, and WANDB_BASE_URL for a server of
-    your own. Default: none, for mode Offline."""
+    """Secret of which these keys become environment variables of the trainer: WANDB_API_KEY, and WANDB_BASE_URL for a
+    server of your own. Default: none, for mode Offline."""
 
 
 class TrackingSpec(Model):

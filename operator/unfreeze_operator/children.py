@@ -47,6 +47,10 @@ USER = 65532
 GRACE_SECONDS = 120
 """Time between SIGTERM and SIGKILL: enough to write a checkpoint of a large model to a network volume."""
 
+MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+WANDB_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL")
+"""The first is needed online."""
+
 
 def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     """Return the hash of what may change while the job is suspended.
@@ -198,12 +202,13 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
 
 
 def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]], *, uid: str) -> Manifest:
-    user_env = [
+    user_env: list[Manifest] = [
         variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()
     ]
     # A user without an entry in /etc/passwd, on a read-only root: libraries ask for both a home and a name.
     defaults = {"HOME": "/tmp", "TMPDIR": "/tmp", "USER": MANAGER, "LOGNAME": MANAGER}  # noqa: S108 - an emptyDir
     given = {variable["name"] for variable in user_env}
+    credentials = [variable for variable in _credentials(spec) if variable["name"] not in given]
     resources = spec.distribution.resources_per_node.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {
         "name": CONTAINER,
@@ -215,9 +220,9 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             *({"name": name, "value": value} for name, value in defaults.items() if name not in given),
+            *credentials,
             *user_env,
         ],
-        **_credentials(spec),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
         "resources": resources,
@@ -244,11 +249,26 @@ def _gang_labels(job: FineTuneJobView) -> dict[str, str]:
     return {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name)}
 
 
-def _credentials(spec: FineTuneJobSpec) -> Manifest:
-    """Return the trackers' Secrets as environment; a variable that the container names itself wins over theirs."""
-    trackers = [spec.tracking.mlflow, spec.tracking.wandb] if spec.tracking else []
-    names = [tracker.secret_ref.name for tracker in trackers if tracker and tracker.secret_ref]
-    return {"envFrom": [{"secretRef": {"name": name}} for name in dict.fromkeys(names)]} if names else {}
+def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
+    """Return the keys of the trackers' Secrets that their libraries know, as environment.
+
+    Nothing else of a Secret is taken: a key of another name, such as LD_PRELOAD, would change what runs. A pod waits for
+    the one key that Weights & Biases cannot do without; MLflow's may be any of several.
+    """
+    out: list[Manifest] = []
+
+    def take(secret: str, key: str, *, optional: bool) -> None:
+        reference = {"name": secret, "key": key} | ({"optional": True} if optional else {})
+        out.append({"name": key, "valueFrom": {"secretKeyRef": reference}})
+
+    mlflow, wandb = (spec.tracking.mlflow, spec.tracking.wandb) if spec.tracking else (None, None)
+    if mlflow and mlflow.secret_ref:
+        for key in MLFLOW_KEYS:
+            take(mlflow.secret_ref.name, key, optional=True)
+    if wandb and wandb.secret_ref:
+        for key in WANDB_KEYS:
+            take(wandb.secret_ref.name, key, optional=key != WANDB_KEYS[0] or wandb.mode == "Offline")
+    return out
 
 
 def _head(

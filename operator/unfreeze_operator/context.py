@@ -10,6 +10,7 @@ from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import Failure, FineTuneJobStatus
 from unfreeze_operator.actions import Action
+from unfreeze_operator.allowed import DEFAULT, Allowed
 from unfreeze_operator.kueue import WorkloadView
 from unfreeze_operator.network import ISOLATED, Network
 from unfreeze_operator.settings import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
@@ -116,6 +117,8 @@ class Context:
     """Whom the pods may talk to beside each other."""
     warnings: tuple[str, ...] = ()
     """What is out of date in the spec as it is stored, or in the way of another job."""
+    allowed: Allowed = DEFAULT
+    """What the platform lets jobs ask for."""
 
     @property
     def accelerators(self) -> int:

@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 from kubernetes.aio.config import ConfigException
+from pydantic import TypeAdapter, ValidationError
 
 from unfreeze_operator import connection, logs, watch
+from unfreeze_operator.allowed import NODE_ANNOTATIONS, Allowed
 from unfreeze_operator.api import Api
 from unfreeze_operator.health import Health
 from unfreeze_operator.lease import Election
@@ -97,6 +99,19 @@ class Json(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class Patterns(click.ParamType[Any]):
+    """A JSON list of patterns."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the patterns, or tell what is wrong with them."""
+        try:
+            return tuple(TypeAdapter(list[str]).validate_json(value)) if isinstance(value, str) else value
+        except ValidationError:
+            self.fail(f"{value!r} is no JSON list of texts", param, ctx)
+
+
 @click.command(context_settings={"auto_envvar_prefix": "UNFREEZE_OPERATOR", "show_default": True})
 @click.option("--namespace", "namespaces", multiple=True, help="Namespace to look after, repeatable. Default: all.")
 @click.option("--trainer-image", required=True, help="Image of the trainer, for jobs whose template names none.")
@@ -146,6 +161,34 @@ class Json(click.ParamType[Any]):
     help="What trainers may reach beside their gang: egress rules of a NetworkPolicy, a JSON list; [{}] is anything.",
 )
 @click.option(
+    "--refused-annotations",
+    type=Patterns(),
+    default=None,
+    show_default="those that act on the node past Pod Security",
+    help="Annotations that pods of jobs must not have: patterns, a JSON list; [] refuses none.",
+)
+@click.option(
+    "--allowed-labels",
+    type=Patterns(),
+    default=None,
+    show_default="any",
+    help="Labels that pods of jobs may have beside the operator's: patterns, a JSON list.",
+)
+@click.option(
+    "--allowed-priority-classes",
+    type=Patterns(),
+    default=None,
+    show_default="any but system-*-critical",
+    help="Priority classes that jobs may name: patterns, a JSON list.",
+)
+@click.option(
+    "--allowed-runtime-classes",
+    type=Patterns(),
+    default=None,
+    show_default="any",
+    help="Runtime classes that jobs may name: patterns, a JSON list.",
+)
+@click.option(
     "--watch-silence",
     default=Settings.watch_silence,
     help="Seconds without a word of the API server, not even a bookmark, after which a watch is opened anew.",
@@ -171,11 +214,16 @@ class Json(click.ParamType[Any]):
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level."
 )
 def main(
+    *,
     log_level: str,
     metrics_from: tuple[Peer, ...],
     egress: tuple[EgressRule, ...] | None,
     leader_election: bool,
     lease_namespace: str,
+    refused_annotations: tuple[str, ...] | None,
+    allowed_labels: tuple[str, ...] | None,
+    allowed_priority_classes: tuple[str, ...] | None,
+    allowed_runtime_classes: tuple[str, ...] | None,
     **options: Any,
 ) -> None:
     """Run FineTuneJobs on the cluster of KUBECONFIG, or of the pod that this process runs in."""
@@ -185,9 +233,11 @@ def main(
     if leader_election and not lease_namespace:
         raise click.UsageError("--leader-election needs --lease-namespace outside of a cluster")
     network = Network(connection.own_namespace(), metrics_from, (DNS,) if egress is None else egress)
+    refused = NODE_ANNOTATIONS if refused_annotations is None else refused_annotations
+    allowed = Allowed(refused, allowed_labels, allowed_priority_classes, allowed_runtime_classes)
     try:
         lease = lease_namespace if leader_election else ""
-        asyncio.run(run(Settings(network=network, lease_namespace=lease, **options)))
+        asyncio.run(run(Settings(network=network, allowed=allowed, lease_namespace=lease, **options)))
     except* Exception as errors:
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):

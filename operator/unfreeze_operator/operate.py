@@ -70,6 +70,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         gang_patience=settings.gang_patience,
         status_interval=settings.status_interval,
         network=settings.network,
+        allowed=settings.allowed,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
     metrics.queue_depth.set_function(lambda: len(queue))

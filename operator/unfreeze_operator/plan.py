@@ -12,7 +12,7 @@ from unfreeze_operator.budget import within_budget
 from unfreeze_operator.context import Context, Verdict
 from unfreeze_operator.policies import ORDER, RESTRAINING, name
 from unfreeze_operator.policies.finished import is_finished
-from unfreeze_operator.status import next_look, observe
+from unfreeze_operator.status import next_look, observe, refused
 
 RETRY_SECONDS = 30.0
 """After how long a job is looked at again of which a part has raised an error."""
@@ -58,7 +58,7 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
     actions: list[Action] = []
     waits: list[float] = []
     problems: list[Problem] = []
-    waiting = ""
+    waiting = not_allowed = ""
     failure: Failure | None = None
     for verdict in _verdicts(context, problems):
         actions += verdict.actions
@@ -66,11 +66,15 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
             waits.append(verdict.requeue_after)
         if verdict.reason == "WaitingForDeletion":
             waiting = verdict.message
+        elif verdict.reason == "Refused":
+            not_allowed = verdict.message
         failure = failure or verdict.failure
     if context.job.deleting:
         return Plan((), None, None, tuple(problems))
     if is_finished(context.status):
         status: FineTuneJobStatus | None = _acknowledged(context)
+    elif not_allowed:
+        status = refused(context.job, context.status, context.now, "Refused", not_allowed)
     else:
         status = _observed(context, progress, waiting, failure, problems)
         look = next_look(context, status) if status is not None else None

@@ -21,6 +21,7 @@ from unfreeze_api.reading import causes
 from unfreeze_api.spec import FineTuneJobSpec
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.actions import steps
+from unfreeze_operator.allowed import Allowed
 from unfreeze_operator.api import Api, ApiError
 from unfreeze_operator.backoff import backoff
 from unfreeze_operator.budget import wire
@@ -107,7 +108,7 @@ class Reconciler:
         The rooms that it connects.
     image
         Trainer image when a template names none, and what it is pulled with.
-    lost_pod_grace, gang_patience, network, status_interval
+    lost_pod_grace, gang_patience, network, status_interval, allowed
         See Settings.
     clock
         The time.
@@ -126,6 +127,7 @@ class Reconciler:
         gang_patience: float,
         network: Network,
         status_interval: float = Settings.status_interval,
+        allowed: Allowed = Settings.allowed,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -138,6 +140,7 @@ class Reconciler:
         self._gang_patience = gang_patience
         self._network = network
         self._status_interval = status_interval
+        self._allowed = allowed
         self._clock = clock
         self._instance = socket.gethostname()
         self._unsure: dict[str, FineTuneJobStatus] = {}
@@ -185,6 +188,7 @@ class Reconciler:
             self._gang_patience,
             self._network,
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
+            self._allowed,
         )
         first = leader(context.children.pods)
         asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unfreeze_operator.allowed import DEFAULT, Allowed
 from unfreeze_operator.network import ISOLATED, Network
 
 LOST_POD_GRACE = 60.0
@@ -49,6 +50,8 @@ class Settings:
     """Seconds that a gang may hold nodes while it finds too few, before it gives them back for a while; 0 for ever."""
     network: Network = ISOLATED
     """Whom trainers may talk to beside their gang."""
+    allowed: Allowed = DEFAULT
+    """What jobs may ask for beside a restricted pod."""
     lease_namespace: str = ""
     """Where the Lease lies by which one of several operators is chosen; none for no election."""
     lease_name: str = "unfreeze-operator"

@@ -314,6 +314,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
         "namespaces": ["a"],
         "trainer": {"imagePullSecrets": [{"name": "s"}], "networkPolicy": {"metricsFrom": [PEER], "egress": []}},
         "metrics": {"tokenReview": True},
+        "allowed": {"refusedAnnotations": [], "labels": ["a"], "priorityClasses": ["b", "c-*"], "runtimeClasses": []},
     }
     given = options(everything)
     assert {name.lower() for name in given} <= known
@@ -324,6 +325,9 @@ def test_the_operator_reads_every_variable(monkeypatch):
     assert parsed["trainer_pull_secrets"] == ("s",)
     assert parsed["egress"] == ()
     assert parsed["leader_election"] is True
+    assert (parsed["refused_annotations"], parsed["allowed_labels"]) == ((), ("a",))
+    assert (parsed["allowed_priority_classes"], parsed["allowed_runtime_classes"]) == (("b", "c-*"), ())
+    assert "REFUSED_ANNOTATIONS" not in options()
 
 
 def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():

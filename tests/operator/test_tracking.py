@@ -8,8 +8,10 @@ import pytest
 
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.world import spec
+from unfreeze_api.job import parse_spec
 from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, spec_hash
+from unfreeze_operator.packing import unpack
 from unfreeze_operator.views import fine_tune_job_view
 
 TRACKING = {
@@ -35,20 +37,48 @@ def container(tracking):
     return indexed_job(view, made, IMAGE, Carried())["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_secrets_become_environment_and_the_operators_own_variables_win():
-    made = container(TRACKING)
-    assert made["envFrom"] == [{"secretRef": {"name": "mlflow-token"}}, {"secretRef": {"name": "wandb-key"}}]
-    assert "UNFREEZE_JOB" in {variable["name"] for variable in made["env"]}  # env wins over envFrom
+def taken(tracking):
+    """Return the keys that are taken from Secrets: of which, and whether the pod waits for it."""
+    made = container(tracking)
+    assert "envFrom" not in made
+    references = {
+        v["name"]: v["valueFrom"]["secretKeyRef"] for v in made["env"] if "secretKeyRef" in v.get("valueFrom", {})
+    }
+    assert all(name == reference["key"] for name, reference in references.items())
+    return {name: (reference["name"], not reference.get("optional")) for name, reference in references.items()}
+
+
+def test_of_secrets_only_the_keys_that_are_known_become_environment():
+    """LD_PRELOAD, PYTHONPATH and the like in a Secret of somebody's change nothing."""
+    assert taken(TRACKING) == {
+        "MLFLOW_TRACKING_TOKEN": ("mlflow-token", False),
+        "MLFLOW_TRACKING_USERNAME": ("mlflow-token", False),
+        "MLFLOW_TRACKING_PASSWORD": ("mlflow-token", False),
+        "WANDB_API_KEY": ("wandb-key", True),
+        "WANDB_BASE_URL": ("wandb-key", False),
+    }
+    offline = {"wandb": {"mode": "Offline", "secretRef": {"name": "wandb-key"}}}
+    assert taken(offline)["WANDB_API_KEY"] == ("wandb-key", False)
+
+
+def test_a_variable_of_the_jobs_own_wins():
+    view, _ = tracked(TRACKING)
+    body = json.loads(unpack(view.spec))
+    body["template"]["env"].append({"name": "WANDB_BASE_URL", "value": "http://own"})
+    made = indexed_job(view, parse_spec(body), IMAGE, Carried())["spec"]["template"]["spec"]["containers"][0]
+    assert [v for v in made["env"] if v["name"] == "WANDB_BASE_URL"] == [
+        {"name": "WANDB_BASE_URL", "value": "http://own"}
+    ]
 
 
 @pytest.mark.parametrize("tracking", [{"tensorBoard": {}}, {"wandb": {"mode": "Offline"}}])
 def test_without_credentials_there_is_nothing_to_take(tracking):
-    assert "envFrom" not in container(tracking)
+    assert taken(tracking) == {}
 
 
 def test_one_secret_for_both_is_taken_once():
     one = {name: tracker | {"secretRef": {"name": "trackers"}} for name, tracker in TRACKING.items()}
-    assert container(one)["envFrom"] == [{"secretRef": {"name": "trackers"}}]
+    assert {secret for secret, _ in taken(one).values()} == {"trackers"}
 
 
 def test_job_json_names_trackers_and_no_secret():
@@ -67,19 +97,21 @@ def test_trackers_changed_while_suspended_take_effect_and_others_are_not_disturb
 @pytest.mark.cluster
 def test_a_missing_secret_is_named_and_the_job_goes_on_when_it_is_there(operator, world):
     body = spec(fake={"holdAt": 1})
-    body["tracking"] = {"mlflow": {"uri": "http://mlflow:5000", "secretRef": {"name": "mlflow-token"}}}
+    body["tracking"] = {"wandb": {"secretRef": {"name": "wandb-key"}}}
     world.create(body=body)
     (waiting,) = world.wait(lambda status: status.get("waiting"))["waiting"]
     assert waiting["reason"] == "ConfigError"
-    assert "mlflow-token" in waiting["message"]
-    token = {"MLFLOW_TRACKING_TOKEN": base64.b64encode(b"s3cret").decode()}
-    world.cluster.create(world.path("secrets"), {"metadata": {"name": "mlflow-token"}, "data": token})
+    assert "wandb-key" in waiting["message"]
+    token = {name: base64.b64encode(b"s3cret").decode() for name in ("WANDB_API_KEY", "LD_PRELOAD")}
+    world.cluster.create(world.path("secrets"), {"metadata": {"name": "wandb-key"}, "data": token})
     world.wait(lambda status: status.get("progress", {}).get("step") == 1)
     (pod,) = world.children("pods")
     (pid,) = world.cluster.processes(world.namespace, pod["metadata"]["name"])
-    assert b"MLFLOW_TRACKING_TOKEN=s3cret" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert b"WANDB_API_KEY=s3cret" in environment
+    assert b"LD_PRELOAD=s3cret" not in environment
     told = json.dumps([world.children("configmaps"), world.children("pods"), world.get()])
     assert "s3cret" not in told
-    assert token["MLFLOW_TRACKING_TOKEN"] not in told
+    assert token["WANDB_API_KEY"] not in told
     world.go()
     world.wait_phase("Succeeded")

@@ -19,6 +19,7 @@ from unfreeze_operator.policies import (
     lost_pods,
     namesake,
     network_policy,
+    not_allowed,
     resume,
     service,
     startup_timeout,
@@ -39,6 +40,7 @@ ORDER: tuple[Policy, ...] = (
     backoff_limit.check,
     startup_timeout.check,
     give_back.check,
+    not_allowed.check,
     config_map.check,
     service.check,
     network_policy.check,
@@ -62,6 +64,7 @@ RESTRAINING: frozenset[Policy] = frozenset(
         backoff_limit.check,
         startup_timeout.check,
         give_back.check,
+        not_allowed.check,
         suspend.check,
         deadline.check,
     )
