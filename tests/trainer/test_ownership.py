@@ -14,7 +14,7 @@ from tests.trainer.test_destination import tree
 from unfreeze_trainer import ownership
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse
-from unfreeze_trainer.ownership import FILE, Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
+from unfreeze_trainer.ownership import Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
@@ -45,7 +45,11 @@ def refused(folder, owner) -> str:
 
 def test_the_marker_names_the_job(tmp_path):
     take_folder(tmp_path, ME)
-    assert json.loads((tmp_path / FILE).read_text()) == {"uid": "1", "job": "ns/one", "fingerprint": "a"}
+    assert json.loads((tmp_path / ".generation-1" / "owner.json").read_text()) == {
+        "uid": "1",
+        "job": "ns/one",
+        "fingerprint": "a",
+    }
     assert read_owner(tmp_path) == ME
 
 
@@ -134,7 +138,7 @@ def test_a_killed_run_on_this_machine_is_known_to_be_gone(tmp_path, monkeypatch)
 
 def test_a_damaged_marker_is_none(tmp_path):
     take_folder(tmp_path, ME)
-    (tmp_path / FILE).write_text("{")
+    (tmp_path / ".generation-1" / "owner.json").write_text("{")
     assert take_folder(tmp_path, TWIN).number == 2
 
 
@@ -174,7 +178,7 @@ NAMES = [
     "checkpoints/step-4/state.json",
     "recipe.json",
     "events.jsonl",
-    FILE,
+    ".generation-1/owner.json",
 ]
 
 

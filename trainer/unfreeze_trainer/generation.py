@@ -28,8 +28,8 @@ from unfreeze_trainer.errors import JobError
 GENERATION_ENV = "UNFREEZE_GENERATION"
 """Environment variable with the number that pod 0's agent took for its workers, however often they start again."""
 _PREFIX = ".generation-"
-_PULSE = "alive"
-"""File in a generation's folder whose content changes for as long as its agent lives."""
+_PULSE, _OWNER = "alive", "owner.json"
+"""Files in a generation's folder: one whose content changes for as long as its agent lives, one that says whose it is."""
 
 
 class Superseded(JobError):  # noqa: N818 - a later start is right, and this one over
@@ -73,7 +73,7 @@ class Generation:
         own = cls(run_folder, int(os.environ[GENERATION_ENV]))
         own.check()
         for entry in own._folder.iterdir():  # of a worker of this pod that was killed
-            if entry.name != _PULSE:
+            if entry.name not in (_PULSE, _OWNER):
                 _delete(entry)
         return own
 
@@ -100,6 +100,13 @@ class Generation:
                 f" {self.number}). Either this pod's node was cut off and its pod replaced: then nothing is left to do"
                 " here. Or two jobs have the same output.destination: give each its own",
             )
+
+    def sign(self, owner: str) -> None:
+        """Say whose this generation is."""
+        with self.fenced():
+            aside = self.aside(f"{_OWNER}.new")
+            aside.write_text(owner)
+            aside.replace(self._folder / _OWNER)
 
     def beat(self) -> None:
         """Show that this generation lives; FileNotFoundError if it is over."""
@@ -157,13 +164,22 @@ class Generation:
         _delete(self._folder / name)
 
 
+def owner_of(run_folder: Path) -> bytes | None:
+    """Return what the newest generation of a run folder has signed with; None if it has not."""
+    return _of_newest(run_folder, _OWNER)
+
+
 def pulse(run_folder: Path) -> bytes | None:
     """Return what changes while the newest generation of a run folder lives; None if its agent has left, or had none.
 
     A file is opened anew each time: NFS asks the server then, and not for the attributes of a folder.
     """
+    return _of_newest(run_folder, _PULSE)
+
+
+def _of_newest(run_folder: Path, name: str) -> bytes | None:
     try:
-        return (run_folder / f"{_PREFIX}{_newest(run_folder)}" / _PULSE).read_bytes()
+        return (run_folder / f"{_PREFIX}{_newest(run_folder)}" / name).read_bytes()
     except OSError:
         return None
 
@@ -196,7 +212,7 @@ def require_no_links(run_folder: Path) -> None:
 
 _NAMES = (
     *("checkpoints", "model", "adapter", "logs"),
-    *(".owner.json", "events.jsonl", "recipe.json", "report.json", "tracking.json"),
+    *("events.jsonl", "recipe.json", "report.json", "tracking.json"),
 )
 
 

@@ -1,7 +1,7 @@
 """Whom a run folder belongs to: a job, which keeps it from every other one for as long as it lives.
 
-The marker `.owner.json` names it. It is read before the right to write (see `generation`) is taken, so that a second job with
-the same destination ends itself, and not the one that trains.
+The marker, `owner.json` in the newest generation's folder, names it. It is read before the right to write (see `generation`)
+is taken, so that a second job with the same destination ends itself, and not the one that trains.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from pydantic import BaseModel, ValidationError
 from unfreeze_api.progress import JOB_UID_ENV
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import GENERATION_ENV, Generation, pulse
+from unfreeze_trainer.generation import GENERATION_ENV, Generation, owner_of, pulse
 
 log = logging.getLogger("unfreeze.owner")
 
-FILE = ".owner.json"
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 """How long another owner is watched: that of a node that is gone has no pulse, one that ends takes its pulse away."""
@@ -32,7 +31,7 @@ _LOOK_SECONDS, _MISSED_BEATS = 0.5, 3
 
 
 class Owner(BaseModel, frozen=True):
-    """A job, as `.owner.json` names it."""
+    """A job, as `owner.json` names it."""
 
     uid: str = ""
     """Of the FineTuneJob; of `unfreeze run` what tells its process; empty where nobody has said it."""
@@ -54,8 +53,8 @@ class Owner(BaseModel, frozen=True):
 def read_owner(run_folder: Path) -> Owner | None:
     """Return whom a run folder belongs to; None where no job has said so."""
     try:
-        return Owner.model_validate_json((run_folder / FILE).read_bytes())
-    except (OSError, ValidationError):
+        return Owner.model_validate_json(owner_of(run_folder) or b"")
+    except ValidationError:
         return None
 
 
@@ -86,10 +85,7 @@ def take_folder(run_folder: Path, owner: Owner) -> Generation:
     """
     require_free(run_folder, owner)
     generation = Generation.take(run_folder)
-    if read_owner(run_folder) != owner:
-        aside = generation.aside(FILE)
-        aside.write_text(owner.model_dump_json(indent=1) + "\n")
-        generation.commit(aside, run_folder / FILE)
+    generation.sign(owner.model_dump_json(indent=1) + "\n")
     return generation
 
 
