@@ -136,7 +136,7 @@ def _validate_document(file: str, manifest: dict[str, object], look: Callable[[d
     causes = validate(manifest)
     for cause in causes:
         click.echo(f"{title}: {cause}", err=True)
-    for hint in hints(manifest):
+    for hint in hints(manifest, causes):
         click.echo(f"  {hint}", err=True)
     for warning in warnings(manifest):
         click.echo(f"{title}: Warning: {warning}", err=True)

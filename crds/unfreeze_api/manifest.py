@@ -54,8 +54,9 @@ class Loader(yaml.SafeLoader):
             text = f'"{node.value}" ' if isinstance(node, yaml.ScalarNode) and len(node.value) < _SHOWN else "this "
             kind = node.tag.rpartition(":")[2]
             why = f": {error}" if isinstance(error, OverflowError) else ""
+            problem = f"{text}is not to be read as {kind}{why}".encode(errors="replace").decode()
             raise yaml.constructor.ConstructorError(
-                None, None, f"{text}is not to be read as {kind}{why}".encode(errors="replace").decode(), node.start_mark
+                "while reading a value", node.start_mark, problem, node.start_mark
             ) from error
         return value
 

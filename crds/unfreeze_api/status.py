@@ -179,7 +179,8 @@ class Summary(Model):
     progress: str = Field(default="", max_length=64)
     """Like `41%`, with the phase when there are several: `41% (2/4)`."""
     metric: str = Field(default="", max_length=64)
-    """Newest value of training.metric, like `accuracy 0.812`."""
+    """Newest value of training.metric on the validation data, like `accuracy 0.812`; on the test data in the end, if the
+    job has such: `accuracy 0.804 (test)`."""
     eta: str = Field(default="", max_length=64)
     """Time that is left, like `1m35s`."""
     checkpoint: str = Field(default="", max_length=64)

@@ -6,7 +6,9 @@ missing or a type is wrong.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,7 @@ from unfreeze_api import former, structural
 from unfreeze_api.causes import BLOCKING, RULES_SKIPPED, Cause, invalid
 from unfreeze_api.crd import schema
 from unfreeze_api.job import FineTuneJob
+from unfreeze_api.likely import likeliest
 from unfreeze_api.metadata import FIELDS, check_metadata, malformed
 from unfreeze_api.spec import API_VERSION, KIND, FineTuneJobSpec
 
@@ -99,17 +102,28 @@ def _schema() -> structural.Schema:
     return schema()
 
 
-def hints(manifest: dict[str, Any]) -> list[str]:
-    """Return, for each object with a field that the schema does not have, the fields that it has."""
+def hints(manifest: dict[str, Any], causes: Iterable[Cause] = ()) -> list[str]:
+    """Return the fields that there are beside each unknown one, and what may be meant by it or by an unknown value."""
     lines: dict[str, None] = {}
+    for cause in causes:
+        if cause.reason == "FieldValueNotSupported":
+            value, *known = (json.loads(text) for text in _TEXT.findall(cause.message))
+            if meant := likeliest(value, known):
+                lines[f"{cause.field}: did you mean {meant}?"] = None
     for path in _unknown(manifest):
-        parent = path.rpartition(".")[0]
+        parent, _, name = path.rpartition(".")
         node = _schema()
         for key in re.findall(r"[^.\[\]]+", parent):
             node = node.get("items", {}) if key.isdecimal() else node.get("properties", {}).get(key, {})
         if fields := [name for name, field in node.get("properties", {}).items() if not former.is_deprecated(field)]:
-            lines[f"{parent or 'a manifest'} has {', '.join(fields)}"] = None
+            meant = likeliest(name, fields)
+            asked = f"; did you mean {meant}?" if meant else ""
+            lines[f"{parent or 'a manifest'} has {', '.join(fields)}{asked}"] = None
     return list(lines)
+
+
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+"""A text in quotes, as the API server's messages have it."""
 
 
 def _unknown(manifest: dict[str, Any]) -> list[str]:

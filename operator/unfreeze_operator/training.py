@@ -94,10 +94,11 @@ def summarize(training: Training, metric: str) -> Summary | None:
     if progress is None:
         return None
     part = f" ({progress.phase_index + 1}/{progress.phase_count})" if progress.phase_count > 1 else ""
-    found = training.results.get(f"test.{metric}", progress.metrics.get(metric))
+    tested = training.results.get(f"test.{metric}")
+    found, where = (progress.metrics.get(metric), "") if tested is None else (tested, " (test)")
     return Summary(
         progress=f"{progress.percent}%{part}",
-        metric=f"{metric} {_short(found)}" if found is not None else "",
+        metric=f"{metric} {_short(found)}{where}" if found is not None else "",
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
         checkpoint=str(training.checkpoint.step) if training.checkpoint else "",
     )

@@ -70,10 +70,30 @@ def test_a_typo_is_told_with_the_names_that_there_are():
     assert environment.startswith("  spec.template.env[0] has name, value, ")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("strategy: {type: fullfinetuning}", "spec.strategy.type: did you mean FullFineTuning?"),
+        ("strategy: {type: FullFinetune}", "spec.strategy.type: did you mean FullFineTuning?"),
+        ("strategy: {type: FullFineTuning}\n  adapter: {type: lora}", "spec.adapter.type: did you mean LoRA?"),
+        (
+            "strategy: {type: FullFineTuning}\n  training: {optimizer: Adam}",
+            "spec.training.optimizer: did you mean AdamW?",
+        ),
+        ("strategy: {type: FullFineTuning}\n  distribution: {engine: Deepspeed}", "did you mean DeepSpeed?"),
+    ],
+)
+def test_what_may_be_meant_by_an_unknown_value(tmp_path, written, meant):
+    text = (FOLDER / "base.yaml").read_text().replace("strategy: {type: FullFineTuning}", written)
+    assert meant in run("validate", "-", stdin=text).stderr.splitlines()[-1]
+    (tmp_path / "job.yaml").write_text(text)
+    assert meant in run("run", str(tmp_path / "job.yaml")).stderr.splitlines()[-1]
+
+
 def test_former_names_are_not_among_the_names_that_there_are():
     base = (FOLDER / "base.yaml").read_text()
     result = run("validate", "-", stdin=base.replace("pvc://results/job", "pvc://results/job, exprots: [Model]"))
-    assert result.stderr.splitlines()[1] == "  spec.output has destination, exports"
+    assert result.stderr.splitlines()[1] == "  spec.output has destination, exports; did you mean exports?"
 
 
 @pytest.mark.parametrize(

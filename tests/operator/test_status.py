@@ -120,7 +120,7 @@ def test_the_leaders_last_words_complete_the_status():
     pods = pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0)
     status = observed(*pods, conditions=[("Complete", "")], completionTime=text(NOW))
     assert status.results == {"test.accuracy": 0.9}
-    assert status.summary.metric == "accuracy 0.900"
+    assert status.summary.metric == "accuracy 0.900 (test)"
     assert status.completion_time == NOW
 
 

@@ -89,7 +89,7 @@ def test_validate_looks_at_what_claims_hold(claims):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("words.csv", "text;label\nhow far;a\n", "no column 'text'"),
+        ("words.csv", "text;label\nhow far;a\n", "did you mean cells separated by semicolons"),
         ("words.jsonl", '{"text": "how", "label": "a"}\n{"text": "how"}\n', "line 2: no column 'label'"),
         ("words.txt", "how a", "files end in .csv"),
     ],

@@ -47,7 +47,7 @@ def claims(tmp_path) -> Path:
             "models/bert",
             "InvalidModel: spec.model.source pvc://models/bert: the model folder",
         ),
-        ("words", "models/bert/config.json", "config.json cannot be read: "),
+        ("words", "models/bert/config.json", "models/bert/config.json: Permission denied"),
         (
             "words",
             "data",

@@ -112,7 +112,7 @@ def _judged() -> Iterator[None]:
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.manifest import ManifestError, read
     from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import InvalidManifest, load_job, warnings
+    from unfreeze_api.validate import InvalidManifest, hints, load_job, warnings
 
     try:
         documents = list(read(file.read_text(encoding="utf-8-sig")))
@@ -120,8 +120,11 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
         jobs = [load_job(manifest) for manifest in manifests]
     except UnicodeDecodeError as error:
         raise _Invalid(f"{file}: not UTF-8 text: {error}") from error
-    except (ManifestError, InvalidManifest) as error:
+    except ManifestError as error:
         raise _Invalid(f"{file}: {error}") from error
+    except InvalidManifest as error:
+        lines = [f"{file}: {error}", *(hint for manifest in manifests for hint in hints(manifest, error.causes))]
+        raise _Invalid("\n  ".join(lines)) from error
     if any("schemaVersion" in found.manifest and "kind" not in found.manifest for found in documents):
         raise _Invalid(f"{file}: {_about_job_file(file)}")
     if len(jobs) != 1:

@@ -21,6 +21,7 @@ from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture
 from unfreeze_trainer.data.samples import Source
 from unfreeze_trainer.data.tables import read_table, some_rows
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.pointers import stand_in, stand_in_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -215,7 +216,7 @@ def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, chec
         try:
             open_picture(content).close()
         except PictureError as error:
-            return f"{where}: {name_of(content, row, column)}: {error}"
+            return f"{where}: {name_of(content, row, column)}: {_instead(content) or error}"
         return ""
 
     chosen = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), checked)).astype(int)).tolist()
@@ -223,6 +224,14 @@ def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, chec
         for message in pool.map(broken, chosen, chunksize=64):
             if message:
                 raise JobError("InvalidData", message)
+
+
+def _instead(content: str | bytes) -> str:
+    try:
+        found = stand_in(content) if isinstance(content, bytes) else stand_in_at(Path(content))
+    except OSError:  # it cannot be read, as is told already
+        return ""
+    return f"it {found}" if found else ""
 
 
 def threads() -> int:

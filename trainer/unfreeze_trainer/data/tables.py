@@ -6,7 +6,6 @@ Rows are counted from 1; a CSV's header is not counted.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import os
@@ -15,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.commands import explained
+from unfreeze_api.likely import likeliest
 from unfreeze_trainer.closed import Closed
+from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.errors import JobError, is_passing, one_line
+from unfreeze_trainer.pointers import stand_in_at
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,6 +68,8 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
     except (pa.ArrowException, OSError) as error:
         if is_passing(error):
             raise
+        if suffix == ".csv":
+            _require_closed_quotes(path, 0, where)
         raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
 
 
@@ -74,14 +78,15 @@ def _require_file(path: Path, where: str) -> None:
     if not Closed(real.parent, where, "InvalidData").exists(real.name):
         what = "this is a folder, and tables are files" if path.is_dir() else "no such file"
         raise JobError("InvalidData", f"{where}: {what}: {path}; check claim and path")
+    if instead := stand_in_at(path):
+        raise JobError("InvalidData", f"{where}: {path} {instead}")
 
 
 def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:
     """Raise JobError when a column is missing, with those that exist and the likeliest one meant."""
     for column in columns:
         if column not in present:
-            close = difflib.get_close_matches(column.lower(), [name.lower() for name in present], n=1, cutoff=0.6)
-            likely = next((name for name in present if close and name.lower() == close[0]), None)
+            likely = likeliest(column, present)
             hint = f"; did you mean {likely!r}?" if likely else "."
             names = ", ".join(repr(name) for name in present[:50]) or "none"
             raise JobError(
@@ -117,6 +122,9 @@ def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Ta
     with csv.open_csv(
         path, read_options=reading, parse_options=parsing, convert_options=csv.ConvertOptions(check_utf8=False)
     ) as header:
+        if any("\n" in name for name in header.schema.names):
+            _require_closed_quotes(path, 0, where)
+        _require_commas(header.schema.names, where)
         check_columns(columns, header.schema.names, where)
     bad.clear()
     wanted = dict.fromkeys(columns)  # one column may serve twice
@@ -125,6 +133,8 @@ def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Ta
     )
     read = _first_batch if head else csv.read_csv
     table = read(path, read_options=reading, parse_options=parsing, convert_options=converting)
+    if not head:
+        _require_closed_quotes(path, table.num_rows + len(bad), where)
     if bad:
         row = bad[0]
         raise JobError(
@@ -133,6 +143,30 @@ def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Ta
             f" {row.expected_columns}: {row.text[:120]!r}; quote cells that hold commas",
         )
     return table
+
+
+def _require_closed_quotes(path: str, rows: int, where: str) -> None:
+    if broken := broken_quote(path, rows):
+        place = f"row {broken[0]}" if broken[0] else "the header"
+        raise JobError(
+            "InvalidData",
+            f"{where}: {place}, on line {broken[1]}, has a quote that is not closed, or closed before the end of its cell:"
+            " the rows after it would count as its text. Close it, or write quotes that belong to the text twice, in a"
+            " quoted cell",
+        )
+
+
+def _require_commas(header: Sequence[str], where: str) -> None:
+    for separator, name in _SEPARATORS.items():
+        if len(header) == 1 and separator in header[0]:
+            raise JobError(
+                "InvalidData",
+                f"{where}: the header {header[0]!r} has no comma; did you mean cells separated by {name}? A .csv file has"
+                " commas: save it with those, and quote cells that hold commas",
+            )
+
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def _first_batch(path: str, **options: Any) -> pa.Table:

@@ -14,9 +14,12 @@ from unfreeze_api.commands import explained
 from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.closed import Closed, refuse_code
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.pointers import stand_in_at
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold weights, or list the files that do, best first."""
+CHANNELS = (1, 3)
+"""Of the pictures that a model may take."""
 _LISTED = 20
 """Files of a folder that a message names."""
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -52,25 +55,11 @@ def _checked(folder: Path, where: str, *, library: str, weights: bool) -> dict[s
             "is a file; name the folder that it lies in" if folder.exists() else "does not exist; check claim and path"
         )
         raise JobError("InvalidModel", f"{where}: the model folder {folder} {kind}")
-    present = {item.name for item in folder.iterdir()}
-    content = listing(str(folder))
-    closed = Closed(folder, where, "InvalidModel")
-    for item in folder.iterdir():
-        if not item.is_dir() and (item.exists() or not item.is_symlink()):
-            closed.path(item.name)
+    present, content = {item.name for item in folder.iterdir()}, listing(str(folder))
+    _check_files(folder, where)
     config = _read_config(folder, where, content)
     refuse_code(config, "config.json", where)
-    kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
-    if kind == "unknown":
-        names = "neither model_type (transformers) nor architecture (timm)"
-        raise JobError("InvalidModel", f"{where}: config.json has {names}; {content}")
-    if kind != library:
-        others = " or ".join(task.name for task in TASKS if task.library == kind)
-        raise JobError(
-            "InvalidModel",
-            f"{where}: this is a {kind} model, and spec.task.type needs a {library} model: name another model, or set"
-            f" spec.task.type to {others}",
-        )
+    _check_library(config, where, content, library)
     if weights and not any(name in present for name in WEIGHTS):
         raise JobError(
             "InvalidModel",
@@ -85,7 +74,49 @@ def _checked(folder: Path, where: str, *, library: str, weights: bool) -> dict[s
             f"{where}: an adapter lies beside the model (adapter_config.json), and transformers would load both: merge it"
             " into the model first (PEFT's merge_and_unload), or remove it",
         )
+    if library == "timm":
+        _require_channels(config, where)
     return config
+
+
+def _check_files(folder: Path, where: str) -> None:
+    """Raise JobError for files that lead out of a folder, are no regular ones, or stand in for others."""
+    closed = Closed(folder, where, "InvalidModel")
+    for item in folder.iterdir():
+        if not item.is_dir() and (item.exists() or not item.is_symlink()):
+            closed.path(item.name)
+    for name in _used(folder):
+        if instead := stand_in_at(folder / name):
+            raise JobError("InvalidModel", f"{where}: {name} {instead}")
+
+
+def _check_library(config: dict[str, Any], where: str, content: str, library: str) -> None:
+    """Raise JobError for a model of another library."""
+    kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
+    if kind == "unknown":
+        names = "neither model_type (transformers) nor architecture (timm)"
+        raise JobError("InvalidModel", f"{where}: config.json has {names}; {content}")
+    if kind != library:
+        others = " or ".join(task.name for task in TASKS if task.library == kind)
+        raise JobError(
+            "InvalidModel",
+            f"{where}: this is a {kind} model, and spec.task.type needs a {library} model: name another model, or set"
+            f" spec.task.type to {others}",
+        )
+
+
+def _require_channels(config: dict[str, Any], where: str) -> None:
+    """Raise JobError for a model of pictures that are neither grey nor in colour."""
+    pretrained = config.get("pretrained_cfg")
+    settings = {**(pretrained if isinstance(pretrained, dict) else config), **(config.get("model_args") or {})}
+    size = settings.get("input_size")
+    channels = settings.get("in_chans") or (size[0] if isinstance(size, list) and size else 3)
+    if channels not in CHANNELS:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: the model takes pictures of {channels} channels (input_size in config.json), and what is read here"
+            " is grey, 1 channel, or in colour, 3: name a model that takes one of these",
+        )
 
 
 def listing(path: str) -> str:
@@ -214,12 +245,14 @@ def hash_files(path: str, names: Iterable[str]) -> dict[str, str]:
 
 def hash_folder_once(path: str) -> dict[str, str]:
     """Return the hashes that runs of earlier versions pinned a model folder by: whatever looked as if it could matter."""
-    folder = Path(path)
+    return hash_files(path, _used(Path(path)))
+
+
+def _used(folder: Path) -> list[str]:
     weights = next((name for name in WEIGHTS if (folder / name).is_file()), "")
     kind = ".bin" if ".bin" in weights else ".safetensors"
     small = {".json", ".txt", ".model"}
-    files = sorted(item for item in folder.iterdir() if item.is_file())
-    return {item.name: hash_file(item) for item in files if item.suffix == kind or item.suffix in small}
+    return sorted(item.name for item in folder.iterdir() if item.is_file() and item.suffix in {kind, *small})
 
 
 def revision(path: str) -> str | None:

@@ -40,8 +40,7 @@ def load_tokenizer(path: str, where: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer has its own errors, and none of them goes away on a retry
-        message = f"{where}: the tokenizer cannot be loaded: {one_line(error)}; {listing(path)}"
-        raise JobError("InvalidModel", message) from error
+        raise _failed(f"{where}: the tokenizer cannot be loaded", error, path, f"; {listing(path)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         files = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
         raise JobError(
@@ -87,7 +86,7 @@ def text_limits(path: str, where: str) -> Limits:
         with torch.device("meta"):
             skeleton = AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # as below: a broken folder is broken in many ways
-        raise JobError("InvalidModel", f"{where}: the model cannot be built: {one_line(error)}") from error
+        raise _failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
     anchor = None
     for name, part in skeleton.named_modules():
@@ -226,7 +225,7 @@ def load_text_model(
             if not same_labels:
                 _draw_anew(module, head - fresh)
     except Exception as error:  # as above: a broken folder is broken in many ways
-        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {one_line(error)}") from error
+        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
     _check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
@@ -259,3 +258,15 @@ def _be_quiet() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def _failed(what: str, error: Exception, path: str, more: str = "") -> JobError:
+    """Return the error of a folder that transformers cannot load."""
+    if "trust_remote_code" not in str(error):
+        return JobError("InvalidModel", f"{what}: {one_line(error)}{more}")
+    code = ", ".join(sorted(file.name for file in Path(path).glob("*.py"))) or "in another repository"
+    return JobError(
+        "InvalidModel",
+        f"{what}: its classes are code of its own (auto_map; {code}), and no code of model folders is run. Name a model whose"
+        " classes transformers has itself, or save its weights and tokenizer as such a one",
+    )

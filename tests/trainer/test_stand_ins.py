@@ -1,0 +1,137 @@
+"""Files that are not what they seem, and messages that name the thing."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, write_csv
+from tests.trainer.test_look import model_folder
+from unfreeze_trainer.data.quotes import broken_quote
+from unfreeze_trainer.data.tables import read_table
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.look import look
+from unfreeze_trainer.models.text import load_tokenizer, text_limits
+
+POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1\nsize 12345\n"
+)
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
+
+
+def refused(job) -> str:
+    with pytest.raises(JobError) as error:
+        look(job)
+    return error.value.message
+
+
+@pytest.mark.parametrize(("content", "says"), [(POINTER, "is a pointer of Git LFS"), (PAGE, "is a web page")])
+def test_stand_ins_are_named(tmp_path, content, says):
+    good = write_csv(tmp_path / "good.csv")
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "spm.model"):
+        folder = model_folder(tmp_path / name)
+        (folder / name).write_bytes(content)
+        assert f"{name} {says}" in refused(make_job(folder, good))
+    (folder / "spm.model").unlink()
+    (folder / "flax_model.msgpack").write_bytes(content)
+    look(make_job(folder, good))  # nobody reads that
+    for suffix in ("csv", "jsonl", "parquet"):
+        (tmp_path / f"bad.{suffix}").write_bytes(content)
+        assert f"bad.{suffix} {says}" in refused(make_job(folder, tmp_path / f"bad.{suffix}"))
+    images = image_folder(tmp_path / "images")
+    (images / "red" / "0.png").write_bytes(content)
+    net = model_folder(tmp_path / "net", architecture="resnet10t")
+    assert f"red/0.png: it {says}" in refused(make_job(net, images, task={"type": "ImageClassification"}))
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_named(tmp_path, separator, name):
+    file = write_csv(tmp_path / "words.csv")
+    file.write_text(file.read_text().replace(",", separator))
+    assert f"did you mean cells separated by {name}?" in refused(make_job(model_folder(tmp_path / "bert"), file))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('text,label\na b,x\n"c d,y\ne f,x\ng h,y\n', "row 2, on line 3,"),
+        ('label,text\nx,a b\ny,"c d\nx,e f\ny,g h\n', "row 2, on line 3,"),
+        ('label,text\nx,a b\ny,"c d\nx,e f\ny,"g h\nx,i\n', "row 2, on line 3,"),
+        ('text,label\na b,x\n\n"c d,y\ne f,x\n"g h,y\ni,x\n', "row 2, on line 4,"),
+        ('id,text,label\n"1,a,x\n2,b,y\n3,c,x\n"4,d,y\n', "row 1, on line 2,"),
+        ('text,"label\na b,x\nc d,y\n', "the header, on line 1,"),
+    ],
+)
+def test_quotes_that_never_close(tmp_path, text, place):
+    file = tmp_path / "words.csv"
+    file.write_text(text)
+    with pytest.raises(JobError, match=f"{place} has a quote that is not closed"):
+        read_table(str(file), ["text", "label"], "spec.data.train.source pvc://data/words.csv")
+
+
+@given(
+    rows=st.lists(
+        st.tuples(*[st.text(st.sampled_from('ab",\n 5'), min_size=1, max_size=6)] * 2), min_size=1, max_size=8
+    ),
+    lost=st.integers(0, 7),
+)
+def test_quotes_that_close_draw_no_alarm_and_rows_are_never_lost(tmp_path_factory, rows, lost):
+    told = io.StringIO()
+    writer = csv.writer(told, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([("text", "label"), *rows])
+    file = tmp_path_factory.getbasetemp() / "quotes.csv"
+    file.write_text(told.getvalue())
+    assert broken_quote(str(file), len(rows)) is None
+    assert read_table(str(file), ["text", "label"], "w").num_rows == len(rows)
+    lines = [f"{WORDS[i]},{WORDS[-i]}" for i in range(9)]
+    lines[lost + 1] = f'"{lines[lost + 1]}'
+    file.write_text("\n".join(lines) + "\n")
+    assert broken_quote(str(file), lost) == (lost + 1, lost + 2)
+
+
+def test_quotes_in_the_middle_are_text(tmp_path):
+    file = tmp_path / "pipes.csv"
+    file.write_text('text,label\n5" pipe,x\n6" pipe,y\n7" pipe,x\n')
+    assert read_table(str(file), ["text"], "w")["text"].to_pylist() == ['5" pipe', '6" pipe', '7" pipe']
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pretrained_cfg": {"input_size": [4, 224, 224]}},
+        {"input_size": [4, 224, 224]},
+        {"pretrained_cfg": {"input_size": [3, 224, 224]}, "model_args": {"in_chans": 4}},
+    ],
+)
+def test_a_model_of_other_channels_is_named(tmp_path, config):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet10t"} | config))
+    (folder / "model.safetensors").touch()
+    job = make_job(folder, tmp_path, task={"type": "ImageClassification"})
+    assert "the model takes pictures of 4 channels" in refused(job)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    return bert_folder(tmp_path_factory.mktemp("bert"))
+
+
+def test_code_in_a_model_folder_is_not_run_and_named(tmp_path, bert):
+    folder = shutil.copytree(bert, tmp_path / "own")
+    (folder / "modeling_own.py").write_text("raise SystemExit('this was run')")
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "modeling_own.C", "AutoModel": "modeling_own.M"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(JobError, match=r"its classes are code of its own \(auto_map; modeling_own\.py\)"):
+        text_limits(str(folder), "spec.model.source file:///m")
+    tokens = json.loads((folder / "tokenizer_config.json").read_text())
+    tokens |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["modeling_own.T", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    with pytest.raises(JobError, match="the tokenizer cannot be loaded: its classes are code of its own"):
+        load_tokenizer(str(folder), "spec.model.source file:///m")
