@@ -13,6 +13,7 @@ import click
 
 from unfreeze_api.claims import claim_options
 from unfreeze_api.commands import Commands
+from unfreeze_api.relative import absolute
 
 COMMANDS = "unfreeze.commands"
 """Entry-point group of subcommands. Their modules import what is heavy within their functions."""
@@ -133,6 +134,9 @@ def _validate_document(file: str, manifest: dict[str, object], look: Callable[[d
         click.echo(f'{file}: {kind or "object without kind"} "{name_of(manifest)}" skipped: only {KIND} is judged here')
         return bool(kind)
     title = f'{file}: {KIND} "{name_of(manifest)}"'
+    given = manifest
+    if look:  # on this machine, where paths may be relative
+        manifest = absolute(manifest, Path() if file == "-" else Path(file).parent)
     causes = validate(manifest)
     for cause in causes:
         click.echo(f"{title}: {cause}", err=True)
@@ -147,5 +151,6 @@ def _validate_document(file: str, manifest: dict[str, object], look: Callable[[d
     except click.ClickException as error:
         click.echo(f"{title}: {error.message}", err=True)
         return False
-    click.echo(f"{title} is valid{seen}")
+    where = "" if manifest == given else " on this machine (no cluster takes relative paths)"
+    click.echo(f"{title} is valid{where}{seen}")
     return True

@@ -18,6 +18,7 @@ from unfreeze_api.crd import schema
 from unfreeze_api.job import FineTuneJob
 from unfreeze_api.likely import likeliest
 from unfreeze_api.metadata import FIELDS, check_metadata, malformed
+from unfreeze_api.relative import is_relative
 from unfreeze_api.spec import API_VERSION, KIND, FineTuneJobSpec
 
 
@@ -106,6 +107,10 @@ def hints(manifest: dict[str, Any], causes: Iterable[Cause] = ()) -> list[str]:
     """Return the fields that there are beside each unknown one, and what may be meant by it or by an unknown value."""
     lines: dict[str, None] = {}
     for cause in causes:
+        if "must be pvc://" in cause.message and is_relative(json.loads(_TEXT.findall(cause.message)[0])):
+            lines[
+                "relative paths are for this machine: `unfreeze run`, `unfreeze phases`, `unfreeze validate --claims`"
+            ] = None
         if cause.reason == "FieldValueNotSupported":
             value, *known = (json.loads(text) for text in _TEXT.findall(cause.message))
             if meant := likeliest(value, known):

@@ -128,3 +128,14 @@ def test_folders_of_images(tmp_path):
         look(job)
     with pytest.raises(JobError, match="this is a timm model"):
         look(make_job(model, images))
+
+
+def test_relative_paths_count_from_the_manifest(claims, monkeypatch):
+    monkeypatch.chdir("/")
+    text = MANIFEST.replace("TEXT", "text").replace("pvc://", "")
+    (claims / "job.yaml").write_text(text.replace("data/words.csv", "file://data/words.csv"))
+    answer = ask("validate", str(claims / "job.yaml"), "--claims", str(claims))
+    assert "is valid on this machine (no cluster takes relative paths); 3 labels" in answer.stdout
+    (claims / "data" / "words.csv").unlink()
+    answer = ask("run", str(claims / "job.yaml"))
+    assert f"no such file: {claims}/data/words.csv" in answer.stderr

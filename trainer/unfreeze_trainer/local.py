@@ -57,7 +57,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
 def run(
     file: Path, output: Path | None, workers: int | None, claim: tuple[str, ...], claims_folder: Path | None
 ) -> None:
-    """Run the FineTuneJob in FILE on this machine, without a cluster.
+    """Run the FineTuneJob in FILE on this machine, without a cluster. Paths in it may be relative to it.
 
     Starts one agent for each of spec.distribution.numNodes. Ctrl-C, SIGTERM and SIGHUP leave a checkpoint; the same
     command goes on from it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
@@ -111,12 +111,14 @@ def _judged() -> Iterator[None]:
 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.manifest import ManifestError, read
+    from unfreeze_api.relative import absolute
     from unfreeze_api.spec import KIND
     from unfreeze_api.validate import InvalidManifest, hints, load_job, warnings
 
     try:
         documents = list(read(file.read_text(encoding="utf-8-sig")))
-        manifests = [document.manifest for document in documents if document.manifest.get("kind") == KIND]
+        jobs_found = (document.manifest for document in documents if document.manifest.get("kind") == KIND)
+        manifests = [absolute(manifest, file.parent) for manifest in jobs_found]
         jobs = [load_job(manifest) for manifest in manifests]
     except UnicodeDecodeError as error:
         raise _Invalid(f"{file}: not UTF-8 text: {error}") from error
