@@ -11,6 +11,7 @@ import pytest
 
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.test_destination import tree
+from unfreeze_api.progress import JOB_UID_ENV
 from unfreeze_trainer import ownership
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse
@@ -150,22 +151,35 @@ def test_a_worker_has_the_generation_of_its_agent_and_its_pulse_stays(tmp_path, 
     heart.stop()
     monkeypatch.delenv(GENERATION_ENV)
     assert generation_of_worker(tmp_path, TWIN).number == 2
+    assert read_owner(tmp_path) == TWIN
+
+
+def test_a_worker_that_was_started_by_hand_owns_nothing_and_takes_nothing_from_the_living(tmp_path):
+    by_hand = Owner(job="ns/hand", fingerprint="a")
+    heart = living(tmp_path)
+    with pytest.raises(JobError, match="which has not ended"):
+        generation_of_worker(tmp_path, by_hand)
+    heart.stop()
+    assert generation_of_worker(tmp_path, by_hand).number == 2
+    assert list((tmp_path / ".generation-2").iterdir()) == []
+    assert take_folder(tmp_path, OTHER).number == 3
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_run_that_trains_is_not_ended_by_another_job(tmp_path):
+def test_a_run_that_trains_is_not_ended_by_another_job(tmp_path, monkeypatch):
     """A second job with the same destination, before there is a checkpoint and after."""
+    monkeypatch.setenv(JOB_UID_ENV, "7")
     run = run_in(tmp_path)
     job = job_in(tmp_path)
     heart = Heart(run._generation)
     other = job_in(tmp_path, seed=5)
     with pytest.raises(JobError, match="which has not ended") as raised:
-        take_folder(tmp_path, Owner.of(other, other.fingerprint()).model_copy(update={"job": "default/other"}))
+        take_folder(tmp_path, Owner.of(other, other.fingerprint(), {JOB_UID_ENV: "8"}))
     assert raised.value.reason == "ForeignRunFolder"
     train(run)
     heart.stop()
     assert (tmp_path / "report.json").exists()
-    assert read_owner(tmp_path) == Owner(job="default/job", fingerprint=job.fingerprint())
+    assert read_owner(tmp_path) == Owner(uid="7", job="default/job", fingerprint=job.fingerprint())
 
 
 # Links

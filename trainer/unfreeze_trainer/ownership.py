@@ -90,10 +90,16 @@ def take_folder(run_folder: Path, owner: Owner) -> Generation:
 
 
 def generation_of_worker(run_folder: Path, owner: Owner) -> Generation:
-    """Return the generation that this worker's agent has taken; take it here where there is no agent."""
+    """Return the generation that this worker's agent has taken; take it here where there is no agent.
+
+    A worker that was started by hand, and so has no UID and no pulse, is no owner.
+    """
     if GENERATION_ENV in os.environ:
         return Generation.of_worker(run_folder)
-    return take_folder(run_folder, owner)
+    if owner.uid:
+        return take_folder(run_folder, owner)
+    require_free(run_folder, owner)
+    return Generation.take(run_folder)
 
 
 def _lives(run_folder: Path, theirs: Owner, ours: Owner) -> bool:
