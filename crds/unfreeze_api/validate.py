@@ -111,7 +111,7 @@ def hints(manifest: dict[str, Any], causes: Iterable[Cause] = ()) -> list[str]:
             lines[
                 "relative paths are for this machine: `unfreeze run`, `unfreeze phases`, `unfreeze validate --claims`"
             ] = None
-        if cause.reason == "FieldValueNotSupported":
+        if cause.message.startswith('Unsupported value: "'):
             value, *known = (json.loads(text) for text in _TEXT.findall(cause.message))
             if meant := likeliest(value, known):
                 lines[f"{cause.field}: did you mean {meant}?"] = None

@@ -108,7 +108,7 @@ def test_programs_without_their_extras(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (PermissionError(13, "Permission denied", "/a"), "/a: Permission denied; it belongs to another user: "),
+        (PermissionError(13, "Permission denied", "/a"), "/a: Permission denied; run this as a user who may"),
         (
             OSError(28, "No space left on device", "/a", None, "/b"),
             "/a and /b: No space left on device; make room there",

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_quotes_that_close_draw_no_alarm_and_rows_are_never_lost(tmp_path_factor
     assert broken_quote(str(file), lost) == (lost + 1, lost + 2)
 
 
+def test_quotes_within_quotes_cost_no_rows(tmp_path):
+    file = tmp_path / "said.csv"
+    file.write_text('text,label\n"She said "well" and left",x\n"two\nlines",y\n"a "b" c",x\n')
+    assert read_table(str(file), ["label"], "w")["label"].to_pylist() == ["x", "y", "x"]
+    file.write_text(file.read_text() + '"lost,y\nc,x\n')
+    with pytest.raises(JobError, match="row 4, on line 6,"):
+        read_table(str(file), ["label"], "w")
+
+
 def test_quotes_in_the_middle_are_text(tmp_path):
     file = tmp_path / "pipes.csv"
     file.write_text('text,label\n5" pipe,x\n6" pipe,y\n7" pipe,x\n')
@@ -135,3 +145,29 @@ def test_code_in_a_model_folder_is_not_run_and_named(tmp_path, bert):
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
     with pytest.raises(JobError, match="the tokenizer cannot be loaded: its classes are code of its own"):
         load_tokenizer(str(folder), "spec.model.source file:///m")
+
+
+def tiff(channels: int) -> bytes:
+    """An uncompressed TIFF of 1 x 1 pixels, in colour, with channels of no stated meaning behind."""
+    spare = channels - 3
+    start = 8 + channels + channels % 2
+    bits, extra = start, start + 2 * channels
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8)]
+    tags += [(277, 3, 1, channels), (278, 3, 1, 1), (279, 4, 1, channels), (338, 3, spare, extra if spare > 2 else 0)]
+    listed = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    content = bytes(range(1, channels + 1)).ljust(start - 8, b"\0") + struct.pack(f"<{channels}H", *[8] * channels)
+    content += bytes(2 * spare)
+    place = struct.pack("<I", 8 + len(content))
+    return b"II*\0" + place + content + struct.pack("<H", len(tags)) + listed + bytes(4)
+
+
+@pytest.mark.parametrize("channels", [4, 5, 6])
+def test_channels_that_are_left_out_are_counted_aloud(tmp_path, caplog, channels):
+    images = image_folder(tmp_path / "images")
+    (images / "red" / "field.tif").write_bytes(tiff(channels))
+    net = model_folder(tmp_path / "net", architecture="resnet10t")
+    look(make_job(net, images, task={"type": "ImageClassification"}))
+    [told] = caplog.messages
+    assert (
+        f"1 pictures have channels that are neither colour nor alpha ({channels - 3} in {images}/red/field.tif)" in told
+    )

@@ -157,7 +157,7 @@ def check_trackers(job: ResolvedJob) -> None:
             raise JobError(
                 "TrackerMissing",
                 f"spec.tracking.{name}: {_PACKAGES[name][-1]} is not installed in this image: pip install"
-                " 'unfreeze[trackers]', or use an image that has it",
+                " '.[trackers]', or use an image that has it",
             )
     wandb = job.tracking.wandb
     if wandb and wandb.mode == "Online" and not os.environ.get("WANDB_API_KEY"):

@@ -17,7 +17,7 @@ from unfreeze_api.commands import explained
 from unfreeze_api.resolve import Dataset
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.labels import encode_labels
-from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture
+from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
 from unfreeze_trainer.data.samples import Source
 from unfreeze_trainer.data.tables import read_table, some_rows
 from unfreeze_trainer.errors import JobError
@@ -211,10 +211,14 @@ def sample_name(source: Source, row: int) -> str:
 
 
 def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, checked: int) -> None:
+    spare: list[str] = []
+
     def broken(row: int) -> str:
         content = inputs[row].as_py()
         try:
-            open_picture(content).close()
+            with open_picture(content) as image:
+                if count := spare_channels(image):
+                    spare.append(f"{count} in {name_of(content, row, column)}")
         except PictureError as error:
             return f"{where}: {name_of(content, row, column)}: {_instead(content) or error}"
         return ""
@@ -224,6 +228,13 @@ def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, chec
         for message in pool.map(broken, chosen, chunksize=64):
             if message:
                 raise JobError("InvalidData", message)
+    if spare:
+        log.warning(
+            "%s: %d pictures have channels that are neither colour nor alpha (%s), which are left out",
+            where,
+            len(spare),
+            min(spare),
+        )
 
 
 def _instead(content: str | bytes) -> str:

@@ -29,6 +29,7 @@ FORMATS = {
 """Suffixes of pictures, and Pillow's name of each format; no other one is opened, whatever a file is called."""
 MAX_PIXELS = 178_956_970
 """Pixels of the largest picture that is opened, as Pillow's own limit: 512 MiB in RGB."""
+_SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 _SIXTEEN_BITS = 65_535
 _WHITE, _BLACK = 255, 0
 
@@ -65,6 +66,12 @@ def open_picture(content: str | bytes) -> Image:
             raise
         raise PictureError(f"it cannot be read ({_text(error)}); replace or remove it") from error
     return image
+
+
+def spare_channels(image: Image) -> int:
+    """Return how many channels of a TIFF Pillow leaves out: those that are neither colour nor alpha, as of satellites."""
+    tags = getattr(image, "tag_v2", {})
+    return max(0, int(tags.get(_SAMPLES_PER_PIXEL, 1)) - len(image.getbands()))
 
 
 def decode(content: str | bytes, mode: Mode) -> Image:

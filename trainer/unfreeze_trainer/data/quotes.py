@@ -13,7 +13,7 @@ def broken_quote(path: str, rows: int) -> tuple[int, int] | None:
     """Return row and line where a cell begins that a quote opens and does not close right, None where all do.
 
     Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, or where there
-    are more lines than rows. Rows are counted from 1 without the header, which is row 0; lines from 1.
+    are more lines than rows. A quote that goes astray within one line costs no rows. Rows are counted from 1 without the header, which is row 0; lines from 1.
 
     Parameters
     ----------
@@ -26,13 +26,17 @@ def broken_quote(path: str, rows: int) -> tuple[int, int] | None:
     csv.field_size_limit(sys.maxsize)
     number, line = 0, 1
     with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            for cells in reader:
-                number, line = number + bool(cells), reader.line_num + 1
-        except csv.Error:
-            return number, line
-    return None
+        while True:
+            reader, before = csv.reader(file, strict=True), line - 1
+            try:
+                for cells in reader:
+                    number, line = number + bool(cells), before + reader.line_num + 1
+            except csv.Error as error:
+                if before + reader.line_num > line or "end of data" in str(error):
+                    return number, line
+                number, line = number + 1, line + 1  # text in quotes within a quoted cell, on one line: no row is lost
+            else:
+                return None
 
 
 def _count(path: Path) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def check_quantization(spec: QuantizationSpec) -> None:
     if not importlib.util.find_spec("bitsandbytes"):
         raise JobError(
             "QuantizationMissing",
-            f"{_FIELD}: bitsandbytes is not installed in this image: pip install 'unfreeze[quantization]', or use an image"
+            f"{_FIELD}: bitsandbytes is not installed in this image: pip install '.[quantization]', or use an image"
             " that has it",
         )
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast that it makes
