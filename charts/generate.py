@@ -17,7 +17,9 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 CHART = REPOSITORY / "charts" / "unfreeze"
+DEPLOY = REPOSITORY / "operator" / "deploy" / "base"
 HINT = "@schema "
+_COPIED = "# Copied from operator/deploy/base/{} by `make chart`: edit it there.\n"
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 Json = dict[str, Any]
@@ -126,6 +128,8 @@ def outputs() -> dict[Path, str]:
             encoding="utf-8"
         ),
         CHART / "files" / "clusterrole.yaml": _cluster_role(),
+        CHART / "files" / "admission.yaml": _COPIED.format("admission.yaml")
+        + (DEPLOY / "admission.yaml").read_text(encoding="utf-8"),
         CHART / "values.schema.json": json.dumps(schema(known), indent=2) + "\n",
         CHART / "README.md": readme(known),
     }
@@ -133,9 +137,9 @@ def outputs() -> dict[Path, str]:
 
 def _cluster_role() -> str:
     """Return the document of rbac.yaml that has the operator's rules, with its comments."""
-    text = (REPOSITORY / "operator" / "deploy" / "base" / "rbac.yaml").read_text(encoding="utf-8")
+    text = (DEPLOY / "rbac.yaml").read_text(encoding="utf-8")
     (role,) = (part for part in text.split("\n---\n") if "\nkind: ClusterRole\n" in f"\n{part}")
-    return "# Copied from operator/deploy/base/rbac.yaml by `make chart`: edit it there.\n" + role + "\n"
+    return _COPIED.format("rbac.yaml") + role + "\n"
 
 
 def main() -> int:

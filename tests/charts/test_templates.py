@@ -79,13 +79,36 @@ def test_the_crd_is_the_generated_one_and_kept():
 def test_the_policy_that_warns_comes_with_the_crd():
     committed = yaml.safe_load_all((REPOSITORY / "crds/unfreeze.dev_finetunejobs.warnings.yaml").read_text())
     for manifest in committed:
-        made = only(render(), manifest["kind"])
+        made = only(render(), manifest["kind"], manifest["metadata"]["name"])
         made["metadata"].pop("labels")
         assert made == manifest
-    assert POLICIES & kinds(render({"crds": {"warnings": False}})) == set()
-    assert POLICIES & kinds(render({"crds": {"enabled": False}})) == set()
+    alone = {"admissionPolicy": {"enabled": False}}
+    assert POLICIES & kinds(render(alone | {"crds": {"warnings": False}})) == set()
+    assert POLICIES & kinds(render(alone | {"crds": {"enabled": False}})) == set()
     # As in the values that --reuse-values takes from a release of before.
-    assert kinds(render({"crds": {"warnings": None}})) >= POLICIES
+    assert kinds(render(alone | {"crds": {"warnings": None}})) >= POLICIES
+
+
+def test_the_policy_of_the_operators_account_names_this_releases():
+    name = "ml-unfreeze-operator"
+
+    def policy(values=None):
+        return only(render(values, release="ml"), "ValidatingAdmissionPolicy", name)["spec"]
+
+    text = json.dumps(policy())
+    assert f"system:serviceaccount:{NAMESPACE}:{name}" in text
+    assert "'ml-unfreeze-test'" in text
+    assert "unfreeze-test'" not in json.dumps(policy({"test": {"enabled": False}}))
+    assert f"{NAMESPACE}:mine" in json.dumps(policy({"serviceAccount": {"create": False, "name": "mine"}}))
+    made = render(release="ml")
+    assert only(made, "ValidatingAdmissionPolicyBinding", name)["spec"] == {
+        "policyName": name,
+        "validationActions": ["Deny"],
+    }
+    without = render({"admissionPolicy": {"enabled": False}, "crds": {"warnings": False}})
+    assert not POLICIES & kinds(without)
+    # As in the values that --reuse-values takes from a release of before.
+    assert kinds(render({"admissionPolicy": None, "crds": {"warnings": False}})) >= POLICIES
 
 
 def test_names_follow_the_release():
