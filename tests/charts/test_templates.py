@@ -398,6 +398,26 @@ def test_what_helm_test_makes_is_a_hook_and_can_be_left_out():
     assert hooks({"test": {"enabled": False}}) == []
 
 
+def test_helm_test_asks_the_network_from_a_pod_that_may_reach_dns_alone():
+    def asked(values):
+        made = [manifest for manifest in yaml.safe_load_all(render_text(values)) if manifest]
+        return only(made, "NetworkPolicy", "unfreeze-test-network"), only(made, "Pod", "unfreeze-test-network")
+
+    policy, pod = asked({"namespaces": ["a"]})
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["metadata"]["namespace"] == pod["metadata"]["namespace"] == "a"
+    assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    assert "ingress" not in policy["spec"]
+    assert [set(rule) for rule in policy["spec"]["egress"]] == [{"ports"}]
+    assert {port["port"] for port in policy["spec"]["egress"][0]["ports"]} == {53}
+    weights = [int(manifest["metadata"]["annotations"]["helm.sh/hook-weight"]) for manifest in (policy, pod)]
+    assert weights == [1, 2], "after the job, when an operator listens"
+    command = pod["spec"]["containers"][0]["command"]
+    assert command[2:] == ["unfreeze_operator.enforced", f"unfreeze-operator.{NAMESPACE}.svc", "8080"]
+    _, strict = asked({"test": {"requireNetworkPolicies": True}})
+    assert strict["spec"]["containers"][0]["command"][-1] == "--require"
+
+
 def test_no_two_manifests_are_the_same_object():
     made = render({"namespaces": [NAMESPACE, "a"], "replicas": 2})
     names = [(m["kind"], m["metadata"].get("namespace"), m["metadata"]["name"]) for m in made]

@@ -116,7 +116,8 @@ class Run:
         self.pins = engine.broadcast_object(self.task.pins if engine.rank == 0 else {})
         self.identity = Identity(start.fingerprint, self.pins, partial(first_pins, self.job, self.pins))
         self.checkpoints = Checkpoints(self.folder, self.identity)
-        found = engine.broadcast_object(find(self.checkpoints, self._generation) if self._generation else Found())
+        found = find(self.checkpoints, self._generation) if self._generation else Found()
+        found = engine.broadcast_json(found, Found)
         if self._generation:
             start.store(self._generation)
         if found.checkpoint:

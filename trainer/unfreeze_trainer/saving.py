@@ -77,7 +77,7 @@ class Saver:
         """Wait until what is under way is complete; raise on rank 0 what went wrong with it. Collective."""
         if self._writing:
             self._writing.result()
-        self.newest = self._engine.broadcast_object(self.newest)
+        self.newest = self._engine.broadcast_json(self.newest, CheckpointInfo | None)
 
     def check(self) -> None:
         """Raise on rank 0 if the newest checkpoint could not be written."""

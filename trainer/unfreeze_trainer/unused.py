@@ -124,9 +124,7 @@ def agree_on_unused(
         module.to(engine.device)
     elif engine.device.type != "cpu":
         sizes = {min(size, _SAMPLES) for size in sizes}
-    found = find_unused(task, module, names, autocast=engine.autocast, sizes=sizes)
-    evidence: Evidence = engine.broadcast_object(found)
-    return evidence
+    return engine.broadcast_json(find_unused(task, module, names, autocast=engine.autocast, sizes=sizes), Evidence)
 
 
 class Unused:

@@ -26,12 +26,11 @@ from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, W
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
-from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import create_backend
-from torch.distributed.elastic.rendezvous.dynamic_rendezvous import create_handler
 
 from unfreeze_api.progress import ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.agent.pod import Pod, kernel_oom_kills
+from unfreeze_trainer.agent.rendezvous import open_rendezvous
 from unfreeze_trainer.link import Link, WorkerError
 
 log = logging.getLogger("unfreeze.agent")
@@ -112,8 +111,7 @@ class Gang:
             keep_alive_interval=2,
             keep_alive_max_attempt=5,
         )
-        backend, store = create_backend(parameters)
-        handler = create_handler(store, backend, parameters)
+        handler = open_rendezvous(parameters)
         bulletin = _Bulletin(host, port, distribution.num_nodes)
         bulletin.watch(ended, self.dump_stacks)
         self._bulletin = bulletin

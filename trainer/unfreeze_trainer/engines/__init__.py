@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
+from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, refuse_pickles
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
@@ -14,6 +14,7 @@ __all__ = ["Engine", "OptimizerState", "Recipe", "open_engine"]
 
 def open_engine(job: ResolvedJob) -> Engine:
     """Join the process group that the environment describes (RANK, WORLD_SIZE, MASTER_ADDR ...), return the engine."""
+    refuse_pickles()
     recipe = Recipe.of(job)
     if job.distribution.engine == "DeepSpeed":
         from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import build_optimizer
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.phases.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 
+T = TypeVar("T")
 OptimizerState = Mapping[str, Mapping[str, Tensor]]
 """State of the optimizer by name of the parameter, whole tensors: {"head.weight": {"exp_avg": ..., "step": ...}}."""
 
@@ -213,12 +217,27 @@ class Engine(ABC):
         return bool(self.all_reduce(torch.tensor([float(value)]), dist.ReduceOp.MAX).item())
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's value on every rank. Collective."""
+        """Return rank 0's value on every rank. Collective.
+
+        Parameters
+        ----------
+        value
+            Tensors, numbers, texts, and dicts and lists of them: nothing else is taken from another rank.
+        """
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        file = io.BytesIO()
+        if self.rank == 0:
+            torch.save(value, file)
+        size = int(self.all_reduce(torch.tensor([file.tell()])).item())  # the others have nothing
+        content = torch.frombuffer(bytearray(file.getvalue() or bytes(size)), dtype=torch.uint8).to(self.device)
+        dist.broadcast(content, src=0)
+        return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), weights_only=True)
+
+    def broadcast_json(self, value: T, kind: Any) -> T:
+        """Return rank 0's value of a type that pydantic knows on every rank. Collective."""
+        adapter: TypeAdapter[T] = TypeAdapter(kind)
+        return adapter.validate_json(self.broadcast_object(adapter.dump_json(value).decode()))
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -319,6 +338,20 @@ def _stand_alone() -> None:
             port = probe.getsockname()[1]
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def refuse_pickles() -> None:
+    """Let no library unpickle what comes from another rank: whoever reaches a worker's port could run code in it."""
+    distributed_c10d._tensor_to_object = _tensor_to_object  # noqa: SLF001 - where all collectives of objects come together
+
+
+_real_tensor_to_object = distributed_c10d._tensor_to_object  # noqa: SLF001
+
+
+def _tensor_to_object(*arguments: Any, **options: Any) -> Any:
+    if not (options.get("weights_only") or True in arguments[3:]):
+        raise RuntimeError("a collective of pickled objects: nothing is unpickled that comes from another process")
+    return _real_tensor_to_object(*arguments, **options)
 
 
 def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
