@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, write_csv
@@ -75,6 +75,7 @@ def test_quotes_that_never_close(tmp_path, text, place):
         read_table(str(file), ["text", "label"], "spec.data.train.source pvc://data/words.csv")
 
 
+@settings(max_examples=40)
 @given(
     rows=st.lists(
         st.tuples(*[st.text(st.sampled_from('ab",\n 5'), min_size=1, max_size=6)] * 2), min_size=1, max_size=8
@@ -125,6 +126,42 @@ def test_a_model_of_other_channels_is_named(tmp_path, config):
     (folder / "model.safetensors").touch()
     job = make_job(folder, tmp_path, task={"type": "ImageClassification"})
     assert "the model takes pictures of 4 channels" in refused(job)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "line 1 is not JSON"),
+        (
+            '{"text": "a", "label": "x"}\n{"text": "\\ud800", "label": "x"}',
+            r"line 2, column 'text' is \"\\ud800\", which",
+        ),
+        (f'{{"text": "a", "label": {"9" * 30}}}', "line 1, column 'label' is 9+, which is neither"),
+        (f'{{"text": "a", "label": {"9" * 5000}}}', "line 1 is not JSON"),
+    ],
+    ids=["deep", "half a character", "large", "huge"],
+)
+def test_json_that_no_table_holds(tmp_path, content, message):
+    (tmp_path / "words.jsonl").write_text(content)
+    with pytest.raises(JobError, match=message):
+        read_table(str(tmp_path / "words.jsonl"), ["text", "label"], "w")
+
+
+def test_a_row_of_more_than_a_block(tmp_path):
+    (tmp_path / "words.csv").write_text(f"text,label\n{'a' * 3_000_000},x\nb,y\n")
+    with pytest.raises(JobError, match="a row is longer than 1 MiB"):
+        read_table(str(tmp_path / "words.csv"), ["text", "label"], "w")
+
+
+@pytest.mark.parametrize(
+    "config", ["[" * 100_000, '{"architecture": "x", "model_args": [1]}', '{"architecture": "x", "pretrained_cfg": 3}']
+)
+def test_configurations_of_other_shapes(tmp_path, config):
+    folder = model_folder(tmp_path / "net")
+    (folder / "config.json").write_text(config)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JobError, match=r"config\.json cannot be read|no images"):
+        look(make_job(folder, tmp_path / "empty", task={"type": "ImageClassification"}))
 
 
 @pytest.fixture(scope="module")

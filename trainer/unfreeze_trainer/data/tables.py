@@ -17,7 +17,7 @@ from unfreeze_api.commands import explained
 from unfreeze_api.likely import likeliest
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.quotes import broken_quote
-from unfreeze_trainer.errors import JobError, is_passing, one_line
+from unfreeze_trainer.errors import JobError, is_passing
 from unfreeze_trainer.pointers import stand_in_at
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
             raise
         if suffix == ".csv":
             _require_closed_quotes(path, 0, where)
+        if "straddl" in str(error):
+            raise JobError(
+                "InvalidData", f"{where}: a row is longer than 1 MiB; shorten its texts, or save them as Parquet"
+            ) from error
         raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
 
 
@@ -215,23 +219,29 @@ def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -
 
 
 def _as_table(cells: dict[str, list[Any]], last: int, where: str) -> pa.Table:
-    """Return cells as a table; the line of the last of them is for messages."""
+    """Return cells as a table; JobError for halves of characters, and for numbers that no table holds.
+
+    Parameters
+    ----------
+    last
+        Line of the last row.
+    """
     import pyarrow as pa
 
     try:
         return pa.table(cells)
-    except (ValueError, ArithmeticError, pa.ArrowException):
+    except (ValueError, ArithmeticError, pa.ArrowException) as problem:
         for name, values in cells.items():
-            for line, value in enumerate(values, last - len(values) + 1):
+            for number, value in enumerate(values, start=last - len(values) + 1):
                 try:
                     pa.array([value])
                 except (ValueError, ArithmeticError, pa.ArrowException) as error:
                     raise JobError(
                         "InvalidData",
-                        f"{where}: line {line}, column {name!r}: {json.dumps(value)[:60]} cannot be read ({one_line(error)});"
-                        " correct or remove it",
+                        f"{where}: line {number}, column {name!r} is {json.dumps(value)[:60]}, which is neither text of whole"
+                        " characters nor a number of 64 bits; correct or remove it",
                     ) from error
-        raise
+        raise JobError("InvalidData", f"{where}: lines up to {last}: {problem}") from problem
 
 
 def _json_record(line: str, number: int, where: str) -> dict[str, Any]:

@@ -107,10 +107,10 @@ def _check_library(config: dict[str, Any], where: str, content: str, library: st
 
 def _require_channels(config: dict[str, Any], where: str) -> None:
     """Raise JobError for a model of pictures that are neither grey nor in colour."""
-    pretrained = config.get("pretrained_cfg")
-    settings = {**(pretrained if isinstance(pretrained, dict) else config), **(config.get("model_args") or {})}
-    size = settings.get("input_size")
-    channels = settings.get("in_chans") or (size[0] if isinstance(size, list) and size else 3)
+    pretrained, arguments = config.get("pretrained_cfg"), config.get("model_args")
+    size = (pretrained if isinstance(pretrained, dict) else config).get("input_size")
+    wanted = arguments.get("in_chans") if isinstance(arguments, dict) else None
+    channels = wanted or (size[0] if isinstance(size, list) and size else 3)
     if channels not in CHANNELS:
         raise JobError(
             "InvalidModel",
@@ -131,7 +131,7 @@ def _read_config(folder: Path, where: str, content: str) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         raise JobError("InvalidModel", f"{where}: no config.json in {folder}; {content}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise JobError("InvalidModel", f"{where}: config.json cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise JobError("InvalidModel", f"{where}: config.json holds no JSON object")
