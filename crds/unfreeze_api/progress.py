@@ -110,6 +110,8 @@ class ProgressInfo(Model):
     """Samples of all workers together, per second of training."""
     eta_seconds: int | None = Field(default=None, ge=0, le=MOST)
     """Seconds that are left, evaluations included."""
+    skipped_samples: int | None = Field(default=None, ge=0, le=MOST)
+    """Samples of all splits that could not be read and were left out, where data.onError is Skip."""
 
 
 class Progress(ProgressInfo, Said):

@@ -31,6 +31,9 @@ class DataReport(Model):
     """Samples of each split."""
     overlaps: dict[str, int] = Field(default={})
     """Samples that are measured on and stand in another split too, like `test in train: 12`."""
+    skipped: dict[str, int] = Field(default={})
+    """Samples of each split that could not be read and were left out (data.onError Skip); those of a file that several
+    splits share count as train's, unless they are pictures."""
     labels: list[str]
     """Labels in the order of the model's outputs."""
     pins: dict[str, Any] = Field(default={})

@@ -79,6 +79,7 @@ class ResolvedData(Model):
     train: Dataset
     validation: HeldOut
     test: HeldOut | None = None
+    on_error: Annotated[Literal["Fail", "Skip"], Since(2)] = "Fail"
 
 
 class LearningRate(Model):
@@ -182,7 +183,7 @@ class Semantics(Model):
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
-    schema_version: Annotated[Literal[1], EXECUTION] = 1
+    schema_version: Annotated[Literal[1, 2], EXECUTION] = 1
     name: Annotated[str, EXECUTION]
     namespace: Annotated[str, EXECUTION]
     model: ResolvedModel
@@ -301,7 +302,12 @@ def resolve(
             quantization=spec.model.quantization,
         ),
         task=spec.task.completed(),
-        data=ResolvedData(train=dataset(spec.data.train.source, None), validation=validation, test=test),
+        data=ResolvedData(
+            train=dataset(spec.data.train.source, None),
+            validation=validation,
+            test=test,
+            on_error=spec.data.on_error or "Fail",
+        ),
         strategy=_strategy(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),
         training=spec.training.model_copy(update={"metric": spec.metric.name}),

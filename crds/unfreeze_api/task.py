@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -76,3 +76,6 @@ class DataSpec(Model):
     """What checkpoints are compared on. Default: a tenth of the training data."""
     test: HeldOutSpec | None = None
     """What the finished model is measured on, once. Without it the report has no test metrics."""
+    on_error: Literal["Fail", "Skip"] | None = None
+    """What becomes of the job where a row cannot be read: a broken line or picture, a missing text or label. Fail ends it
+    and names the row. Skip leaves the row out, up to half of them; status and report say how many. Default: Fail."""

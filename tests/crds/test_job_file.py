@@ -48,12 +48,12 @@ def test_fields_that_are_not_known_are_ignored_at_every_depth_and_named():
     assert ignored_fields(JOB.to_json()) == []
 
 
-@pytest.mark.parametrize("version", [2, 0, -1, 10**30, "1", 1.5, True, None, [1], {"major": 1}])
+@pytest.mark.parametrize("version", [3, 0, -1, 10**30, "1", 1.5, True, None, [1], {"major": 1}])
 def test_another_schema_version_is_told_before_anything_else_is_judged(version):
     for text in (job_file(schemaVersion=version), json.dumps({"schemaVersion": version, "training": "odd"})):
         reason, message = refusal(text)
         assert reason == "UnsupportedJobFile"
-        assert f"it has schemaVersion {json.dumps(version)}, and this version of Unfreeze reads 1:" in message
+        assert f"it has schemaVersion {json.dumps(version)}, and this version of Unfreeze reads 1 and 2:" in message
         assert "Set the trainer image that belongs to the operator" in message
 
 
@@ -104,6 +104,8 @@ def test_a_field_that_must_not_be_ignored_raises_the_version_where_it_is_set():
     assert schema_version(Job(pooling="Mean", options=Options(rate=1))) == 3
     assert schema_version(Job(stages=[Options(), Options(rate=1)])) == 3
     assert JOB.schema_version == 1
+    skip = JOB.data.model_copy(update={"on_error": "Skip"})
+    assert schema_version(JOB.model_copy(update={"data": skip})) == 2
 
 
 def unmarked(model, known, path=""):

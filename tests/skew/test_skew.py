@@ -134,7 +134,7 @@ def pods(folder, build, first_operator):
     firsts = {
         name: text for name, (text, _) in zip(specs, first_operator("job_files", list(specs.values())), strict=True)
     }
-    unsupported = json.dumps(json.loads(firsts["new-good"]) | {"schemaVersion": 2, "training": "of another shape"})
+    unsupported = json.dumps(json.loads(firsts["new-good"]) | {"schemaVersion": 3, "training": "of another shape"})
     started = {
         "old-good": Pod(folder, "old-good", ours["old-good"], environment=old),
         "old-bad": Pod(folder, "old-bad", ours["old-bad"], environment=old),
@@ -226,7 +226,7 @@ def test_another_schema_version_ends_agent_and_worker_at_once(pods, first_operat
     assert (pod.process.returncode, worker.process.returncode, old.process.returncode) == (2, 2, 2)
     told = json.loads(pod.message)
     assert (told["outcome"], told["reason"], told["exitCode"]) == ("Failed", "UnsupportedJobFile", 2)
-    assert "it has schemaVersion 2, and this version of Unfreeze reads 1" in told["message"]
+    assert "it has schemaVersion 3, and this version of Unfreeze reads 1 and 2" in told["message"]
     assert "UnsupportedJobFile: " in worker.log.read_text()
     assert json.loads(old.message)["reason"] == "InvalidJob"  # and so it is the first build
     for side in (operator_side.statuses, lambda *arguments: first_operator("statuses", *arguments)):

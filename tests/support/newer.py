@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 KEY = "plantedByALaterVersion"
-MAPS = frozenset({"metrics", "learningRates", "results", "pins", "splits", "sources", "versions", "config", "overlaps"})
+MAPS = frozenset(
+    {"metrics", "learningRates", "results", "pins", "splits", "sources", "versions", "config", "overlaps", "skipped"}
+)
 """Objects whose keys are data."""
 
 

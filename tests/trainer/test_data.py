@@ -80,10 +80,13 @@ def test_a_bad_json_line_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"text": "\\ud800", "label": "x"}', "line 2, column 'text': \"\\ud800\" cannot be read (UnicodeEncodeError"),
+        (
+            '{"text": "\\ud800", "label": "x"}',
+            "line 2, column 'text' is \"\\ud800\", which is neither text of whole characters",
+        ),
         (
             '{"text": "a", "label": 1180591620717411303424}',
-            "line 2, column 'label': 1180591620717411303424 cannot be read",
+            "line 2, column 'label' is 1180591620717411303424, which is neither",
         ),
         ('{"text": ' + "[" * 200_000 + "}", "line 2 is not JSON"),
     ],

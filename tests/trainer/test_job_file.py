@@ -30,7 +30,7 @@ def test_ignored_fields_are_said_in_one_line(job_file, caplog, say):
 @pytest.mark.parametrize(
     ("text", "reason", "message"),
     [
-        ('{"schemaVersion": 2}', "UnsupportedJobFile", "it has schemaVersion 2"),
+        ('{"schemaVersion": 3}', "UnsupportedJobFile", "it has schemaVersion 3"),
         ("{", "InvalidJob", "not JSON"),
         (None, "InvalidJob", "No such file or directory"),
     ],

@@ -114,6 +114,7 @@ def test_of_large_tables_the_first_rows_are_read(tmp_path, monkeypatch, suffix):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         parquet.write_table(pa.Table.from_pylist(rows), file)
+    assert "first rows" in look(make_job(model, file, data={"onError": "Skip"}))
     assert "first rows" in look(make_job(model, file))
     with pytest.raises(JobError, match="no column 'words'"):
         look(make_job(model, file, data={"train": {"columns": {"text": "words"}}}))
@@ -126,6 +127,8 @@ def test_folders_of_images(tmp_path):
     (images / "red" / "0.png").write_text("no picture")
     with pytest.raises(JobError, match=r"red/0\.png: it is no picture"):
         look(job)
+    skip = job.data.model_copy(update={"on_error": "Skip"})
+    assert look(job.model_copy(update={"data": skip})).startswith("2 labels")
     with pytest.raises(JobError, match="this is a timm model"):
         look(make_job(model, images))
 

@@ -82,11 +82,26 @@ class Closed:
             raise self._refused(f"{told}{name} is {kind}, and no regular file: replace or remove it")
         return path
 
-    def entry(self, entry: os.DirEntry[str]) -> str:
-        """Return the path of what a walk through the folder has found, which followed no links; JobError as of `path`."""
+    def place(self, name: str, *, told: str = "") -> str:
+        """Return where a file lies, or would lie where there is none; arguments and JobError as of `path`."""
+        try:
+            return self.path(name, told=told)
+        except OSError:
+            path = os.path.join(self.root, name)  # noqa: PTH118
+            self._require_below(os.path.realpath(path), f"{told}{name}")
+            return path
+        except ValueError:  # no file system takes this name
+            return os.path.join(self.root, name)  # noqa: PTH118
+
+    def entry(self, entry: os.DirEntry[str], *, gone: bool = False) -> str:
+        """Return the path of what a walk through the folder has found, which followed no links; JobError as of `path`.
+
+        A link to what is not there is an error, or is as good as another one if what is `gone` may be.
+        """
         if entry.is_file(follow_symlinks=False):
             return entry.path
-        return self.path(os.path.relpath(entry.path, self.root))
+        name = os.path.relpath(entry.path, self.root)
+        return self.place(name) if gone else self.path(name)
 
     def folder(self, name: str) -> None:
         """Raise JobError if a folder below this one leads out of it."""

@@ -37,7 +37,7 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.models.folders import check_folder
 
     task = task_type(job.task.type)
-    text = task.reads_text
+    text, skip = task.reads_text, job.data.on_error == "Skip"
     check_apart(job)
     check_folder(
         job.model.path,
@@ -48,21 +48,21 @@ def look(job: ResolvedJob) -> str:
     sources = list(_sources(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MOST_BYTES:
         for where, dataset in sources:
-            _reader(text=text, head=True)(dataset, where)
+            _reader(text=text, skip=skip, head=True)(dataset, where)
         return "the model's folder and the first rows of the data are as the job says"
-    labels, splits = read_splits(job, _reader(text=text, head=False))
+    labels, splits = read_splits(job, _reader(text=text, skip=skip, head=False))
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(labels):,} labels, samples: {counts}"
 
 
-def _reader(*, text: bool, head: bool) -> Callable[[Dataset, str], Source]:
+def _reader(*, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:
     if text:
         from unfreeze_trainer.data.samples import read_texts
 
-        return partial(read_texts, head=head)
+        return partial(read_texts, skip=skip, head=head)
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, head=head, checked=LOOKED_IMAGES)
+    return partial(read_images, skip=skip, head=head, checked=LOOKED_IMAGES)
 
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

@@ -64,7 +64,14 @@ def write_report(run_folder: Path, report: Report, generation: Generation) -> No
 
 
 def build_report(
-    job: ResolvedJob, task: Task, engine: Engine, state: State, *, identity: Identity, results: Results
+    job: ResolvedJob,
+    task: Task,
+    engine: Engine,
+    state: State,
+    *,
+    identity: Identity,
+    results: Results,
+    skipped: dict[str, int],
 ) -> Report:
     """Put together what is known at the end of a run."""
     from unfreeze_trainer.engines.base import PRECISIONS
@@ -96,6 +103,7 @@ def build_report(
             sources=sources,
             splits=task.splits,
             overlaps=task.overlaps,
+            skipped=skipped,
             labels=list(task.labels),
             pins=pins.get("data", {}),
         ),
@@ -148,5 +156,6 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         world_size=report.world.world_size,
         phases=report.phases,
         results=flat_results(report.results),
+        skipped_samples=sum(report.data.skipped.values()) or None,
     )
     return budget.bounded(progress, report.metric)

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,7 @@ class Run:
         self.job, self.task, self.engine, self._link = job, task, engine, link
         self.folder = Path(job.output.path)
         training = job.training
+        self._skips = job.data.on_error == "Skip"
         self.feed = Feed(
             task,
             seed=training.seed,
@@ -279,6 +281,7 @@ class Run:
             began = time.perf_counter()
             state.metrics = self.evaluate("validation")
             state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
+            self._gather_unread()
             improved = self._compare()
             self.events.add("evaluation", step=state.step, metrics=state.metrics, seconds=state.evaluation_seconds)
             self.tracking.metrics("validation", state.metrics, state.step)
@@ -326,7 +329,32 @@ class Run:
             if number % _STOP_CHECK_BATCHES == 0:
                 self.meter.check_stop()
         self.freezer.train_mode()
-        return task.metrics.compute(engine.all_reduce(sums))
+        if not (metrics := task.metrics.compute(engine.all_reduce(sums))):
+            raise JobError(
+                "InvalidData", f"spec.data.{split}: none of the {task.splits[split]} samples can be read: correct them"
+            )
+        return metrics
+
+    def _gather_unread(self) -> None:
+        """Take note of the samples that could not be read on any rank, where such are skipped. Collective."""
+        if not self._skips:
+            return
+        before = self.skipped
+        for unread in self.engine.gather_json(self.task.unread, dict[str, set[int]]):
+            for split, samples in unread.items():
+                self.state.unread[split] = sorted(samples.union(self.state.unread.get(split, ())))
+        if self.skipped != before:
+            self.events.add("skippedSamples", step=self.state.step, samples=self.skipped)
+            log.warning("samples that could not be read and were left out: %s", self.skipped)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many samples of each split could not be read and were left out."""
+        if not self._skips:
+            return {}
+        counts = Counter(self.task.left_out)
+        counts.update({split: len(samples) for split, samples in self.state.unread.items() if samples})
+        return dict(counts)
 
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
@@ -353,11 +381,20 @@ class Run:
             self._take_best(best.step)
         tell(self._link, "measuring the best weights on the test data")
         test = self.evaluate("test") if "test" in self.task.splits else {}
+        self._gather_unread()
         self.engine.end()
         results = Results(validation=best.metrics, test=test)
         if self._generation:
             self._export(best.step, flat_results(results), self._generation)
-            report = build_report(self.job, self.task, self.engine, self.state, identity=self.identity, results=results)
+            report = build_report(
+                self.job,
+                self.task,
+                self.engine,
+                self.state,
+                identity=self.identity,
+                results=results,
+                skipped=self.skipped,
+            )
             write_report(self.folder, report, self._generation)
             if gone := clear(self.checkpoints, self._after_success, best=best.step, generation=self._generation):
                 self.events.add("checkpointsDeleted", steps=gone)
@@ -429,6 +466,7 @@ class Run:
             skipped_steps=state.skipped_steps,
             phases=state.phases,
             results=self._results,
+            skipped_samples=sum(self.skipped.values()) if self._skips else None,
         )
         self.tracking.progress(progress)
         if self._link is not None:

@@ -149,6 +149,8 @@ def closing_table(job: ResolvedJob) -> None:
         console.print(
             f"{count} of {report.data.splits[split]} samples stand twice, {pair}: what is measured on them was seen before"
         )
+    for split, count in report.data.skipped.items():
+        console.print(f"{count} samples of {split} could not be read and were left out (spec.data.onError Skip)")
     for export in report.exports:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none

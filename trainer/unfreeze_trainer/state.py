@@ -70,6 +70,8 @@ class State(BaseModel):
     """Parameters that get no gradient and stay frozen; None where nobody has looked yet."""
     gradients_at_times: list[str] = []
     """Parameters that get a gradient in some steps only."""
+    unread: dict[str, list[int]] = {}
+    """Samples of each split that could not be read when it was their turn, and were skipped."""
     loss: float | None = None
     """Smoothed training loss."""
     recovery: Recovery | None = None

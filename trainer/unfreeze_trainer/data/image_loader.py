@@ -61,24 +61,31 @@ class ImageLoader:
         self._std = torch.tensor(data_config["std"]).view(-1, 1, 1)
         self._centre = create_transform(**data_config, is_training=False)
 
-    def check(self, source: Source, rows: np.ndarray, seconds: float) -> int:
-        """Read pictures for a while, in threads; return how many were read.
+    def check(self, source: Source, rows: np.ndarray, seconds: float) -> tuple[int, list[JobError]]:
+        """Read pictures for a while, in threads; return how many were read, and what those give that cannot be."""
 
-        Raises
-        ------
-        JobError
-            InvalidData: one cannot be read.
-        """
+        def tried(row: int) -> JobError | None:
+            try:
+                self._open(source, int(row))
+            except JobError as error:
+                return error
+            return None
+
+        broken: list[JobError] = []
         end, window = time.monotonic() + seconds, threads() * 8
         with ThreadPoolExecutor(threads()) as pool:
             for start in range(0, len(rows), window):
                 if time.monotonic() >= end:
-                    return start
-                deque(pool.map(lambda row: self._open(source, int(row)), rows[start : start + window]), maxlen=0)
-        return len(rows)
+                    return start, broken
+                broken += filter(None, pool.map(tried, rows[start : start + window]))
+        return len(rows), broken
 
     def batches(
-        self, source: Source, batches: Iterable[tuple[Sequence[int], np.ndarray]], epoch_seed: int | None
+        self,
+        source: Source,
+        batches: Iterable[tuple[Sequence[int], np.ndarray]],
+        epoch_seed: int | None,
+        skipped: set[int] | None = None,
     ) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Yield each list of indices with its images, float32 of shape (samples, channels, height, width).
 
@@ -90,13 +97,15 @@ class ImageLoader:
             Pairs of sample indices, which the random augmentation depends on, and rows of the source.
         epoch_seed
             Seed of the augmentation; none without.
+        skipped
+            Takes the indices of those that cannot be read, which are grey then; without it the first one is raised.
         """
         waiting: deque[tuple[Sequence[int], list[Future[Tensor]]]] = deque()
         pool = ThreadPoolExecutor(threads(), thread_name_prefix="images")
         try:
             for indices, rows in batches:
                 futures = [
-                    pool.submit(self._load, source, int(row), int(index), epoch_seed)
+                    pool.submit(self._load, source, int(row), int(index), epoch_seed, skipped)
                     for index, row in zip(indices, rows, strict=True)
                 ]
                 waiting.append((indices, futures))
@@ -109,10 +118,22 @@ class ImageLoader:
 
     def _collect(self, indices: Sequence[int], futures: list[Future[Tensor]]) -> tuple[Sequence[int], Tensor]:
         if not futures:
-            return indices, torch.zeros(1, self._channels, self._height, self._width)
+            return indices, self._blank()[None]
         return indices, torch.stack([future.result() for future in futures])
 
-    def _load(self, source: Source, row: int, index: int, epoch_seed: int | None) -> Tensor:
+    def _load(self, source: Source, row: int, index: int, epoch_seed: int | None, skipped: set[int] | None) -> Tensor:
+        try:
+            return self._prepare(source, row, index, epoch_seed)
+        except JobError:
+            if skipped is None:
+                raise
+            skipped.add(index)
+            return self._blank()
+
+    def _blank(self) -> Tensor:
+        return torch.zeros(self._channels, self._height, self._width)
+
+    def _prepare(self, source: Source, row: int, index: int, epoch_seed: int | None) -> Tensor:
         image = self._open(source, row)
         try:
             if epoch_seed is None or not self._augment:

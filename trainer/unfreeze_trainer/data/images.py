@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ from unfreeze_api.resolve import Dataset
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.labels import encode_labels
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import NO_LABELS, Source, labelled
 from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.pointers import stand_in, stand_in_at
 
@@ -36,13 +38,18 @@ _SPLIT = re.compile(
 """Names of folders that hold a split, and not the pictures of a label."""
 
 
-def read_images(dataset: Dataset, where: str, *, head: bool = False, checked: int = CHECKED_IMAGES) -> Source:
+def read_images(
+    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, checked: int = CHECKED_IMAGES
+) -> Source:
     """Read a folder of images, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
     Parameters
     ----------
     dataset, where
         What is read, and what messages start with.
+    skip
+        Leave out rows of a table without a picture or a label. Pictures that cannot be read are left out when it is their
+        turn, and not looked at here: what is trained on depends on no clock.
     head
         Read the first rows of a table alone.
     checked
@@ -50,61 +57,76 @@ def read_images(dataset: Dataset, where: str, *, head: bool = False, checked: in
     """
     import pyarrow as pa
 
-    root, files = Path(dataset.path), True
+    root = Path(dataset.path)
     try:
-        folder = _list_folder(root, where) if root.is_dir() else None
+        folder = _list_folder(root, where, skip=skip) if root.is_dir() else None
     except OSError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
         paths, labels = folder
         codes, names = encode_labels(pa.chunked_array([pa.array(labels).dictionary_encode()]), "label", where)
-        inputs, column = pa.chunked_array([pa.array(paths)]), None
+        source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), codes, names, files=True)
     else:
-        column = dataset.columns.image
-        table = read_table(dataset.path, [column, dataset.columns.label], where, head=head)
-        if not table.num_rows:
+        column, unread = dataset.columns.image, Unread(where, skip=skip)
+        table = read_table(dataset.path, [column, dataset.columns.label], where, unread, head=head)
+        total = table.num_rows + len(unread)
+        if not total:
             raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
-        inputs = _pictures_of(table[column], root.parent, column, where)
-        files = not _is_binary(inputs.type)
-        codes, names = encode_labels(table[dataset.columns.label], dataset.columns.label, where)
-    _check_headers(inputs, where, column, checked)
-    return Source(dataset, where, inputs, codes, names, files=files)
+        numbers = unread.others(total)
+        inputs = _pictures_of(table[column], column, where)
+        missing = numbers[_missing_pictures(inputs)].tolist()
+        it = "it" if len(missing) == 1 else "them"
+        message = f"{where}: no picture in column {column!r} of {some_rows(missing)}; remove {it}"
+        unread.add(missing, JobError("InvalidData", message))
+        source = Source(dataset, where, inputs, *NO_LABELS, numbers=numbers)
+        source = labelled(source, table[dataset.columns.label], unread, total, head=head)
+        if not _is_binary(inputs.type):
+            source = _located(source, root.parent, skip=skip)
+    if not skip:
+        _check_headers(source, checked)
+    return source
 
 
-def _pictures_of(cells: pa.ChunkedArray, folder: Path, column: str, where: str) -> pa.ChunkedArray:
+def _pictures_of(cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
     """Return the paths or the contents in a table's column: text, bytes, or the hub's struct of bytes and path."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
+    if not len(cells):  # no row could be read, and so its type is not known
+        return cells.cast(pa.string())
     kind = cells.type
     if pa.types.is_struct(kind) and {field.name for field in kind} >= {"bytes"}:
         content = pc.struct_field(cells, "bytes")
-        if content.null_count == 0:
-            return _not_missing(content, column, where)
-        if "path" not in {field.name for field in kind} or content.null_count < len(cells):
-            return _not_missing(content, column, where)
+        if content.null_count < len(cells) or "path" not in {field.name for field in kind}:
+            return content
         cells = pc.struct_field(cells, "path")
         kind = cells.type
-    if _is_binary(kind):
-        return _not_missing(cells, column, where)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not (
+        _is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    ):
         raise JobError(
             "InvalidData",
             f"{where}: column {column!r} holds {kind}, and neither paths of pictures nor their bytes: name another column"
             " in columns.image",
         )
-    closed, paths = Closed(folder, where, "InvalidData"), []
-    for row, name in enumerate(_not_missing(cells, column, where).to_pylist()):
+    return cells
+
+
+def _located(source: Source, folder: Path, *, skip: bool) -> Source:
+    """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped."""
+    import pyarrow as pa
+
+    closed, paths = Closed(folder, source.where, "InvalidData"), []
+    for row, name in enumerate(source.inputs.to_pylist()):
+        told = f"row {source.number(row)}, column {source.dataset.columns.image!r}: "
         try:
-            paths.append(closed.path(name, told=_row(row, column)))
+            paths.append(closed.place(name, told=told) if skip else closed.path(name, told=told))
         except (OSError, ValueError) as error:  # a name that no file system takes
-            raise JobError(
-                "InvalidData",
-                f"{where}: {_row(row, column)}no such image: {folder / name}; paths are relative to the table",
-            ) from error
-    return pa.chunked_array([pa.array(paths)])
+            message = f"{source.where}: {told}no such image: {folder / name}; paths are relative to the table"
+            raise JobError("InvalidData", message) from error
+    return replace(source, inputs=pa.chunked_array([pa.array(paths, pa.string())]), files=True)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -114,19 +136,14 @@ def _is_binary(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _not_missing(cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
+def _missing_pictures(cells: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of paths or contents that are null or empty."""
     import pyarrow.compute as pc
 
-    missing = np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
-    if missing.size:
-        it = "it" if missing.size == 1 else "them"
-        raise JobError(
-            "InvalidData", f"{where}: no picture in column {column!r} of {some_rows(missing.tolist())}; remove {it}"
-        )
-    return cells
+    return np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
 
 
-def _list_folder(root: Path, where: str) -> tuple[list[str], list[str]]:
+def _list_folder(root: Path, where: str, *, skip: bool) -> tuple[list[str], list[str]]:
     paths, labels, left_out = [], [], Counter[str]()
     closed = Closed(root, where, "InvalidData")
     entries = sorted(os.scandir(root), key=lambda entry: entry.name)
@@ -141,7 +158,7 @@ def _list_folder(root: Path, where: str) -> tuple[list[str], list[str]]:
             if suffix not in FORMATS or file.name.startswith("."):
                 left_out[suffix or "no suffix"] += 1
             else:
-                found.append(closed.entry(file))
+                found.append(closed.entry(file, gone=skip))
         if not found:
             raise JobError(
                 "InvalidData",
@@ -195,32 +212,26 @@ def _refuse_splits(root: Path, folders: list[str], where: str) -> None:
     raise JobError("InvalidData", f"{where}: {', '.join(folders)} are splits and no labels: set {ways}")
 
 
-def _row(row: int, column: str | None) -> str:
-    return f"row {row + 1}, column {column!r}: " if column else ""  # in a folder the path says it all
-
-
-def name_of(content: str | bytes, row: int, column: str | None) -> str:
-    """Return what a message calls a picture: its path, or its row where it stands in a table."""
-    return f"row {row + 1}, column {column!r}" if isinstance(content, bytes) else f"{_row(row, column)}{content}"
-
-
 def sample_name(source: Source, row: int) -> str:
     """Return what a message calls a picture: its source, and its path, or its row where it stands in a table."""
-    column = None if Path(source.dataset.path).is_dir() else source.dataset.columns.image
-    return f"{source.where}: {name_of(source.inputs[row].as_py(), row, column)}"
+    content, column = source.inputs[row].as_py(), source.dataset.columns.image
+    if isinstance(content, bytes):
+        return f"{source.where}: row {source.number(row)}, column {column!r}"
+    if Path(source.dataset.path).is_dir():
+        return f"{source.where}: {content}"
+    return f"{source.where}: row {source.number(row)}, column {column!r}: {content}"
 
 
-def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, checked: int) -> None:
-    spare: list[str] = []
+def _check_headers(source: Source, checked: int) -> None:
+    inputs, spare = source.inputs, list[str]()
 
     def broken(row: int) -> str:
-        content = inputs[row].as_py()
         try:
-            with open_picture(content) as image:
+            with open_picture(inputs[row].as_py()) as image:
                 if count := spare_channels(image):
-                    spare.append(f"{count} in {name_of(content, row, column)}")
+                    spare.append(f"{count} in {sample_name(source, row).removeprefix(f'{source.where}: ')}")
         except PictureError as error:
-            return f"{where}: {name_of(content, row, column)}: {_instead(content) or error}"
+            return f"{sample_name(source, row)}: {_instead(inputs[row].as_py()) or error}"
         return ""
 
     chosen = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), checked)).astype(int)).tolist()
@@ -231,7 +242,7 @@ def _check_headers(inputs: pa.ChunkedArray, where: str, column: str | None, chec
     if spare:
         log.warning(
             "%s: %d pictures have channels that are neither colour nor alpha (%s), which are left out",
-            where,
+            source.where,
             len(spare),
             min(spare),
         )

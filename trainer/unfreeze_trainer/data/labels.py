@@ -29,7 +29,6 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
         InvalidData: missing labels, numbers with a fraction, other types, or more than 10,000 labels.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -37,15 +36,8 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
         raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
     if pa.types.is_dictionary(column.type):
         column = column.cast(kind)
-    missing = pc.is_null(column)
-    if text:
-        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
-    if pc.any(missing).as_py():
-        rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist()
-        raise JobError(
-            "InvalidData",
-            f"{where}: no label in column {name!r} of {some_rows(rows)}; fill in or remove {'it' if len(rows) == 1 else 'them'}",
-        )
+    if (missing := missing_rows(column)).size:
+        raise no_label(missing.tolist(), name, where)
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
     if len(values) > MAX_LABELS:
@@ -58,6 +50,26 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     if text and any(_has_fraction(value) for value in names) and all(_is_number(value) for value in names):
         raise _not_labels(where, name, "holds numbers with a fraction", next(v for v in names if _has_fraction(v)))
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
+
+
+def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of cells that are null, or text without a word."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    missing = pc.is_null(column)
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+    return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+
+
+def no_label(rows: Sequence[int], name: str, where: str) -> JobError:
+    """Return the error about rows, as indices from 0, without a label in a column."""
+    it = "it" if len(rows) == 1 else "them"
+    return JobError("InvalidData", f"{where}: no label in column {name!r} of {some_rows(rows)}; fill in or remove {it}")
 
 
 def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
@@ -87,8 +99,12 @@ def sort_labels(names: Sequence[str]) -> list[str]:
     return sorted(names)
 
 
-def class_ids(codes: np.ndarray, names: Sequence[str], labels: Sequence[str], where: str) -> np.ndarray:
+def class_ids(
+    codes: np.ndarray, names: Sequence[str], labels: Sequence[str], where: str, numbers: np.ndarray | None = None
+) -> np.ndarray:
     """Turn codes into class ids, the indices into `labels`; int64 of shape (rows,).
+
+    `numbers` are the rows of the file, where some of them were left out.
 
     Raises
     ------
@@ -102,7 +118,7 @@ def class_ids(codes: np.ndarray, names: Sequence[str], labels: Sequence[str], wh
         strange = sorted({names[codes[row]] for row in unknown})
         raise JobError(
             "InvalidData",
-            f"{where}: {some_rows(unknown.tolist())}: label {', '.join(map(repr, strange[:SHOWN]))} does not occur in the"
+            f"{where}: {some_rows((unknown if numbers is None else numbers[unknown]).tolist())}: label {', '.join(map(repr, strange[:SHOWN]))} does not occur in the"
             f" training data, which has {', '.join(map(repr, labels[:SHOWN]))}{', ...' if len(labels) > SHOWN else ''};"
             " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.errors import is_passing
 from unfreeze_trainer.models.folders import hash_file, hash_folder_once
 
 PINNED = "pinned"
@@ -30,8 +31,18 @@ def pin_data(source: Source) -> dict[str, str]:
 def _hash_pictures(source: Source, folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(set(source.inputs.to_pylist())):
-        digest.update(f"{os.path.relpath(file, folder)}\0{os.stat(file).st_size}\n".encode())  # noqa: PTH116 - of millions
+        digest.update(f"{os.path.relpath(file, folder)}\0{_size(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _size(file: str) -> int:
+    """Return the bytes of a picture, -1 where it is gone and skipped (data.onError)."""
+    try:
+        return os.stat(file).st_size  # noqa: PTH116 - of millions
+    except (OSError, ValueError) as error:
+        if is_passing(error):
+            raise
+        return -1
 
 
 def first_pins(job: ResolvedJob, pins: Mapping[str, Any]) -> dict[str, Any]:

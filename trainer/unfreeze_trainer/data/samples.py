@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfreeze_api.resolve import Dataset, HeldOut, ResolvedJob
-from unfreeze_trainer.data.labels import class_ids, encode_labels, hold_out, sort_labels
+from unfreeze_trainer.data.labels import class_ids, encode_labels, hold_out, missing_rows, no_label, sort_labels
 from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ class Source:
     """The distinct labels, in no order."""
     files: bool = False
     """Whether the inputs are paths of files."""
+    numbers: np.ndarray | None = None
+    """Index in the file of each sample, int64, where others were left out."""
+    left_out: int = 0
+    """How many of its rows could not be read and were left out."""
+
+    def number(self, row: int) -> int:
+        """Return what a message calls a sample's row, counted from 1."""
+        return int(row if self.numbers is None else self.numbers[row]) + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,34 +59,72 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(dataset: Dataset, where: str, *, head: bool = False) -> Source:
-    """Read a table of texts and labels, or its first rows; JobError InvalidData where a text is missing or empty."""
+def read_texts(dataset: Dataset, where: str, *, skip: bool = False, head: bool = False) -> Source:
+    """Read a table of texts and labels, or its first rows.
+
+    JobError InvalidData where a text or label is missing or empty, unless such rows are skipped.
+    """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     text, label = dataset.columns.text, dataset.columns.label
-    table = read_table(dataset.path, [text, label], where, head=head)
+    unread = Unread(where, skip=skip)
+    table = read_table(dataset.path, [text, label], where, unread, head=head)
+    total = table.num_rows + len(unread)
+    numbers = unread.others(total)
     column = table[text]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
         raise JobError("InvalidData", f"{where}: column {text!r} holds {column.type}, not text; name another one")
-    if len(column):
-        empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
-        if rows := np.flatnonzero(empty.to_numpy(zero_copy_only=False)).tolist():
-            raise JobError(
-                "InvalidData",
-                f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove"
-                f" {'it' if len(rows) == 1 else 'them'}",
-            )
-    codes, names = _encode(table[label], label, where)
-    return Source(dataset, where, column, codes, names)
+    rows = numbers[missing_rows(column)].tolist()
+    it = "it" if len(rows) == 1 else "them"
+    unread.add(
+        rows,
+        JobError("InvalidData", f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove {it}"),
+    )
+    return labelled(Source(dataset, where, column, *NO_LABELS, numbers=numbers), table[label], unread, total, head=head)
 
 
-def _encode(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
-    if len(column) == 0:
-        raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
-    return encode_labels(column, name, where)
+NO_LABELS: tuple[np.ndarray, list[str]] = np.zeros(0, dtype=np.int64), []
+
+
+def labelled(source: Source, labels: pa.ChunkedArray, unread: Unread, total: int, *, head: bool) -> Source:
+    """Return a source with its labels, without the rows that cannot be read and those without a label.
+
+    Parameters
+    ----------
+    source
+        Its numbers are those of all rows that were read.
+    labels
+        A label of each of these rows.
+    unread
+        What of them cannot be read.
+    total
+        Rows of the file.
+    head
+        These are its first rows alone: how many of all cannot be read is not known.
+
+    Raises
+    ------
+    JobError
+        InvalidData: one has no label and none is to be skipped, more than half are, or labels are of no type.
+    """
+    import pyarrow as pa
+
+    column, numbers = source.dataset.columns.label, source.numbers
+    assert numbers is not None
+    if unread.skip:
+        rows = numbers[missing_rows(labels)].tolist()
+        unread.add(rows, no_label(rows, column, source.where))
+        if not head:
+            unread.check(total)
+        kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
+        source = replace(source, inputs=source.inputs.take(pa.array(kept)), numbers=numbers[kept], left_out=len(unread))
+        labels = labels.take(pa.array(kept))
+    if len(labels) == 0 and not (head and len(unread)):
+        raise JobError("InvalidData", f"{source.where}: no samples; the file has no rows")
+    codes, names = encode_labels(labels, column, source.where)
+    return replace(source, codes=codes, names=names, numbers=source.numbers if len(unread) else None)
 
 
 def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tuple[list[str], dict[str, Split]]:
@@ -119,7 +166,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     for name, part in held_out.items():
         if part.dataset:
             source = read(part.dataset, f"spec.data.{name}.source {part.dataset.source}")
-            ids = class_ids(source.codes, source.names, labels, source.where)
+            ids = class_ids(source.codes, source.names, labels, source.where, source.numbers)
             splits[name] = Split(source, np.arange(len(ids)), ids)
         elif not len(splits[name]):
             raise JobError(

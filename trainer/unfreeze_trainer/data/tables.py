@@ -17,6 +17,7 @@ from unfreeze_api.commands import explained
 from unfreeze_api.likely import likeliest
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.quotes import broken_quote
+from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, is_passing
 from unfreeze_trainer.pointers import stand_in_at
 
@@ -30,7 +31,9 @@ SHOWN_ROWS = 5
 """Rows that a message lists."""
 
 
-def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = False) -> pa.Table:
+def read_table(
+    path: str, columns: Sequence[str], where: str, unread: Unread | None = None, *, head: bool = False
+) -> pa.Table:
     """Read some columns of a file.
 
     Parameters
@@ -41,6 +44,8 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
         Names of the columns that are needed.
     where
         What messages start with: field and source.
+    unread
+        Takes the rows that cannot be read; without it the first one is raised.
     head
         Read the first rows alone, as many as are read at a time.
 
@@ -60,7 +65,7 @@ def read_table(path: str, columns: Sequence[str], where: str, *, head: bool = Fa
 
     try:
         _require_file(Path(path), where)
-        return reader(path, list(columns), where, head=head)
+        return reader(path, list(columns), where, Unread(where, skip=False) if unread is None else unread, head=head)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except PermissionError as error:
@@ -107,7 +112,7 @@ def some_rows(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
-def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
+def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -139,13 +144,15 @@ def _read_csv(path: str, columns: list[str], where: str, *, head: bool) -> pa.Ta
     table = read(path, read_options=reading, parse_options=parsing, convert_options=converting)
     if not head:
         _require_closed_quotes(path, table.num_rows + len(bad), where)
-    if bad:
-        row = bad[0]
-        raise JobError(
+    for before, row in enumerate(bad):
+        if head and unread.skip and row.number - 2 - before > table.num_rows:
+            break  # the reader is a block ahead
+        error = JobError(
             "InvalidData",
-            f"{where}: row {row.number - 1 if row.number else '?'} has {row.actual_columns} cells, the header"
+            f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
             f" {row.expected_columns}: {row.text[:120]!r}; quote cells that hold commas",
         )
+        unread.add([row.number - 2], error)
     return table
 
 
@@ -181,7 +188,7 @@ def _first_batch(path: str, **options: Any) -> pa.Table:
         return pa.Table.from_batches(itertools.islice(rows, 1), rows.schema)
 
 
-def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
+def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
@@ -192,59 +199,57 @@ def _read_json_lines(path: str, columns: list[str], where: str, *, head: bool) -
     number = 0
     with Path(path).open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                raise JobError("InvalidData", f"{where}: line {number} is empty; remove it")
-            record = _json_record(line, number, where)
-            for name in wanted:
-                if name not in record:
-                    check_columns([name], list(record), f"{where}, line {number}")
-                value = record[name]
-                kind = types.setdefault(name, type(value)) if value is not None else None
-                if kind and (type(value) is not kind or kind not in (str, int, float, bool)):
-                    raise JobError(
-                        "InvalidData",
-                        f"{where}: line {number}, column {name!r} is {json.dumps(value)[:60]}, a {type(value).__name__}"
-                        f" where lines before have a {kind.__name__}; use one type (text, whole numbers or booleans)",
-                    )
-                cells[name].append(value)
+            try:
+                record = _json_record(line, number, where)
+                values = [_json_cell(record, name, types, f"{where}: line {number}") for name in wanted]
+            except JobError as error:
+                unread.add([number - 1], error)
+            else:
+                for name, value in zip(wanted, values, strict=True):
+                    cells[name].append(value)
             if number % (HEAD_ROWS if head else CHUNK_ROWS) == 0:
-                chunks.append(_as_table(cells, number, where))
+                chunks.append(pa.table(cells))
                 cells = {name: [] for name in wanted}
                 if head:
                     break
-    chunks.append(_as_table(cells, number, where))
-    if not sum(chunk.num_rows for chunk in chunks):
+    chunks.append(pa.table(cells))
+    if not number:
         raise JobError("InvalidData", f"{where}: the file is empty")
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _as_table(cells: dict[str, list[Any]], last: int, where: str) -> pa.Table:
-    """Return cells as a table; JobError for halves of characters, and for numbers that no table holds.
-
-    Parameters
-    ----------
-    last
-        Line of the last row.
-    """
-    import pyarrow as pa
-
+def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str) -> Any:
+    """Return a value of a line; `types` are those of the lines before."""
+    if name not in record:
+        check_columns([name], list(record), where)
+    value = record[name]
+    if value is None:
+        return None
+    kind = types.get(name, type(value))
+    if type(value) is not kind or kind not in (str, int, float, bool):
+        raise JobError(
+            "InvalidData",
+            f"{where}, column {name!r} is {json.dumps(value)[:60]}, a {type(value).__name__} where lines before have a"
+            f" {kind.__name__}; use one type (text, whole numbers or booleans)",
+        )
     try:
-        return pa.table(cells)
-    except (ValueError, ArithmeticError, pa.ArrowException) as problem:
-        for name, values in cells.items():
-            for number, value in enumerate(values, start=last - len(values) + 1):
-                try:
-                    pa.array([value])
-                except (ValueError, ArithmeticError, pa.ArrowException) as error:
-                    raise JobError(
-                        "InvalidData",
-                        f"{where}: line {number}, column {name!r} is {json.dumps(value)[:60]}, which is neither text of whole"
-                        " characters nor a number of 64 bits; correct or remove it",
-                    ) from error
-        raise JobError("InvalidData", f"{where}: lines up to {last}: {problem}") from problem
+        if isinstance(value, str):
+            value.encode()  # escapes may be halves of a character
+        elif isinstance(value, int):
+            value.to_bytes(8, signed=True)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise JobError(
+            "InvalidData",
+            f"{where}, column {name!r} is {json.dumps(value)[:60]}, which is neither text of whole characters nor a number of 64"
+            " bits; correct or remove it",
+        ) from error
+    types[name] = kind
+    return value
 
 
 def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
+    if not line.strip():
+        raise JobError("InvalidData", f"{where}: line {number} is empty; remove it")
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -254,7 +259,7 @@ def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: str, columns: list[str], where: str, *, head: bool) -> pa.Table:
+def _read_parquet(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:  # noqa: ARG001 - all or nothing
     import pyarrow as pa
     from pyarrow import parquet
 

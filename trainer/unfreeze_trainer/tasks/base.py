@@ -51,11 +51,19 @@ class Task(ABC):
         self.labels = labels
         self.metrics = ClassificationMetrics(len(labels))
         self._splits = splits
+        self.unread: dict[str, set[int]] = {name: set() for name in splits}
+        """Samples of each split that could not be read when it was their turn, where such are skipped (data.onError)."""
 
     @property
     def splits(self) -> dict[str, int]:
         """Number of samples of each split."""
         return {name: len(split) for name, split in self._splits.items()}
+
+    @cached_property
+    def left_out(self) -> dict[str, int]:
+        """Rows of each source that could not be read and are in no split, by the first split that it gives."""
+        first = {split.source: name for name, split in reversed(self._splits.items())}
+        return {name: source.left_out for source, name in first.items() if source.left_out}
 
     @cached_property
     def overlaps(self) -> dict[str, int]:
@@ -137,15 +145,21 @@ class Task(ABC):
         epoch_seed
             Given in training: what varies at random (augmentation) depends on it and on the sample's index alone,
             so neither on rank nor on world size nor on where a run resumed.
+
+        Notes
+        -----
+        A sample that cannot be read and is to be skipped keeps its place, and is a row of padding.
         """
-        part = self._splits[split]
-        for indices, batch in self._inputs(part, batches, epoch_seed):
+        part, unread = self._splits[split], self.unread[split]
+        for indices, batch in self._inputs(split, batches, epoch_seed):
             labels = part.labels[np.asarray(indices)] if len(indices) else np.array([IGNORED])
+            if not unread.isdisjoint(indices):
+                labels = np.where(np.isin(indices, list(unread)), IGNORED, labels)
             yield batch | {"labels": torch.from_numpy(labels)}
 
     @abstractmethod
     def _inputs(
-        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+        self, split: str, batches: Iterable[Sequence[int]], epoch_seed: int | None
     ) -> Iterator[tuple[Sequence[int], Batch]]:
         """Yield each list of indices with the batch's inputs; an empty list with one row of padding."""
 

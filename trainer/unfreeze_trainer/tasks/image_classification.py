@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.image_loader import READ_IMAGES, READ_SECONDS, ImageLoader, spread
 from unfreeze_trainer.data.images import read_images, sample_name
-from unfreeze_trainer.data.samples import Split, read_splits
+from unfreeze_trainer.data.samples import read_splits
+from unfreeze_trainer.data.unread import too_many
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.folders import check_folder
@@ -38,9 +40,10 @@ class ImageClassification(Task):
         assert options is not None
         self._options = options
         self._where = f"spec.model.source {job.model.source}"
+        self._skips = job.data.on_error == "Skip"
         self._random = job.model.initialization == "Random"
         check_folder(job.model.path, job.model.source, library="timm", weights=not self._random)
-        super().__init__(job, *read_splits(job, read_images))
+        super().__init__(job, *read_splits(job, partial(read_images, skip=self._skips)))
         try:
             self._data_config = data_config(job.model.path, options.image_size)
             self._loader = ImageLoader(
@@ -57,7 +60,9 @@ class ImageClassification(Task):
         end = time.monotonic() + READ_SECONDS
         for source in dict.fromkeys(split.source for split in self._splits.values()):
             rows = spread(len(source.inputs))[:READ_IMAGES][rank::world_size]
-            read = self._loader.check(source, rows, end - time.monotonic())
+            read, broken = self._loader.check(source, rows, end - time.monotonic())
+            if broken and (not self._skips or 2 * len(broken) > read):
+                raise broken[0] if not self._skips else too_many(source.where, len(broken), read, broken[0])
             if (total := len(range(rank, len(source.inputs), world_size))) > read:
                 log.info(
                     "%s: %d of %d pictures, evenly spread, were read before the training: the others when it is their turn",
@@ -95,10 +100,11 @@ class ImageClassification(Task):
         return self._with_adapter(module, head)
 
     def _inputs(
-        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None
+        self, split: str, batches: Iterable[Sequence[int]], epoch_seed: int | None
     ) -> Iterator[tuple[Sequence[int], Batch]]:
-        rows = ((indices, split.rows[np.asarray(indices, dtype=np.int64)]) for indices in batches)
-        for indices, images in self._loader.batches(split.source, rows, epoch_seed):
+        part, unread = self._splits[split], self.unread[split] if self._skips else None
+        rows = ((indices, part.rows[np.asarray(indices, dtype=np.int64)]) for indices in batches)
+        for indices, images in self._loader.batches(part.source, rows, epoch_seed, unread):
             yield indices, {"images": images}
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unfreeze_api.adapter import LoraSpec
 from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
-from unfreeze_trainer.data.samples import Source, Split, read_splits, read_texts
+from unfreeze_trainer.data.samples import Source, read_splits, read_texts
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
@@ -46,7 +47,7 @@ class TextClassification(Task):
         assert options is not None
         self._random = job.model.initialization == "Random"
         config = check_folder(job.model.path, job.model.source, library="transformers", weights=not self._random)
-        super().__init__(job, *read_splits(job, read_texts))
+        super().__init__(job, *read_splits(job, partial(read_texts, skip=job.data.on_error == "Skip")))
         self._where = f"spec.model.source {job.model.source}"
         tokenizer_files(job.model.path, self._where, ())
         self._tokenizer = load_tokenizer(job.model.path, self._where)
@@ -84,7 +85,7 @@ class TextClassification(Task):
     def name_of(self, split: str, index: int) -> str:
         """Return what a message calls a sample: source and row."""
         part = self._splits[split]
-        return f"{part.source.where}, row {part.rows[index] + 1}"
+        return f"{part.source.where}, row {part.source.number(part.rows[index])}"
 
     @property
     def remedy(self) -> str:
@@ -133,28 +134,28 @@ class TextClassification(Task):
 
     def _inputs(
         self,
-        split: Split,
+        split: str,
         batches: Iterable[Sequence[int]],
         epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
     ) -> Iterator[tuple[Sequence[int], Batch]]:
-        source = split.source
-        tokens = self._tokenized(source)
+        part = self._splits[split]
+        tokens = self._tokenized(part.source)
         for indices in batches:
             if len(indices):
-                yield indices, tokens.collate(split.rows[np.asarray(indices)])
+                yield indices, tokens.collate(part.rows[np.asarray(indices)])
             else:
                 # The text of a sample, since a row without any token may give NaN.
-                yield indices, tokens.collate(split.rows[:1])
+                yield indices, tokens.collate(part.rows[:1])
 
     def _tokenized(self, source: Source) -> Tokens:
         if source not in self._tokens:
             try:
                 tokens = Tokens(self._tokenizer, source.inputs, self._max_length)
             except TextError as error:
-                message = f"{source.where}, row {error.row + 1}: the tokenizer fails at this text: {error}. Correct or remove it"
+                message = f"{source.where}, row {source.number(error.row)}: the tokenizer fails at this text: {error}. Correct or remove it"
                 raise JobError("InvalidData", message) from error
             if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
-                self._require_row(found[1], f"{source.where}, row {found[0] + 1}: a token")
+                self._require_row(found[1], f"{source.where}, row {source.number(found[0])}: a token")
             self._tokens[source] = tokens
         return self._tokens[source]
 

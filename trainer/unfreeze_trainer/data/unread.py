@@ -1,0 +1,71 @@
+"""Rows that cannot be read: the first one ends the job, or they are left out and counted (data.onError)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+import numpy as np
+
+from unfreeze_trainer.errors import JobError
+
+log = logging.getLogger(__name__)
+
+
+class Unread:
+    """Collects the rows of one source that cannot be read.
+
+    Parameters
+    ----------
+    where
+        What messages start with: field and source.
+    skip
+        Whether they are left out; otherwise the first one is raised.
+    """
+
+    def __init__(self, where: str, *, skip: bool) -> None:
+        self.skip = skip
+        self._where = where
+        self._rows: set[int] = set()
+        self._first: JobError | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, rows: Collection[int], error: JobError) -> None:
+        """Note rows, as indices into the source; the error is about all of them."""
+        if not rows:
+            return
+        if not self.skip:
+            raise error
+        self._first = self._first or error
+        self._rows.update(rows)
+
+    def others(self, rows: int) -> np.ndarray:
+        """Return those of so many rows that can be read, int64."""
+        return np.setdiff1d(np.arange(rows), np.array(sorted(self._rows), dtype=np.int64))
+
+    def check(self, rows: int) -> None:
+        """Say how many of so many rows are left out.
+
+        Raises
+        ------
+        JobError
+            InvalidData: more than half of them.
+        """
+        if self._first is None:
+            return
+        if 2 * len(self) > rows:
+            raise too_many(self._where, len(self), rows, self._first)
+        log.warning(
+            "%s: %d of %d rows are left out, like this one: %s", self._where, len(self), rows, self._first.message
+        )
+
+
+def too_many(where: str, broken: int, rows: int, first: JobError) -> JobError:
+    """Return the error about a source of which more than half cannot be read."""
+    return JobError(
+        "InvalidData",
+        f"{where}: {broken} of {rows} rows cannot be read, and spec.data.onError Skip leaves out half of them at most: is it"
+        f" the right source? One of them: {first.message}",
+    )
