@@ -70,8 +70,11 @@ def _head(job: Json, status: Json, now: datetime) -> RenderableType:
 
 
 def _reason(status: Json) -> Iterator[RenderableType]:
-    """Say why it does not run, while nothing has ended it."""
-    running = next((one for one in status.get("conditions", ()) if one["type"] == "Running"), None)
+    """Say why it does not run, while nothing has ended it; and that its model is of no use, if it is not."""
+    conditions = {one["type"]: one for one in status.get("conditions", ())}
+    running, useful = conditions.get("Running"), conditions.get("Useful")
+    if useful and useful["status"] == "False":
+        yield Text(plain(f"{useful['reason']}: {useful.get('message', '')}"), "yellow")
     if "phase" not in status:
         yield Text("No operator has looked at this job yet.", "yellow")
     elif running and running["status"] != "True" and status.get("phase") not in ("Succeeded", "Failed"):

@@ -49,6 +49,29 @@ class Results(Model):
     """On the test data, measured once."""
 
 
+MAJORITY, GAIN_LOW, GAIN_HIGH = "validation.majority", "validation.gainLow", "validation.gainHigh"
+"""How `Usefulness` travels among the results of /progress: whoever knows nothing of it takes them for metrics."""
+
+
+class Usefulness(Model):
+    """Whether the finished model is better than always guessing one class, on the validation data."""
+
+    better: bool
+    """Whether the interval lies above 0."""
+    majority: float
+    """What the best such guess has of the metric that is compared."""
+    gain_low: float
+    """Lower end of the 95 % interval of the difference."""
+    gain_high: float
+    """Upper end of it."""
+    message: str
+    """All figures and what to do, for people."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what the results of /progress say of it."""
+        return {MAJORITY: self.majority, GAIN_LOW: self.gain_low, GAIN_HIGH: self.gain_high}
+
+
 class World(Model):
     """What it ran on."""
 
@@ -85,6 +108,10 @@ class Report(Model):
     schema_version: Literal[1] = 1
     outcome: str = "Succeeded"
     """Always Succeeded: a run that failed leaves no report."""
+    usefulness: Usefulness | None = None
+    """Whether the model is better than always guessing one class."""
+    warnings: list[str] = Field(default=[])
+    """What of the job made little sense for its data."""
     job: str
     """NAMESPACE/NAME of the job."""
     fingerprint: str

@@ -18,10 +18,13 @@ State = Literal["Pending", "Queued", "Starting", "Training", "Recovering", "Susp
 class Condition(Model):
     """One aspect of the job's state, as in every Kubernetes object (metav1.Condition)."""
 
-    type: Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken"] = Field()
+    type: Literal[
+        "Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"
+    ] = Field()
     """Which aspect. Reconciling and Stalled are kstatus' words, for Flux and `helm --wait`: true while the pods are not yet
     as the spec wants them, and on a failure that nothing will mend by itself. CheckpointBroken is true, for good, once the
-    training had to do without its newest checkpoint."""
+    training had to do without its newest checkpoint. Useful tells, of a job that has succeeded, whether its model is better
+    than always guessing one class."""
     status: Literal["True", "False", "Unknown"]
     """Whether the aspect holds now."""
     reason: str = Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")

@@ -7,6 +7,7 @@ The behaviour is that of k8s.io/apiextensions-apiserver (pruning, defaulting, li
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,28 @@ from unfreeze_api.causes import (
 )
 
 Schema = dict[str, Any]
+
+
+def decoded(value: Any) -> Any:
+    """Return a copy as Go decodes it from JSON: an integer that is no int64 is a float.
+
+    Raises
+    ------
+    ValueError
+        A number is no float64 either, or JSON has none like it (inf, nan).
+    """
+    if isinstance(value, dict):
+        return {key: decoded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"json: cannot unmarshal number {value} into Go value of type float64") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"json: unsupported value: {value}")
+    return value
 
 
 def unknown_fields(value: Any, schema: Schema | None, path: str = "") -> list[str]:

@@ -78,6 +78,7 @@ def validate(manifest: dict[str, Any], old: dict[str, Any] | None = None) -> lis
 def defaulted(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest as the API server would store it: without nulls and status, with defaults."""
     given = {key: value for key, value in manifest.items() if key != "status"}
+    given = structural.decoded(given)
     job = structural.with_defaults(structural.without_nulls(given, _schema()), _schema())
     metadata = job.get("metadata")
     if isinstance(metadata, dict) and metadata.get("generateName") and not metadata.get("name"):
@@ -138,6 +139,10 @@ def _unknown(manifest: dict[str, Any]) -> list[str]:
 
 def _unreadable(manifest: dict[str, Any]) -> Cause | None:
     """Return why the API server would not even look at the fields."""
+    try:
+        structural.decoded(manifest)
+    except ValueError as error:
+        return Cause("", str(error), "BadRequest")
     for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if manifest.get(field) != wanted:
             return invalid(field, manifest.get(field) or "", f"must be {wanted}")

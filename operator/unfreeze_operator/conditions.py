@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from unfreeze_api.status import Condition, Phase
 from unfreeze_operator import waiting
 
-Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken"]
+Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"]
 
 REASONS: dict[Type, tuple[str, ...]] = {
     "Running": (
@@ -48,6 +48,7 @@ REASONS: dict[Type, tuple[str, ...]] = {
         "Retrying",
     ),
     "CheckpointBroken": ("WentBack", "StartedOver"),
+    "Useful": ("BetterThanMajority", "NoBetterThanMajority"),
 }
 """Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides;
 Stalled always says what Failed does, and Reconciling what Running does."""

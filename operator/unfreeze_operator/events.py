@@ -26,6 +26,7 @@ Reason = Literal[
     "PodRestarted",
     "WorkersRestarted",
     "CheckpointBroken",
+    "NoBetterThanMajority",
     "NameTaken",
     "Forbidden",
     "NodesGivenBack",
@@ -69,6 +70,9 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
     if broken is not None and (known is None or known.message != broken.message):
         found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
+    useful = condition(new, "Useful")
+    if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
+        found.append(Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation)))
     for reason, texts, told in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
         if texts and texts != told:
             found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from unfreeze_api.progress import Progress
+from unfreeze_api.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
 from unfreeze_operator.budget import within_budget
 from unfreeze_operator.carried import accelerator_seconds, pod_restarts, read_carried
@@ -57,6 +59,8 @@ def observe(
     _set_conditions(conditions, context, phase, failure, waiting)
     if recovery := training.recovery:
         conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
+    if phase == "Succeeded":
+        _set_useful(conditions, training.results)
     status = FineTuneJobStatus(
         observed_generation=context.job.generation,
         phase=phase,
@@ -225,6 +229,20 @@ def _set_conditions(
     else:
         conditions.clear("Failed", "Retrying", "the job is tried again")
         conditions.clear("Stalled", "Retrying", "the job is tried again")
+
+
+def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
+    """Say whether the model is better than always guessing one class, where the trainer has compared them."""
+    if not {MAJORITY, GAIN_LOW, GAIN_HIGH} <= results.keys():
+        return
+    better = results[GAIN_LOW] > 0
+    reason = "BetterThanMajority" if better else "NoBetterThanMajority"
+    remedy = "look at the labels, lower strategy.learningRate, train longer or more of the model, hold out more data"
+    message = (
+        f"always guessing the most frequent class has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
+        f" the model has more is {results[GAIN_LOW]:+.3f} to {results[GAIN_HIGH]:+.3f}"
+    )
+    conditions.set("Useful", better, reason, message if better else f"{message}: {remedy}")
 
 
 def _given_back(context: Context) -> tuple[str, str] | None:

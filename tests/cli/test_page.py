@@ -159,6 +159,13 @@ def test_results():
     assert "  test.accuracy  0.93" in shown({"phase": "Succeeded", "results": {"test.accuracy": 0.93}})
 
 
+@pytest.mark.parametrize("useful", ["True", "False"])
+def test_a_model_that_is_no_better_than_guessing_is_said_first(useful):
+    told = {"type": "Useful", "status": useful, "reason": "NoBetterThanMajority", "message": "it has .5"}
+    lines = shown({"phase": "Succeeded", "conditions": [told], "results": {"test.accuracy": 0.5}}).splitlines()
+    assert ("NoBetterThanMajority: it has .5" in lines[2]) == (useful == "False")
+
+
 def test_what_is_left_out_is_counted():
     text = shown({**RUNNING, "omitted": {"phases": 1, "results": 4}, "results": {"test.accuracy": 0.93}})
     lines = [" ".join(line.split()) for line in text.splitlines()]

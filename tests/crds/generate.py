@@ -27,7 +27,29 @@ EXAMPLES = {
 }
 QUANTITIES = (1, 8, "500m", "2", "64Gi", "1.5", "1e3")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8)
-JUNK = (0, -1, 1, 2.5, 1e-7, 10**9, True, "", "Auto", 'ü"\\\n', "x" * 300, [], ["a", "a"], [1], {}, {"a": 1}, None)
+JUNK = (
+    0,
+    -1,
+    1,
+    2.5,
+    1e-7,
+    10**9,
+    2**63 - 1,
+    2**63,
+    -(2**63) - 1,
+    10**30,
+    True,
+    "",
+    "Auto",
+    'ü"\\\n',
+    "x" * 300,
+    [],
+    ["a", "a"],
+    [1],
+    {},
+    {"a": 1},
+    None,
+)
 
 
 def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:

@@ -1,5 +1,6 @@
 """No command prints a traceback for what people, disks and installations do."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,8 +10,6 @@ from click.testing import CliRunner
 from tests.crds.corpus import FOLDER
 from unfreeze_api.cli import main
 from unfreeze_api.commands import explained
-from unfreeze_cli.main import cli as kubectl_ftj
-from unfreeze_operator import __main__ as operator
 
 BASE = FOLDER / "base.yaml"
 
@@ -88,21 +87,26 @@ def test_closed_standard_input(monkeypatch, capsys):
     assert (ended.value.code, capsys.readouterr().err) == (1, "-: standard input is closed\n")
 
 
-def test_programs_without_their_extras(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    monkeypatch.delitem(sys.modules, "unfreeze_cli.text", raising=False)
-    monkeypatch.delitem(sys.modules, "unfreeze_cli.page", raising=False)
-    monkeypatch.setattr("unfreeze_cli.kubectl.Kubectl.job", lambda *_: {})
-    monkeypatch.setattr("unfreeze_cli.kubectl.Kubectl.pods", lambda *_: [])
-    answer = CliRunner().invoke(kubectl_ftj, ["status", "job"], prog_name="kubectl ftj")
-    assert answer.exit_code == 1
-    assert answer.stderr.startswith("Error: kubectl ftj status needs the cli extra: pip install '.[cli]' in ")
-    monkeypatch.setitem(sys.modules, "kopf", None)
-    monkeypatch.delitem(sys.modules, "unfreeze_operator.main", raising=False)
-    monkeypatch.delitem(sys.modules, "unfreeze_operator.connection", raising=False)
-    with pytest.raises(SystemExit) as ended:
-        operator.main()
-    assert str(ended.value.code).startswith("Error: unfreeze-operator needs the operator extra: pip install ")
+def without(module, program):
+    """Return what a program says where a module is not installed."""
+    lines = ["import sys", f"sys.modules[{module!r}] = None", *program]
+    return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+
+
+def test_programs_without_their_extras():
+    plugin = without(
+        "rich.console",
+        [
+            "from unfreeze_cli import kubectl, main",
+            "kubectl.Kubectl.job, kubectl.Kubectl.pods = lambda *_: {}, lambda *_: []",
+            "main.main(['status', 'job'], prog_name='kubectl ftj')",
+        ],
+    )
+    assert plugin.returncode == 1
+    assert plugin.stderr.startswith("Error: kubectl ftj status needs the cli extra: pip install '.[cli]' in ")
+    operator = without("kopf", ["from unfreeze_operator.__main__ import main", "main()"])
+    assert operator.returncode == 1
+    assert operator.stderr.startswith("Error: unfreeze-operator needs the operator extra: pip install ")
 
 
 @pytest.mark.parametrize(

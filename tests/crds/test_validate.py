@@ -1,6 +1,7 @@
 """`unfreeze validate` without a cluster: the corpus, and what stands around manifests."""
 
 import copy
+import math
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +35,19 @@ def test_update(case):
     before = patched(BASE, case.get("before", {}))
     causes = validate(patched(before, case["after"]), before)
     assert sorted(map(str, causes)) == sorted(case.get("causes", []))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (10**309, f"json: cannot unmarshal number {10**309} into Go value of type float64"),
+        (math.inf, "json: unsupported value: inf"),
+        (math.nan, "json: unsupported value: nan"),
+    ],
+)
+def test_numbers_that_json_does_not_carry(value, said):
+    (cause,) = validate(patched(BASE, {"spec": {"training": {"epochs": value}}}))
+    assert cause == Cause("", said, "BadRequest")
 
 
 def test_corpus_is_large_enough_and_its_mistakes_are_distinct():

@@ -56,7 +56,7 @@ def full(progress, *, character="x", old=None):
 
 def filled(status, character="x"):
     """Return a status with every part as large as its schema allows, as an operator of before may have written it."""
-    kinds = ("Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken")
+    kinds = ("Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful")
     conditions = [
         Condition(type=kind, status="Unknown", reason="R" * 64, message=character * 32768, last_transition_time=NOW)
         for kind in kinds

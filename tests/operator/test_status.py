@@ -7,7 +7,14 @@ import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
 from unfreeze_api.durations import duration
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, Progress, ProgressInfo, Recovery, TerminationMessage
+from unfreeze_api.progress import (
+    CheckpointInfo,
+    PhaseResult,
+    Progress,
+    ProgressInfo,
+    Recovery,
+    TerminationMessage,
+)
 from unfreeze_api.status import FineTuneJobStatus
 from unfreeze_operator.carried import accelerator_seconds
 from unfreeze_operator.events import notes
@@ -219,6 +226,31 @@ def test_a_broken_checkpoint_stands_in_the_status_for_good_and_is_told_once(step
     assert condition(later, "CheckpointBroken") == told
     assert notes(after, later) == []
     assert condition(before, "CheckpointBroken") is None
+
+
+@pytest.mark.parametrize(("low", "status"), [(-0.03, "False"), (0.0, "False"), (0.01, "True")])
+def test_what_a_model_is_worth_is_told_once_the_job_has_succeeded(low, status):
+    figures = {"validation.majority": 0.625, "validation.gainLow": low, "validation.gainHigh": 0.0551}
+    progress = Progress(state="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9, **figures})
+    running = observed(pod(0), pod(1), progress=progress)
+    assert condition(running, "Useful") is None
+    last = words(outcome="Succeeded", reason="Completed", progress=progress)
+    pods = pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0)
+    ended = {"conditions": [("Complete", "")], "completionTime": text(NOW)}
+    after = observed(*pods, old=running, **ended)
+    told = condition(after, "Useful")
+    reason = "BetterThanMajority" if status == "True" else "NoBetterThanMajority"
+    assert (after.phase, told.status, told.reason) == ("Succeeded", status, reason)
+    assert (
+        f"has 0.625 on the validation data; the 95 % interval of what the model has more is {low:+.3f} to"
+        in told.message
+    )
+    warned = [("Warning", reason, told.message)] if status == "False" else []
+    events = [(note.type, note.reason, note.text) for note in notes(running, after)]
+    assert events == [*warned, ("Normal", "Succeeded", "the job has succeeded")]
+    assert notes(after, after) == []
+    silent = pod(0, "Succeeded", code=0, message=words(outcome="Succeeded", reason="Completed")), pods[1]
+    assert condition(observed(*silent, **ended), "Useful") is None, "an older trainer does not compare"
 
 
 def test_each_step_of_life_is_told_once():

@@ -251,7 +251,7 @@ def test_a_finished_run_of_the_other_build_is_not_trained_again(pods, build, fol
 
 def test_another_schema_version_ends_unfreeze_run(tmp_path, capsys):
     job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}/run"})
-    assert run_job(job.model_copy(update={"schema_version": 2})) == 2
+    assert run_job(job.model_copy(update={"schema_version": 3})) == 2
     assert "Failed: UnsupportedJobFile: " in capsys.readouterr().err
 
 

@@ -128,7 +128,7 @@ def test_an_invalid_manifest_is_refused_with_its_field(claims, tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "message"),
-    [(1, "this is the job.json of default/job"), (2, "UnsupportedJobFile: it has schemaVersion 2")],
+    [(1, "this is the job.json of default/job"), (3, "UnsupportedJobFile: it has schemaVersion 3")],
 )
 def test_a_job_file_is_no_manifest(tmp_path, version, message):
     file = tmp_path / "job.json"

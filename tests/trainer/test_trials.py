@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from tests.trainer.mlp import CLASSES, FEATURES, MLPTask, Net
 from tests.trainer.test_unused import assert_same, state_of
@@ -23,6 +24,7 @@ from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.trials import trial_batches
 from unfreeze_trainer.unused import find_unused
+from unfreeze_trainer.worker import train
 
 
 def feed_of(samples, batch_size, accumulate, rank=0, world_size=1):
@@ -175,6 +177,24 @@ def test_a_batch_of_one_before_a_batch_norm_is_tried(samples):
     assert_same(before, state_of(module))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"batchSize": 7},  # 22 samples: an epoch's last batch has one
+        {"batchSize": 4, "gradientAccumulationSteps": 4},  # each slice has one
+        {"batchSize": 1},
+    ],
+)
+def test_a_model_with_batch_norm_trains_on_batches_of_one(tmp_path, training):
+    run = run_in(tmp_path, task=MLPTask(norm=True, dropout=0.0), epochs=2, **training)
+    statistics = run.engine.module.norm.running_mean.clone()
+    train(run)
+    assert run.state.step == run.total_steps
+    assert torch.equal(run.engine.module.norm.running_mean, statistics) == (training["batchSize"] < 7)
+
+
 # Real models
 
 
@@ -206,6 +226,16 @@ def test_a_picture_size_that_a_model_does_not_take_is_told(tmp_path):
     assert raised.value.reason == "InvalidModel"
     assert ".png: AssertionError: Input height (48) doesn't match model (32)" in raised.value.message
     assert "Pictures reach it with 48 x 48 pixels: set spec.task.imageClassification.imageSize" in raised.value.message
+
+
+def test_a_picture_size_that_a_model_cannot_be_built_for_is_told(tmp_path):
+    model = timm_folder(tmp_path / "m", "xcit_nano_12_p16_224", embed_dim=32, depth=1, num_heads=2, num_classes=CLASSES)
+    size = {"type": "ImageClassification", "imageClassification": {"imageSize": 100}}
+    with pytest.raises(
+        JobError, match=r"cannot be loaded with spec\.task\.imageClassification\.imageSize 100, which"
+    ) as raised:
+        open_task(make_job(model, image_folder(tmp_path / "d"), task=size)).build_model()
+    assert raised.value.reason == "InvalidModel"
 
 
 # Reading

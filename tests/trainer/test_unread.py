@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.run import Run
+from unfreeze_trainer.skipped import Skipped
+from unfreeze_trainer.state import State
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.worker import train
 
@@ -187,6 +190,30 @@ def test_without_skip_the_first_is_raised():
     unread.add([], error)
     unread.check(5)
     assert unread.others(3).tolist() == [0, 1, 2]
+
+
+def test_a_table_without_a_row_that_can_be_read_is_an_error(tmp_path):
+    (tmp_path / "t.jsonl").write_text("{\n{\n")
+    dataset = Dataset(source="x", path=str(tmp_path / "t.jsonl"), columns=Columns())
+    for read in (read_images, read_texts):
+        with pytest.raises(JobError, match=r"2 of 2 rows cannot be read, .*line 1 is not JSON"):
+            read(dataset, WHERE, skip=True)
+
+
+def test_what_ranks_and_starts_skip_counts_once():
+    found = [[{"train": {3, 5}, "test": set()}, {"train": {5}, "test": {1}}], [{"train": {4}}, {"train": {3}}]]
+    state, told = State(), []
+    events = SimpleNamespace(add=lambda *kind, **keys: told.append((*kind, keys["samples"])))
+    for everywhere in (*found, found[1]):
+        engine = SimpleNamespace(gather_json=lambda *_, everywhere=everywhere: everywhere)
+        task = SimpleNamespace(left_out={"train": 10}, unread={})
+        skipped = Skipped(task, engine, state, events, on=True)
+        skipped.gather()
+        state = State.model_validate_json(state.model_dump_json())  # a checkpoint
+    assert state.unread == {"train": [3, 4, 5], "test": [1]}
+    assert (skipped.counts(), skipped.total) == ({"train": 13, "test": 1}, 14)
+    assert told == [("skippedSamples", {"train": 12, "test": 1}), ("skippedSamples", {"train": 13, "test": 1})]
+    assert Skipped(task, engine, state, events, on=False).total is None
 
 
 @pytest.fixture

@@ -46,6 +46,14 @@ class Feed:
         self.samples = task.splits["train"]
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the job makes little sense for its data."""
+        if self._batch_size <= self.samples:
+            return []
+        what = f"spec.training.batchSize {self._batch_size} is more than the {self.samples} training samples"
+        return [f"{what}: each epoch is a single step over all of them. Lower it"]
+
     def sizes(self) -> set[int]:
         """Return how many samples the micro batches of all ranks have; an empty one has a row of padding."""
         batches = {min(self._batch_size, self.samples), self.samples % self._batch_size or self._batch_size}

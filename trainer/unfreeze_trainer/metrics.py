@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_api import budget
+from unfreeze_api.report import Usefulness
+from unfreeze_trainer.usefulness import judge
 
 IGNORED = -100
 """Label of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
@@ -58,6 +60,10 @@ class Metrics(ABC):
             )
         return values
 
+    def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:  # noqa: ARG002
+        """Return whether a model with this summed state is better than guessing, None where that has no meaning."""
+        return None
+
     @abstractmethod
     def _compute(self, state: Tensor) -> dict[str, float]: ...
 
@@ -98,6 +104,11 @@ class ClassificationMetrics(Metrics):
         losses = functional.cross_entropy(logits, labels, reduction="none").double()
         total = torch.stack([losses.sum(), torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)])
         state += torch.cat([*counts, total]).to(state.device)
+
+    def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:
+        """Return whether a model with this summed state is better than always guessing one class."""
+        hits, _, actual = state[: 3 * self.classes].view(3, self.classes).cpu().numpy()
+        return judge(hits, actual, labels, metric) if actual.any() else None
 
     def _compute(self, state: Tensor) -> dict[str, float]:
         """Return the metrics as scikit-learn defines them.

@@ -72,6 +72,7 @@ def build_report(
     identity: Identity,
     results: Results,
     skipped: dict[str, int],
+    warnings: list[str],
 ) -> Report:
     """Put together what is known at the end of a run."""
     from unfreeze_trainer.engines.base import PRECISIONS
@@ -83,6 +84,8 @@ def build_report(
         if held_out and held_out.dataset:
             sources[name] = held_out.dataset.source
     return Report(
+        usefulness=state.best.usefulness,
+        warnings=warnings,
         job=f"{job.namespace}/{job.name}",
         fingerprint=identity.fingerprint,
         finished=datetime.now(UTC),
@@ -155,7 +158,7 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         checkpoint=checkpoint,
         world_size=report.world.world_size,
         phases=report.phases,
-        results=flat_results(report.results),
+        results=flat_results(report.results) | (report.usefulness.figures() if report.usefulness else {}),
         skipped_samples=sum(report.data.skipped.values()) or None,
     )
     return budget.bounded(progress, report.metric)

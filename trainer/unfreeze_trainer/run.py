@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,8 @@ from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.recovery import Found, find
 from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.saving import Saver, clear
-from unfreeze_trainer.state import State
+from unfreeze_trainer.skipped import Skipped
+from unfreeze_trainer.state import Best, State
 from unfreeze_trainer.tracking import Tracking
 from unfreeze_trainer.unused import Unused, agree_on_unused
 
@@ -73,7 +73,6 @@ class Run:
         self.job, self.task, self.engine, self._link = job, task, engine, link
         self.folder = Path(job.output.path)
         training = job.training
-        self._skips = job.data.on_error == "Skip"
         self.feed = Feed(
             task,
             seed=training.seed,
@@ -103,6 +102,7 @@ class Run:
         self.engine.attach(loaded.module, loaded.blocks, evidence.unused)
         self.meter = Meter(engine, link)
         self._open_folder()
+        self._skipped = Skipped(task, engine, self.state, self.events, on=job.data.on_error == "Skip")
         self._unused = Unused(engine, self.freezer, self.state, self.events, evidence)
         self.tracking = Tracking(job, self.state.step, enabled=engine.rank == 0)
 
@@ -138,6 +138,9 @@ class Run:
             newest=found.checkpoint,
             hook=self.hook,
         )
+        for warning in self.feed.warnings if self._generation else ():
+            self.events.add("warning", step=self.state.step, message=warning)
+            log.warning("%s", warning)
         if self._generation and self.task.overlaps:
             log.warning("samples stand in more than one split: %s", self.task.overlaps)
         self.events.add(
@@ -281,7 +284,7 @@ class Run:
             began = time.perf_counter()
             state.metrics = self.evaluate("validation")
             state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
-            self._gather_unread()
+            self._skipped.gather()
             improved = self._compare()
             self.events.add("evaluation", step=state.step, metrics=state.metrics, seconds=state.evaluation_seconds)
             self.tracking.metrics("validation", state.metrics, state.step)
@@ -333,28 +336,9 @@ class Run:
             raise JobError(
                 "InvalidData", f"spec.data.{split}: none of the {task.splits[split]} samples can be read: correct them"
             )
+        if split == "validation":
+            self.state.usefulness = task.metrics.usefulness(sums, task.labels, self.job.metric.name)
         return metrics
-
-    def _gather_unread(self) -> None:
-        """Take note of the samples that could not be read on any rank, where such are skipped. Collective."""
-        if not self._skips:
-            return
-        before = self.skipped
-        for unread in self.engine.gather_json(self.task.unread, dict[str, set[int]]):
-            for split, samples in unread.items():
-                self.state.unread[split] = sorted(samples.union(self.state.unread.get(split, ())))
-        if self.skipped != before:
-            self.events.add("skippedSamples", step=self.state.step, samples=self.skipped)
-            log.warning("samples that could not be read and were left out: %s", self.skipped)
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many samples of each split could not be read and were left out."""
-        if not self._skips:
-            return {}
-        counts = Counter(self.task.left_out)
-        counts.update({split: len(samples) for split, samples in self.state.unread.items() if samples})
-        return dict(counts)
 
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
@@ -381,11 +365,11 @@ class Run:
             self._take_best(best.step)
         tell(self._link, "measuring the best weights on the test data")
         test = self.evaluate("test") if "test" in self.task.splits else {}
-        self._gather_unread()
+        self._skipped.gather()
         self.engine.end()
         results = Results(validation=best.metrics, test=test)
         if self._generation:
-            self._export(best.step, flat_results(results), self._generation)
+            self._export(best, flat_results(results), self._generation)
             report = build_report(
                 self.job,
                 self.task,
@@ -393,12 +377,13 @@ class Run:
                 self.state,
                 identity=self.identity,
                 results=results,
-                skipped=self.skipped,
+                skipped=self._skipped.counts(),
+                warnings=self.feed.warnings,
             )
             write_report(self.folder, report, self._generation)
             if gone := clear(self.checkpoints, self._after_success, best=best.step, generation=self._generation):
                 self.events.add("checkpointsDeleted", steps=gone)
-        self._results = flat_results(results)
+        self._results = flat_results(results) | (best.usefulness.figures() if best.usefulness else {})
         self.events.add("done", results=self._results)
         self.tracking.metrics("test", test, self.state.step)
         self.tracking.close()
@@ -414,20 +399,20 @@ class Run:
             weights |= {name: parameter for name, parameter in base if name in later}
         self.engine.load_weights(weights)
 
-    def _export(self, step: int, metrics: dict[str, float], generation: Generation) -> None:
+    def _export(self, best: Best, metrics: dict[str, float], generation: Generation) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen."""
         tell(self._link, "loading the model to write it with the best weights")
         loaded = self.task.build_model()
         loaded.hook.begin(self._phase.steps)
         module = loaded.module
-        load_whole(module, self.checkpoints.load_weights(step))
+        load_whole(module, self.checkpoints.load_weights(best.step))
         module.eval()
         for kind in self.job.output.export:
             final = self.folder / export_folder(self.job, kind)
             aside = generation.aside(final.name)
             exported = self.task.exportable(module, kind)
             tell(self._link, f"writing {kind} to {final}")
-            self.task.export(exported, aside, kind, metrics=metrics)
+            self.task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             tell(self._link, f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self.task.verify_export(aside, kind, exported)
             write_marker(aside, fingerprint=self.identity.fingerprint, kind=kind)
@@ -466,7 +451,7 @@ class Run:
             skipped_steps=state.skipped_steps,
             phases=state.phases,
             results=self._results,
-            skipped_samples=sum(self.skipped.values()) if self._skips else None,
+            skipped_samples=self._skipped.total,
         )
         self.tracking.progress(progress)
         if self._link is not None:

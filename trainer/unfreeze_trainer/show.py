@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from unfreeze_api.progress import Progress
 from unfreeze_trainer.report import read_report
 
 if TYPE_CHECKING:
+    from unfreeze_api.report import DataReport
     from unfreeze_api.resolve import ResolvedJob
 
 _POLL_SECONDS = 0.5
@@ -39,7 +41,7 @@ def show_progress(
         TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(),
     )
-    said = _Said(console)
+    said, looked = _Said(console), False
     try:
         with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
             task = bar.add_task("starting", total=None, text="")
@@ -48,6 +50,10 @@ def show_progress(
                 if progress.recovery:
                     said.once("recovery", f"broken checkpoint: {progress.recovery.message}")
                 begun = progress.total_steps > 0
+                if begun and not looked:
+                    looked = True
+                    for warning in _warnings(Path(job.output.path)):
+                        console.print(f"warning: {warning}")
                 title = _title(progress) if begun else "starting"
                 text = doing or (_text(job, progress) if begun else "")
                 bar.update(
@@ -76,6 +82,15 @@ class _Said:
         if self._last.get(kind) != line:
             self._last[kind] = line
             self._console.print(line + also)
+
+
+def _warnings(folder: Path) -> list[str]:
+    """Return what a run has said of its job, each sentence once."""
+    try:
+        told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(event["message"] for event in told if event.get("event") == "warning"))
 
 
 def _workers(job: ResolvedJob) -> str:
@@ -128,6 +143,10 @@ def closing_table(job: ResolvedJob) -> None:
     if report is None:
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    if report.usefulness and not report.usefulness.better:
+        console.print(f"no better than guessing: {report.usefulness.message}")
+    for warning in report.warnings:
+        console.print(f"warning: {warning}")
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -144,17 +163,20 @@ def closing_table(job: ResolvedJob) -> None:
     console.print(f"best step {report.best_step}: validation {_line(report.results.validation)}")
     if report.results.test:
         console.print(f"test {_line(report.results.test)}")
-    for pair, count in report.data.overlaps.items():
-        split = pair.partition(" ")[0]
-        console.print(
-            f"{count} of {report.data.splits[split]} samples stand twice, {pair}: what is measured on them was seen before"
-        )
-    for split, count in report.data.skipped.items():
-        console.print(f"{count} samples of {split} could not be read and were left out (spec.data.onError Skip)")
+    for remark in _remarks(report.data):
+        console.print(remark)
     for export in report.exports:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none
             console.print("\n".join(f"  {line}" if line else "" for line in export.usage.splitlines()))
+
+
+def _remarks(data: DataReport) -> Iterator[str]:
+    for pair, count in data.overlaps.items():
+        whole = data.splits[pair.partition(" ")[0]]
+        yield f"{count} of {whole} samples stand twice, {pair}: what is measured on them was seen before"
+    for split, count in data.skipped.items():
+        yield f"{count} samples of {split} could not be read and were left out (spec.data.onError Skip)"
 
 
 def _line(metrics: dict[str, float]) -> str:

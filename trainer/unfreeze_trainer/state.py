@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unfreeze_api.progress import PhaseResult, Recovery
 from unfreeze_api.recipe import EarlyStoppingSpec
+from unfreeze_api.report import Usefulness
 from unfreeze_api.strategy import PlateauSpec
 from unfreeze_api.tasks.base import Metric
 
@@ -23,6 +24,7 @@ class Best(BaseModel):
     step: int
     value: float
     metrics: dict[str, float]
+    usefulness: Usefulness | None = None
 
 
 class State(BaseModel):
@@ -48,6 +50,8 @@ class State(BaseModel):
     """Step of the newest evaluation."""
     metrics: dict[str, float] = {}
     """Its metrics."""
+    usefulness: Usefulness | None = None
+    """What it says of the model."""
     evaluation_seconds: float = 0.0
     """Time that it took."""
     best: Best | None = None
@@ -105,7 +109,7 @@ class State(BaseModel):
         self.best = self._as_best(metric) if self.evaluated_step == self.step else None
 
     def _as_best(self, metric: str) -> Best:
-        return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics)
+        return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics, usefulness=self.usefulness)
 
 
 def _better(metric: Metric, value: float, than: float, by: float = 0.0) -> bool:

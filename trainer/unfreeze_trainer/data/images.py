@@ -70,6 +70,8 @@ def read_images(
         column, unread = dataset.columns.image, Unread(where, skip=skip)
         table = read_table(dataset.path, [column, dataset.columns.label], where, unread, head=head)
         total = table.num_rows + len(unread)
+        if not table.num_rows and not head:
+            unread.check(total)
         if not total:
             raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
         numbers = unread.others(total)

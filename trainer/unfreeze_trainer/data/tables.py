@@ -71,7 +71,7 @@ def read_table(
     except PermissionError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     except (pa.ArrowException, OSError) as error:
-        if is_passing(error):
+        if is_passing(error) or isinstance(error, MemoryError):
             raise
         if suffix == ".csv":
             _require_closed_quotes(path, 0, where)

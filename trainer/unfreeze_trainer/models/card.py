@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.report import Usefulness
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.versions import library_versions
@@ -22,6 +23,7 @@ def write_card(
     library: str,
     usage: str,
     metrics: Mapping[str, float] | None,
+    usefulness: Usefulness | None = None,
 ) -> None:
     """Write README.md into an export.
 
@@ -39,6 +41,8 @@ def write_card(
         Lines of Python that do, run in the export's folder.
     metrics
         Of the exported weights, by names like test.accuracy.
+    usefulness
+        Whether they are better than guessing: said first where they are not.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -63,11 +67,18 @@ def write_card(
         model_name=job.name,
         eval_results=results or None,
     )
-    text = f"---\n{data.to_yaml()}\n---\n{_body(job, pins, usage, metrics or {})}"
+    text = f"---\n{data.to_yaml()}\n---\n{_body(job, pins, usage, metrics or {}, usefulness)}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mapping[str, float]) -> str:
+def _body(
+    job: ResolvedJob,
+    pins: Mapping[str, Any],
+    usage: str,
+    metrics: Mapping[str, float],
+    usefulness: Usefulness | None,
+) -> str:
+    worth = f"\n> **No better than guessing**: {usefulness.message}.\n" if usefulness and not usefulness.better else ""
     table = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
     results = f"\n## Results\n\n| metric | value |\n|---|---|\n{table}\n" if metrics else ""
     weights = "\n".join(f"  - `{name}` SHA-256 {digest}" for name, digest in pins["base"]["files"].items())
@@ -82,7 +93,7 @@ def _body(job: ResolvedJob, pins: Mapping[str, Any], usage: str, metrics: Mappin
     training = job.training
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     return f"""# {job.name}
-
+{worth}
 {job.task.type}, trained with Unfreeze. In this folder:
 
 ```python

@@ -55,7 +55,10 @@ def load_image_model(
             skeleton = timm.create_model(f"local-dir:{path}", num_classes=len(labels), **size)
             new = timm_head(skeleton, len(labels))
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        raise JobError("InvalidModel", f"{where}: the model cannot be loaded: {one_line(error)}") from error
+        sized = (
+            f" with spec.task.imageClassification.imageSize {image_size}, which it may not take" if image_size else ""
+        )
+        raise JobError("InvalidModel", f"{where}: the model cannot be loaded{sized}: {one_line(error)}") from error
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")

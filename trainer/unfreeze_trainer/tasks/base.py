@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unfreeze_api.adapter import BottleneckSpec
+from unfreeze_api.report import Usefulness
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import Split, overlaps
@@ -176,7 +177,13 @@ class Task(ABC):
         """Return how many tokens that are not padding a batch has; 0 for images."""
 
     def export(
-        self, module: nn.Module, folder: Path, kind: ExportKind, *, metrics: Mapping[str, float] | None = None
+        self,
+        module: nn.Module,
+        folder: Path,
+        kind: ExportKind,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        usefulness: Usefulness | None = None,
     ) -> None:
         """Write the bare module, on the CPU, as a folder that the plain library loads, with a model card.
 
@@ -189,7 +196,7 @@ class Task(ABC):
         kind
             Model (without an adapter), Adapter (adapter and head, for PEFT) or Merged (the adapter folded into its
             base: a folder as of kind Model).
-        metrics
+        metrics, usefulness
             For the model card.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +216,7 @@ class Task(ABC):
             library="peft" if library[0] == "peft" else library[2],
             usage=self.usage(kind, ".", self.job.model.path),
             metrics=metrics,
+            usefulness=usefulness,
         )
 
     def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:  # noqa: ARG002 - the same for each kind

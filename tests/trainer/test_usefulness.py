@@ -1,0 +1,141 @@
+"""Whether a model is better than always guessing one class, and where that is said."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from tests.trainer.interrupted import run_in
+from tests.trainer.jobs import make_job
+from tests.trainer.mlp import MLPTask
+from unfreeze_trainer import show
+from unfreeze_trainer.metrics import ClassificationMetrics
+from unfreeze_trainer.models.card import write_card
+from unfreeze_trainer.report import finished_progress, read_report
+from unfreeze_trainer.usefulness import judge
+from unfreeze_trainer.worker import train
+
+LABELS = ("a", "b", "c")
+
+
+def judged(hits, actual, metric="accuracy"):
+    return judge(np.array(hits, dtype=float), np.array(actual, dtype=float), LABELS[: len(hits)], metric)
+
+
+@pytest.mark.parametrize(
+    ("hits", "actual", "better"),
+    [
+        ([100, 0], [100, 60], False),  # it always guesses one class
+        ([0, 60], [100, 60], False),  # the other one
+        ([90, 12], [100, 60], False),  # two more are chance
+        ([95, 30], [100, 60], True),
+        ([25, 25], [50, 50], False),  # lots
+        ([27, 27, 27], [30, 30, 30], True),
+        ([4, 4], [4, 4], True),
+        ([2, 1], [2, 1], False),  # too few to tell
+        ([0, 0], [5, 5], False),
+    ],
+)
+def test_a_model_is_compared_with_the_best_constant_answer(hits, actual, better):
+    assert judged(hits, actual).better is better
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=3))
+def test_the_interval_is_that_of_the_samples_that_tell(cells):
+    """As scipy's interval (Wilson) of the share that the model wins of what one of the two gets wrong alone."""
+    hits, actual = [min(cell) for cell in cells], [max(cell) for cell in cells]
+    if not sum(actual):
+        return
+    guess = int(np.argmax(actual))
+    won, lost = sum(hits) - hits[guess], actual[guess] - hits[guess]
+    low = binomtest(won, won + lost).proportion_ci(method="wilson").low if won + lost else 0
+    assert judged(hits, actual).better is bool(low > 0.5)
+
+
+@pytest.mark.parametrize("metric", ["macroF1", "balancedAccuracy"])
+def test_where_classes_weigh_alike_a_rare_one_may_be_worth_the_others(metric):
+    hits, actual = [800, 45], [950, 50]  # an accuracy of .845, where the most frequent class has .95
+    assert not judged(hits, actual).better
+    told = judged(hits, actual, metric)
+    assert told.better
+    assert "the balanced accuracy is 0.871, that of always guessing 'a' is 0.500" in told.message
+    assert not judged([950, 0], actual, metric).better
+    assert not judged([3, 3], [3, 3], metric).better, "too few to tell"
+
+
+def test_the_message_has_the_figures_and_what_to_do():
+    told = judged([90, 12], [100, 60]).message
+    assert told.startswith(
+        "on 160 validation samples the accuracy is 0.637, that of always guessing 'a' is 0.625; the 95 %"
+    )
+    assert told.endswith("That may be chance: hold out more validation data, or train longer")
+    assert judged([100, 0], [100, 60]).message.endswith("train longer or more of the model")
+    long = judge(np.array([0.0, 0]), np.array([1.0, 0]), ["x" * 5000, "y"], "accuracy")
+    assert len(long.message) < 512
+
+
+def test_it_follows_from_the_sums_of_all_ranks():
+    metrics = ClassificationMetrics(3)
+    state = metrics.new_state()
+    assert metrics.usefulness(state, LABELS, "accuracy") is None
+    logits = torch.eye(3)[torch.tensor([0, 0, 1])]
+    metrics.update(state, logits, {"labels": torch.tensor([0, 1, 1])})
+    found = metrics.usefulness(state, LABELS, "accuracy")
+    assert found == judged([1, 1, 0], [1, 2, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("rate", "batch_size", "better"), [(1e-5, 40, False), (0.03, 4, True)])
+def test_a_run_says_it_at_its_end_in_report_progress_and_terminal(tmp_path, capsys, rate, batch_size, better):
+    task, seen, cards = MLPTask(dropout=0.0), [], []
+    task.export = lambda module, folder, *_, usefulness, **__: (
+        cards.append(usefulness),
+        MLPTask.export(task, module, folder),
+    )
+    strategy = {"type": "FullFineTuning", "learningRate": {"head": rate, "backbone": rate, "warmupRatio": 0}}
+    run = run_in(tmp_path, task=task, strategy=strategy, epochs=30, batchSize=batch_size)
+    run.tracking.progress = seen.append
+    train(run)
+    raw = json.loads((tmp_path / "report.json").read_text())
+    assert list(raw)[:3] == ["schemaVersion", "outcome", "usefulness"]
+    report = read_report(tmp_path)
+    assert report.usefulness.better is better
+    assert cards == [report.usefulness]
+    assert seen[-1].results == finished_progress(report).results
+    assert report.usefulness.figures().items() <= seen[-1].results.items()
+    assert (seen[-1].results["validation.gainLow"] > 0) is better
+    show.closing_table(SimpleNamespace(output=SimpleNamespace(path=str(tmp_path))))
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("no better than guessing: on 13 validation samples") is not better
+    if batch_size > 22:
+        warning = "spec.training.batchSize 40 is more than the 22 training samples"
+        assert warning in rest[0]
+        assert warning in show._warnings(tmp_path)[0]
+        assert warning in report.warnings[0]
+    else:
+        assert show._warnings(tmp_path) == []
+        assert report.warnings == []
+
+
+@pytest.mark.parametrize("worth", [None, True, False])
+def test_the_card_says_it_first(tmp_path, worth):
+    usefulness = (
+        None
+        if worth is None
+        else judged([2, 1], [2, 1]).model_copy(update={"better": worth, "message": "on 9 samples"})
+    )
+    pins = {"base": {"files": {}}, "data": {}}
+    write_card(
+        tmp_path, make_job("/m", "/d.csv"), pins, library="timm", usage="pass", metrics=None, usefulness=usefulness
+    )
+    body = (tmp_path / "README.md").read_text().rpartition("---\n")[2]
+    begins = "# job\n\n> **No better than guessing**: on 9 samples.\n\nText" if worth is False else "# job\n\nText"
+    assert body.startswith(begins)
