@@ -332,8 +332,8 @@ MUTATIONS = (
     Mutation(
         "what pods write commands the terminal",
         "cli/unfreeze_cli/text.py",
-        'return _CONTROL.sub("\\N{REPLACEMENT CHARACTER}", str(text))',
-        "return str(text)",
+        '_UNSEEN = {"Cc", "Cf", "Cs"',
+        '_UNSEEN = {"Cs"',
         "tests/cli/test_page.py",
     ),
     Mutation(
@@ -430,8 +430,8 @@ MUTATIONS = (
     Mutation(
         "credentials of trackers do not reach the pods",
         "operator/unfreeze_operator/children.py",
-        "if tracker and tracker.secret_ref]",
-        "if tracker and not tracker.secret_ref]",
+        "if mlflow and mlflow.secret_ref:",
+        "if mlflow and not mlflow.secret_ref:",
         "tests/operator/test_tracking.py",
     ),
     Mutation(
@@ -447,6 +447,34 @@ MUTATIONS = (
         "await asyncio.to_thread(_page, self._metrics.registry)",
         "_page(self._metrics.registry)",
         "tests/operator/test_health.py",
+    ),
+    Mutation(
+        "a policy's error lets the next ones make what it would have ruled out",
+        "operator/unfreeze_operator/plan.py",
+        "if problems and check not in RESTRAINING",
+        "if False",
+        "tests/operator/test_nonsense.py",
+    ),
+    Mutation(
+        "numbers that are not finite reach the status",
+        "crds/unfreeze_api/said.py",
+        "isinstance(value, float) and not isfinite(value)",
+        "False",
+        "tests/operator/test_nonsense.py",
+    ),
+    Mutation(
+        "slow leaders take the places of the others",
+        "operator/unfreeze_operator/progress.py",
+        "if target.failures or target.slow",
+        "if target.failures",
+        "tests/operator/test_progress.py",
+    ),
+    Mutation(
+        "what the platform does not allow is made",
+        "operator/unfreeze_operator/policies/not_allowed.py",
+        "    if not found:\n",
+        "    if found:\n",
+        "tests/operator/policies/test_not_allowed.py",
     ),
 )
 
