@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
@@ -63,8 +64,18 @@ class Kubectl:
         return answer
 
     def stream(self, *arguments: str) -> int:
-        """Run kubectl with its output on ours and return its exit code."""
-        return subprocess.run(self.command(*arguments), check=False).returncode
+        """Run kubectl with its output on ours and return its exit code; what a terminal gets is plain text."""
+        if not sys.stdout.isatty():
+            return subprocess.run(self.command(*arguments), check=False).returncode
+        from unfreeze_cli.text import plain  # rich takes longer to import than most commands to run
+
+        with subprocess.Popen(
+            self.command(*arguments), stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+        ) as running:
+            for text in running.stdout or ():
+                sys.stdout.write(plain(text))
+                sys.stdout.flush()
+        return running.returncode
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of a kubectl command."""

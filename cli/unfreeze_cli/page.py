@@ -17,7 +17,7 @@ from rich.text import Text
 
 from unfreeze_api.names import INDEX_ANNOTATION
 from unfreeze_cli.spark import spark
-from unfreeze_cli.text import plain, since
+from unfreeze_cli.text import line, plain, since
 
 Json = dict[str, Any]
 
@@ -66,7 +66,7 @@ def _head(job: Json, status: Json, now: datetime) -> RenderableType:
     how = f"{spec['strategy']['type']}{f' with {adapter}' if adapter else ''}"
     nodes = distribution.get("numNodes", 1)
     where = f"{distribution.get('engine', 'DDP')} on {nodes} node{'s' if nodes != 1 else ''}"
-    return Group(title, Text(plain(f"{spec['task']['type']} from {spec['model']['source']}: {how}, {where}")))
+    return Group(title, Text(line(f"{spec['task']['type']} from {spec['model']['source']}: {how}, {where}")))
 
 
 def _reason(status: Json) -> Iterator[RenderableType]:
@@ -78,7 +78,7 @@ def _reason(status: Json) -> Iterator[RenderableType]:
     if "phase" not in status:
         yield Text("No operator has looked at this job yet.", "yellow")
     elif running and running["status"] != "True" and status.get("phase") not in ("Succeeded", "Failed"):
-        yield Text(plain(f"{running['reason']}: {running.get('message', '')}"), "yellow")
+        yield Text(line(f"{running['reason']}: {running.get('message', '')}"), "yellow")
 
 
 def _course(job: Json, status: Json) -> Iterator[RenderableType]:
@@ -104,7 +104,7 @@ def _course(job: Json, status: Json) -> Iterator[RenderableType]:
         values = [point.get(field) for point in points] + [now[field]]
         known = [value for value in values if value is not None]
         if known:
-            lines.add_row(plain(name), f"{known[0]:.4g}", spark(values), f"{known[-1]:.4g}")
+            lines.add_row(line(name), f"{known[0]:.4g}", spark(values), f"{known[-1]:.4g}")
     yield lines
 
 
@@ -122,7 +122,7 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     for phase in ended:
         value = phase.get("metrics", {}).get(metric)
         table.add_row(
-            plain(phase["name"]),
+            line(phase["name"]),
             "done",
             str(phase["steps"]),
             f"{phase['seconds']:.0f}s",
@@ -130,7 +130,7 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
             "" if value is None else f"{value:.4g}",
         )
     if now:
-        table.add_row(plain(progress["phaseName"]), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
+        table.add_row(line(progress["phaseName"]), f"now ({progress.get('phaseIndex', 0) + 1} of {count})")
     yield Text()
     yield table
 
@@ -151,7 +151,7 @@ def _gang(status: Json, pods: list[Json] | None, now: datetime) -> Iterator[Rend
             table.add_row(str(index_of(pod)), meta["name"], node, pod_state(pod) + replaced, age)
         yield table
     for waiting in status.get("waiting", ()):
-        yield Text(plain(f"{waiting['pod']}: {waiting['reason']}: {waiting.get('message', '')}"), "yellow")
+        yield Text(line(f"{waiting['pod']}: {waiting['reason']}: {waiting.get('message', '')}"), "yellow")
 
 
 def index_of(pod: Json) -> int:
@@ -166,9 +166,9 @@ def pod_state(pod: Json) -> str:
     phase = "Terminating" if "deletionTimestamp" in pod["metadata"] else status.get("phase", "Pending")
     for container in status.get("containerStatuses", ()):
         if ended := container.get("state", {}).get("terminated"):
-            return plain(f"{phase}: {ended.get('reason', 'ended')}, exit code {ended['exitCode']}")
+            return line(f"{phase}: {ended.get('reason', 'ended')}, exit code {ended['exitCode']}")
         if waiting := container.get("state", {}).get("waiting"):
-            return plain(f"{phase}: {waiting.get('reason', 'waiting')}")
+            return line(f"{phase}: {waiting.get('reason', 'waiting')}")
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
     return f"{phase}, not ready" if phase == "Running" and not ready else phase
 
@@ -191,7 +191,7 @@ def _results(status: Json) -> Iterator[RenderableType]:
         yield Text()
         yield Text("Results", "bold")
         for name, value in sorted(results.items()):
-            yield Text(f"  {plain(name)}  {value:.4g}")
+            yield Text(f"  {line(name)}  {value:.4g}")
         if more := status.get("omitted", {}).get("results", 0):
             yield Text(f"  and {more} more in report.json")
 
@@ -209,9 +209,9 @@ def _failure(status: Json) -> Iterator[RenderableType]:
     title = "Failure" if status.get("phase") == "Failed" else "Newest failure, which the job goes on after"
     yield Text()
     yield Text(title, "bold red")
-    yield Text(plain(f"  {failure['reason']}: {failure.get('message', '')}"))
+    yield Text(indent(plain(f"{failure['reason']}: {failure.get('message', '')}"), "  "))
     if place := ", ".join(filter(None, where)):
-        yield Text(plain(f"  {place}"))
+        yield Text(line(f"  {place}"))
     if tail := failure.get("logTail"):
         yield Text(indent(plain(tail.rstrip()), "    "), "dim")
 
@@ -220,4 +220,4 @@ def _warnings(status: Json) -> Iterator[RenderableType]:
     if warnings := status.get("warnings"):
         yield Text()
     for warning in warnings or ():
-        yield Text(plain(f"Warning: {warning}"), "yellow")
+        yield Text(line(f"Warning: {warning}"), "yellow")

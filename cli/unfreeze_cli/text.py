@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from datetime import datetime
 
 from rich.console import Console
@@ -11,12 +11,22 @@ from unfreeze_api.durations import duration
 
 WIDTH = 10_000
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_KEPT = "\t\n"
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of Unicode: control and format characters, surrogates, separators of lines and paragraphs."""
 
 
 def plain(text: object) -> str:
-    """Return a text without what moves cursors, sets colours or turns the direction: pods write what they like."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    """Return a text without what moves cursors, sets colours, turns the direction or is not seen: pods write what they like."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in _UNSEEN and one not in _KEPT else one
+        for one in str(text)
+    )
+
+
+def line(text: object) -> str:
+    """Return a text as part of one line: one of several could pass for lines of ours."""
+    return plain(text).replace("\n", " ")
 
 
 def console() -> Console:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from unfreeze_cli.text import plain, since
+from unfreeze_cli.text import line, since
 
 Json = dict[str, Any]
 
@@ -56,7 +56,7 @@ def _row(job: Json) -> list[str]:
         summary.get("progress", ""),
         f"{progress.get('step', 0)}/{progress['totalSteps']}" if progress.get("totalSteps") else "",
         "" if loss is None else f"{loss:.4g}",
-        plain(summary.get("metric", "")),
+        line(summary.get("metric", "")),
         "" if rate is None else f"{rate:.0f}",
         summary.get("eta", ""),
         f"{nodes.get('ready', 0)}/{nodes['desired']}" if "desired" in nodes else "",

@@ -44,6 +44,10 @@ from unfreeze_operator.views import FineTuneJobView, content_hash
 
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
+TMP_SIZE = "20Gi"
+"""Of /tmp: caches of compilers and libraries. Without a limit one pod could fill its node's disk."""
+SHM_SIZE = "16Gi"
+"""Of /dev/shm, where the pod has no memory limit, which it counts against."""
 GRACE_SECONDS = 120
 """Time between SIGTERM and SIGKILL: enough to write a checkpoint of a large model to a network volume."""
 
@@ -156,9 +160,9 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
     claim_names = claims(spec)
     volumes: list[Manifest] = [
         {"name": "job", "configMap": {"name": config_map_name(job.name)}},
-        {"name": "tmp", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
         # Data loaders hand tensors over in shared memory; the runtime's default of 64 MiB is too small for it.
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _memory(spec) or SHM_SIZE}},
         *(
             {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": not written}}
             for number, (claim, written) in enumerate(claim_names.items())
@@ -242,6 +246,12 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
             ),
         ],
     }
+
+
+def _memory(spec: FineTuneJobSpec) -> str:
+    """Return the memory limit of a pod, empty when it has none."""
+    limits = spec.distribution.resources_per_node.limits or {}
+    return str(limits.get("memory", ""))
 
 
 def _gang_labels(job: FineTuneJobView) -> dict[str, str]:

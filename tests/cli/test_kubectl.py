@@ -6,7 +6,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from unfreeze_cli.kubectl import ForbiddenError, KubectlError, NotFoundError, explained
+from unfreeze_cli.kubectl import ForbiddenError, Kubectl, KubectlError, NotFoundError, explained
 from unfreeze_cli.life import recreated
 from unfreeze_cli.main import cli
 
@@ -49,6 +49,18 @@ def test_without_kubectl_it_says_so(monkeypatch, tmp_path):
     result = CliRunner().invoke(cli, ["status", "job"])
     assert result.exit_code == 1
     assert "kubectl is not on the PATH" in result.stderr
+
+
+def test_logs_on_a_terminal_are_plain_text(monkeypatch, tmp_path, capfd):
+    program = tmp_path / "kubectl"
+    program.write_text("#!/bin/sh\nprintf 'a\\033[2Jb\\rc\\n'\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert Kubectl().stream("logs", "pod") == 3
+    assert capfd.readouterr().out == "a\x1b[2Jb\rc\n", "a file or a pipe gets it as it is"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert Kubectl().stream("logs", "pod") == 3
+    assert capfd.readouterr().out == "a\N{REPLACEMENT CHARACTER}[2Jb\nc\n"
 
 
 JOB = {

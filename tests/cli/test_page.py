@@ -183,6 +183,22 @@ def test_what_pods_write_cannot_command_the_terminal():
     assert not set(text) & set("\x1b\x07\r\u202e")
 
 
+@pytest.mark.parametrize(
+    "evil", ["\u200b", "\u2060", "\ufeff", "\xad", "\U000e0041", "\u2028", "\u061c", "\x9b", "\ud800"]
+)
+def test_what_is_not_seen_is_shown_as_such(evil):
+    assert plain(f"a{evil}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_what_pods_write_cannot_pass_for_lines_of_the_page():
+    fake = "x\nPhase: Succeeded"
+    failure = {"reason": fake, "message": fake, "pod": fake}
+    progress = {**RUNNING["progress"], "phaseName": fake, "metrics": {fake: 1.0}}
+    text = shown({**RUNNING, "failure": failure, "progress": progress, "results": {fake: 1.0}})
+    assert "Phase: Succeeded" in text
+    assert not any(one.startswith("Phase:") for one in text.splitlines())
+
+
 @given(st.text())
 def test_plain_text_keeps_lines_and_drops_commands(text):
     assert all(char.isprintable() or ord(char) > 127 or char in "\n\t" for char in plain(text))

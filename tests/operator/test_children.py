@@ -117,3 +117,16 @@ def test_the_priority_in_a_queue_is_handed_on():
     assert labels["kueue.x-k8s.io/priority-class"] == "urgent"
     labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried())["metadata"]["labels"]
     assert not [name for name in labels if "kueue" in name]
+
+
+def test_empty_folders_have_limits():
+    def limits(memory):
+        view = job()
+        body = json.loads(unpack(view.spec))
+        body["distribution"]["resourcesPerNode"] = {"limits": {"memory": memory}} if memory else {}
+        volumes = pod_of(replace(view, spec=pack(body)))["volumes"]
+        return {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in volumes if "emptyDir" in volume}
+
+    assert limits(None) == {"tmp": "20Gi", "shm": "16Gi"}
+    assert limits("64Gi") == {"tmp": "20Gi", "shm": "64Gi"}
+    assert limits(2**30) == {"tmp": "20Gi", "shm": "1073741824"}

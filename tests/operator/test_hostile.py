@@ -21,12 +21,16 @@ KEY = ("ns", "job")
 
 
 @pytest.mark.cluster
-def test_a_job_of_a_mebibyte_runs_like_any_other(operator, world):
-    body = spec()
-    body["template"]["env"] += [{"name": f"E{number}", "value": "€" * 2800} for number in range(127)]
-    assert len(json.dumps(body, ensure_ascii=False).encode()) > 1 << 20
+def test_a_job_of_half_a_mebibyte_runs_like_any_other_and_one_of_more_is_refused(operator, world):
+    body, more = spec(), spec()
+    body["template"]["env"] += [{"name": f"E{number}", "value": "€" * 1350} for number in range(127)]
+    more["template"]["env"] += [{"name": f"E{number}", "value": "€" * 2800} for number in range(127)]
+    assert 500_000 < len(json.dumps(body, ensure_ascii=False).encode()) < 512 * 1024
+    assert len(json.dumps(more, ensure_ascii=False).encode()) > 1 << 20
     world.create("large", body)
+    world.create("larger", more)
     world.create("small")
+    assert world.wait_phase("Failed", "larger")["failure"]["reason"] == "Refused"
     world.wait_phase("Succeeded", "small")
     world.wait_phase("Succeeded", "large")
 

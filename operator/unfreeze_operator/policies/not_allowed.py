@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from unfreeze_operator.allowed import objections
 from unfreeze_operator.children import spec_hash
 from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.packing import unpack
+
+MAX_SPEC_BYTES = 512 * 1024
+"""Largest spec: each watch and each list carries it, and etcd takes no more than three times as much."""
 
 
 def check(context: Context) -> Verdict | None:
@@ -14,8 +20,16 @@ def check(context: Context) -> Verdict | None:
         return None
     if job is not None and (not job.suspended or context.children.live_pods):
         return None  # it is suspended first
-    found = objections(context.spec, context.allowed)
+    size = _bytes(context)
+    large = [
+        f"the spec has {size} bytes of JSON, more than {MAX_SPEC_BYTES}; put what is long into the image or a claim"
+    ]
+    found = [*objections(context.spec, context.allowed), *(large if size > MAX_SPEC_BYTES else ())]
     if not found:
         return None
     advice = "suspend the job and change this, or ask whoever runs the operator"
     return Verdict("Refused", f"not allowed here: {'; '.join(found)}: {advice}", stop=True)
+
+
+def _bytes(context: Context) -> int:
+    return len(json.dumps(json.loads(unpack(context.job.spec)), ensure_ascii=False, separators=(",", ":")).encode())

@@ -100,6 +100,21 @@ def test_no_job_is_made_and_the_status_says_why():
     assert JOBS in [action.resource for action in mended.actions]
 
 
+@pytest.mark.parametrize("character", ["x", "€", "\U0001f9ca"])
+def test_a_spec_has_at_most_512_kib_of_json(character):
+    long = character * 4096  # as long as a variable may be, in characters
+    rest = 524_288 - len(json.dumps(json.loads(unpack(asking(env=[]).spec)), separators=(",", ":")))
+    number = rest // (len(long.encode()) + len('{"name":"E000","value":""},'))
+
+    def made(more):
+        env = [{"name": f"E{index:03}", "value": long} for index in range(number + more)]
+        return FakeCluster().step(asking(env=env))
+
+    assert JOBS in [action.resource for action in made(0).actions]
+    assert made(1).actions == ()
+    assert "more than 524288" in made(1).status.failure.message
+
+
 def test_a_job_that_runs_keeps_what_it_was_made_with():
     cluster, view = FakeCluster(), asking(priorityClassName="batch")
     cluster.step(view)
