@@ -99,7 +99,7 @@ def test_programs_without_their_extras():
         [
             "from unfreeze_cli import kubectl, main",
             "kubectl.Kubectl.job, kubectl.Kubectl.pods = lambda *_: {}, lambda *_: []",
-            "main.main(['status', 'job'], prog_name='kubectl ftj')",
+            "main.cli(['status', 'job'], prog_name='kubectl ftj')",
         ],
     )
     assert plugin.returncode == 1
