@@ -47,14 +47,14 @@ ifdef T
 	@$(BIN)/python -m pytest $(T)
 else
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
-	@$(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --slowest=30
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --slowest=30
 endif
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer
 
 test-fast: $(READY) ## Pure code, in under a minute
-	@$(BIN)/python -m pytest -q --numprocesses=2 --no-loadscope-reorder -m "not cluster and not slow"
+	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow"
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .
