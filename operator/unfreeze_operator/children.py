@@ -32,6 +32,7 @@ from unfreeze_operator.resources import (
     NETWORK_POLICIES,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    SERVICE_ANNOTATION,
     SERVICES,
     SPEC_HASH_ANNOTATION,
     Manifest,
@@ -73,20 +74,20 @@ def active_deadline(spec: FineTuneJobSpec, carried: Carried) -> int | None:
     return None if seconds is None else max(1, seconds - carried.active_seconds)
 
 
-def config_map(job: FineTuneJobView, spec: FineTuneJobSpec) -> Manifest:
-    """Return the ConfigMap with the resolved job."""
-    service = child_name(job.name)
-    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{service}-0.{service}")
+def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, service: str) -> Manifest:
+    """Return the ConfigMap with the resolved job, whose pods meet under the name of a Service."""
+    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{child_name(job.name)}-0.{service}")
     text = resolved.to_json(indent=1)
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CONTENT_HASH_ANNOTATION: content_hash(text)}
+    if service != child_name(job.name):
+        annotations[SERVICE_ANNOTATION] = service
     return {**_head(job, CONFIG_MAPS, config_map_name(job.name), annotations=annotations), "data": {JOB_FILE: text}}
 
 
-def service(job: FineTuneJobView) -> Manifest:
+def service(job: FineTuneJobView, name: str) -> Manifest:
     """Return the headless Service under whose names the pods find each other."""
-    label = child_name(job.name)
     return {
-        **_head(job, SERVICES, label),
+        **_head(job, SERVICES, name),
         "spec": {
             "clusterIP": "None",
             # The pods meet before any of them is ready.
@@ -108,7 +109,9 @@ def network_policy(job: FineTuneJobView, network: Network) -> Manifest:
     }
 
 
-def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried) -> Manifest:
+def indexed_job(
+    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried, service: str
+) -> Manifest:
     """Return the Indexed Job, one pod for each node.
 
     Parameters
@@ -117,6 +120,8 @@ def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage
         Trainer image, and what it is pulled with, when the template names none.
     carried
         Totals of the runs before this Job.
+    service
+        Name of the Service.
     """
     nodes = spec.distribution.num_nodes
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
@@ -134,7 +139,7 @@ def indexed_job(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage
             # A pod that is still going down holds its accelerators and its name: no second one beside it.
             podReplacementPolicy="Failed",
             podFailurePolicy={"rules": _failure_rules()},
-            template=_pod_template(job, spec, image),
+            template=_pod_template(job, spec, image, service),
         ),
     }
 
@@ -152,11 +157,10 @@ def _failure_rules() -> list[Manifest]:
     ]
 
 
-def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage) -> Manifest:
+def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, service: str) -> Manifest:
     template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
     if image.pull_secrets:
         template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
-    label = child_name(job.name)
     claim_names = claims(spec)
     volumes: list[Manifest] = [
         {"name": "job", "configMap": {"name": config_map_name(job.name)}},
@@ -184,7 +188,7 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
         },
         "spec": {
             "restartPolicy": "Never",
-            "subdomain": label,
+            "subdomain": service,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             "automountServiceAccountToken": False,
             # Variables of every Service in the namespace: thousands of them can keep a process from starting.

@@ -13,6 +13,7 @@ from unfreeze_operator.actions import Action
 from unfreeze_operator.allowed import DEFAULT, Allowed
 from unfreeze_operator.kueue import WorkloadView
 from unfreeze_operator.network import ISOLATED, Network
+from unfreeze_operator.resources import child_name, service_name
 from unfreeze_operator.settings import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
 from unfreeze_operator.views import (
     ChildView,
@@ -124,6 +125,18 @@ class Context:
     def accelerators(self) -> int:
         """Accelerators of each pod."""
         return accelerators_per_node(self.spec)
+
+    @property
+    def service_name(self) -> str:
+        """Name of the Service: what a job began with stays, also where one of its children has to be made again."""
+        children = self.children
+        if children.service is not None:
+            return children.service.name
+        if children.job is not None and children.job.subdomain:
+            return children.job.subdomain
+        if children.config_map is not None:
+            return children.config_map.service or child_name(self.job.name)
+        return service_name(self.job.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ WORKLOAD_SELECTOR = "kueue.x-k8s.io/job-uid"
 """Selects Kueue's Workloads of Jobs and their like, not those of single pods."""
 
 SPEC_HASH_ANNOTATION = "unfreeze.dev/spec-hash"
+SERVICE_ANNOTATION = "unfreeze.dev/service"
 """Hash of the part of the spec that may change while a job is suspended."""
 CONTENT_HASH_ANNOTATION = "unfreeze.dev/content-hash"
 """Hash of job.json as the operator wrote it, so that a change by others is noticed."""
@@ -71,7 +72,7 @@ Key = tuple[str, str]
 
 
 def child_name(name: str) -> str:
-    """Return the name of the child Job and Service, and the value of the job label.
+    """Return the name of the child Job, and the value of the job label.
 
     It is the job's own name, which the schema keeps to 52 characters; a longer one, from another schema, is cut and
     told apart by a hash.
@@ -80,6 +81,11 @@ def child_name(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: MAX_NAME - 9].rstrip('-.')}-{digest}"
+
+
+def service_name(name: str) -> str:
+    """Return the name of the child Service, which no other program asks for: nobody chooses it by a job's name."""
+    return f"{child_name(name)}-trainers"
 
 
 def config_map_name(name: str) -> str:

@@ -23,6 +23,7 @@ from unfreeze_operator.resources import (
     JOB_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    SERVICE_ANNOTATION,
     SPEC_HASH_ANNOTATION,
     Key,
     Manifest,
@@ -123,6 +124,8 @@ class JobView(ChildView):
     """Pods that count towards the backoff limit."""
     succeeded: int
     conditions: tuple[JobCondition, ...]
+    subdomain: str = ""
+    """Name of the Service under whose names its pods are."""
 
     def condition(self, *types: str) -> JobCondition | None:
         """Return the first true condition of one of the types."""
@@ -194,6 +197,8 @@ class ConfigMapView(ChildView):
     spec_hash: str
     intended: str
     actual: str
+    service: str = ""
+    """Name of the Service under which the pods meet; empty where it has the job's own name, as it had once."""
 
     @property
     def drifted(self) -> bool:
@@ -278,6 +283,7 @@ def job_view(raw: Manifest) -> JobView:
         failed=status.get("failed", 0),
         succeeded=status.get("succeeded", 0),
         conditions=tuple(conditions),
+        subdomain=intern(str(spec.get("template", {}).get("spec", {}).get("subdomain", ""))),
     )
 
 
@@ -342,4 +348,5 @@ def config_map_view(raw: Manifest) -> ConfigMapView:
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
         intended=intended,
         actual=intended if actual == intended else actual,  # one text, not two
+        service=intern(_annotation(raw, SERVICE_ANNOTATION)),
     )

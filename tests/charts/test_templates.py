@@ -243,7 +243,7 @@ def test_selectors_find_the_pods_that_the_operator_makes():
         {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": True}}
     )  # fmt: skip
     view = job()
-    trainer = indexed_job(view, FakeCluster().context(view).spec, IMAGE, Carried())["spec"]["template"]
+    trainer = indexed_job(view, FakeCluster().context(view).spec, IMAGE, Carried(), "job-trainers")["spec"]["template"]
     monitor = only(made, "PodMonitor")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= trainer["metadata"]["labels"].items()
     assert monitor["namespaceSelector"] == {"any": True}

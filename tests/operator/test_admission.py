@@ -13,6 +13,8 @@ from unfreeze_operator.children import config_map, indexed_job, network_policy, 
 from unfreeze_operator.network import ISOLATED
 from unfreeze_operator.resources import MANAGED_BY_LABEL
 
+SERVICE = "job-trainers"
+
 pytestmark = pytest.mark.cluster
 
 HOME, ACCOUNT = "admission-home", "operator"
@@ -58,10 +60,10 @@ def children(namespace="", name="job"):
     view = job(name=name)
     made = FakeCluster().context(view).spec
     out = {
-        "configmaps": config_map(view, made),
-        "services": service(view),
+        "configmaps": config_map(view, made, SERVICE),
+        "services": service(view, SERVICE),
         "networkpolicies": network_policy(view, ISOLATED),
-        "jobs": indexed_job(view, made, IMAGE, Carried()),
+        "jobs": indexed_job(view, made, IMAGE, Carried(), SERVICE),
     }
     for manifest in out.values():
         manifest["metadata"].pop("namespace")

@@ -11,13 +11,15 @@ from unfreeze_operator.carried import Carried
 from unfreeze_operator.children import config_map, indexed_job, network_policy, service, spec_hash
 from unfreeze_operator.network import Network
 from unfreeze_operator.packing import pack, unpack
-from unfreeze_operator.resources import child_name
+from unfreeze_operator.resources import child_name, service_name
 from unfreeze_operator.settings import TrainerImage
+
+SERVICE = "job-trainers"
 
 
 def made(view, image=IMAGE):
     context = FakeCluster().context(view)
-    return indexed_job(view, context.spec, image, Carried())
+    return indexed_job(view, context.spec, image, Carried(), SERVICE)
 
 
 def pod_of(view, image=IMAGE):
@@ -27,13 +29,13 @@ def pod_of(view, image=IMAGE):
 @given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True))
 def test_names_and_labels_stay_within_63_characters_at_rank_511(name):
     short = child_name(name)
-    assert len(f"{short}-511") <= 63
+    assert len(f"{short}-511") <= 63 >= len(service_name(name))
     assert child_name(name) == short
     assert short == name or len(name) > 52
     view = job(name=name)
     for manifest in (
-        config_map(view, FakeCluster().context(view).spec),
-        service(view),
+        config_map(view, FakeCluster().context(view).spec, SERVICE),
+        service(view, SERVICE),
         network_policy(view, Network()),
         made(view),
     ):
@@ -63,7 +65,7 @@ def test_the_pod_keeps_the_contract():
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     assert set(mounts) == {"/etc/unfreeze", "/tmp", "/dev/shm", "/mnt/claims/shared"}
     assert mounts["/mnt/claims/shared"]["readOnly"] is False
-    assert pod["subdomain"] == "job"
+    assert pod["subdomain"] == SERVICE
     assert pod["automountServiceAccountToken"] is False
 
 
@@ -100,8 +102,8 @@ def test_the_hash_does_not_change_with_what_may_change_at_any_time():
 def test_children_name_their_owner_and_copy_nothing_else():
     view = job(queue="team-a")
     context = FakeCluster().context(view)
-    made = [config_map(view, context.spec), service(view), network_policy(view, Network())]
-    made.append(indexed_job(view, context.spec, IMAGE, Carried()))
+    made = [config_map(view, context.spec, SERVICE), service(view, SERVICE), network_policy(view, Network())]
+    made.append(indexed_job(view, context.spec, IMAGE, Carried(), SERVICE))
     for manifest in made:
         (owner,) = manifest["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)
@@ -113,9 +115,9 @@ def test_children_name_their_owner_and_copy_nothing_else():
 def test_the_priority_in_a_queue_is_handed_on():
     view = replace(job(queue="team-a"), priority_class="urgent")
     spec = FakeCluster().context(view).spec
-    labels = indexed_job(view, spec, IMAGE, Carried())["metadata"]["labels"]
+    labels = indexed_job(view, spec, IMAGE, Carried(), SERVICE)["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/priority-class"] == "urgent"
-    labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried())["metadata"]["labels"]
+    labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried(), SERVICE)["metadata"]["labels"]
     assert not [name for name in labels if "kueue" in name]
 
 

@@ -17,6 +17,8 @@ from unfreeze_operator.network import ISOLATED
 from unfreeze_operator.resources import CONFIG_MAPS, FINE_TUNE_JOBS, JOBS, NETWORK_POLICIES, PODS, SERVICES
 from unfreeze_operator.views import fine_tune_job_view
 
+SERVICE = "job-trainers"
+
 pytestmark = pytest.mark.cluster
 
 HOSTILE = st.text(max_size=16) | st.sampled_from(
@@ -70,14 +72,14 @@ def children(stored):
     """Return a job's children, and a pod as the Job controller would make it."""
     stored["metadata"] |= {"resourceVersion": "1"}
     view, spec = fine_tune_job_view(stored), parse_spec(stored["spec"])
-    job = indexed_job(view, spec, IMAGE, Carried())
+    job = indexed_job(view, spec, IMAGE, Carried(), SERVICE)
     pod = copy.deepcopy(job["spec"]["template"])
     pod["metadata"] |= {"name": f"{job['metadata']['name']}-511-abcde"}
     pod["spec"].pop("priorityClassName", None)  # it, and the runtime's class, would have to exist
     pod["spec"].pop("runtimeClassName", None)
     return [
-        (CONFIG_MAPS, config_map(view, spec)),
-        (SERVICES, service(view)),
+        (CONFIG_MAPS, config_map(view, spec, SERVICE)),
+        (SERVICES, service(view, SERVICE)),
         (NETWORK_POLICIES, network_policy(view, ISOLATED)),
         (JOBS, job),
         (PODS, pod),

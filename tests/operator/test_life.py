@@ -72,7 +72,7 @@ def test_drift_is_repaired_without_touching_the_pods(operator, world):
     world.cluster.wait_for(
         world.path("configmaps", "job-job"), lambda found: found["data"]["job.json"] == original, what="repaired"
     )
-    world.delete("services", "job")
+    world.delete("services", "job-trainers")
     world.wait_children("services", 1)
     assert [found["metadata"]["uid"] for found in world.children("pods")] == [pod["metadata"]["uid"]]
 
@@ -91,13 +91,13 @@ def test_the_network_policy_is_stored_as_it_was_written_and_put_right_when_chang
 
 
 def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, world):
-    service = {"metadata": {"name": "job"}, "spec": {"ports": [{"port": 80}]}}
+    service = {"metadata": {"name": "job-trainers"}, "spec": {"ports": [{"port": 80}]}}
     world.cluster.create(world.path("services"), service)
     world.create()
     status = world.wait(lambda s: condition(s, "Running").get("reason") == "NameTaken")
     assert status["phase"] == "Pending"
     assert "does not belong to this job" in condition(status, "Running")["message"]
-    world.delete("services", "job")
+    world.delete("services", "job-trainers")
     world.wait_phase("Succeeded")
 
 

@@ -19,6 +19,8 @@ from unfreeze_operator.children import network_policy
 from unfreeze_operator.main import main
 from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
 
+SERVICE = "job-trainers"
+
 HOME = "unfreeze-system"
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 NETWORK = Network(HOME, (Peer.model_validate(MONITORING),))
@@ -136,7 +138,7 @@ def test_it_selects_the_pods_of_its_job_whatever_their_template_says():
     stolen = {"app.kubernetes.io/managed-by": "me", "unfreeze.dev/job-name": "other", "team": "a"}
     template = context.spec.template.model_copy(update={"labels": stolen})
     spec = context.spec.model_copy(update={"template": template})
-    labels = indexed_job(view, spec, IMAGE, Carried())["spec"]["template"]["metadata"]["labels"]
+    labels = indexed_job(view, spec, IMAGE, Carried(), SERVICE)["spec"]["template"]["metadata"]["labels"]
     assert selects(policy()["spec"]["podSelector"], labels)
     assert labels["team"] == "a"
 

@@ -29,7 +29,7 @@ def progress(world, name):
 MOMENTS = {
     "created": lambda *_: True,
     "config-map": lambda world, name: exists(world, "configmaps", f"{name}-job"),
-    "service": lambda world, name: exists(world, "services", name),
+    "service": lambda world, name: exists(world, "services", f"{name}-trainers"),
     "child-job": lambda world, name: exists(world, "jobs", name),
     "status": lambda world, name: world.status(name).get("phase"),
     "pods": lambda world, name: len(pods(world, name)) == 2,

@@ -93,7 +93,7 @@ SCENARIOS = {
         world.cluster.request("PATCH", world.path("networkpolicies", "job"), {"spec": {"egress": None}}),
     ),
     ("services", "get"): lambda world: (
-        foreign(world, "services", {"metadata": {"name": "job"}, "spec": {"ports": [{"port": 80}]}}),
+        foreign(world, "services", {"metadata": {"name": "job-trainers"}, "spec": {"ports": [{"port": 80}]}}),
         world.create(),
     ),
     ("configmaps", "get"): lambda world: (
@@ -107,7 +107,9 @@ SCENARIOS = {
     ("services", "patch"): lambda world: (
         world.create(fake={"holdAt": 1}),
         world.wait_phase("Running"),
-        world.cluster.request("PATCH", world.path("services", "job"), {"spec": {"publishNotReadyAddresses": False}}),
+        world.cluster.request(
+            "PATCH", world.path("services", "job-trainers"), {"spec": {"publishNotReadyAddresses": False}}
+        ),
     ),
     ("configmaps", "patch"): lambda world: (
         world.create(fake={"holdAt": 1}),

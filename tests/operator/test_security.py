@@ -17,6 +17,8 @@ from unfreeze_operator.children import indexed_job
 from unfreeze_operator.plan import plan
 from unfreeze_operator.views import fine_tune_job_view
 
+SERVICE = "job-trainers"
+
 DOCUMENT = (REPOSITORY / "docs/security.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", DOCUMENT, re.MULTILINE)
 
@@ -118,7 +120,7 @@ def test_children_lie_in_the_jobs_namespace_and_mount_only_its_claims(manifest):
     context = FakeCluster().context(view)
     for action in plan(context).actions:
         assert action.manifest["metadata"]["namespace"] == "ns"
-    pod = indexed_job(view, context.spec, IMAGE, Carried())["spec"]["template"]["spec"]
+    pod = indexed_job(view, context.spec, IMAGE, Carried(), SERVICE)["spec"]["template"]["spec"]
     claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
     sources = json.dumps(manifest["spec"])
     assert all(f"pvc://{claim['claimName']}" in sources for claim in claims)

@@ -148,13 +148,16 @@ def test_a_child_is_recognised_when_neither_answer_nor_watch_told_of_it(faulty_o
 
 
 def test_a_namesake_that_is_on_its_way_out_is_waited_for(operator, world):
-    service = {"metadata": {"name": "job", "finalizers": ["example.com/hold"]}, "spec": {"ports": [{"port": 80}]}}
+    service = {
+        "metadata": {"name": "job-trainers", "finalizers": ["example.com/hold"]},
+        "spec": {"ports": [{"port": 80}]},
+    }
     world.cluster.create(world.path("services"), service)
-    world.delete("services", "job")
+    world.delete("services", "job-trainers")
     world.create()
     status = world.wait(lambda s: condition(s, "Running").get("reason") == "WaitingForDeletion")
     assert "still being deleted" in condition(status, "Running")["message"]
-    world.cluster.request("PATCH", world.path("services", "job"), {"metadata": {"finalizers": None}})
+    world.cluster.request("PATCH", world.path("services", "job-trainers"), {"metadata": {"finalizers": None}})
     world.wait_phase("Succeeded")
 
 

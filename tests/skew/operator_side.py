@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from inspect import signature
 from typing import Any
 
 from aiohttp import ClientSession, web
@@ -31,11 +32,15 @@ def view_of(spec: Json) -> FineTuneJobView:
 
 
 def job_files(specs: list[Json]) -> list[Any]:
-    """Return job.json of each spec, and the annotations by which changes of the spec or of job.json are noticed."""
+    """Return job.json of each spec, and the annotations by which changes of the spec or of job.json are noticed.
+
+    Of jobs whose Service has their own name, as the first operator calls it and a later one still does.
+    """
     found = []
     for spec in specs:
         view = view_of(spec)
-        manifest = config_map(view, FakeCluster().context(view).spec)
+        service = ["job"] if "service" in signature(config_map).parameters else []
+        manifest = config_map(view, FakeCluster().context(view).spec, *service)
         found.append([manifest["data"]["job.json"], manifest["metadata"]["annotations"]])
     return found
 
