@@ -80,6 +80,8 @@ class ResolvedData(Model):
     validation: HeldOut
     test: HeldOut | None = None
     on_error: Annotated[Literal["Fail", "Skip"], Since(2)] = "Fail"
+    show_values: Annotated[bool, EXECUTION] = False
+    """Whether messages outside of a pod's log may quote rows."""
 
 
 class LearningRate(Model):
@@ -307,6 +309,7 @@ def resolve(
             validation=validation,
             test=test,
             on_error=spec.data.on_error or "Fail",
+            show_values=bool(spec.data.show_values),
         ),
         strategy=_strategy(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),

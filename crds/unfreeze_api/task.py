@@ -79,3 +79,6 @@ class DataSpec(Model):
     on_error: Literal["Fail", "Skip"] | None = None
     """What becomes of the job where a row cannot be read: a broken line or picture, a missing text or label. Fail ends it
     and names the row. Skip leaves the row out, up to half of them; status and report say how many. Default: Fail."""
+    show_values: bool | None = None
+    """Whether messages in status, Events and the operator's log may quote what rows of the data hold: cells, labels, lines.
+    Default: false, they name rows and columns, and the quote stands in the pod's log alone."""

@@ -60,6 +60,7 @@ def test_the_pod_keeps_the_contract():
     (container,) = pod["containers"]
     env = {variable["name"]: variable for variable in container["env"]}
     assert env["UNFREEZE_JOB"]["value"] == "/etc/unfreeze/job.json"
+    assert env["UNFREEZE_JOB_UID"]["value"] == job().uid == "u1"
     assert env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
     assert container["command"] == ["unfreeze-trainer"]
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}

@@ -124,6 +124,8 @@ def test_what_is_no_regular_file_is_refused(root, kind, monkeypatch):
 
 def test_a_missing_file_is_no_refusal(root):
     closed = Closed(root, WHERE, "InvalidModel")
+    (root / "loop").symlink_to("loop")
+    assert not any(closed.exists(name) for name in ("loop", "a\0b", "x" * 300))
     assert not closed.exists("none")
     assert not closed.exists("deep/file/none")
     with pytest.raises(FileNotFoundError):
@@ -189,6 +191,7 @@ def test_an_index_names_the_files_that_are_loaded(sharded):
     ("names", "told"),
     [
         (["a.safetensors", "../outside/secret.png"], "../outside/secret.png leads to"),
+        (["a\0b"], "is missing, which model.safetensors.index.json names"),
         (["missing.safetensors"], "missing.safetensors is missing, which model.safetensors.index.json names"),
         (["pipe"], "pipe is a named pipe"),
         ([3], "its weight_map names no files"),
@@ -258,6 +261,7 @@ def test_a_tokenizer_version_that_lies_elsewhere_is_refused(model, tmp_path):
         ({"use_kernels": True}, "use_kernels"),
         ({"kernel_config": {"RMSNorm": "org/kernel:RMSNorm"}}, "kernel_config"),
         ({"norm_kernel": "org/kernel"}, "norm_kernel"),
+        ({"attn_implementation": ["sdpa"]}, "attn_implementation"),
         ({"model_args": {"pretrained_cfg_overlay": {"file": "/elsewhere"}}}, "model_args.pretrained_cfg_overlay"),
     ],
 )
@@ -272,12 +276,20 @@ def test_code_that_a_config_names_is_refused(config, field):
     [
         {"auto_map": None, "use_kernels": False},
         {"attn_implementation": "sdpa", "_attn_implementation": None, "experts_implementation": {"": "eager"}},
+        {"label2id": {"auto_map": 1, "use_kernels": 2, "attn_implementation": 0.5}},
         {"conv_kernel": [10, 3], "kernel_size": 3, "use_mamba_kernels": True, "id2label": {"0": "auto_map"}},
         {"pretrained_cfg": {"custom_load": False, "tag": "a1_in1k"}, "model_args": {"img_size": 224}},
     ],
 )
 def test_what_is_no_code_is_taken(config):
     refuse_code(config, "config.json", WHERE)
+
+
+def test_a_config_that_is_nested_too_deeply_is_one_clear_error():
+    deep = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    assert "nested too deeply" in refused(lambda: refuse_code(deep, "config.json", WHERE))
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])

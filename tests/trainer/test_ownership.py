@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.trainer.test_destination import tree
 from unfreeze_api.progress import JOB_UID_ENV
 from unfreeze_trainer import ownership
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse
+from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse, require_no_links
 from unfreeze_trainer.ownership import Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.worker import train
@@ -242,6 +243,21 @@ def test_links_that_come_later_are_not_written_through(tmp_path):
     generation.aside("work")  # what lay there is a link, which alone is deleted
     generation.discard(run / "model")
     assert tree(elsewhere) == before
+
+
+def test_what_others_delete_while_links_are_looked_for_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def late(folder):
+        found = list(iterdir(folder))
+        for entry in found:
+            entry.rmdir()
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", late)
+    require_no_links(tmp_path)
+    assert not (tmp_path / "checkpoints" / "step-1").exists()
 
 
 def test_links_that_are_no_matter_of_the_run_stay(tmp_path):

@@ -73,7 +73,7 @@ def claims(tmp_path) -> Path:
             "data/images/red/more",
             "spec.data.train.source pvc://data/images: cannot be read: ",
         ),
-        ("images", "data/images/red/0.png", "red/0.png: it cannot be read (["),
+        ("images", "data/images/red/0.png", "red/0.png: it cannot be read (Permission denied)"),
         ("words", "results", "results/words"),
         ("words", "results/words", "ForeignRunFolder: "),
         ("words", "results/words/recipe.json", "ForeignRunFolder: "),

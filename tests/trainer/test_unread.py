@@ -21,7 +21,7 @@ from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_splits, read_texts
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.skipped import Skipped
 from unfreeze_trainer.state import State
@@ -243,7 +243,7 @@ def test_pictures_that_cannot_be_read_keep_their_place_and_count_for_nothing(bro
         ignored = np.flatnonzero(batch["labels"] == -100)
         assert set(ignored) == task.unread[split]
         assert not batch["images"][ignored].any()
-        names = {task.name_of(split, index).rpartition("/")[2] for index in task.unread[split]}
+        names = {unmarked(task.name_of(split, index)).rpartition("/")[2] for index in task.unread[split]}
         assert names <= {"1.png", "2.png", "5.png", "none.png"}
     assert sum(map(len, task.unread.values())) == 4
 

@@ -6,6 +6,7 @@ files. What a model's config names as code is refused here too.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 
 _IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
 _BUILT_IN = frozenset({"eager", "sdpa", "flex_attention", "paged|eager", "paged|sdpa", "batched_mm", "grouped_mm"})
@@ -57,7 +58,7 @@ class Closed:
         name
             Relative to the folder.
         told
-            Where the name stands, for messages.
+            Where the name stands, for messages, if in a row of the data.
 
         Raises
         ------
@@ -76,10 +77,11 @@ class Closed:
             if parent not in self._parents:
                 self._parents[parent] = os.path.realpath(parent)
             real = os.path.join(self._parents[parent], os.path.basename(path))  # noqa: PTH118, PTH119
-        self._require_below(real, f"{told}{name}")
+        shown = f"{told}{quoted(name)}" if told else name
+        self._require_below(real, shown, quoted(real) if told else real)
         if not stat.S_ISREG(mode):
             kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise self._refused(f"{told}{name} is {kind}, and no regular file: replace or remove it")
+            raise self._refused(f"{shown} is {kind}, and no regular file: replace or remove it")
         return path
 
     def place(self, name: str, *, told: str = "") -> str:
@@ -88,7 +90,8 @@ class Closed:
             return self.path(name, told=told)
         except OSError:
             path = os.path.join(self.root, name)  # noqa: PTH118
-            self._require_below(os.path.realpath(path), f"{told}{name}")
+            real = os.path.realpath(path)
+            self._require_below(real, *((f"{told}{quoted(name)}", quoted(real)) if told else (name, real)))
             return path
         except ValueError:  # no file system takes this name
             return os.path.join(self.root, name)  # noqa: PTH118
@@ -105,19 +108,24 @@ class Closed:
 
     def folder(self, name: str) -> None:
         """Raise JobError if a folder below this one leads out of it."""
-        self._require_below(os.path.realpath(os.path.join(self.root, name)), name)  # noqa: PTH118
+        real = os.path.realpath(os.path.join(self.root, name))  # noqa: PTH118
+        self._require_below(real, name, real)
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file of a name; JobError as of `path`."""
         try:
             return bool(self.path(name))
-        except (FileNotFoundError, NotADirectoryError):
+        except ValueError:  # a name that no file system takes
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+                raise
             return False
 
-    def _require_below(self, real: str, what: str) -> None:
+    def _require_below(self, real: str, what: str, told: str) -> None:
         if not real.startswith(self._real + os.sep):
             raise self._refused(
-                f"{what} leads to {real}, which does not lie below {self._real}: copy it there; nothing is read from outside"
+                f"{what} leads to {told}, which does not lie below {self._real}: copy it there; nothing is read from outside"
                 " of a source"
             )
 
@@ -167,11 +175,15 @@ def refuse_code(config: dict[str, Any], file: str, where: str) -> None:
     where
         What the message starts with.
     """
-    for place, named in _code_in(config, ""):
+    try:
+        found = next(_code_in(config, ""), None)
+    except RecursionError as error:
+        raise JobError("InvalidModel", f"{where}: {file} is nested too deeply; it is no config of a model") from error
+    if found:
         raise JobError(
             "InvalidModel",
-            f"{where}: {file} names code: {place} is {named}. Unfreeze runs the code of its libraries alone, none that a"
-            f" model brings or names. If the installed library knows this architecture itself, remove {place} from {file};"
+            f"{where}: {file} names code: {found[0]} is {found[1]}. Unfreeze runs the code of its libraries alone, none that a"
+            f" model brings or names. If the installed library knows this architecture itself, remove {found[0]} from {file};"
             " else choose another model",
         )
 
@@ -192,10 +204,10 @@ def _code_in(config: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_code(key: str, value: Any) -> bool:
-    if not value:
+    if not value or (isinstance(value, int | float) and value is not True):  # a label may be called like a field
         return False
     if _IMPLEMENTATION.fullmatch(key):
         chosen = value.values() if isinstance(value, dict) else [value]
-        return any(name is not None and name not in _BUILT_IN for name in chosen)
+        return any(name is not None and str(name) not in _BUILT_IN for name in chosen)
     names_kernel = "kernel" in key and isinstance(value, str) and "/" in value
     return key in {"auto_map", "custom_generate", *_KERNELS} or names_kernel

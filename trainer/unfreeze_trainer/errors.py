@@ -3,7 +3,30 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import os
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+SHOW_VALUES_ENV = "UNFREEZE_SHOW_VALUES"
+"""Environment variable that is set where messages outside of the pod's log may quote rows of the data."""
+HIDDEN = "[in the pod's log]"
+"""What stands in the place of a quote elsewhere."""
+_OPEN, _CLOSE = "\ue000", "\ue001"  # of a private area: no text has a meaning for them
+_QUOTE = re.compile(f"{_OPEN}.*?{_CLOSE}", re.DOTALL)
+_DATA = str(Path(__file__).with_name("data"))
+
+
+def quoted(content: object) -> str:
+    """Mark a part of a JobError's message that comes from a row of the data."""
+    return f"{_OPEN}{unmarked(str(content))}{_CLOSE}"
+
+
+def unmarked(text: str) -> str:
+    """Return a message without marks, for the pod's log."""
+    return text.replace(_OPEN, "").replace(_CLOSE, "")
+
 
 _PASSING = frozenset(
     {
@@ -22,13 +45,49 @@ class JobError(Exception):
     reason
         One CamelCase word for status.failure.reason, like `InvalidData`.
     message
-        What is wrong, where (field, file, row or column), and what to do.
+        What is wrong, where (field, file, row or column), and what to do. Parts that `quoted` has marked are for the pod's
+        log alone.
     """
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.marked = message
+        """The message with its marks, for that of another JobError."""
+        self.message = unmarked(message)
+        self.public = _QUOTE.sub(HIDDEN, message)
+        """The message for status, Events and others' logs: without what `quoted` has marked."""
+        super().__init__(self.message)
+
+
+def told_of(error: BaseException) -> tuple[str, str]:
+    """Return message and traceback of an error as the agent tells them: what comes from rows of the data is left out.
+
+    Row and column numbers stay. What libraries say of an error that came up in reading data may quote these: then its type
+    and the places are told. With SHOW_VALUES_ENV everything is.
+    """
+    whole = error.message if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    tail = "".join(traceback.format_exception(error))
+    if os.environ.get(SHOW_VALUES_ENV):
+        return whole, tail
+    public = error.public if isinstance(error, JobError) else whole
+    if public == whole and not _of_data(error):
+        return whole, tail
+    if not isinstance(error, JobError):
+        public = f"{type(error).__name__}: {HIDDEN}"
+    return public, "".join(traceback.format_tb(error.__traceback__)) + public
+
+
+def _of_data(error: BaseException) -> bool:
+    """Return whether an error came up in reading data, so that what libraries say of it may quote rows."""
+    return any(name.startswith(_DATA) for name in _files(error))
+
+
+def _files(error: BaseException) -> Iterator[str]:
+    """Yield the source files that an error, and those that led to it, came through."""
+    seen: list[BaseException] = [error]
+    for one in seen:
+        yield from (frame.f_code.co_filename for frame, _ in traceback.walk_tb(one.__traceback__))
+        seen += [other for other in (one.__cause__, one.__context__) if other is not None and other not in seen]
 
 
 def some_of(names: Sequence[str], most: int = 8) -> str:
@@ -44,3 +103,8 @@ def is_passing(error: BaseException) -> bool:
 def one_line(error: BaseException, most: int = 500) -> str:
     """Return type and text of an error of a library in a line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+
+
+def one_line_told(error: BaseException) -> str:
+    """Return `one_line` for a JobError's message: marked as a quote where the error came up in reading data."""
+    return quoted(one_line(error)) if _of_data(error) else one_line(error)

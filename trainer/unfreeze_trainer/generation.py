@@ -206,7 +206,7 @@ def require_no_links(run_folder: Path) -> None:
     entries = [run_folder / name for name in _NAMES] + list(run_folder.glob(f"{_PREFIX}*"))
     for entry in entries:
         _refuse_link(entry, run_folder)
-        if entry.is_dir():
+        with suppress(FileNotFoundError, NotADirectoryError):  # a file; or others delete and rename meanwhile
             entries += entry.iterdir()
 
 

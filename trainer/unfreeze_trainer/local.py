@@ -260,6 +260,7 @@ class _Node:
 
 def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *, uid: str) -> Iterator[_Node]:
     from unfreeze_trainer.agent.pod import PARENT_ENV, available_cpus
+    from unfreeze_trainer.errors import SHOW_VALUES_ENV
 
     job_file = folder / "job.json"
     job_file.write_text(job.to_json())
@@ -274,6 +275,7 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *
             "UNFREEZE_TERMINATION_LOG": str(termination_log),
             PARENT_ENV: str(os.getpid()),
             JOB_UID_ENV: uid,
+            SHOW_VALUES_ENV: "1",  # all of it stays on this machine
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
         with _log(logs, index).open("ab") as log:

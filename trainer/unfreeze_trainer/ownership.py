@@ -27,7 +27,7 @@ log = logging.getLogger("unfreeze.owner")
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0
 """How long another owner is watched: that of a node that is gone has no pulse, one that ends takes its pulse away."""
-_LOOK_SECONDS, _MISSED_BEATS = 0.5, 3
+_LOOK_SECONDS, _MISSED_BEATS, _GOODBYE_SECONDS = 0.5, 3, 2.0
 
 
 class Owner(BaseModel, frozen=True):
@@ -128,7 +128,8 @@ class Heart:
     def __init__(self, generation: Generation) -> None:
         self._generation, self._stopped = generation, threading.Event()
         generation.beat()
-        threading.Thread(target=self._run, name="owner", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="owner", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
@@ -142,6 +143,7 @@ class Heart:
     def stop(self) -> None:
         """Let others know at once that this owner is gone."""
         self._stopped.set()
+        self._thread.join(_GOODBYE_SECONDS)  # a beat that is under way would bring it back
         self._generation.rest()
 
 

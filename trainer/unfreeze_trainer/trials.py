@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.dry_run import Lots, gradients
-from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.errors import JobError, one_line_told
 from unfreeze_trainer.seeds import seed_everything
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Trials:
 
     def _blame(self, samples: Sequence[int], error: Exception) -> JobError:
         """Return what a failed batch means: that of its samples which fails alone is to blame, if others do not."""
-        told = one_line(error)
+        told = one_line_told(error)
         culprit = self._culprit(samples)
         if culprit is not None:
             others = [sample for sample in range(self._task.splits["train"]) if sample != culprit][:_COMPARED]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from unfreeze_api.progress import CONFIG_FOLDER, JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, told_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.progress import StopRequested
@@ -131,7 +131,7 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
 
 def _tell(error: Exception, rank: int, link: Link | None) -> int:
     """Log an error and leave it behind for the agent; return the exit code."""
-    tail = "".join(traceback.format_exception(error))
+    tail = told_of(error)[1]
     if out_of_memory(error):
         error = JobError(
             "OutOfMemory",
@@ -140,12 +140,13 @@ def _tell(error: Exception, rank: int, link: Link | None) -> int:
             " more memory",
         )
     if isinstance(error, JobError):
-        code, reason, message = int(ExitCode.JOB_ERROR), error.reason, error.message
-        log.error("%s: %s", reason, message)
+        code, reason = int(ExitCode.JOB_ERROR), error.reason
+        log.error("%s: %s", reason, error.message)
     else:
-        code, reason, message = 1, "WorkerFailed", f"{type(error).__name__}: {error}"
-        log.error("%s", tail)
+        code, reason = 1, "WorkerFailed"
+        log.error("%s", "".join(traceback.format_exception(error)))
     if link:
+        message, _ = told_of(error)
         link.write_error(
             WorkerError(
                 reason=reason, message=message, rank=rank, exit_code=code, log_tail=tail[-3000:], time=time.time()

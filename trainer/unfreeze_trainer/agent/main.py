@@ -27,7 +27,7 @@ from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationM
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, told_of
 from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Agent:
             message = self._message(self._wait())
         except JobError as error:
             message = TerminationMessage(
-                outcome="Failed", reason=error.reason, message=error.message, exit_code=ExitCode.JOB_ERROR
+                outcome="Failed", reason=error.reason, message=told_of(error)[0], exit_code=ExitCode.JOB_ERROR
             )
         except Exception as error:
             tail = traceback.format_exc()
@@ -98,9 +98,9 @@ class Agent:
         os.environ["OMP_NUM_THREADS"] = str(threads_per_worker(job))
         os.environ.setdefault("TORCH_ELASTIC_WORKER_IDENTICAL", "1")  # no round of questions who has how many workers
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault(
-            "HF_HUB_OFFLINE", "1"
-        )  # the image says so too; nothing is asked for beyond a job's sources
+        if job.data.show_values:
+            os.environ[SHOW_VALUES_ENV] = "1"
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as the image has it
         if self._pod.ip.startswith("127."):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
@@ -145,11 +145,11 @@ class Agent:
         from unfreeze_trainer.agent.gang import Ending
 
         if isinstance(error, JobError):
-            code, reason, message = int(ExitCode.JOB_ERROR), error.reason, error.message
+            code, reason = int(ExitCode.JOB_ERROR), error.reason
         else:
-            code, reason, message = 1, "AgentFailed", f"{type(error).__name__}: {error}"
-        tail = "".join(traceback.format_exception(error))
-        log.error("%s", tail)
+            code, reason = 1, "AgentFailed"
+        log.error("%s", "".join(traceback.format_exception(error)))
+        message, tail = told_of(error)
         told = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])
         self._endings.put(Ending(code, told))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from unfreeze_trainer.data.images import sample_name, threads
 from unfreeze_trainer.data.pictures import Mode, PictureError, decode, decode_plainly
 from unfreeze_trainer.data.samples import Source
-from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.errors import JobError, one_line, quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -142,7 +142,8 @@ class ImageLoader:
         except Exception as error:
             if isinstance(error, MemoryError):
                 raise
-            message = f"{sample_name(source, row)}: it cannot be prepared ({one_line(error)}); replace or remove it"
+            why = quoted(one_line(error))
+            message = f"{sample_name(source, row)}: it cannot be prepared ({why}); replace or remove it"
             raise JobError("InvalidData", message) from error
 
     def _open(self, source: Source, row: int) -> Image:

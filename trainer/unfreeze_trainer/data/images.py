@@ -22,7 +22,7 @@ from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, 
 from unfreeze_trainer.data.samples import NO_LABELS, Source, labelled
 from unfreeze_trainer.data.tables import read_table, some_rows
 from unfreeze_trainer.data.unread import Unread
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted, unmarked
 from unfreeze_trainer.pointers import stand_in, stand_in_at
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _located(source: Source, folder: Path, *, skip: bool) -> Source:
         try:
             paths.append(closed.place(name, told=told) if skip else closed.path(name, told=told))
         except (OSError, ValueError) as error:  # a name that no file system takes
-            message = f"{source.where}: {told}no such image: {folder / name}; paths are relative to the table"
+            message = f"{source.where}: {told}no such image: {quoted(folder / name)}; paths are relative to the table"
             raise JobError("InvalidData", message) from error
     return replace(source, inputs=pa.chunked_array([pa.array(paths, pa.string())]), files=True)
 
@@ -215,13 +215,13 @@ def _refuse_splits(root: Path, folders: list[str], where: str) -> None:
 
 
 def sample_name(source: Source, row: int) -> str:
-    """Return what a message calls a picture: its source, and its path, or its row where it stands in a table."""
+    """Return what a JobError's message calls a picture: its source, and its path, or its row where it stands in a table."""
     content, column = source.inputs[row].as_py(), source.dataset.columns.image
     if isinstance(content, bytes):
         return f"{source.where}: row {source.number(row)}, column {column!r}"
     if Path(source.dataset.path).is_dir():
         return f"{source.where}: {content}"
-    return f"{source.where}: row {source.number(row)}, column {column!r}: {content}"
+    return f"{source.where}: row {source.number(row)}, column {column!r}: {quoted(content)}"
 
 
 def _check_headers(source: Source, checked: int) -> None:
@@ -246,7 +246,7 @@ def _check_headers(source: Source, checked: int) -> None:
             "%s: %d pictures have channels that are neither colour nor alpha (%s), which are left out",
             source.where,
             len(spare),
-            min(spare),
+            unmarked(min(spare)),
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze_trainer.data.tables import some_rows
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,7 @@ def no_label(rows: Sequence[int], name: str, where: str) -> JobError:
 def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
     return JobError(
         "InvalidData",
-        f"{where}: column {name!r} {what} ({example!r}): labels are text, whole numbers or booleans. Name another column"
+        f"{where}: column {name!r} {what} ({quoted(repr(example))}): labels are text, whole numbers or booleans. Name another column"
         " in columns.label, or turn the numbers into classes first",
     )
 
@@ -118,11 +118,15 @@ def class_ids(
         strange = sorted({names[codes[row]] for row in unknown})
         raise JobError(
             "InvalidData",
-            f"{where}: {some_rows((unknown if numbers is None else numbers[unknown]).tolist())}: label {', '.join(map(repr, strange[:SHOWN]))} does not occur in the"
-            f" training data, which has {', '.join(map(repr, labels[:SHOWN]))}{', ...' if len(labels) > SHOWN else ''};"
+            f"{where}: {some_rows((unknown if numbers is None else numbers[unknown]).tolist())}: label {_shown(strange)} does not"
+            f" occur in the training data, which has {_shown(labels)}{', ...' if len(labels) > SHOWN else ''};"
             " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
         )
     return result
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return quoted(", ".join(map(repr, labels[:SHOWN])))
 
 
 def hold_out(

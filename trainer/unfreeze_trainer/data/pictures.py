@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from unfreeze_trainer.errors import is_passing
+from unfreeze_trainer.errors import is_passing, quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +37,7 @@ Mode = Literal["L", "RGB"]
 
 
 class PictureError(ValueError):
-    """A picture that cannot be opened, or not be shown; the message says why, without its name."""
+    """A picture that cannot be opened, or not be shown; the message says why, without its name, for that of a JobError."""
 
 
 def open_picture(content: str | bytes) -> Image:
@@ -154,4 +154,7 @@ def _on_ground(image: Image) -> Image:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Return what went wrong: a decoder may quote the picture or its path, the system does not."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return quoted(" ".join(str(error).split())[:200] or type(error).__name__)

@@ -13,7 +13,7 @@ from unfreeze_api.resolve import Dataset, HeldOut, ResolvedJob
 from unfreeze_trainer.data.labels import class_ids, encode_labels, hold_out, missing_rows, no_label, sort_labels
 from unfreeze_trainer.data.tables import read_table, some_rows
 from unfreeze_trainer.data.unread import Unread
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,7 +153,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     if len(labels) == 1:
         raise JobError(
             "InvalidData",
-            f"{train.where}: all {len(train.codes)} samples have the label {labels[0]!r}; classification needs at least"
+            f"{train.where}: all {len(train.codes)} samples have the label {quoted(repr(labels[0]))}; classification needs at least"
             " two labels",
         )
     classes = class_ids(train.codes, train.names, labels, train.where)

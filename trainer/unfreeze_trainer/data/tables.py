@@ -18,7 +18,7 @@ from unfreeze_api.likely import likeliest
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.data.unread import Unread
-from unfreeze_trainer.errors import JobError, is_passing
+from unfreeze_trainer.errors import JobError, is_passing, quoted
 from unfreeze_trainer.pointers import stand_in_at
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def read_table(
             raise JobError(
                 "InvalidData", f"{where}: a row is longer than 1 MiB; shorten its texts, or save them as Parquet"
             ) from error
-        raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {error}") from error
+        raise JobError("InvalidData", f"{where}: cannot be read as {suffix}: {quoted(error)}") from error
 
 
 def _require_file(path: Path, where: str) -> None:
@@ -91,8 +91,14 @@ def _require_file(path: Path, where: str) -> None:
         raise JobError("InvalidData", f"{where}: {path} {instead}")
 
 
-def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:
-    """Raise JobError when a column is missing, with those that exist and the likeliest one meant."""
+def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *, first_row: bool = False) -> None:
+    """Raise JobError when a column is missing, with those that exist and the likeliest one meant.
+
+    Parameters
+    ----------
+    first_row
+        Whether the names are a file's first row, which is one of data where the header was left out.
+    """
     for column in columns:
         if column not in present:
             likely = likeliest(column, present)
@@ -100,7 +106,7 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str) ->
             names = ", ".join(repr(name) for name in present[:50]) or "none"
             raise JobError(
                 "InvalidData",
-                f"{where}: no column {column!r}{hint} The columns are {names}; name the right one in"
+                f"{where}: no column {column!r}{hint} The columns are {quoted(names) if first_row else names}; name the right one in"
                 " spec.data.<part>.columns",
             )
 
@@ -134,7 +140,7 @@ def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head
         if any("\n" in name for name in header.schema.names):
             _require_closed_quotes(path, 0, where)
         _require_commas(header.schema.names, where)
-        check_columns(columns, header.schema.names, where)
+        check_columns(columns, header.schema.names, where, first_row=True)
     bad.clear()
     wanted = dict.fromkeys(columns)  # one column may serve twice
     converting = csv.ConvertOptions(
@@ -150,7 +156,7 @@ def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head
         error = JobError(
             "InvalidData",
             f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
-            f" {row.expected_columns}: {row.text[:120]!r}; quote cells that hold commas",
+            f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold commas",
         )
         unread.add([row.number - 2], error)
     return table
@@ -172,7 +178,7 @@ def _require_commas(header: Sequence[str], where: str) -> None:
         if len(header) == 1 and separator in header[0]:
             raise JobError(
                 "InvalidData",
-                f"{where}: the header {header[0]!r} has no comma; did you mean cells separated by {name}? A .csv file has"
+                f"{where}: the header {quoted(repr(header[0]))} has no comma; did you mean cells separated by {name}? A .csv file has"
                 " commas: save it with those, and quote cells that hold commas",
             )
 
@@ -229,8 +235,8 @@ def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where:
     if type(value) is not kind or kind not in (str, int, float, bool):
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {json.dumps(value)[:60]}, a {type(value).__name__} where lines before have a"
-            f" {kind.__name__}; use one type (text, whole numbers or booleans)",
+            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
+            f" have a {kind.__name__}; use one type (text, whole numbers or booleans)",
         )
     try:
         if isinstance(value, str):
@@ -240,8 +246,8 @@ def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where:
     except (UnicodeEncodeError, OverflowError) as error:
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {json.dumps(value)[:60]}, which is neither text of whole characters nor a number of 64"
-            " bits; correct or remove it",
+            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
+            " number of 64 bits; correct or remove it",
         ) from error
     types[name] = kind
     return value
@@ -253,9 +259,11 @@ def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise JobError("InvalidData", f"{where}: line {number} is not JSON: {error}: {line.strip()[:120]!r}") from error
+        raise JobError(
+            "InvalidData", f"{where}: line {number} is not JSON: {error}: {quoted(repr(line.strip()[:120]))}"
+        ) from error
     if not isinstance(record, dict):
-        raise JobError("InvalidData", f"{where}: line {number} is no JSON object: {line.strip()[:120]!r}")
+        raise JobError("InvalidData", f"{where}: line {number} is no JSON object: {quoted(repr(line.strip()[:120]))}")
     return record
 
 

@@ -67,5 +67,5 @@ def too_many(where: str, broken: int, rows: int, first: JobError) -> JobError:
     return JobError(
         "InvalidData",
         f"{where}: {broken} of {rows} rows cannot be read, and spec.data.onError Skip leaves out half of them at most: is it"
-        f" the right source? One of them: {first.message}",
+        f" the right source? One of them: {first.marked}",
     )

@@ -69,10 +69,9 @@ def reload(kind: str, folder: str, inputs: Mapping[str, Any], base: str) -> tupl
         torch.save(dict(inputs), samples)
         script = Path(__file__).with_name("plain.py")
         # -P: a script's own folder is not searched for modules. The job's accelerators are busy and not needed.
-        hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(
             [sys.executable, "-P", str(script), kind, folder, str(samples), base],
-            env=os.environ | hidden,
+            env=_environment(os.environ),
             capture_output=True,
             text=True,
             check=False,
@@ -82,3 +81,16 @@ def reload(kind: str, folder: str, inputs: Mapping[str, Any], base: str) -> tupl
         raise RuntimeError(f"the export {folder} cannot be loaded by plain {kind}: {done.stderr.strip()[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     return torch.tensor(found["logits"]), found["labels"]
+
+
+def _environment(whole: Mapping[str, str]) -> dict[str, str]:
+    """Return what a process needs that computes on a CPU: it reads what others have made, and so gets no secret."""
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {name: value for name, value in whole.items() if name in _ALLOWED or name.startswith("LC_")} | hidden
+
+
+_ALLOWED = frozenset(
+    {"PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD"}  # to find libraries
+    | {"HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "TZ", "PYTHONUTF8", "PYTHONIOENCODING"}
+    | {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED"}
+)

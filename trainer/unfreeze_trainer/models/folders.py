@@ -154,12 +154,9 @@ def weight_files(path: str, where: str, *, library: str) -> list[str]:
     if name.endswith(".index.json"):
         names += _shards(closed, name, where)
     for name in names:
-        try:
-            closed.path(name)
-        except (FileNotFoundError, NotADirectoryError):
-            raise JobError(
-                "InvalidModel", f"{where}: {name} is missing, which {names[0]} names; {listing(path)}"
-            ) from None
+        if not closed.exists(name):
+            told = "config.json" if name == names[0] else names[0]
+            raise JobError("InvalidModel", f"{where}: {name} is missing, which {told} names; {listing(path)}")
     return names
 
 
@@ -185,7 +182,7 @@ def _shards(closed: Closed, index: str, where: str) -> list[str]:
         names = set(json.loads(Path(closed.path(index)).read_text())["weight_map"].values())
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise JobError("InvalidModel", f"{where}: {index} is no index of weights: {error!r}") from error
     if any(not isinstance(name, str) for name in names):
         raise JobError("InvalidModel", f"{where}: {index} is no index of weights: its weight_map names no files")
@@ -233,7 +230,7 @@ def _read_object(closed: Closed, name: str) -> dict[str, Any]:
     """Return what a JSON file holds, nothing where there is none; what else is wrong with it is for the library to say."""
     try:
         found = json.loads(Path(closed.path(name)).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -110,7 +110,7 @@ class Task(ABC):
 
     @abstractmethod
     def name_of(self, split: str, index: int) -> str:
-        """Return what a message calls a sample: source, and row or file."""
+        """Return what a JobError's message calls a sample: source, and row or file."""
 
     @property
     @abstractmethod

@@ -72,7 +72,7 @@ class ImageClassification(Task):
                 )
 
     def name_of(self, split: str, index: int) -> str:
-        """Return what a message calls a sample: source, and file or row."""
+        """Return what a JobError's message calls a sample: source, and file or row."""
         part = self._splits[split]
         return sample_name(part.source, int(part.rows[index]))
 

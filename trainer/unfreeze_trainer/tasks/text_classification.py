@@ -18,7 +18,7 @@ from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.data.samples import Source, read_splits, read_texts
 from unfreeze_trainer.data.tokens import TextError, Tokens
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.folders import check_folder, tokenizer_files
@@ -83,7 +83,7 @@ class TextClassification(Task):
         return self._tokenized(part.source).lengths[part.rows]
 
     def name_of(self, split: str, index: int) -> str:
-        """Return what a message calls a sample: source and row."""
+        """Return what a JobError's message calls a sample: source and row."""
         part = self._splits[split]
         return f"{part.source.where}, row {part.source.number(part.rows[index])}"
 
@@ -152,7 +152,7 @@ class TextClassification(Task):
             try:
                 tokens = Tokens(self._tokenizer, source.inputs, self._max_length)
             except TextError as error:
-                message = f"{source.where}, row {source.number(error.row)}: the tokenizer fails at this text: {error}. Correct or remove it"
+                message = f"{source.where}, row {source.number(error.row)}: the tokenizer fails at this text: {quoted(error)}. Correct or remove it"
                 raise JobError("InvalidData", message) from error
             if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
                 self._require_row(found[1], f"{source.where}, row {source.number(found[0])}: a token")
@@ -164,7 +164,7 @@ class TextClassification(Task):
         if rows is not None and token >= rows:
             raise JobError(
                 "InvalidModel",
-                f"{self._where}: {what} has the id {token} ({self._tokenizer.convert_ids_to_tokens(token)!r}), and the model"
+                f"{self._where}: {what} has the id {token} ({quoted(repr(self._tokenizer.convert_ids_to_tokens(token)))}), and the model"
                 f" has embeddings for {rows} tokens: tokenizer and weights do not belong together. Use the tokenizer that"
                 " the model was trained with, or resize the model's embeddings first",
             )
