@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from unfreeze_api.progress import CONFIG_FOLDER, JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.errors import JobError, told_of
+from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.progress import StopRequested
@@ -135,7 +135,7 @@ def _tell(error: Exception, rank: int, link: Link | None) -> int:
     if out_of_memory(error):
         error = JobError(
             "OutOfMemory",
-            f"rank {rank} ran out of memory: {str(error).splitlines()[0]}. Raise training.gradientAccumulationSteps (the"
+            f"rank {rank} ran out of memory: {one_line(error)}. Raise training.gradientAccumulationSteps (the"
             " recipe stays the same), lower training.batchSize, train fewer blocks or with an adapter, or give the pods"
             " more memory",
         )
