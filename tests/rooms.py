@@ -5,6 +5,7 @@ A room is a folder of tests; its tests share a cluster, so one process runs them
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -12,8 +13,17 @@ import pytest
 
 SHARED = {"crds": "cluster", "images": "cluster"}
 """Rooms whose tests run on the cluster of another one."""
-LONGEST_FIRST = ("trainer", "operator", "e2e", "charts", "cluster")
-"""Rooms in the order in which two processes take them; the others follow."""
+CLUSTERS = ("operator", "e2e", "charts", "cluster")
+"""Rooms that have a cluster of their own, the longest first."""
+LONG = (
+    "test_agents.py",
+    "test_engines.py",
+    "test_adapter_engines.py",
+    "test_kills.py",
+    "test_first_steps.py",
+    "test_export.py",
+)
+"""Files of the trainer that take longest."""
 
 
 def room(nodeid: str) -> str:
@@ -23,9 +33,10 @@ def room(nodeid: str) -> str:
 
 
 def share(nodeid: str) -> str:
-    """Return the name of what one process runs as a whole."""
+    """Return the name of what one process runs as a whole: a room with a cluster, a file of the others."""
     name = room(nodeid)
-    return SHARED.get(name, name)
+    name = SHARED.get(name, name)
+    return name if name in CLUSTERS else nodeid.partition("::")[0]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,14 +47,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the rooms, each in its own order."""
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(share(item.nodeid), len(places)))
+    """Sort what the processes take: the longest first, and beside a cluster, which mostly waits, files that compute.
+
+    They take one after the other from the list: while one has the operator's room, the other goes through files.
+    """
+    files = dict.fromkeys(share(item.nodeid) for item in items)
+    for name in CLUSTERS:
+        files.pop(name, None)
+    ordered = sorted(files, key=lambda name: (not name.endswith(LONG), not name.startswith("tests/trainer/")))
+    # A room, what is done beside it, the next room, ...
+    half, most = len(LONG), len(LONG) + (len(ordered) - len(LONG)) // 3
+    parts = [CLUSTERS[:1], ordered[:half], CLUSTERS[1:2], ordered[half:most], CLUSTERS[2:], ordered[most:]]
+    places = {name: place for place, name in enumerate(itertools.chain.from_iterable(parts))}
+    items.sort(key=lambda item: places[share(item.nodeid)])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
-    """Give each process whole rooms, where --dist=loadscope asks for it."""
+    """Give each process whole rooms and files, where --dist=loadscope asks for it."""
     from xdist.scheduler import LoadScopeScheduling
 
     if config.getoption("dist") != "loadscope":

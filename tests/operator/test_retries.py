@@ -117,7 +117,8 @@ def test_preemption_costs_nothing(operator, world, operator_cluster):
         container["securityContext"] = safe
         pod = {"metadata": {"name": "preemptor"}, "spec": {"containers": [container], "priorityClassName": "urgent"}}
         pod["spec"]["terminationGracePeriodSeconds"] = 0
-        operator_cluster.create(world.path("pods"), pod)
+        # The API server's own admission learns of the class a moment later.
+        until(lambda: operator_cluster.request("POST", world.path("pods"), pod)[0] == 201, "the pod is let in")
         path = world.path("pods", "preemptor")
         operator_cluster.wait_for(path, lambda found: found["status"]["phase"] == "Running", what="preemption")
         operator_cluster.request("DELETE", path)
