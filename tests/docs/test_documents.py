@@ -10,6 +10,7 @@ import yaml
 from tests.cluster.cluster import REPOSITORY
 from tests.crds.corpus import load, patched
 from tests.docs.documents import FILES, anchors, blocks, links
+from tests.docs.picture import DOCUMENT, with_picture
 from unfreeze_api import reference
 from unfreeze_api.cli import main
 from unfreeze_api.manifest import Loader
@@ -81,3 +82,8 @@ def test_commands_can_be_read(block):
 @pytest.mark.parametrize("block", of("python"))
 def test_programs_can_be_read(block):
     compile(block.text, str(block), "exec")
+
+
+def test_the_picture_of_the_rooms_is_new():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_picture(text) == text, "python -m tests.docs.picture --write"
