@@ -18,7 +18,7 @@ from unfreeze_api.spec import KIND, FineTuneJobSpec
 from unfreeze_api.validate import validate
 
 BLOCKS = list(blocks())
-LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text"}
+LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text", "mermaid"}
 FIELDS = {str(field.alias) for field in FineTuneJobSpec.model_fields.values()}
 TARGETS = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
