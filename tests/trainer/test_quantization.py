@@ -176,7 +176,7 @@ def test_a_missing_library_is_told(inputs, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name))
     with pytest.raises(
-        JobError, match=r"spec.model.quantization: bitsandbytes is not .*unfreeze\[quantization\]"
+        JobError, match=r"spec.model.quantization: bitsandbytes is not .*'\.\[quantization\]'"
     ) as caught:
         open_task(job_of(inputs)).build_model()
     assert caught.value.reason == "QuantizationMissing"

@@ -161,7 +161,7 @@ def test_ranks_that_do_not_tell_open_nothing(tmp_path):
 )
 def test_a_tracker_that_is_not_installed_is_an_error_of_the_job(tmp_path, monkeypatch, trackers, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(JobError, match=rf"spec\.tracking\.{package} is not installed .* 'unfreeze\[trackers\]'"):
+    with pytest.raises(JobError, match=rf"spec\.tracking\.{package} is not installed .* '\.\[trackers\]'"):
         check_trackers(tracked(tmp_path, trackers))
 
 
