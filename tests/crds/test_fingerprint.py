@@ -43,6 +43,7 @@ def test_fields_that_are_added_move_no_fingerprint_and_no_job_file(planted):
         assert found["json"] == job.to_json(indent=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"planted": 0.5}, {"plantedUnset": 0}, {"plantedMember": {"ofAnotherDefault": 4}}])
 def test_fields_that_are_added_and_set_do(planted, change):
     found = resolved_cases(planted, {"spec": {"training": change}})["the smallest manifest"]

@@ -76,6 +76,7 @@ def cached_bytes(texts):
     return size
 
 
+@pytest.mark.slow
 def test_a_job_takes_a_third_of_its_json_and_twice_as_many_take_twice_as_much():
     many = [stored(number) for number in range(1000)]
     few = many[:500]

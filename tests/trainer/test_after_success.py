@@ -10,7 +10,7 @@ from unfreeze_trainer import run as runs
 from unfreeze_trainer.agent.finished import clear_finished
 from unfreeze_trainer.worker import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def steps(folder):

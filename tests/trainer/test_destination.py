@@ -13,7 +13,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:

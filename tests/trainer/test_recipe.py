@@ -15,7 +15,7 @@ from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def stored(folder):

@@ -70,6 +70,7 @@ def text_error(*arguments, **change) -> JobError:
 # Positions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_as_many_tokens_as_a_model_takes_and_not_one_more(tmp_path, family):
     """The longest length runs through the model; one token more does not."""
