@@ -259,13 +259,11 @@ class AdapterKind(Variant):
     """It can be folded into weights that changed too."""
     before_input: bool = False
     """It stands before the words of a text and changes no module of the model."""
-    all_blocks_at_once: bool = False
-    """It trains in all blocks at once, and gives its ranks to those that need them most."""
 
 
 ADAPTERS: tuple[AdapterKind, ...] = (
     AdapterKind("LoRA", "adds low-rank updates to weights", LoraSpec, beside_own_weights=True),
-    AdapterKind("AdaLoRA", "gives their ranks to the modules that need them", AdaLoraSpec, all_blocks_at_once=True),
+    AdapterKind("AdaLoRA", "gives their ranks to the modules that need them", AdaLoraSpec),
     AdapterKind("IA3", "scales what modules give or take", Ia3Spec, beside_own_weights=True),
     AdapterKind("Bottleneck", "is a narrow network on the outputs of layers", BottleneckSpec, mergeable=False),
     AdapterKind("PromptTuning", "puts vectors before a text", PromptTuningSpec, mergeable=False, before_input=True),

@@ -94,18 +94,20 @@ def both_names(rule: str, model: type[Model]) -> str:
     moved from the one name to the other is no change.
     """
     for path, old in renamed(model):
-        above, inner = "", model
-        for name in path:
-            whole = rf"\bself{re.escape(above)} == oldSelf{re.escape(above)}(?![\w.])"
-            rule = re.sub(whole, _same_members(inner, above), rule)
-            above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
+        rule = _by_members(rule, model, path)
         rule = _with_former(rule, ".".join(path), ".".join((*path[:-1], old)))
     for path in _without_default_now(model):
-        above, inner = "", model
-        for name in path[:-1]:
-            above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
+        rule = _by_members(rule, model, path)
+    return rule
+
+
+def _by_members(rule: str, model: type[Model], path: Path) -> str:
+    """Return a CEL rule that compares the objects above a field member by member."""
+    above, inner = "", model
+    for name in path:
         whole = rf"\bself{re.escape(above)} == oldSelf{re.escape(above)}(?![\w.])"
         rule = re.sub(whole, _same_members(inner, above), rule)
+        above, inner = f"{above}.{name}", _object(_fields(inner)[name]) or inner
     return rule
 
 
