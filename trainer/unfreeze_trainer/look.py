@@ -67,11 +67,13 @@ def _reader(*, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], S
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:
     """Yield everything that has a source of its own, with what messages about it start with."""
+    from unfreeze_trainer.data.samples import source_name
+
     test = job.data.test and job.data.test.dataset
     parts = {"train": job.data.train, "validation": job.data.validation.dataset, "test": test}
     for name, dataset in parts.items():
         if dataset:
-            yield f"spec.data.{name}.source {dataset.source}", dataset
+            yield source_name(name, dataset), dataset
 
 
 def _bytes(dataset: Dataset) -> int:

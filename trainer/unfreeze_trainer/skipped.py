@@ -41,9 +41,9 @@ class Skipped:
         for unread in self._engine.gather_json(self._task.unread, dict[str, set[int]]):
             for split, samples in unread.items():
                 self._state.unread[split] = sorted(samples.union(self._state.unread.get(split, ())))
-        if self.counts() != before:
-            self._events.add("skippedSamples", step=self._state.step, samples=self.counts())
-            log.warning("samples that could not be read and were left out: %s", self.counts())
+        if (after := self.counts()) != before:
+            self._events.add("skippedSamples", step=self._state.step, samples=after)
+            log.warning("samples that could not be read and were left out: %s", after)
 
     def counts(self) -> dict[str, int]:
         """Return how many of each split there are."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_api.progress import CONFIG_FOLDER, JOB_FILE_ENV, ExitCode
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.job_file import load_job
@@ -77,7 +78,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
-    tell(link, "reading data and tokenizer" if job.task.type == "TextClassification" else "reading the data")
+    tell(link, "reading data and tokenizer" if task_type(job.task.type).reads_text else "reading the data")
     task = open_task(job)
     tell(link, "loading the model")
     loaded = task.build_model()

@@ -127,6 +127,11 @@ def labelled(source: Source, labels: pa.ChunkedArray, unread: Unread, total: int
     return replace(source, codes=codes, names=names, numbers=source.numbers if len(unread) else None)
 
 
+def source_name(split: str, dataset: Dataset) -> str:
+    """Return what messages about a source start with: field and source."""
+    return f"spec.data.{split}.source {dataset.source}"
+
+
 def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tuple[list[str], dict[str, Split]]:
     """Read and check all data of a job.
 
@@ -148,7 +153,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
         InvalidData or InvalidJob, with field, file, rows and what to do.
     """
     _require_other_files(job)
-    train = read(job.data.train, f"spec.data.train.source {job.data.train.source}")
+    train = read(job.data.train, source_name("train", job.data.train))
     labels = sort_labels(train.names)
     if len(labels) == 1:
         raise JobError(
@@ -165,7 +170,7 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     splits = {name: Split(train, rows, classes[rows]) for name, rows in parts.items()}
     for name, part in held_out.items():
         if part.dataset:
-            source = read(part.dataset, f"spec.data.{name}.source {part.dataset.source}")
+            source = read(part.dataset, source_name(name, part.dataset))
             ids = class_ids(source.codes, source.names, labels, source.where, source.numbers)
             splits[name] = Split(source, np.arange(len(ids)), ids)
         elif not len(splits[name]):
@@ -184,7 +189,7 @@ def _require_other_files(job: ResolvedJob) -> None:
         if part and part.dataset and _is_same(part.dataset.path, job.data.train.path):
             raise JobError(
                 "InvalidData",
-                f"spec.data.{name}.source {part.dataset.source} is the training data, and what it measures is how well that was"
+                f"{source_name(name, part.dataset)} is the training data, and what it measures is how well that was"
                 f" learned by heart: name another file, or set spec.data.{name}.fraction in place of source",
             )
 
