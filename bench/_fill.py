@@ -19,16 +19,16 @@ from _plane import Json, children, fine_tune_job
 
 from tests.cluster.api import Api
 from tests.operator.process import IMAGE
+from unfreeze_api.contracts.names import INDEX_ANNOTATION
+from unfreeze_api.contracts.progress import PhaseResult, Progress
+from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.job import parse_spec
-from unfreeze_api.names import INDEX_ANNOTATION
-from unfreeze_api.progress import PhaseResult, Progress
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.budget import wire
-from unfreeze_operator.context import Children, Context
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import CONTAINER, FINE_TUNE_JOBS, JOBS, PODS
-from unfreeze_operator.settings import TrainerImage
-from unfreeze_operator.views import fine_tune_job_view, job_view, pod_view
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import CONTAINER, FINE_TUNE_JOBS, JOBS, PODS
+from unfreeze_operator.objects.views import fine_tune_job_view, job_view, pod_view
+from unfreeze_operator.observed.context import Children, Context
+from unfreeze_operator.settings.options import TrainerImage
+from unfreeze_operator.status.budget import wire
 
 NODES = 4
 NODE = "room"

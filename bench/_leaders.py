@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-from unfreeze_api.progress import HTTP_PORT, Progress
+from unfreeze_api.contracts.progress import HTTP_PORT, Progress
 
 OCTET = 40
 """Second byte of the addresses; the nodes of the tests take theirs from 64 on."""

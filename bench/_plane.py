@@ -22,14 +22,14 @@ from tests.cluster.audit import Write  # noqa: E402
 from tests.cluster.cluster import Cluster  # noqa: E402
 from tests.cluster.config import Config  # noqa: E402
 from tests.operator.process import IMAGE, OperatorProcess, install  # noqa: E402
+from unfreeze_api.contracts.status import FineTuneJobStatus  # noqa: E402
 from unfreeze_api.job import parse_spec  # noqa: E402
-from unfreeze_api.status import FineTuneJobStatus  # noqa: E402
-from unfreeze_operator.actions import Create  # noqa: E402
-from unfreeze_operator.context import Children, Context  # noqa: E402
-from unfreeze_operator.plan import plan  # noqa: E402
-from unfreeze_operator.resources import FINE_TUNE_JOBS  # noqa: E402
-from unfreeze_operator.settings import Settings, TrainerImage  # noqa: E402
-from unfreeze_operator.views import fine_tune_job_view  # noqa: E402
+from unfreeze_operator.decisions.plan import plan  # noqa: E402
+from unfreeze_operator.objects.actions import Create  # noqa: E402
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS  # noqa: E402
+from unfreeze_operator.objects.views import fine_tune_job_view  # noqa: E402
+from unfreeze_operator.observed.context import Children, Context  # noqa: E402
+from unfreeze_operator.settings.options import Settings, TrainerImage  # noqa: E402
 
 Json = dict[str, Any]
 T = TypeVar("T")

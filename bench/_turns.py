@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_api.resolve import ResolvedJob, resolve
-from unfreeze_api.spec import FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.metrics import ClassificationMetrics

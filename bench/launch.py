@@ -36,7 +36,7 @@ from tests.cluster.api import Api
 from tests.cluster.audit import Write
 from tests.cluster.cluster import Cluster
 from tests.operator.process import OperatorProcess
-from unfreeze_operator.resources import FINE_TUNE_JOBS, JOBS, PODS
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, JOBS, PODS
 
 NODES = 2
 ALONE = 30

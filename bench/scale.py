@@ -35,7 +35,7 @@ from _plot import draw
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster
 from tests.operator.process import OperatorProcess
-from unfreeze_operator.resources import FINE_TUNE_JOBS
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 RUNNING_SHARE = 10

@@ -107,9 +107,9 @@ def bare_worker() -> float:
 
 
 def _job(run: Path) -> str:
-    from unfreeze_api.manifest import read
+    from unfreeze_api.apiserver.manifest import read
+    from unfreeze_api.apiserver.validate import load_job
     from unfreeze_api.resolve import resolve
-    from unfreeze_api.validate import load_job
 
     text = MANIFEST.read_text().replace("pvc://results/trec-minilm", f"file://{run}")
     text = text.replace("pvc://", f"file://{EXAMPLES}/").replace("numNodes: 2", "numNodes: 1")

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from unfreeze_api.names import GROUP, JOB_LABEL, PLURAL
+from unfreeze_api.contracts.names import GROUP, JOB_LABEL, PLURAL
 
 Json = dict[str, Any]
 

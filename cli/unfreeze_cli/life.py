@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from unfreeze_api.names import API_VERSION, PLURAL
+from unfreeze_api.contracts.names import API_VERSION, PLURAL
 from unfreeze_cli.kubectl import RESOURCE, Json, Kubectl, KubectlError, NotFoundError
 from unfreeze_cli.logs import FINISHED
 

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze_api.names import INDEX_ANNOTATION
+from unfreeze_api.contracts.names import INDEX_ANNOTATION
 from unfreeze_cli.spark import spark
 from unfreeze_cli.text import line, plain, since
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from unfreeze_api.durations import duration
+from unfreeze_api.grammar.durations import duration
 
 WIDTH = 10_000
 

@@ -11,7 +11,7 @@ import click
 from unfreeze_api.commands import explained
 
 if TYPE_CHECKING:  # building the models costs more than `unfreeze --help` should
-    from unfreeze_api.spec import FineTuneJobSpec
+    from unfreeze_api.spec.job import FineTuneJobSpec
 
 
 def claim_options(command: Callable[..., None]) -> Callable[..., None]:

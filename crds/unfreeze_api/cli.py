@@ -67,7 +67,7 @@ def main() -> None:
 @main.command("version")
 def print_version() -> None:
     """Print the version."""
-    from unfreeze_api.spec import API_VERSION
+    from unfreeze_api.spec.job import API_VERSION
 
     click.echo(f"unfreeze {version('unfreeze')} ({API_VERSION})")
 
@@ -89,7 +89,7 @@ def validate(files: tuple[str, ...], claim: tuple[str, ...], claims_folder: Path
 
 def _look(claim: tuple[str, ...], claims_folder: Path | None, manifest: dict[str, object]) -> str:
     """Return what is seen of a valid job's model and data; ClickException where something is wrong with them."""
-    from unfreeze_api.validate import load_job
+    from unfreeze_api.apiserver.validate import load_job
 
     (entry,) = entry_points(group=LOOKS)
     seen: str = entry.load()(load_job(manifest), claim, claims_folder)
@@ -97,7 +97,7 @@ def _look(claim: tuple[str, ...], claims_folder: Path | None, manifest: dict[str
 
 
 def _validate_file(file: str, look: Callable[[dict[str, object]], str] | None) -> bool:
-    from unfreeze_api.manifest import ManifestError, read
+    from unfreeze_api.apiserver.manifest import ManifestError, read
 
     try:
         content = _standard_input() if file == "-" else Path(file).read_bytes()
@@ -126,8 +126,8 @@ def _standard_input() -> bytes:
 
 def _validate_document(file: str, manifest: dict[str, object], look: Callable[[dict[str, object]], str] | None) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
-    from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import hints, name_of, validate, warnings
+    from unfreeze_api.apiserver.validate import hints, name_of, validate, warnings
+    from unfreeze_api.spec.job import KIND
 
     kind = manifest.get("kind")
     if kind != KIND:

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
-from unfreeze_api.first_fields import FIRST_FIELDS, Fields, beyond_first
-from unfreeze_api.model import EXECUTION, HABIT, Before, FirstDefault, Model
+from unfreeze_api.contracts.first_fields import FIRST_FIELDS, Fields, beyond_first
+from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, FirstDefault, Model
 
 _FORMAT = "2"
 _DIGITS = 16

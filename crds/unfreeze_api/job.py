@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from unfreeze_api.model import Model
-from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.grammar.model import Model
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 
 class Metadata(Model):

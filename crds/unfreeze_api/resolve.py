@@ -9,27 +9,27 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_core import to_json
 
-from unfreeze_api.adapter import AdapterSpec
-from unfreeze_api.distribution import DeepSpeedSpec, Offload
+from unfreeze_api.contracts.first_fields import Fields, without_new_defaults
+from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
-from unfreeze_api.first_fields import Fields, without_new_defaults
-from unfreeze_api.model import EXECUTION, HABIT, Before, Model, Since
-from unfreeze_api.one_of import OneOf
-from unfreeze_api.progress import CLAIM_FOLDER
-from unfreeze_api.quantities import quantity
-from unfreeze_api.quantization import QuantizationSpec
-from unfreeze_api.recipe import TrainingSpec
-from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.strategy import (
+from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, Model, Since
+from unfreeze_api.grammar.one_of import OneOf
+from unfreeze_api.grammar.quantities import quantity
+from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_api.spec.data import ColumnsSpec, TaskSpec
+from unfreeze_api.spec.distribution import DeepSpeedSpec, Offload
+from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_api.spec.quantization import QuantizationSpec
+from unfreeze_api.spec.strategy import (
     STRATEGIES,
     GradualUnfreezingSpec,
     Schedule,
     StrategySpec,
 )
-from unfreeze_api.task import ColumnsSpec, TaskSpec
+from unfreeze_api.spec.tracking import TrackingSpec
+from unfreeze_api.spec.training import TrainingSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import Metric
-from unfreeze_api.tracking import TrackingSpec
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""

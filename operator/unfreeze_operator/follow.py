@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from unfreeze_operator import connection
-from unfreeze_operator.api import Api
-from unfreeze_operator.resources import FINE_TUNE_JOBS
+from unfreeze_operator.cluster import connection
+from unfreeze_operator.cluster.api import Api
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
 
 
 async def follow(namespace: str, name: str, pause: float) -> dict[str, Any]:

@@ -15,16 +15,17 @@ import click
 from kubernetes.aio.config import ConfigException
 from pydantic import TypeAdapter, ValidationError
 
-from unfreeze_operator import connection, logs, watch
-from unfreeze_operator.allowed import NODE_ANNOTATIONS, Allowed
-from unfreeze_operator.api import Api
-from unfreeze_operator.health import Health
-from unfreeze_operator.lease import Election
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
+from unfreeze_operator.cluster import connection, watch
+from unfreeze_operator.cluster.api import Api
+from unfreeze_operator.cluster.lease import Election
 from unfreeze_operator.operate import operate
-from unfreeze_operator.review import TokenReview
-from unfreeze_operator.settings import Settings
+from unfreeze_operator.settings.allowed import NODE_ANNOTATIONS, Allowed
+from unfreeze_operator.settings.network import DNS, EgressRule, Network, Peer, parse
+from unfreeze_operator.settings.options import Settings
+from unfreeze_operator.telemetry import logs
+from unfreeze_operator.telemetry.health import Health
+from unfreeze_operator.telemetry.metrics import Metrics
+from unfreeze_operator.telemetry.review import TokenReview
 
 logger = logging.getLogger(__name__)
 

@@ -7,18 +7,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from unfreeze_operator import connection, logs, views, watch
-from unfreeze_operator.api import Api
-from unfreeze_operator.executor import Delayed, Executor, Mirror
-from unfreeze_operator.health import Health
-from unfreeze_operator.informer import Cache, Kind, Reflector
-from unfreeze_operator.job_metrics import JobCollector
-from unfreeze_operator.kueue import workload_view
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.progress import Puller
-from unfreeze_operator.queue import Queue
-from unfreeze_operator.reconcile import Caches, Reconciler
-from unfreeze_operator.resources import (
+from unfreeze_operator.cluster import connection, watch
+from unfreeze_operator.cluster.api import Api
+from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
+from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
+from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster.queue import Queue
+from unfreeze_operator.objects import views
+from unfreeze_operator.objects.kueue import workload_view
+from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     JOBS,
     NETWORK_POLICIES,
@@ -28,7 +25,12 @@ from unfreeze_operator.resources import (
     WORKLOADS,
     Key,
 )
-from unfreeze_operator.settings import Settings, TrainerImage
+from unfreeze_operator.reconcile import Caches, Reconciler
+from unfreeze_operator.settings.options import Settings, TrainerImage
+from unfreeze_operator.telemetry import logs
+from unfreeze_operator.telemetry.health import Health
+from unfreeze_operator.telemetry.job_metrics import JobCollector
+from unfreeze_operator.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -15,33 +15,23 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
-from unfreeze_api import former
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.grammar import former
+from unfreeze_api.grammar.reading import causes
 from unfreeze_api.job import known_part, parse_spec
-from unfreeze_api.reading import causes
-from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import steps
-from unfreeze_operator.allowed import Allowed
-from unfreeze_operator.api import Api, ApiError
-from unfreeze_operator.backoff import backoff
-from unfreeze_operator.budget import wire
-from unfreeze_operator.context import Children, Context, sharing
-from unfreeze_operator.events import event, notes
-from unfreeze_operator.executor import Delayed, Executor, Refused
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.kueue import WorkloadView
-from unfreeze_operator.logs import about
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.network import Network
-from unfreeze_operator.packing import unpack
-from unfreeze_operator.plan import Plan, plan
-from unfreeze_operator.policies.finished import is_finished
-from unfreeze_operator.progress import Puller
-from unfreeze_operator.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
-from unfreeze_operator.settings import Settings, TrainerImage
-from unfreeze_operator.status import delayed, held, refused, urgent, worth_writing
-from unfreeze_operator.training import leader
-from unfreeze_operator.views import (
+from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_operator.cluster.api import Api, ApiError
+from unfreeze_operator.cluster.backoff import backoff
+from unfreeze_operator.cluster.executor import Delayed, Executor, Refused
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.decisions.events import event, notes
+from unfreeze_operator.decisions.plan import Plan, plan
+from unfreeze_operator.objects.actions import steps
+from unfreeze_operator.objects.kueue import WorkloadView
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
+from unfreeze_operator.objects.views import (
     ConfigMapView,
     FineTuneJobView,
     JobView,
@@ -50,6 +40,16 @@ from unfreeze_operator.views import (
     ServiceView,
     fine_tune_job_view,
 )
+from unfreeze_operator.observed.context import Children, Context, sharing
+from unfreeze_operator.policies.finished import is_finished
+from unfreeze_operator.settings.allowed import Allowed
+from unfreeze_operator.settings.network import Network
+from unfreeze_operator.settings.options import Settings, TrainerImage
+from unfreeze_operator.status.budget import wire
+from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
+from unfreeze_operator.status.training import leader
+from unfreeze_operator.telemetry.logs import about
+from unfreeze_operator.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

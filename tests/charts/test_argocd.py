@@ -15,7 +15,7 @@ def test_health(test):
 
 
 def test_every_phase_and_file_has_its_test():
-    from unfreeze_api.crd import schema
+    from unfreeze_api.generate.crd import schema
 
     phases = schema()["properties"]["status"]["properties"]["phase"]["enum"]
     inputs = {FOLDER / test["inputPath"] for test in TESTS}

@@ -11,7 +11,7 @@ from tests.charts.render import NAMESPACE
 from tests.cluster.cluster import ClusterError
 from tests.crds.corpus import load, patched
 from tests.operator.world import spec, until
-from unfreeze_api.manifest import Loader
+from unfreeze_api.apiserver.manifest import Loader
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

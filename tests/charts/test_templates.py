@@ -10,10 +10,10 @@ from charts.generate import CHART, REPOSITORY
 from tests.charts.render import HELMS, NAMESPACE, RenderError, kinds, only, parsed, render, render_text
 from tests.cluster import binaries
 from tests.operator.fakes import IMAGE, FakeCluster, job
-from unfreeze_api.progress import HTTP_PORT
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import indexed_job
-from unfreeze_operator.resources import OPERATOR_LABELS
+from unfreeze_api.contracts.progress import HTTP_PORT
+from unfreeze_operator.manifests.children import indexed_job
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.resources import OPERATOR_LABELS
 
 pytestmark = pytest.mark.cluster
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import Cluster
-from unfreeze_api.causes import Cause
-from unfreeze_api.manifest import Loader
+from unfreeze_api.apiserver.errors import Cause
+from unfreeze_api.apiserver.manifest import Loader
 
 FOLDER = Path(__file__).parent / "corpus"
 PATH = "/apis/unfreeze.dev/v1alpha1/namespaces/{namespace}/finetunejobs"

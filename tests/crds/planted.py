@@ -31,7 +31,7 @@ _PROGRAM = """
 import json, sys
 from tests.crds.corpus import load, patched
 from unfreeze_api.resolve import resolve
-from unfreeze_api.validate import load_job
+from unfreeze_api.apiserver.validate import load_job
 
 cases = {}
 for case in load("good.yaml"):

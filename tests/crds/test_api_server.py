@@ -13,10 +13,9 @@ from tests.crds.generate import broken, manifests
 from tests.crds.test_budget_of_progress import largest
 from tests.operator.test_budget import full
 from tests.operator.world import until
-from unfreeze_api import policy
-from unfreeze_api.crd import definition, schema
-from unfreeze_api.progress import CheckpointInfo, PhaseResult, ProgressInfo
-from unfreeze_api.status import (
+from unfreeze_api.apiserver.validate import defaulted, validate, warnings
+from unfreeze_api.contracts.progress import CheckpointInfo, PhaseResult, ProgressInfo
+from unfreeze_api.contracts.status import (
     Condition,
     Failure,
     FineTuneJobStatus,
@@ -27,8 +26,9 @@ from unfreeze_api.status import (
     StateSeconds,
     Summary,
 )
-from unfreeze_api.validate import defaulted, validate, warnings
-from unfreeze_operator.budget import wire
+from unfreeze_api.generate import policy
+from unfreeze_api.generate.crd import definition, schema
+from unfreeze_operator.status.budget import wire
 
 pytestmark = pytest.mark.cluster
 

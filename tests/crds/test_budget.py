@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.binaries import MODULE_DIR
 from tests.cluster.cel_cost import estimate
 from tests.cluster.cluster import REPOSITORY
-from unfreeze_api import crd
+from unfreeze_api.generate import crd
 
 MAX_BYTES = 200_000
 """kubectl's client-side apply keeps the CRD in an annotation, and all annotations of an object share 262,144 bytes; a

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 
 from tests.crds.test_contracts import MANY, PROGRESS
-from unfreeze_api import budget
-from unfreeze_api.progress import PhaseResult, Progress, Recovery
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.progress import PhaseResult, Progress, Recovery
 from unfreeze_api.tasks import METRICS
 
 HONEST = {"accuracy": 0.8123456789012345, "macroF1": 0.7, "balancedAccuracy": 0.6, "loss": 0.5}

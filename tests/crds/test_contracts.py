@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support.newer import KEY, planted
-from unfreeze_api.progress import (
+from unfreeze_api.contracts.progress import (
     CheckpointInfo,
     PhaseResult,
     Progress,
@@ -17,7 +17,7 @@ from unfreeze_api.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.status import Condition, FineTuneJobStatus, StateSeconds
+from unfreeze_api.contracts.status import Condition, FineTuneJobStatus, StateSeconds
 
 
 def model(kind, **fields):

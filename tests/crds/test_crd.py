@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from unfreeze_api import crd
-from unfreeze_api.former import is_deprecated
-from unfreeze_api.model import former_names
-from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.status import FineTuneJobStatus
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.generate import crd
+from unfreeze_api.grammar.former import is_deprecated
+from unfreeze_api.grammar.model import former_names
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 SCHEMA = crd.schema()
 
@@ -103,7 +103,7 @@ def test_schema_and_models_know_the_same_fields(model):
 def models_in(annotation):
     from typing import get_args
 
-    from unfreeze_api.model import Model
+    from unfreeze_api.grammar.model import Model
 
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return [annotation]

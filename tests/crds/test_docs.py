@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from tests.crds.corpus import load, patched
-from unfreeze_api.manifest import Loader
-from unfreeze_api.validate import validate
+from unfreeze_api.apiserver.manifest import Loader
+from unfreeze_api.apiserver.validate import validate
 
 FOLDER = Path(__file__).parents[2] / "docs"
 TEXTS = {
@@ -28,7 +28,7 @@ def test_shown_strategies_are_valid(text):
 
 @pytest.mark.parametrize("part", TEXTS)
 def test_every_field_and_choice_is_told(part):
-    from unfreeze_api.crd import schema
+    from unfreeze_api.generate.crd import schema
 
     def words(node):
         for key, inner in node.get("properties", {}).items():

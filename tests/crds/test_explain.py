@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.crds.test_api_server import crd  # noqa: F401 - the CRD has to be there
-from unfreeze_api.crd import schema
+from unfreeze_api.generate.crd import schema
 
 pytestmark = pytest.mark.cluster
 

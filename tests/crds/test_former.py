@@ -14,12 +14,14 @@ from pydantic import Field
 from tests.crds.corpus import load, patched
 from tests.crds.generate import manifests
 from tests.crds.test_crd import SPEC_FIELDS
-from unfreeze_api import crd, former, policy, rules
-from unfreeze_api.model import Formerly, Model, Rule
+from unfreeze_api.apiserver.cel import evaluate
+from unfreeze_api.apiserver.structural import with_defaults
+from unfreeze_api.apiserver.validate import load_job, validate, warnings
+from unfreeze_api.generate import crd, policy
+from unfreeze_api.grammar import former
+from unfreeze_api.grammar.model import Formerly, Model, Rule
 from unfreeze_api.resolve import ResolvedJob, resolve
-from unfreeze_api.spec import FineTuneJobSpec
-from unfreeze_api.structural import with_defaults
-from unfreeze_api.validate import load_job, validate, warnings
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 BASE = load("base.yaml")
 FEW = settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -189,7 +191,7 @@ VALUES = [
 def messages(value, old=None):
     return {
         cause.message.partition(": ")[2]
-        for cause in rules.evaluate(with_defaults(value, SCHEMA), old and with_defaults(old, SCHEMA), SCHEMA)
+        for cause in evaluate(with_defaults(value, SCHEMA), old and with_defaults(old, SCHEMA), SCHEMA)
     }
 
 

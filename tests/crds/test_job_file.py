@@ -7,11 +7,11 @@ import pytest
 from pydantic import Field
 
 from tests.crds.corpus import load
-from unfreeze_api.first_fields import FIRST_FIELDS
-from unfreeze_api.job_file import JobFileError, ignored_fields, read_job
-from unfreeze_api.model import EXECUTION, Model, Since
+from unfreeze_api.apiserver.validate import load_job
+from unfreeze_api.contracts.first_fields import FIRST_FIELDS
+from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
+from unfreeze_api.grammar.model import EXECUTION, Model, Since
 from unfreeze_api.resolve import ResolvedJob, resolve, schema_version
-from unfreeze_api.validate import load_job
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unfreeze_api.manifest import ManifestError, read
+from unfreeze_api.apiserver.manifest import ManifestError, read
 
 
 def only(text):

@@ -5,9 +5,9 @@ from typing import Literal
 import pytest
 from pydantic import ValidationError
 
-from unfreeze_api.crd import _structural_root
-from unfreeze_api.model import Model, Rule
-from unfreeze_api.one_of import OneOf, Variant
+from unfreeze_api.generate.crd import _structural_root
+from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.grammar.one_of import OneOf, Variant
 
 
 class RoundSpec(Model):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.crds.corpus import released
-from unfreeze_api.crd import definition
+from unfreeze_api.generate.crd import definition
 
 RELEASES = ("0.1.0",)
 LOOSER = {"minimum": -1, "minLength": -1, "minItems": -1, "minProperties": -1}

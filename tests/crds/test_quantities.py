@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.crds.corpus import load, patched
-from unfreeze_api.quantities import quantity
-from unfreeze_api.validate import validate
+from unfreeze_api.apiserver.validate import validate
+from unfreeze_api.grammar.quantities import quantity
 
 BASE = load("base.yaml")
 DIGITS = st.integers(0, 10**20).map(str)

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import manifests
-from unfreeze_api.adapter import Ia3Spec, LoraSpec
+from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.resolve import ResolvedJob, accelerators_per_node, claims, rendezvous_port, resolve
-from unfreeze_api.validate import load_job
+from unfreeze_api.spec.adapter import Ia3Spec, LoraSpec
 
 BASE = load("base.yaml")
 FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)

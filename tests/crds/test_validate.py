@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import broken, manifests
-from unfreeze_api.causes import BLOCKING, NO_FIELD, RULES_SKIPPED, Cause, number
+from unfreeze_api.apiserver.errors import BLOCKING, NO_FIELD, RULES_SKIPPED, Cause, number
+from unfreeze_api.apiserver.validate import InvalidManifest, defaulted, load_job, validate
 from unfreeze_api.job import FineTuneJob, parse_spec
-from unfreeze_api.validate import InvalidManifest, defaulted, load_job, validate
 
 BASE = load("base.yaml")
 FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -58,7 +58,7 @@ def test_corpus_is_large_enough_and_its_mistakes_are_distinct():
 
 
 def test_every_rule_is_broken_somewhere_in_the_corpus():
-    from unfreeze_api.crd import schema
+    from unfreeze_api.generate.crd import schema
 
     said = "\n".join(
         cause for file in ("bad.yaml", "updates.yaml") for case in load(file) for cause in case.get("causes", ())

@@ -18,9 +18,9 @@ from tests.cluster.cluster import REPOSITORY, ClusterError
 from tests.crds.corpus import load, patched, released
 from tests.crds.test_api_server import FULL_STATUS
 from tests.operator.process import established
-from unfreeze_api.crd import definition
-from unfreeze_api.names import PLURAL
-from unfreeze_api.validate import defaulted, warnings
+from unfreeze_api.apiserver.validate import defaulted, warnings
+from unfreeze_api.contracts.names import PLURAL
+from unfreeze_api.generate.crd import definition
 
 pytestmark = pytest.mark.cluster
 

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tests.cluster.cluster import REPOSITORY
-from unfreeze_api.reference import slug
+from unfreeze_api.generate.reference import slug
 
 FILES = sorted(
     [

@@ -11,11 +11,11 @@ from tests.cluster.cluster import REPOSITORY
 from tests.crds.corpus import load, patched
 from tests.docs.documents import FILES, anchors, blocks, links
 from tests.docs.picture import DOCUMENT, with_picture
-from unfreeze_api import reference
+from unfreeze_api.apiserver.manifest import Loader
+from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.cli import main
-from unfreeze_api.manifest import Loader
-from unfreeze_api.spec import KIND, FineTuneJobSpec
-from unfreeze_api.validate import validate
+from unfreeze_api.generate import reference
+from unfreeze_api.spec.job import KIND, FineTuneJobSpec
 
 BLOCKS = list(blocks())
 LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text", "mermaid"}

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import REPOSITORY
-from unfreeze_api import crd
+from unfreeze_api.generate import crd
 
 ROOMS = ("README.md", "Makefile", "docs", "examples", "charts", "crds", "operator", "cli", "bench")
 KIND = "kind: CustomResourceDefinition"

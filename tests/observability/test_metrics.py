@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.cluster import REPOSITORY
 from tests.observability.prometheus import promtool
 from tests.operator.fakes import job
-from unfreeze_api.progress import CheckpointInfo, Progress
-from unfreeze_operator.job_metrics import JobCollector
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.packing import pack
+from unfreeze_api.contracts.progress import CheckpointInfo, Progress
+from unfreeze_operator.objects.packing import pack
+from unfreeze_operator.telemetry.job_metrics import JobCollector
+from unfreeze_operator.telemetry.metrics import Metrics
 from unfreeze_trainer.agent.http import render_metrics
 
 PROGRESS = Progress(

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from unfreeze_api.job_file import read_job
-from unfreeze_api.progress import (
+from unfreeze_api.contracts.job_file import read_job
+from unfreeze_api.contracts.progress import (
     HTTP_PORT,
     JOB_FILE_ENV,
     CheckpointInfo,

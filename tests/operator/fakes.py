@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.operator.world import spec
+from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.job import parse_spec
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Abandon, Action, Create, Delete, Patch
-from unfreeze_operator.context import Children, Context
-from unfreeze_operator.packing import unpack
-from unfreeze_operator.plan import Plan, plan
-from unfreeze_operator.resources import (
+from unfreeze_operator.decisions.plan import Plan, plan
+from unfreeze_operator.objects.actions import Abandon, Action, Create, Delete, Patch
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     JOB_LABEL,
     JOBS,
@@ -25,8 +24,7 @@ from unfreeze_operator.resources import (
     Manifest,
     Resource,
 )
-from unfreeze_operator.settings import TrainerImage
-from unfreeze_operator.views import (
+from unfreeze_operator.objects.views import (
     FineTuneJobView,
     config_map_view,
     fine_tune_job_view,
@@ -35,6 +33,8 @@ from unfreeze_operator.views import (
     pod_view,
     service_view,
 )
+from unfreeze_operator.observed.context import Children, Context
+from unfreeze_operator.settings.options import TrainerImage
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 IMAGE = TrainerImage("trainer:1")

@@ -16,15 +16,12 @@ from typing import Any
 from tests.cluster.proxy import Call, call_of
 from tests.operator.fakes import NOW, merge, pod, text
 from tests.operator.world import spec
-from unfreeze_api.progress import CheckpointInfo, Progress, TerminationMessage
-from unfreeze_operator import views
-from unfreeze_operator.api import ApiError
-from unfreeze_operator.executor import Delayed, Executor, Mirror
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.network import ISOLATED
-from unfreeze_operator.reconcile import Caches, Reconciler
-from unfreeze_operator.resources import (
+from unfreeze_api.contracts.progress import CheckpointInfo, Progress, TerminationMessage
+from unfreeze_operator.cluster.api import ApiError
+from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.objects import views
+from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     FINE_TUNE_JOBS,
     JOBS,
@@ -34,7 +31,10 @@ from unfreeze_operator.resources import (
     Manifest,
     Resource,
 )
-from unfreeze_operator.settings import TrainerImage
+from unfreeze_operator.reconcile import Caches, Reconciler
+from unfreeze_operator.settings.network import ISOLATED
+from unfreeze_operator.settings.options import TrainerImage
+from unfreeze_operator.telemetry.metrics import Metrics
 
 CHILDREN = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, JOBS)
 KEY = ("ns", "job")

@@ -8,10 +8,10 @@ import yaml
 from tests.cluster.cluster import REPOSITORY
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.world import spec, until
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, network_policy, service
-from unfreeze_operator.network import ISOLATED
-from unfreeze_operator.resources import MANAGED_BY_LABEL
+from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.resources import MANAGED_BY_LABEL
+from unfreeze_operator.settings.network import ISOLATED
 
 SERVICE = "job-trainers"
 

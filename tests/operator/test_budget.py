@@ -11,13 +11,13 @@ from tests.crds.test_budget_of_progress import ended, largest
 from tests.crds.test_contracts import PROGRESS
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
 from tests.operator.simulation import Simulation
-from unfreeze_api.progress import Progress, ProgressInfo, TerminationMessage
-from unfreeze_api.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Restarts, WaitingPod
-from unfreeze_operator.budget import MAX_STATUS_BYTES, clipped, stored_bytes, wire, within_budget
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.status import delayed, held, refused, urgent
-from unfreeze_operator.training import gather, summarize
+from unfreeze_api.contracts.progress import Progress, ProgressInfo, TerminationMessage
+from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Restarts, WaitingPod
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.status.budget import MAX_STATUS_BYTES, clipped, stored_bytes, wire, within_budget
+from unfreeze_operator.status.build import delayed, held, refused, urgent
+from unfreeze_operator.status.training import gather, summarize
 
 WIDE = ["<", "\x00", "\N{LINE SEPARATOR}", "€", "\N{ICE CUBE}", "x"]
 """Characters that take six, three, four bytes and one of JSON."""

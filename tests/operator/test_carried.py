@@ -8,8 +8,8 @@ import pytest
 from tests.operator.fakes import FakeCluster, job
 from tests.operator.simulation import Simulation
 from tests.support.newer import planted
-from unfreeze_operator.carried import Carried, read_carried
-from unfreeze_operator.views import job_view
+from unfreeze_operator.objects.carried import Carried, read_carried
+from unfreeze_operator.objects.views import job_view
 
 
 def fail_unseen(sim, times=1):

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.operator.fakes import IMAGE, FakeCluster, job
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, network_policy, service, spec_hash
-from unfreeze_operator.network import Network
-from unfreeze_operator.packing import pack, unpack
-from unfreeze_operator.resources import child_name, service_name
-from unfreeze_operator.settings import TrainerImage
+from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service, spec_hash
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.packing import pack, unpack
+from unfreeze_operator.objects.resources import child_name, service_name
+from unfreeze_operator.settings.network import Network
+from unfreeze_operator.settings.options import TrainerImage
 
 SERVICE = "job-trainers"
 

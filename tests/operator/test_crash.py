@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.operator.simulation import CHILDREN, Simulation
-from unfreeze_operator.resources import JOBS
+from unfreeze_operator.objects.resources import JOBS
 
 
 class Crash(BaseException):

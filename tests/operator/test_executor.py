@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from unfreeze_operator.actions import Create
-from unfreeze_operator.api import ApiError
-from unfreeze_operator.executor import Delayed, Executor
-from unfreeze_operator.resources import SERVICES
+from unfreeze_operator.cluster.api import ApiError
+from unfreeze_operator.cluster.executor import Delayed, Executor
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.resources import SERVICES
 
 
 def service(uid: str, **meta) -> dict:

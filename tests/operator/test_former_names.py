@@ -10,9 +10,9 @@ from tests.crds.corpus import released
 from tests.operator.fakes import FakeCluster, job
 from tests.operator.process import CRD, established, install
 from tests.operator.world import condition, spec, until
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.events import notes
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.events import notes
+from unfreeze_operator.decisions.plan import plan
 
 WARNING = "spec.output.export is deprecated: write exports, the former name is gone in the next minor release"
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tests.crds.generate import manifests
 from tests.operator.fakes import IMAGE
 from unfreeze_api.job import parse_spec
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, network_policy, service
-from unfreeze_operator.network import ISOLATED
-from unfreeze_operator.resources import CONFIG_MAPS, FINE_TUNE_JOBS, JOBS, NETWORK_POLICIES, PODS, SERVICES
-from unfreeze_operator.views import fine_tune_job_view
+from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.resources import CONFIG_MAPS, FINE_TUNE_JOBS, JOBS, NETWORK_POLICIES, PODS, SERVICES
+from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.settings.network import ISOLATED
 
 SERVICE = "job-trainers"
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.operator.world import condition, ended, spec, unschedulable, until
-from unfreeze_operator.views import parse_time
+from unfreeze_operator.objects.views import parse_time
 
 pytestmark = pytest.mark.cluster
 

@@ -5,8 +5,8 @@ import threading
 
 from prometheus_client.registry import Collector
 
-from unfreeze_operator.health import Health
-from unfreeze_operator.metrics import Metrics
+from unfreeze_operator.telemetry.health import Health
+from unfreeze_operator.telemetry.metrics import Metrics
 
 
 async def test_a_dead_part_makes_the_process_sick():

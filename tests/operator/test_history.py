@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unfreeze_api.progress import ProgressInfo
-from unfreeze_api.status import HistoryPoint
-from unfreeze_operator.history import PARTS, extended
+from unfreeze_api.contracts.progress import ProgressInfo
+from unfreeze_api.contracts.status import HistoryPoint
+from unfreeze_operator.status.history import PARTS, extended
 
 
 def at(step, total=320, loss=None, **metrics):

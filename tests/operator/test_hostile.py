@@ -11,11 +11,11 @@ from aiohttp import web
 
 from tests.operator.process import free_port
 from tests.operator.world import spec, until
-from unfreeze_api.budget import MAX_PROGRESS_BYTES
-from unfreeze_api.progress import Progress
-from unfreeze_operator import progress
-from unfreeze_operator.progress import Puller
-from unfreeze_operator.settings import Settings
+from unfreeze_api.contracts.budget import MAX_PROGRESS_BYTES
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_operator.cluster import poller
+from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.settings.options import Settings
 
 KEY = ("ns", "job")
 
@@ -178,7 +178,7 @@ async def asked_raw(wire, monkeypatch):
         asks.put_nowait(None)
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    monkeypatch.setattr(progress, "HTTP_PORT", server.sockets[0].getsockname()[1])
+    monkeypatch.setattr(poller, "HTTP_PORT", server.sockets[0].getsockname()[1])
     said = await twice(asks)
     server.close()
     return said
@@ -216,7 +216,7 @@ async def asked(answer, monkeypatch):
     runner = web.AppRunner(server)
     await runner.setup()
     port = free_port()
-    monkeypatch.setattr(progress, "HTTP_PORT", port)
+    monkeypatch.setattr(poller, "HTTP_PORT", port)
     await web.TCPSite(runner, "127.0.0.1", port).start()
     said = await twice(asks)
     await runner.cleanup()

@@ -6,10 +6,10 @@ import pytest
 
 from tests.operator.fakes import pod
 from tests.operator.virtual_time import run
-from unfreeze_operator.api import ApiError
-from unfreeze_operator.informer import Cache, Kind, Reflector
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import has_last_words, pod_view
+from unfreeze_operator.cluster.api import ApiError
+from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import has_last_words, pod_view
 
 
 def raw(name, version, phase="Running", uid=""):

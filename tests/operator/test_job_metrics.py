@@ -7,14 +7,14 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.operator.fakes import NOW, job, text
-from unfreeze_api.budget import MAX_METRICS, MAX_RATES
-from unfreeze_api.progress import Progress
-from unfreeze_api.status import Failure, FineTuneJobStatus
-from unfreeze_operator.context import Children
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.job_metrics import JobCollector, samples
-from unfreeze_operator.metrics import MOST_REASONS, Metrics
-from unfreeze_operator.packing import pack
+from unfreeze_api.contracts.budget import MAX_METRICS, MAX_RATES
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.objects.packing import pack
+from unfreeze_operator.observed.context import Children
+from unfreeze_operator.telemetry.job_metrics import JobCollector, samples
+from unfreeze_operator.telemetry.metrics import MOST_REASONS, Metrics
 
 TRAINING = {
     "step": 5,

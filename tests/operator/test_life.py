@@ -3,7 +3,7 @@
 import pytest
 
 from tests.operator.world import condition, spec, until
-from unfreeze_operator.network import ISOLATED, policy_spec
+from unfreeze_operator.settings.network import ISOLATED, policy_spec
 
 pytestmark = pytest.mark.cluster
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.operator.fakes import IMAGE, job
-from unfreeze_api.progress import HTTP_PORT
-from unfreeze_operator import connection
-from unfreeze_operator.children import network_policy
+from unfreeze_api.contracts.progress import HTTP_PORT
+from unfreeze_operator.cluster import connection
 from unfreeze_operator.main import main
-from unfreeze_operator.network import DNS, EgressRule, Network, Peer, parse
+from unfreeze_operator.manifests.children import network_policy
+from unfreeze_operator.settings.network import DNS, EgressRule, Network, Peer, parse
 
 SERVICE = "job-trainers"
 
@@ -130,8 +130,8 @@ def test_the_cloud_metadata_server_is_out_of_reach():
 
 def test_it_selects_the_pods_of_its_job_whatever_their_template_says():
     from tests.operator.fakes import FakeCluster
-    from unfreeze_operator.carried import Carried
-    from unfreeze_operator.children import indexed_job
+    from unfreeze_operator.manifests.children import indexed_job
+    from unfreeze_operator.objects.carried import Carried
 
     view = job()
     context = FakeCluster().context(view)

@@ -12,16 +12,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.crds.test_contracts import MESSAGES, PROGRESS
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text
 from tests.operator.simulation import METRICS, Simulation
-from unfreeze_api.progress import CheckpointInfo, Progress, TerminationMessage
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.budget import MAX_STATUS_BYTES, stored_bytes, wire
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.job_metrics import JobCollector
-from unfreeze_operator.packing import pack
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.progress import CheckpointInfo, Progress, TerminationMessage
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.packing import pack
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, JOBS, PODS
 from unfreeze_operator.policies import ORDER, RESTRAINING, lost_pods, network_policy, service
-from unfreeze_operator.resources import FINE_TUNE_JOBS, JOBS, PODS
-from unfreeze_operator.status import condition
+from unfreeze_operator.status.budget import MAX_STATUS_BYTES, stored_bytes, wire
+from unfreeze_operator.status.build import condition
+from unfreeze_operator.telemetry.job_metrics import JobCollector
 
 EDGES = [
     "0001-01-01T00:00:00+23:59",
@@ -181,7 +181,9 @@ def failing(monkeypatch, *modules):
         raise RecursionError("too deep")
 
     fail.__module__ = modules[0].__name__
-    monkeypatch.setattr("unfreeze_operator.plan.ORDER", tuple(fail if check in broken else check for check in ORDER))
+    monkeypatch.setattr(
+        "unfreeze_operator.decisions.plan.ORDER", tuple(fail if check in broken else check for check in ORDER)
+    )
 
 
 def test_a_policy_that_raises_lets_nothing_be_made(monkeypatch):
@@ -217,7 +219,7 @@ def test_a_job_ends_when_no_status_can_be_made_of_its_trainers_words(monkeypatch
     def gather(*_):
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr("unfreeze_operator.status.gather", gather)
+    monkeypatch.setattr("unfreeze_operator.status.build.gather", gather)
     assert plan(cluster.context(view)).status is None
     monkeypatch.undo()
     from_words = TerminationMessage.from_termination_log

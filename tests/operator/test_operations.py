@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.cluster.cluster import REPOSITORY
-from unfreeze_operator import failure
-from unfreeze_operator.conditions import REASONS, Conditions
+from unfreeze_operator.observed import failure
+from unfreeze_operator.status.conditions import REASONS, Conditions
 
 DOCUMENT = (REPOSITORY / "docs/operations.md").read_text()
 

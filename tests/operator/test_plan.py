@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.operator.fakes import FakeCluster, job, pod
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Create, steps
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SERVICES
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Create, steps
+from unfreeze_operator.objects.resources import CONFIG_MAPS, JOBS, NETWORK_POLICIES, PODS, SERVICES
 
 KINDS = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, JOBS)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.operator.fakes import pod, text
 from tests.operator.simulation import CHILDREN, Simulation
-from unfreeze_operator.resources import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
+from unfreeze_operator.objects.resources import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
 
 LONGEST_WAIT = 4 * 1.5 * 600
 """Seconds: the patience of a gang that has given way often."""

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.operator.virtual_time import run
-from unfreeze_operator.queue import Queue
+from unfreeze_operator.cluster.queue import Queue
 
 
 def now():

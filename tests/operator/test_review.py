@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from unfreeze_operator.api import ApiError
-from unfreeze_operator.health import Health
-from unfreeze_operator.metrics import Metrics
-from unfreeze_operator.review import ACCESS_PATH, IDENTITY_PATH, MOST_KEPT, TokenReview
+from unfreeze_operator.cluster.api import ApiError
+from unfreeze_operator.telemetry.health import Health
+from unfreeze_operator.telemetry.metrics import Metrics
+from unfreeze_operator.telemetry.review import ACCESS_PATH, IDENTITY_PATH, MOST_KEPT, TokenReview
 
 
 class Server:

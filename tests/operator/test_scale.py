@@ -11,15 +11,16 @@ import pytest
 from tests.operator import fakes
 from tests.operator.simulation import Simulation
 from tests.operator.world import until
-from unfreeze_api.progress import PhaseResult, ProgressInfo
-from unfreeze_api.status import Condition, FineTuneJobStatus
-from unfreeze_operator import views, watch
-from unfreeze_operator.actions import Create
-from unfreeze_operator.budget import wire
-from unfreeze_operator.informer import Cache
+from unfreeze_api.contracts.progress import PhaseResult, ProgressInfo
+from unfreeze_api.contracts.status import Condition, FineTuneJobStatus
+from unfreeze_operator.cluster import watch
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects import views
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
 from unfreeze_operator.operate import KINDS
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import FINE_TUNE_JOBS
+from unfreeze_operator.status.budget import wire
 
 OPERATOR = "system:serviceaccount:unfreeze-system:unfreeze-operator"
 

@@ -11,11 +11,11 @@ from tests.cluster.cluster import REPOSITORY
 from tests.crds.generate import manifests
 from tests.operator.fakes import IMAGE, FakeCluster
 from tests.operator.world import spec
-from unfreeze_api.validate import defaulted
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import indexed_job
-from unfreeze_operator.plan import plan
-from unfreeze_operator.views import fine_tune_job_view
+from unfreeze_api.apiserver.validate import defaulted
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.manifests.children import indexed_job
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.views import fine_tune_job_view
 
 SERVICE = "job-trainers"
 

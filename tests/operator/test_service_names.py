@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_operator.resources import CONFIG_MAPS, JOBS, SERVICES
+from unfreeze_operator.objects.resources import CONFIG_MAPS, JOBS, SERVICES
 
 
 def step(cluster):

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.context import sharing
-from unfreeze_operator.events import notes
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.packing import pack
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.decisions.events import notes
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.packing import pack
+from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.observed.context import sharing
 from unfreeze_operator.reconcile import Caches
-from unfreeze_operator.views import fine_tune_job_view
 
 PLACE = "pvc://runs/a"
 

@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
-from unfreeze_api.durations import duration
-from unfreeze_api.progress import (
+from unfreeze_api.contracts.progress import (
     CheckpointInfo,
     PhaseResult,
     Progress,
@@ -15,15 +14,16 @@ from unfreeze_api.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.carried import accelerator_seconds
-from unfreeze_operator.events import notes
-from unfreeze_operator.failure import first_failed, pod_failure
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.status import condition, worth_writing
-from unfreeze_operator.training import gather
-from unfreeze_operator.views import job_view, pod_view
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.grammar.durations import duration
+from unfreeze_operator.decisions.events import notes
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.carried import accelerator_seconds
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import job_view, pod_view
+from unfreeze_operator.observed.failure import first_failed, pod_failure
+from unfreeze_operator.status.build import condition, worth_writing
+from unfreeze_operator.status.training import gather
 
 
 def words(**fields):

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text
-from unfreeze_api.progress import Progress
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import PODS
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import PODS
 
 STATES = ("pending", "queued", "starting", "training", "recovering", "suspended")
 

@@ -9,10 +9,10 @@ import pytest
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.world import spec
 from unfreeze_api.job import parse_spec
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, spec_hash
-from unfreeze_operator.packing import unpack
-from unfreeze_operator.views import fine_tune_job_view
+from unfreeze_operator.manifests.children import config_map, indexed_job, spec_hash
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.views import fine_tune_job_view
 
 TRACKING = {
     "mlflow": {"uri": "http://mlflow:5000", "secretRef": {"name": "mlflow-token"}},

@@ -13,10 +13,10 @@ from kubernetes.aio import client, config
 from tests.cluster.proxy import Answer, Cut, Expire, Silence
 from tests.operator.process import free_port
 from tests.operator.world import condition, until
-from unfreeze_operator import connection
+from unfreeze_operator.cluster import connection
+from unfreeze_operator.cluster.watch import Audit
 from unfreeze_operator.main import run
-from unfreeze_operator.settings import Settings
-from unfreeze_operator.watch import Audit
+from unfreeze_operator.settings.options import Settings
 
 pytestmark = pytest.mark.cluster
 

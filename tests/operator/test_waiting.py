@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import pod_view
-from unfreeze_operator.waiting import REASONS
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import pod_view
+from unfreeze_operator.objects.waiting import REASONS
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.operator.fakes import job
-from unfreeze_operator.informer import Cache
-from unfreeze_operator.watch import Audit
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.watch import Audit
 
 
 class Server:

@@ -19,15 +19,16 @@ from pydantic import BaseModel
 
 from tests.observability.test_metrics import PAGES
 from tests.operator.fakes import IMAGE, FakeCluster, job
-from unfreeze_api.crd import schema
-from unfreeze_api.progress import ExitCode, Progress, TerminationMessage
-from unfreeze_api.report import Report
+from unfreeze_api.contracts.progress import ExitCode, Progress, TerminationMessage
+from unfreeze_api.contracts.report import Report
+from unfreeze_api.generate.crd import schema
 from unfreeze_api.resolve import ResolvedJob
-from unfreeze_operator import events, resources
-from unfreeze_operator.carried import Carried
-from unfreeze_operator.children import config_map, indexed_job, network_policy, service
-from unfreeze_operator.conditions import REASONS
-from unfreeze_operator.network import Network
+from unfreeze_operator.decisions import events
+from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
+from unfreeze_operator.objects import resources
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.settings.network import Network
+from unfreeze_operator.status.conditions import REASONS
 
 GOLDEN = Path(__file__).with_name("names.json")
 _REPOSITORY = Path(__file__).parents[2]

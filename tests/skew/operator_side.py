@@ -14,13 +14,13 @@ from typing import Any
 from aiohttp import ClientSession, web
 
 from tests.operator.fakes import NOW, FakeCluster, pod, text
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.children import config_map
-from unfreeze_operator.plan import plan
-from unfreeze_operator.progress import ask
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.cluster.poller import ask
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.manifests.children import config_map
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import FineTuneJobView, fine_tune_job_view
 from unfreeze_operator.reconcile import wire
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import FineTuneJobView, fine_tune_job_view
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from tests.support import first_build
-from unfreeze_api.crd import schema
+from unfreeze_api.generate.crd import schema
 
 
 def spec_of(document: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.cluster.cluster import REPOSITORY
 from tests.skew.names import COMMAND, fields, gather, golden, lost, properties, run_events, series, trainer_reasons
-from unfreeze_api.crd import schema
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.generate.crd import schema
 
 NOW = gather()
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from unfreeze_api.resolve import ResolvedJob, resolve
-from unfreeze_api.spec import FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 WORDS = [
     "how",

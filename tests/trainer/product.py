@@ -14,8 +14,8 @@ from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder, write_csv
 from tests.trainer.test_adapters import IMAGES, TEXT
-from unfreeze_api.names import API_VERSION, KIND
-from unfreeze_api.validate import validate
+from unfreeze_api.apiserver.validate import validate
+from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.plain import plain_logits

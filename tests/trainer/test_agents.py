@@ -16,7 +16,7 @@ from tests.trainer import engine_group
 from tests.trainer.engine_group import pods_job
 from tests.trainer.mlp_agent import be_agent
 from tests.trainer.ranks import FORKS, free_port
-from unfreeze_api.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
+from unfreeze_api.contracts.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

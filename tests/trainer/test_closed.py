@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.resolve import resolve
-from unfreeze_api.spec import FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.checkpoints import Identity
 from unfreeze_trainer.closed import Closed, refuse_code, require_in_claim
 from unfreeze_trainer.data.pins import first_pins

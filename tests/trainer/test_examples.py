@@ -15,8 +15,8 @@ from tests.trainer.jobs import WORDS
 from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
-from unfreeze_api.distribution import DistributionSpec
-from unfreeze_api.strategy import STRATEGIES
+from unfreeze_api.spec.distribution import DistributionSpec
+from unfreeze_api.spec.strategy import STRATEGIES
 from unfreeze_trainer.local import open_job
 
 pytestmark = pytest.mark.slow

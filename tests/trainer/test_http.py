@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.agent import http
 from unfreeze_trainer.agent.http import Server
 

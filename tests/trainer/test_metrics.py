@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
-from unfreeze_api import budget
+from unfreeze_api.contracts import budget
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics, Metrics
 from unfreeze_trainer.progress import Meter
 

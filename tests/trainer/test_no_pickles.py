@@ -22,7 +22,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _NodeDesc, _
 
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.jobs import make_job
-from unfreeze_api.progress import CheckpointInfo
+from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.agent.rendezvous import MAX_BYTES, JsonBackend, State, decode, encode
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.recovery import Found

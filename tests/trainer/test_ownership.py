@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.test_destination import tree
-from unfreeze_api.progress import JOB_UID_ENV
+from unfreeze_api.contracts.progress import JOB_UID_ENV
 from unfreeze_trainer import ownership
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse, require_no_links

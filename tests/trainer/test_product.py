@@ -16,7 +16,7 @@ from tests.trainer import product
 from tests.trainer.covering import Row
 from tests.trainer.product import EVERY, FACTORS, REFUSED, ROWS, TASKS
 from tests.trainer.reference import train_by_hand
-from unfreeze_api.adapter import PROMPTS
+from unfreeze_api.spec.adapter import PROMPTS
 from unfreeze_trainer.tasks import open_task
 
 # Sums over two ranks round in another order than sums over one batch.

@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.newer import planted
 from tests.trainer.jobs import make_job
-from unfreeze_api.budget import MAX_PROGRESS_BYTES
-from unfreeze_api.progress import PhaseResult
-from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
+from unfreeze_api.contracts.budget import MAX_PROGRESS_BYTES
+from unfreeze_api.contracts.progress import PhaseResult
+from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.report import finished_progress, read_report

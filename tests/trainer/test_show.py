@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.trainer.jobs import make_job
-from unfreeze_api.progress import Progress, Recovery
+from unfreeze_api.contracts.progress import Progress, Recovery
 from unfreeze_trainer import show
 
 

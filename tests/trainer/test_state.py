@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unfreeze_api.recipe import EarlyStoppingSpec
+from unfreeze_api.spec.training import EarlyStoppingSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.state import State
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.jobs import bert_folder, make_job, write_csv
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer import tracking
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.tracking import Tracking, check_trackers

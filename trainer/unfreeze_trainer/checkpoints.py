@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unfreeze_api.progress import CheckpointInfo
+from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.data.pins import PINNED
 from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError

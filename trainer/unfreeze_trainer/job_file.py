@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from unfreeze_api.job_file import JobFileError, ignored_fields, read_job
+from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.errors import JobError
 

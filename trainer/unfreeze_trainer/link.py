@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unfreeze_api.model import Model
-from unfreeze_api.progress import ExitCode, Progress
+from unfreeze_api.contracts.progress import ExitCode, Progress
+from unfreeze_api.grammar.model import Model
 
 LINK_ENV = "UNFREEZE_LINK"
 """Environment variable with the folder; a worker that runs without an agent has none."""

@@ -20,12 +20,12 @@ import click
 
 from unfreeze_api.claims import claim_folders, claim_options
 from unfreeze_api.commands import explained
-from unfreeze_api.progress import JOB_FILE_ENV, JOB_UID_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_api.contracts.progress import JOB_FILE_ENV, JOB_UID_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
     from unfreeze_api.job import FineTuneJob
     from unfreeze_api.resolve import ResolvedJob
-    from unfreeze_api.spec import FineTuneJobSpec
+    from unfreeze_api.spec.job import FineTuneJobSpec
 
 AGENT = ("-m", "unfreeze_trainer.agent.main")
 
@@ -110,10 +110,10 @@ def _judged() -> Iterator[None]:
 
 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
-    from unfreeze_api.manifest import ManifestError, read
+    from unfreeze_api.apiserver.manifest import ManifestError, read
+    from unfreeze_api.apiserver.validate import InvalidManifest, hints, load_job, warnings
     from unfreeze_api.relative import absolute
-    from unfreeze_api.spec import KIND
-    from unfreeze_api.validate import InvalidManifest, hints, load_job, warnings
+    from unfreeze_api.spec.job import KIND
 
     try:
         documents = list(read(file.read_text(encoding="utf-8-sig")))
@@ -137,7 +137,7 @@ def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
 
 
 def _about_job_file(file: Path) -> str:
-    from unfreeze_api.job_file import JobFileError, read_job
+    from unfreeze_api.contracts.job_file import JobFileError, read_job
 
     try:
         job = read_job(file.read_bytes())

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unfreeze_api import budget
-from unfreeze_api.report import Usefulness
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.usefulness import judge
 
 IGNORED = -100

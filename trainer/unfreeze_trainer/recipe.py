@@ -1,7 +1,7 @@
 """recipe.json of a run folder: what the run began with, and every later start of it resumes with.
 
 A new version of Unfreeze may resolve the same manifest to something else. A run that has begun does not follow: its
-recipe comes from its folder, and only how it is carried out from job.json (see `unfreeze_api.model.EXECUTION`).
+recipe comes from its folder, and only how it is carried out from job.json (see `unfreeze_api.grammar.model.EXECUTION`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from unfreeze_api.progress import CheckpointInfo, Recovery
+from unfreeze_api.contracts.progress import CheckpointInfo, Recovery
 from unfreeze_trainer.checkpoints import BrokenCheckpointError, Checkpoints
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.generation import Generation

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from unfreeze_api import budget
-from unfreeze_api.progress import CheckpointInfo, Progress
-from unfreeze_api.reading import causes
-from unfreeze_api.report import DataReport, Export, Pinned, Report, Results, World
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.progress import CheckpointInfo, Progress
+from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
+from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.versions import library_versions
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unfreeze_api import budget
-from unfreeze_api.progress import PhaseResult, Progress
-from unfreeze_api.report import Results
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.progress import PhaseResult, Progress
+from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
 from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.destination import write_marker

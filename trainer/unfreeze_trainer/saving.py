@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from unfreeze_api.progress import CheckpointInfo
+from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.checkpoints import Checkpoints, Snapshot
 from unfreeze_trainer.engines import Engine
 from unfreeze_trainer.engines.base import persistent_buffers

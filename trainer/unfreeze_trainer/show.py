@@ -13,11 +13,11 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.report import read_report
 
 if TYPE_CHECKING:
-    from unfreeze_api.report import DataReport
+    from unfreeze_api.contracts.report import DataReport
     from unfreeze_api.resolve import ResolvedJob
 
 _POLL_SECONDS = 0.5

@@ -6,10 +6,10 @@ import math
 
 from pydantic import BaseModel, ConfigDict
 
-from unfreeze_api.progress import PhaseResult, Recovery
-from unfreeze_api.recipe import EarlyStoppingSpec
-from unfreeze_api.report import Usefulness
-from unfreeze_api.strategy import PlateauSpec
+from unfreeze_api.contracts.progress import PhaseResult, Recovery
+from unfreeze_api.contracts.report import Usefulness
+from unfreeze_api.spec.strategy import PlateauSpec
+from unfreeze_api.spec.training import EarlyStoppingSpec
 from unfreeze_api.tasks.base import Metric
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import read_json, write_atomically

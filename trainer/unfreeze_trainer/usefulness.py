@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 
-from unfreeze_api.report import Usefulness
+from unfreeze_api.contracts.report import Usefulness
 
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""

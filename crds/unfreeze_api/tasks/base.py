@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unfreeze_api.one_of import Variant
+from unfreeze_api.grammar.one_of import Variant
 
 
 @dataclass(frozen=True, slots=True)

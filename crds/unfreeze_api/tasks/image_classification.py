@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unfreeze_api.model import Model
+from unfreeze_api.grammar.model import Model
 from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from unfreeze_api.model import Model
+from unfreeze_api.grammar.model import Model
 from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
 
 

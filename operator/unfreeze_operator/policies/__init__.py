@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies import (
     backoff_limit,
     changed_spec,

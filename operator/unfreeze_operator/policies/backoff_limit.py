@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.failure import first_failed, pod_failure, stopped_unasked
+from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.observed.failure import first_failed, pod_failure, stopped_unasked
 
 
 def check(context: Context) -> Verdict | None:

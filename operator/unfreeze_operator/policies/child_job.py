@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unfreeze_operator import children
-from unfreeze_operator.actions import Create
-from unfreeze_operator.carried import at_start
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import JOBS
+from unfreeze_operator.manifests import children
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.carried import at_start
+from unfreeze_operator.objects.resources import JOBS
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.actions import Delete, Patch
-from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.objects.actions import Delete, Patch
+from unfreeze_operator.objects.resources import JOBS
+from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies.finished import is_finished
-from unfreeze_operator.resources import JOBS
 
 
 def check(context: Context) -> Verdict | None:

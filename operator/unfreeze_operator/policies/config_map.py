@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.actions import Create, Patch
-from unfreeze_operator.children import config_map, spec_hash
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import CONFIG_MAPS
+from unfreeze_operator.manifests.children import config_map, spec_hash
+from unfreeze_operator.objects.actions import Create, Patch
+from unfreeze_operator.objects.resources import CONFIG_MAPS
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

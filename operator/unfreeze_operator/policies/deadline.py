@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.actions import Patch
-from unfreeze_operator.carried import ran, read_carried
-from unfreeze_operator.children import active_deadline
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.manifests.children import active_deadline
+from unfreeze_operator.objects.actions import Patch
+from unfreeze_operator.objects.carried import ran, read_carried
+from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.context import Context, Verdict
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def is_finished(status: FineTuneJobStatus) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.gangs import not_whole_since, patience
+from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.observed.gangs import not_whole_since, patience
 from unfreeze_operator.policies.suspend import give_back
 
 

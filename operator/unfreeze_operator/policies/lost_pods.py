@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from unfreeze_operator.actions import Abandon
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.views import PodView
+from unfreeze_operator.objects.actions import Abandon
+from unfreeze_operator.objects.views import PodView
+from unfreeze_operator.observed.context import Context, Verdict
 
 _NEVER_RAN = "NeverScheduled", "deleted before it had a node"
 _LOST = "NodeLost", "deleted, and its node has not ended it in time"

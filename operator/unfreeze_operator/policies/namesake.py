@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

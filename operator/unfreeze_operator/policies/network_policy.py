@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from unfreeze_operator.actions import Create, Patch
-from unfreeze_operator.children import network_policy
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.packing import unpack
-from unfreeze_operator.resources import NETWORK_POLICIES
+from unfreeze_operator.manifests.children import network_policy
+from unfreeze_operator.objects.actions import Create, Patch
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.resources import NETWORK_POLICIES
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

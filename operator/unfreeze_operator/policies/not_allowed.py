@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from unfreeze_operator.allowed import objections
-from unfreeze_operator.children import spec_hash
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.packing import unpack
+from unfreeze_operator.manifests.children import spec_hash
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.settings.allowed import objections
 
 MAX_SPEC_BYTES = 512 * 1024
 """Largest spec: each watch and each list carries it, and etcd takes no more than three times as much."""

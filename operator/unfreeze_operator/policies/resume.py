@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.actions import Patch
-from unfreeze_operator.carried import at_resume
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.gangs import next_try
-from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.objects.actions import Patch
+from unfreeze_operator.objects.carried import at_resume
+from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.observed.gangs import next_try
 
 
 def check(context: Context) -> Verdict | None:

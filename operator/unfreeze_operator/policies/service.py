@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.actions import Create, Patch
-from unfreeze_operator.children import service
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import SERVICES
-from unfreeze_operator.views import selector_of, service_shape
+from unfreeze_operator.manifests.children import service
+from unfreeze_operator.objects.actions import Create, Patch
+from unfreeze_operator.objects.resources import SERVICES
+from unfreeze_operator.objects.views import selector_of, service_shape
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

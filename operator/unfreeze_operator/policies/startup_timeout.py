@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from unfreeze_api.status import Failure
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.gangs import not_whole_since
-from unfreeze_operator.waiting import describe
+from unfreeze_api.contracts.status import Failure
+from unfreeze_operator.objects.waiting import describe
+from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.observed.gangs import not_whole_since
 
 
 def check(context: Context) -> Verdict | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from unfreeze_operator.actions import Delete, Patch
-from unfreeze_operator.carried import Carried, at_give_back, at_suspend
-from unfreeze_operator.children import active_deadline
-from unfreeze_operator.context import Context, Verdict
-from unfreeze_operator.resources import CARRIED_ANNOTATION, JOBS
-from unfreeze_operator.views import JobView
+from unfreeze_operator.manifests.children import active_deadline
+from unfreeze_operator.objects.actions import Delete, Patch
+from unfreeze_operator.objects.carried import Carried, at_give_back, at_suspend
+from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.objects.views import JobView
+from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from unfreeze_operator.actions import Delete
-from unfreeze_operator.context import Context, Verdict
+from unfreeze_operator.objects.actions import Delete
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
+from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies.finished import is_finished
-from unfreeze_operator.resources import FINE_TUNE_JOBS
 
 
 def check(context: Context) -> Verdict | None:

@@ -1,9 +1,9 @@
 """A pod that stops without having been asked to is a failure; one that was asked to stop is not."""
 
 from tests.operator.fakes import FakeCluster, deleted, disrupted, job, pod
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.policies import backoff_limit
-from unfreeze_operator.resources import PODS
 
 
 def world(view, *pods, failed=0):

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from tests.operator.fakes import FakeCluster, job, pod
-from unfreeze_operator.actions import Create, Delete
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import JOBS, PODS
-from unfreeze_operator.settings import TrainerImage
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Create, Delete
+from unfreeze_operator.objects.resources import JOBS, PODS
+from unfreeze_operator.settings.options import TrainerImage
 
 
 def built(view):

@@ -1,9 +1,9 @@
 """The Job is made last."""
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_api.status import FineTuneJobStatus, Restarts
+from unfreeze_api.contracts.status import FineTuneJobStatus, Restarts
+from unfreeze_operator.objects.views import job_view
 from unfreeze_operator.policies import child_job
-from unfreeze_operator.views import job_view
 
 
 def test_a_suspended_job_is_made_suspended():

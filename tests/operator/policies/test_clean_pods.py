@@ -3,11 +3,11 @@
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, job
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Delete
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Delete
+from unfreeze_operator.objects.resources import JOBS
 from unfreeze_operator.policies import clean_pods
-from unfreeze_operator.resources import JOBS
 
 DONE = FineTuneJobStatus(phase="Succeeded", completion_time=NOW, observed_generation=1)
 

@@ -1,9 +1,9 @@
 """The ConfigMap is made, repaired and replaced."""
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_operator.actions import Create, Patch
+from unfreeze_operator.objects.actions import Create, Patch
+from unfreeze_operator.objects.resources import CONFIG_MAPS
 from unfreeze_operator.policies import config_map
-from unfreeze_operator.resources import CONFIG_MAPS
 
 
 def test_missing_it_is_made():

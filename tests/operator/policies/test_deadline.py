@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, job, text
-from unfreeze_api.status import FineTuneJobStatus, StateSeconds
+from unfreeze_api.contracts.status import FineTuneJobStatus, StateSeconds
 from unfreeze_operator.policies import deadline
 
 

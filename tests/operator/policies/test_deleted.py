@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.policies import deleted
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, job, text
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
 
 
 @pytest.mark.parametrize("type_", ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"])

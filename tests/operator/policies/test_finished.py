@@ -3,8 +3,8 @@
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, job
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.policies import finished
 
 

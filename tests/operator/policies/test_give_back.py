@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.carried import read_carried
-from unfreeze_operator.gangs import next_try, patience
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.carried import read_carried
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import job_view
+from unfreeze_operator.observed.gangs import next_try, patience
 from unfreeze_operator.policies import give_back
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import job_view
 
 VIEW = job(nodes=2)
 HALF = (lambda: pod(0), lambda: unscheduled(1, "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."))

@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, job, pod, unscheduled
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.actions import Abandon
-from unfreeze_operator.failure import asked_to_stop, first_failed, pod_failure
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Abandon
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import pod_view
+from unfreeze_operator.observed.failure import asked_to_stop, first_failed, pod_failure
 from unfreeze_operator.policies import lost_pods
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import pod_view
 
 GONE_BY = NOW + timedelta(seconds=120)
 

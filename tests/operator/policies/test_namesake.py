@@ -2,9 +2,9 @@
 
 from tests.operator.fakes import NOW as SOON
 from tests.operator.fakes import FakeCluster, job, pod, text
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import JOBS, PODS
 from unfreeze_operator.policies import namesake
-from unfreeze_operator.resources import JOBS, PODS
 
 
 def test_children_of_an_earlier_job_are_waited_for():

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_operator.actions import Create
-from unfreeze_operator.network import EgressRule, Network
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.resources import JOBS, NETWORK_POLICIES
 from unfreeze_operator.policies import network_policy
-from unfreeze_operator.resources import JOBS, NETWORK_POLICIES
+from unfreeze_operator.settings.network import EgressRule, Network
 
 
 def test_missing_it_is_made_before_the_job():

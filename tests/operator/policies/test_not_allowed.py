@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.operator.fakes import FakeCluster, job
 from unfreeze_api.job import parse_spec
-from unfreeze_operator.allowed import NODE_ANNOTATIONS, Allowed, objections
-from unfreeze_operator.packing import pack, unpack
-from unfreeze_operator.plan import plan
-from unfreeze_operator.resources import JOBS
-from unfreeze_operator.status import condition
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.packing import pack, unpack
+from unfreeze_operator.objects.resources import JOBS
+from unfreeze_operator.settings.allowed import NODE_ANNOTATIONS, Allowed, objections
+from unfreeze_operator.status.build import condition
 
 
 def asking(view=None, **template):

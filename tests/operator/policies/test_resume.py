@@ -1,12 +1,12 @@
 """A job that is no longer to be suspended goes on, unless a queue decides."""
 
 from tests.operator.fakes import FakeCluster, job, pod
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.carried import accelerator_seconds
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.carried import accelerator_seconds
+from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.views import job_view, pod_view
 from unfreeze_operator.policies import resume
-from unfreeze_operator.resources import PODS
-from unfreeze_operator.views import job_view, pod_view
 
 
 def test_the_job_is_resumed():

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.operator.fakes import FakeCluster, job
-from unfreeze_operator.actions import Create
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.resources import SERVICES
 from unfreeze_operator.policies import service
-from unfreeze_operator.resources import SERVICES
 
 
 def test_missing_it_is_made_headless_and_for_pods_that_are_not_ready():

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.policies import startup_timeout
-from unfreeze_operator.resources import PODS
 
 VIEW = job(nodes=2, startupTimeoutSeconds=30)
 

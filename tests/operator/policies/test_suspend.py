@@ -1,9 +1,9 @@
 """A job that is to be suspended stops."""
 
 from tests.operator.fakes import NOW, FakeCluster, job, text
-from unfreeze_operator.plan import plan
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import JOBS
 from unfreeze_operator.policies import suspend
-from unfreeze_operator.resources import JOBS
 
 
 def test_the_job_is_suspended_once():

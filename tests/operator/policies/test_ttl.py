@@ -1,10 +1,10 @@
 """A finished job is deleted on time."""
 
 from tests.operator.fakes import NOW, FakeCluster, job
-from unfreeze_api.status import FineTuneJobStatus
-from unfreeze_operator.plan import plan
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
 from unfreeze_operator.policies import ttl
-from unfreeze_operator.resources import FINE_TUNE_JOBS
 
 
 def test_ttl_wakes_up_exactly_and_deletes_the_job():

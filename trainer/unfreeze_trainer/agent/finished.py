@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.resolve import ResolvedJob
 
 

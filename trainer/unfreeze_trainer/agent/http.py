@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from unfreeze_api.progress import Progress
+from unfreeze_api.contracts.progress import Progress
 
 MAX_CONNECTIONS = 32
 """Connections at a time, each with a thread of its own: probe, operator and Prometheus need three."""

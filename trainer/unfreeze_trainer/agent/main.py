@@ -3,7 +3,7 @@
     UNFREEZE_JOB=job.json JOB_COMPLETION_INDEX=0 unfreeze-trainer
 
 Serves /healthz, /progress and /metrics from the first moment, joins the gang, and leaves with a termination message and
-one of the exit codes of `unfreeze_api.progress.ExitCode`, or 1.
+one of the exit codes of `unfreeze_api.contracts.progress.ExitCode`, or 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unfreeze_api.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_api.contracts.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.progress import CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV
+from unfreeze_api.contracts.progress import CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV
 
 if TYPE_CHECKING:  # a third of the time to the first answer
     from unfreeze_api.resolve import ResolvedJob

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.commands import explained
-from unfreeze_api.likely import likeliest
 from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.data.unread import Unread

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfreeze_api.quantization import QuantizationSpec
+from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters.targets import is_conv1d, whole_modules
 from unfreeze_trainer.models.plain import compute_in_float32

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unfreeze_api.adapter import AdaLoraSpec
 from unfreeze_api.resolve import LearningRate, ResolvedJob
-from unfreeze_api.strategy import (
+from unfreeze_api.spec.adapter import AdaLoraSpec
+from unfreeze_api.spec.strategy import (
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,
     PartialFineTuningSpec,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unfreeze_api.adapter import BottleneckSpec
-from unfreeze_api.report import Usefulness
+from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.spec.adapter import BottleneckSpec
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from unfreeze_api.adapter import LoraSpec
-from unfreeze_api.quantization import QuantizationSpec
 from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.spec.adapter import LoraSpec
+from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.data.samples import Source, read_splits, read_texts
 from unfreeze_trainer.data.tokens import TextError, Tokens

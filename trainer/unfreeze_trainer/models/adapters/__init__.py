@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.adapter import AdapterSpec, BottleneckSpec
+from unfreeze_api.spec.adapter import AdapterSpec, BottleneckSpec
 
 if TYPE_CHECKING:
     from torch import nn

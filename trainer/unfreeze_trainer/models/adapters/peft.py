@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze_api.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec, PromptTuningSpec
+from unfreeze_api.spec.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec, PromptTuningSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept

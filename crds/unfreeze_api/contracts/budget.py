@@ -1,0 +1,87 @@
+"""How much a trainer says of itself: bounds of /progress that hold whatever a model or a task brings.
+
+The trainer keeps to them in what it publishes. The operator applies them to what it reads, so that a trainer of another
+version is cut and not refused. What is left out stands in report.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from unfreeze_api.contracts.progress import PhaseResult, Progress
+
+MAX_PROGRESS_BYTES = 128 * 1024
+"""Longest answer of /progress."""
+MAX_PHASES = 64
+"""Phases that are listed, the newest."""
+MAX_METRICS = 8
+"""Metrics of an evaluation. Figures of each class are no metrics: they would be as many as a task has labels."""
+MAX_RESULTS = 2 * MAX_METRICS
+"""Metrics of the finished model, on validation and test data."""
+MAX_RATES = 256
+"""Blocks whose learning rate is told."""
+MAX_NAME_LENGTH = 63
+_DIGEST = 8
+
+_METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""One word, so that no name can be put together from a metric and a label."""
+_RESULT = re.compile(r"[A-Za-z0-9]+\.[A-Za-z][A-Za-z0-9_]*|[A-Za-z][A-Za-z0-9_]*")
+_BLOCK = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+"""As the value of a label of Kubernetes."""
+
+
+def metrics(values: Mapping[str, float], first: str = "") -> dict[str, float]:
+    """Return the metrics of an evaluation that have a place.
+
+    Parameters
+    ----------
+    first
+        The one that is kept before all others: the job's training.metric.
+    """
+    return _fitting(values, _METRIC, MAX_METRICS, first)
+
+
+def results(values: Mapping[str, float], first: str = "") -> dict[str, float]:
+    """Return the metrics of the finished model that have a place; their names are like test.accuracy."""
+    return _fitting(values, _RESULT, MAX_RESULTS, first)
+
+
+def rates(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the learning rates of blocks that have a place."""
+    return _fitting(values, _BLOCK, MAX_RATES)
+
+
+def block(name: str) -> str:
+    """Return the name of a phase, or of its block, as it may be told: of one that is too long a hash and its end."""
+    if len(name) > MAX_NAME_LENGTH:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+        name = f"{digest}-{name[_DIGEST + 1 - MAX_NAME_LENGTH :]}"
+    if not name or _BLOCK.fullmatch(name):
+        return name
+    return re.sub(r"[^-A-Za-z0-9_.]", "-", name).strip("-_.") or "unnamed"
+
+
+def phase(told: PhaseResult, first: str = "") -> PhaseResult:
+    """Return a phase that has ended with what of it has a place."""
+    return told.model_copy(update={"name": block(told.name), "metrics": metrics(told.metrics, first)})
+
+
+def bounded(progress: Progress, first: str = "") -> Progress:
+    """Return what /progress says, in at most MAX_PROGRESS_BYTES of JSON."""
+    return progress.model_copy(
+        update={
+            "phase_name": block(progress.phase_name),
+            "metrics": metrics(progress.metrics, first),
+            "learning_rates": rates(progress.learning_rates),
+            "phases": [phase(ended, first) for ended in progress.phases[-MAX_PHASES:]],
+            "results": results(progress.results, f"test.{first}"),
+        }
+    )
+
+
+def _fitting(values: Mapping[str, float], pattern: re.Pattern[str], most: int, first: str = "") -> dict[str, float]:
+    named = [name for name in values if len(name) <= MAX_NAME_LENGTH and pattern.fullmatch(name)]
+    kept = {*sorted(named, key=lambda name: name != first)[:most]}
+    return {name: values[name] for name in named if name in kept}

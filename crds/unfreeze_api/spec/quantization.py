@@ -1,0 +1,91 @@
+"""A quantised base: fewer bits for each frozen weight."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.tasks import TASKS
+
+
+class QuantizationSpec(Model):
+    """How the linear layers below the head are held, by bitsandbytes; they stay frozen."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.doubleQuantization || self.type != 'Int8'",
+            "Int8 has one factor for each row, of which nothing is left to quantise: set doubleQuantization to false, or"
+            " type to NF4",
+            ".doubleQuantization",
+        ),
+    )
+
+    type: Literal["Int8", "NF4", "FP4"]
+    """Int8: 8 bits a weight, inputs too (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339). NF4: 4 bits at the quantiles of
+    a normal distribution (QLoRA, Dettmers et al. 2023, arXiv 2305.14314). FP4: 4 bits as a floating-point number."""
+    double_quantization: bool = Field(default=False)
+    """Whether the 4-bit types quantise their factors too, which saves another 0.4 bits a weight."""
+
+
+_TRANSFORMERS = [task.name for task in TASKS if task.library == "transformers"]
+_QUANTIZED = "!has(self.model.quantization) || "
+
+QUANTIZATION_RULES = (
+    Rule(
+        _QUANTIZED + "(has(self.adapter) ? self.adapter.baseWeights == 'Frozen'"
+        " : self.strategy.type == 'FeatureExtraction')",
+        "no step can change quantised weights: add spec.adapter with baseWeights Frozen, choose strategy.type"
+        " FeatureExtraction, or remove model.quantization",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + f"self.task.type in {_TRANSFORMERS}",
+        "only transformers models can be quantised: remove model.quantization, or choose task.type"
+        f" {' or '.join(_TRANSFORMERS)}",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + "self.distribution.engine == 'DDP'",
+        "this engine divides or converts weights, and quantised ones cannot be: choose distribution.engine DDP, or remove"
+        " model.quantization",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + "self.model.initialization == 'Pretrained'",
+        "random weights are not worth quantising: set model.initialization to Pretrained, or remove model.quantization",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + "!has(self.adapter) || self.adapter.type != 'PEFT'",
+        "PEFT's other methods read the base's weights as they are: choose adapter.type LoRA, AdaLoRA, IA3, Bottleneck or a"
+        " prompt, or remove model.quantization",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + "!has(self.adapter) || !has(self.adapter.lora)"
+        " || self.adapter.lora.initLoraWeights in ['Default', 'Gaussian', 'LoftQ']",
+        "Orthogonal, PiSSA and OLoRA start from weights that are not quantised: set adapter.lora.initLoraWeights to Default,"
+        " Gaussian or LoftQ, or remove model.quantization",
+        ".model.quantization",
+    ),
+    Rule(
+        "has(self.model.quantization) || !has(self.adapter) || !has(self.adapter.lora)"
+        " || self.adapter.lora.initLoraWeights != 'LoftQ'",
+        "LoftQ makes up for what quantising takes from the base: add model.quantization, or set initLoraWeights to Default",
+        ".adapter.lora.initLoraWeights",
+    ),
+    Rule(
+        _QUANTIZED + "self.model.quantization.type != 'Int8' || !has(self.adapter) || !has(self.adapter.lora)"
+        " || !self.adapter.lora.useDora",
+        "DoRA measures the base's weights, which PEFT cannot do with Int8: set quantization.type to NF4, or"
+        " adapter.lora.useDora to false",
+        ".model.quantization",
+    ),
+    Rule(
+        _QUANTIZED + "!self.training.compile",
+        "bitsandbytes' layers are not compiled: set training.compile to false, or remove model.quantization",
+        ".model.quantization",
+    ),
+)

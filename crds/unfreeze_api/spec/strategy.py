@@ -1,0 +1,155 @@
+"""How much of the model may change, when, and at which learning rates."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.grammar.one_of import OneOf, Variant
+
+Schedule = Literal["Constant", "Linear", "Cosine", "OneCycle", "SlantedTriangular"]
+BlockName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]+(\.[0-9]+)?$")]
+Blocks = Annotated[
+    list[BlockName], Field(min_length=1, max_length=128, json_schema_extra={"x-kubernetes-list-type": "set"})
+]
+
+
+class PlateauSpec(Model):
+    """Ends a phase that no longer improves. Evaluations are those of training.evaluate, on training.metric."""
+
+    patience: int = Field(default=3, ge=1, le=1000)
+    """Evaluations without improvement after which the phase ends."""
+    min_delta: float = Field(default=0.0, ge=0, le=100)
+    """By how much the metric must improve to count."""
+
+
+class PartialFineTuningSpec(Model):
+    """Options of PartialFineTuning."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.lastBlocks) != has(self.blocks)", "set exactly one of lastBlocks and blocks"),
+    )
+
+    last_blocks: int | None = Field(default=None, ge=1, le=1024)
+    """How many blocks below the head are trained."""
+    blocks: Blocks | None = None
+    """Names of the blocks that are trained beside the head, like layer.11; `unfreeze phases` lists them."""
+
+
+class LinearProbeThenFineTuneSpec(Model):
+    """Options of LinearProbeThenFineTune (Kumar et al. 2022, arXiv 2202.10054)."""
+
+    probe_epochs: float = Field(default=1, gt=0, le=10000)
+    """Epochs of training.epochs in which the head alone is trained, before everything is."""
+    until_plateau: PlateauSpec | None = None
+    """Ends the probe when it no longer improves, after probeEpochs at the latest. Default: the probe takes
+    probeEpochs."""
+
+
+class GradualUnfreezingSpec(Model):
+    """Options of GradualUnfreezing (Howard and Ruder 2018, arXiv 1801.06146)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.blocksPerPhase) || !has(self.groups)", "set one of blocksPerPhase and groups, not both"),
+        Rule(
+            "!has(self.epochsPerPhase) || !has(self.stepsPerPhase)",
+            "set one of epochsPerPhase and stepsPerPhase, not both",
+        ),
+    )
+
+    order: Literal["FromTop", "ChainThaw"] = "FromTop"
+    """FromTop: the head, then one more group of blocks from the top in each phase. ChainThaw: the head alone, each
+    group alone from the bottom, then everything (Felbo et al. 2017, arXiv 1708.00524)."""
+    blocks_per_phase: int | None = Field(default=None, ge=1, le=1024)
+    """How many blocks make a group, from the top. Default: 1."""
+    groups: list[Blocks] | None = Field(default=None, min_length=1, max_length=64)
+    """Groups of blocks by name, from the top, in place of blocksPerPhase. Blocks in no group stay frozen, but for
+    ChainThaw's last phase. Default: groups of blocksPerPhase."""
+    epochs_per_phase: float | None = Field(default=None, gt=0, le=10000)
+    """Epochs of each phase, fractions allowed; the last phase takes what is left of training.epochs. Default: 1."""
+    steps_per_phase: int | None = Field(default=None, ge=1, le=1000000000)
+    """Optimizer steps of each phase. Default: epochsPerPhase says how long they are."""
+    until_plateau: PlateauSpec | None = None
+    """Ends each phase but the last when it no longer improves, after epochsPerPhase or stepsPerPhase at the latest.
+    Default: phases run to their end."""
+
+
+class LearningRateSpec(Model):
+    """Learning rates of head and backbone, and their course."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.backbone) || self.backbone <= self.head",
+            "backbone must not be above head: pretrained layers take smaller steps than the new head",
+            ".backbone",
+        ),
+        Rule(
+            "!has(self.rewarmSteps) || self.scope == 'Job'",
+            "with scope Phase every phase has a warm-up of its own, of warmupRatio: remove rewarmSteps",
+            ".rewarmSteps",
+        ),
+    )
+
+    head: float = Field(default=1e-3, gt=0, le=10)
+    """Peak learning rate of the new head (and of an adapter and BitFit's biases unless backbone is given)."""
+    backbone: float | None = Field(default=None, gt=0, le=10)
+    """Peak learning rate of the pretrained block next to the head. Default: head / 10, in the range of 10 to 100 times
+    below the head that transfer learning uses; with BitFit or an adapter: head. Beside an adapter with baseWeights
+    ByStrategy it is the rate of the own weights, and the adapter's is head."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Factor from each block to the next one below: 0.8 gives the embeddings of a deep model far smaller steps than
+    its top. 0.385 is 1 / 2.6, ULMFiT's; MAE and BEiT use 0.65 to 0.75, ELECTRA 0.8 to 0.9."""
+    schedule: Schedule = "Cosine"
+    """Course of the learning rate after the warm-up. Constant: kept. Linear, Cosine: down to 0. OneCycle: cosine up from
+    1/25 and down to 1/250000 of the peak (Smith 2018, arXiv 1803.09820, as torch's OneCycleLR). SlantedTriangular:
+    linear up from 1/32 and down to it (Howard and Ruder 2018, arXiv 1801.06146)."""
+    scope: Literal["Job", "Phase"] = "Job"
+    """Job: one course over all phases. Phase: warm-up and course begin anew in each phase."""
+    warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises. Default: 0.06; for OneCycle 0.3, for SlantedTriangular
+    0.1."""
+    rewarm_steps: int | None = Field(default=None, ge=1, le=1000000)
+    """Steps over which the learning rate rises from 0 again at the begin of each phase after the first, on its
+    course: fresh blocks start without moments. Default: none."""
+
+
+STRATEGIES: tuple[Variant, ...] = (
+    Variant("FeatureExtraction", "trains the new head alone"),
+    Variant(
+        "PartialFineTuning",
+        "head and some blocks",
+        PartialFineTuningSpec,
+        needs="partialFineTuning.lastBlocks or partialFineTuning.blocks",
+    ),
+    Variant("FullFineTuning", "everything"),
+    Variant("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
+    Variant("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec),
+    Variant(
+        "BitFit",
+        "the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)",
+    ),
+)
+
+
+class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
+    """How much of the model may change, and when."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type != 'FeatureExtraction' || !has(self.learningRate) || !has(self.learningRate.backbone)",
+            "FeatureExtraction keeps the backbone frozen: remove learningRate.backbone, or choose another type",
+            ".learningRate",
+        ),
+        Rule(
+            "!has(self.learningRate) || !has(self.learningRate.rewarmSteps)"
+            " || self.type in ['LinearProbeThenFineTune', 'GradualUnfreezing']",
+            "rewarmSteps is about the phases after the first, and this type has one phase: remove it, or choose"
+            " LinearProbeThenFineTune or GradualUnfreezing",
+            ".learningRate",
+        ),
+    )
+
+    learning_rate: LearningRateSpec = LearningRateSpec()
+    """Learning rates of head and backbone."""

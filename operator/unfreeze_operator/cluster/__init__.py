@@ -1,0 +1,1 @@
+"""Talks to the API server and to pods: watches, caches, queue, calls."""

@@ -1,0 +1,175 @@
+"""Actions -> API calls. What the API answers goes straight into the caches, so that the next look does not miss it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from unfreeze_operator.cluster.api import STRATEGIC, Api, ApiError
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.objects.actions import Abandon, Action, Create, Delete, Patch
+from unfreeze_operator.objects.resources import PODS, Manifest, Resource
+from unfreeze_operator.objects.views import View
+
+logger = logging.getLogger(__name__)
+
+_CHANGED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+"""Answers of the API server for an object that is gone, or no longer the one with this UID."""
+
+
+class Delayed(Exception):  # noqa: N818 - a state of affairs, not a mistake
+    """Something is in the way that time, or a person, will remove.
+
+    Parameters
+    ----------
+    reason
+        One CamelCase word for the job's condition.
+    message
+        For people.
+    """
+
+    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Refused(Exception):  # noqa: N818 - a state of affairs, not a mistake
+    """The API server will never accept this object; only another spec helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A cache and how raw objects become its views."""
+
+    cache: Cache[View]
+    view: Callable[[Manifest], View]
+
+    def put(self, raw: Manifest) -> None:
+        """Store an object that the API has just returned."""
+        self.cache.put(self.view(raw))
+
+
+class Executor:
+    """Carries out the actions of plans.
+
+    Parameters
+    ----------
+    api
+        The client.
+    mirrors
+        The cache of each kind.
+    """
+
+    def __init__(self, api: Api, mirrors: dict[Resource, Mirror]) -> None:
+        self._api = api
+        self._mirrors = mirrors
+
+    async def execute(self, action: Action) -> None:
+        """Carry out one action. Doing it twice, or after a crash, is the same as doing it once.
+
+        Raises
+        ------
+        Delayed
+            It cannot be done now.
+        Refused
+            It can never be done.
+        ApiError, aiohttp.ClientError
+            The API server did not do it; to be tried again.
+        """
+        try:
+            match action:
+                case Create():
+                    await self._create(action)
+                case Patch():
+                    await self._patch(action)
+                case Delete():
+                    await self._delete(action)
+                case Abandon():
+                    await self._abandon(action)
+        except ApiError as error:
+            if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+                raise Refused(error.message) from error
+            if error.status == HTTPStatus.FORBIDDEN:
+                # A quota that is used up, or a namespace that is going away: not a fault of the job.
+                raise Delayed("Forbidden", error.message, error.retry_after) from error
+            raise
+
+    async def _create(self, action: Create) -> None:
+        meta = action.manifest["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        try:
+            raw = await self._api.create(action.resource.path(namespace), action.manifest)
+        except ApiError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            raw = await self._existing(action, namespace, name)
+        self._mirrors[action.resource].put(raw)
+        logger.info("%s %s is there.", action.resource.kind, name)
+
+    async def _existing(self, action: Create, namespace: str, name: str) -> Manifest:
+        """Return the object that is already there if it is the one that was to be made."""
+        kind = action.resource.kind
+        try:
+            raw = await self._api.get(action.resource.path(namespace, name))
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise Delayed("WaitingForDeletion", f"{kind} {name} was just deleted") from error
+            raise
+        owners = {owner["uid"] for owner in raw["metadata"].get("ownerReferences", ()) if owner.get("controller")}
+        wanted = {owner["uid"] for owner in action.manifest["metadata"]["ownerReferences"]}
+        if "deletionTimestamp" in raw["metadata"]:
+            raise Delayed("WaitingForDeletion", f"{kind} {name} is still being deleted")
+        if owners != wanted:
+            raise Delayed(
+                "NameTaken",
+                f"{kind} {name} exists and does not belong to this job: delete it, or give the job another name",
+            )
+        return raw
+
+    async def _patch(self, action: Patch) -> None:
+        view = action.view
+        # With its UID in the change, the server refuses it for another object of the same name.
+        change = {**action.change, "metadata": {**action.change.get("metadata", {}), "uid": view.uid}}
+        try:
+            raw = await self._api.merge(action.resource.path(view.namespace, view.name), change)
+        except ApiError as error:
+            if error.status in _CHANGED:
+                message = f"{action.resource.kind} {view.name} has changed meanwhile"
+                raise Delayed("Changed", message) from error
+            raise
+        self._mirrors[action.resource].put(raw)
+        logger.info("%s %s is patched.", action.resource.kind, view.name)
+
+    async def _delete(self, action: Delete) -> None:
+        view = action.view
+        try:
+            await self._api.delete(action.resource.path(view.namespace, view.name), view.uid, last=action.last)
+        except ApiError as error:
+            if error.status not in _CHANGED:  # gone, or another one of its name
+                raise
+        mirror = self._mirrors.get(action.resource)
+        if mirror is not None and not action.last:
+            mirror.cache.remove(view)
+        logger.info("%s %s is deleted.", action.resource.kind, view.name)
+
+    async def _abandon(self, action: Abandon) -> None:
+        """Fail a pod, then delete it: what the cluster's pod collector does for pods of nodes that are gone.
+
+        In this order, or its Job would wait for its end for ever; as a disruption, or it would count against the
+        backoff limit.
+        """
+        view = action.view
+        disruption = {"type": "DisruptionTarget", "status": "True", "reason": action.reason, "message": action.message}
+        status = {"phase": "Failed", "reason": action.reason, "message": action.message, "conditions": [disruption]}
+        change = {"metadata": {"uid": view.uid}, "status": status}
+        try:
+            if view.live:
+                await self._api.merge(PODS.path(view.namespace, view.name, "status"), change, STRATEGIC)
+            await self._api.delete(PODS.path(view.namespace, view.name), view.uid, now=True)
+        except ApiError as error:
+            if error.status not in _CHANGED:
+                raise
+        logger.info("Pod %s is given up: %s", view.name, action.message)

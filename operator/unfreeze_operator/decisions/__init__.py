@@ -1,0 +1,1 @@
+"""What to do and what to say about a job. Pure."""

@@ -1,0 +1,150 @@
+"""Kubernetes Events of a job: one for each step of its life, none for progress."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from unfreeze_api.contracts.status import FineTuneJobStatus, Phase
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
+from unfreeze_operator.objects.views import FineTuneJobView, JobView
+from unfreeze_operator.observed.context import SHARED
+from unfreeze_operator.status.build import condition
+
+_NOTE = 1024
+
+Reason = Literal[
+    "Created",
+    "Running",
+    "Queued",
+    "Suspended",
+    "Resumed",
+    "Succeeded",
+    "Failed",
+    "PodRestarted",
+    "WorkersRestarted",
+    "CheckpointBroken",
+    "NoBetterThanMajority",
+    "NameTaken",
+    "Forbidden",
+    "NodesGivenBack",
+    "DeprecatedField",
+    "SharedDestination",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What there is to tell."""
+
+    type: Literal["Normal", "Warning"]
+    reason: Reason
+    text: str
+    mark: str = ""
+    """Tells two events of the same reason apart."""
+
+
+def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = None) -> list[Note]:
+    """Return what is worth an event in the step from one status to the next.
+
+    What tells a step apart from another one of its kind is taken from the specs, from the child Job, or from the status
+    that it begins at: when the step is tried again, at another time, or by another operator, it is the same step.
+
+    Parameters
+    ----------
+    old, new
+        The two statuses.
+    job
+        The child Job, if there is one.
+    """
+    found: list[Note] = []
+    before, after = old.restarts, new.restarts
+    if after and after.pods > (before.pods if before else 0):
+        why = f": {new.failure.reason}: {new.failure.message}" if new.failure else ""
+        found.append(Note("Warning", "PodRestarted", f"a pod failed and was replaced{why}", str(after.pods)))
+    if after and after.in_place > (before.in_place if before else 0):
+        text = "the workers were started again within their pods"
+        found.append(Note("Warning", "WorkersRestarted", text, str(after.in_place)))
+    broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
+    if broken is not None and (known is None or known.message != broken.message):
+        found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
+    useful = condition(new, "Useful")
+    if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
+        found.append(Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation)))
+    for reason, texts, told in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
+        if texts and texts != told:
+            found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
+    running, was = condition(new, "Running"), condition(old, "Running")
+    if new.phase != old.phase:
+        return found + _phase_notes(old, new, job)
+    if running is not None and (was is None or was.reason != running.reason):
+        found += [Note("Warning", why, running.message, _mark(old, new)) for why in _BLOCKED if why == running.reason]
+    return found
+
+
+def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:
+    """Return those about the spec, and those about other jobs."""
+    shared = [text for text in warnings if text.startswith(SHARED)]
+    return [text for text in warnings if text not in shared], shared
+
+
+_WARNINGS: tuple[Reason, Reason] = ("DeprecatedField", "SharedDestination")
+_BLOCKED: tuple[Reason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
+"""Reasons of condition Running that are worth an event."""
+_PHASES: dict[Phase, tuple[Reason, str]] = {
+    "Running": ("Running", "all pods are running"),
+    "Suspended": ("Suspended", "the job is suspended"),
+    "Queued": ("Queued", "the job waits for Kueue to admit it"),
+    "Succeeded": ("Succeeded", "the job has succeeded"),
+}
+
+
+def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None) -> list[Note]:
+    mark = str(new.observed_generation)
+    if new.phase == "Running" and job is not None:  # once in each run: Kueue begins one without a new generation
+        mark += f" {job.uid} {job.started}"
+    if new.phase == "Queued":
+        mark = _mark(old, new)
+    made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))
+    found = [made] if old.phase is None and new.phase in ("Pending", "Running", "Succeeded") else []
+    if new.phase in _PHASES:
+        return [*found, Note("Normal", *_PHASES[new.phase], mark)]
+    if new.phase == "Pending" and old.phase == "Suspended":
+        return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
+    if new.phase == "Failed" and new.failure is not None:
+        where = f" (pod {new.failure.pod})" if new.failure.pod else ""
+        text = f"{new.failure.reason}: {new.failure.message}{where}"
+        return [Note("Warning", "Failed", text, f"{mark} {new.failure.reason}")]
+    return found
+
+
+def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:
+    # Times are whole seconds, in which a job may be suspended and resumed; each of that is a generation.
+    since = max((condition.last_transition_time for condition in old.conditions), default="")
+    return f"{new.observed_generation} {old.phase} {since}"
+
+
+def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Manifest:
+    """Return the Event. Its name follows from what it tells, so that telling it twice makes one object."""
+    digest = hashlib.sha256(f"{job.uid}/{note.reason}/{note.mark}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{job.name}.{digest}", "namespace": job.namespace},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": note.type,
+        "reason": note.reason,
+        "note": note.text[:_NOTE],
+        "action": note.reason,
+        "reportingController": f"{FINE_TUNE_JOBS.api_version.partition('/')[0]}/{MANAGER}",
+        "reportingInstance": instance[:128],
+        "regarding": {
+            "apiVersion": FINE_TUNE_JOBS.api_version,
+            "kind": FINE_TUNE_JOBS.kind,
+            "name": job.name,
+            "namespace": job.namespace,
+            "uid": job.uid,
+        },
+    }

@@ -1,0 +1,44 @@
+"""What Kueue says of a child Job: why it is not admitted. Read from Kueue's Workloads, where Kueue is installed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unfreeze_operator.objects.resources import Manifest
+from unfreeze_operator.objects.views import ChildView, base_fields
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadView(ChildView):
+    """Kueue's Workload of a Job."""
+
+    message: str
+    """Why the Job waits, in Kueue's words; nothing when it is admitted."""
+
+
+def workload_view(raw: Manifest) -> WorkloadView:
+    """Return the view of a Workload. It has no label of ours: the Job that owns it names the FineTuneJob."""
+    owners = raw["metadata"].get("ownerReferences", ())
+    job: dict[str, Any] = next((o for o in owners if o.get("controller") and o["kind"] == "Job"), {})
+    conditions = raw.get("status", {}).get("conditions", ())
+    return WorkloadView(
+        **base_fields(raw), owner=job.get("uid", ""), job=job.get("name", ""), message=not_admitted(conditions)
+    )
+
+
+def not_admitted(conditions: list[dict[str, Any]]) -> str:
+    """Return why a Workload with these conditions is not admitted: what has put it out, and what it waits for now."""
+    found = {condition["type"]: condition for condition in conditions}
+
+    def holds(type_: str) -> bool:
+        return bool(found.get(type_, {}).get("status") == "True")
+
+    if holds("Admitted"):
+        return ""
+    told = [found["Evicted"].get("message", "")] if holds("Evicted") else []
+    if holds("QuotaReserved"):
+        told.append("quota is reserved; its admission checks are not done")
+    elif "QuotaReserved" in found:
+        told.append(found["QuotaReserved"].get("message", ""))
+    return "; ".join(dict.fromkeys(text for text in told if text))

@@ -1,0 +1,173 @@
+"""What a policy looks at, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
+from unfreeze_api.resolve import accelerators_per_node
+from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_operator.objects.actions import Action
+from unfreeze_operator.objects.kueue import WorkloadView
+from unfreeze_operator.objects.resources import child_name, service_name
+from unfreeze_operator.objects.views import (
+    ChildView,
+    ConfigMapView,
+    FineTuneJobView,
+    JobView,
+    NetworkPolicyView,
+    PodView,
+    ServiceView,
+)
+from unfreeze_operator.objects.waiting import Waiting, telling
+from unfreeze_operator.settings.allowed import DEFAULT, Allowed
+from unfreeze_operator.settings.network import ISOLATED, Network
+from unfreeze_operator.settings.options import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The objects that carry a job's label."""
+
+    job: JobView | None = None
+    service: ServiceView | None = None
+    config_map: ConfigMapView | None = None
+    network_policy: NetworkPolicyView | None = None
+    pods: tuple[PodView, ...] = ()
+    """Pods of the job's own child Job, oldest first."""
+    departed: tuple[PodView, ...] = ()
+    """Those that ended and were deleted before anybody looked at what they said."""
+    workload: WorkloadView | None = None
+    """What Kueue makes of the child Job."""
+    namesakes: tuple[ChildView, ...] = ()
+    """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        jobs: list[JobView],
+        services: list[ServiceView],
+        config_maps: list[ConfigMapView],
+        network_policies: list[NetworkPolicyView],
+        *,
+        pods: list[PodView],
+        departed: list[PodView],
+        workloads: list[WorkloadView] | None = None,
+    ) -> Children:
+        """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
+        own_job = next((job for job in jobs if job.owner == owner), None)
+        own_pods = sorted(
+            (pod for pod in pods if own_job and pod.owner == own_job.uid), key=lambda pod: (pod.created, pod.name)
+        )
+        others: list[ChildView] = [
+            view for view in (*jobs, *services, *config_maps, *network_policies) if view.owner != owner
+        ]
+        others += [pod for pod in pods if pod.live and not (own_job and pod.owner == own_job.uid)]
+        return cls(
+            job=own_job,
+            service=next((service for service in services if service.owner == owner), None),
+            config_map=next((config_map for config_map in config_maps if config_map.owner == owner), None),
+            network_policy=next((policy for policy in network_policies if policy.owner == owner), None),
+            pods=tuple(own_pods),
+            departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
+            workload=next((w for w in workloads or () if own_job and w.owner == own_job.uid), None),
+            namesakes=tuple(others),
+        )
+
+    @property
+    def live_pods(self) -> list[PodView]:
+        """Pods that may still run."""
+        return [pod for pod in self.pods if pod.live]
+
+    @property
+    def running(self) -> int:
+        """Of how many indices a pod runs or is done."""
+        return len({pod.index for pod in self.pods if pod.phase in ("Running", "Succeeded")})
+
+    @property
+    def placed(self) -> int:
+        """Of how many indices a pod has a node, or is done."""
+        return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
+
+    def waiting(self, now: datetime) -> list[tuple[str, Waiting]]:
+        """Return the pods whose waiting is worth a word, by index, and what each waits for."""
+        pods = sorted(self.live_pods, key=lambda pod: (pod.index, pod.name))
+        return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that a decision about a job is made from."""
+
+    job: FineTuneJobView
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+    """As it was written last."""
+    children: Children
+    now: datetime
+    image: TrainerImage
+    """Trainer image when the template names none, and what it is pulled with."""
+    lost_pod_grace: float = LOST_POD_GRACE
+    """Seconds beyond its grace period after which a pod is taken for lost with its node; 0 for never."""
+    gang_patience: float = GANG_PATIENCE
+    """Seconds that a gang may hold nodes while it finds too few; 0 for ever."""
+    network: Network = ISOLATED
+    """Whom the pods may talk to beside each other."""
+    warnings: tuple[str, ...] = ()
+    """What is out of date in the spec as it is stored, or in the way of another job."""
+    allowed: Allowed = DEFAULT
+    """What the platform lets jobs ask for."""
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of each pod."""
+        return accelerators_per_node(self.spec)
+
+    @property
+    def service_name(self) -> str:
+        """Name of the Service: what a job began with stays, also where one of its children has to be made again."""
+        children = self.children
+        if children.service is not None:
+            return children.service.name
+        if children.job is not None and children.job.subdomain:
+            return children.job.subdomain
+        if children.config_map is not None:
+            return children.config_map.service or child_name(self.job.name)
+        return service_name(self.job.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one policy says."""
+
+    reason: str
+    """One CamelCase word."""
+    message: str
+    """For people."""
+    actions: tuple[Action, ...] = field(default=())
+    stop: bool = False
+    """Whether later policies have nothing to say."""
+    requeue_after: float | None = None
+    """Seconds after which to look again."""
+    failure: Failure | None = None
+    """Why the job ends, where the operator ends it and not the Job controller."""
+
+
+def sharing(others: Sequence[str]) -> list[str]:
+    """Return a warning that other jobs of the namespace, which have not ended, write to the same place; none without."""
+    if not others:
+        return []
+    names = ", ".join(sorted(others))
+    named = names if len(names) <= _NAMED else f"{names[:_NAMED]}… ({len(others)} jobs)"
+    return [
+        f"{SHARED}{named}: the first that trains there keeps the others out. Give each job a destination of its own"
+    ]
+
+
+SHARED = "spec.output.destination is also that of "
+"""How a warning begins that is about other jobs."""
+_NAMED = 300
+"""Characters of names; a warning has 512."""

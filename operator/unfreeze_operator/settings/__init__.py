@@ -1,0 +1,1 @@
+"""What the person who runs the operator may choose. Pure."""

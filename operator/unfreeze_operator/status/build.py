@@ -1,0 +1,330 @@
+"""The status of a job from what is there: children, progress, last words, the old status. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
+from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
+from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts, read_carried
+from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
+from unfreeze_operator.objects.waiting import MOST, describe
+from unfreeze_operator.observed.context import Context
+from unfreeze_operator.observed.failure import first_failed, job_failure, pod_failure
+from unfreeze_operator.observed.gangs import next_try
+from unfreeze_operator.status.budget import within_budget
+from unfreeze_operator.status.conditions import Conditions
+from unfreeze_operator.status.history import extended
+from unfreeze_operator.status.times import account
+from unfreeze_operator.status.training import Training, at_rest, gather, leader, summarize
+
+SETTLE_SECONDS = 30
+"""How long the end of a Job waits for the last words of its pods: the two come by different watches."""
+MISSING_SECONDS = 10
+"""How long the Job controller may take to create the pods before that is worth a word."""
+_MOST_WARNINGS = 16
+ACCOUNT_SECONDS = 60
+"""How often the accelerator seconds of a job are written when nothing else changes."""
+
+
+def observe(
+    context: Context, progress: Progress | None = None, *, waiting: str = "", given_up: Failure | None = None
+) -> FineTuneJobStatus:
+    """Return the status of a job that has not finished yet.
+
+    Parameters
+    ----------
+    context
+        The job, its children and the time.
+    progress
+        What the leader said last about the training.
+    waiting
+        What the job's children cannot be made for, if anything.
+    given_up
+        Why the operator ends the job now, if it does.
+    """
+    old, children = context.status, context.children
+    training = gather(old, leader(children.pods) or leader(children.departed), progress)
+    end = _end(context)
+    phase = "Failed" if given_up else _phase(context, end)
+    failure = given_up or _failure(context, end, phase)
+    if phase not in ("Running", "Pending"):
+        training = replace(training, progress=at_rest(training.progress))
+    completed = _completion_time(context, end, given_up)
+    conditions = Conditions(old.conditions, context.now, context.job.generation)
+    _set_conditions(conditions, context, phase, failure, waiting)
+    if recovery := training.recovery:
+        conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
+    if phase == "Succeeded":
+        _set_useful(conditions, training.results)
+    status = FineTuneJobStatus(
+        observed_generation=context.job.generation,
+        phase=phase,
+        conditions=conditions.all(),
+        start_time=old.start_time or min((pod.created for pod in children.pods), default=None),
+        completion_time=completed,
+        waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
+        nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
+        progress=training.progress,
+        history=extended(old.history, training.progress, context.spec.metric.name),
+        checkpoint=training.checkpoint,
+        restarts=_restarts(context, training),
+        phases=training.phases,
+        results=training.results,
+        omitted=training.omitted,
+        state_seconds=account(context, phase, progress, completed),
+        accelerator_seconds=_accelerator_seconds(context),
+        failure=failure,
+        warnings=list(context.warnings[:_MOST_WARNINGS]),
+        summary=summarize(training, context.spec.metric.name),
+    )
+    return within_budget(status, context.spec.metric.name)
+
+
+def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
+    """Return after how many seconds the status may differ without any event."""
+    job = context.children.job
+    if job is not None and job.ended and status.completion_time is None:
+        return 1.0
+    waits = [float(ACCOUNT_SECONDS)] if context.accelerators and context.children.live_pods else []
+    times = [pod.waiting.since(pod.created) for pod in context.children.live_pods if pod.waiting]
+    if job is not None and job.started is not None and _missing_pods(context):
+        times.append(job.started + timedelta(seconds=MISSING_SECONDS))
+    waits += [(time - context.now).total_seconds() for time in times if time > context.now]
+    return min(waits, default=None)
+
+
+def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: int) -> bool:
+    """Whether anything changed; the accelerators' clock alone counts only now and then."""
+    if old == new:
+        return False
+    if old != new.model_copy(update={"accelerator_seconds": old.accelerator_seconds}):
+        return True
+    grown = (new.accelerator_seconds or 0) - (old.accelerator_seconds or 0)
+    return old.accelerator_seconds is None or grown >= ACCOUNT_SECONDS * accelerators
+
+
+def urgent(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
+    """Whether a change of a running job's status is written at once; what else its trainers say waits for its turn."""
+
+    def marks(status: FineTuneJobStatus) -> tuple[object, ...]:
+        # Messages do not count, nor how a checkpoint is broken: trainers word these.
+        found = [
+            (one.type, one.status, one.observed_generation, one.reason if one.type != "CheckpointBroken" else "")
+            for one in status.conditions
+        ]
+        # A pod that failed and is gone left no other word of its failure.
+        return status.phase, status.failure, status.restarts and status.restarts.pods, found
+
+    return marks(old) != marks(new)
+
+
+def _end(context: Context) -> JobCondition | None:
+    """Return the condition that ended the Job, once the last words of its pods are in too."""
+    job = context.children.job
+    end = job.condition("Complete", "Failed") if job is not None else None
+    if end is None:
+        return None
+    settled = not context.children.live_pods or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS)
+    return end if settled else None
+
+
+def _completion_time(context: Context, end: JobCondition | None, given_up: Failure | None) -> datetime | None:
+    if given_up is not None:
+        return context.now.replace(microsecond=0)
+    job = context.children.job
+    return ((job and job.completed) or end.time) if end else None
+
+
+def _phase(context: Context, end: JobCondition | None) -> Phase:
+    job, children, old = context.children.job, context.children, context.status.phase
+    if end is not None:
+        return "Succeeded" if end.type == "Complete" else "Failed"
+    starting: Phase = "Running" if old == "Running" else "Pending"
+    if context.spec.run_policy.suspend:
+        # The pods hold their nodes until they have written a checkpoint: not suspended before that.
+        stopping = children.live_pods or (job is not None and (not job.suspended or job.active))
+        return starting if stopping else "Suspended"
+    if job is None or job.suspended:
+        return "Queued" if job is not None and context.job.queue else "Pending"
+    if context.children.running >= context.spec.distribution.num_nodes:
+        return "Running"
+    # Between a pod's failure and its replacement's start the job goes on; its condition tells.
+    return starting if job.active or job.ending or children.live_pods else "Pending"
+
+
+def _waiting_pods(context: Context) -> list[WaitingPod]:
+    waits = context.children.waiting(context.now)[:MOST]
+    return [WaitingPod(pod=name, reason=what.reason, message=what.message[:1024]) for name, what in waits]
+
+
+def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failure | None:
+    if phase == "Succeeded":
+        return None
+    if phase == "Failed" and end is not None:
+        return job_failure(end, context.children.pods, context.status.failure)
+    pod = first_failed(context.children.pods)
+    if pod is not None:
+        return pod_failure(pod)
+    known = context.status.failure
+    return known if known is not None and known.pod is not None else None
+
+
+def _restarts(context: Context, training: Training) -> Restarts:
+    old = context.status.restarts or Restarts()
+    carried = read_carried(context.children.job)
+    return Restarts(
+        in_place=max(old.in_place, carried.in_place_restarts + training.in_place_restarts),
+        pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.job, context.children.pods)),
+    )
+
+
+def _accelerator_seconds(context: Context) -> int | None:
+    old = context.status.accelerator_seconds
+    if not context.accelerators:
+        return old
+    held = accelerator_seconds(context.children.pods, context.accelerators, context.now)
+    return max(old or 0, read_carried(context.children.job).accelerator_seconds + held)
+
+
+def _set_conditions(
+    conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, waiting: str
+) -> None:
+    desired, running = context.spec.distribution.num_nodes, context.children.running
+    suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
+    if phase == "Running" and running >= desired and not suspending:
+        conditions.set_running(phase, True, "PodsRunning", f"{_pods(desired)} running")
+    elif suspending:
+        conditions.set_running(phase, False, "Suspending", "the pods write a checkpoint and stop")
+    elif phase == "Running":
+        text = f"{running} of {_pods(desired)} running"
+        conditions.set_running(phase, False, *(_waiting(context) or ("PodsRestarting", text)))
+    elif phase == "Pending":
+        blocked = ("WaitingForDeletion", waiting) if waiting else None
+        idle = ("PodsPending", "waiting for the pods to run")
+        told = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
+        conditions.set_running(phase, False, *told)
+    else:
+        texts = {
+            "Queued": ("Queued", _queued(context)),
+            "Suspended": ("Suspended", "runPolicy.suspend is true"),
+            "Succeeded": ("Succeeded", "the job has succeeded"),
+            "Failed": ("Failed", "the job has failed"),
+        }
+        conditions.set_running(phase, False, *texts[phase])
+    if phase == "Suspended":
+        conditions.set("Suspended", True, "Suspended", "runPolicy.suspend is true")
+    elif suspending:
+        conditions.set("Suspended", False, "Suspending", "the pods write a checkpoint and stop")
+    else:
+        conditions.clear("Suspended", "Resumed", "runPolicy.suspend is false")
+    if phase == "Succeeded":
+        conditions.set("Complete", True, "Succeeded", "the job has succeeded")
+    if phase == "Failed" and failure is not None:
+        _set_failed(conditions, failure.reason, failure.message)
+    else:
+        conditions.clear("Failed", "Retrying", "the job is tried again")
+        conditions.clear("Stalled", "Retrying", "the job is tried again")
+
+
+def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
+    """Say whether the model is better than always guessing one class, where the trainer has compared them."""
+    if not {MAJORITY, GAIN_LOW, GAIN_HIGH} <= results.keys():
+        return
+    better = results[GAIN_LOW] > 0
+    reason = "BetterThanMajority" if better else "NoBetterThanMajority"
+    remedy = "look at the labels, lower strategy.learningRate, train longer or more of the model, hold out more data"
+    message = (
+        f"always guessing the most frequent class has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
+        f" the model has more is {results[GAIN_LOW]:+.3f} to {results[GAIN_HIGH]:+.3f}"
+    )
+    conditions.set("Useful", better, reason, message if better else f"{message}: {remedy}")
+
+
+def _given_back(context: Context) -> tuple[str, str] | None:
+    again, times = next_try(context), read_carried(context.children.job).given_back
+    if again is None:
+        return None
+    desired = context.spec.distribution.num_nodes
+    text = f"fewer than {desired} nodes were free at once, and those that were have been given back"
+    return "NodesGivenBack", f"{text} (try {times}); the next try is at {again:%H:%M:%S} UTC"
+
+
+def _queued(context: Context) -> str:
+    workload = context.children.workload
+    why = f": {workload.message}" if workload is not None and workload.message else ""
+    return f"Kueue has not admitted the job{why}"
+
+
+def _waiting(context: Context) -> tuple[str, str] | None:
+    waits = context.children.waiting(context.now)
+    return (waits[0][1].reason, describe(waits)) if waits else None
+
+
+def _missing_pods(context: Context) -> int:
+    return context.spec.distribution.num_nodes - len({pod.index for pod in context.children.pods})
+
+
+def _missing(context: Context) -> tuple[str, str] | None:
+    """Return what to say of pods that the Job controller does not make: of that only the Job's events tell."""
+    job, missing = context.children.job, _missing_pods(context)
+    if job is None or job.started is None or job.suspended or not missing:
+        return None
+    if context.now < job.started + timedelta(seconds=MISSING_SECONDS):
+        return None
+    text = (
+        f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` tells"
+    )
+    return "PodsMissing", text
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"
+
+
+def _set_failed(conditions: Conditions, reason: str, message: str) -> None:
+    word = reason if re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", reason) else "Failed"
+    conditions.set("Failed", True, word, message)
+    conditions.set("Stalled", True, word, message)
+
+
+def refused(
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str
+) -> FineTuneJobStatus:
+    """Return the status of a job whose spec, or whose children, cannot be accepted; a newer spec can mend it."""
+    conditions = Conditions(old.conditions, now, job.generation)
+    conditions.set_running("Failed", False, reason, message)
+    _set_failed(conditions, reason, message)
+    status = old.model_copy(
+        update={
+            "observed_generation": job.generation,
+            "phase": "Failed",
+            "conditions": conditions.all(),
+            "failure": Failure(reason=reason, message=message[:4096]),
+        }
+    )
+    return within_budget(status)
+
+
+def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+    """Return the status of a job that has not begun, and that another operator may begin: it has no phase yet."""
+    conditions = Conditions(old.conditions, now, job.generation)
+    conditions.set_running("Pending", False, reason, message)
+    status = old.model_copy(update={"observed_generation": job.generation, "conditions": conditions.all()})
+    return within_budget(status)
+
+
+def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+    """Return a status that says why the job's children could not be brought up to date this time."""
+    conditions = Conditions(status.conditions, now, status.observed_generation or 0)
+    conditions.set_running(status.phase or "Pending", False, reason, message)
+    return within_budget(status.model_copy(update={"conditions": conditions.all()}))
+
+
+def condition(status: FineTuneJobStatus, type_: str) -> Condition | None:
+    """Return one condition of a status."""
+    return next((found for found in status.conditions if found.type == type_), None)

@@ -1,0 +1,146 @@
+"""What the leader told about the training, put together: its answers to /progress, its last words, the old status."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.progress import (
+    CheckpointInfo,
+    PhaseResult,
+    Progress,
+    ProgressInfo,
+    Recovery,
+    TerminationMessage,
+)
+from unfreeze_api.contracts.status import FineTuneJobStatus, Omitted, Summary
+from unfreeze_api.grammar.durations import duration
+from unfreeze_operator.objects.views import PodView
+
+_LONG = 1e6
+"""From here on a value is written with an exponent, since a column has 64 characters."""
+MAX_UNSEEN = 2**20
+"""Phases that are believed to have ended before anybody was told of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The part of the status that is about the training."""
+
+    progress: ProgressInfo | None
+    checkpoint: CheckpointInfo | None
+    phases: list[PhaseResult]
+    results: dict[str, float]
+    in_place_restarts: int
+    """As the leader at hand counts them."""
+    recovery: Recovery | None = None
+    """As the leader at hand told it; what an earlier one told stands in a condition."""
+    omitted: Omitted | None = None
+    """What is not in `phases`, and what was left out before."""
+
+
+def leader(pods: Sequence[PodView]) -> PodView | None:
+    """Return the newest pod of index 0."""
+    return next((pod for pod in reversed(pods) if pod.index == 0), None)
+
+
+def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | None) -> Training:
+    """Return what is known about the training.
+
+    Parameters
+    ----------
+    old
+        The status as it was written last: what stands there stays until the leader says something newer.
+    last
+        The newest pod that led the job, if there is any.
+    progress
+        The newest answer of the leader at hand.
+    """
+    words = TerminationMessage.from_termination_log(last.message) if last is not None and not last.live else None
+    told = words.progress if words is not None and words.progress is not None else progress
+    if told is None:
+        checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
+        return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted)
+    # A leader that has just started, after a suspend or a crash, knows less than the status does.
+    fresh = told.state == "Starting" and told.step == 0 and old.progress is not None
+    phases, before = _merged(old.phases, told.phases)
+    omitted = old.omitted or Omitted()
+    earlier = omitted.phases - before if old.phases else 0
+    # A leader tells of its newest phases alone: how many there were its index says.
+    unseen = min(told.phase_index - len(phases), MAX_UNSEEN)
+    over = max(0, len(phases) - budget.MAX_PHASES)
+    return Training(
+        progress=old.progress if fresh else _finite_info(told.info()),
+        checkpoint=told.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
+        phases=phases[over:],
+        results=_finite(told.results) or old.results,
+        in_place_restarts=told.restarts,
+        recovery=told.recovery,
+        omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
+    )
+
+
+def at_rest(progress: ProgressInfo | None) -> ProgressInfo | None:
+    """Return the progress of a job that does not run: speed and time left have no meaning."""
+    return progress and progress.model_copy(update={"samples_per_second": None, "eta_seconds": None})
+
+
+def summarize(training: Training, metric: str) -> Summary | None:
+    """Return the texts for the columns of kubectl get."""
+    progress = training.progress
+    if progress is None:
+        return None
+    part = f" ({progress.phase_index + 1}/{progress.phase_count})" if progress.phase_count > 1 else ""
+    tested = training.results.get(f"test.{metric}")
+    found, where = (progress.metrics.get(metric), "") if tested is None else (tested, " (test)")
+    return Summary(
+        progress=f"{progress.percent}%{part}",
+        metric=f"{metric} {_short(found)}{where}" if found is not None else "",
+        eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
+        checkpoint=str(training.checkpoint.step) if training.checkpoint else "",
+    )
+
+
+def _merged(known: Sequence[PhaseResult], told: Sequence[PhaseResult]) -> tuple[list[PhaseResult], int]:
+    """Return the phases that are known with those that are told, and how many of them come before the first known one.
+
+    What is known of a phase stays, but for the newest that is told: a training that went back ends that one again. What
+    a short termination message had to leave out, old phases or metrics, comes from what is known.
+    """
+    names = [budget.block(phase.name) for phase in told]
+    if not known or not told:
+        return [*known, *told], 0
+    if known[0].name in names:
+        before = names.index(known[0].name)
+        start = 0
+    else:
+        before, start = 0, next((at for at, phase in enumerate(known) if phase.name == names[0]), len(known))
+    out = [*told[:before], *known[:start]]
+    for old, new in zip_longest(known[start:], told[before:]):
+        if old is None or new is None:
+            out.append(new or old)
+        else:
+            kept, other = (new, old) if new is told[-1] else (old, new)
+            out.append(kept.model_copy(update={"metrics": _finite(kept.metrics) or other.metrics}))
+    return out, before
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < _LONG else f"{value:.3g}"
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    # JSON has no NaN: a training that diverged must not keep its status from being written.
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _finite_info(info: ProgressInfo) -> ProgressInfo:
+    update: dict[str, object] = {"metrics": _finite(info.metrics)}
+    for field in ("epoch", "loss", "samples_per_second"):
+        value = getattr(info, field)
+        if value is not None and not math.isfinite(value):
+            update[field] = 0.0 if field == "epoch" else None
+    return info.model_copy(update=update)

@@ -1,0 +1,203 @@
+"""Series of the jobs, read from the caches at each scrape: no series outlives its job, and a restart loses none.
+
+`namespace` and `job_name` say which job a series is about. A label `job` would hide Prometheus' own, the scrape's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.progress import Progress
+from unfreeze_operator.cluster.informer import Cache
+from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.resources import Key
+from unfreeze_operator.objects.views import FineTuneJobView, parse_time
+
+logger = logging.getLogger(__name__)
+
+Sample = tuple[str, tuple[str, ...], float]
+"""Name of a series without its prefix, values of its own labels, value."""
+
+_GAUGES = {
+    "info": ("What the job does.", ("strategy",)),
+    "status_phase": ("The job's state: status.phase.", ("phase",)),
+    "nodes_desired": ("Pods that train together.", ()),
+    "nodes_ready": ("Pods that are ready.", ()),
+    "progress_ratio": ("Share of the training that is done.", ()),
+    "step": ("Optimizer steps done.", ()),
+    "training_phase": ("Number of the phase that trains, from 1.", ("training_phase",)),
+    "training_loss": ("Training loss, smoothed; NaN when it is not finite.", ()),
+    "validation_metric": ("Newest validation metrics.", ("metric",)),
+    "learning_rate": ("Learning rate of each trained block.", ("block",)),
+    "samples_per_second": ("Samples of all workers together, per second.", ()),
+    "tokens_per_second": ("Tokens of all workers together, per second.", ()),
+    "checkpoint_age_seconds": ("Time since the newest complete checkpoint, before the first since the start.", ()),
+}
+_COUNTERS = {
+    "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
+    "accelerator_seconds": ("Accelerators times seconds that pods held them.", ()),
+}
+_GROUPS = {"validation_metric": "metric", "training_phase": "block", "learning_rate": "block"}
+"""Series with a label whose value trainers choose. Phases are named after blocks."""
+MAX_VALUES = {"metric": budget.MAX_METRICS, "block": 64 - budget.MAX_METRICS}
+"""Values of such labels that a job may ever have, 64 in all: each new one is a series for as long as Prometheus keeps it."""
+OTHER = "other"
+"""What stands for all that come later."""
+
+
+class _Values:
+    """The values of labels that jobs have had, by job and group."""
+
+    def __init__(self) -> None:
+        self._had: dict[Key, dict[str, set[str]]] = {}
+
+    def __call__(self, key: Key, sample: Sample) -> Sample:
+        name, labels, value = sample
+        if name not in _GROUPS:
+            return sample
+        group = _GROUPS[name]
+        had = self._had.setdefault(key, {}).setdefault(group, set())
+        if labels[0] not in had and len(had) >= MAX_VALUES[group]:
+            return name, (OTHER,), value
+        had.add(labels[0])
+        return sample
+
+    def keep(self, keys: set[Key]) -> None:
+        """Forget all other jobs."""
+        self._had = {key: had for key, had in self._had.items() if key in keys}
+
+
+class JobCollector(Collector):
+    """Series of the jobs as they are at the moment of the scrape."""
+
+    def __init__(self, jobs: Cache[FineTuneJobView], puller: Puller) -> None:
+        self._jobs = jobs
+        self._puller = puller
+        self._errors = 0
+        self._values = _Values()
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the series without reading the caches, when the collector is registered."""
+        return [GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.")]
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the series of all jobs, family by family: as samples they take several times the memory of these rows."""
+        phases: Counter[tuple[str, str]] = Counter()
+        rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
+        now = datetime.now(UTC)
+        views = list(self._jobs.all())  # the event loop goes on meanwhile, in another thread
+        self._values.keep({view.key for view in views})
+        for view in views:
+            try:
+                phase, found = self._series(view, now)
+            except Exception:
+                # One job must not take the page away from all others.
+                self._errors += 1
+                logger.exception("%s/%s has no series: they cannot be made of its status", view.namespace, view.name)
+                continue
+            phases[view.namespace, phase] += 1
+            for (name, labels), value in found.items():
+                rows[name].append((view, labels, value))
+        jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
+        for (namespace, phase), number in sorted(phases.items()):
+            jobs.add_metric([namespace, phase], number)
+        yield jobs
+        pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
+        pulls.add_metric([], self._puller.pulls)
+        yield pulls
+        errors = CounterMetricFamily("unfreeze_job_series_errors", "Jobs that a scrape could make no series of.")
+        errors.add_metric([], self._errors)
+        yield errors
+        for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, (text, more) in described.items():
+                family = kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
+                for view, labels, value in rows.pop(name, ()):
+                    family.add_metric([view.namespace, view.name, *labels], value)
+                yield family
+
+    def _series(self, view: FineTuneJobView, now: datetime) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
+        status = json.loads(unpack(view.status))
+        found: dict[tuple[str, tuple[str, ...]], float] = {}
+        for sample in samples(view, status, self._puller.spoken(view.key), now):
+            name, labels, value = _checked(self._values(view.key, sample))
+            found.setdefault((name, labels), value)  # of all the others the first
+        return _phase(status), found
+
+
+def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+    """Yield the series of one job.
+
+    Parameters
+    ----------
+    view, status
+        The job and its status as JSON.
+    spoken
+        What its leader said last, while it is asked.
+    now
+        The time.
+    """
+    phase = _phase(status)
+    yield "info", (budget.block(view.strategy),), 1
+    yield "status_phase", (phase,), 1
+    for kind, field in (("pod", "pods"), ("in_place", "inPlace")):
+        yield "restarts", (kind,), status.get("restarts", {}).get(field, 0)
+    if "acceleratorSeconds" in status:
+        yield "accelerator_seconds", (), status["acceleratorSeconds"]
+    if "progress" in status:
+        yield "progress_ratio", (), status["progress"].get("percent", 0) / 100
+    if phase in ("Pending", "Running"):
+        yield "nodes_desired", (), status.get("nodes", {}).get("desired", 0)
+        yield "nodes_ready", (), status.get("nodes", {}).get("ready", 0)
+    if phase == "Running":
+        yield from _training(status, spoken, now)
+
+
+def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+    progress = status.get("progress", {})
+    step = progress.get("step", 0)
+    yield "step", (), step
+    if progress.get("phaseName"):
+        yield "training_phase", (budget.block(progress["phaseName"]),), progress["phaseIndex"] + 1
+    if step:
+        yield "training_loss", (), progress.get("loss", math.nan)
+    for metric, value in budget.metrics(progress.get("metrics", {})).items():
+        yield "validation_metric", (metric,), value
+    if "samplesPerSecond" in progress:
+        yield "samples_per_second", (), progress["samplesPerSecond"]
+    if spoken is not None:
+        if spoken.tokens_per_second is not None:
+            yield "tokens_per_second", (), spoken.tokens_per_second
+        for block, rate in budget.rates(spoken.learning_rates).items():
+            yield "learning_rate", (block,), rate
+    since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
+    if since is not None:
+        yield "checkpoint_age_seconds", (), (now - since).total_seconds()
+
+
+def _checked(sample: Sample) -> Sample:
+    """Return a sample that can be written.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        It cannot.
+    """
+    name, labels, value = sample
+    for label in labels:
+        label.encode()
+    return name, labels, float(value)
+
+
+def _phase(status: dict[str, Any]) -> str:
+    return status.get("phase") or "Pending"
