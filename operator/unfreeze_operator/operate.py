@@ -11,7 +11,7 @@ from unfreeze_operator.cluster import connection, watch
 from unfreeze_operator.cluster.api import Api
 from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
 from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
-from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.cluster.queue import Queue
 from unfreeze_operator.objects import views
 from unfreeze_operator.objects.kueue import workload_view
@@ -58,14 +58,14 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         caches[PODS],
         caches[WORKLOADS],
     )
-    puller = Puller(settings, queue.add)
+    poller = ProgressPoller(settings, queue.add)
     mirrors = {kind.resource: Mirror(caches[kind.resource], kind.view) for kind in KINDS}
     executor = Executor(api, mirrors)
     reconciler = Reconciler(
         api=api,
         caches=known,
         executor=executor,
-        puller=puller,
+        poller=poller,
         metrics=metrics,
         image=TrainerImage(settings.trainer_image, settings.trainer_pull_secrets),
         lost_pod_grace=settings.lost_pod_grace,
@@ -74,9 +74,9 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         network=settings.network,
         allowed=settings.allowed,
     )
-    metrics.registry.register(JobCollector(known.fine_tune_jobs, puller))
+    metrics.registry.register(JobCollector(known.fine_tune_jobs, poller))
     metrics.queue_depth.set_function(lambda: len(queue))
-    metrics.running_pulls.set_function(lambda: len(puller))
+    metrics.running_pulls.set_function(lambda: len(poller))
     pages = asyncio.Lock()
     reflectors = [
         Reflector(api, kind, caches[kind.resource], namespace, silence=settings.watch_silence, pages=pages)
@@ -96,7 +96,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
     async with asyncio.TaskGroup() as group:
         parts = [group.create_task(reflector.run(), name=f"watch of {reflector.path}") for reflector in reflectors]
         parts.append(group.create_task(audit.run(settings.audit_interval), name="audit"))
-        parts.append(group.create_task(puller.run(), name="progress"))
+        parts.append(group.create_task(poller.run(), name="progress"))
         parts.append(group.create_task(work(), name="workers"))
         for part in parts:
             health.watch(part)

@@ -24,7 +24,7 @@ from unfreeze_operator.cluster.api import Api, ApiError
 from unfreeze_operator.cluster.backoff import backoff
 from unfreeze_operator.cluster.executor import Delayed, Executor, Refused
 from unfreeze_operator.cluster.informer import Cache
-from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.decisions.events import event, notes
 from unfreeze_operator.decisions.plan import Plan, plan
 from unfreeze_operator.objects.actions import steps
@@ -104,7 +104,7 @@ class Reconciler:
 
     Parameters
     ----------
-    api, caches, executor, puller, metrics
+    api, caches, executor, poller, metrics
         The rooms that it connects.
     image
         Trainer image when a template names none, and what it is pulled with.
@@ -120,7 +120,7 @@ class Reconciler:
         api: Api,
         caches: Caches,
         executor: Executor,
-        puller: Puller,
+        poller: ProgressPoller,
         metrics: Metrics,
         image: TrainerImage,
         lost_pod_grace: float,
@@ -133,7 +133,7 @@ class Reconciler:
         self._api = api
         self._caches = caches
         self._executor = executor
-        self._puller = puller
+        self._poller = poller
         self._metrics = metrics
         self._image = image
         self._lost_pod_grace = lost_pod_grace
@@ -153,7 +153,7 @@ class Reconciler:
         with about(key), self._metrics.reconcile_seconds.time():
             job = next(iter(self._caches.fine_tune_jobs.of(key)), None)
             if job is None:
-                self._puller.forget(key)
+                self._poller.forget(key)
                 self._caches.pods.forget(key)
                 self._written.pop(key, None)
                 return None
@@ -169,7 +169,7 @@ class Reconciler:
             known = known_part(raw, error)
             begun = is_finished(old) or children.job is not None or children.config_map is not None
             if known is None or not begun:
-                self._puller.forget(job.key)
+                self._poller.forget(job.key)
                 if not is_finished(old) and not job.deleting:
                     await self._write(job, old, _unreadable(job, old, now, error, known), children)
                 return None
@@ -191,7 +191,7 @@ class Reconciler:
             self._allowed,
         )
         first = leader(context.children.pods)
-        asked = plan(context, self._puller.newest(job.key, first.uid) if first is not None else None)
+        asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)
         self._report(asked)
         status, problem = await self._execute(job, old, asked, now)
         # Among many new jobs the children of all come first. What is said of one then says more.
@@ -202,9 +202,9 @@ class Reconciler:
             if not pause:
                 await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
-            self._puller.watch(job.key, first.uid, first.ip, ready=first.ready)
+            self._poller.watch(job.key, first.uid, first.ip, ready=first.ready)
         else:
-            self._puller.forget(job.key)
+            self._poller.forget(job.key)
         if problem is not None:
             raise problem
         if pause:  # what a pod that is gone has said is not written yet

@@ -151,7 +151,7 @@ class Server:
         return self.objects.get((plural, name))
 
 
-class FakePuller:
+class FakePoller:
     """What the leader at hand said last; without `said` leaders say nothing but their last words."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class Simulation:
     def __init__(self, **options: Any) -> None:
         self.server = Server()
         self.now = NOW
-        self.puller = FakePuller()
+        self.poller = FakePoller()
         self._failed: defaultdict[str, set[str]] = defaultdict(set)
         """UIDs of the pods that failed, by their Job's: the Job controller counts each, whether or not it is still there."""
         self.create(**options)
@@ -230,7 +230,7 @@ class Simulation:
                 Cache(lambda _: None),
             ),
             executor=Executor(self.server, {r: m for r, m in mirrors.items() if r != FINE_TUNE_JOBS}),
-            puller=self.puller,
+            poller=self.poller,
             metrics=METRICS,
             image=TrainerImage("trainer:1"),
             lost_pod_grace=60,

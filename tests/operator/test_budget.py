@@ -271,7 +271,7 @@ def writes(simulation):
 def test_a_trainer_has_its_status_written_at_most_once_in_5_seconds():
     simulation = running()
     for step in range(1, 61):
-        simulation.puller.said = Progress(state="Training", step=step, total_steps=100, percent=step)
+        simulation.poller.said = Progress(state="Training", step=step, total_steps=100, percent=step)
         simulation.round()
     assert 10 <= writes(simulation) <= 13
     assert simulation.status["progress"]["step"] >= 55
@@ -282,7 +282,7 @@ def test_what_it_said_last_is_written_without_another_word():
     for _ in range(5):
         simulation.round()
     for step in (1, 2, 3):
-        simulation.puller.said = Progress(state="Training", step=step, total_steps=100)
+        simulation.poller.said = Progress(state="Training", step=step, total_steps=100)
         simulation.round()
     assert simulation.status["progress"]["step"] == 1
     simulation.sync()
@@ -293,7 +293,7 @@ def test_what_it_said_last_is_written_without_another_word():
 def test_no_word_of_a_trainer_is_urgent():
     simulation = running()
     for step in range(1, 31):
-        simulation.puller.said = Progress(
+        simulation.poller.said = Progress(
             state="Training" if step % 2 else "Starting",
             step=step,
             restarts=step,
@@ -309,7 +309,7 @@ def test_no_word_of_a_trainer_is_urgent():
 
 def test_an_end_is_written_at_once():
     simulation = running()
-    simulation.puller.said = Progress(state="Training", step=1)
+    simulation.poller.said = Progress(state="Training", step=1)
     simulation.round()
     simulation.end(simulation.running()[0], 0)
     simulation.until(lambda: simulation.status.get("phase") == "Succeeded", most=3)

@@ -13,8 +13,8 @@ from tests.operator.process import free_port
 from tests.operator.world import spec, until
 from unfreeze_api.contracts.budget import MAX_PROGRESS_BYTES
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_operator.cluster import poller
-from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster import poller as module
+from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.settings.options import Settings
 
 KEY = ("ns", "job")
@@ -165,7 +165,7 @@ def test_an_answer_in_several_packets_is_whole(wire, monkeypatch):
 
 
 async def asked_raw(wire, monkeypatch):
-    """Let a puller ask a server that writes these packets; return what it takes from two of them."""
+    """Let a poller ask a server that writes these packets; return what it takes from two of them."""
     asks = asyncio.Queue()
 
     async def handle(reader, writer):
@@ -178,25 +178,25 @@ async def asked_raw(wire, monkeypatch):
         asks.put_nowait(None)
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    monkeypatch.setattr(poller, "HTTP_PORT", server.sockets[0].getsockname()[1])
+    monkeypatch.setattr(module, "HTTP_PORT", server.sockets[0].getsockname()[1])
     said = await twice(asks)
     server.close()
     return said
 
 
 async def twice(asks):
-    puller = Puller(Settings("image", progress_interval=0.01), lambda _: None)
-    puller.watch(KEY, "uid", "127.0.0.1", ready=True)
-    pulling = asyncio.create_task(puller.run())
+    poller = ProgressPoller(Settings("image", progress_interval=0.01), lambda _: None)
+    poller.watch(KEY, "uid", "127.0.0.1", ready=True)
+    pulling = asyncio.create_task(poller.run())
     for _ in range(3):  # one comes after the one before has been dealt with
         await asks.get()
     assert not pulling.done()
     pulling.cancel()
-    return puller.newest(KEY, "uid")
+    return poller.newest(KEY, "uid")
 
 
 async def asked(answer, monkeypatch):
-    """Let a puller ask a trainer that gives one answer for ever; return what it takes from two of them."""
+    """Let a poller ask a trainer that gives one answer for ever; return what it takes from two of them."""
     asks = asyncio.Queue()
 
     async def handle(request):
@@ -216,7 +216,7 @@ async def asked(answer, monkeypatch):
     runner = web.AppRunner(server)
     await runner.setup()
     port = free_port()
-    monkeypatch.setattr(poller, "HTTP_PORT", port)
+    monkeypatch.setattr(module, "HTTP_PORT", port)
     await web.TCPSite(runner, "127.0.0.1", port).start()
     said = await twice(asks)
     await runner.cleanup()

@@ -106,7 +106,7 @@ def test_figures_of_each_class_make_no_series():
 
 
 class Told:
-    """A puller whose leaders have said what the test puts here."""
+    """A poller whose leaders have said what the test puts here."""
 
     pulls = 0
     said = None
@@ -128,14 +128,14 @@ def blocks(collector):
 
 
 def test_a_job_has_64_values_of_labels_ever_and_then_others():
-    cache, puller = Cache(lambda _: None), Told()
-    collector = JobCollector(cache, puller)
+    cache, poller = Cache(lambda _: None), Told()
+    collector = JobCollector(cache, poller)
     seen = set()
     for scrape in range(40):
         metrics = {f"m{scrape}x{number}": 1.0 for number in range(4)}
         progress = TRAINING | {"phaseName": f"phase.{scrape}", "metrics": metrics}
         cache.put(replace(job(), version=scrape, status=pack({"phase": "Running", "progress": progress})))
-        puller.said = Progress(learning_rates={f"b{scrape}.{number}": number for number in range(200)})
+        poller.said = Progress(learning_rates={f"b{scrape}.{number}": number for number in range(200)})
         seen |= blocks(collector)
     assert "other" in seen
     assert len(seen - {"other"}) == 64
@@ -149,10 +149,10 @@ def registered(collector):
 
 
 def test_what_a_job_was_told_of_first_keeps_its_name():
-    cache, puller = Cache(lambda _: None), Told()
-    collector = JobCollector(cache, puller)
+    cache, poller = Cache(lambda _: None), Told()
+    collector = JobCollector(cache, poller)
     cache.put(replace(job(), status=pack({"phase": "Running", "progress": TRAINING})))
-    puller.said = Progress(learning_rates={"layer.5": 1e-3} | {f"b{number}": number for number in range(200)})
+    poller.said = Progress(learning_rates={"layer.5": 1e-3} | {f"b{number}": number for number in range(200)})
     registry = registered(collector)
     of = {"namespace": "ns", "job_name": "job"}
     assert registry.get_sample_value("unfreeze_job_learning_rate", of | {"block": "layer.5"}) == 1e-3
@@ -162,7 +162,7 @@ def test_what_a_job_was_told_of_first_keeps_its_name():
     cache.remove(job())
     blocks(collector)
     cache.put(replace(job(uid="u2"), status=pack({"phase": "Running"})))
-    puller.said = Progress(learning_rates={"b199": 1})
+    poller.said = Progress(learning_rates={"b199": 1})
     assert blocks(collector) == {"b199"}, "another job of the same name begins anew"
 
 
@@ -184,14 +184,14 @@ def test_jobs_may_come_during_a_scrape():
     """It runs beside the event loop."""
     cache = Cache(lambda _: None)
 
-    class Puller:
+    class ProgressPoller:
         pulls = 0
 
         def spoken(self, _):
             cache.put(job(name=f"later-{len(cache)}", uid=f"later-{len(cache)}"))
 
     registry = CollectorRegistry()
-    registry.register(JobCollector(cache, Puller()))
+    registry.register(JobCollector(cache, ProgressPoller()))
     for number in range(3):
         cache.put(job(name=f"job-{number}", uid=str(number)))
     assert registry.get_sample_value("unfreeze_jobs", {"namespace": "ns", "phase": "Pending"}) == 3

@@ -69,9 +69,11 @@ def page(*views, spoken=None):
     cache = Cache(lambda _: None)
     for view in views:
         cache.put(view)
-    puller = type("Puller", (), {"pulls": 0, "spoken": lambda _, key: spoken if key == ("ns", "job") else None})()
+    poller = type(
+        "ProgressPoller", (), {"pulls": 0, "spoken": lambda _, key: spoken if key == ("ns", "job") else None}
+    )()
     registry = CollectorRegistry()
-    registry.register(JobCollector(cache, puller))
+    registry.register(JobCollector(cache, poller))
     return list(text_string_to_metric_families(generate_latest(registry).decode()))
 
 

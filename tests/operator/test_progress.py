@@ -8,8 +8,8 @@ import pytest
 
 from tests.operator.virtual_time import run
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_operator.cluster import poller
-from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster import poller as module
+from unfreeze_operator.cluster.poller import MAX_PAUSE_SECONDS, PULL_SECONDS, ProgressPoller
 from unfreeze_operator.settings.options import Settings
 
 SETTINGS = Settings(trainer_image="t", progress_interval=2, progress_rate=100, progress_concurrency=64)
@@ -20,7 +20,7 @@ class Leaders:
 
     def __init__(self, monkeypatch, *, seconds=0.1):
         self.seconds, self.silent, self.slow, self.asked, self.active, self.most = seconds, set(), {}, [], 0, 0
-        monkeypatch.setattr(poller, "ask", self.answer)
+        monkeypatch.setattr(module, "ask", self.answer)
 
     async def answer(self, _session, url):
         ip = url.removeprefix("http://").partition(":")[0]
@@ -28,7 +28,7 @@ class Leaders:
         self.active += 1
         self.most = max(self.most, self.active)
         try:
-            await asyncio.sleep(poller.PULL_SECONDS if ip in self.silent else self.slow.get(ip, self.seconds))
+            await asyncio.sleep(PULL_SECONDS if ip in self.silent else self.slow.get(ip, self.seconds))
         finally:
             self.active -= 1
         if ip in self.silent:
@@ -45,14 +45,14 @@ def key(ip):
 
 
 async def pull(seconds, ips, *, meanwhile=()):
-    """Watch leaders for a while; `meanwhile` are (second, function of the puller)."""
+    """Watch leaders for a while; `meanwhile` are (second, function of the poller)."""
     changed = []
-    puller = Puller(SETTINGS, changed.append)
+    poller = ProgressPoller(SETTINGS, changed.append)
     for ip in ips:
-        puller.watch(key(ip), f"uid-{ip}", ip, ready=True)
-    task = asyncio.create_task(puller.run())
+        poller.watch(key(ip), f"uid-{ip}", ip, ready=True)
+    task = asyncio.create_task(poller.run())
     for second, do in meanwhile:
-        asyncio.get_running_loop().call_later(second, do, puller)
+        asyncio.get_running_loop().call_later(second, do, poller)
     await asyncio.sleep(seconds)
     assert not task.done(), task.exception()
     task.cancel()
@@ -91,7 +91,7 @@ def test_a_silent_leader_is_asked_ever_less(monkeypatch):
     run(pull(3600, many(1)))
     times = leaders.times("10.0.0.0")
     assert len(times) < 25
-    assert times[-1] - times[-2] > 0.9 * poller.MAX_PAUSE_SECONDS
+    assert times[-1] - times[-2] > 0.9 * MAX_PAUSE_SECONDS
 
 
 def test_silent_leaders_do_not_hold_up_the_others(monkeypatch):
@@ -114,14 +114,14 @@ def pauses(leaders, ips, first=0):
 
 def test_leaders_that_answer_just_in_time_do_not_hold_up_the_others(monkeypatch):
     leaders = Leaders(monkeypatch)
-    leaders.slow = dict.fromkeys(many(1000)[:900], poller.PULL_SECONDS - 0.1)
+    leaders.slow = dict.fromkeys(many(1000)[:900], PULL_SECONDS - 0.1)
     run(pull(300, many(1000)))
     assert max(pauses(leaders, many(1000)[900:], first=100)) < 12, "the interval at this number, with its jitter"
 
 
 def test_a_leader_that_is_quick_again_has_its_place_again(monkeypatch):
     leaders = Leaders(monkeypatch)
-    leaders.slow = dict.fromkeys(many(60), poller.PULL_SECONDS - 0.1)
+    leaders.slow = dict.fromkeys(many(60), PULL_SECONDS - 0.1)
     run(pull(400, many(60), meanwhile=[(100, lambda _: leaders.slow.pop("10.0.0.0"))]))
     assert max(pauses(leaders, many(1), first=200)) < 3
     assert min(pauses(leaders, many(60)[1:], first=200)) > 6
@@ -131,13 +131,13 @@ def test_a_namespace_cannot_take_all_places(monkeypatch):
     """Not even by leaders that are always new: those have done nothing wrong yet."""
     leaders = Leaders(monkeypatch)
     crowd = many(200)
-    leaders.slow = dict.fromkeys(crowd, poller.PULL_SECONDS - 0.1)
+    leaders.slow = dict.fromkeys(crowd, PULL_SECONDS - 0.1)
     renewed = [
-        (second, lambda puller, n=second: [puller.watch(key(ip), f"{ip} {n}", ip, ready=True) for ip in crowd])
+        (second, lambda poller, n=second: [poller.watch(key(ip), f"{ip} {n}", ip, ready=True) for ip in crowd])
         for second in range(3, 150, 3)
     ]
     run(pull(150, [*crowd, "10.1.0.1"], meanwhile=renewed))
-    assert max(pauses(leaders, ["10.1.0.1"], first=20)) < poller.PULL_SECONDS + 3
+    assert max(pauses(leaders, ["10.1.0.1"], first=20)) < PULL_SECONDS + 3
     assert leaders.most <= SETTINGS.progress_concurrency
 
 
@@ -146,7 +146,7 @@ def test_a_leader_that_becomes_ready_again_is_asked_at_once(monkeypatch):
     leaders.silent = {"10.0.0.0"}
 
     def ready(value):
-        return lambda puller: puller.watch(key("10.0.0.0"), "uid-10.0.0.0", "10.0.0.0", ready=value)
+        return lambda poller: poller.watch(key("10.0.0.0"), "uid-10.0.0.0", "10.0.0.0", ready=value)
 
     meanwhile = [(900, ready(False)), (1000, lambda _: leaders.silent.clear()), (1000, ready(True))]
     run(pull(1020, many(1), meanwhile=meanwhile))

@@ -42,7 +42,7 @@ class _Target:
     newest: Progress | None = field(default=None)
 
 
-class Puller:
+class ProgressPoller:
     """Asks the leader of each running job how far it is.
 
     Parameters

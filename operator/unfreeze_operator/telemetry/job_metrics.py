@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.cluster.informer import Cache
-from unfreeze_operator.cluster.poller import Puller
+from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.objects.packing import unpack
 from unfreeze_operator.objects.resources import Key
 from unfreeze_operator.objects.views import FineTuneJobView, parse_time
@@ -81,9 +81,9 @@ class _Values:
 class JobCollector(Collector):
     """Series of the jobs as they are at the moment of the scrape."""
 
-    def __init__(self, jobs: Cache[FineTuneJobView], puller: Puller) -> None:
+    def __init__(self, jobs: Cache[FineTuneJobView], poller: ProgressPoller) -> None:
         self._jobs = jobs
-        self._puller = puller
+        self._poller = poller
         self._errors = 0
         self._values = _Values()
 
@@ -114,7 +114,7 @@ class JobCollector(Collector):
             jobs.add_metric([namespace, phase], number)
         yield jobs
         pulls = CounterMetricFamily("unfreeze_progress_pulls", "Answers of leaders to the pull of their progress.")
-        pulls.add_metric([], self._puller.pulls)
+        pulls.add_metric([], self._poller.pulls)
         yield pulls
         errors = CounterMetricFamily("unfreeze_job_series_errors", "Jobs that a scrape could make no series of.")
         errors.add_metric([], self._errors)
@@ -129,7 +129,7 @@ class JobCollector(Collector):
     def _series(self, view: FineTuneJobView, now: datetime) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
         status = json.loads(unpack(view.status))
         found: dict[tuple[str, tuple[str, ...]], float] = {}
-        for sample in samples(view, status, self._puller.spoken(view.key), now):
+        for sample in samples(view, status, self._poller.spoken(view.key), now):
             name, labels, value = _checked(self._values(view.key, sample))
             found.setdefault((name, labels), value)  # of all the others the first
         return _phase(status), found
