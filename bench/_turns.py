@@ -22,7 +22,7 @@ from unfreeze_trainer.link import Link
 from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter
-from unfreeze_trainer.phases.blocks import find_blocks
+from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.run import Run
 
 if not torch.cuda.is_available():

@@ -86,7 +86,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what embeds and is declared after the layers joins the next stack's first layer",
-        "trainer/unfreeze_trainer/phases/blocks.py",
+        "trainer/unfreeze_trainer/models/blocks.py",
         'elif owner in embeddings or "embed" in called:',
         "elif owner in embeddings:",
         "tests/trainer/test_architectures.py",

@@ -29,8 +29,8 @@ from unfreeze_trainer import unused
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
-from unfreeze_trainer.phases.blocks import find_blocks
 from unfreeze_trainer.unused import Evidence, find_unused
 from unfreeze_trainer.worker import train
 

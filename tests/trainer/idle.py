@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.trainer.mlp import FEATURES, WIDTH, MLPTask, Net
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.phases.blocks import Block
+from unfreeze_trainer.models.blocks import Block
 
 LATER = 1.5
 """What the first feature of a sample has to be for the nets that look at it; no sample of a dry run has it."""

@@ -17,7 +17,7 @@ from torch import nn
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.phases.blocks import Block
+from unfreeze_trainer.models.blocks import Block
 
 FEATURES, WIDTH, CLASSES = 6, 8, 3
 SAMPLES = {"train": 22, "validation": 13, "test": 9}

@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.trainer.architectures import BARE, CLASSES, TIMM, TRANSFORMERS, build, build_timm
 from tests.trainer.order import first_uses
+from unfreeze_trainer.models.blocks import Block, find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
-from unfreeze_trainer.phases.blocks import Block, find_blocks
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from unfreeze_trainer.phases.blocks import Block, find_blocks
+from unfreeze_trainer.models.blocks import Block, find_blocks
 
 SMALL = {
     "vocab_size": 50,

@@ -13,8 +13,8 @@ from unfreeze_api.spec.adapter import BottleneckSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import bottleneck_layers as layers
 from unfreeze_trainer.models.adapters.bottleneck import add_bottlenecks, save_bottlenecks
+from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
-from unfreeze_trainer.phases.blocks import find_blocks
 
 # The outputs of a layer's parts.
 TEXT = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unfreeze_trainer.phases.blocks import Block, find_blocks
+from unfreeze_trainer.models.blocks import Block, find_blocks
 from unfreeze_trainer.phases.compile import Phase
 from unfreeze_trainer.phases.freezer import Freezer
 

@@ -25,7 +25,7 @@ from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 
 T = TypeVar("T")

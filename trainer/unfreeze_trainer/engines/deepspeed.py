@@ -31,7 +31,7 @@ from unfreeze_trainer.engines.zero import Held, OneGroup, Share, shares_of_all, 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.parts import compile_blocks, parts_of
 
 if TYPE_CHECKING:
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 
 

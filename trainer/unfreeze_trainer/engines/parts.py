@@ -14,7 +14,7 @@ from torch import nn
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
 
 
 def parts_of(module: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:

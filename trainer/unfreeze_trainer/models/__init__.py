@@ -11,7 +11,7 @@ from unfreeze_trainer.models.hook import StepHook
 if TYPE_CHECKING:  # folders are looked at where torch is not loaded
     from torch import nn
 
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unfreeze_trainer.phases.blocks import Block, is_norm
+from unfreeze_trainer.models.blocks import Block, is_norm
 from unfreeze_trainer.phases.compile import Phase
 
 

@@ -22,10 +22,10 @@ from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
+from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import compare
 from unfreeze_trainer.models.folders import hash_files, revision, weight_files
-from unfreeze_trainer.phases.blocks import find_blocks
 
 VERIFIED_SAMPLES = 4
 """Samples whose logits an export is compared on."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unfreeze_trainer.models import LoadedModel
-    from unfreeze_trainer.phases.blocks import Block
+    from unfreeze_trainer.models.blocks import Block
 
 
 def add_adapter(

@@ -19,9 +19,9 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
 from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
+from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.models.text import seeded
-from unfreeze_trainer.phases.blocks import HEAD, Block
 
 METHODS = {
     "LoRA": "LORA",
