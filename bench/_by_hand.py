@@ -93,7 +93,7 @@ def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
 
 def _batches(task: Texts) -> Iterator[dict[str, Tensor]]:
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    feed = Feed(task, seed=0, batch_size=BATCH, accumulate=1, rank=rank, world_size=world)  # type: ignore[arg-type]
+    feed = Feed(task, seed=0, batch_size=BATCH, accumulate=1, rank=rank, world_size=world)
     return (micro.tensors for _, step in feed.steps(0, 10**6) for micro in step)
 
 

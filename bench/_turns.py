@@ -8,9 +8,9 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,12 @@ from unfreeze_api.resolve import ResolvedJob, resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.link import Link
-from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.models.blocks import find_blocks
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.run import Run
+from unfreeze_trainer.tasks import Task
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which the Trainer imports, would warn among the results
@@ -31,14 +32,12 @@ if not torch.cuda.is_available():
 SAMPLES, BATCH, TOKENS = 32_000, 16, 32
 
 
-class Texts:
-    """A BERT on made-up tokens."""
-
-    labels, splits = ("a", "b"), {"train": SAMPLES, "validation": 32}
-    pins: ClassVar[dict[str, Any]] = {"base": {}, "data": {}}
+class Texts(Task):
+    """A BERT on made-up tokens, whose run never comes to its end."""
 
     def __init__(self, job: ResolvedJob, *, layers: int, width: int) -> None:
         self.job, self._layers, self._width = job, layers, width
+        self.labels, self.splits = ("a", "b"), {"train": SAMPLES, "validation": 32}
         self.metrics = ClassificationMetrics(2)
         generator = torch.Generator().manual_seed(0)
         self.ids = torch.randint(0, 1000, (SAMPLES, TOKENS), generator=generator)
@@ -62,19 +61,31 @@ class Texts:
             return add_adapter(module, blocks, self.job.adapter, seed=0, base="")
         return LoadedModel(module, blocks, frozenset())
 
-    def batches(self, _split: str, batches: Any, **_: Any) -> Iterator[dict[str, Tensor]]:
+    def batches(
+        self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        del split, epoch_seed
         for indices in batches:
             rows = torch.as_tensor(indices)
             yield {"input_ids": self.ids[rows], "labels": self.y[rows]}
 
-    def forward(self, module: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return module(input_ids=batch["input_ids"]).logits
 
-    def loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(outputs, batch["labels"], reduction="none")
 
-    def tokens(self, batch: dict[str, Tensor]) -> int:
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:
         return int(batch["input_ids"].numel())
+
+    def export(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    def verify_export(self, *_: Any) -> None:
+        raise NotImplementedError
+
+    def usage(self, *_: Any) -> str:
+        raise NotImplementedError
 
 
 def make_job(folder: str, **spec: Any) -> ResolvedJob:
@@ -98,7 +109,7 @@ def ours(task: Texts) -> Iterator[None]:
 def make_run(task: Texts) -> Run:
     """Return a run of the task's job, before its first step."""
     job: Any = task.job
-    return Run(job, task, task.build_model(), open_engine(job), Link(Path(tempfile.mkdtemp())))  # type: ignore[arg-type]
+    return Run(job, task, task.build_model(), open_engine(job), Link(Path(tempfile.mkdtemp())))
 
 
 def steps_of(run: Run) -> Iterator[None]:

@@ -101,13 +101,13 @@ MUTATIONS = (
     Mutation(
         "the gradient depends on the number of workers",
         "trainer/unfreeze_trainer/feed.py",
-        "scale = self._world_size / len(batch)",
-        "scale = 1 / len(batch)",
+        "scale = self._world_size / max(1, self._units_of(batch))",
+        "scale = 1 / max(1, self._units_of(batch))",
         "tests/trainer/test_engines.py",
     ),
     Mutation(
         "macro F1 counts a class that does not occur",
-        "trainer/unfreeze_trainer/metrics.py",
+        "trainer/unfreeze_trainer/objectives/classification.py",
         "either = (predicted + actual) > 0",
         "either = (predicted + actual) >= 0",
         "tests/trainer/test_metrics.py",

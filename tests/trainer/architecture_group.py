@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +26,11 @@ from tests.trainer.jobs import make_job
 from tests.trainer.test_unused import assert_same, state_of
 from unfreeze_trainer import unused
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
+from unfreeze_trainer.tasks import Task
 from unfreeze_trainer.unused import Evidence, find_unused
 from unfreeze_trainer.worker import train
 
@@ -49,12 +49,11 @@ STEPS = dict.fromkeys(BY_CHANCE, 6)  # each layer should have had its turn
 STEPS |= dict.fromkeys(("mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "hiera_tiny_224", "sequencer2d_s"), 2)
 
 
-class ArchitectureTask:
+class ArchitectureTask(Task):
     """An architecture, its loss the distance of whatever it returns first from ones."""
 
     labels = tuple("abcdefg")
     pins = {"base": {"source": "file:///none", "files": {}}, "data": {"train": "0"}}  # noqa: RUF012
-    overlaps: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, name: str, samples: int) -> None:
         self.metrics = ClassificationMetrics(CLASSES)
@@ -66,9 +65,6 @@ class ArchitectureTask:
 
     def build_model(self) -> LoadedModel:
         return self._loaded
-
-    def lengths(self, split: str) -> np.ndarray:
-        return np.zeros(self.splits[split], dtype=np.int64)
 
     def batches(self, _split, batches, **_) -> Iterator[dict[str, Tensor]]:
         for _indices in batches:
@@ -84,8 +80,14 @@ class ArchitectureTask:
     def loss(self, output: Tensor, _batch: dict[str, Tensor]) -> Tensor:
         return (output.float().flatten(1) - 1).square().mean(dim=1)
 
-    def tokens(self, _batch: dict[str, Tensor]) -> int:
-        return 0
+    def export(self, *_, **__) -> None:
+        raise NotImplementedError
+
+    def verify_export(self, *_) -> None:
+        raise NotImplementedError
+
+    def usage(self, *_) -> str:
+        raise NotImplementedError
 
 
 def job_of(name: str, engine: str, folder: Path, workers: int, **training):

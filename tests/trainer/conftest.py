@@ -79,7 +79,7 @@ def loaded_here() -> Iterator[None]:
     """Load exports with the plain libraries in this process: fresh ones are started by `test_export` and `test_local`."""
     from unfreeze_trainer.models import export, plain
 
-    with patch.object(export, "reload", plain.plain_logits):
+    with patch.object(export, "reload", plain.plain_outputs):
         yield
 
 

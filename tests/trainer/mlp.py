@@ -10,14 +10,14 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.metrics import ClassificationMetrics
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import Block
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
+from unfreeze_trainer.tasks import Task
 
 FEATURES, WIDTH, CLASSES = 6, 8, 3
 SAMPLES = {"train": 22, "validation": 13, "test": 9}
@@ -47,12 +47,12 @@ def blocks(module):
     return [*stack, Block("norm", names("norm.")), Block("head", names("head."))]
 
 
-class MLPTask:
+class MLPTask(Task):
     """What tests make it do is told by UNFREEZE_TEST, a JSON object."""
 
     labels = ("a", "b", "c")
     splits = SAMPLES
-    overlaps: dict[str, int] = {}  # noqa: RUF012
+    remedy = "Choose another one"
 
     def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False, broken=()):
         self.options = json.loads(os.environ.get("UNFREEZE_TEST", "{}"))
@@ -75,14 +75,6 @@ class MLPTask:
             torch.manual_seed(7)
             module = Net(**self.shape)
         return LoadedModel(module, blocks(module), frozenset())
-
-    remedy = "Choose another one"
-
-    def lengths(self, split):
-        return np.zeros(self.splits[split], dtype=np.int64)
-
-    def check_samples(self, *_):
-        pass
 
     def name_of(self, split, index):
         return f"{split}, row {index + 1}"
@@ -113,14 +105,8 @@ class MLPTask:
     def forward(self, module, batch):
         return module(batch["x"])
 
-    def loss(self, logits, batch):
-        return nn.functional.cross_entropy(logits.float(), batch["labels"], reduction="none", ignore_index=-100)
-
-    def tokens(self, _):
-        return 0
-
-    def exportable(self, module, _):
-        return module
+    def loss(self, outputs, batch):
+        return nn.functional.cross_entropy(outputs.float(), batch["labels"], reduction="none", ignore_index=-100)
 
     def export(self, module, folder: Path, *_, **__):
         folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.models import export
-from unfreeze_trainer.models.plain import plain_logits
+from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.worker import train
 
@@ -101,7 +101,7 @@ def job_of(row: Row, folder: Path):
 
 
 @patch.object(DeepSpeedEngine, "persistence_threshold", 32)  # biases stay whole between steps, weights do not
-@patch.object(export, "reload", plain_logits)
+@patch.object(export, "reload", plain_outputs)
 def trained(row: Row, folder: Path):
     """Train, export and load it; return the weights before the export on rank 0, sums of all bits on each rank, the phases."""
     job = job_of(row, folder)

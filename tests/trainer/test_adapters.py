@@ -12,11 +12,11 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
-from unfreeze_api.spec.adapter import ADAPTERS, UNMERGEABLE, AdapterSpec, BottleneckSpec, LoraSpec, PeftMethod
+from unfreeze_api.spec.adapter import ADAPTERS, UNMERGEABLE, AdapterSpec, LoraSpec, PeftMethod
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import peft as adapters
-from unfreeze_trainer.models.plain import plain_logits
+from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.tasks import open_task
@@ -132,12 +132,11 @@ def logits_of(task, module) -> torch.Tensor:
     return task.forward(module.eval(), next(task.batches("validation", [range(3)])))
 
 
-def plain(task, kind: str, folder: Path) -> torch.Tensor:
-    batch = next(task.batches("validation", [range(3)]))
-    inputs = task._plain_inputs(batch) | {"classes": len(task.labels)}
-    library = {"text": "transformers"}.get(kind, "timm")
-    adapter = "bottleneck" if task.job.adapter.of(BottleneckSpec) else "peft"
-    return plain_logits(f"{adapter}-{library}", str(folder), inputs, task.job.model.path)[0]
+def plain(task, folder: Path, kind="Adapter") -> tuple[torch.Tensor, list[str]]:
+    """Load an export by the lines that people are shown; return its logits for three samples, and its labels."""
+    lines = task.plain(kind, str(folder), task.job.model.path)
+    _, samples = task.first_samples()
+    return plain_outputs(lines.load, lines.outputs, lines.names, samples[:3])
 
 
 CASES = [
@@ -167,7 +166,7 @@ def test_an_adapter_trains_alone_and_loads_in_plain_libraries(folders, tmp_path,
         assert not own or moved & own, f"{block.name} has not learnt"
     expected = logits_of(task, loaded.module)
     task.export(loaded.module, tmp_path / "adapter", "Adapter")
-    assert torch.allclose(plain(task, kind, tmp_path / "adapter"), expected, atol=2e-5)
+    assert torch.allclose(plain(task, tmp_path / "adapter")[0], expected, atol=2e-5)
     if adapter["type"] not in UNMERGEABLE:
         assert torch.allclose(logits_of(task, adapters.merged(loaded.module)), expected, atol=2e-5)
     after = {key: tensor for key, tensor in loaded.module.state_dict().items() if key not in moved}

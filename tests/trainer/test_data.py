@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.trainer.jobs import make_job, write_csv
-from unfreeze_trainer.data.labels import MAX_LABELS, encode_labels, hold_out, sort_labels
+from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.samples import Split, overlaps, read_splits, read_texts
-from unfreeze_trainer.data.tables import read_table, some_rows
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.data.tables import read_table
+from unfreeze_trainer.errors import JobError, some_rows
+from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, Labels, encode_labels, sort_labels
 
 
 def table_error(path: Path, *columns: str) -> str:
@@ -29,7 +30,8 @@ def table_error(path: Path, *columns: str) -> str:
 
 
 def open_splits(train: Path, **change: Any) -> tuple[list[str], dict[str, Split]]:
-    return read_splits(make_job("/m", train, **change), read_texts)
+    learned, splits = read_splits(make_job("/m", train, **change), read_texts, Labels)
+    return learned.labels, splits
 
 
 def splits_error(train: Path, **change: Any) -> str:
@@ -176,7 +178,7 @@ def test_more_workers_than_samples_are_refused(tmp_path: Path) -> None:
     job = make_job("/m", path, **spec)
     job = job.model_copy(update={"training": job.training.model_copy(update={"batch_size": 2})})
     with pytest.raises(JobError, match="batchSize 2 is less than the 4 workers"):
-        read_splits(job, read_texts)
+        read_splits(job, read_texts, Labels)
 
 
 def test_splits_keep_shares_and_cover_everything(tmp_path: Path) -> None:
@@ -184,13 +186,13 @@ def test_splits_keep_shares_and_cover_everything(tmp_path: Path) -> None:
     labels, splits = open_splits(train, data={"test": {"fraction": 0.1}})
     assert labels == ["a", "b", "c"]
     assert {name: len(split) for name, split in splits.items()} == {"train": 39, "validation": 15, "test": 6}
-    assert Counter(splits["validation"].labels.tolist()) == {0: 5, 1: 5, 2: 5}
+    assert Counter(splits["validation"].targets.values.tolist()) == {0: 5, 1: 5, 2: 5}
     rows = np.concatenate([split.rows for split in splits.values()])
     assert sorted(rows) == list(range(60))
     for split in splits.values():
         texts = split.source.inputs.take(split.rows).to_pylist()
         firsts = {"how": 0, "what": 1, "who": 2}
-        assert [firsts[text.split()[0]] for text in texts] == split.labels.tolist()
+        assert [firsts[text.split()[0]] for text in texts] == split.targets.values.tolist()
 
 
 @given(

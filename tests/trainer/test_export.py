@@ -1,4 +1,4 @@
-"""Exports load in the plain libraries, in a process of their own, with the same logits; broken ones are found."""
+"""Exports load in the plain libraries, in a process of their own, with the same outputs; broken ones are found."""
 
 import json
 import subprocess
@@ -95,9 +95,10 @@ class Asked(BaseException):
 def exports(text, image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     root, made, wanted = tmp_path_factory.mktemp("exports"), {}, []
 
-    def note(kind: str, folder: str, inputs: dict[str, Any], base: str) -> None:
-        torch.save(inputs, samples := root / f"{len(wanted)}.pt")
-        wanted.append([kind, folder, str(samples), base])
+    def note(load: str, outputs: str, names: str, inputs: Any) -> None:
+        lines = root / f"{len(wanted)}.pt"
+        torch.save({"load": load, "outputs": outputs, "names": names, "inputs": inputs}, lines)
+        wanted.append([str(lines)])
         raise Asked
 
     for name, (modality, kind, change) in CASES.items():
@@ -112,10 +113,10 @@ def exports(text, image, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     command = [sys.executable, "-P", "-c", LOAD_ALL, plain.__file__, json.dumps(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answers = [line for line in done.stdout.splitlines() if line.startswith('{"logits"')]
+    answers = [line for line in done.stdout.splitlines() if line.startswith('{"outputs"')]
     for one, line in zip(made.values(), answers, strict=True):
         found = json.loads(line)
-        one.found = torch.tensor(found["logits"]), found["labels"]
+        one.found = torch.tensor(found["outputs"]), found["names"]
     return made
 
 
@@ -151,7 +152,7 @@ def test_a_wrong_export_is_found(text: tuple[Path, Path], tmp_path: Path) -> Non
     weights = load_file(file)
     weights["classifier.weight"] *= 1.5
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(RuntimeError, match="gives other logits"):
+    with pytest.raises(RuntimeError, match="gives other outputs"):
         task.verify_export(tmp_path / "out", "Model", module)
     file.write_bytes(b"broken")
     with pytest.raises(RuntimeError, match="cannot be loaded"):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
 from unfreeze_api.contracts import budget
-from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics, Metrics
+from unfreeze_trainer.objectives.base import IGNORED
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
+from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.progress import Meter
 
 
@@ -50,7 +52,7 @@ def test_the_loss_shows_again_after_one_that_was_not_finite():
     meter, seen = Meter(alone, None), []
     for loss in (2.0, torch.nan, 4.0):
         meter._interval = 1
-        meter.add(torch.tensor(loss), 2, 0)
+        meter.add(torch.tensor(loss), 2, 0, 2)
         assert meter.after_step()
         seen.append(meter.loss)
     assert seen == pytest.approx([1.0, torch.nan, 2.0], nan_ok=True)

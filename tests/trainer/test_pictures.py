@@ -222,7 +222,7 @@ def test_tables_of_pictures_in_every_form(tmp_path, form):
     (tmp_path / "blue.png").write_bytes(BLUE)
     parquet.write_table(pa.table({"image": TABLES[form], "label": [7, 3]}), tmp_path / "t.parquet")
     source = source_of(images_job(tmp_path / "t.parquet"))
-    assert [source.names[code] for code in source.codes] == ["7", "3"]
+    assert source.targets.to_pylist() == [7, 3]
     red, blue = loaded(source)
     assert red[:, 0, 0].tolist() == pytest.approx([1, -1, -1])
     assert blue[:, 0, 0].tolist() == pytest.approx([-1, -1, 1])
@@ -279,10 +279,10 @@ def test_splits_are_no_labels(tmp_path, names):
 
 def test_labels_that_are_called_like_splits_are_labels(tmp_path):
     image_folder(tmp_path, labels=("test", "train"))
-    assert sorted(source_of(images_job(tmp_path)).names) == ["test", "train"]
+    assert sorted(set(source_of(images_job(tmp_path)).targets.to_pylist())) == ["test", "train"]
     (tmp_path / "deeper").mkdir()
     image_folder(tmp_path / "deeper", labels=("train", "plane"))
-    assert sorted(source_of(images_job(tmp_path / "deeper")).names) == ["plane", "train"]
+    assert sorted(set(source_of(images_job(tmp_path / "deeper")).targets.to_pylist())) == ["plane", "train"]
 
 
 def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
@@ -292,6 +292,6 @@ def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
     (tmp_path / "red" / ".thumbnails" / "0.png").write_bytes(RED)
     for name in ("red/notes.txt", "red/a.heic", "blue/b.heic", "blue/.DS_Store", "README"):
         (tmp_path / name).write_text("")
-    assert len(source_of(images_job(tmp_path)).codes) == 12
+    assert len(source_of(images_job(tmp_path)).targets) == 12
     assert "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 2 hidden folders" in caplog.text
     assert "1 files beside the labels' folders" in caplog.text

@@ -12,10 +12,10 @@ import torch
 from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
+from tests.trainer.test_adapters import plain
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import quantized as models
-from unfreeze_trainer.models.plain import plain_logits
 from unfreeze_trainer.preview import preview
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import open_task
@@ -89,8 +89,7 @@ def test_an_adapter_trains_on_it_and_loads_in_plain_libraries(inputs, tmp_path, 
     with torch.no_grad():
         expected = task.forward(module, batch)
     task.export(module, tmp_path / "adapter", "Adapter")
-    inputs = task._plain_inputs(batch) | {"classes": len(task.labels)}
-    logits, _ = plain_logits(task._loaded_by("Adapter"), str(tmp_path / "adapter"), inputs, task.job.model.path)
+    logits, _ = plain(task, tmp_path / "adapter")
     assert torch.allclose(logits, expected, atol=1e-5)
     if name not in ("bottleneck", "prompt"):
         floats = task.exportable(module, "Merged")
@@ -99,7 +98,7 @@ def test_an_adapter_trains_on_it_and_loads_in_plain_libraries(inputs, tmp_path, 
         # Int8 rounds the inputs of its layers too.
         assert torch.allclose(given, expected, atol=2e-2 if kind == "Int8" else 1e-5)
         task.export(floats, tmp_path / "merged", "Merged")
-        merged, labels = plain_logits("transformers", str(tmp_path / "merged"), inputs, "")
+        merged, labels = plain(task, tmp_path / "merged", "Merged")
         assert torch.allclose(merged, given, atol=1e-5)
         assert labels == task.labels
 
@@ -136,8 +135,7 @@ def test_features_of_it_train_a_head(inputs, tmp_path, kind):
     assert not any(is_integer(tensor) for tensor in exported.parameters())
     run.task.export(exported, tmp_path / "model", "Model")
     batch = next(run.task.batches("validation", [range(3)]))
-    samples = run.task._plain_inputs(batch)
-    logits, labels = plain_logits("transformers", str(tmp_path / "model"), samples, "")
+    logits, labels = plain(run.task, tmp_path / "model", "Model")
     with torch.no_grad():
         expected = run.task.forward(run.engine.module.eval(), batch)
     assert torch.allclose(logits, expected, atol=2e-2 if kind == "Int8" else 1e-5)

@@ -20,6 +20,7 @@ from unfreeze_trainer.data.tokens import TextError
 from unfreeze_trainer.errors import HIDDEN, SHOW_VALUES_ENV, JobError, one_line_told, quoted, told_of
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.models import export
+from unfreeze_trainer.objectives.targets.labels import Labels
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.worker import _tell
 
@@ -67,7 +68,7 @@ def values_in(text: str) -> list[str]:
 def test_messages_name_the_row_and_the_log_has_the_quote(tmp_path, name):
     file, text, says = TABLES[name]
     (tmp_path / file).write_text(text)
-    error = failed(lambda: read_splits(make_job("/none", tmp_path / file), read_texts))
+    error = failed(lambda: read_splits(make_job("/none", tmp_path / file), read_texts, Labels))
     message, tail = told_of(error)
     assert says in message
     assert HIDDEN in message
@@ -82,7 +83,7 @@ def test_a_label_that_training_never_saw_is_named_by_its_row(tmp_path):
     job = make_job(
         "/none", tmp_path / "t.csv", data={"validation": {"source": f"file://{tmp_path}/v.csv", "fraction": None}}
     )
-    message, _ = told_of(failed(lambda: read_splits(job, read_texts)))
+    message, _ = told_of(failed(lambda: read_splits(job, read_texts, Labels)))
     assert "row 2: label" in message
     assert values_in(message) == []
 
@@ -93,7 +94,7 @@ def test_of_rows_that_are_left_out_none_is_told(tmp_path, caplog, name):
     lines = text.splitlines()
     (tmp_path / file).write_text("\n".join(lines[:1] + lines[-1:] * 2 if file.endswith(".csv") else lines) + "\n")
     job = make_job("/none", tmp_path / file)
-    error = failed(lambda: read_splits(job, partial(read_texts, skip=True)))
+    error = failed(lambda: read_splits(job, partial(read_texts, skip=True), Labels))
     assert "rows cannot be read, and spec.data.onError Skip leaves out half of them at most" in error.public
     assert values_in(error.public) == []
     assert values_in(error.message)
@@ -108,7 +109,7 @@ def test_what_a_tokenizer_says_of_a_text_is_not_told(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise TextError(2, f"ValueError: no token for {SECRET}")
 
-    monkeypatch.setattr("unfreeze_trainer.tasks.text_classification.Tokens", broken)
+    monkeypatch.setattr("unfreeze_trainer.modalities.text.Tokens", broken)
     error = failed(lambda: task.lengths("train"))
     assert f"row 3: the tokenizer fails at this text: {HIDDEN}." in error.public
     assert SECRET in error.message
@@ -186,7 +187,7 @@ def test_what_a_library_says_of_an_error_while_data_are_read_is_not_told(tmp_pat
 
     monkeypatch.setattr("unfreeze_trainer.data.samples.read_table", broken)
     with pytest.raises(ValueError, match="could not convert") as raised:
-        read_splits(make_job("/none", tmp_path / "t.csv"), read_texts)
+        read_splits(make_job("/none", tmp_path / "t.csv"), read_texts, Labels)
     message, tail = told_of(raised.value)
     assert message == f"ValueError: {HIDDEN}"
     assert "read_texts" in tail
@@ -245,9 +246,10 @@ def test_the_field_reaches_the_trainer_and_changes_nothing_that_is_learned():
 def test_the_check_of_an_export_has_no_secret_in_its_environment(tmp_path, monkeypatch):
     seen = {}
 
-    def run(command, *, env, **_):
+    def run(command, *, env, stdin, **_):
+        assert stdin == subprocess.DEVNULL, "transformers asks there whether to run code"
         seen.update(env)
-        return subprocess.CompletedProcess(command, 0, stdout='{"logits": [[0.0]], "labels": []}', stderr="")
+        return subprocess.CompletedProcess(command, 0, stdout='{"outputs": [[0.0]], "names": []}', stderr="")
 
     for name in (
         "WANDB_API_KEY",
@@ -260,7 +262,7 @@ def test_the_check_of_an_export_has_no_secret_in_its_environment(tmp_path, monke
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setattr(subprocess, "run", run)
-    export.reload("transformers", str(tmp_path), {"x": torch.zeros(1)}, "/base")
+    export.reload("model = None", "inputs", "[]", torch.zeros(1))
     assert SECRET not in seen.values()
     assert seen["PATH"] == os.environ["PATH"]
     assert (seen["HF_HUB_OFFLINE"], seen["CUDA_VISIBLE_DEVICES"], seen["LC_ALL"]) == ("1", "", "C.UTF-8")

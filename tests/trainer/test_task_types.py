@@ -6,7 +6,7 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.tasks import TASKS
-from unfreeze_trainer.metrics import ClassificationMetrics
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.tasks import Task
 
 

@@ -10,10 +10,10 @@ import torch
 from pyarrow import parquet
 
 from tests.trainer.jobs import WORDS, bert_folder, make_job, write_csv
-from unfreeze_trainer.data.labels import encode_labels
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import Limits, pools_by_mean, text_limits, usable_length
+from unfreeze_trainer.objectives.targets.labels import encode_labels
 from unfreeze_trainer.tasks import open_task
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -38,7 +38,7 @@ def test_the_sizes_of_all_micro_batches_are_known(samples, batch_size, accumulat
     def on_rank(rank):
         feed = feed_of(samples, batch_size, accumulate, rank, world_size)
         batches = [range(samples)[i : i + batch_size] for i in range(0, samples, batch_size)]
-        return {max(1, len(micro)) for batch in batches for micro, _ in feed._micro_batches(batch)}
+        return {max(1, len(micro)) for batch in batches for micro, *_ in feed._micro_batches(batch)}
 
     found = set().union(*map(on_rank, range(world_size)))
     assert feed_of(samples, batch_size, accumulate, 0, world_size).sizes() == found
@@ -257,7 +257,7 @@ def test_pictures_are_read_before_the_training(pictures):
 
 
 def test_what_there_was_no_time_to_read_is_said(pictures, monkeypatch, caplog):
-    monkeypatch.setattr("unfreeze_trainer.tasks.image_classification.READ_SECONDS", 0.0)
+    monkeypatch.setattr("unfreeze_trainer.modalities.image.READ_SECONDS", 0.0)
     caplog.set_level("INFO")
     pictures.check_samples(0, 1)
     assert "0 of 12 pictures, evenly spread, were read before the training" in caplog.text
@@ -266,7 +266,7 @@ def test_what_there_was_no_time_to_read_is_said(pictures, monkeypatch, caplog):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_share_the_reading(pictures, monkeypatch, world_size):
     read = []
-    monkeypatch.setattr(pictures._loader, "_open", lambda _, row: read.append(row))
+    monkeypatch.setattr(pictures.modality.loader, "_open", lambda _, row: read.append(row))
     for rank in range(world_size):
         pictures.check_samples(rank, world_size)
     assert sorted(read) == list(range(12))

@@ -18,10 +18,11 @@ from tests.trainer.jobs import image_folder, make_job, timm_folder
 from unfreeze_api.resolve import Columns, Dataset
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pins import pin_data
-from unfreeze_trainer.data.samples import read_splits, read_texts
+from unfreeze_trainer.data.samples import read_splits, read_targets, read_texts
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, unmarked
+from unfreeze_trainer.objectives.targets.labels import Labels
 from unfreeze_trainer.run import Run
 from unfreeze_trainer.skipped import Skipped
 from unfreeze_trainer.state import State
@@ -32,7 +33,9 @@ WHERE = "spec.data.train.source x"
 
 
 def texts(path, *, skip=True):
-    return read_texts(Dataset(source="x", path=str(path), columns=Columns()), WHERE, skip=skip)
+    source = read_texts(Dataset(source="x", path=str(path), columns=Columns()), WHERE, skip=skip)
+    read_targets(source, Labels)
+    return source
 
 
 def lines_of(rows):
@@ -67,7 +70,7 @@ def test_the_rows_that_can_be_read_are_left_with_their_numbers(tmp_path_factory,
     source = texts(path)
     good = [number for number, row in enumerate(rows) if isinstance(row, int)]
     assert source.inputs.to_pylist() == [f"t{rows[number]}" for number in good]
-    assert [source.names[code] for code in source.codes] == ["xy"[rows[number] % 2] for number in good]
+    assert source.targets.to_pylist() == ["xy"[rows[number] % 2] for number in good]
     assert [source.number(row) for row in range(8)] == [number + 1 for number in good]
     assert source.left_out == len(broken)
     if broken:
@@ -113,7 +116,7 @@ def test_a_label_that_training_never_saw_is_named_by_its_row(tmp_path):
     (tmp_path / "v.csv").write_text("text,label\n,x\na,x\nb,z\nc,y\n")
     data = {"validation": {"source": f"file://{tmp_path}/v.csv", "fraction": None}, "onError": "Skip"}
     with pytest.raises(JobError, match=r"v\.csv: row 3: label 'z' does not occur"):
-        read_splits(make_job("/m", tmp_path / "t.csv", data=data), partial(read_texts, skip=True))
+        read_splits(make_job("/m", tmp_path / "t.csv", data=data), partial(read_texts, skip=True), Labels)
 
 
 def test_rows_of_pictures_without_content_are_left_out(tmp_path):

@@ -101,7 +101,7 @@ def answers(tmp_path_factory):
         task.export(module, out, kind)
         (out / "picture.png").write_bytes((data / "red" / "0.png").read_bytes())
         runs[str(out)] = shown(task, kind, out, folder)
-        picture = task._loader._centre(decode(str(out / "picture.png"), "RGB"))
+        picture = task.modality.loader._centre(decode(str(out / "picture.png"), "RGB"))
         expected[out.name] = task.labels[int(task.forward(module, {"images": picture[None]}).argmax())]
     (root / "runs.json").write_text(json.dumps(runs))
     done = subprocess.run(
@@ -117,7 +117,7 @@ def answers(tmp_path_factory):
 
 
 def predicted(task, module, text: str) -> str:
-    batch = task._tokenizer(text, truncation=True, max_length=task._max_length, return_tensors="pt")
+    batch = task.modality.tokenizer(text, truncation=True, max_length=task.modality.max_length, return_tensors="pt")
     with torch.no_grad():
         return task.labels[int(task.forward(module, batch).argmax())]
 

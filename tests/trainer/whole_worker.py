@@ -8,10 +8,10 @@ from unittest.mock import patch
 from tests.trainer.ranks import log_to
 from unfreeze_trainer import tasks, worker
 from unfreeze_trainer.models import export
-from unfreeze_trainer.models.plain import plain_logits
+from unfreeze_trainer.models.plain import plain_outputs
 
 
-@patch.object(export, "reload", plain_logits)
+@patch.object(export, "reload", plain_outputs)
 def work(job, log: Path) -> int:
     """Train, export and report; return the exit code."""
     log_to(log)

@@ -15,7 +15,10 @@ HIDDEN = "[in the pod's log]"
 """What stands in the place of a quote elsewhere."""
 _OPEN, _CLOSE = "\ue000", "\ue001"  # of a private area: no text has a meaning for them
 _QUOTE = re.compile(f"{_OPEN}.*?{_CLOSE}", re.DOTALL)
-_DATA = str(Path(__file__).with_name("data"))
+_DATA = tuple(str(Path(__file__).parent / name) for name in ("data", "objectives/targets"))
+"""Where rows of the data are read."""
+_SHOWN_ROWS = 5
+"""Rows that a message lists."""
 
 
 def quoted(content: object) -> str:
@@ -93,6 +96,13 @@ def _files(error: BaseException) -> Iterator[str]:
 def some_of(names: Sequence[str], most: int = 8) -> str:
     """Return names in a line, as many as a message bears."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def some_rows(rows: Sequence[int]) -> str:
+    """Return row numbers for a message: `row 3`, `rows 3, 5, 8 and 12 more`. `rows` are indices from 0."""
+    shown = ", ".join(str(row + 1) for row in rows[:_SHOWN_ROWS])
+    more = f" and {len(rows) - _SHOWN_ROWS} more" if len(rows) > _SHOWN_ROWS else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
 def is_passing(error: BaseException) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from unfreeze_trainer.data.order import epoch_order, evaluation_shard, global_batches, shard
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.seeds import mix
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ class MicroBatch:
 
     tensors: dict[str, Tensor]
     scale: float
-    """Factor of the sum of the samples' losses, so that the mean over ranks of what all micro batches add is the
-    gradient of the mean over the global batch."""
+    """Factor of the sum of the units' losses, so that the mean over ranks of what all micro batches add is the gradient of
+    the mean over the units of the global batch."""
     samples: int
     """0 where a rank's share is empty: a row of padding without loss stands in."""
+    units: int
+    """Of the loss, of these samples."""
     last: bool
     """Whether the step ends with it."""
 
@@ -34,8 +38,16 @@ class MicroBatch:
 class Feed:
     """Batches of one rank.
 
+    Raises
+    ------
+    JobError
+        InvalidJob: the task's loss couples the samples of a step, which would be computed in parts.
+
     Notes
     -----
+    The order of samples is a pure function, and the units of each are known to all: so every rank knows the units of the
+    global batch without asking the others.
+
     Every rank does the same number of micro batches in a step, whatever its share: for an empty list of samples the task
     gives a row of padding that has no loss, so that the rank still takes part in the collectives.
     """
@@ -43,7 +55,9 @@ class Feed:
     def __init__(self, task: Task, *, seed: int, batch_size: int, accumulate: int, rank: int, world_size: int) -> None:
         self._task, self._seed, self._batch_size, self._accumulate = task, seed, batch_size, accumulate
         self._rank, self._world_size = rank, world_size
-        self.samples = task.splits["train"]
+        self.samples, self._units = task.splits["train"], task.units("train")
+        if task.couples:
+            _require_whole_steps(accumulate, world_size)
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
 
     @property
@@ -75,28 +89,32 @@ class Feed:
     def _epoch(self, epoch: int, offset: int, count: int, first: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         order = epoch_order(self._seed, epoch, self.samples)
 
-        def plan() -> Iterator[list[tuple[Sequence[int], float]]]:
+        def plan() -> Iterator[list[tuple[Sequence[int], float, int]]]:
             batches = global_batches(order[offset * self._batch_size :], self._batch_size)
             return map(self._micro_batches, itertools.islice(batches, count))
 
         # The task may read ahead of the loop, so the plan is made twice rather than shared.
-        indices = (micro for step in plan() for micro, _ in step)
+        indices = (micro for step in plan() for micro, *_ in step)
         tensors = self._task.batches("train", indices, epoch_seed=mix(self._seed, epoch))
 
-        def micros(step: list[tuple[Sequence[int], float]]) -> Iterator[MicroBatch]:
-            for number, (indices, scale) in enumerate(step, 1):
-                yield MicroBatch(next(tensors), scale, len(indices), number == len(step))
+        def micros(step: list[tuple[Sequence[int], float, int]]) -> Iterator[MicroBatch]:
+            for number, (indices, scale, units) in enumerate(step, 1):
+                yield MicroBatch(next(tensors), scale, len(indices), units, number == len(step))
 
         for number, step in enumerate(plan(), first):
             yield number, micros(step)
 
-    def _micro_batches(self, batch: Sequence[int]) -> list[tuple[Sequence[int], float]]:
-        """Split this rank's share of a global batch into micro batches of (sample indices, scale of their losses)."""
+    def _micro_batches(self, batch: Sequence[int]) -> list[tuple[Sequence[int], float, int]]:
+        """Split this rank's share of a global batch into micro batches: sample indices, scale of their losses, units."""
         mine = shard(batch, self._rank, self._world_size)
         count = self._slices(len(batch))
-        scale = self._world_size / len(batch)
+        scale = self._world_size / max(1, self._units_of(batch))
         edges = [len(mine) * number // count for number in range(count + 1)]
-        return [(mine[low:high], scale) for low, high in itertools.pairwise(edges)]
+        parts = [mine[low:high] for low, high in itertools.pairwise(edges)]
+        return [(part, scale, self._units_of(part)) for part in parts]
+
+    def _units_of(self, samples: Sequence[int]) -> int:
+        return int(self._units[np.asarray(samples, dtype=np.int64)].sum())
 
     def _slices(self, batch: int) -> int:
         """Return how many micro batches every rank makes of a global batch of so many samples."""
@@ -109,3 +127,20 @@ class Feed:
         mine = evaluation_shard(total, self._rank, self._world_size)
         rounds = math.ceil(math.ceil(total / self._world_size) / size)
         return self._task.batches(split, (mine[low : low + size] for low in range(0, rounds * size, size)))
+
+
+def _require_whole_steps(accumulate: int, world_size: int) -> None:
+    """Refuse to divide the steps of a loss that couples their samples: each part would be compared with itself alone."""
+    why = "this task's loss compares all samples of a step with each other"
+    if accumulate > 1:
+        raise JobError(
+            "InvalidJob",
+            f"spec.training.gradientAccumulationSteps {accumulate}: {why}, which micro batches would keep apart. Set it to 1;"
+            " if memory is short, lower spec.training.batchSize",
+        )
+    if world_size > 1:
+        raise JobError(
+            "InvalidJob",
+            f"{world_size} workers (spec.distribution.numNodes x numProcPerNode): {why}, and workers do not exchange them yet."
+            " Use one worker",
+        )

@@ -32,12 +32,13 @@ def look(job: ResolvedJob) -> str:
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
     from unfreeze_api.tasks import task_type
-    from unfreeze_trainer.data.samples import read_splits
+    from unfreeze_trainer.data.samples import read_splits, read_targets
     from unfreeze_trainer.destination import check_apart
     from unfreeze_trainer.models.folders import check_folder
+    from unfreeze_trainer.objectives.targets import encoder
 
     task = task_type(job.task.type)
-    text, skip = task.reads_text, job.data.on_error == "Skip"
+    text, skip, kind = task.reads_text, job.data.on_error == "Skip", encoder(task.targets)
     check_apart(job)
     check_folder(
         job.model.path,
@@ -48,11 +49,11 @@ def look(job: ResolvedJob) -> str:
     sources = list(_sources(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MOST_BYTES:
         for where, dataset in sources:
-            _reader(text=text, skip=skip, head=True)(dataset, where)
+            read_targets(_reader(text=text, skip=skip, head=True)(dataset, where), kind)
         return "the model's folder and the first rows of the data are as the job says"
-    labels, splits = read_splits(job, _reader(text=text, skip=skip, head=False))
+    learned, splits = read_splits(job, _reader(text=text, skip=skip, head=False), kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
-    return f"{len(labels):,} labels, samples: {counts}"
+    return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
 def _reader(*, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:

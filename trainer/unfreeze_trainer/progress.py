@@ -41,7 +41,7 @@ class Meter:
     def __init__(self, engine: Engine, link: Link | None) -> None:
         self._engine, self._link = engine, link
         self.loss: float | None = None
-        """Mean loss of a sample, smoothed; not finite while a loss since the ranks met last was not."""
+        """Mean loss of a unit, smoothed; not finite while a loss since the ranks met last was not."""
         self.samples_per_second: float | None = None
         self.tokens_per_second: float | None = None
         self.step_work = 1.0
@@ -56,7 +56,7 @@ class Meter:
 
     def _open_window(self) -> None:
         self._loss = torch.zeros((), device=self._engine.device)
-        self._steps = self._samples = self._tokens = 0
+        self._steps = self._samples = self._units = self._tokens = 0
         self._seconds = 0.0
 
     def pause(self) -> None:
@@ -67,11 +67,12 @@ class Meter:
         """Let the clock run again."""
         self._began = time.perf_counter()
 
-    def add(self, loss: Tensor, samples: int, tokens: int) -> None:
-        """Count a micro batch: the sum of its samples' losses, detached."""
+    def add(self, loss: Tensor, samples: int, tokens: int, units: int) -> None:
+        """Count a micro batch: the sum of its units' losses, detached."""
         if samples:
             self._loss += loss
             self._samples += samples
+            self._units += units
             self._tokens += tokens
 
     def after_step(self) -> bool:
@@ -82,15 +83,15 @@ class Meter:
         stop = self._link is not None and self._link.stop_requested()
         loss_sum = self._loss.item()  # waits for the device, so that its work is in the time
         self.pause()
-        mine = [loss_sum, self._samples, self._tokens, float(stop), self._seconds]
-        loss, samples, tokens, stops, seconds = self._engine.all_reduce(
+        mine = [loss_sum, self._samples, self._units, self._tokens, float(stop), self._seconds]
+        loss, samples, units, tokens, stops, seconds = self._engine.all_reduce(
             torch.tensor(mine, dtype=torch.float64)
         ).tolist()
         seconds = max(seconds / self._engine.world_size, 1e-9)
         fade = _SMOOTHING**self._steps
         before = self.loss if self.loss is not None and math.isfinite(self.loss) else None
         keep = 0.0 if before is None else fade
-        self.loss = keep * (before or 0.0) + (1 - keep) * loss / max(samples, 1)
+        self.loss = keep * (before or 0.0) + (1 - keep) * loss / max(units, 1)
         self.samples_per_second, self.tokens_per_second = samples / seconds, tokens / seconds or None
         self._recent_seconds = fade * self._recent_seconds + seconds
         self._recent_work = fade * self._recent_work + samples * self.step_work

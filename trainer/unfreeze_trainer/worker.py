@@ -65,7 +65,7 @@ def train(run: Run) -> None:
                     loss = task.loss(task.forward(engine.model, batch), batch).sum()
                     penalty = run.hook.penalty() if micro.last else 0.0
                     engine.backward(loss * micro.scale + penalty, last=micro.last)
-                run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors))
+                run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors), micro.units)
             engine.step()
             run.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
     run.finish()

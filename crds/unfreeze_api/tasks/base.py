@@ -38,6 +38,8 @@ class TaskType(Variant):
     """What training.metric may name; the first is the default."""
     pipeline: str
     """Name of the task on the Hugging Face Hub."""
+    targets: str = "Labels"
+    """What the column holds that is predicted: Labels is one of a set for each sample."""
 
     @property
     def reads_text(self) -> bool:

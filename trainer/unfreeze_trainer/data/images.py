@@ -17,12 +17,11 @@ import numpy as np
 from unfreeze_api.commands import explained
 from unfreeze_api.resolve import Dataset
 from unfreeze_trainer.closed import Closed
-from unfreeze_trainer.data.labels import encode_labels
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
-from unfreeze_trainer.data.samples import NO_LABELS, Source, labelled
-from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.data.samples import Source, readable
+from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
-from unfreeze_trainer.errors import JobError, quoted, unmarked
+from unfreeze_trainer.errors import JobError, quoted, some_rows, unmarked
 from unfreeze_trainer.pointers import stand_in, stand_in_at
 
 if TYPE_CHECKING:
@@ -64,8 +63,8 @@ def read_images(
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
         paths, labels = folder
-        codes, names = encode_labels(pa.chunked_array([pa.array(labels).dictionary_encode()]), "label", where)
-        source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), codes, names, files=True)
+        targets = pa.chunked_array([pa.array(labels).dictionary_encode()])
+        source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), targets, files=True)
     else:
         column, unread = dataset.columns.image, Unread(where, skip=skip)
         table = read_table(dataset.path, [column, dataset.columns.label], where, unread, head=head)
@@ -80,8 +79,8 @@ def read_images(
         it = "it" if len(missing) == 1 else "them"
         message = f"{where}: no picture in column {column!r} of {some_rows(missing)}; remove {it}"
         unread.add(missing, JobError("InvalidData", message))
-        source = Source(dataset, where, inputs, *NO_LABELS, numbers=numbers)
-        source = labelled(source, table[dataset.columns.label], unread, total, head=head)
+        source = Source(dataset, where, inputs, table[dataset.columns.label], numbers=numbers)
+        source = readable(source, unread, total, head=head)
         if not _is_binary(inputs.type):
             source = _located(source, root.parent, skip=skip)
     if not skip:

@@ -1,19 +1,20 @@
-"""The samples of a job: its sources, its splits and the labels that they share, checked before anything is trained."""
+"""The samples of a job: its sources, its splits and what they are to become, checked before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unfreeze_api.resolve import Dataset, HeldOut, ResolvedJob
-from unfreeze_trainer.data.labels import class_ids, encode_labels, hold_out, missing_rows, no_label, sort_labels
-from unfreeze_trainer.data.tables import read_table, some_rows
+from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
-from unfreeze_trainer.errors import JobError, quoted
+from unfreeze_trainer.errors import JobError, some_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,10 +30,8 @@ class Source:
     """What messages start with: field and source."""
     inputs: pa.ChunkedArray
     """Texts, or paths of images."""
-    codes: np.ndarray
-    """Index into `names` of each sample, int64."""
-    names: list[str]
-    """The distinct labels, in no order."""
+    targets: pa.ChunkedArray
+    """What each sample is to become, as it stands in its column."""
     files: bool = False
     """Whether the inputs are paths of files."""
     numbers: np.ndarray | None = None
@@ -52,8 +51,8 @@ class Split:
     source: Source
     rows: np.ndarray
     """Indices into the source, sorted, int64."""
-    labels: np.ndarray
-    """Class id of each of these rows, int64."""
+    targets: Targets
+    """Of each of these rows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,21 +81,16 @@ def read_texts(dataset: Dataset, where: str, *, skip: bool = False, head: bool =
         rows,
         JobError("InvalidData", f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove {it}"),
     )
-    return labelled(Source(dataset, where, column, *NO_LABELS, numbers=numbers), table[label], unread, total, head=head)
+    return readable(Source(dataset, where, column, table[label], numbers=numbers), unread, total, head=head)
 
 
-NO_LABELS: tuple[np.ndarray, list[str]] = np.zeros(0, dtype=np.int64), []
-
-
-def labelled(source: Source, labels: pa.ChunkedArray, unread: Unread, total: int, *, head: bool) -> Source:
-    """Return a source with its labels, without the rows that cannot be read and those without a label.
+def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Source:
+    """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
     ----------
     source
         Its numbers are those of all rows that were read.
-    labels
-        A label of each of these rows.
     unread
         What of them cannot be read.
     total
@@ -107,24 +101,28 @@ def labelled(source: Source, labels: pa.ChunkedArray, unread: Unread, total: int
     Raises
     ------
     JobError
-        InvalidData: one has no label and none is to be skipped, more than half are, or labels are of no type.
+        InvalidData: more than half of them, or there are none.
     """
     import pyarrow as pa
 
     column, numbers = source.dataset.columns.label, source.numbers
     assert numbers is not None
     if unread.skip:
-        rows = numbers[missing_rows(labels)].tolist()
-        unread.add(rows, no_label(rows, column, source.where))
+        rows = numbers[missing_rows(source.targets)].tolist()
+        unread.add(rows, no_target(rows, column, source.where))
         if not head:
             unread.check(total)
         kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
-        source = replace(source, inputs=source.inputs.take(pa.array(kept)), numbers=numbers[kept], left_out=len(unread))
-        labels = labels.take(pa.array(kept))
-    if len(labels) == 0 and not (head and len(unread)):
+        inputs, targets = (cells.take(pa.array(kept)) for cells in (source.inputs, source.targets))
+        source = replace(source, inputs=inputs, targets=targets, numbers=numbers[kept], left_out=len(unread))
+    if len(source.targets) == 0 and not (head and len(unread)):
         raise JobError("InvalidData", f"{source.where}: no samples; the file has no rows")
-    codes, names = encode_labels(labels, column, source.where)
-    return replace(source, codes=codes, names=names, numbers=source.numbers if len(unread) else None)
+    return source if len(unread) else replace(source, numbers=None)
+
+
+def read_targets(source: Source, kind: type[Encoder[Any]]) -> Any:
+    """Return what an encoder makes of a source's column."""
+    return kind.read(source.targets, source.dataset.columns.label, source.where)
 
 
 def source_name(split: str, dataset: Dataset) -> str:
@@ -132,7 +130,9 @@ def source_name(split: str, dataset: Dataset) -> str:
     return f"spec.data.{split}.source {dataset.source}"
 
 
-def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tuple[list[str], dict[str, Split]]:
+def read_splits(
+    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: type[Encoder[Any]]
+) -> tuple[Encoder[Any], dict[str, Split]]:
     """Read and check all data of a job.
 
     Parameters
@@ -141,11 +141,13 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
         Its data, seed, batch size and world size count.
     read
         Reads one source; the second argument is what its messages start with.
+    kind
+        Of the targets.
 
     Returns
     -------
     tuple
-        The labels in the order of class ids, and the splits train, validation and, if the job has one, test.
+        What there is to predict, and the splits train, validation and, if the job has one, test.
 
     Raises
     ------
@@ -154,33 +156,28 @@ def read_splits(job: ResolvedJob, read: Callable[[Dataset, str], Source]) -> tup
     """
     _require_other_files(job)
     train = read(job.data.train, source_name("train", job.data.train))
-    labels = sort_labels(train.names)
-    if len(labels) == 1:
-        raise JobError(
-            "InvalidData",
-            f"{train.where}: all {len(train.codes)} samples have the label {quoted(repr(labels[0]))}; classification needs at least"
-            " two labels",
-        )
-    classes = class_ids(train.codes, train.names, labels, train.where)
+    column = read_targets(train, kind)
+    learned = kind(column, train.where)
+    targets = learned.encode(column, train.where)
     held_out: dict[str, HeldOut] = {"validation": job.data.validation}
     if job.data.test:
         held_out["test"] = job.data.test
     fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
-    parts = hold_out(classes, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
-    splits = {name: Split(train, rows, classes[rows]) for name, rows in parts.items()}
+    parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
+    splits = {name: Split(train, rows, targets.take(rows)) for name, rows in parts.items()}
     for name, part in held_out.items():
         if part.dataset:
             source = read(part.dataset, source_name(name, part.dataset))
-            ids = class_ids(source.codes, source.names, labels, source.where, source.numbers)
-            splits[name] = Split(source, np.arange(len(ids)), ids)
+            known = learned.encode(read_targets(source, kind), source.where, source.numbers)
+            splits[name] = Split(source, np.arange(len(known)), known)
         elif not len(splits[name]):
             raise JobError(
                 "InvalidData",
-                f"spec.data.{name}.fraction {part.fraction} of the {len(classes)} samples of {train.where} leaves none"
+                f"spec.data.{name}.fraction {part.fraction} of the {len(targets)} samples of {train.where} leaves none"
                 " to measure on: raise the fraction, or give more data",
             )
     _check_workers(job, len(splits["train"]))
-    return labels, {name: splits[name] for name in ("train", *held_out)}
+    return learned, {name: splits[name] for name in ("train", *held_out)}
 
 
 def _require_other_files(job: ResolvedJob) -> None:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 65536
 HEAD_ROWS = 1000
 """Rows of JSON lines and Parquet that are read where the first ones will do; of CSV it is a block."""
-SHOWN_ROWS = 5
-"""Rows that a message lists."""
 
 
 def read_table(
@@ -109,13 +107,6 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *,
                 f"{where}: no column {column!r}{hint} The columns are {quoted(names) if first_row else names}; name the right one in"
                 " spec.data.<part>.columns",
             )
-
-
-def some_rows(rows: Sequence[int]) -> str:
-    """Return row numbers for a message: `row 3`, `rows 3, 5, 8 and 12 more`. `rows` are indices from 0."""
-    shown = ", ".join(str(row + 1) for row in rows[:SHOWN_ROWS])
-    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
 def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The proof, in a fresh process, that the plain library loads an export."""
+"""How an export is loaded without Unfreeze, and the proof of it, in a fresh process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +16,112 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-3, 1e-4
-"""Largest difference of a logit, relative to the largest logit and beside it: float32 sums in another order differ by far less,
+"""Largest difference of an output, relative to the largest one and beside it: float32 sums in another order differ by far less,
 a wrong or missing tensor by far more."""
 LOAD_SECONDS = 1800
 """After which a reload counts as hung; a large model from a slow volume takes minutes."""
 
 
-def compare(
-    kind: str, folder: Path, base: str, inputs: Mapping[str, Any], *, expected: Tensor, labels: Sequence[str]
-) -> None:
+@dataclass(frozen=True)
+class Example:
+    """An input that people are shown in lines of Python."""
+
+    value: str
+    """An expression."""
+    imports: str = ""
+    """The line that it needs."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """How an export is loaded without Unfreeze, in Python: people are shown these lines, and its verification runs them."""
+
+    library: str
+    """Whose export it is, for the Hub: transformers, timm or peft."""
+    load: str
+    """Lines that load it."""
+    predict: str
+    """Lines after these that print what it says of an example."""
+    outputs: str
+    """Expression, after `load`: the outputs for `inputs`, samples as the modality gives them; (samples, outputs)."""
+    names: str = "labels"
+    """Expression, after `load`: what each output stands for."""
+
+    @property
+    def usage(self) -> str:
+        """What people are shown."""
+        return f"{self.load}\n{self.predict}"
+
+
+class ReloadError(RuntimeError):
+    """A fresh process has not loaded an export; its last words."""
+
+
+def compare(plain: Plain, folder: Path, inputs: Any, *, expected: Tensor, names: Sequence[str]) -> None:
     """Load an export in a fresh process and compare.
 
     Parameters
     ----------
-    kind, folder, base, inputs
-        As models/plain.py takes them.
+    plain, folder
+        How it is loaded, and where it lies.
+    inputs
+        Samples.
     expected
-        Logits of the model that was exported, (samples, classes).
-    labels
-        That the export must name, in the order of class ids; an adapter names none.
+        Outputs for them of the model that was exported, (samples, outputs).
+    names
+        What each output stands for, which the export must say too.
 
     Raises
     ------
     RuntimeError
-        It does not load, gives other logits, or has other labels.
+        It does not load, gives other outputs, or has other names for them.
     """
-    logits, named = reload(kind, str(folder), inputs, base)
-    if logits.shape != expected.shape:
+    try:
+        outputs, named = reload(plain.load, plain.outputs, plain.names, inputs)
+    except ReloadError as error:
+        raise RuntimeError(f"the export {folder} cannot be loaded by plain {plain.library}: {error}") from error
+    if outputs.shape != expected.shape:
         raise RuntimeError(
-            f"the export {folder} gives logits of shape {tuple(logits.shape)}, not {tuple(expected.shape)}"
+            f"the export {folder} gives outputs of shape {tuple(outputs.shape)}, not {tuple(expected.shape)}"
         )
-    difference = (logits - expected).abs().max().item()
+    difference = (outputs - expected).abs().max().item()
     allowed = TOLERANCE[0] * expected.abs().max().item() + TOLERANCE[1]
     if not difference <= allowed:
         raise RuntimeError(
-            f"the export {folder}, loaded by plain {kind}, gives other logits: they differ by up to {difference:.3g},"
-            f" {allowed:.3g} would be rounding"
+            f"the export {folder}, loaded by plain {plain.library}, gives other outputs: they differ by up to"
+            f" {difference:.3g}, {allowed:.3g} would be rounding"
         )
-    if "-" not in kind and list(named) != list(labels):
-        raise RuntimeError(f"the export {folder} names the labels {list(named)}, not {list(labels)}")
+    if list(named) != list(names):
+        raise RuntimeError(f"the export {folder} names the labels {list(named)}, not {list(names)}")
 
 
-def reload(kind: str, folder: str, inputs: Mapping[str, Any], base: str) -> tuple[Tensor, Sequence[str]]:
-    """Be `plain_logits` of models/plain.py, in a fresh process.
+def reload(load: str, outputs: str, names: str, inputs: Any) -> tuple[Tensor, Sequence[str]]:
+    """Be `plain_outputs` of models/plain.py, in a fresh process.
 
     Raises
     ------
-    RuntimeError
+    ReloadError
         It does not load.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        samples = Path(scratch, "samples.pt")
-        torch.save(dict(inputs), samples)
+        lines = Path(scratch, "lines.pt")
+        torch.save({"load": load, "outputs": outputs, "names": names, "inputs": inputs}, lines)
         script = Path(__file__).with_name("plain.py")
-        # -P: a script's own folder is not searched for modules. The job's accelerators are busy and not needed.
+        # -P: a script's own folder is not searched for modules. No input: transformers asks there whether to trust a
+        # folder's code. The job's accelerators are busy and not needed.
         done = subprocess.run(
-            [sys.executable, "-P", str(script), kind, folder, str(samples), base],
+            [sys.executable, "-P", str(script), str(lines)],
             env=_environment(os.environ),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=LOAD_SECONDS,
         )
     if done.returncode:
-        raise RuntimeError(f"the export {folder} cannot be loaded by plain {kind}: {done.stderr.strip()[-2000:]}")
+        raise ReloadError(done.stderr.strip()[-2000:])
     found = json.loads(done.stdout.splitlines()[-1])
-    return torch.tensor(found["logits"]), found["labels"]
+    return torch.tensor(found["outputs"]), found["names"]
 
 
 def _environment(whole: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from unfreeze_trainer.models.text import seeded
 
 
 def load_image_model(
-    path: str, where: str, labels: Sequence[str], *, image_size: int | None, random: bool, seed: int
+    path: str, where: str, labels: Sequence[str], *, image_size: int | None, field: str, random: bool, seed: int
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load a timm model in float32 and give it a classifier for these labels.
 
@@ -29,6 +29,8 @@ def load_image_model(
         In the order of class ids.
     image_size
         Height and width in pixels; the pretrained size when None. Position embeddings are resampled to it.
+    field
+        Name of the field that says so, for messages.
     random
         Keep the architecture only: all weights are drawn from `seed`.
     seed
@@ -55,9 +57,7 @@ def load_image_model(
             skeleton = timm.create_model(f"local-dir:{path}", num_classes=len(labels), **size)
             new = timm_head(skeleton, len(labels))
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        sized = (
-            f" with spec.task.imageClassification.imageSize {image_size}, which it may not take" if image_size else ""
-        )
+        sized = f" with {field} {image_size}, which it may not take" if image_size else ""
         raise JobError("InvalidModel", f"{where}: the model cannot be loaded{sized}: {one_line(error)}") from error
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:

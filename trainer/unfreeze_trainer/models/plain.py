@@ -1,8 +1,7 @@
-"""Reloads an export with the plain libraries alone and prints its logits as JSON; run as a script of its own.
+"""Loads an export by the lines that people are shown, and prints its outputs as JSON; run as a script of its own.
 
-It imports nothing of Unfreeze: what it can load, everybody can. Arguments: kind (transformers, timm, and before them
-`peft-` or `bottleneck-` for an adapter), the export's folder, a file of samples as torch.save writes them, the base model's
-folder (for adapters).
+It imports nothing of Unfreeze: what it can load, everybody can. Argument: a file as torch.save writes it, with the lines and
+the samples.
 """
 
 import json
@@ -12,43 +11,23 @@ from typing import Any
 import torch
 
 
-def plain_logits(kind: str, folder: str, inputs: dict[str, Any], base: str) -> tuple[torch.Tensor, list[str]]:
-    """Return the logits of some samples, (samples, classes), and the labels that the export names."""
-    adapter, _, library = kind.rpartition("-")
-    root = base if adapter else folder
-    if library == "transformers":
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+def plain_outputs(load: str, outputs: str, names: str, inputs: Any) -> tuple[torch.Tensor, list[str]]:
+    """Return the outputs of some samples, (samples, outputs), and what each output stands for.
 
-        options = {"num_labels": inputs["classes"], "ignore_mismatched_sizes": True} if adapter else {}
-        if adapter and inputs["quantization"]:
-            quantization = BitsAndBytesConfig(**inputs["quantization"])
-            options |= {"quantization_config": quantization, "dtype": torch.float32, "device_map": {"": "cpu"}}
-        model = AutoModelForSequenceClassification.from_pretrained(
-            root, local_files_only=True, trust_remote_code=False, **options
-        )
-        compute_in_float32(model)
-    else:
-        import timm
-
-        options = {"num_classes": inputs["classes"], **inputs["options"]} if adapter else {}
-        model = timm.create_model(f"local-dir:{root}", pretrained=True, **options)
-    if adapter == "peft":
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, folder)
-    if adapter == "bottleneck":
-        import runpy
-
-        model = runpy.run_path(f"{folder}/bottleneck.py")["load"](model, folder)
-    model.eval()
+    Parameters
+    ----------
+    load
+        Lines of Python that load the export.
+    outputs, names
+        Expressions for what is returned, after these lines; `inputs` are the samples.
+    """
+    found: dict[str, Any] = {"inputs": inputs}
+    exec(load, found)  # noqa: S102 - they come with the export, from the process that has written it
+    for value in found.values():
+        if isinstance(value, torch.nn.Module):
+            compute_in_float32(value)
     with torch.no_grad():
-        if library == "timm":
-            return model(inputs["images"]), model.pretrained_cfg.get("label_names", [])
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        encoded = tokenizer(
-            inputs["texts"], truncation=True, max_length=inputs["max_length"], padding=True, return_tensors="pt"
-        )
-        return model(**encoded).logits, [model.config.id2label[i] for i in range(len(model.config.id2label))]
+        return eval(outputs, found), list(eval(names, found))  # noqa: S307 - as above
 
 
 def compute_in_float32(module: torch.nn.Module) -> None:
@@ -63,10 +42,10 @@ def compute_in_float32(module: torch.nn.Module) -> None:
             part.support_avx512bf16_for_cpu = False
 
 
-def main(kind: str, folder: str, samples: str, base: str) -> None:
+def main(lines: str) -> None:
     """Load, compute, print."""
-    logits, labels = plain_logits(kind, folder, torch.load(samples, weights_only=True), base)
-    print(json.dumps({"logits": logits.tolist(), "labels": labels}))  # noqa: T201 - the result
+    outputs, names = plain_outputs(**torch.load(lines, weights_only=True))
+    print(json.dumps({"outputs": outputs.tolist(), "names": names}))  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

@@ -162,7 +162,14 @@ def pools_by_mean(path: str) -> bool:
 
 
 def load_text_model(
-    path: str, where: str, labels: Sequence[str], *, tokenizer: Any, random: bool, seed: int
+    path: str,
+    where: str,
+    labels: Sequence[str],
+    *,
+    tokenizer: Any,
+    random: bool,
+    seed: int,
+    problem_type: str = "single_label_classification",
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
 
@@ -183,6 +190,8 @@ def load_text_model(
         Keep the architecture only: all weights are drawn from `seed`.
     seed
         Seed of new weights.
+    problem_type
+        What the labels are to each other, in transformers' words.
 
     Returns
     -------
@@ -198,7 +207,7 @@ def load_text_model(
         same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = problem_type
         config.pad_token_id = tokenizer.pad_token_id
         if config.is_encoder_decoder and tokenizer.eos_token_id is not None:
             config.eos_token_id = tokenizer.eos_token_id

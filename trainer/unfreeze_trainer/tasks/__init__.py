@@ -1,4 +1,4 @@
-"""Tasks, a file each under the name of the API's: what is read, how it becomes batches, what the loss and the metrics are, how the result is written."""
+"""Tasks, a file each under the name of the API's: an objective, a modality and a library put together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import cast
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.resolve import ResolvedJob
-from unfreeze_trainer.tasks.base import Batch, ExportKind, Task
+from unfreeze_trainer.libraries.base import ExportKind
+from unfreeze_trainer.tasks.base import Batch, Task
 
 __all__ = ["Batch", "ExportKind", "Task", "open_task"]
 

@@ -1,71 +1,39 @@
-"""Metrics of classification as sums: every worker adds up its own samples, the sum of the workers is exact."""
+"""Classification: each sample is of one class."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.report import Usefulness
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
+from unfreeze_trainer.objectives.metrics import Metrics
+from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.usefulness import judge
 
-IGNORED = -100
-"""Label of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
 
+class Classification(Objective):
+    """Cross-entropy of logits, one for each label."""
 
-class Metrics(ABC):
-    """Metrics of one split, from a state that is summed over samples and workers.
+    problem_type = "single_label_classification"
+    pipelined = True
 
-    Their names stand in the class, a few words that no label of a task goes into: they go to /progress, the job's status
-    and Prometheus, which have no room for figures of each class. These belong into the report.
-    """
+    def __init__(self, learned: Encoder[Any]) -> None:
+        super().__init__(learned)
+        self.outputs = self.labels
+        self.metrics = ClassificationMetrics(len(self.labels))
 
-    names: ClassVar[tuple[str, ...]]
-    """What compute() may return, in camelCase."""
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return each sample's cross-entropy in nats, float32 of shape (samples,); 0 for a row of padding."""
+        return functional.cross_entropy(outputs.float(), batch[TARGETS], reduction="none", ignore_index=IGNORED)
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        kept = budget.metrics(dict.fromkeys(cls.names, 0.0))
-        if over := [name for name in cls.names if name not in kept]:
-            raise TypeError(
-                f"{cls.__name__}.names has no place for {', '.join(over)}: a task has at most {budget.MAX_METRICS} metrics,"
-                f" each named by one word of at most {budget.MAX_NAME_LENGTH} characters"
-            )
-
-    @abstractmethod
-    def new_state(self) -> Tensor:
-        """Return the state of no samples, on the CPU; states are added."""
-
-    @abstractmethod
-    def update(self, state: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
-        """Add a batch in place."""
-
-    def compute(self, state: Tensor) -> dict[str, float]:
-        """Return the metrics of a summed state; none when it has no samples.
-
-        Raises
-        ------
-        ValueError
-            A metric is not among `names`.
-        """
-        values = self._compute(state)
-        if unknown := sorted(set(values) - set(self.names)):
-            raise ValueError(
-                f"{type(self).__name__} does not name {', '.join(unknown)}: figures of each class are no metrics"
-            )
-        return values
-
-    def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:  # noqa: ARG002
-        """Return whether a model with this summed state is better than guessing, None where that has no meaning."""
-        return None
-
-    @abstractmethod
-    def _compute(self, state: Tensor) -> dict[str, float]: ...
+    def answer(self, outputs: str) -> str:
+        """Return a Python expression for the label that the model gives one sample."""
+        return f"labels[int({outputs}.argmax())]"
 
 
 class ClassificationMetrics(Metrics):
@@ -91,11 +59,11 @@ class ClassificationMetrics(Metrics):
         return torch.zeros(3 * self.classes + 2, dtype=torch.float64)
 
     @torch.no_grad()
-    def update(self, state: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
-        """Add a batch in place. `logits` are (samples, classes) on any device, batch["labels"] are (samples,)."""
-        labels = batch["labels"].to(logits.device)
+    def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Add a batch in place. `outputs` are logits, (samples, classes) on any device, batch["labels"] are (samples,)."""
+        labels = batch[TARGETS].to(outputs.device)
         kept = labels != IGNORED
-        labels, logits = labels[kept], logits[kept].float()
+        labels, logits = labels[kept], outputs[kept].float()
         predictions = logits.argmax(dim=-1)
         counts = [
             torch.bincount(classes, minlength=self.classes).double()

@@ -1,0 +1,92 @@
+"""What all modalities have in common: reading a source, and batches of a split's inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unfreeze_api.resolve import Dataset, ResolvedJob
+from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.models.export import Example
+
+
+class Modality(ABC):
+    """What goes into the model.
+
+    Parameters
+    ----------
+    job
+        Its data count.
+    """
+
+    def __init__(self, job: ResolvedJob) -> None:
+        self.job = job
+        self.where = f"spec.model.source {job.model.source}"
+        self._skips = job.data.on_error == "Skip"
+        self._options = f"spec.task.{job.task.kind.member}"
+
+    @abstractmethod
+    def read(self, dataset: Dataset, where: str) -> Source:
+        """Read a source; `where` is what messages start with. JobError InvalidData where it cannot be read."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Prepare for batches, once the data is read and the model's library is open. JobError InvalidModel."""
+
+    def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:  # noqa: B027 - what lies in memory has been read
+        """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""
+
+    @abstractmethod
+    def name_of(self, source: Source, row: int) -> str:
+        """Return what a JobError's message calls a sample: source, and row or file."""
+
+    @property
+    @abstractmethod
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples, in a sentence."""
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
+        return np.zeros(len(split), dtype=np.int64)
+
+    @abstractmethod
+    def batches(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None, unread: set[int]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with the batch's inputs, on the CPU; an empty list with one row of padding.
+
+        Parameters
+        ----------
+        split, batches
+            Samples, and indices into them; read lazily, a little ahead.
+        epoch_seed
+            Given in training: what varies at random depends on it and on the sample's index alone.
+        unread
+            Takes the indices of those that cannot be read and are to be skipped.
+        """
+
+    def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:  # noqa: ARG002 - of what has some
+        """Return how many tokens that are not padding the rows have that count, bool of shape (samples,)."""
+        return 0
+
+    @abstractmethod
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> Any:
+        """Return what `Plain.outputs` takes for the first samples of a split, whose inputs are given."""
+
+    @property
+    @abstractmethod
+    def example(self) -> Example:
+        """An input that people are shown."""
+
+    def save(self, folder: Path) -> None:  # noqa: B027 - not all have a file of their own
+        """Write what turns inputs into tensors, in so far as it is kept beside the weights."""
+
+
+def rows_of(split: Split, indices: Sequence[int] | Collection[int]) -> np.ndarray:
+    """Return the rows of samples in their source, int64."""
+    return split.rows[np.asarray(indices, dtype=np.int64)]

@@ -1,0 +1,146 @@
+"""Text: tokenised when a split is first used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from unfreeze_api.resolve import Dataset, ResolvedJob
+from unfreeze_trainer.data.samples import Source, Split, read_texts
+from unfreeze_trainer.data.tokens import TextError, Tokens
+from unfreeze_trainer.errors import JobError, quoted
+from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.models.export import Example
+from unfreeze_trainer.models.text import Limits, guessed_length, usable_length
+
+log = logging.getLogger(__name__)
+
+
+class TextModel(Protocol):
+    """What a library tells of a model that reads text."""
+
+    config: dict[str, Any]
+    tokenizer: Any
+
+    @property
+    def limits(self) -> Limits:
+        """What the model takes."""
+
+
+class Text(Modality):
+    """Texts of a table's column.
+
+    Parameters
+    ----------
+    job
+        Its data, model and adapter count.
+    model
+        Asked once it is open.
+    max_length
+        Tokens kept of each text, special ones included; fewer where the model takes fewer.
+    """
+
+    def __init__(self, job: ResolvedJob, model: TextModel, max_length: int) -> None:
+        super().__init__(job)
+        self._model, self._wanted = model, max_length
+        self._tokens: dict[Source, Tokens] = {}
+
+    def read(self, dataset: Dataset, where: str) -> Source:
+        """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
+        return read_texts(dataset, where, skip=self._skips)
+
+    def open(self) -> None:
+        """Find out how long texts may be."""
+        self.tokenizer, self._limits = self._model.tokenizer, self._model.limits
+        prompt = self.job.adapter.virtual_tokens if self.job.adapter else 0
+        if self.job.semantics.positions == "Guessed":
+            self.max_length = guessed_length(self._wanted, self.tokenizer, self._model.config, prompt=prompt)
+        else:
+            self.max_length = usable_length(self._wanted, self.tokenizer, self._limits, prompt=prompt)
+        if self.max_length < self._wanted:
+            log.warning(
+                "%s takes %d tokens of a text: longer ones are cut there, not at %s.maxLength %d",
+                self.where,
+                self.max_length,
+                self._options,
+                self._wanted,
+            )
+        self._require_row(self.tokenizer.pad_token_id, "the padding token")
+
+    def name_of(self, source: Source, row: int) -> str:
+        """Return what a JobError's message calls a sample: source and row."""
+        return f"{source.where}, row {source.number(row)}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples."""
+        return (
+            f"Look whether {self.where} holds a classifier that transformers trains on texts of {self.max_length} tokens"
+            f" ({self._options}.maxLength), or choose another model"
+        )
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Return how many tokens each sample of a split has, int64 of shape (samples,)."""
+        return self._tokenized(split.source).lengths[split.rows]
+
+    def batches(
+        self,
+        split: Split,
+        batches: Iterable[Sequence[int]],
+        epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
+        unread: set[int],  # noqa: ARG002 - all have been read
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with input_ids, attention_mask and, where the model has them, token_type_ids."""
+        tokens = self._tokenized(split.source)
+        for indices in batches:
+            # Padding has the text of a sample, since a row without any token may give NaN.
+            yield indices, tokens.collate(rows_of(split, indices) if len(indices) else split.rows[:1])
+
+    def _tokenized(self, source: Source) -> Tokens:
+        if source not in self._tokens:
+            try:
+                tokens = Tokens(self.tokenizer, source.inputs, self.max_length)
+            except TextError as error:
+                message = f"{self.name_of(source, error.row)}: the tokenizer fails at this text: {quoted(error)}. Correct or remove it"
+                raise JobError("InvalidData", message) from error
+            if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
+                self._require_row(found[1], f"{self.name_of(source, found[0])}: a token")
+            self._tokens[source] = tokens
+        return self._tokens[source]
+
+    def _require_row(self, token: int, what: str) -> None:
+        rows = self._limits.rows
+        if rows is not None and token >= rows:
+            raise JobError(
+                "InvalidModel",
+                f"{self.where}: {what} has the id {token} ({quoted(repr(self.tokenizer.convert_ids_to_tokens(token)))}), and the model"
+                f" has embeddings for {rows} tokens: tokenizer and weights do not belong together. Use the tokenizer that"
+                " the model was trained with, or resize the model's embeddings first",
+            )
+
+    def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:
+        """Return how many tokens that are not padding the rows have that count."""
+        return int(inputs["attention_mask"][counted].sum())
+
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[str]:  # noqa: ARG002 - its own tokenizer makes them
+        """Return the texts of the first samples."""
+        texts: list[str] = split.source.inputs.take(split.rows[:count]).to_pylist()
+        return texts
+
+    @property
+    def example(self) -> Example:
+        """An input that people are shown."""
+        return Example('"some text"')
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer: who truncates with it cuts where the training did."""
+        before, self.tokenizer.model_max_length = self.tokenizer.model_max_length, self.max_length
+        try:
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            self.tokenizer.model_max_length = before

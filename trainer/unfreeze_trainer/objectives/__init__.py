@@ -1,0 +1,1 @@
+"""What is learned: targets, loss, metrics. Knows no file and no model."""

@@ -1,0 +1,83 @@
+"""What a model learns: how targets become tensors, the loss, metrics as sums. It knows no file and no model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze_trainer.objectives.metrics import Metrics
+from unfreeze_trainer.objectives.targets import Encoder, Targets
+
+IGNORED = -100
+"""Target of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
+TARGETS = "labels"
+"""What a batch calls its targets, beside the inputs of the model."""
+
+
+class Objective(ABC):
+    """One for each task; it holds no samples.
+
+    Parameters
+    ----------
+    learned
+        What the training data has told.
+    """
+
+    couples: ClassVar[bool] = False
+    """Whether the loss of a sample depends on the others of the step, on whatever rank, as a contrastive one does: then
+    a step cannot be the sum of its parts."""
+    problem_type: ClassVar[Literal["single_label_classification", "multi_label_classification", "regression"]]
+    """What transformers calls it, in the model's configuration."""
+    pipelined: ClassVar[bool] = False
+    """Whether the pipelines of the libraries give the same answer as `answer`."""
+    outputs: Sequence[str]
+    """What each output of the model stands for."""
+    metrics: Metrics
+
+    def __init__(self, learned: Encoder[Any]) -> None:
+        self.labels = learned.labels
+
+    def collate(self, targets: Targets, indices: Sequence[int], unread: Collection[int] = ()) -> dict[str, Tensor]:
+        """Return the targets of a batch.
+
+        Parameters
+        ----------
+        targets
+            Of a split.
+        indices
+            Into it; none for a row of padding.
+        unread
+            Those that could not be read, which are padding too.
+        """
+        values = targets.values[np.asarray(indices)] if len(indices) else self.padding(targets.values)
+        if unread and not set(unread).isdisjoint(indices):
+            values = values.copy()
+            values[np.isin(indices, list(unread))] = self.padding(values)
+        return {TARGETS: torch.from_numpy(values)}
+
+    def padding(self, values: np.ndarray) -> np.ndarray:
+        """Return the target of a row of padding, of shape (1, ...) as the others are."""
+        return np.full((1, *values.shape[1:]), IGNORED, dtype=values.dtype)
+
+    def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return which rows of a batch are samples and no padding, bool of shape (samples,)."""
+        return batch[TARGETS] != IGNORED
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
+
+    @abstractmethod
+    def answer(self, outputs: str) -> str:
+        """Return a Python expression for what the model says of one sample.
+
+        Parameters
+        ----------
+        outputs
+            Expression for its outputs, (1, outputs); beside it `labels` are the names of the outputs.
+        """

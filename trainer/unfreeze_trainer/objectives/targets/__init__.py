@@ -1,0 +1,125 @@
+"""What samples are to become, as numbers: read from a column, learned from the training data. Nothing here needs torch.
+
+Each kind is a file, named by the API's `TaskType.targets`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from pydantic.alias_generators import to_snake
+
+from unfreeze_trainer.errors import JobError, some_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What each of some samples is to become."""
+
+    values: np.ndarray
+    """As its objective takes it, of shape (samples, ...)."""
+    units: np.ndarray
+    """How many units of the loss each sample has, int64 of shape (samples,): a step's loss is their mean."""
+    groups: np.ndarray
+    """Which group each sample is of, int64 of shape (samples,): parts that are held out keep the groups' shares."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: np.ndarray) -> Targets:
+        """Return those of some samples, by their indices."""
+        return Targets(self.values[rows], self.units[rows], self.groups[rows])
+
+
+class Encoder(ABC, Generic[_Read]):
+    """Knows, from the training data, what there is to predict.
+
+    Parameters
+    ----------
+    train
+        What `read` has made of the training data's column.
+    where
+        What messages about the training data start with.
+
+    Raises
+    ------
+    JobError
+        InvalidData: there is nothing to learn.
+    """
+
+    labels: list[str]
+    """What there is to tell apart, in the order of class ids; empty where nothing is."""
+
+    @abstractmethod
+    def __init__(self, train: _Read, where: str) -> None: ...
+
+    @staticmethod
+    @abstractmethod
+    def read(column: pa.ChunkedArray, name: str, where: str) -> _Read:
+        """Read a source's column, without regard to the training data.
+
+        Parameters
+        ----------
+        column
+            Cells, none of which is missing where such rows are skipped.
+        name, where
+            Of the column, and what messages start with.
+
+        Raises
+        ------
+        JobError
+            InvalidData: it holds something else; a cell is missing.
+        """
+
+    @abstractmethod
+    def encode(self, read: _Read, where: str, numbers: np.ndarray | None = None) -> Targets:
+        """Turn what was read into numbers.
+
+        Parameters
+        ----------
+        read, where
+            Of a source.
+        numbers
+            Index in the file of each row, where some were left out.
+
+        Raises
+        ------
+        JobError
+            InvalidData: the training data has nothing like it.
+        """
+
+
+def encoder(kind: str) -> type[Encoder[Any]]:
+    """Return the encoder of a kind of targets, such as Labels."""
+    found: type[Encoder[Any]] = getattr(importlib.import_module(f"{__name__}.{to_snake(kind)}"), kind)
+    return found
+
+
+def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of cells that are null, or text without a word."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    missing = pc.is_null(column)
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+    return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+
+
+def no_target(rows: Sequence[int], name: str, where: str) -> JobError:
+    """Return the error about rows, as indices from 0, without a label in a column."""
+    it = "it" if len(rows) == 1 else "them"
+    return JobError("InvalidData", f"{where}: no label in column {name!r} of {some_rows(rows)}; fill in or remove {it}")

@@ -1,0 +1,143 @@
+"""One label for each sample: labels of any type as text, and as class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_trainer.errors import JobError, quoted, some_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_LABELS = 10_000
+SHOWN = 20
+"""Labels that a message lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """The labels of a source."""
+
+    codes: np.ndarray
+    """Index into `names` of each row, int64."""
+    names: list[str]
+    """The distinct labels, in no order."""
+
+
+class Labels(Encoder[Codes]):
+    """Class ids: the labels of the training data in order."""
+
+    def __init__(self, train: Codes, where: str) -> None:
+        self.labels = sort_labels(train.names)
+        if len(self.labels) == 1:
+            raise JobError(
+                "InvalidData",
+                f"{where}: all {len(train.codes)} samples have the label {quoted(repr(self.labels[0]))}; classification needs at"
+                " least two labels",
+            )
+
+    @staticmethod
+    def read(column: pa.ChunkedArray, name: str, where: str) -> Codes:
+        """Return the labels of a source."""
+        return Codes(*encode_labels(column, name, where))
+
+    def encode(self, read: Codes, where: str, numbers: np.ndarray | None = None) -> Targets:
+        """Return class ids, int64 of shape (rows,); each sample is a unit, held-out parts keep the shares of classes."""
+        ids = class_ids(read.codes, read.names, self.labels, where, numbers)
+        return Targets(ids, np.ones(len(ids), dtype=np.int64), ids)
+
+
+def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """Return for each row an index into the distinct labels, int64 of shape (rows,), and these as text.
+
+    Text stays as it is, whole numbers and booleans are shown as text (`3`, `true`).
+
+    Raises
+    ------
+    JobError
+        InvalidData: missing labels, numbers with a fraction, other types, or more than 10,000 labels.
+    """
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(kind)
+    if (missing := missing_rows(column)).size:
+        raise no_target(missing.tolist(), name, where)
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    if len(values) > MAX_LABELS:
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {name!r} holds {len(values)} different values in {len(column)} rows, more than {MAX_LABELS}"
+            " labels: is it the right column? Name another one in columns.label",
+        )
+    names = [value if isinstance(value, str) else str(value).lower() for value in values]
+    if text and any(_has_fraction(value) for value in names) and all(_is_number(value) for value in names):
+        raise _not_labels(where, name, "holds numbers with a fraction", next(v for v in names if _has_fraction(v)))
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
+
+
+def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
+    return JobError(
+        "InvalidData",
+        f"{where}: column {name!r} {what} ({quoted(repr(example))}): labels are text, whole numbers or booleans. Name another column"
+        " in columns.label, or turn the numbers into classes first",
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_fraction(text: str) -> bool:
+    return _is_number(text) and not text.strip().lstrip("+-").isdecimal()
+
+
+def sort_labels(names: Sequence[str]) -> list[str]:
+    """Return the labels in the order of class ids: as text, or by value when all are whole numbers."""
+    if all(name.lstrip("-").isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def class_ids(
+    codes: np.ndarray, names: Sequence[str], labels: Sequence[str], where: str, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """Turn codes into class ids, the indices into `labels`; int64 of shape (rows,).
+
+    `numbers` are the rows of the file, where some of them were left out.
+
+    Raises
+    ------
+    JobError
+        InvalidData when there is a label that the training data does not have.
+    """
+    ids = {label: index for index, label in enumerate(labels)}
+    lookup = np.array([ids.get(name, -1) for name in names], dtype=np.int64)
+    result = lookup[codes]
+    if (unknown := np.flatnonzero(result < 0)).size:
+        strange = sorted({names[codes[row]] for row in unknown})
+        raise JobError(
+            "InvalidData",
+            f"{where}: {some_rows((unknown if numbers is None else numbers[unknown]).tolist())}: label {_shown(strange)} does not"
+            f" occur in the training data, which has {_shown(labels)}{', ...' if len(labels) > SHOWN else ''};"
+            " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
+        )
+    return result
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return quoted(", ".join(map(repr, labels[:SHOWN])))

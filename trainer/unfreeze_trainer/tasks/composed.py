@@ -1,0 +1,191 @@
+"""Task = objective x modality x library: each part knows its own trade, none knows the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze_api.contracts.report import Usefulness
+from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.tasks import task_type
+from unfreeze_trainer.data.pins import PINNED, pin_data
+from unfreeze_trainer.data.samples import overlaps, read_splits
+from unfreeze_trainer.libraries.base import ExportKind, Library
+from unfreeze_trainer.modalities.base import Modality
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.card import write_card
+from unfreeze_trainer.models.export import Plain, compare
+from unfreeze_trainer.models.folders import hash_files, revision
+from unfreeze_trainer.objectives.base import TARGETS, Objective
+from unfreeze_trainer.objectives.targets import Encoder, encoder
+from unfreeze_trainer.tasks.base import Batch, Task
+
+VERIFIED_SAMPLES = 4
+"""Samples whose outputs an export is compared on."""
+
+
+class ComposedTask(Task):
+    """A task of three parts.
+
+    Parameters
+    ----------
+    job
+        The resolved job.
+    objective
+        Makes the objective of what the training data has told.
+    modality, library
+        Not open yet.
+
+    Raises
+    ------
+    JobError
+        InvalidData, InvalidModel or InvalidJob, before anything is trained.
+    """
+
+    def __init__(
+        self, job: ResolvedJob, objective: Callable[[Encoder[Any]], Objective], modality: Modality, library: Library
+    ) -> None:
+        self.job, self.modality, self.library = job, modality, library
+        learned, self._splits = read_splits(job, modality.read, encoder(task_type(job.task.type).targets))
+        self.objective = objective(learned)
+        library.open(self.objective)
+        modality.open()
+        self.labels, self.metrics, self.couples = learned.labels, self.objective.metrics, self.objective.couples
+        self.splits = {name: len(split) for name, split in self._splits.items()}
+        self.unread = {name: set() for name in self._splits}
+
+    @cached_property
+    def left_out(self) -> dict[str, int]:
+        """Rows of each source that could not be read and are in no split, by the first split that it gives."""
+        first = {split.source: name for name, split in reversed(self._splits.items())}
+        return {name: source.left_out for source, name in first.items() if source.left_out}
+
+    @cached_property
+    def overlaps(self) -> dict[str, int]:
+        """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""
+        return overlaps(self._splits)
+
+    @cached_property
+    def pins(self) -> dict[str, Any]:
+        """What the run starts from, by hash; computed when it is first asked for, since it reads every byte."""
+        base, path = self.job.model, self.job.model.path
+        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        return {
+            "base": {
+                "source": base.source,
+                "revision": revision(path),
+                PINNED: "LoadedFiles",
+                "files": hash_files(path, self.library.files()),
+            },
+            "data": {
+                name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
+                for name, split in self._splits.items()
+            },
+        }
+
+    @cached_property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples, in a sentence."""
+        return self.modality.remedy
+
+    def units(self, split: str) -> np.ndarray:
+        """Return how many units of the loss each sample has, int64 of shape (samples,)."""
+        return self._splits[split].targets.units
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Return the length of each sample of a split, int64 of shape (samples,)."""
+        return self.modality.lengths(self._splits[split])
+
+    def check_samples(self, rank: int, world_size: int) -> None:
+        """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""
+        self.modality.check(self._splits, rank, world_size)
+
+    def name_of(self, split: str, index: int) -> str:
+        """Return what a JobError's message calls a sample: source, and row or file."""
+        part = self._splits[split]
+        return self.modality.name_of(part.source, int(part.rows[index]))
+
+    def batches(
+        self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batch of each list of sample indices, on the CPU: inputs and targets."""
+        part, unread = self._splits[split], self.unread[split]
+        for indices, inputs in self.modality.batches(part, batches, epoch_seed, unread):
+            yield inputs | self.objective.collate(part.targets, indices, unread)
+
+    def tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return how many tokens that are not padding a batch has, without rows of padding."""
+        return self.modality.tokens(batch, self.objective.counted(batch))
+
+    def build_model(self) -> LoadedModel:
+        """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
+        return self.library.build()
+
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the model's outputs, of shape (samples, outputs)."""
+        return self.library.forward(module, {name: tensor for name, tensor in batch.items() if name != TARGETS})
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
+        return self.objective.loss(outputs, batch)
+
+    def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:
+        """Return the module that an export of a kind is written from."""
+        return self.library.exportable(module, kind)
+
+    def export(
+        self,
+        module: nn.Module,
+        folder: Path,
+        kind: ExportKind,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        usefulness: Usefulness | None = None,
+    ) -> None:
+        """Write the bare module, on the CPU, as a folder that the plain library loads, with a model card."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.library.save(module, folder, kind, initial=self.build_model)
+        self.modality.save(folder)
+        plain = self.plain(kind, ".", self.job.model.path)
+        write_card(
+            folder,
+            self.job,
+            self.pins,
+            library=plain.library,
+            usage=plain.usage,
+            metrics=metrics,
+            usefulness=usefulness,
+        )
+
+    def plain(self, kind: ExportKind, folder: str, base: str) -> Plain:
+        """Return how an export is loaded without Unfreeze."""
+        return self.library.plain(kind, folder, base, self.modality.example)
+
+    def verify_export(self, folder: Path, kind: ExportKind, module: nn.Module) -> None:
+        """Load an export in a fresh process, by the lines that people are shown, and compare outputs on a few samples."""
+        batch, samples = self.first_samples()
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            expected = self.forward(module, batch).float()
+        if training:
+            module.train()
+        plain = self.plain(kind, str(folder), self.job.model.path)
+        compare(plain, folder, samples, expected=expected, names=self.objective.outputs)
+
+    def first_samples(self) -> tuple[Batch, Any]:
+        """Return the batch of the first validation samples, and these as `Plain.outputs` takes them."""
+        split = self._splits["validation"]
+        count = min(VERIFIED_SAMPLES, len(split))
+        [batch] = self.batches("validation", [range(count)])
+        return batch, self.modality.samples(split, count, batch)
+
+    def usage(self, kind: ExportKind, folder: str, base: str) -> str:
+        """Return the lines of Python that load an export with the plain library and predict: what people are shown."""
+        return self.plain(kind, folder, base).usage
