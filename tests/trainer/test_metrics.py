@@ -58,6 +58,14 @@ def test_the_loss_shows_again_after_one_that_was_not_finite():
     assert seen == pytest.approx([1.0, torch.nan, 2.0], nan_ok=True)
 
 
+def test_the_loss_that_is_shown_is_that_of_a_unit():
+    alone = SimpleNamespace(device=torch.device("cpu"), world_size=1, all_reduce=lambda tensor: tensor)
+    meter = Meter(alone, None)
+    meter.add(torch.tensor(6.0), 2, 0, 12)
+    assert meter.after_step()
+    assert meter.loss == 0.5
+
+
 def test_metrics_are_as_many_for_ten_thousand_classes_as_for_two() -> None:
     found = []
     for classes in (2, 10_000):

@@ -1,0 +1,1 @@
+"""Lies in a room of the package, once `grow` has been called."""

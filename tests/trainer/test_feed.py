@@ -1,0 +1,73 @@
+"""A step is the mean over the units of its samples, however ranks and micro batches divide it; a coupled loss is not divided."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.mlp import MLPTask
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.feed import Feed
+
+
+class Weighted(MLPTask):
+    """A batch is its samples' numbers, and the loss of a sample the sum of its units' losses."""
+
+    def __init__(self, units):
+        self.counts = np.array(units, dtype=np.int64)
+        self.splits = {"train": len(units)}
+        self.losses = np.random.default_rng(0).normal(size=len(units)) * self.counts
+
+    def units(self, split):
+        assert split == "train"
+        return self.counts
+
+    def batches(self, _split, batches, **_):
+        for indices in batches:
+            yield {"samples": torch.as_tensor(np.asarray(indices, dtype=np.int64))}
+
+    def loss_of(self, micro):
+        return self.losses[micro.tensors["samples"].numpy()].sum()
+
+
+def feeds(task, batch_size, accumulate, world_size):
+    return [
+        Feed(task, seed=3, batch_size=batch_size, accumulate=accumulate, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4))
+def test_a_step_is_the_mean_over_its_units(units, batch_size, accumulate, world_size):
+    task = Weighted(units)
+    ranks = feeds(task, batch_size, accumulate, world_size)
+    for steps in zip(*(feed.steps(0, feed.steps_per_epoch) for feed in ranks), strict=True):
+        step = [list(micros) for _, micros in steps]
+        assert len({len(micros) for micros in step}) == 1, "each rank takes part in each collective"
+        mean = sum(task.loss_of(micro) * micro.scale for micros in step for micro in micros) / world_size
+        samples = np.concatenate([micro.tensors["samples"] for micros in step for micro in micros])
+        counted = task.counts[samples].sum()
+        assert counted == sum(micro.units for micros in step for micro in micros)
+        assert mean == pytest.approx(task.losses[samples].sum() / max(1, counted))
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4))
+def test_where_each_sample_is_a_unit_it_is_the_mean_over_samples(samples, batch_size, accumulate, world_size):
+    for feed in feeds(Weighted([1] * samples), batch_size, accumulate, world_size):
+        for number, micros in feed.steps(0, feed.steps_per_epoch):
+            size = min(batch_size, samples - number * batch_size)
+            assert {micro.scale for micro in micros} == {world_size / size}
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "world_size", "says"),
+    [(2, 1, "spec.training.gradientAccumulationSteps 2: this task's loss compares all"), (1, 2, "2 workers")],
+)
+def test_a_loss_that_couples_its_samples_is_not_divided(accumulate, world_size, says):
+    task = Weighted([1] * 8)
+    feeds(task, 4, accumulate, world_size)
+    task.couples = True
+    feeds(task, 4, 1, 1)
+    with pytest.raises(JobError, match=says):
+        feeds(task, 4, accumulate, world_size)
