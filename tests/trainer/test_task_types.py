@@ -1,4 +1,4 @@
-"""Each task of the API has its half in the trainer, under the same name."""
+"""Each task of the API has its half in the trainer, under the same name, and so has what it learns."""
 
 import importlib
 
@@ -6,7 +6,9 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.tasks import TASKS
+from unfreeze_api.tasks.base import CLASSIFICATION
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
+from unfreeze_trainer.objectives.targets import Encoder, encoder
 from unfreeze_trainer.tasks import Task
 
 
@@ -14,4 +16,8 @@ from unfreeze_trainer.tasks import Task
 def test_a_task_has_a_file_in_both_rooms(task):
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(task.name)}")
     assert issubclass(getattr(module, task.name), Task)
-    assert tuple(metric.name for metric in task.metrics) == ClassificationMetrics.names
+    assert issubclass(encoder(task.targets), Encoder)
+
+
+def test_metrics_have_the_same_names_in_both_rooms():
+    assert tuple(metric.name for metric in CLASSIFICATION) == ClassificationMetrics.names

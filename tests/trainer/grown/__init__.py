@@ -1,4 +1,1 @@
-"""A task that lives in tests alone: one file in each room, `api_tasks` and `trainer_tasks`, and nothing else is touched.
-
-python -m tests.trainer.grown FOLDER
-"""
+"""A task that lives in tests alone, ordinal regression of texts: one file for each room, and nothing else is touched."""

@@ -1,1 +1,0 @@
-"""Lies in a room of the package, once `grow` has been called."""
