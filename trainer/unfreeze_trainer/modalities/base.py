@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,6 @@ class Modality(ABC):
         """Write what turns inputs into tensors, in so far as it is kept beside the weights."""
 
 
-def rows_of(split: Split, indices: Sequence[int] | Collection[int]) -> np.ndarray:
+def rows_of(split: Split, indices: Sequence[int]) -> np.ndarray:
     """Return the rows of samples in their source, int64."""
     return split.rows[np.asarray(indices, dtype=np.int64)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -42,7 +43,9 @@ class Objective(ABC):
     def __init__(self, learned: Encoder[Any]) -> None:
         self.labels = learned.labels
 
-    def collate(self, targets: Targets, indices: Sequence[int], unread: Collection[int] = ()) -> dict[str, Tensor]:
+    def collate(
+        self, targets: Targets, indices: Sequence[int], unread: AbstractSet[int] = frozenset()
+    ) -> dict[str, Tensor]:
         """Return the targets of a batch.
 
         Parameters
@@ -55,13 +58,13 @@ class Objective(ABC):
             Those that could not be read, which are padding too.
         """
         values = targets.values[np.asarray(indices)] if len(indices) else self.padding(targets.values)
-        if unread and not set(unread).isdisjoint(indices):
+        if not unread.isdisjoint(indices):
             values = values.copy()
             values[np.isin(indices, list(unread))] = self.padding(values)
         return {TARGETS: torch.from_numpy(values)}
 
     def padding(self, values: np.ndarray) -> np.ndarray:
-        """Return the target of a row of padding, of shape (1, ...) as the others are."""
+        """Return the target of a row of padding, of shape (1, ...) as the others are; another where -100 is a value."""
         return np.full((1, *values.shape[1:]), IGNORED, dtype=values.dtype)
 
     def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
