@@ -23,8 +23,8 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
-from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import Task
+from unfreeze_trainer.training.run import Run
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, which the Trainer imports, would warn among the results

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import torch
 from _turns import Texts, make_job, make_run, steps_of
 
-from unfreeze_trainer.run import Run
+from unfreeze_trainer.training.run import Run
 
 STEPS, TURNS, INTERVAL = 15, 9, 500
 KINDS = ("none", "asynchronous", "blocking")

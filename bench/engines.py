@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _by_hand import by_hand
 from _turns import Texts, compare, make_job, make_run, steps_of, transformers_trainer
 
-from unfreeze_trainer.guard import Guard
+from unfreeze_trainer.training.guard import Guard
 
 WORKERS = 2
 ENGINES: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from tests.support import first_build
 from tests.support.newer import KEY, planted
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_api.apiserver.manifest import Loader
-from unfreeze_trainer.local import run_job
+from unfreeze_trainer.commands.local import run_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -24,14 +24,14 @@ from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.idle import NETS, IdleTask
 from tests.trainer.jobs import make_job
 from tests.trainer.test_unused import assert_same, state_of
-from unfreeze_trainer import unused
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.tasks import Task
-from unfreeze_trainer.unused import Evidence, find_unused
+from unfreeze_trainer.training import unused
+from unfreeze_trainer.training.unused import Evidence, find_unused
 from unfreeze_trainer.worker import train
 
 ARCHITECTURES = [*TRANSFORMERS, *TIMM]

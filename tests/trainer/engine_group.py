@@ -21,8 +21,8 @@ from unfreeze_trainer.engines import base, bits, open_engine
 from unfreeze_trainer.engines.base import compute_dtype, persistent_buffers
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 ENGINES = {

@@ -11,9 +11,9 @@ import torch
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.checkpoints import Checkpoints, Identity
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.run import Run
+from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.trainer.engine_group import pods_job
 from tests.trainer.ranks import free_port
-from unfreeze_trainer.local import run_job
+from unfreeze_trainer.commands.local import run_job
 
 if __name__ == "__main__":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run below nohup

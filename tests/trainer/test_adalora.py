@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
+from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
-from unfreeze_trainer.guard import Guard
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.freezer import ParamGroup
-from unfreeze_trainer.preview import preview
-from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.guard import Guard
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 pytestmark = pytest.mark.slow

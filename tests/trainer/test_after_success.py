@@ -6,8 +6,8 @@ import pytest
 
 from tests.trainer.interrupted import Killed, cut_off, events, job_in, run_in
 from tests.trainer.test_recipe import finished_before_of
-from unfreeze_trainer import run as runs
 from unfreeze_trainer.agent.finished import clear_finished
+from unfreeze_trainer.training import run as runs
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -20,7 +20,7 @@ from tests.trainer.interrupted import (
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import Link
-from unfreeze_trainer.run import Run
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

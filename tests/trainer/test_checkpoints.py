@@ -19,9 +19,9 @@ from tests.trainer.interrupted import (
     run_in,
 )
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.checkpoints import Checkpoints
-from unfreeze_trainer.generation import Superseded
 from unfreeze_trainer.link import Link
+from unfreeze_trainer.runs.checkpoints import Checkpoints
+from unfreeze_trainer.runs.generation import Superseded
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -129,7 +129,8 @@ def test_a_gang_that_comes_back_late_leaves_the_run_of_its_successor_alone(tmp_p
 
 
 def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
-    from unfreeze_trainer import progress, worker
+    from unfreeze_trainer import worker
+    from unfreeze_trainer.training import progress
 
     link = Link(tmp_path)
     run = run_in(tmp_path / "run", link=link)
@@ -155,7 +156,7 @@ def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
 
 
 def test_stop_during_an_evaluation_repeats_it(tmp_path, undisturbed):
-    from unfreeze_trainer.progress import StopRequested
+    from unfreeze_trainer.training.progress import StopRequested
 
     run = run_in(tmp_path)
 

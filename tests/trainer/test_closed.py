@@ -15,11 +15,11 @@ import pytest
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
-from unfreeze_trainer.checkpoints import Identity
-from unfreeze_trainer.closed import Closed, refuse_code, require_in_claim
 from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import check_folder, hash_file, tokenizer_files, weight_files
+from unfreeze_trainer.runs.checkpoints import Identity
+from unfreeze_trainer.sources.closed import Closed, refuse_code, require_in_claim
 from unfreeze_trainer.tasks import open_task
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import pytest
 
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.jobs import make_job
-from unfreeze_trainer.destination import check_apart
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.recipe import open_recipe
+from unfreeze_trainer.runs.destination import check_apart
+from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -10,7 +10,7 @@ from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, job_in, kill_at, run_in
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.run import Run
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

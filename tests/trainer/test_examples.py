@@ -17,7 +17,7 @@ from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.strategy import STRATEGIES
-from unfreeze_trainer.local import open_job
+from unfreeze_trainer.commands.local import open_job
 
 pytestmark = pytest.mark.slow
 

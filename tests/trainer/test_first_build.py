@@ -15,9 +15,9 @@ from tests.trainer.interrupted import assert_as_undisturbed, events, finished
 from tests.trainer.jobs import make_job, write_csv
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.recipe import open_recipe
-from unfreeze_trainer.run import Run
+from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded
+from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation, Superseded
 
 
 def written(generation: Generation, name: str, text: str = "new") -> Path:
@@ -98,7 +98,7 @@ def test_a_number_that_was_there_before_is_not_taken_again(tmp_path, monkeypatch
 WRITER = """
 import sys
 from pathlib import Path
-from unfreeze_trainer.generation import Generation, Superseded
+from unfreeze_trainer.runs.generation import Generation, Superseded
 run = Path(sys.argv[1])
 generation = Generation.take(run)
 print("taken", flush=True)

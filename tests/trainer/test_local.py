@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.jobs import WORDS, make_job, write_csv
-from unfreeze_trainer.local import run
+from unfreeze_trainer.commands.local import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from tests.trainer.jobs import image_folder, make_job, write_csv
 from unfreeze_api.cli import main
-from unfreeze_trainer import look as looks
+from unfreeze_trainer.commands import look as looks
+from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.look import look
 
 MANIFEST = """
 apiVersion: unfreeze.dev/v1alpha1
@@ -58,7 +58,7 @@ def test_run_tells_what_is_wrong_without_the_libraries_that_train(claims):
     program = (
         "import sys\n"
         "sys.modules |= dict.fromkeys(('torch', 'transformers', 'timm', 'accelerate', 'peft', 'safetensors'))\n"
-        "import unfreeze_trainer.recipe, unfreeze_trainer.show\n"
+        "import unfreeze_trainer.runs.recipe, unfreeze_trainer.commands.show\n"
         "from unfreeze_api.cli import main; main()"
     )
     command = [sys.executable, "-c", program, "run", manifest(claims, "txt"), "--claims", str(claims)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.jobs import make_job
-from unfreeze_trainer.machine import accelerators, fitted
+from unfreeze_trainer.commands.machine import accelerators, fitted
 
 
 def gpus(nodes, each):

@@ -25,8 +25,8 @@ from tests.trainer.jobs import make_job
 from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.agent.rendezvous import MAX_BYTES, JsonBackend, State, decode, encode
 from unfreeze_trainer.engines import open_engine
-from unfreeze_trainer.recovery import Found
-from unfreeze_trainer.unused import Evidence
+from unfreeze_trainer.runs.recovery import Found
+from unfreeze_trainer.training.unused import Evidence
 
 TRAINER = Path(__file__).parents[2] / "trainer"
 

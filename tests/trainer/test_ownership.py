@@ -13,11 +13,11 @@ import pytest
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.test_destination import tree
 from unfreeze_api.contracts.progress import JOB_UID_ENV
-from unfreeze_trainer import ownership
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import GENERATION_ENV, Generation, Superseded, append, pulse, require_no_links
-from unfreeze_trainer.ownership import Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
-from unfreeze_trainer.recipe import open_recipe
+from unfreeze_trainer.runs import ownership
+from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation, Superseded, append, pulse, require_no_links
+from unfreeze_trainer.runs.ownership import Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
+from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
 ME = Owner(uid="1", job="ns/one", fingerprint="a")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
-from unfreeze_trainer.checkpoints import Identity
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import hash_file, revision
+from unfreeze_trainer.runs.checkpoints import Identity
 from unfreeze_trainer.tasks import open_task
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

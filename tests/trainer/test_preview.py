@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_api.cli import main
-from unfreeze_trainer.preview import optimizer_bytes, phases
+from unfreeze_trainer.commands.preview import optimizer_bytes, phases
 
 MANIFEST = """
 apiVersion: unfreeze.dev/v1alpha1

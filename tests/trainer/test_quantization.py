@@ -13,12 +13,12 @@ from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from tests.trainer.test_adapters import plain
+from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import quantized as models
-from unfreeze_trainer.preview import preview
-from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer import tasks
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import Generation
-from unfreeze_trainer.recipe import open_recipe
+from unfreeze_trainer.runs.generation import Generation
+from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

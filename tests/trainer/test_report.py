@@ -12,7 +12,7 @@ from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.report import finished_progress, read_report
+from unfreeze_trainer.exports.report import finished_progress, read_report
 
 REPORT = Report(
     job="default/job",

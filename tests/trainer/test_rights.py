@@ -9,7 +9,7 @@ from tests.support.rights import rights_count
 from tests.trainer.jobs import image_folder, write_csv
 from tests.trainer.test_look import MANIFEST, model_folder
 from unfreeze_api.cli import main
-from unfreeze_trainer import local
+from unfreeze_trainer.commands import local
 
 IMAGES = MANIFEST.replace("TextClassification", "ImageClassification").replace(
     "words.csv, columns: {text: TEXT}", "images"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.jobs import make_job
 from unfreeze_api.contracts.progress import Progress, Recovery
-from unfreeze_trainer import show
+from unfreeze_trainer.commands import show
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze_trainer.interrupts import Interrupts
+from unfreeze_trainer.commands.interrupts import Interrupts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

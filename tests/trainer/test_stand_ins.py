@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, write_csv
 from tests.trainer.test_look import model_folder
+from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.look import look
 from unfreeze_trainer.models.text import load_tokenizer, text_limits
 
 POINTER = (

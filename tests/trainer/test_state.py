@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unfreeze_api.spec.training import EarlyStoppingSpec
 from unfreeze_api.tasks import task_type
-from unfreeze_trainer.state import State
+from unfreeze_trainer.runs.state import State
 
 VALUES = st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan), st.just(math.inf), st.just(-math.inf)), min_size=1)
 

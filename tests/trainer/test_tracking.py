@@ -16,9 +16,9 @@ import pytest
 
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_trainer import tracking
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.tracking import Tracking, check_trackers
+from unfreeze_trainer.training import tracking
+from unfreeze_trainer.training.tracking import Tracking, check_trackers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TENSORBOARD = {"tensorBoard": {}}
@@ -126,12 +126,14 @@ def test_a_tracker_that_fails_costs_neither_the_training_nor_the_others(tmp_path
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead = {"mlflow": {"uri": "http://127.0.0.1:9", "experiment": "words"}}  # the port of a service that nobody runs
     telling = Tracking(tracked(tmp_path, dead | TENSORBOARD), 0, enabled=True)
-    with caplog.at_level(logging.WARNING, "unfreeze_trainer.tracking"):
+    with caplog.at_level(logging.WARNING, "unfreeze_trainer.training.tracking"):
         for step in (1, 2, 3):
             telling.metrics("validation", {"accuracy": 0.5}, step)
         telling.close()
     assert sorted(scalars(tmp_path)["validation/accuracy"]) == [1, 2, 3]
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "unfreeze_trainer.tracking"]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if record.name == "unfreeze_trainer.training.tracking"
+    ]
     assert warning.startswith("mlflow fails, the training goes on without it: ")
 
 

@@ -22,8 +22,8 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.trials import trial_batches
-from unfreeze_trainer.unused import find_unused
+from unfreeze_trainer.training.trials import trial_batches
+from unfreeze_trainer.training.unused import find_unused
 from unfreeze_trainer.worker import train
 
 

@@ -23,10 +23,10 @@ from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.objectives.targets.labels import Labels
-from unfreeze_trainer.run import Run
-from unfreeze_trainer.skipped import Skipped
-from unfreeze_trainer.state import State
+from unfreeze_trainer.runs.state import State
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.run import Run
+from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.worker import train
 
 WHERE = "spec.data.train.source x"

@@ -15,9 +15,9 @@ from tests.trainer.idle import NETS, UNUSED, Dropped, IdleTask
 from tests.trainer.interrupted import Killed, assert_as_undisturbed, events, finished, kill_at, run_in
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.dry_run import Lots, gradients, traceless
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.unused import find_unused
+from unfreeze_trainer.training.dry_run import Lots, gradients, traceless
+from unfreeze_trainer.training.unused import find_unused
 from unfreeze_trainer.worker import train
 
 

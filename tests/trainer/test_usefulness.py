@@ -15,10 +15,10 @@ from scipy.stats import binomtest
 from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer import show
+from unfreeze_trainer.commands import show
+from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
-from unfreeze_trainer.report import finished_progress, read_report
 from unfreeze_trainer.usefulness import judge
 from unfreeze_trainer.worker import train
 

@@ -28,12 +28,12 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
-from unfreeze_trainer.progress import StopRequested
-from unfreeze_trainer.recipe import open_recipe
-from unfreeze_trainer.run import Run
-from unfreeze_trainer.seeds import seed_everything
-from unfreeze_trainer.tracking import check_trackers
-from unfreeze_trainer.trials import out_of_memory
+from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.training.progress import StopRequested
+from unfreeze_trainer.training.run import Run
+from unfreeze_trainer.training.seeds import seed_everything
+from unfreeze_trainer.training.tracking import check_trackers
+from unfreeze_trainer.training.trials import out_of_memory
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task

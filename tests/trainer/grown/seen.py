@@ -14,8 +14,8 @@ from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.generate import crd, reference
 from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
-from unfreeze_trainer.look import look
-from unfreeze_trainer.preview import preview
+from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.commands.preview import preview
 
 
 def answer(lines: str, text: str) -> str:

@@ -21,11 +21,11 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     folder = Path(job.output.path)
     if not (folder / "report.json").is_file():
         return None
-    from unfreeze_trainer.checkpoints import Checkpoints, Identity
     from unfreeze_trainer.data.pins import first_pins
     from unfreeze_trainer.errors import JobError
-    from unfreeze_trainer.recipe import open_recipe
-    from unfreeze_trainer.report import finished_progress, read_report, require_same
+    from unfreeze_trainer.exports.report import finished_progress, read_report, require_same
+    from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
+    from unfreeze_trainer.runs.recipe import open_recipe
     from unfreeze_trainer.tasks import open_task
 
     report = read_report(folder)
@@ -49,11 +49,11 @@ def finished_before(job: ResolvedJob) -> Progress | None:
 
 def clear_finished(job: ResolvedJob) -> None:
     """Delete what a run that was killed between its report and its end has left of its checkpoints."""
-    from unfreeze_trainer.checkpoints import Checkpoints, Identity
-    from unfreeze_trainer.generation import Generation
-    from unfreeze_trainer.recipe import open_recipe
-    from unfreeze_trainer.report import read_report
-    from unfreeze_trainer.saving import clear
+    from unfreeze_trainer.exports.report import read_report
+    from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
+    from unfreeze_trainer.runs.generation import Generation
+    from unfreeze_trainer.runs.recipe import open_recipe
+    from unfreeze_trainer.training.saving import clear
 
     start, folder = open_recipe(job), Path(job.output.path)
     checkpoints, report = Checkpoints(folder, Identity(start.fingerprint, {})), read_report(folder)

@@ -33,7 +33,7 @@ from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob
     from unfreeze_trainer.agent.gang import Ending, Gang
-    from unfreeze_trainer.ownership import Heart
+    from unfreeze_trainer.runs.ownership import Heart
 
 log = logging.getLogger("unfreeze.agent")
 
@@ -115,7 +115,7 @@ class Agent:
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
-            from unfreeze_trainer.recipe import open_recipe
+            from unfreeze_trainer.runs.recipe import open_recipe
 
             start = open_recipe(job)  # before anything is taken or written
             self._link.write_activity("loading PyTorch")
@@ -128,8 +128,8 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             from unfreeze_trainer.agent.gang import WORKER, Gang
-            from unfreeze_trainer.generation import GENERATION_ENV
-            from unfreeze_trainer.ownership import Heart, Owner, take_folder
+            from unfreeze_trainer.runs.generation import GENERATION_ENV
+            from unfreeze_trainer.runs.ownership import Heart, Owner, take_folder
 
             if self._pod.index == 0:  # rank 0 is here, and writes
                 generation = take_folder(Path(job.output.path), Owner.of(job, start.fingerprint))

@@ -16,13 +16,13 @@ import numpy as np
 
 from unfreeze_api.commands import explained
 from unfreeze_api.resolve import Dataset
-from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
 from unfreeze_trainer.data.samples import Source, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows, unmarked
-from unfreeze_trainer.pointers import stand_in, stand_in_at
+from unfreeze_trainer.sources.closed import Closed
+from unfreeze_trainer.sources.pointers import stand_in, stand_in_at
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.commands import explained
-from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, is_passing, quoted
-from unfreeze_trainer.pointers import stand_in_at
+from unfreeze_trainer.sources.closed import Closed
+from unfreeze_trainer.sources.pointers import stand_in_at
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from typing import Any
 
 from unfreeze_api.commands import explained
 from unfreeze_api.tasks import TASKS
-from unfreeze_trainer.closed import Closed, refuse_code
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.pointers import stand_in_at
+from unfreeze_trainer.sources.closed import Closed, refuse_code
+from unfreeze_trainer.sources.pointers import stand_in_at
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that hold weights, or list the files that do, best first."""

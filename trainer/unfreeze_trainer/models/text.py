@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfreeze_trainer.closed import Closed
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.sources.closed import Closed
 
 
 @contextmanager

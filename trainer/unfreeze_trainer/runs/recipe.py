@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from unfreeze_api import fingerprint as recipes
 from unfreeze_api.resolve import ResolvedJob
-from unfreeze_trainer.destination import check_apart, foreign_outputs, require_own
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import Generation, require_no_links
-from unfreeze_trainer.versions import library_versions
+from unfreeze_trainer.runs.destination import check_apart, foreign_outputs, require_own
+from unfreeze_trainer.runs.generation import Generation, require_no_links
+from unfreeze_trainer.runs.versions import library_versions
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.data.pins import PINNED
 from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import Generation, sync_folder
 from unfreeze_trainer.models.folders import hash_file
-from unfreeze_trainer.state import State
+from unfreeze_trainer.runs.generation import Generation, sync_folder
+from unfreeze_trainer.runs.state import State
 
 FORMAT = 1
 _WEIGHTS, _MOMENTS, _STATE, _MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from unfreeze_api.contracts.progress import CheckpointInfo, Recovery
-from unfreeze_trainer.checkpoints import BrokenCheckpointError, Checkpoints
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.generation import Generation
+from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError, Checkpoints
+from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
 

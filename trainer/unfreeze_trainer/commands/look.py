@@ -33,9 +33,9 @@ def look(job: ResolvedJob) -> str:
     """
     from unfreeze_api.tasks import task_type
     from unfreeze_trainer.data.samples import read_splits, read_targets
-    from unfreeze_trainer.destination import check_apart
     from unfreeze_trainer.models.folders import check_folder
     from unfreeze_trainer.objectives.targets import encoder
+    from unfreeze_trainer.runs.destination import check_apart
 
     task = task_type(job.task.type)
     text, skip, kind = task.reads_text, job.data.on_error == "Skip", encoder(task.targets)

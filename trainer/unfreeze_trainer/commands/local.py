@@ -67,8 +67,8 @@ def run(
         spec = spec.model_copy(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
-    from unfreeze_trainer.look import look
-    from unfreeze_trainer.machine import accelerators, fitted
+    from unfreeze_trainer.commands.look import look
+    from unfreeze_trainer.commands.machine import accelerators, fitted
 
     job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
     job, said = fitted(job, workers=workers, present=accelerators())
@@ -80,7 +80,7 @@ def run(
 
 def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
     """Return the job in a file, resolved for this machine and looked at; nothing is written."""
-    from unfreeze_trainer.look import look
+    from unfreeze_trainer.commands.look import look
 
     name, namespace, spec = _read(file)
     job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
@@ -90,7 +90,7 @@ def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> 
 
 def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None) -> str:
     """Look at what a job reads; return what was seen. `unfreeze validate --claims` finds it by its entry point."""
-    from unfreeze_trainer.look import look
+    from unfreeze_trainer.commands.look import look
 
     spec = job.spec
     folders = claim_folders(spec, claim, claims_folder, write=False)
@@ -162,10 +162,10 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
-    from unfreeze_trainer.interrupts import Interrupts
-    from unfreeze_trainer.ownership import Owner, process_uid, require_free
-    from unfreeze_trainer.recipe import open_recipe
-    from unfreeze_trainer.show import closing_table, show_progress
+    from unfreeze_trainer.commands.interrupts import Interrupts
+    from unfreeze_trainer.commands.show import closing_table, show_progress
+    from unfreeze_trainer.runs.ownership import Owner, process_uid, require_free
+    from unfreeze_trainer.runs.recipe import open_recipe
 
     run_folder = Path(job.output.path)
     logs = run_folder / "logs"

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from unfreeze_api.contracts.progress import CheckpointInfo
-from unfreeze_trainer.checkpoints import Checkpoints, Snapshot
 from unfreeze_trainer.engines import Engine
 from unfreeze_trainer.engines.base import persistent_buffers
-from unfreeze_trainer.generation import Generation
 from unfreeze_trainer.models.hook import StepHook
-from unfreeze_trainer.progress import Events
-from unfreeze_trainer.state import State
+from unfreeze_trainer.runs.checkpoints import Checkpoints, Snapshot
+from unfreeze_trainer.runs.generation import Generation
+from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.training.progress import Events
 
 
 class Saver:

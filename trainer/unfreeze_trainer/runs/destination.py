@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_trainer.closed import require_in_claim
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.sources.closed import require_in_claim
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob

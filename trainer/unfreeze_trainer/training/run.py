@@ -17,33 +17,33 @@ import torch
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import PhaseResult, Progress
 from unfreeze_api.contracts.report import Results
-from unfreeze_trainer.checkpoints import Checkpoints, Identity, readable
 from unfreeze_trainer.data.pins import first_pins
-from unfreeze_trainer.destination import write_marker
 from unfreeze_trainer.engines import Engine, OptimizerState
 from unfreeze_trainer.engines.base import load_whole
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.report import build_report, export_folder, flat_results, write_report
 from unfreeze_trainer.feed import Feed, MicroBatch
-from unfreeze_trainer.generation import Generation
-from unfreeze_trainer.guard import Guard, count_skipped
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
-from unfreeze_trainer.ownership import Owner, generation_of_worker
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
-from unfreeze_trainer.progress import Events, Meter
-from unfreeze_trainer.recipe import open_recipe
-from unfreeze_trainer.recovery import Found, find
-from unfreeze_trainer.report import build_report, export_folder, flat_results, write_report
-from unfreeze_trainer.saving import Saver, clear
-from unfreeze_trainer.skipped import Skipped
-from unfreeze_trainer.state import Best, State
-from unfreeze_trainer.tracking import Tracking
-from unfreeze_trainer.unused import Unused, agree_on_unused
+from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity, readable
+from unfreeze_trainer.runs.destination import write_marker
+from unfreeze_trainer.runs.generation import Generation
+from unfreeze_trainer.runs.ownership import Owner, generation_of_worker
+from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.runs.recovery import Found, find
+from unfreeze_trainer.runs.state import Best, State
+from unfreeze_trainer.training.guard import Guard, count_skipped
+from unfreeze_trainer.training.progress import Events, Meter
+from unfreeze_trainer.training.saving import Saver, clear
+from unfreeze_trainer.training.skipped import Skipped
+from unfreeze_trainer.training.tracking import Tracking
+from unfreeze_trainer.training.unused import Unused, agree_on_unused
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob

@@ -24,17 +24,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unfreeze_trainer.dry_run import on_gradient, traceless
 from unfreeze_trainer.errors import JobError, some_of
-from unfreeze_trainer.trials import Trials, trial_batches
+from unfreeze_trainer.training.dry_run import on_gradient, traceless
+from unfreeze_trainer.training.trials import Trials, trial_batches
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
-    from unfreeze_trainer.progress import Events
-    from unfreeze_trainer.state import State
+    from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.training.progress import Events
 
 log = logging.getLogger(__name__)
 

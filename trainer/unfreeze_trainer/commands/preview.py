@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from unfreeze_trainer.local import job_options, open_job
+from unfreeze_trainer.commands.local import job_options, open_job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_trainer.report import read_report
+from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.report import DataReport

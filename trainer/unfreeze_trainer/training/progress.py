@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unfreeze_trainer.generation import append
 from unfreeze_trainer.link import Link
+from unfreeze_trainer.runs.generation import append
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
-    from unfreeze_trainer.generation import Generation
+    from unfreeze_trainer.runs.generation import Generation
 
 SYNC_SECONDS = 0.5
 """About how often the ranks meet to sum up the loss and to agree on whether to stop."""

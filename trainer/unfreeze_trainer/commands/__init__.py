@@ -1,0 +1,1 @@
+"""`unfreeze run` and `unfreeze phases`: one machine in place of a cluster."""

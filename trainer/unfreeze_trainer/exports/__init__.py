@@ -1,0 +1,1 @@
+"""What a finished run leaves for others: exports and report.json."""

@@ -1,0 +1,1 @@
+"""What a rank does between its start and the end of its last step."""
