@@ -11,8 +11,8 @@ import torch
 
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.run import Run
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.worker import train
 
 CUT_OFF_AT = 7

