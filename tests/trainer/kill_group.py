@@ -21,9 +21,9 @@ from unfreeze_trainer import worker
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity, Snapshot
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.recovery import find
+from unfreeze_trainer.runs.saving import prune, write
 from unfreeze_trainer.runs.state import State
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.training.saving import prune, write
 
 STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}
 TRAINING = {"epochs": 6, "batchSize": 8, "metric": "loss", "checkpoint": {"everySteps": 2}}

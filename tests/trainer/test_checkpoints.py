@@ -130,7 +130,7 @@ def test_a_gang_that_comes_back_late_leaves_the_run_of_its_successor_alone(tmp_p
 
 def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
     from unfreeze_trainer import worker
-    from unfreeze_trainer.training import progress
+    from unfreeze_trainer.training.meter import StopRequested
 
     link = Link(tmp_path)
     run = run_in(tmp_path / "run", link=link)
@@ -145,7 +145,7 @@ def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
         after(done)
 
     run.after_step = stop
-    with pytest.raises(progress.StopRequested):
+    with pytest.raises(StopRequested):
         worker.train(run)
     run.save()
     run.saver.wait()
@@ -156,7 +156,7 @@ def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
 
 
 def test_stop_during_an_evaluation_repeats_it(tmp_path, undisturbed):
-    from unfreeze_trainer.training.progress import StopRequested
+    from unfreeze_trainer.training.meter import StopRequested
 
     run = run_in(tmp_path)
 

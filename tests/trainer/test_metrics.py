@@ -13,7 +13,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_trainer.objectives.base import IGNORED
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.metrics import Metrics
-from unfreeze_trainer.training.progress import Meter
+from unfreeze_trainer.training.meter import Meter
 
 
 @given(data=st.data(), classes=st.integers(2, 6), n=st.integers(1, 60), workers=st.integers(1, 4))

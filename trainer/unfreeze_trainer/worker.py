@@ -29,7 +29,7 @@ from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
-from unfreeze_trainer.training.progress import StopRequested
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.training.seeds import seed_everything
 from unfreeze_trainer.training.tracking import check_trackers

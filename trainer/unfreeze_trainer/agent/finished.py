@@ -53,7 +53,7 @@ def clear_finished(job: ResolvedJob) -> None:
     from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
     from unfreeze_trainer.runs.generation import Generation
     from unfreeze_trainer.runs.recipe import open_recipe
-    from unfreeze_trainer.training.saving import clear
+    from unfreeze_trainer.runs.saving import clear
 
     start, folder = open_recipe(job), Path(job.output.path)
     checkpoints, report = Checkpoints(folder, Identity(start.fingerprint, {})), read_report(folder)

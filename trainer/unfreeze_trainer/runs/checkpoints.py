@@ -21,7 +21,6 @@ from torch import Tensor
 
 from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.data.pins import PINNED
-from unfreeze_trainer.engines.base import OptimizerState
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.runs.generation import Generation, sync_folder
@@ -42,7 +41,8 @@ class Snapshot:
     state: State
     weights: dict[str, Tensor]
     """Parameters and persistent buffers by name."""
-    moments: OptimizerState
+    moments: Mapping[str, Mapping[str, Tensor]]
+    """Of the optimizer, by name of the parameter: {"head.weight": {"exp_avg": ..., "step": ...}}."""
 
 
 @dataclass(frozen=True)

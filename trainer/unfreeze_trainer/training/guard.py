@@ -17,8 +17,8 @@ from unfreeze_trainer.errors import JobError, some_of
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.phases.freezer import ParamGroup
+    from unfreeze_trainer.runs.events import Events
     from unfreeze_trainer.runs.state import State
-    from unfreeze_trainer.training.progress import Events
 
 log = logging.getLogger(__name__)
 

@@ -33,14 +33,16 @@ from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity, readable
 from unfreeze_trainer.runs.destination import write_marker
+from unfreeze_trainer.runs.events import Events
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.ownership import Owner, generation_of_worker
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.recovery import Found, find
+from unfreeze_trainer.runs.saving import clear
 from unfreeze_trainer.runs.state import Best, State
 from unfreeze_trainer.training.guard import Guard, count_skipped
-from unfreeze_trainer.training.progress import Events, Meter
-from unfreeze_trainer.training.saving import Saver, clear
+from unfreeze_trainer.training.meter import Meter
+from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.unused import Unused, agree_on_unused

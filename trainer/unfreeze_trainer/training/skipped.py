@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.runs.events import Events
     from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.tasks import Task
-    from unfreeze_trainer.training.progress import Events
 
 log = logging.getLogger(__name__)
 

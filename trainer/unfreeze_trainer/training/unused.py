@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
+    from unfreeze_trainer.runs.events import Events
     from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.tasks import Task
-    from unfreeze_trainer.training.progress import Events
 
 log = logging.getLogger(__name__)
 

@@ -1,23 +1,18 @@
-"""What leaves the loop while it runs: loss and rates measured without waiting for the device, and events.jsonl."""
+"""What the loop measures while it runs, without waiting for the device: loss, samples and tokens a second."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unfreeze_trainer.link import Link
-from unfreeze_trainer.runs.generation import append
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
-    from unfreeze_trainer.runs.generation import Generation
 
 SYNC_SECONDS = 0.5
 """About how often the ranks meet to sum up the loss and to agree on whether to stop."""
@@ -107,18 +102,3 @@ class Meter:
         """Raise StopRequested on every rank when any was asked to stop. Collective."""
         if self._engine.any_rank(self._link is not None and self._link.stop_requested()):
             raise StopRequested
-
-
-class Events:
-    """events.jsonl of a run folder: one line for each start, phase, evaluation, checkpoint, and the end."""
-
-    def __init__(self, run_folder: Path, generation: Generation | None) -> None:
-        self._path, self._generation = run_folder / "events.jsonl", generation
-
-    def add(self, event: str, **details: Any) -> None:
-        """Append a line, on the rank that may write."""
-        if self._generation:
-            self._generation.check()
-            line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
-            with append(self._path) as file:
-                file.write(line + "\n")
