@@ -24,6 +24,7 @@ from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.tasks import Task
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
 
 if not torch.cuda.is_available():
@@ -102,7 +103,7 @@ def make_job(folder: str, **spec: Any) -> ResolvedJob:
 
 
 def ours(task: Texts) -> Iterator[None]:
-    """Take one step of the very loop of `worker.train` at each turn."""
+    """Take one step of the very loop of `training.loop` at each turn."""
     return steps_of(make_run(task))
 
 
@@ -114,17 +115,16 @@ def make_run(task: Texts) -> Run:
 
 def steps_of(run: Run) -> Iterator[None]:
     """Take one step of a run at each turn."""
-    from unfreeze_trainer import worker
 
     def work(hold: Callable[[], None]) -> None:
-        after = run.after_step
+        after = run.work.after_step
 
         def after_step(step: int) -> None:
             after(step)
             hold()
 
-        run.after_step = after_step  # type: ignore[method-assign]
-        worker.train(run)
+        run.work.after_step = after_step  # type: ignore[method-assign]
+        train(run)
 
     return held(work)
 

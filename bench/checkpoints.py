@@ -47,7 +47,7 @@ def measure(run: Run, steps: Iterator[None]) -> dict[str, object]:
         for kind in KINDS[turn % 3 :] + KINDS[: turn % 3]:
             began = time.perf_counter()
             if kind != "none":
-                run.save()
+                run.milestones.save()
                 if kind == "blocking":
                     run.saver.wait()
                 stalls[kind].append(time.perf_counter() - began)
@@ -61,7 +61,7 @@ def measure(run: Run, steps: Iterator[None]) -> dict[str, object]:
         for kind in stalls
     }
     assert run.saver.newest is not None
-    files = run.checkpoints.path(run.saver.newest.step).iterdir()
+    files = run.folder.checkpoints.path(run.saver.newest.step).iterdir()
     return {
         "checkpoint_megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
         "ms_per_step": round(1000 * step, 1),

@@ -72,9 +72,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a plateau does not end its phase",
-        "trainer/unfreeze_trainer/training/run.py",
-        "phase.plateau or training.early_stopping",
-        "training.early_stopping",
+        "trainer/unfreeze_trainer/training/milestones.py",
+        "self._plan.phases[state.phase_index].plateau or self._early_stopping",
+        "self._early_stopping",
         "tests/trainer/test_early_ends.py",
     ),
     Mutation(
@@ -114,7 +114,7 @@ MUTATIONS = (
     ),
     Mutation(
         "moments are forgotten at a phase change",
-        "trainer/unfreeze_trainer/training/run.py",
+        "trainer/unfreeze_trainer/training/trainable.py",
         "self._moments, self._phase = None, phase",
         "self._moments, self._phase = {}, phase",
         "tests/trainer/test_engines.py",

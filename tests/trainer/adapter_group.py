@@ -13,7 +13,7 @@ from tests.trainer.test_adapters import TEXT
 from unfreeze_api.spec.adapter import SHARED
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.worker import train
+from unfreeze_trainer.training.loop import train
 
 KINDS = ("DDP", "FSDP", "ZeRO-2", "ZeRO-3")
 # What differs in options alone, for which an engine has no eye.
@@ -65,7 +65,6 @@ def trained_case(case: str, engine: str, folder: Path):
     """Return the weights that a training ends with; rank 0 alone has them."""
     job = job_of(case, engine, folder)
     run = open_run(job, open_task(job))
-    run.finish = lambda: None
     train(run)
     weights = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
     run.saver.close()
@@ -81,7 +80,6 @@ def resumed_case(case: str, engine: str, folder: Path) -> None:
         place = folder / f"{engine}-{case}-{name}"
         job = job_of(case, engine, folder, training=training, output={"destination": f"file://{place}"})
         run = open_run(job, open_task(job))
-        run.finish = lambda: None
         if name == "cut" and not run.state.step:
             kill_at(run, 4)
         with suppress(Killed):

@@ -31,8 +31,9 @@ from unfreeze_trainer.models.heads import timm_head, transformers_head
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.tasks import Task
 from unfreeze_trainer.training import unused
+from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.unused import Evidence, find_unused
-from unfreeze_trainer.worker import train
 
 ARCHITECTURES = [*TRANSFORMERS, *TIMM]
 DIVIDED = ("big_bird", "xlnet", "esm", "clip-image", "siglip", "dinov2")
@@ -113,13 +114,13 @@ def first_step(name: str, engine: str, folder: Path, workers: int) -> dict:
         gc.collect()
         gc.freeze()  # what the library has imported for it
         run = open_run(job_of(name, engine, folder, workers), task)
-        run.finish = run._settle = lambda: None
+        run.milestones.settle = lambda: None
         train(run)
         seen["unused"], seen["atTimes"] = run.state.unused, run.state.gradients_at_times
         run.saver.close()
         run.engine.end()
         if run.engine.rank == 0:
-            shutil.rmtree(run.folder)
+            shutil.rmtree(run.folder.path)
     except Exception as error:  # noqa: BLE001 - each architecture has a test that names it
         seen["error"] = f"{type(error).__name__}: {error}"[:2000]
     return seen
@@ -152,12 +153,11 @@ def idle(net: str, engine: str, folder: Path, workers: int) -> dict:
     run = None
     try:
         run = open_run(idle_job(net, engine, folder, workers), idle_task(net, workers))
-        finish, run.finish = run.finish, lambda: None
         train(run)
         seen["unused"], seen["atTimes"] = run.state.unused, run.state.gradients_at_times
         seen["weights"] = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
         seen["checksums"] = run.engine.checksums()
-        finish()
+        finish(run)
     except JobError as error:
         seen["error"] = f"{error.reason}: {error.message}"
     finally:

@@ -86,11 +86,11 @@ def loaded_here() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict]:
     """What a run of `interrupted` leaves behind that nothing disturbs."""
+    from tests.trainer.complete import complete
     from tests.trainer.interrupted import finished, run_in
-    from unfreeze_trainer.worker import train
 
     folder = tmp_path_factory.mktemp("undisturbed")
     with unchanged_environment():
         os.environ["OMP_NUM_THREADS"] = "1"
-        train(run_in(folder))
+        complete(run_in(folder))
     return finished(folder)

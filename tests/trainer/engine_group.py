@@ -13,6 +13,7 @@ import torch
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
+from tests.trainer.complete import complete
 from tests.trainer.held import held_bytes, weights_of
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from tests.trainer.mlp import SAMPLES, MLPTask
@@ -22,8 +23,9 @@ from unfreeze_trainer.engines.base import compute_dtype, persistent_buffers
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 ENGINES = {
     "DDP": {"engine": "DDP"},
@@ -169,7 +171,6 @@ def run_case(case: str, engine_name: str, folder: Path):
     engine, seen = run.engine, {}
     counters.clear()
     dynamo.reset()  # layers that an engine before has compiled
-    finish, run.finish = run.finish, lambda: None
     train(run)
     engine.sync_buffers()
     seen["weights"] = {name: tensor.clone() for name, tensor in engine.weights(engine.shapes).items()}
@@ -180,8 +181,8 @@ def run_case(case: str, engine_name: str, folder: Path):
     seen["metrics"] = run.state.metrics
     seen["skipped"] = run.state.skipped_steps
     if case == "full":
-        finish()
-        seen["results"] = run._results
+        finish(run)
+        seen["results"] = run.reporter.results
     engine.end()
     return seen
 
@@ -293,14 +294,14 @@ def memory_case(case: str, engine_name: str, folder: Path):
 
     def measuring():
         if run.state.phase_steps:
-            held = [measured[run._phase.index][1]] if run._phase.index in measured else []
+            held = [measured[run.state.phase_index][1]] if run.state.phase_index in measured else []
             for _ in range(3):
                 engine.barrier()
                 held.append(held_bytes(beside=[*weights_of(engine.module), *data]))
-            measured[run._phase.index] = run._trainable, min(held)
+            measured[run.state.phase_index] = run.trainable.parameters, min(held)
         step()
 
-    engine.step, run.finish = measuring, lambda: None
+    engine.step = measuring
     train(run)
     engine.end()
     run.saver.close()
@@ -316,5 +317,5 @@ def memory_case(case: str, engine_name: str, folder: Path):
 def pods_case(folder: Path):
     """The uninterrupted run that `test_agents` compares a much disturbed one with."""
     run = open_run(pods_job(folder / "pods", 0), MLPTask())
-    train(run)
+    complete(run)
     run.engine.end()

@@ -13,8 +13,8 @@ from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}
 TRAINING = {
@@ -56,14 +56,14 @@ def events(folder: Path, kind: str) -> list[dict]:
 
 
 def kill_at(run: Run, step: int) -> None:
-    after = run.after_step
+    after = run.work.after_step
 
     def die(done: int) -> None:
         if done == step:
             raise Killed
         after(done)
 
-    run.after_step = die
+    run.work.after_step = die
 
 
 def cut_off(folder: Path, step: int, **options) -> Run:

@@ -18,12 +18,13 @@ from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
 from tests.trainer.ranks import log_to, run_gang
 from unfreeze_trainer import worker
+from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity, Snapshot
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.recovery import find
 from unfreeze_trainer.runs.saving import prune, write
 from unfreeze_trainer.runs.state import State
-from unfreeze_trainer.training.run import Run
+from unfreeze_trainer.training.work import Work
 
 STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}
 TRAINING = {"epochs": 6, "batchSize": 8, "metric": "loss", "checkpoint": {"everySteps": 2}}
@@ -60,16 +61,21 @@ def arm(moment: Moment, run_folder: Path) -> None:
     if moment.kind == "file":
         die_at_access(run_folder, moment.number)
         return
-    name = {"step": "after_step", "phase": "begin", "finish": "finish", "export": "_export"}[moment.kind]
-    real = getattr(Run, name)
+    place, name = {
+        "step": (Work, "after_step"),
+        "phase": (Work, "enter"),
+        "finish": (worker, "finish"),
+        "export": (Exporter, "write"),
+    }[moment.kind]
+    real = getattr(place, name)
 
-    def deadly(self, *arguments):
-        now = {"step": lambda: arguments[0], "phase": lambda: arguments[0].index}.get(moment.kind, lambda: 0)()
+    def deadly(*arguments, **options):
+        now = {"step": lambda: arguments[1], "phase": lambda: arguments[1].index}.get(moment.kind, lambda: 0)()
         if now == moment.number:
             die()
-        return real(self, *arguments)
+        return real(*arguments, **options)
 
-    setattr(Run, name, deadly)
+    setattr(place, name, deadly)
 
 
 def die_at_access(folder: Path, number: int) -> None:

@@ -20,7 +20,8 @@ from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.worker import train
+from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.loop import train
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "FeatureExtraction": {"type": "FeatureExtraction"},
@@ -106,10 +107,9 @@ def trained(row: Row, folder: Path):
     """Train, export and load it; return the weights before the export on rank 0, sums of all bits on each rank, the phases."""
     job = job_of(row, folder)
     run = open_run(job, open_task(job))
-    finish, run.finish = run.finish, lambda: None
     train(run)
     weights = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
     sums = run.engine.checksums()
-    finish()
+    finish(run)
     run.saver.close()
     return weights, sums, [phase.name for phase in run.state.phases]

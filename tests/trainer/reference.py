@@ -9,7 +9,7 @@ from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.schedule import rate_factor
-from unfreeze_trainer.training.seeds import seed_everything
+from unfreeze_trainer.seeds import seed_everything
 
 
 def train_by_hand(job, task, *, ranks=1):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.trainer.complete import complete
 from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
@@ -19,8 +20,8 @@ from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.freezer import ParamGroup
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.guard import Guard
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def run_of(job) -> Run:
 def undisturbed(inputs, tmp_path_factory, loaded_here):
     folder = tmp_path_factory.mktemp("whole")
     run = run_of(job_of(inputs, folder, output={"exports": ["Adapter", "Merged"]}))
-    train(run)
+    complete(run)
     return folder, run
 
 
@@ -82,7 +83,7 @@ def by_hand(job):
 def test_it_is_what_a_loop_by_hand_over_peft_gives(inputs, undisturbed):
     folder, run = undisturbed
     module, pattern = by_hand(job_of(inputs))
-    assert run.total_steps == STEPS
+    assert run.plan.total_steps == STEPS
     assert run.engine.module.peft_config["default"].rank_pattern == pattern
     ranks = [sum(kept) for kept in pattern.values()]
     assert sum(ranks) == 2 * len(ranks)
@@ -117,7 +118,6 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(inputs, undisturbed, tmp_path
     whole = undisturbed[0] / "checkpoints" / f"step-{STEPS}"
     for attempt in range(2):
         run = run_of(job_of(inputs, tmp_path, output={"exports": ["Adapter", "Merged"]}))
-        run.finish = lambda: None
         assert run.state.step == attempt * step
         if not attempt:
             kill_at(run, step)
@@ -131,7 +131,6 @@ def test_a_run_that_is_cut_off_goes_on_bit_for_bit(inputs, undisturbed, tmp_path
 def test_accumulation_adds_the_regularisation_once(inputs, undisturbed, tmp_path):
     folder, _ = undisturbed
     run = run_of(job_of(inputs, tmp_path, training={"gradientAccumulationSteps": 3}))
-    run.finish = lambda: None
     train(run)
     run.saver.close()
     one, other = (load_file(f / "checkpoints" / f"step-{STEPS}" / "weights.safetensors") for f in (folder, tmp_path))
@@ -141,17 +140,16 @@ def test_accumulation_adds_the_regularisation_once(inputs, undisturbed, tmp_path
 def test_the_head_first_takes_no_ranks_away(inputs, tmp_path):
     probe = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1}}
     run = run_of(job_of(inputs, tmp_path, strategy=probe, adapter={"adaLora": {"tinit": 0, "tfinal": 1}}))
-    run.finish = lambda: None
     config = run.engine.module.peft_config["default"]
     patterns = []
-    after = run.after_step
-    run.after_step = lambda step: (patterns.append(config.rank_pattern), after(step))
+    after = run.work.after_step
+    run.work.after_step = lambda step: (patterns.append(config.rank_pattern), after(step))
     train(run)
     run.saver.close()
-    probing = run.phases[0].steps
+    probing = run.plan.phases[0].steps
     assert patterns[:probing] == [None] * probing
     assert patterns[-1] is not None
-    assert config.total_step == run.phases[1].steps
+    assert config.total_step == run.plan.phases[1].steps
     assert sum(map(sum, config.rank_pattern.values())) == 2 * len(config.rank_pattern)
 
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, cut_off, events, job_in, run_in
 from tests.trainer.test_recipe import finished_before_of
 from unfreeze_trainer.agent.finished import clear_finished
-from unfreeze_trainer.training import run as runs
-from unfreeze_trainer.worker import train
+from unfreeze_trainer.exports import exporter
+from unfreeze_trainer.runs import folder as folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -20,13 +21,13 @@ def steps(folder):
 
 def ended(folder, policy, **training):
     run = run_in(folder, checkpoint={"everySteps": 3, "afterSuccess": policy}, **training)
-    train(run)
+    complete(run)
     return run
 
 
 def test_they_are_deleted_once_the_report_is_there(tmp_path, monkeypatch):
     seen = []
-    write_report = runs.write_report
+    write_report = exporter.write_report
 
     def write(folder, *args):
         seen.append(steps(folder))
@@ -34,7 +35,7 @@ def test_they_are_deleted_once_the_report_is_there(tmp_path, monkeypatch):
         write_report(folder, *args)
         seen.append(steps(folder))
 
-    monkeypatch.setattr(runs, "write_report", write)
+    monkeypatch.setattr(exporter, "write_report", write)
     ended(tmp_path, "Delete")
     assert len(seen[0]) >= 2
     assert seen[0] == seen[1]
@@ -46,7 +47,7 @@ def test_they_are_deleted_once_the_report_is_there(tmp_path, monkeypatch):
 def test_the_best_one_can_stay(tmp_path):
     run = ended(tmp_path, "KeepBest")
     assert steps(tmp_path) == [run.state.best.step]
-    assert run.checkpoints.check(run.state.best.step)
+    assert run.folder.checkpoints.check(run.state.best.step)
 
 
 def test_all_can_stay(tmp_path):
@@ -62,7 +63,7 @@ def test_a_run_that_fails_keeps_them(tmp_path, monkeypatch):
     run = run_in(tmp_path, checkpoint={"everySteps": 3, "afterSuccess": "Delete"})
     monkeypatch.setattr(run.task, "verify_export", fail)
     with pytest.raises(RuntimeError, match="other logits"):
-        train(run)
+        complete(run)
     assert len(steps(tmp_path)) >= 2
     assert not (tmp_path / "report.json").exists()
 
@@ -98,7 +99,7 @@ def test_what_a_kill_left_is_deleted_by_the_next_start(tmp_path, monkeypatch):
     def die(*_, **__):
         raise Killed
 
-    monkeypatch.setattr(runs, "clear", die)
+    monkeypatch.setattr(folders, "clear", die)
     with pytest.raises(Killed):
         ended(tmp_path, "Delete")
     assert len(steps(tmp_path)) >= 2

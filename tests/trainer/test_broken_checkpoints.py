@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import (
     Killed,
     assert_as_undisturbed,
@@ -20,8 +21,8 @@ from tests.trainer.interrupted import (
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import Link
+from unfreeze_trainer.training.evaluator import Measured
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -80,7 +81,7 @@ def test_the_end_is_the_same_after_a_step_back_and_the_progress_tells_of_it(tmp_
     cut_off(tmp_path / "run", 4)
     flip_a_bit(tmp_path / "run" / "checkpoints" / "step-4")
     link = Link(tmp_path)
-    train(run_in(tmp_path / "run", link=link))
+    complete(run_in(tmp_path / "run", link=link))
     assert_as_undisturbed(tmp_path / "run", undisturbed)
     assert link.read_progress().recovery.step == 3
 
@@ -92,7 +93,7 @@ def test_a_run_without_any_whole_checkpoint_starts_over_and_says_so(tmp_path, un
     again = run_in(tmp_path)
     assert (again.state.step, again.state.recovery.step) == (0, 0)
     assert again.state.recovery.message.endswith("the training started over from the beginning")
-    train(again)
+    complete(again)
     assert_as_undisturbed(tmp_path, undisturbed)
 
 
@@ -121,19 +122,18 @@ def test_the_best_checkpoint_is_broken_and_a_later_one_whole(tmp_path, newest, b
 
     def run_with_a_good_start() -> Run:
         run = run_in(tmp_path)
-        real = run.evaluate
+        real = run.evaluator.measure
 
-        def evaluate(split: str) -> dict[str, float]:
-            metrics = real(split)
-            return metrics | {"loss": 0.001} if run.state.step == 4 else metrics
+        def measure(split: str) -> Measured:
+            return Measured({"loss": 0.001}) if run.state.step == 4 else real(split)
 
-        run.evaluate = evaluate
+        run.evaluator.measure = measure
         return run
 
     run = run_with_a_good_start()
     kill_at(run, newest)
     with pytest.raises(Killed):
-        train(run)
+        complete(run)
     run.saver.close()
     assert run.state.best.step == 4
     flip_a_bit(tmp_path / "checkpoints" / "step-4")
@@ -141,7 +141,7 @@ def test_the_best_checkpoint_is_broken_and_a_later_one_whole(tmp_path, newest, b
     assert (again.state.step, again.state.best and again.state.best.step) == (newest, best)
     assert "step-4: moments.safetensors" in again.state.recovery.message
     assert again.state.recovery.message.endswith(f"(the best so far): the training went on from step {newest}")
-    train(again)
+    complete(again)
     assert json.loads((tmp_path / "report.json").read_text())["bestStep"] > newest
 
 

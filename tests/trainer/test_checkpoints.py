@@ -10,6 +10,7 @@ import threading
 import pytest
 import torch
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import (
     Killed,
     assert_as_undisturbed,
@@ -22,17 +23,17 @@ from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.runs.checkpoints import Checkpoints
 from unfreeze_trainer.runs.generation import Superseded
-from unfreeze_trainer.worker import train
+from unfreeze_trainer.training.evaluator import Measured
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_a_training_that_diverged_can_be_gone_on_with(tmp_path):
     run = run_in(tmp_path)
-    run.evaluate = lambda _: {"loss": math.nan}
+    run.evaluator.measure = lambda _: Measured({"loss": math.nan})
     kill_at(run, 9)
     with pytest.raises(Killed):
-        train(run)
+        complete(run)
     run.saver.close()
     again = run_in(tmp_path)
     assert again.state.step == 9
@@ -42,7 +43,7 @@ def test_a_training_that_diverged_can_be_gone_on_with(tmp_path):
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     run = run_in(tmp_path)
     goes_on, done, seen = threading.Event(), [], {}
-    real, after = Checkpoints.write, run.after_step
+    real, after = Checkpoints.write, run.work.after_step
 
     def slow(*arguments, **options):
         assert goes_on.wait(60)
@@ -52,21 +53,21 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
         after(step)
         done.append(step)
         if step == 2:
-            seen["newest"], seen["steps"] = run.saver.newest, run.checkpoints.steps()
+            seen["newest"], seen["steps"] = run.saver.newest, run.folder.checkpoints.steps()
             goes_on.set()
 
     monkeypatch.setattr(Checkpoints, "write", slow)
-    run.after_step = after_step
-    train(run)
+    run.work.after_step = after_step
+    complete(run)
     assert seen == {"newest": None, "steps": []}, "step 3 was over before its checkpoint"
-    assert done == list(range(run.total_steps))
-    assert run.saver.newest.step == run.total_steps
+    assert done == list(range(run.plan.total_steps))
+    assert run.saver.newest.step == run.plan.total_steps
 
 
 def test_a_snapshot_is_what_the_weights_were_when_it_was_taken(tmp_path, monkeypatch, undisturbed):
     """The thread writes late, when a further step has changed weights and moments."""
     late, run = threading.Event(), run_in(tmp_path)
-    real, after = Checkpoints.write, run.after_step
+    real, after = Checkpoints.write, run.work.after_step
 
     def slow(*arguments, **options):
         assert late.wait(60)
@@ -80,13 +81,13 @@ def test_a_snapshot_is_what_the_weights_were_when_it_was_taken(tmp_path, monkeyp
         after(step)
 
     monkeypatch.setattr(Checkpoints, "write", slow)
-    run.after_step = after_step
+    run.work.after_step = after_step
     with pytest.raises(Killed):
-        train(run)
+        complete(run)
     monkeypatch.undo()
     again = run_in(tmp_path)
     assert again.state.step == 3
-    train(again)
+    complete(again)
     assert_as_undisturbed(tmp_path, undisturbed)
 
 
@@ -101,10 +102,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_worker(tmp_path, monkeypat
 
     monkeypatch.setattr(Checkpoints, "write", full)
     with pytest.raises(OSError, match="No space left on device: 'step-8'"):
-        train(run)
+        complete(run)
     monkeypatch.undo()
     assert 8 < run.state.step < 12, "at the next meeting of the ranks, not at the end"
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     assert_as_undisturbed(tmp_path, undisturbed)
 
 
@@ -112,31 +113,30 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_worker(tmp_path, monkeypat
 def test_a_gang_that_comes_back_late_leaves_the_run_of_its_successor_alone(tmp_path, undisturbed, step):
     """It stood still after a step, the last one with its export before it, until another gang was done."""
     late = run_in(tmp_path)
-    after, kept = late.after_step, {}
+    after, kept = late.work.after_step, {}
 
     def sleep(done: int) -> None:
         after(done)
         if done == step:
-            train(run_in(tmp_path))
+            complete(run_in(tmp_path))
             kept.update({path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()})
 
-    late.after_step = sleep
+    late.work.after_step = sleep
     with pytest.raises(Superseded, match=r"another start of this job writes to .* .generation 2; this one was 1."):
-        train(late)
+        complete(late)
     late.saver.close()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
     assert_as_undisturbed(tmp_path, undisturbed)
 
 
 def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
-    from unfreeze_trainer import worker
     from unfreeze_trainer.training.meter import StopRequested
 
     link = Link(tmp_path)
     run = run_in(tmp_path / "run", link=link)
     kill_at(run, 99)
     run.meter._interval = 1
-    after = run.after_step
+    after = run.work.after_step
 
     def stop(done: int) -> None:
         run.meter._interval = 1
@@ -144,14 +144,14 @@ def test_stop_writes_a_checkpoint_of_this_step(tmp_path, undisturbed):
             link.request_stop()
         after(done)
 
-    run.after_step = stop
+    run.work.after_step = stop
     with pytest.raises(StopRequested):
-        worker.train(run)
-    run.save()
+        complete(run)
+    run.milestones.save()
     run.saver.wait()
     assert run.saver.newest.step == 14
     (tmp_path / "stop").unlink()
-    train(run_in(tmp_path / "run"))
+    complete(run_in(tmp_path / "run"))
     assert finished(tmp_path / "run")[1]["results"] == undisturbed[1]["results"]
 
 
@@ -160,29 +160,26 @@ def test_stop_during_an_evaluation_repeats_it(tmp_path, undisturbed):
 
     run = run_in(tmp_path)
 
-    def stop() -> None:
-        raise StopRequested
+    real = run.evaluator.measure
 
-    real = run.evaluate
-
-    def evaluate(split: str) -> dict[str, float]:
+    def measure(split: str) -> Measured:
         if run.state.step == 12:
             raise StopRequested
         return real(split)
 
-    run.evaluate = evaluate
+    run.evaluator.measure = measure
     with pytest.raises(StopRequested):
-        train(run)
-    run.save()
+        complete(run)
+    run.milestones.save()
     run.saver.wait()
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     assert_as_undisturbed(tmp_path, undisturbed)
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
     run = run_in(tmp_path)
-    train(run)
-    steps = run.checkpoints.steps()
+    complete(run)
+    steps = run.folder.checkpoints.steps()
     newest = [step for step in steps if step != run.state.best.step]
     assert run.state.best.step in steps
     assert len(newest) <= 2
@@ -191,21 +188,21 @@ def test_keeps_the_newest_and_the_best(tmp_path):
 
 def test_frozen_weights_are_not_in_a_checkpoint(tmp_path):
     run = cut_off(tmp_path, 4)
-    weights = run.checkpoints.load(3).weights
+    weights = run.folder.checkpoints.load(3).weights
     assert {name for name in weights if "norm" not in name} == {"head.weight", "head.bias"}
 
 
 def test_the_best_weights_of_an_early_phase_leave_no_trace_of_later_ones(tmp_path):
     task = MLPTask(dropout=0.0)
     run = run_in(tmp_path, task=task)
-    real = run.evaluate
+    real = run.evaluator.measure
 
-    def evaluate(split: str) -> dict[str, float]:
-        metrics = real(split)
-        return metrics | {"loss": 0.001} if split == "validation" and run.state.step == 4 else metrics
+    def measure(split: str) -> Measured:
+        good = split == "validation" and run.state.step == 4
+        return Measured({"loss": 0.001}) if good else real(split)
 
-    run.evaluate = evaluate
-    train(run)
+    run.evaluator.measure = measure
+    complete(run)
     base = task.build_model().module.state_dict()
     exported = torch.load(tmp_path / "model" / "weights.pt")
     moved = {name for name in base if not torch.equal(base[name], exported[name])}

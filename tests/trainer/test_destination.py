@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.jobs import make_job
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.destination import check_apart
 from unfreeze_trainer.runs.recipe import open_recipe
-from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -113,16 +113,16 @@ def test_a_model_that_comes_to_lie_there_while_the_run_trains_stays(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").write_bytes(b"precious")
     with pytest.raises(JobError, match="holds model, which this job has not made"):
-        train(run)
+        complete(run)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"precious"
     assert list(tmp_path.glob("checkpoints/step-*"))  # and nothing that was trained is lost
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     assert (tmp_path / "model" / "weights.pt").exists()
 
 
 def test_an_export_of_another_run_is_no_export_of_this(tmp_path):
-    train(run_in(tmp_path / "other", epochs=3))
+    complete(run_in(tmp_path / "other", epochs=3))
     cut_off(tmp_path / "run", 5)
     (tmp_path / "other" / "model").rename(tmp_path / "run" / "model")
     with pytest.raises(JobError, match="holds model"):
@@ -130,16 +130,16 @@ def test_an_export_of_another_run_is_no_export_of_this(tmp_path):
 
 
 def test_an_export_of_this_run_is_replaced(tmp_path):
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     (tmp_path / "report.json").unlink()
     marker = json.loads((tmp_path / "model" / "unfreeze.json").read_text())
     assert marker == {"fingerprint": job_in(tmp_path).fingerprint(), "kind": "Model"}
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     assert (tmp_path / "report.json").exists()
 
 
 def test_empty_folders_are_nobodys(tmp_path):
     for name in ("model", "checkpoints"):
         (tmp_path / name).mkdir()
-    train(run_in(tmp_path))
+    complete(run_in(tmp_path))
     assert (tmp_path / "model" / "weights.pt").exists()

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, job_in, kill_at, run_in
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_early_stopping_ends_the_phase_and_the_plan_goes_on(tmp_path):
     run = run_in(tmp_path, earlyStopping={"patience": 1, "minDelta": 10.0}, evaluate={"everySteps": 2})
-    train(run)
-    second_evaluation = [(phase.first_step // 2 + 2) * 2 - phase.first_step for phase in run.phases]
+    complete(run)
+    second_evaluation = [(phase.first_step // 2 + 2) * 2 - phase.first_step for phase in run.plan.phases]
     assert [phase.steps for phase in run.state.phases] == second_evaluation
-    assert run.state.step == run.phases[-1].first_step + second_evaluation[-1]
+    assert run.state.step == run.plan.phases[-1].first_step + second_evaluation[-1]
 
 
 PLATEAU = {
@@ -40,20 +40,20 @@ def plateau_run(folder: Path) -> Run:
 
 def test_a_plateau_ends_every_phase_but_the_last(tmp_path):
     run = plateau_run(tmp_path)
-    train(run)
-    *others, last = run.phases
+    complete(run)
+    *others, last = run.plan.phases
     assert [phase.steps for phase in run.state.phases] == [*([8] * len(others)), last.steps]
     assert all(phase.steps == 12 for phase in others)
-    assert run.state.step == run.total_steps
+    assert run.state.step == run.plan.total_steps
 
 
 def test_a_plateau_is_found_again_after_a_stop(tmp_path):
     run = plateau_run(tmp_path)
     kill_at(run, 6)  # one evaluation has been the best of the phase, the next one ends it
     with pytest.raises(Killed):
-        train(run)
+        complete(run)
     run.saver.close()
     again = plateau_run(tmp_path)
     assert (again.state.step, again.state.phase_best is None) == (6, False)
-    train(again)
+    complete(again)
     assert again.state.phases[0].steps == 8

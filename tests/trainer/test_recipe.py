@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import assert_as_undisturbed, cut_off, job_in, run_in
 from tests.trainer.mlp import MLPTask
 from unfreeze_api.resolve import ResolvedJob
@@ -13,7 +14,6 @@ from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.recipe import open_recipe
-from unfreeze_trainer.worker import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -100,7 +100,7 @@ def test_a_run_resumes_with_the_fingerprint_of_its_folder(half, undisturbed):
     rewrite(half, lambda recipe: recipe.update(fingerprint=earlier))
     for manifest in half.glob("checkpoints/*/manifest.json"):
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"fingerprint": earlier}))
-    train(run_in(half))
+    complete(run_in(half))
     assert_as_undisturbed(half, undisturbed)
     assert json.loads((half / "report.json").read_text())["fingerprint"] == earlier
     assert {json.loads(file.read_text())["fingerprint"] for file in half.glob("checkpoints/*/manifest.json")} == {
@@ -149,7 +149,7 @@ def test_a_run_of_a_later_version_is_left_alone(half, change):
 
 def test_a_damaged_recipe_does_not_lose_the_run(half, undisturbed, caplog):
     (half / "recipe.json").write_text('{"format": 1, "fing')
-    train(run_in(half))
+    complete(run_in(half))
     assert_as_undisturbed(half, undisturbed)
     assert "recipe.json cannot be read" in caplog.text
     assert stored(half)["fingerprint"] == job_in(half).fingerprint()
@@ -179,7 +179,7 @@ def test_every_rank_gets_the_same_recipe_before_and_after_it_is_stored(half):
 
 
 def test_an_export_that_is_missing_is_written_from_the_best_checkpoint(half):
-    train(run_in(half))
+    complete(run_in(half))
     report = json.loads((half / "report.json").read_text())
     rewritten = report | {"exports": [{"kind": "Merged", "folder": "model"}]}
     (half / "report.json").write_text(json.dumps(rewritten))

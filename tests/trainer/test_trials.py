@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from tests.trainer.mlp import CLASSES, FEATURES, MLPTask, Net
@@ -24,7 +25,6 @@ from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.trials import trial_batches
 from unfreeze_trainer.training.unused import find_unused
-from unfreeze_trainer.worker import train
 
 
 def feed_of(samples, batch_size, accumulate, rank=0, world_size=1):
@@ -190,8 +190,8 @@ def test_a_batch_of_one_before_a_batch_norm_is_tried(samples):
 def test_a_model_with_batch_norm_trains_on_batches_of_one(tmp_path, training):
     run = run_in(tmp_path, task=MLPTask(norm=True, dropout=0.0), epochs=2, **training)
     statistics = run.engine.module.norm.running_mean.clone()
-    train(run)
-    assert run.state.step == run.total_steps
+    complete(run)
+    assert run.state.step == run.plan.total_steps
     assert torch.equal(run.engine.module.norm.running_mean, statistics) == (training["batchSize"] < 7)
 
 

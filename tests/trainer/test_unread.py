@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from tests.trainer.complete import complete
 from tests.trainer.jobs import image_folder, make_job, timm_folder
 from unfreeze_api.resolve import Columns, Dataset
 from unfreeze_trainer.data.images import read_images
@@ -27,7 +28,6 @@ from unfreeze_trainer.runs.state import State
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.training.skipped import Skipped
-from unfreeze_trainer.worker import train
 
 WHERE = "spec.data.train.source x"
 
@@ -264,8 +264,8 @@ def test_what_was_skipped_is_counted_once_in_report_and_progress(broken_pictures
     seen = []
     task = open_task(broken_pictures)
     run = Run(broken_pictures, task, task.build_model(), open_engine(broken_pictures), None)
-    run.tracking.progress = seen.append
-    train(run)
+    run.reporter.observers.append(seen.append)
+    complete(run)
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert sum(report["data"]["skipped"].values()) == 4
     assert seen[-1].skipped_samples == 4

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trainer.complete import complete
 from tests.trainer.engine_group import open_run
 from tests.trainer.idle import NETS, UNUSED, Dropped, IdleTask
 from tests.trainer.interrupted import Killed, assert_as_undisturbed, events, finished, kill_at, run_in
@@ -18,7 +19,6 @@ from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.training.dry_run import Lots, gradients, traceless
 from unfreeze_trainer.training.unused import find_unused
-from unfreeze_trainer.worker import train
 
 
 def evidence_of(task, module=None, names=None):
@@ -195,7 +195,7 @@ def whole(tmp_path_factory, one_thread):
     """Runs that nothing disturbs."""
     folders = {net: tmp_path_factory.mktemp(net) for net in KIND}
     for net, folder in folders.items():
-        train(later_or_never(folder, net))
+        complete(later_or_never(folder, net))
     return folders
 
 
@@ -213,7 +213,7 @@ def test_a_run_goes_on_with_the_same_weights_left_out(whole, tmp_path, moment):
         else:
             kill_at(run, cut)
         with suppress(Killed):
-            train(run)
+            complete(run)
         run.saver.close()
     assert_as_undisturbed(tmp_path, finished(whole["later"]))
 
@@ -225,7 +225,7 @@ def test_it_tells_of_them_once(whole, tmp_path):
         if cut:
             kill_at(run, cut)
         with suppress(Killed):
-            train(run)
+            complete(run)
         run.saver.close()
     assert len(events(tmp_path, "start")) == 3
     (event,) = events(tmp_path, "unusedParameters")
@@ -245,10 +245,12 @@ def test_it_tells_of_them_once(whole, tmp_path):
 def test_a_phase_without_anything_to_train_is_left_out(tmp_path):
     thaw = FULL | {"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw", "stepsPerPhase": 3}}
     run = run_in(tmp_path, task=IdleTask(NETS["never"]), strategy=thaw, epochs=8)
-    assert [phase.name for phase in run.phases] == ["head", "layer.0", "layer.1", "layer.2", "neck", "norm", "all"]
-    train(run)
+    assert [phase.name for phase in run.plan.phases] == ["head", "layer.0", "layer.1", "layer.2", "neck", "norm", "all"]
+    complete(run)
     assert [phase.name for phase in run.state.phases] == ["head", "layer.0", "layer.1", "layer.2", "norm", "all"]
-    assert [phase.first_step for phase in run.phases[:7]] == [0, 3, 6, 9, 12, 15, 18], "what follows keeps its place"
+    assert [phase.first_step for phase in run.plan.phases[:7]] == [0, 3, 6, 9, 12, 15, 18], (
+        "what follows keeps its place"
+    )
 
 
 @pytest.mark.slow
@@ -257,9 +259,9 @@ def test_a_run_that_an_older_version_began_looks_for_them(whole, tmp_path):
     kill_at(run, 6)
     run.state.unused = None  # as in its state.json
     with suppress(Killed):
-        train(run)
+        complete(run)
     run.saver.close()
-    train(later_or_never(tmp_path, "never"))
+    complete(later_or_never(tmp_path, "never"))
     assert len(events(tmp_path, "unusedParameters")) == 2
     assert_as_undisturbed(tmp_path, finished(whole["never"]))
 
@@ -277,7 +279,7 @@ def test_deepspeed_does_not_take_a_missing_gradient_for_zero(tmp_path, net):
         output={"destination": f"file://{tmp_path}"},
     )
     with pytest.raises(JobError, match=r"need every gradient in every step.*: ex.*\. Choose DDP"):
-        train(open_run(job, IdleTask(NETS[net], kind=4)))
+        complete(open_run(job, IdleTask(NETS[net], kind=4)))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from tests.trainer.complete import complete
 from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import make_job
 from tests.trainer.mlp import MLPTask
@@ -20,7 +21,6 @@ from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.usefulness import judge
-from unfreeze_trainer.worker import train
 
 LABELS = ("a", "b", "c")
 
@@ -102,8 +102,8 @@ def test_a_run_says_it_at_its_end_in_report_progress_and_terminal(tmp_path, caps
     )
     strategy = {"type": "FullFineTuning", "learningRate": {"head": rate, "backbone": rate, "warmupRatio": 0}}
     run = run_in(tmp_path, task=task, strategy=strategy, epochs=30, batchSize=batch_size)
-    run.tracking.progress = seen.append
-    train(run)
+    run.reporter.observers.append(seen.append)
+    complete(run)
     raw = json.loads((tmp_path / "report.json").read_text())
     assert list(raw)[:3] == ["schemaVersion", "outcome", "usefulness"]
     report = read_report(tmp_path)

@@ -32,7 +32,7 @@ def initialized_once(run):
 def initialized_whole(run):
     """ZeRO that is initialized with all that will ever train: what is frozen meanwhile decays all the same."""
     engine, begin = run.engine, run.engine.begin
-    everything = run.freezer.groups(run.phases[-1], run.job.training.weight_decay)
+    everything = run.freezer.groups(run.plan.phases[-1], run.job.training.weight_decay)
 
     def begin_once(groups, moments=None):
         if engine._masters:
@@ -60,7 +60,7 @@ def with_a_frozen_group(run):
 
 def checkpointed_by_deepspeed(run):
     """ZeRO whose own checkpoint carries the optimizer from one phase to the next."""
-    engine, begin, folder = run.engine, run.engine.begin, run.folder / "deepspeed"
+    engine, begin, folder = run.engine, run.engine.begin, run.folder.path / "deepspeed"
 
     def begin_and_load(groups, moments=None):
         later = engine._engine is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfreeze_trainer.data.order import epoch_order, evaluation_shard, global_batches, shard
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.training.seeds import mix
+from unfreeze_trainer.seeds import mix
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task

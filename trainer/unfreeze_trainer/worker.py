@@ -1,4 +1,4 @@
-"""The training loop, and the process around it; an agent starts one for each accelerator.
+"""The process around the training loop; an agent starts one for each accelerator.
 
 By hand:
 
@@ -29,9 +29,10 @@ from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.training.seeds import seed_everything
 from unfreeze_trainer.training.tracking import check_trackers
 from unfreeze_trainer.training.trials import out_of_memory
 
@@ -41,34 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("unfreeze.worker")
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def train(run: Run) -> None:
-    """Train all phases that are left: the whole loop.
-
-    Raises
-    ------
-    StopRequested
-        All ranks have agreed to stop; nothing is written yet.
-    JobError
-        The guard has found weights that do not train, or that should not; or gradients were never finite.
-    """
-    engine, task, seed = run.engine, run.task, run.job.training.seed
-    for phase in run.phases_left():
-        run.begin(phase)
-        for step, micro_batches in run.steps(phase):
-            seed_everything(seed, step, engine.rank)
-            engine.set_learning_rates(run.factor(step))
-            for micro in micro_batches:
-                batch = engine.to_device(micro.tensors)
-                with engine.micro_step(last=micro.last):
-                    loss = task.loss(task.forward(engine.model, batch), batch).sum()
-                    penalty = run.hook.penalty() if micro.last else 0.0
-                    engine.backward(loss * micro.scale + penalty, last=micro.last)
-                run.meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors), micro.units)
-            engine.step()
-            run.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
-    run.finish()
 
 
 def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link | None) -> ExitCode:
@@ -90,12 +63,11 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     gc.freeze()  # what is loaded now stays: the collector passes over it, in the loop and at phase changes
     try:
         train(run)
+        finish(run)
     except StopRequested:
-        run.save()
+        run.milestones.save()
         run.saver.wait()
-        run.events.add("stopped", step=run.state.step)
-        run.publish("Training")
-        run.tracking.close()
+        run.reporter.stopped()
         engine.barrier()
         return ExitCode.STOPPED
     finally:

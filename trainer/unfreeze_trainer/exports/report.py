@@ -14,7 +14,7 @@ from unfreeze_api.contracts.progress import CheckpointInfo, Progress
 from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.runs.versions import library_versions
+from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
     from unfreeze_api.resolve import ResolvedJob

@@ -12,7 +12,7 @@ from typing import Any
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.tasks import task_type
-from unfreeze_trainer.runs.versions import library_versions
+from unfreeze_trainer.versions import library_versions
 
 
 def write_card(

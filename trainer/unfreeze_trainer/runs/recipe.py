@@ -21,7 +21,7 @@ from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.destination import check_apart, foreign_outputs, require_own
 from unfreeze_trainer.runs.generation import Generation, require_no_links
-from unfreeze_trainer.runs.versions import library_versions
+from unfreeze_trainer.versions import library_versions
 
 log = logging.getLogger(__name__)
 

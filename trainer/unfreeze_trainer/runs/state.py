@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from pydantic import BaseModel, ConfigDict
 
 from unfreeze_api.contracts.progress import PhaseResult, Recovery
 from unfreeze_api.contracts.report import Usefulness
-from unfreeze_api.spec.strategy import PlateauSpec
-from unfreeze_api.spec.training import EarlyStoppingSpec
-from unfreeze_api.tasks.base import Metric
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
 """A training that diverged can be gone on with too: its losses are no numbers, and come back as such."""
@@ -81,38 +76,12 @@ class State(BaseModel):
     recovery: Recovery | None = None
     """The newest start that found broken checkpoints."""
 
-    def compare(self, metric: Metric, *, stopping: PlateauSpec | EarlyStoppingSpec | None, end: bool) -> bool:
-        """Compare the newest evaluation with the best; return whether it is the best of the run.
-
-        Parameters
-        ----------
-        metric
-            That is compared; whatever is no number is worse than any that is.
-        stopping
-            Ends the phase when it no longer improves.
-        end
-            Whether this is the phase's last step.
-        """
-        value = self.metrics[metric.name]
-        if self.phase_best is None or _better(metric, value, self.phase_best, stopping.min_delta if stopping else 0.0):
-            self.phase_best, self.bad_evaluations = value, 0
-        else:
-            self.bad_evaluations += 1
-        self.phase_ended = end or (stopping is not None and self.bad_evaluations >= stopping.patience)
-        if self.best is not None and not _better(metric, value, self.best.value):
-            return False
-        self.best = self._as_best(metric.name)
-        return True
+    def take_best(self, metric: str) -> None:
+        """Take the newest evaluation, which is of this step, for the best one."""
+        self.best = Best(step=self.step, value=self.metrics[metric], metrics=self.metrics, usefulness=self.usefulness)
 
     def forget_best(self, metric: str) -> None:
-        """Take the newest evaluation for the best one, if it is of this step: the best one's checkpoint is lost."""
-        self.best = self._as_best(metric) if self.evaluated_step == self.step else None
-
-    def _as_best(self, metric: str) -> Best:
-        return Best(step=self.step, value=self.metrics[metric], metrics=self.metrics, usefulness=self.usefulness)
-
-
-def _better(metric: Metric, value: float, than: float, by: float = 0.0) -> bool:
-    if math.isnan(value):
-        return False
-    return math.isnan(than) or metric.improvement(value, than) > by
+        """Do without the best evaluation, whose checkpoint is lost: the newest one is the best, if it is of this step."""
+        self.best = None
+        if self.evaluated_step == self.step:
+            self.take_best(metric)

@@ -1,1 +1,1 @@
-"""What a rank does between its start and the end of its last step."""
+"""A training on one rank: the loop, and the parts of a run that it calls. docs/architecture.md has a list of them."""

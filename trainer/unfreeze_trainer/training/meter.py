@@ -39,6 +39,8 @@ class Meter:
         """Mean loss of a unit, smoothed; not finite while a loss since the ranks met last was not."""
         self.samples_per_second: float | None = None
         self.tokens_per_second: float | None = None
+        self.rate_factor = 0.0
+        """What every peak learning rate is multiplied by at the newest step."""
         self.step_work = 1.0
         """Work of a step of the present phase (see `phases.remaining`)."""
         self.work_seconds: float | None = None

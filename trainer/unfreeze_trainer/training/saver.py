@@ -10,8 +10,8 @@ from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.engines import Engine
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.models.hook import StepHook
-from unfreeze_trainer.runs.checkpoints import Checkpoints, Snapshot
-from unfreeze_trainer.runs.events import Events
+from unfreeze_trainer.runs.checkpoints import Snapshot
+from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.saving import prune, write
 from unfreeze_trainer.runs.state import State
@@ -22,12 +22,8 @@ class Saver:
 
     Parameters
     ----------
-    checkpoints
-        Where they go.
-    generation
-        The right to write there; None on all ranks but 0.
-    events
-        Told of each checkpoint that is complete.
+    folder
+        Where they go; rank 0 may write there.
     keep
         How many of the newest stay, beside the best one.
     newest
@@ -39,15 +35,13 @@ class Saver:
     def __init__(
         self,
         engine: Engine,
-        checkpoints: Checkpoints,
-        generation: Generation | None,
-        events: Events,
+        folder: RunFolder,
         *,
         keep: int,
         newest: CheckpointInfo | None,
         hook: StepHook,
     ) -> None:
-        self._engine, self._checkpoints, self._generation, self._events = engine, checkpoints, generation, events
+        self._engine, self._folder = engine, folder
         self._keep, self._hook = keep, hook
         self._saved = newest.step if newest else None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -63,7 +57,7 @@ class Saver:
         self.wait()
         self._engine.sync_buffers()
         weights, moments = self._engine.weights(names), self._engine.optimizer_state()
-        if self._generation:
+        if generation := self._folder.generation:
             buffers = {
                 name: buffer.to("cpu", copy=True) for name, buffer in persistent_buffers(self._engine.module).items()
             }
@@ -71,7 +65,7 @@ class Saver:
             moments = {name: {**moments.get(name, {}), **beside.get(name, {})} for name in {**moments, **beside}}
             snapshot = Snapshot(state.model_copy(deep=True), weights | buffers, moments)
             stall = time.perf_counter() - began
-            self._writing = self._thread.submit(self._write, snapshot, self._generation, stall)
+            self._writing = self._thread.submit(self._write, snapshot, generation, stall)
         self._saved = state.step
 
     def wait(self) -> None:
@@ -91,7 +85,9 @@ class Saver:
 
     def _write(self, snapshot: Snapshot, generation: Generation, stall: float) -> None:
         began = time.perf_counter()
-        self.newest = write(self._checkpoints, snapshot, generation)
+        self.newest = write(self._folder.checkpoints, snapshot, generation)
         took = time.perf_counter() - began
-        self._events.add("checkpoint", step=self.newest.step, stallSeconds=round(stall, 4), writeSeconds=round(took, 4))
-        prune(self._checkpoints, snapshot.state, generation, keep=self._keep)
+        self._folder.events.add(
+            "checkpoint", step=self.newest.step, stallSeconds=round(stall, 4), writeSeconds=round(took, 4)
+        )
+        prune(self._folder.checkpoints, snapshot.state, generation, keep=self._keep)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError, one_line_told
+from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.training.dry_run import Lots, gradients
-from unfreeze_trainer.training.seeds import seed_everything
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task

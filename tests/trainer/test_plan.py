@@ -1,0 +1,45 @@
+"""What falls on which step of a plan."""
+
+import pytest
+
+from tests.trainer.jobs import make_job
+from unfreeze_trainer.training.plan import Plan
+
+BLOCKS = ["embeddings", "layer.0", "head"]
+
+
+def plan_of(**training) -> Plan:
+    """A head for 6 steps, then all for 6; an epoch has 4."""
+    strategy = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1.5}}
+    whole = {"epochs": 3, "batchSize": 5, "checkpoint": {"everySteps": 5}} | training
+    job = make_job("/none", "/none.csv", strategy=strategy, training=whole)
+    return Plan.of(job, BLOCKS, samples=18, steps_per_epoch=4)
+
+
+def steps(plan: Plan) -> list[tuple[int, int]]:
+    """Return (index of the phase, steps done when one of its own is)."""
+    return [(phase.index, phase.first_step + n) for phase in plan.phases for n in range(1, phase.steps + 1)]
+
+
+def test_an_evaluation_falls_on_its_interval_and_on_the_end_of_each_phase():
+    plan = plan_of()
+    assert plan.total_steps == 12
+    assert [step for index, step in steps(plan) if plan.ends_at(step, index)] == [6, 12]
+    assert [step for index, step in steps(plan) if plan.evaluates_at(step, index)] == [4, 6, 8, 12]
+    often = plan_of(evaluate={"everySteps": 5})
+    assert [step for index, step in steps(often) if often.evaluates_at(step, index)] == [5, 6, 10, 12]
+
+
+def test_a_checkpoint_falls_on_its_own_interval():
+    plan = plan_of()
+    assert [step for _, step in steps(plan) if plan.saves_at(step)] == [5, 10]
+
+
+def test_what_is_left_of_a_plan_is_work_and_evaluations():
+    plan = plan_of(evaluate={"everySteps": 5})
+    whole = plan.seconds_left(0, 0, work_seconds=1.0, evaluation_seconds=0.0)
+    work = [6 * plan.step_work(phase) * 18 / 4 for phase in plan.phases]
+    assert whole == round(sum(work))
+    assert plan.seconds_left(6, 1, work_seconds=1.0, evaluation_seconds=0.0) == round(work[1])
+    assert plan.seconds_left(12, 1, work_seconds=1.0, evaluation_seconds=10.0) == pytest.approx(10)
+    assert plan.seconds_left(0, 0, work_seconds=0.0, evaluation_seconds=10.0) == 40

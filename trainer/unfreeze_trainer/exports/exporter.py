@@ -1,0 +1,109 @@
+"""What a finished run leaves behind: its best checkpoint as folders that the plain libraries load, and report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from unfreeze_trainer.engines.base import load_whole
+from unfreeze_trainer.exports.report import build_report, export_folder, write_report
+from unfreeze_trainer.runs.checkpoints import readable
+from unfreeze_trainer.runs.destination import write_marker
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.report import Results
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.runs.folder import RunFolder
+    from unfreeze_trainer.runs.state import Best, State
+    from unfreeze_trainer.tasks import Task
+
+
+class Exporter:
+    """Writes exports and report, on the process that may write to the run folder; elsewhere it does nothing.
+
+    Parameters
+    ----------
+    job, task
+        What was trained.
+    engine
+        What trained it, for the report.
+    folder
+        Where the best checkpoint lies, and where the exports go.
+    tell
+        Told what it does, for people.
+    """
+
+    def __init__(
+        self,
+        job: ResolvedJob,
+        task: Task,
+        engine: Engine,
+        folder: RunFolder,
+        *,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._job, self._task, self._engine = job, task, engine
+        self._folder, self._tell = folder, tell
+
+    def write(self, best: Best, *, metrics: dict[str, float], phase_steps: int) -> None:
+        """Write the best checkpoint over a base of its own, which no engine has seen, in each kind that the job asks for.
+
+        Parameters
+        ----------
+        metrics
+            Of this checkpoint, for the model card.
+        phase_steps
+            Steps of the phase that the run ended in, after which an adapter may have another shape.
+
+        Raises
+        ------
+        RuntimeError
+            A fresh process does not load an export, or it predicts otherwise there.
+        """
+        if not (generation := self._folder.generation):
+            return
+        self._tell("loading the model to write it with the best weights")
+        loaded = self._task.build_model()
+        loaded.hook.begin(phase_steps)
+        module = loaded.module
+        load_whole(module, self._folder.checkpoints.load_weights(best.step))
+        module.eval()
+        for kind in self._job.output.export:
+            final = self._folder.path / export_folder(self._job, kind)
+            aside = generation.aside(final.name)
+            exported = self._task.exportable(module, kind)
+            self._tell(f"writing {kind} to {final}")
+            self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
+            self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
+            self._task.verify_export(aside, kind, exported)
+            write_marker(aside, fingerprint=self._folder.identity.fingerprint, kind=kind)
+            readable(aside)
+            self._folder.require_own()  # what has come to lie there meanwhile stays
+            generation.commit(aside, final)
+
+    def report(self, state: State, results: Results, *, skipped: dict[str, int], warnings: list[str]) -> None:
+        """Write report.json, which makes the run a finished one.
+
+        Parameters
+        ----------
+        state
+            That the run ended in.
+        skipped
+            Samples of each split that were left out.
+        warnings
+            What of the job makes little sense.
+        """
+        if not (generation := self._folder.generation):
+            return
+        report = build_report(
+            self._job,
+            self._task,
+            self._engine,
+            state,
+            identity=self._folder.identity,
+            results=results,
+            skipped=skipped,
+            warnings=warnings,
+        )
+        write_report(self._folder.path, report, generation)

@@ -1,0 +1,151 @@
+"""What comes before the first step, on all ranks together: the model is tried and attached, the run folder opened, read."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_trainer.engines.scaling import LossScale
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.link import tell
+from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.batch_norm import accept_single_values
+from unfreeze_trainer.runs.folder import RunFolder
+from unfreeze_trainer.runs.recovery import Found
+from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.training.trainable import trainable_hash
+from unfreeze_trainer.training.unused import Evidence, agree_on_unused
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.engines import Engine, OptimizerState
+    from unfreeze_trainer.feed import Feed
+    from unfreeze_trainer.link import Link
+    from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.models.hook import StepHook
+    from unfreeze_trainer.phases.freezer import Freezer
+    from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.training.plan import Plan
+
+log = logging.getLogger(__name__)
+
+_NO_MOMENTS: OptimizerState = {}
+
+
+def attach(
+    job: ResolvedJob,
+    task: Task,
+    loaded: LoadedModel,
+    engine: Engine,
+    *,
+    plan: Plan,
+    feed: Feed,
+    freezer: Freezer,
+    link: Link | None,
+) -> Evidence:
+    """Try a model on the data and hand it to the engine; return what the trial says of its weights. Collective.
+
+    Raises
+    ------
+    JobError
+        The model fails at the data, or none of the weights that the job trains gets a gradient.
+    """
+    module, sizes = loaded.module, feed.sizes()
+    if job.training.gradient_checkpointing:
+        checkpoint_activations(module)
+    if min(sizes) == 1:
+        accept_single_values(module)
+    tell(link, "trying the longest batch, and looking for weights that get no gradient")
+    chosen = {name for phase in plan.phases for name in freezer.chosen_names(phase)}
+    evidence = agree_on_unused(engine, task, module, chosen, sizes)
+    engine.attach(module, loaded.blocks, evidence.unused)
+    return evidence
+
+
+def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None) -> tuple[RunFolder, Found]:
+    """Open the run folder, on rank 0 to write; return it with what there is to go on from. Collective.
+
+    Raises
+    ------
+    JobError
+        The folder is not this job's, or data or base model have changed.
+    """
+
+    def pins() -> Mapping[str, Any]:
+        tell(link, "hashing model and data")
+        found: Mapping[str, Any] = engine.broadcast_object(task.pins if engine.rank == 0 else {})
+        return found
+
+    folder = RunFolder.open(job, writes=engine.rank == 0, pins=pins)
+    found = engine.broadcast_json(folder.find(), Found)
+    folder.keep_recipe()
+    return folder, found
+
+
+def resume(
+    job: ResolvedJob, found: Found, folder: RunFolder, engine: Engine, *, hook: StepHook, freezer: Freezer, plan: Plan
+) -> tuple[State, OptimizerState]:
+    """Put engine and hook where a checkpoint was; return its state and moments, new ones where there is none. Collective.
+
+    Raises
+    ------
+    JobError
+        This rank does not see the checkpoint, or it trained other parameters.
+    """
+    state, moments = State(), _NO_MOMENTS
+    if found.checkpoint:
+        state, moments = _load(found.checkpoint.step, folder, engine, hook=hook, freezer=freezer, plan=plan)
+    if found.best_lost:
+        state.forget_best(job.metric.name)
+    if found.recovery:
+        state.recovery = found.recovery
+        folder.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)
+    return state, moments
+
+
+def _load(
+    step: int, folder: RunFolder, engine: Engine, *, hook: StepHook, freezer: Freezer, plan: Plan
+) -> tuple[State, OptimizerState]:
+    place = folder.checkpoints.path(step)
+    if not place.is_dir():
+        raise JobError(
+            "OutputNotShared",
+            f"rank {engine.rank} does not see {place}, which rank 0 wrote: output.destination must lie on a"
+            " volume that all pods share (access mode ReadWriteMany)",
+        )
+    snapshot = folder.checkpoints.load(step)
+    state, moments = snapshot.state, hook.load_state(snapshot.moments)
+    if engine.loss_scale and state.loss_scale:
+        engine.loss_scale = LossScale(*state.loss_scale)
+    engine.load_weights(snapshot.weights)
+    phase = plan.phases[state.phase_index]
+    if state.trainable_hash != trainable_hash(freezer, phase):
+        raise JobError(
+            "ForeignRunFolder",
+            f"{place} trained other parameters in phase {phase.name} than this version of the libraries would:"
+            " go on with the versions that wrote it, or choose another output.destination",
+        )
+    log.info("going on from step %d of %d, phase %s", state.step, plan.total_steps, phase.name)
+    return state, moments
+
+
+def say_start(task: Task, feed: Feed, plan: Plan, folder: RunFolder, *, step: int, world_size: int) -> None:
+    """Tell of a start, and of what makes little sense in its job, where the run folder is written to."""
+    if not (generation := folder.generation):
+        return
+    for warning in feed.warnings:
+        folder.events.add("warning", step=step, message=warning)
+        log.warning("%s", warning)
+    if task.overlaps:
+        log.warning("samples stand in more than one split: %s", task.overlaps)
+    folder.events.add(
+        "start",
+        step=step,
+        generation=generation.number,
+        host=socket.gethostname(),
+        worldSize=world_size,
+        totalSteps=plan.total_steps,
+        phases=[phase.name for phase in plan.phases],
+    )

@@ -1,0 +1,88 @@
+"""How good a model is on a split: one exact sum over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from unfreeze_api.contracts.report import Usefulness
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.feed import Feed
+    from unfreeze_trainer.tasks import Task
+
+_STOP_CHECK_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a pass over a split says of a model."""
+
+    metrics: dict[str, float]
+    usefulness: Usefulness | None = None
+    """Whether it is better than guessing; None where that has no meaning."""
+
+
+class Evaluator:
+    """Measures what an engine trains on the splits of a task.
+
+    Parameters
+    ----------
+    engine
+        Has the module; a phase has begun.
+    task
+        Has samples and metrics.
+    feed
+        Deals the samples out to the ranks.
+    metric
+        The job's.
+    check_stop
+        Called now and then in between, on every rank; may raise.
+    resume
+        Puts the module back into training mode.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        task: Task,
+        feed: Feed,
+        *,
+        metric: str,
+        check_stop: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._engine, self._task, self._feed, self._metric = engine, task, feed, metric
+        self._check_stop, self._resume = check_stop, resume
+
+    @torch.no_grad()
+    def measure(self, split: str) -> Measured:
+        """Measure the module on a split: sums are added over all ranks, each sample counts once. Collective.
+
+        Raises
+        ------
+        JobError
+            InvalidData: no sample of it can be read.
+        """
+        engine, task = self._engine, self._task
+        engine.sync_buffers()
+        engine.module.eval()
+        sums = task.metrics.new_state()
+        for number, here in enumerate(self._feed.evaluation(split), 1):
+            batch = engine.to_device(here)
+            with engine.autocast():
+                logits = task.forward(engine.module, batch)
+            task.metrics.update(sums, logits, batch)
+            if number % _STOP_CHECK_BATCHES == 0:
+                self._check_stop()
+        self._resume()
+        if not (metrics := task.metrics.compute(engine.all_reduce(sums))):
+            raise JobError(
+                "InvalidData", f"spec.data.{split}: none of the {task.splits[split]} samples can be read: correct them"
+            )
+        return Measured(metrics, task.metrics.usefulness(sums, task.labels, self._metric))

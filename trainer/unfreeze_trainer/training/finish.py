@@ -1,0 +1,56 @@
+"""What comes after the last step: the best weights are taken, measured on the test data, exported and reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unfreeze_api.contracts.report import Results
+from unfreeze_trainer.exports.report import flat_results
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.training.run import Run
+
+
+def finish(run: Run) -> None:
+    """End a run whose phases are over. Collective.
+
+    Raises
+    ------
+    StopRequested
+        All ranks have agreed to stop; a later start does this again.
+    RuntimeError
+        An export is not what was trained.
+    """
+    state, engine, reporter = run.state, run.engine, run.reporter
+    reporter.tell("taking the best weights")
+    reporter.publish("Exporting")
+    run.saver.wait()
+    best, phase = state.best, run.plan.phases[state.phase_index]
+    assert best is not None  # the end of a phase always evaluates
+    if not run.trainable.begun:  # it had stopped between its last phase and this
+        run.trainable.begin(phase)
+    if engine.rank == 0:
+        run.folder.checkpoints.check(best.step)
+    if best.step != state.step:
+        _take_best(run, best.step)
+    reporter.tell("measuring the best weights on the test data")
+    test = run.evaluator.measure("test").metrics if "test" in run.task.splits else {}
+    run.skipped.gather()
+    engine.end()
+    results = Results(validation=best.metrics, test=test)
+    run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
+    run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)
+    if gone := run.folder.clear(best=best.step):
+        run.folder.events.add("checkpointsDeleted", steps=gone)
+    reporter.done(flat_results(results) | (best.usefulness.figures() if best.usefulness else {}), test)
+    engine.barrier()
+
+
+def _take_best(run: Run, step: int) -> None:
+    """Load the best checkpoint over the pinned base: what later phases changed goes back to the base's weights."""
+    weights = run.folder.checkpoints.load_weights(step)
+    trained = run.trainable.names([run.plan.phases[run.state.phase_index]])
+    if later := trained - weights.keys():
+        base = run.task.build_model().module.named_parameters()
+        weights |= {name: parameter for name, parameter in base if name in later}
+    run.engine.load_weights(weights)

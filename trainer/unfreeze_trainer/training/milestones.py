@@ -1,0 +1,124 @@
+"""What is due at some steps only: an evaluation, with what it decides, the end of a phase, a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from unfreeze_api.contracts.progress import PhaseResult
+from unfreeze_trainer.training.decide import History, decide
+
+if TYPE_CHECKING:
+    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.training.evaluator import Evaluator
+    from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.reporter import Reporter
+    from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.skipped import Skipped
+    from unfreeze_trainer.training.trainable import Trainable
+
+
+class Milestones:
+    """Evaluates, ends phases and saves, at the same steps on all ranks.
+
+    Parameters
+    ----------
+    job
+        Its metric, and when a phase ends early.
+    plan
+        Which steps these are.
+    state
+        Of the run; it is changed in place.
+    engine, trainable, evaluator, saver, skipped, reporter
+        Called on the way.
+    """
+
+    def __init__(
+        self,
+        job: ResolvedJob,
+        plan: Plan,
+        state: State,
+        *,
+        engine: Engine,
+        trainable: Trainable,
+        evaluator: Evaluator,
+        saver: Saver,
+        skipped: Skipped,
+        reporter: Reporter,
+    ) -> None:
+        self._metric, self._early_stopping = job.metric, job.training.early_stopping
+        self._plan, self._state, self._engine = plan, state, engine
+        self._trainable, self._evaluator = trainable, evaluator
+        self._saver, self._skipped, self._reporter = saver, skipped, reporter
+        self._counted = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Count the time of the phase from now on."""
+        self._counted = time.perf_counter()
+
+    def due(self) -> bool:
+        """Return whether there is something to do at this step."""
+        return self._evaluation_due() or self._plan.saves_at(self._state.step)
+
+    def _evaluation_due(self) -> bool:
+        return self._plan.evaluates_at(self._state.step, self._state.phase_index)
+
+    def settle(self) -> None:
+        """Evaluate and write a checkpoint, whichever is due at this step and not done yet. Collective."""
+        state, improved = self._state, False
+        if self._evaluation_due() and state.evaluated_step != state.step:
+            improved = self._evaluate()
+        if state.phase_ended:
+            self._close_phase()
+        if improved or state.phase_ended or self._plan.saves_at(state.step):
+            self.save()
+        self._reporter.publish("Training")
+
+    def _evaluate(self) -> bool:
+        """Evaluate, and do as that decides; return whether it is the best evaluation of the run."""
+        state = self._state
+        self._reporter.publish("Evaluating")
+        began = time.perf_counter()
+        measured = self._evaluator.measure("validation")
+        state.metrics, state.usefulness = measured.metrics, measured.usefulness
+        state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
+        self._skipped.gather()
+        decision = decide(
+            History(state.best.value if state.best else None, state.phase_best, state.bad_evaluations),
+            self._metric,
+            state.metrics[self._metric.name],
+            stopping=self._plan.phases[state.phase_index].plateau or self._early_stopping,
+            last=self._plan.ends_at(state.step, state.phase_index),
+        )
+        state.phase_best, state.bad_evaluations = decision.history.phase_best, decision.history.bad_evaluations
+        state.phase_ended = decision.end
+        if decision.best:
+            state.take_best(self._metric.name)
+        self._reporter.evaluated(decision)
+        return decision.best
+
+    def _close_phase(self) -> None:
+        self._count_time()
+        state = self._state
+        done = PhaseResult(
+            name=self._plan.phases[state.phase_index].name,
+            steps=state.phase_steps,
+            seconds=state.phase_seconds,
+            trainable_parameters=self._trainable.parameters,
+            metrics=state.metrics,
+        )
+        state.phases = [*state.phases, done]
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        self._state.phase_seconds += now - self._counted
+        self._counted = now
+
+    def save(self) -> None:
+        """Begin to write a checkpoint of this step unless there is one. Collective."""
+        self._count_time()
+        if scale := self._engine.loss_scale:
+            self._state.loss_scale = scale.value, scale.good_steps
+        self._saver.save(self._state, self._trainable.names(self._plan.phases[: self._state.phase_index + 1]))

@@ -1,0 +1,88 @@
+"""The plan of a job: its phases, and what falls on which step. Pure; every rank has the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from unfreeze_api.resolve import LearningRate, ResolvedJob
+from unfreeze_trainer.phases.compile import Phase, compile_phases
+from unfreeze_trainer.phases.remaining import remaining_work, step_work
+from unfreeze_trainer.phases.schedule import rate_factor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Phases of a job over a model's blocks and the samples of an epoch."""
+
+    phases: Sequence[Phase]
+    """One after the other."""
+    blocks: Sequence[str]
+    """Names of the model's blocks, from input to output."""
+    samples: int
+    """Of an epoch."""
+    steps_per_epoch: int
+    evaluate_every: int
+    """Steps from one evaluation to the next; the last step of a phase has one too."""
+    checkpoint_every: int
+    """Steps from one checkpoint to the next; the best evaluation and the end of a phase have one too."""
+    learning_rate: LearningRate
+
+    @classmethod
+    def of(cls, job: ResolvedJob, blocks: Sequence[str], *, samples: int, steps_per_epoch: int) -> Plan:
+        """Compile the plan of a job."""
+        training = job.training
+        return cls(
+            phases=compile_phases(job, blocks, steps_per_epoch),
+            blocks=blocks,
+            samples=samples,
+            steps_per_epoch=steps_per_epoch,
+            evaluate_every=training.evaluate.every_steps or steps_per_epoch,
+            checkpoint_every=training.checkpoint.every_steps,
+            learning_rate=job.strategy.learning_rate,
+        )
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def ends_at(self, step: int, index: int) -> bool:
+        """Return whether a phase is over by its steps when so many of the plan are done."""
+        phase = self.phases[index]
+        return step == phase.first_step + phase.steps
+
+    def evaluates_at(self, step: int, index: int) -> bool:
+        """Return whether an evaluation is due when so many steps are done, the last ones in a phase."""
+        return step % self.evaluate_every == 0 or self.ends_at(step, index)
+
+    def saves_at(self, step: int) -> bool:
+        """Return whether a checkpoint is due when so many steps are done, whatever their evaluation says."""
+        return step % self.checkpoint_every == 0
+
+    def rate_factor(self, step: int, index: int) -> float:
+        """Return what every peak learning rate is multiplied by at a step, counted from 0, in a phase."""
+        return rate_factor(self.learning_rate, self.phases[index], step, self.total_steps)
+
+    def step_work(self, phase: Phase) -> float:
+        """Return the work of a step of a phase (see `phases.remaining`)."""
+        return step_work(phase, self.blocks)
+
+    def seconds_left(self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float) -> int:
+        """Return about how long the rest of the plan takes.
+
+        Parameters
+        ----------
+        step
+            Steps that are done.
+        current
+            Index of the phase that trains now.
+        work_seconds
+            That a sample takes for a unit of work.
+        evaluation_seconds
+            That an evaluation takes.
+        """
+        work = remaining_work(self.phases, self.blocks, step, current) * self.samples / self.steps_per_epoch
+        evaluations = (self.total_steps - step) // self.evaluate_every + len(self.phases) - current
+        return round(work * work_seconds + evaluations * evaluation_seconds)

@@ -1,0 +1,103 @@
+"""What the loop does between its computations: enter a phase, count a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.feed import Feed, MicroBatch
+    from unfreeze_trainer.phases.compile import Phase
+    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.training.meter import Meter
+    from unfreeze_trainer.training.milestones import Milestones
+    from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.reporter import Reporter
+    from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.trainable import Trainable
+
+
+class Work:
+    """Takes a state through a plan.
+
+    Parameters
+    ----------
+    plan, feed
+        What is to be done, and the samples for it.
+    state
+        What is done; it is changed in place.
+    trainable, milestones, meter, saver, reporter
+        Called on the way, on all ranks at the same places.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        feed: Feed,
+        state: State,
+        *,
+        trainable: Trainable,
+        milestones: Milestones,
+        meter: Meter,
+        saver: Saver,
+        reporter: Reporter,
+    ) -> None:
+        self._plan, self._feed, self._state = plan, feed, state
+        self._trainable, self._milestones = trainable, milestones
+        self._meter, self._saver, self._reporter = meter, saver, reporter
+
+    def phases_left(self) -> Iterator[Phase]:
+        """Yield the phases that are not over, but for those that have nothing to train."""
+        left = self._plan.phases[self._state.phase_index + self._state.phase_ended :]
+        yield from (phase for phase in left if self._trainable.names([phase]))
+
+    def enter(self, phase: Phase) -> None:
+        """Have a phase train, make up for what a stop left undone. Collective."""
+        state = self._state
+        if phase.index != state.phase_index or state.phase_ended:
+            state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
+            state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
+        left = self._trainable.begin(phase)
+        self._milestones.start_clock()
+        self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
+        if state.phase_steps:
+            self._milestones.settle()  # an evaluation that a stop cut short
+        self._meter.step_work = self._plan.step_work(phase)
+        self._meter.resume()
+
+    def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+        """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""
+        if self._state.phase_ended:
+            return
+        for step, micro_batches in self._feed.steps(self._state.step, phase.first_step + phase.steps):
+            yield step, micro_batches
+            if self._state.phase_ended:
+                return
+
+    def rate_factor(self, step: int) -> float:
+        """Return what every peak learning rate is multiplied by at a step."""
+        self._meter.rate_factor = factor = self._plan.rate_factor(step, self._state.phase_index)
+        return factor
+
+    def after_step(self, step: int) -> None:
+        """Take note of a step that is done; evaluate and write a checkpoint when it is time. Collective.
+
+        Raises
+        ------
+        StopRequested
+            All ranks have agreed to stop here.
+        JobError
+            The guard has found something, or too many steps in a row were skipped.
+        """
+        state, meter = self._state, self._meter
+        state.step = step + 1
+        state.phase_steps += 1
+        self._trainable.after_step()
+        if meter.after_step():
+            self._saver.check()
+            state.loss = meter.loss
+            self._reporter.publish("Training")
+        if self._milestones.due():
+            meter.pause()
+            self._milestones.settle()
+            meter.resume()
