@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +70,9 @@ class Texts(Task):
         for indices in batches:
             rows = torch.as_tensor(indices)
             yield {"input_ids": self.ids[rows], "labels": self.y[rows]}
+
+    def lengths(self, split: str) -> np.ndarray:
+        return np.full(self.splits[split], TOKENS)
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         return module(input_ids=batch["input_ids"]).logits
