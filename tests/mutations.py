@@ -78,6 +78,13 @@ MUTATIONS = (
         "tests/trainer/test_early_ends.py",
     ),
     Mutation(
+        "an evaluation without a number stays the best one",
+        "trainer/unfreeze_trainer/training/decide.py",
+        "math.isnan(than) or metric",
+        "metric",
+        "tests/trainer/test_decide.py",
+    ),
+    Mutation(
         "a chain thaws from the top",
         "trainer/unfreeze_trainer/phases/compile.py",
         "for group in reversed(groups)]",
