@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -21,12 +21,12 @@ class JobFileError(ValueError):
     Parameters
     ----------
     reason
-        UnsupportedJobFile or InvalidJob.
+        That of the trainer's end.
     message
         What is wrong, for people.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Literal["UnsupportedJobFile", "InvalidJob"], message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

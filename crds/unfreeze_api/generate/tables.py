@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md that follow from the contracts: figures.
+"""The tables of docs/operations.md that follow from the contracts: reasons and figures.
 
 `python -m unfreeze_api.generate.tables --write` writes them into the committed text, between the lines that name them.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from unfreeze_api.contracts import series
+from unfreeze_api.contracts import reasons, series
+from unfreeze_api.contracts.reasons import Told
 
 FILE = Path(__file__).parents[3] / "docs" / "operations.md"
 """The committed text; a test proves that it is up to date."""
@@ -49,7 +51,16 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_TABLES = {
+def _reasons(told: Mapping[Any, Told]) -> str:
+    rows = ((f"`{reason}`", text.meaning, text.remedy) for reason, text in told.items())
+    return table(("Reason", "Meaning", "What to do"), rows)
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    **{f"condition {type_}": partial(_reasons, told) for type_, told in reasons.CONDITIONS.items()},
+    "reasons of the trainer": partial(_reasons, reasons.TRAINER),
+    "reasons of Events": partial(_reasons, reasons.EVENT),
+    "reasons of pods": partial(_reasons, reasons.POD),
     "figures of pods": lambda: _figures("pod", "Series of trainer pods", series.POD_PREFIX),
     "figures of jobs": lambda: _figures("job", "Series of jobs while they are Running", series.JOB_PREFIX),
 }
