@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from unfreeze_api.contracts.first_fields import Fields, without_new_defaults
 from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
+from unfreeze_api.grammar.columns import Columned
 from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, Model, Since
 from unfreeze_api.grammar.one_of import OneOf
 from unfreeze_api.grammar.quantities import quantity
@@ -28,7 +29,7 @@ from unfreeze_api.spec.strategy import (
 )
 from unfreeze_api.spec.tracking import TrackingSpec
 from unfreeze_api.spec.training import TrainingSpec
-from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks import columns, task_type
 from unfreeze_api.tasks.base import Metric
 
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
@@ -52,12 +53,8 @@ class ResolvedModel(Location):
     quantization: QuantizationSpec | None = None
 
 
-class Columns(Model):
+class Columns(Columned, columns=columns(), named=True):
     """Names of the columns, all given."""
-
-    text: str = "text"
-    image: str = "image"
-    label: str = "label"
 
 
 class Dataset(Location):
@@ -271,7 +268,7 @@ def resolve(
     processes = spec.distribution.num_proc_per_node
     workers = max(1, accelerators) if processes == "Auto" else processes
     cpus = _cpus_per_node(spec)
-    columns = _columns(spec.data.train.columns, Columns())
+    train_columns = _columns(spec.data.train.columns, Columns())
 
     def locate(source: str) -> Location:
         scheme, _, rest = source.partition("://")
@@ -283,7 +280,7 @@ def resolve(
 
     def dataset(source: str, own: ColumnsSpec | None) -> Dataset:
         place = locate(source)
-        return Dataset(source=place.source, path=place.path, columns=_columns(own, columns))
+        return Dataset(source=place.source, path=place.path, columns=_columns(own, train_columns))
 
     validation, test = (
         part and HeldOut(fraction=part.fraction, dataset=dataset(part.source, part.columns) if part.source else None)

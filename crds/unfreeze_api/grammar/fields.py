@@ -25,7 +25,6 @@ _QUANTITY_RULE = Rule(
 )
 
 Source = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=schema_rules(_SOURCE_RULE))]
-Column = Annotated[str, Field(min_length=1, max_length=256)]
 Quantity = Annotated[
     int | str,
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 64, **schema_rules(_QUANTITY_RULE)}),

@@ -6,26 +6,19 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.fields import Column, Source
+from unfreeze_api.grammar.columns import Columned
+from unfreeze_api.grammar.fields import Source
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.grammar.one_of import OneOf
-from unfreeze_api.tasks import TASKS
+from unfreeze_api.tasks import TASKS, columns
 
 
 class TaskSpec(OneOf, kinds=TASKS, noun="task"):
     """What the model learns to do; the labels come from the training data."""
 
 
-class ColumnsSpec(Model):
+class ColumnsSpec(Columned, columns=columns()):
     """Which columns of a table hold what."""
-
-    text: Column | None = None
-    """Column with the text, for TextClassification. Default: text."""
-    image: Column | None = None
-    """Column with the path of the image, relative to the table's folder, for ImageClassification from a table.
-    Default: image."""
-    label: Column | None = None
-    """Column with the label. Default: label."""
 
 
 class TrainSpec(Model):

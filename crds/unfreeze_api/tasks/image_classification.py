@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from unfreeze_api.grammar.columns import Column
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TaskType
 
 
 class ImageClassificationSpec(Model):
@@ -26,6 +27,7 @@ TASK = TaskType(
     "needs a timm model",
     ImageClassificationSpec,
     library="timm",
+    reads=(Column("image", "of a table with the path of the image, relative to the table's folder"), LABEL),
     metrics=CLASSIFICATION,
     pipeline="image-classification",
 )

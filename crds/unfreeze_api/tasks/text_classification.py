@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from unfreeze_api.grammar.columns import Column
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TaskType
 
 
 class TextClassificationSpec(Model):
@@ -20,6 +21,7 @@ TASK = TaskType(
     "needs a transformers model",
     TextClassificationSpec,
     library="transformers",
+    reads=(Column("text", "with the text"), LABEL),
     metrics=CLASSIFICATION,
     pipeline="text-classification",
 )
