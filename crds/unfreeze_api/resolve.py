@@ -10,12 +10,13 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from unfreeze_api.contracts.first_fields import Fields, without_new_defaults
-from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
 from unfreeze_api.grammar.columns import Columned
 from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, Model, Since
 from unfreeze_api.grammar.one_of import OneOf
 from unfreeze_api.grammar.quantities import quantity
+from unfreeze_api.sources import locate, needs
+from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, Offload
@@ -227,14 +228,10 @@ class ResolvedJob(Model):
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
-    found = {_claim(source): False for source in (spec.model.source, spec.data.train.source, *held_out)}
-    found[_claim(spec.output.destination)] = True
-    return {claim: writable for claim, writable in found.items() if claim}
-
-
-def _claim(source: str) -> str:
-    scheme, _, rest = source.partition("://")
-    return rest.partition("/")[0] if scheme == "pvc" else ""
+    read = [
+        claim for source in (spec.model.source, spec.data.train.source, *held_out) for claim in needs(source).claims
+    ]
+    return dict.fromkeys(read, False) | dict.fromkeys(needs(spec.output.destination).claims, True)
 
 
 def accelerators_per_node(spec: FineTuneJobSpec) -> int:
@@ -270,16 +267,13 @@ def resolve(
     cpus = _cpus_per_node(spec)
     train_columns = _columns(spec.data.train.columns, Columns())
 
-    def locate(source: str) -> Location:
-        scheme, _, rest = source.partition("://")
-        if scheme == "file":
-            return Location(source=source, path=rest)
-        claim, _, path = rest.partition("/")
-        folder = claim_folders[claim] if claim_folders else f"{CLAIM_FOLDER}/{claim}"
-        return Location(source=source, path=f"{folder}/{path}" if path else folder)
+    places = Places(claims=claim_folders)
+
+    def at(source: str) -> Location:
+        return Location(source=source, path=locate(source, places))
 
     def dataset(source: str, own: ColumnsSpec | None) -> Dataset:
-        place = locate(source)
+        place = at(source)
         return Dataset(source=place.source, path=place.path, columns=_columns(own, train_columns))
 
     validation, test = (
@@ -287,8 +281,8 @@ def resolve(
         for part in (spec.data.validation, spec.data.test)
     )
     assert validation is not None
-    model = locate(spec.model.source)
-    output = locate(spec.output.destination)
+    model = at(spec.model.source)
+    output = at(spec.output.destination)
     deep_speed = spec.distribution.deep_speed or DeepSpeedSpec()
     job = ResolvedJob(
         name=name,

@@ -11,12 +11,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from unfreeze_api.contracts.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
-from unfreeze_api.grammar.fields import Source
 from unfreeze_api.grammar.model import Formerly, Model, Rule
+from unfreeze_api.sources import forms, told
 from unfreeze_api.spec.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES, QuantizationSpec
+from unfreeze_api.spec.source import ModelSource, OutputSource
 from unfreeze_api.spec.strategy import StrategySpec
 from unfreeze_api.spec.template import TemplateSpec
 from unfreeze_api.spec.tracking import TrackingSpec
@@ -30,10 +31,10 @@ __all__ = ["API_VERSION", "GROUP", "KIND", "PLURAL", "VERSION", "FineTuneJobSpec
 class ModelSpec(Model):
     """The pretrained model that the job starts from."""
 
-    source: Source
-    """Where the model lies: pvc://CLAIM/PATH for a folder on a volume claim, or file:///PATH for a folder inside the
-    trainer's container (on this machine for `unfreeze run`). A folder as transformers' save_pretrained writes it, or
-    with timm's config.json and model.safetensors."""
+    source: ModelSource = Field(
+        description=f"Where the model lies: {told('Model', 'a folder')}. A folder as transformers' save_pretrained writes it, or with"
+        " timm's config.json and model.safetensors."
+    )
     dtype: Literal["Auto", "Float32"] = "Auto"
     """Type of the loaded weights. Auto keeps float32 weights; mixed precision is training.precision."""
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
@@ -46,10 +47,11 @@ class ModelSpec(Model):
 class OutputSpec(Model):
     """Where the run's folder lies, and what the finished model is written as."""
 
-    destination: Source
-    """Folder for checkpoints, the exported model and report.json: pvc://CLAIM/PATH (a claim that all pods can write
-    to) or file:///PATH. A folder of the run's own: no source may contain it or lie in it, and a run starts in none that
-    holds model/, adapter/, checkpoints/ or report.json that another hand has made."""
+    destination: OutputSource = Field(
+        description=f"Folder for checkpoints, the exported model and report.json: {forms('Output')}; on a volume claim, one that all"
+        " pods can write to. A folder of the run's own: no source may contain it or lie in it, and a run starts in none that"
+        " holds model/, adapter/, checkpoints/ or report.json that another hand has made."
+    )
     exports: Annotated[list[Literal["Model", "Adapter", "Merged"]] | None, Formerly("export")] = Field(
         default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}
     )
