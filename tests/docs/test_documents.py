@@ -14,8 +14,9 @@ from tests.docs.picture import DOCUMENT, with_picture
 from unfreeze_api.apiserver.manifest import Loader
 from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.cli import main
+from unfreeze_api.contracts.names import KIND
 from unfreeze_api.generate import reference, tables
-from unfreeze_api.spec.job import KIND, FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 BLOCKS = list(blocks())
 LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text", "mermaid"}

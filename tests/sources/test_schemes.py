@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.crds.corpus import load, patched
+from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.resolve import claims
 from unfreeze_api.sources import SOURCES, locate, needs, rule, told
 from unfreeze_api.sources.base import Places
@@ -62,9 +63,9 @@ def test_the_trainer_reads_what_is_brought(seen):
 
 def test_each_scheme_says_where_it_lies():
     assert [source.scheme for source in SOURCES] == ["pvc", "file"]
-    assert locate("pvc://c/a/b.csv", Places()) == "/mnt/claims/c/a/b.csv"
-    assert locate("pvc://c", Places(claims={"c": "/x"})) == "/x"
-    assert locate("file:///a/b", Places()) == "/a/b"
+    assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
+    assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
+    assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"
 
 
 @pytest.mark.parametrize("text", ["", "pvc", "s3://bucket/key", "file:///a"])

@@ -112,8 +112,8 @@ def _judged() -> Iterator[None]:
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.apiserver.manifest import ManifestError, read
     from unfreeze_api.apiserver.validate import InvalidManifest, hints, load_job, warnings
+    from unfreeze_api.contracts.names import KIND
     from unfreeze_api.relative import absolute
-    from unfreeze_api.spec.job import KIND
 
     try:
         documents = list(read(file.read_text(encoding="utf-8-sig")))

@@ -16,12 +16,13 @@ from unfreeze_api.apiserver import structural
 from unfreeze_api.apiserver.errors import BLOCKING, RULES_SKIPPED, Cause, invalid
 from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.apiserver.metadata import FIELDS, check_metadata, malformed
+from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.generate.crd import schema
 from unfreeze_api.grammar import former
 from unfreeze_api.job import FineTuneJob
 from unfreeze_api.relative import is_relative
 from unfreeze_api.sources import MALFORMED
-from unfreeze_api.spec.job import API_VERSION, KIND, FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 
 class InvalidManifest(ValueError):  # noqa: N818 - it says more than an Error behind it

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.grammar.reading import causes, field_path
-from unfreeze_api.resolve import ResolvedJob
 
 VERSIONS: tuple[int, ...] = get_args(ResolvedJob.model_fields["schema_version"].annotation)
 """Values of schemaVersion that are read."""

@@ -7,10 +7,8 @@ unfreeze_trainer/sources/schemes; what lies on a disk that the trainer sees need
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
-
-from unfreeze_api.contracts.progress import CLAIM_FOLDER
 
 Held = Literal["Model", "Data", "Output"]
 """What may lie at a source: a pretrained model, data, or the run's folder."""
@@ -39,15 +37,18 @@ class Places:
 
     Parameters
     ----------
+    mounts
+        Below it the operator mounts each volume claim under its name.
     claims
-        Folder of each volume claim; None where each lies where the operator mounts it.
+        Folders of volume claims that lie elsewhere.
     """
 
-    claims: Mapping[str, str] | None = None
+    mounts: str
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     def claim(self, name: str) -> str:
         """Return the folder of a volume claim."""
-        return self.claims[name] if self.claims else f"{CLAIM_FOLDER}/{name}"
+        return self.claims[name] if self.claims else f"{self.mounts}/{name}"
 
 
 def _nothing(_: str) -> Needs:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.grammar.one_of import OneOf, Variant
+from unfreeze_api.spec.adapter import AdapterSpec
 
 Schedule = Literal["Constant", "Linear", "Cosine", "OneCycle", "SlantedTriangular"]
 BlockName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]+(\.[0-9]+)?$")]
@@ -48,6 +49,9 @@ class LinearProbeThenFineTuneSpec(Model):
     probeEpochs."""
 
 
+BLOCKS_PER_PHASE, EPOCHS_PER_PHASE = 1, 1.0
+
+
 class GradualUnfreezingSpec(Model):
     """Options of GradualUnfreezing (Howard and Ruder 2018, arXiv 1801.06146)."""
 
@@ -74,6 +78,15 @@ class GradualUnfreezingSpec(Model):
     until_plateau: PlateauSpec | None = None
     """Ends each phase but the last when it no longer improves, after epochsPerPhase or stepsPerPhase at the latest.
     Default: phases run to their end."""
+
+    def completed(self) -> Self:
+        """Return it with either blocksPerPhase or groups, and either epochsPerPhase or stepsPerPhase."""
+        return self.model_copy(
+            update={
+                "blocks_per_phase": None if self.groups else self.blocks_per_phase or BLOCKS_PER_PHASE,
+                "epochs_per_phase": None if self.steps_per_phase else self.epochs_per_phase or EPOCHS_PER_PHASE,
+            }
+        )
 
 
 class LearningRateSpec(Model):
@@ -153,3 +166,24 @@ class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
 
     learning_rate: LearningRateSpec = LearningRateSpec()
     """Learning rates of head and backbone."""
+
+    def completed(self) -> Self:
+        """Return it with the options of its type, complete."""
+        whole = super().completed()
+        gradual = whole.of(GradualUnfreezingSpec)
+        return whole.model_copy(update={whole.kind.field: gradual.completed()}) if gradual else whole
+
+
+_WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
+"""pct_start of torch's OneCycleLR; cut_frac of Howard and Ruder 2018, section 3.2."""
+
+
+def usual_warmup_ratio(schedule: Schedule) -> float:
+    """Return the warmupRatio of a schedule where nobody gives one."""
+    return _WARMUP.get(schedule, 0.06)
+
+
+def usual_backbone_rate(strategy: str, head: float, adapter: AdapterSpec | None) -> float:
+    """Return the learning rate of the backbone where nobody gives one."""
+    like_head = strategy == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
+    return head if like_head else head / 10

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import Location, ResolvedJob
+    from unfreeze_api.contracts.resolved import Location, ResolvedJob
 
 
 def fetch_sources(job: ResolvedJob) -> None:
