@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -14,6 +15,32 @@ from unfreeze_api.spec.template import ResourcesSpec
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
 Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine, and what it does to a model's parameters and gradients."""
+
+    name: str
+    whole_gradients: tuple[str, str] | None = None
+    """The CEL expression that each worker holds all gradients whole, and what to set for it; None where nothing helps."""
+    divides_parameters: bool = False
+    """It lays the parameters of a layer into one piece and divides it, so that none may belong to two layers."""
+    replicates: bool = False
+    """Each worker holds the model as it was loaded, and all of its state."""
+
+
+ENGINES = (
+    Engine("DDP", whole_gradients=("self.distribution.engine == 'DDP'", "distribution.engine DDP"), replicates=True),
+    Engine("FSDP", divides_parameters=True),
+    Engine(
+        "DeepSpeed",
+        whole_gradients=(
+            "has(self.distribution.deepSpeed) && self.distribution.deepSpeed.zeroStage == 0",
+            "deepSpeed.zeroStage 0",
+        ),
+    ),
+)
 
 
 class DeepSpeedSpec(Model):

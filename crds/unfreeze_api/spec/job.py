@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from unfreeze_api.grammar.model import Model, Rule
-from unfreeze_api.spec.adapter import PROMPTS, SHARED, UNMERGEABLE, AdapterSpec
+from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.model import ModelSpec
@@ -20,7 +21,7 @@ from unfreeze_api.spec.strategy import StrategySpec
 from unfreeze_api.spec.template import TemplateSpec
 from unfreeze_api.spec.tracking import TrackingSpec
 from unfreeze_api.spec.training import TrainingSpec
-from unfreeze_api.tasks import TASKS, task_type
+from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import Metric
 
 
@@ -30,92 +31,6 @@ def _immutable(field: str, reason: str = "delete the job and create it anew, or 
         f"{field} cannot be changed: {reason}",
         f".{field}",
     )
-
-
-_OF_TEXT = [task.name for task in TASKS if task.reads_text]
-
-_ADAPTER_RULES = (
-    Rule(
-        "!has(self.adapter) || self.strategy.type != 'FeatureExtraction'",
-        "FeatureExtraction trains the head alone, an adapter would never be trained: remove adapter, or choose"
-        " strategy.type FullFineTuning, which trains every adapter and the head",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.adapter) || self.strategy.type != 'BitFit'",
-        "BitFit and an adapter both say what trains in place of the weights: remove one of them",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.adapter) || !has(self.strategy.gradualUnfreezing)"
-        " || self.strategy.gradualUnfreezing.order != 'ChainThaw'",
-        "ChainThaw trains each block alone, and not every block has a part of the adapter: remove adapter, or set"
-        " order to FromTop",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.adapter) || self.adapter.baseWeights == 'Frozen' || self.strategy.type != 'FullFineTuning'",
-        "with baseWeights ByStrategy FullFineTuning trains every weight, an adapter beside them is of no use: remove"
-        " adapter, or choose PartialFineTuning, GradualUnfreezing or LinearProbeThenFineTune",
-        ".adapter",
-    ),
-    Rule(
-        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)}) || self.task.type in {_OF_TEXT}",
-        f"{', '.join(PROMPTS)} stand before the words of a text: choose another adapter for task.type"
-        f" {' or '.join(task.name for task in TASKS if not task.reads_text)}",
-        ".adapter",
-    ),
-    Rule(
-        f"!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})"
-        " || self.strategy.type in ['FullFineTuning', 'LinearProbeThenFineTune']",
-        f"{', '.join(PROMPTS)} belong to no block that could be trained alone: choose strategy.type FullFineTuning, or"
-        " LinearProbeThenFineTune for the head first",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.adapter) || self.adapter.type != 'AdaLoRA'"
-        " || self.strategy.type in ['FullFineTuning', 'LinearProbeThenFineTune']",
-        "AdaLoRA gives ranks to the modules that need them most, so all of them train at once: choose strategy.type"
-        " FullFineTuning, LinearProbeThenFineTune for the head first, or adapter.type LoRA",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.adapter) || self.adapter.type != 'AdaLoRA' || self.distribution.engine == 'DDP'"
-        " || (has(self.distribution.deepSpeed) && self.distribution.deepSpeed.zeroStage == 0)",
-        "AdaLoRA weighs each weight by its gradient, and this engine holds gradients in shares: choose distribution.engine"
-        " DDP, deepSpeed.zeroStage 0, or adapter.type LoRA",
-        ".adapter",
-    ),
-    Rule(
-        f"!has(self.adapter) || !has(self.adapter.peft) || !(self.adapter.peft.method in {list(SHARED)})"
-        " || self.distribution.engine != 'FSDP'",
-        f"the layers of {', '.join(SHARED)} share parameters, which FSDP cannot divide: choose distribution.engine DDP or"
-        " DeepSpeed",
-        ".adapter",
-    ),
-    Rule(
-        "!has(self.output.exports) || has(self.adapter) || self.output.exports.all(e, e == 'Model')",
-        "Adapter and Merged need an adapter: add spec.adapter, or export Model",
-        ".output.exports",
-    ),
-    Rule(
-        "!has(self.output.exports) || !has(self.adapter) || self.output.exports.all(e, e != 'Model')",
-        "with an adapter export Adapter, Merged or both: Merged is the whole model",
-        ".output.exports",
-    ),
-    Rule(
-        "!has(self.output.exports) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
-        " || self.output.exports.all(e, e == 'Merged')",
-        "with baseWeights ByStrategy the adapter is half of what was trained: export Merged, which has all of it",
-        ".output.exports",
-    ),
-    Rule(
-        f"!has(self.output.exports) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
-        " || self.output.exports.all(e, e == 'Adapter')",
-        f"{', '.join(UNMERGEABLE)} cannot be folded into the base's weights: export Adapter",
-        ".output.exports",
-    ),
-)
 
 
 def _apart(path: str, *optional: str) -> Rule:
@@ -146,7 +61,8 @@ class FineTuneJobSpec(Model):
     """What is trained, on what, and how much of the model may change."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        *_ADAPTER_RULES,
+        *ADAPTER_RULES,
+        *EXPORT_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -128,20 +129,36 @@ class LearningRateSpec(Model):
     course: fresh blocks start without moments. Default: none."""
 
 
-STRATEGIES: tuple[Variant, ...] = (
-    Variant("FeatureExtraction", "trains the new head alone"),
-    Variant(
+@dataclass(frozen=True, slots=True)
+class StrategyKind(Variant):
+    """A strategy, and what adapters have to know of it."""
+
+    no_adapter: str = ""
+    """Why it takes no adapter, as a part of a message; empty where it takes one."""
+    some_blocks: bool = False
+    """It trains some blocks and not the others, in some phase at least."""
+
+
+STRATEGIES: tuple[StrategyKind, ...] = (
+    StrategyKind(
+        "FeatureExtraction",
+        "trains the new head alone",
+        no_adapter="trains the head alone, an adapter would never be trained",
+    ),
+    StrategyKind(
         "PartialFineTuning",
         "head and some blocks",
         PartialFineTuningSpec,
+        some_blocks=True,
         needs="partialFineTuning.lastBlocks or partialFineTuning.blocks",
     ),
-    Variant("FullFineTuning", "everything"),
-    Variant("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
-    Variant("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec),
-    Variant(
+    StrategyKind("FullFineTuning", "everything"),
+    StrategyKind("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
+    StrategyKind("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec, some_blocks=True),
+    StrategyKind(
         "BitFit",
         "the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)",
+        no_adapter="says what trains in place of the weights, and so does an adapter",
     ),
 )
 
