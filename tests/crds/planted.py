@@ -47,7 +47,7 @@ def plant(folder: Path) -> Path:
     package = folder / "unfreeze_api"
     shutil.copytree(REPOSITORY / "crds" / "unfreeze_api", package, ignore=shutil.ignore_patterns("__pycache__"))
     models = {"Model"}
-    sources = {path: path.read_text() for path in package.glob("*.py")}
+    sources = {path: path.read_text() for path in package.rglob("*.py")}
     for path, source in sources.items():
         lines, classes = source.splitlines(keepends=True), _models(source, models)
         for last in sorted((node.body[0].end_lineno for node in classes), reverse=True):
