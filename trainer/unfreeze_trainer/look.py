@@ -35,9 +35,7 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.data.samples import read_splits
     from unfreeze_trainer.destination import check_apart
     from unfreeze_trainer.models.folders import check_folder
-    from unfreeze_trainer.sources.schemes import fetch_sources
 
-    fetch_sources(job)
     task = task_type(job.task.type)
     text, skip = task.reads_text, job.data.on_error == "Skip"
     check_apart(job)
