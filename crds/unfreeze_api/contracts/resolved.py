@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 from pydantic_core import to_json
 
-from unfreeze_api.contracts.first_fields import Fields, without_new_defaults
+from unfreeze_api.contracts.first_fields import FIRST_FIELDS, Fields, without_new_defaults
 from unfreeze_api.fingerprint import fingerprint, first_fingerprint
-from unfreeze_api.grammar.columns import Columned
+from unfreeze_api.grammar.columns import Column, Columned
 from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, Model, Since
 from unfreeze_api.grammar.one_of import OneOf
 from unfreeze_api.sources import locate
@@ -60,7 +60,13 @@ class ResolvedModel(Location):
     quantization: QuantizationSpec | None = None
 
 
-class Columns(Columned, columns=columns(), named=True):
+def _as_first_written() -> list[tuple[Column, str]]:
+    """Return all columns in the order of the first release: an operator compares the text of job.json with its own."""
+    first = list(FIRST_FIELDS["data"]["train"]["columns"])
+    return sorted(columns(), key=lambda told: first.index(told[0].name) if told[0].name in first else len(first))
+
+
+class Columns(Columned, columns=_as_first_written(), named=True):
     """Names of the columns, all given."""
 
     def renamed(self, own: ColumnsSpec | None) -> Self:
