@@ -52,6 +52,8 @@ class TaskType(Variant):
         return next((metric for metric in self.metrics if metric.name == name), self.metrics[0])
 
 
+TEXT = Column("text", "with the text")
+IMAGE = Column("image", "of a table with the path of the image, relative to the table's folder")
 LABEL = Column("label", "with the label")
 
 CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))

@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.columns import Column
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, IMAGE, LABEL, TaskType
 
 
 class ImageClassificationSpec(Model):
@@ -27,7 +26,7 @@ TASK = TaskType(
     "needs a timm model",
     ImageClassificationSpec,
     library="timm",
-    reads=(Column("image", "of a table with the path of the image, relative to the table's folder"), LABEL),
+    reads=(IMAGE, LABEL),
     metrics=CLASSIFICATION,
     pipeline="image-classification",
 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from unfreeze_api.grammar.columns import Column
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TEXT, TaskType
 
 
 class TextClassificationSpec(Model):
@@ -21,7 +20,7 @@ TASK = TaskType(
     "needs a transformers model",
     TextClassificationSpec,
     library="transformers",
-    reads=(Column("text", "with the text"), LABEL),
+    reads=(TEXT, LABEL),
     metrics=CLASSIFICATION,
     pipeline="text-classification",
 )
