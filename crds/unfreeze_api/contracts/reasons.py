@@ -160,7 +160,7 @@ RUNNING: dict[RunningReason, Told] = {
     ),
     "ConfigError": Told(
         "A Secret or ConfigMap that a variable refers to, or a key of it, is missing.",
-        "Create it; the pod goes on by itself.",
+        "Create it; the pod then starts by itself.",
     ),
     "StartError": Told(
         "The node could not start the container.", "The message says why: usually the image has no `unfreeze-trainer`."
@@ -176,7 +176,7 @@ RUNNING: dict[RunningReason, Told] = {
     "PodsRestarting": Told("A pod of a running job failed and is being replaced.", "`status.failure` has its cause."),
     "Queued": Told("Kueue has not admitted the job.", "`kubectl describe workload`."),
     "Suspending": Told("The pods write a checkpoint and stop.", "Wait: up to two minutes."),
-    "Suspended": Told("`runPolicy.suspend` is true.", "Set it to false to go on."),
+    "Suspended": Told("`runPolicy.suspend` is true.", "Set it to false to resume."),
     "Succeeded": Told("The job has succeeded.", "Nothing."),
     "Failed": Told("The job has failed.", "See condition Failed."),
     "WaitingForDeletion": Told(
@@ -192,7 +192,7 @@ RUNNING: dict[RunningReason, Told] = {
     ),
     "InvalidSpec": Told(
         "The stored job does not fit the CRD's present schema. Or, while the job has no phase: it has fields that this operator does not know, since the CRD is newer.",
-        "Delete the job and create it anew; or upgrade the operator, and the job begins.",
+        "Delete and recreate the job; or upgrade the operator, and the job begins.",
     ),
     "Refused": Told(
         "The platform does not allow what the job asks for (`--refused-annotations`, `--allowed-labels`, `--allowed-priority-classes`, `--allowed-runtime-classes` of the operator), or the API server does not accept a child, for instance by a policy of the cluster.",
@@ -204,7 +204,7 @@ SUSPENDED: dict[SuspendedReason, Told] = {
         "True: no pod runs, nothing is held.", "Change `distribution` and `template` now, if at all; resume."
     ),
     "Suspending": Told("False: the pods write a checkpoint and stop.", "Wait."),
-    "Resumed": Told("False: the job goes on.", "Nothing."),
+    "Resumed": Told("False: the job has resumed.", "Nothing."),
 }
 COMPLETE: dict[CompleteReason, Told] = {
     "Succeeded": Told("The model is written, its metrics are in `status.results`.", "Load the model."),
@@ -218,7 +218,7 @@ FAILED: dict[FailedReason, Told] = {
     ),
     "DeadlineExceeded": Told(
         "The job ran longer than `runPolicy.activeDeadlineSeconds`; suspended time does not count.",
-        "Raise it, or train for fewer epochs; the same job, created again, goes on from its checkpoint.",
+        "Raise it, or train for fewer epochs; the same job, created again, resumes from its checkpoint.",
     ),
     "BackoffLimitExceeded": Told(
         "More pods failed than `runPolicy.backoffLimit` allows, and none is left to say why.",
@@ -243,12 +243,12 @@ FAILED: dict[FailedReason, Told] = {
 }
 CHECKPOINT_BROKEN: dict[CheckpointBrokenReason, Told] = {
     "WentBack": Told(
-        "Checkpoints were broken; the training went on from an older one.",
+        "Checkpoints were broken; the training resumed from an older one.",
         "Look after the volume: a disk, a quota, somebody who writes there.",
     ),
     "StartedOver": Told(
         "No checkpoint was whole; the training started from the beginning.",
-        "As above. Suspend the job if it must not train anew; [`checkpoints.md`](checkpoints.md) says what can be saved by hand.",
+        "As above. Suspend the job if it must not train again; [`checkpoints.md`](checkpoints.md) says what can be saved by hand.",
     ),
 }
 USEFUL: dict[UsefulReason, Told] = {
@@ -321,7 +321,7 @@ TRAINER: dict[TrainerReason, Told] = {
     "Superseded": Told("A later start of the job has taken the run folder over.", "Nothing: the later one trains."),
     "RanksDiffer": Told(
         "The workers no longer hold the same weights.",
-        "Look at the nodes' hardware and at code of your own; the job, created again, goes on from its checkpoint.",
+        "Look at the nodes' hardware and at code of your own; the job, created again, resumes from its checkpoint.",
     ),
     "SilentFreeze": Told(
         "Weights that should be trained do not change.",
@@ -355,7 +355,7 @@ EVENT: dict[EventReason, Told] = {
     "Running": Told("All pods run.", "Nothing."),
     "Queued": Told("The job waits for Kueue to admit it.", "`kubectl describe workload`."),
     "Suspended": Told("No pod runs any more.", "Nothing."),
-    "Resumed": Told("The job goes on from its newest checkpoint.", "Nothing."),
+    "Resumed": Told("The job resumes from its newest checkpoint.", "Nothing."),
     "Succeeded": Told("The job has succeeded.", "Load the model."),
     "Failed": Told(
         "The job has failed; the message begins with the reason.", "As for that reason of condition Failed."

@@ -13,7 +13,7 @@ class RunPolicySpec(Model):
     """The life of the job in the cluster."""
 
     suspend: bool = False
-    """True stops the pods after a checkpoint; false goes on from it."""
+    """True stops the pods after a checkpoint; false resumes from it."""
     backoff_limit: int = Field(default=3, ge=0, le=1000)
     """Failed pods after which the job fails. Evictions, preemptions, drains, deleted pods and suspends are free; errors
     of the job itself (exit code 2) fail it at once."""
@@ -31,6 +31,6 @@ class RunPolicySpec(Model):
     """Seconds after which a finished job is deleted. Default: never."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
     """What becomes of the pods when the job has ended. Running stops those that still run and keeps the others, so that
-    their logs can be read. All deletes the child Job with every pod, once their last words are in the status. None
-    deletes nothing by itself; pods that still run when a job fails are stopped all the same, by Kubernetes' own Job
-    controller."""
+    their logs can be read. All deletes the child Job with every pod, once their termination messages are in the
+    status. None deletes nothing by itself; pods that still run when a job fails are stopped all the same, by Kubernetes'
+    own Job controller."""
