@@ -26,10 +26,10 @@ KUBERNETES = {"PodFailurePolicy"}
 @pytest.mark.parametrize("name", TYPES)
 def test_each_reason_of_a_type_is_told(name):
     assert tuple(TYPES[name]) == get_args(getattr(reasons, name))
-    for told in TYPES[name].values():
-        assert told.meaning
-        assert told.remedy
-        assert "|" not in "".join(told)
+    for explained in TYPES[name].values():
+        assert explained.meaning
+        assert explained.remedy
+        assert "|" not in "".join(explained)
 
 
 def test_a_trainer_gives_these_reasons_and_no_others():
@@ -39,7 +39,7 @@ def test_a_trainer_gives_these_reasons_and_no_others():
 def test_the_operator_gives_each_of_its_reasons():
     trees = _trees("operator")
     words = {node.value for node in _nodes(trees, ast.Constant) if isinstance(node.value, str)}
-    own = {reason for told in (*reasons.CONDITIONS.values(), reasons.EVENT, reasons.POD) for reason in told}
+    own = {reason for explained in (*reasons.CONDITIONS.values(), reasons.EVENT, reasons.POD) for reason in explained}
     assert own - words == KUBERNETES
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.crds.corpus import load, patched
 from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.resolve import claims
-from unfreeze_api.sources import SOURCES, locate, needs, rule, told
+from unfreeze_api.sources import SOURCES, described, locate, needs, rule
 from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.job import FineTuneJobSpec
 
@@ -74,7 +74,9 @@ def test_what_lies_on_no_claim_needs_none(text):
 
 
 def test_descriptions_name_all_of_them():
-    assert told("Model", "a folder").startswith("pvc://CLAIM/PATH for a folder on a volume claim, or file:///PATH for")
+    assert described("Model", "a folder").startswith(
+        "pvc://CLAIM/PATH for a folder on a volume claim, or file:///PATH for"
+    )
     assert rule("Data").message == rule("Output").message
 
 

@@ -63,7 +63,7 @@ class ResolvedModel(Location):
 def _as_first_written() -> list[tuple[Column, str]]:
     """Return all columns in the order of the first release: an operator compares the text of job.json with its own."""
     first = list(FIRST_FIELDS["data"]["train"]["columns"])
-    return sorted(columns(), key=lambda told: first.index(told[0].name) if told[0].name in first else len(first))
+    return sorted(columns(), key=lambda found: first.index(found[0].name) if found[0].name in first else len(first))
 
 
 class Columns(Columned, columns=_as_first_written(), named=True):

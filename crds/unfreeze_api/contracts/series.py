@@ -1,4 +1,4 @@
-"""The figures of a training, a row each: agent, operator and trackers tell what stands here, and nothing else.
+"""The figures of a training, a row each: agent, operator and trackers report what stands here, and nothing else.
 
 A row names a field of `Progress`. A figure of a field of `ProgressInfo` stands in the job's status besides; of the others the
 operator knows what the leader answered last.
@@ -30,7 +30,7 @@ class Label:
     name
         Its name in Prometheus.
     bound
-        Takes values by label as a trainer said them, and returns those that have a place.
+        Takes values by label as a trainer reported them, and returns those that have a place.
     group
         Labels of one group take their values from one set, which is bounded for each job.
     """
@@ -59,7 +59,7 @@ class Figure:
     field
         Field of `Progress` that it is read from; by default the one that has its name.
     read
-        Gives it from all that is said, None where it is not known; with a label a value for each of the label's. By
+        Gives it from all that is reported, None where it is not known; with a label a value for each of the label's. By
         default the field's value.
     kind
         Whether it goes up and down, or counts.
@@ -68,7 +68,7 @@ class Figure:
     pod, job
         Whether it stands at /metrics of a pod and of the operator; there under another name when that is given.
     tracker
-        Whether trackers are told of it; under another name when that is given.
+        Whether it is reported to trackers; under another name when that is given.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Figure:
             yield (), found
 
     def tracked(self, progress: Progress) -> dict[str, float]:
-        """Return what trackers are told of it."""
+        """Return what is reported of it to trackers."""
         kind = to_camel(self.name) if self.label else f"train/{to_camel(self.name)}"
         name = self.tracker if isinstance(self.tracker, str) else kind
         return {"/".join((name, *labels)): value for labels, value in self.values(progress)}
@@ -156,7 +156,7 @@ FIGURES: tuple[Figure, ...] = (
         about="Newest validation metrics.",
         field="metrics",
         label=METRIC,
-        tracker=False,  # told when they are measured
+        tracker=False,  # reported when they are measured
     ),
     Figure(
         name="learning_rate",
@@ -191,15 +191,15 @@ FIGURES: tuple[Figure, ...] = (
         tracker=False,
     ),
 )
-"""All of them, in the order in which they are told."""
+"""All of them, in the order in which they are reported."""
 
 
 def at(place: Literal["pod", "job"]) -> dict[str, Figure]:
     """Return the figures at /metrics of a pod or, of its job, of the operator, by the names that they have there."""
-    told = [(figure, getattr(figure, place)) for figure in FIGURES]
-    return {name if isinstance(name, str) else figure.name: figure for figure, name in told if name}
+    named = [(figure, getattr(figure, place)) for figure in FIGURES]
+    return {name if isinstance(name, str) else figure.name: figure for figure, name in named if name}
 
 
 def tracked(progress: Progress) -> dict[str, float]:
-    """Return the figures that trackers are told, by the names that they have there."""
+    """Return the figures that trackers get, by the names that they have there."""
     return {name: value for figure in FIGURES if figure.tracker for name, value in figure.tracked(progress).items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unfreeze_api.contracts import reasons, series
-from unfreeze_api.contracts.reasons import Told
+from unfreeze_api.contracts.reasons import Explanation
 
 FILE = Path(__file__).parents[3] / "docs" / "operations.md"
 """The committed text; a test proves that it is up to date."""
@@ -51,13 +51,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _reasons(told: Mapping[Any, Told]) -> str:
-    rows = ((f"`{reason}`", text.meaning, text.remedy) for reason, text in told.items())
+def _reasons(explained: Mapping[Any, Explanation]) -> str:
+    rows = ((f"`{reason}`", text.meaning, text.remedy) for reason, text in explained.items())
     return table(("Reason", "Meaning", "What to do"), rows)
 
 
 _TABLES: dict[str, Callable[[], str]] = {
-    **{f"condition {type_}": partial(_reasons, told) for type_, told in reasons.CONDITIONS.items()},
+    **{f"condition {type_}": partial(_reasons, explained) for type_, explained in reasons.CONDITIONS.items()},
     "reasons of the trainer": partial(_reasons, reasons.TRAINER),
     "reasons of Events": partial(_reasons, reasons.EVENT),
     "reasons of pods": partial(_reasons, reasons.POD),

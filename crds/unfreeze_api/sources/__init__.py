@@ -37,7 +37,7 @@ def rule(held: Held, sources: Sequence[Source] = SOURCES) -> Rule:
     return Rule(f"self.matches(r'^({patterns})$')", f"must be {forms}, {MALFORMED}")
 
 
-def told(held: Held, what: str, sources: Sequence[Source] = SOURCES) -> str:
+def described(held: Held, what: str, sources: Sequence[Source] = SOURCES) -> str:
     """Return how such a field is written, for its description: `pvc://CLAIM/PATH for a folder on a volume claim, or ...`."""
     found = [f"{source.form} for {what} {source.about}" for source in holding(held, sources)]
     return ", or ".join(filter(None, (", ".join(found[:-1]), found[-1])))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.sources import told
+from unfreeze_api.sources import described
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.source import ModelSource
 
@@ -16,7 +16,7 @@ class ModelSpec(Model):
     """The pretrained model that the job starts from."""
 
     source: ModelSource = Field(
-        description=f"Where the model lies: {told('Model', 'a folder')}. A folder as transformers' save_pretrained writes it, or with"
+        description=f"Where the model lies: {described('Model', 'a folder')}. A folder as transformers' save_pretrained writes it, or with"
         " timm's config.json and model.safetensors."
     )
     dtype: Literal["Auto", "Float32"] = "Auto"

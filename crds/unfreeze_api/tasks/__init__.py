@@ -26,12 +26,12 @@ def columns(tasks: Sequence[TaskType] = TASKS) -> list[tuple[Column, str]]:
     for column in (column for task in tasks for column in task.reads):
         if found.setdefault(column.name, column) != column:
             raise ValueError(f"two tasks say of the column {column.name} what it holds, and not the same")
-    told = []
+    described = []
     for column in found.values():
         readers = [task.name for task in tasks if column in task.reads]
         whose = f", for {' and '.join(readers)}" if len(readers) < len(tasks) else ""
-        told.append((column, f"Column {column.about}{whose}. Default: {column.name}."))
-    return told
+        described.append((column, f"Column {column.about}{whose}. Default: {column.name}."))
+    return described
 
 
 def task_type(name: str) -> TaskType:
