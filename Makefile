@@ -71,10 +71,11 @@ bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
 	@for file in bench/[!_]*.py; do \
 	  result=out/$$(basename $$file .py).json; $(BIN)/python $$file > $$result || exit 1; cat $$result; done
 
-crds: $(READY) ## The CRD, its warnings and docs/api.md, generated from the models; the first two also in the chart
+crds: $(READY) ## The CRD, its warnings, docs/api.md and the tables of docs/operations.md, from the models; CRD and warnings also in the chart
 	@$(BIN)/python -m unfreeze_api.generate.crd --write
 	@$(BIN)/python -m unfreeze_api.generate.policy --write
 	@$(BIN)/python -m unfreeze_api.generate.reference --write
+	@$(BIN)/python -m unfreeze_api.generate.tables --write
 	@$(MAKE) --no-print-directory chart
 
 chart: $(READY) ## What the chart generates: schema and README from values.yaml, CRD and rules from their rooms

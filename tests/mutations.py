@@ -415,9 +415,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a diverged loss looks like a perfect one",
-        "operator/unfreeze_operator/telemetry/job_metrics.py",
-        'progress.get("loss", math.nan)',
-        'progress.get("loss", 0.0)',
+        "crds/unfreeze_api/contracts/series.py",
+        "return math.nan if",
+        "return 0.0 if",
         "tests/operator/test_job_metrics.py",
     ),
     Mutation(

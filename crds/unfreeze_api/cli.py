@@ -67,7 +67,7 @@ def main() -> None:
 @main.command("version")
 def print_version() -> None:
     """Print the version."""
-    from unfreeze_api.spec.job import API_VERSION
+    from unfreeze_api.contracts.names import API_VERSION
 
     click.echo(f"unfreeze {version('unfreeze')} ({API_VERSION})")
 
@@ -127,7 +127,7 @@ def _standard_input() -> bytes:
 def _validate_document(file: str, manifest: dict[str, object], look: Callable[[dict[str, object]], str] | None) -> bool:
     # Imported late: building the schema costs more than `unfreeze --help` should.
     from unfreeze_api.apiserver.validate import hints, name_of, validate, warnings
-    from unfreeze_api.spec.job import KIND
+    from unfreeze_api.contracts.names import KIND
 
     kind = manifest.get("kind")
     if kind != KIND:

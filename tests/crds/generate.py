@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.generate.crd import schema
 from unfreeze_api.grammar.former import is_deprecated
-from unfreeze_api.spec.job import API_VERSION, KIND
 
 SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
 EXAMPLES = {

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import manifests
 from unfreeze_api.apiserver.validate import load_job
-from unfreeze_api.resolve import ResolvedJob, accelerators_per_node, claims, rendezvous_port, resolve
+from unfreeze_api.resolve import ResolvedJob, claims, rendezvous_port, resolve
 from unfreeze_api.spec.adapter import Ia3Spec, LoraSpec
 
 BASE = load("base.yaml")
@@ -127,7 +127,7 @@ def test_claims_are_written_to_only_for_output():
 @pytest.mark.parametrize("amount", [8, "8"])
 def test_one_worker_for_each_accelerator(amount):
     patch = {"spec": {"distribution": {"resourcesPerNode": {"limits": {"nvidia.com/gpu": amount, "cpu": "4"}}}}}
-    assert accelerators_per_node(load_job(patched(BASE, patch)).spec) == 8
+    assert load_job(patched(BASE, patch)).spec.distribution.accelerators_per_node == 8
     assert of(patch).distribution.num_proc_per_node == 8
     assert of(patched(patch, {"spec": {"distribution": {"numProcPerNode": 2}}})).distribution.num_proc_per_node == 2
 

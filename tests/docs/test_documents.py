@@ -14,8 +14,9 @@ from tests.docs.picture import DOCUMENT, with_picture
 from unfreeze_api.apiserver.manifest import Loader
 from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.cli import main
-from unfreeze_api.generate import reference
-from unfreeze_api.spec.job import KIND, FineTuneJobSpec
+from unfreeze_api.contracts.names import KIND
+from unfreeze_api.generate import reference, tables
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 BLOCKS = list(blocks())
 LANGUAGES = {"yaml", "sh", "console", "python", "dockerfile", "text", "mermaid"}
@@ -29,6 +30,11 @@ def of(*languages):
 
 def test_the_reference_is_up_to_date():
     assert reference.FILE.read_text(encoding="utf-8") == reference.to_markdown(), "run `make crds`"
+
+
+def test_the_tables_of_operations_are_up_to_date():
+    text = tables.FILE.read_text(encoding="utf-8")
+    assert text == tables.filled(text), "run `make crds`"
 
 
 def test_the_index_names_every_document():

@@ -167,7 +167,7 @@ def test_one_jobs_series_cannot_take_the_page_from_the_others():
         {"phase": "Running", "startTime": "9999-12-31T23:59:59-23:59"},
         {"phase": "Running", "progress": {"step": 10**400}},
         {"phase": ["odd"]},
-        {"phase": "Running", "progress": {"step": 1, "phaseName": "x"}},
+        {"phase": "Running", "progress": {"step": 1, "phaseName": "x", "phaseIndex": "odd"}},
         {"restarts": 7},
     ):
         found = page(good, dataclasses.replace(bad, status=pack(status)))

@@ -1,14 +1,15 @@
 """Which pod waits for what, from what its own status says."""
 
 from datetime import timedelta
+from typing import get_args
 
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
+from unfreeze_api.contracts.reasons import WaitingReason
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.objects.views import pod_view
-from unfreeze_operator.objects.waiting import REASONS
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}
@@ -41,7 +42,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("reason", get_args(WaitingReason))
 def test_each_cause_has_its_word(reason):
     found = view(CASES[reason]).waiting
     assert found.reason == reason

@@ -20,10 +20,10 @@ from pydantic import BaseModel
 from tests.observability.test_metrics import PAGES
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.contracts.progress import ExitCode, Progress, TerminationMessage
+from unfreeze_api.contracts.reasons import EVENT
 from unfreeze_api.contracts.report import Report
 from unfreeze_api.generate.crd import schema
 from unfreeze_api.resolve import ResolvedJob
-from unfreeze_operator.decisions import events
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
 from unfreeze_operator.objects import resources
 from unfreeze_operator.objects.carried import Carried
@@ -50,7 +50,7 @@ def gather() -> dict[str, list[str]]:
         "FineTuneJob": properties(schema()),
         "condition reasons": {f"{kind}: {reason}" for kind, reasons in REASONS.items() for reason in reasons},
         "trainer reasons": trainer_reasons(_trees("crds", "trainer")),
-        "event reasons": get_args(events.Reason),
+        "event reasons": EVENT,
         "metrics": (name for page in PAGES.values() for name in series(page())),
         "labels and annotations": labels(),
         "pods": pod_contract(),

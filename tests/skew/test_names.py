@@ -2,11 +2,9 @@
 
 import ast
 import json
-import re
 
 import pytest
 
-from tests.cluster.cluster import REPOSITORY
 from tests.skew.names import COMMAND, fields, gather, golden, lost, properties, run_events, series, trainer_reasons
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.generate.crd import schema
@@ -23,13 +21,6 @@ def test_every_name_is_still_there(place):
 def test_names_that_are_added_are_in_the_list():
     added = lost(golden(), NOW)
     assert added == [], f"names that stay from now on; `{COMMAND}` adds them to the list"
-
-
-def test_the_document_has_every_reason_of_the_trainer():
-    section = (
-        (REPOSITORY / "docs/operations.md").read_text().split("\n## Reasons of the trainer\n")[1].split("\n## ")[0]
-    )
-    assert sorted(set(NOW["trainer reasons"]) - {"Completed", "Stopped"}) == sorted(re.findall(r"`(\w+)`", section))
 
 
 # What the list is made by finds names, and names that are missing.

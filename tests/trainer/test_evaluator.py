@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.metrics import IGNORED, ClassificationMetrics
+from unfreeze_trainer.objectives.base import IGNORED
+from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.training.evaluator import Evaluator
 
 LABELS = torch.tensor([0, 1, 1, 1])

@@ -27,15 +27,15 @@ SOME_BLOCKS = ("PartialFineTuning", "GradualUnfreezing")
 # What the rules say about two values.
 SAID = [
     (["FeatureExtraction"], ADAPTERS, "FeatureExtraction trains the head alone, an adapter would never be trained"),
-    (["BitFit"], ADAPTERS, "BitFit and an adapter both say what trains in place of the weights"),
+    (["BitFit"], ADAPTERS, "BitFit says what trains in place of the weights, and so does an adapter"),
     (["ChainThaw"], ADAPTERS, "ChainThaw trains each block alone, and not every block has a part of the adapter"),
     (["FullFineTuning"], ["Beside"], "with baseWeights ByStrategy FullFineTuning trains every weight"),
-    (SOME_BLOCKS, PROMPTS, "belong to no block that could be trained alone"),
+    (SOME_BLOCKS, PROMPTS, "belongs to no block that could be trained alone"),
     (SOME_BLOCKS, ["AdaLoRA"], "AdaLoRA gives ranks to the modules that need them most, so all of them train at once"),
-    (["AdaLoRA"], ["FSDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"], "this engine holds gradients in shares"),
+    (["AdaLoRA"], ["FSDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"], "FSDP and DeepSpeed hold gradients in shares"),
     (["NF4"], [engine for engine in FACTORS["engine"] if engine != "DDP"], "quantised ones cannot be: choose"),
     (["NF4"], ["ImageClassification"], "only transformers models can be quantised"),
-    (PROMPTS, ["ImageClassification"], "stand before the words of a text"),
+    (PROMPTS, ["ImageClassification"], "stands before the words of a text"),
 ]
 
 

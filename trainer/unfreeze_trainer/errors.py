@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from unfreeze_api.contracts.reasons import TrainerReason
+
 SHOW_VALUES_ENV = "UNFREEZE_SHOW_VALUES"
 """Environment variable that is set where messages outside of the pod's log may quote rows of the data."""
 HIDDEN = "[in the pod's log]"
@@ -46,13 +48,13 @@ class JobError(Exception):
     Parameters
     ----------
     reason
-        One CamelCase word for status.failure.reason, like `InvalidData`.
+        That of status.failure, like `InvalidData`.
     message
         What is wrong, where (field, file, row or column), and what to do. Parts that `quoted` has marked are for the pod's
         log alone.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: TrainerReason, message: str) -> None:
         self.reason = reason
         self.marked = message
         """The message with its marks, for that of another JobError."""

@@ -16,11 +16,13 @@ from unfreeze_api.apiserver import structural
 from unfreeze_api.apiserver.errors import BLOCKING, RULES_SKIPPED, Cause, invalid
 from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.apiserver.metadata import FIELDS, check_metadata, malformed
+from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.generate.crd import schema
 from unfreeze_api.grammar import former
 from unfreeze_api.job import FineTuneJob
 from unfreeze_api.relative import is_relative
-from unfreeze_api.spec.job import API_VERSION, KIND, FineTuneJobSpec
+from unfreeze_api.sources import MALFORMED
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 
 class InvalidManifest(ValueError):  # noqa: N818 - it says more than an Error behind it
@@ -109,7 +111,7 @@ def hints(manifest: dict[str, Any], causes: Iterable[Cause] = ()) -> list[str]:
     """Return the fields that there are beside each unknown one, and what may be meant by it or by an unknown value."""
     lines: dict[str, None] = {}
     for cause in causes:
-        if "must be pvc://" in cause.message and is_relative(json.loads(_TEXT.findall(cause.message)[0])):
+        if cause.message.endswith(MALFORMED) and is_relative(json.loads(_TEXT.findall(cause.message)[0])):
             lines[
                 "relative paths are for this machine: `unfreeze run`, `unfreeze phases`, `unfreeze validate --claims`"
             ] = None

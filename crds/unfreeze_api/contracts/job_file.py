@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.grammar.reading import causes, field_path
-from unfreeze_api.resolve import ResolvedJob
 
 VERSIONS: tuple[int, ...] = get_args(ResolvedJob.model_fields["schema_version"].annotation)
 """Values of schemaVersion that are read."""
@@ -21,12 +21,12 @@ class JobFileError(ValueError):
     Parameters
     ----------
     reason
-        UnsupportedJobFile or InvalidJob.
+        That of the trainer's end.
     message
         What is wrong, for people.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Literal["UnsupportedJobFile", "InvalidJob"], message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

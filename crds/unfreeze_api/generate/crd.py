@@ -14,10 +14,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from unfreeze_api.contracts.names import GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule, former_names
-from unfreeze_api.spec.job import GROUP, KIND, PLURAL, VERSION, FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec
 
 FILE = Path(__file__).parents[2] / "unfreeze.dev_finetunejobs.yaml"
 """The committed text of the CRD; a test proves that it is up to date."""

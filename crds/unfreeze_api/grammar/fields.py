@@ -1,4 +1,4 @@
-"""Types of single fields that several models share: sources, names, labels, quantities; each with its rule."""
+"""Types of single fields that several models share: names, labels, quantities; each with its rule."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from pydantic import Field
 
 from unfreeze_api.grammar.model import Rule, schema_rules
 
-_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-# No path may step out of its claim by `..`.
-_SEGMENT = r"([^/.]|\.[^/.]|\.\.[^/])[^/]*"
-SOURCE_PATTERN = rf"^(pvc://{_NAME}(/{_SEGMENT})*|file://(/{_SEGMENT})+)$"
-
-_SOURCE_RULE = Rule(
-    f"self.matches(r'{SOURCE_PATTERN}')",
-    "must be pvc://CLAIM/PATH or file:///PATH, without '..', '//' or a '/' at the end",
-)
+OBJECT_NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 # Suffixes as Kubernetes has them; a negative amount has no meaning here.
 _QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 _QUANTITY_RULE = Rule(
@@ -24,14 +16,12 @@ _QUANTITY_RULE = Rule(
     "must be a quantity of Kubernetes, like 2, 500m or 64Gi",
 )
 
-Source = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=schema_rules(_SOURCE_RULE))]
-Column = Annotated[str, Field(min_length=1, max_length=256)]
 Quantity = Annotated[
     int | str,
     Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 64, **schema_rules(_QUANTITY_RULE)}),
 ]
 _NAME_RULE = Rule(
-    f"self.matches(r'^{_NAME}$')",
+    f"self.matches(r'^{OBJECT_NAME}$')",
     "must be the name of an object: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
 )
 Name = Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=schema_rules(_NAME_RULE))]
@@ -54,7 +44,7 @@ _KEY_TEXT = (
 
 
 def _is_key(name: str) -> str:
-    return rf"{name}.matches(r'^([^/]{{1,253}}/)?[^/]{{1,63}}$') && {name}.matches(r'^({_NAME}/)?{_QUALIFIED}$')"
+    return rf"{name}.matches(r'^([^/]{{1,253}}/)?[^/]{{1,63}}$') && {name}.matches(r'^({OBJECT_NAME}/)?{_QUALIFIED}$')"
 
 
 _KEY_RULE = Rule(_is_key("self"), f"must be the key of a label: {_KEY_TEXT}")
@@ -71,7 +61,7 @@ def keyed(*rules: Rule) -> dict[str, Any]:
 _RESOURCE_RULE = Rule(
     "self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'] || name.matches('^hugepages-[1-9][0-9]*[KMG]i$')"
     " || (name.matches(r'^[^/]{1,244}/[^/]{1,63}$') && name.matches(r'^"
-    + _NAME
+    + OBJECT_NAME
     + "/"
     + _QUALIFIED
     + "$') && !name.startsWith('requests.')))",

@@ -6,34 +6,28 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.fields import Column, Source
+from unfreeze_api.grammar.columns import Columned
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.grammar.one_of import OneOf
-from unfreeze_api.tasks import TASKS
+from unfreeze_api.sources import forms
+from unfreeze_api.spec.source import DataSource
+from unfreeze_api.tasks import TASKS, columns
 
 
 class TaskSpec(OneOf, kinds=TASKS, noun="task"):
     """What the model learns to do; the labels come from the training data."""
 
 
-class ColumnsSpec(Model):
+class ColumnsSpec(Columned, columns=columns()):
     """Which columns of a table hold what."""
-
-    text: Column | None = None
-    """Column with the text, for TextClassification. Default: text."""
-    image: Column | None = None
-    """Column with the path of the image, relative to the table's folder, for ImageClassification from a table.
-    Default: image."""
-    label: Column | None = None
-    """Column with the label. Default: label."""
 
 
 class TrainSpec(Model):
     """The data that the model learns from."""
 
-    source: Source
-    """A file (.csv, .jsonl, .parquet) or a folder with one sub-folder of images per label: pvc://CLAIM/PATH or
-    file:///PATH."""
+    source: DataSource = Field(
+        description=f"A file (.csv, .jsonl, .parquet) or a folder with one sub-folder of images per label: {forms('Data')}."
+    )
     columns: ColumnsSpec | None = None
     """Names of the columns, when they are not the default ones."""
 
@@ -50,7 +44,7 @@ class HeldOutSpec(Model):
         ),
     )
 
-    source: Source | None = None
+    source: DataSource | None = None
     """A file or image folder of its own, as in train."""
     fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of the training data that is held out, chosen at random by training.seed with the shares of the labels

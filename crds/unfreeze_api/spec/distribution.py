@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.grammar.one_of import only_with
+from unfreeze_api.grammar.quantities import quantity
 from unfreeze_api.spec.template import ResourcesSpec
 
+ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
+"""Extended resources that count as accelerators."""
 Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine, and what it does to a model's parameters and gradients."""
+
+    name: str
+    whole_gradients: tuple[str, str] | None = None
+    """The CEL expression that each worker holds all gradients whole, and what to set for it; None where nothing helps."""
+    divides_parameters: bool = False
+    """It lays the parameters of a layer into one piece and divides it, so that none may belong to two layers."""
+    replicates: bool = False
+    """Each worker holds the model as it was loaded, and all of its state."""
+
+
+ENGINES = (
+    Engine("DDP", whole_gradients=("self.distribution.engine == 'DDP'", "distribution.engine DDP"), replicates=True),
+    Engine("FSDP", divides_parameters=True),
+    Engine(
+        "DeepSpeed",
+        whole_gradients=(
+            "has(self.distribution.deepSpeed) && self.distribution.deepSpeed.zeroStage == 0",
+            "deepSpeed.zeroStage 0",
+        ),
+    ),
+)
 
 
 class DeepSpeedSpec(Model):
@@ -64,3 +94,21 @@ class DistributionSpec(Model):
     """Options of the engine DeepSpeed, and of no other."""
     resources_per_node: ResourcesSpec = ResourcesSpec()
     """Resources of each pod."""
+
+    @property
+    def accelerators_per_node(self) -> int:
+        """How many accelerators each pod asks for."""
+        limits = self.resources_per_node.limits or {}
+        return sum(int(str(limits[name])) for name in ACCELERATORS if str(limits.get(name, "")).isdecimal())
+
+    @property
+    def cpus_per_node(self) -> int:
+        """How many CPUs each pod has; 0 where nobody says."""
+        resources = self.resources_per_node
+        text = str((resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu") or 0)
+        cpus = quantity(text) if text[-1] in _PLAIN else None  # in thousands: legal, and nobody's way to count CPUs
+        return max(1, int(cpus)) if cpus else 0  # half a CPU runs one thread
+
+
+_PLAIN = frozenset("0123456789.m")
+"""Last characters of the ways in which people count CPUs."""

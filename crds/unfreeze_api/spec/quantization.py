@@ -6,7 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from unfreeze_api.adapters import ADAPTERS
 from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.grammar.words import either, every
+from unfreeze_api.spec.distribution import ENGINES
 from unfreeze_api.tasks import TASKS
 
 
@@ -30,6 +33,8 @@ class QuantizationSpec(Model):
 
 
 _TRANSFORMERS = [task.name for task in TASKS if task.library == "transformers"]
+_REPLICATING = [engine for engine in ENGINES if engine.replicates]
+_READING = [kind for kind in ADAPTERS if kind.reads_base]
 _QUANTIZED = "!has(self.model.quantization) || "
 
 QUANTIZATION_RULES = (
@@ -47,9 +52,9 @@ QUANTIZATION_RULES = (
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + "self.distribution.engine == 'DDP'",
-        "this engine divides or converts weights, and quantised ones cannot be: choose distribution.engine DDP, or remove"
-        " model.quantization",
+        _QUANTIZED + f"self.distribution.engine in {[engine.name for engine in _REPLICATING]}",
+        f"{every([engine for engine in ENGINES if not engine.replicates])} divide or convert weights, and quantised ones"
+        f" cannot be: choose distribution.engine {either(_REPLICATING)}, or remove model.quantization",
         ".model.quantization",
     ),
     Rule(
@@ -58,9 +63,9 @@ QUANTIZATION_RULES = (
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + "!has(self.adapter) || self.adapter.type != 'PEFT'",
-        "PEFT's other methods read the base's weights as they are: choose adapter.type LoRA, AdaLoRA, IA3, Bottleneck or a"
-        " prompt, or remove model.quantization",
+        _QUANTIZED + f"!has(self.adapter) || !(self.adapter.type in {[kind.name for kind in _READING]})",
+        f"{every(_READING)} {_READING[0].reads_base}, and model.quantization rounds them: choose adapter.type"
+        f" {either([kind for kind in ADAPTERS if not kind.reads_base])}, or remove model.quantization",
         ".model.quantization",
     ),
     Rule(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.grammar.one_of import OneOf, Variant
+from unfreeze_api.spec.adapter import AdapterSpec
 
 Schedule = Literal["Constant", "Linear", "Cosine", "OneCycle", "SlantedTriangular"]
 BlockName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z]+(\.[0-9]+)?$")]
@@ -48,6 +50,9 @@ class LinearProbeThenFineTuneSpec(Model):
     probeEpochs."""
 
 
+BLOCKS_PER_PHASE, EPOCHS_PER_PHASE = 1, 1.0
+
+
 class GradualUnfreezingSpec(Model):
     """Options of GradualUnfreezing (Howard and Ruder 2018, arXiv 1801.06146)."""
 
@@ -74,6 +79,15 @@ class GradualUnfreezingSpec(Model):
     until_plateau: PlateauSpec | None = None
     """Ends each phase but the last when it no longer improves, after epochsPerPhase or stepsPerPhase at the latest.
     Default: phases run to their end."""
+
+    def completed(self) -> Self:
+        """Return it with either blocksPerPhase or groups, and either epochsPerPhase or stepsPerPhase."""
+        return self.model_copy(
+            update={
+                "blocks_per_phase": None if self.groups else self.blocks_per_phase or BLOCKS_PER_PHASE,
+                "epochs_per_phase": None if self.steps_per_phase else self.epochs_per_phase or EPOCHS_PER_PHASE,
+            }
+        )
 
 
 class LearningRateSpec(Model):
@@ -115,20 +129,36 @@ class LearningRateSpec(Model):
     course: fresh blocks start without moments. Default: none."""
 
 
-STRATEGIES: tuple[Variant, ...] = (
-    Variant("FeatureExtraction", "trains the new head alone"),
-    Variant(
+@dataclass(frozen=True, slots=True)
+class StrategyKind(Variant):
+    """A strategy, and what adapters have to know of it."""
+
+    no_adapter: str = ""
+    """Why it takes no adapter, as a part of a message; empty where it takes one."""
+    some_blocks: bool = False
+    """It trains some blocks and not the others, in some phase at least."""
+
+
+STRATEGIES: tuple[StrategyKind, ...] = (
+    StrategyKind(
+        "FeatureExtraction",
+        "trains the new head alone",
+        no_adapter="trains the head alone, an adapter would never be trained",
+    ),
+    StrategyKind(
         "PartialFineTuning",
         "head and some blocks",
         PartialFineTuningSpec,
+        some_blocks=True,
         needs="partialFineTuning.lastBlocks or partialFineTuning.blocks",
     ),
-    Variant("FullFineTuning", "everything"),
-    Variant("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
-    Variant("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec),
-    Variant(
+    StrategyKind("FullFineTuning", "everything"),
+    StrategyKind("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
+    StrategyKind("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec, some_blocks=True),
+    StrategyKind(
         "BitFit",
         "the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)",
+        no_adapter="says what trains in place of the weights, and so does an adapter",
     ),
 )
 
@@ -153,3 +183,24 @@ class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
 
     learning_rate: LearningRateSpec = LearningRateSpec()
     """Learning rates of head and backbone."""
+
+    def completed(self) -> Self:
+        """Return it with the options of its type, complete."""
+        whole = super().completed()
+        gradual = whole.of(GradualUnfreezingSpec)
+        return whole.model_copy(update={whole.kind.field: gradual.completed()}) if gradual else whole
+
+
+_WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}
+"""pct_start of torch's OneCycleLR; cut_frac of Howard and Ruder 2018, section 3.2."""
+
+
+def usual_warmup_ratio(schedule: Schedule) -> float:
+    """Return the warmupRatio of a schedule where nobody gives one."""
+    return _WARMUP.get(schedule, 0.06)
+
+
+def usual_backbone_rate(strategy: str, head: float, adapter: AdapterSpec | None) -> float:
+    """Return the learning rate of the backbone where nobody gives one."""
+    like_head = strategy == "BitFit" or (adapter is not None and adapter.base_weights == "Frozen")
+    return head if like_head else head / 10

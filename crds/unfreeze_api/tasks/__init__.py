@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 
+from unfreeze_api.grammar.columns import Column
 from unfreeze_api.tasks.base import TaskType
 
 
@@ -16,6 +18,20 @@ def _declared() -> tuple[TaskType, ...]:
 TASKS = _declared()
 METRICS = tuple(dict.fromkeys(metric.name for task in TASKS for metric in task.metrics))
 """Names of the metrics of all tasks."""
+
+
+def columns(tasks: Sequence[TaskType] = TASKS) -> list[tuple[Column, str]]:
+    """Return the columns that any task reads, each with the description of its field."""
+    found: dict[str, Column] = {}
+    for column in (column for task in tasks for column in task.reads):
+        if found.setdefault(column.name, column) != column:
+            raise ValueError(f"two tasks say of the column {column.name} what it holds, and not the same")
+    described = []
+    for column in found.values():
+        readers = [task.name for task in tasks if column in task.reads]
+        whose = f", for {' and '.join(readers)}" if len(readers) < len(tasks) else ""
+        described.append((column, f"Column {column.about}{whose}. Default: {column.name}."))
+    return described
 
 
 def task_type(name: str) -> TaskType:

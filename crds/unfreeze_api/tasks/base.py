@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unfreeze_api.grammar.columns import Column
 from unfreeze_api.grammar.one_of import Variant
 
 
@@ -34,6 +35,8 @@ class TaskType(Variant):
 
     library: Literal["transformers", "timm"]
     """Whose models it takes."""
+    reads: tuple[Column, ...]
+    """Columns of a table that it reads, of each row."""
     metrics: tuple[Metric, ...]
     """What training.metric may name; the first is the default."""
     pipeline: str
@@ -50,6 +53,10 @@ class TaskType(Variant):
         """Return a metric by name; the default one for None."""
         return next((metric for metric in self.metrics if metric.name == name), self.metrics[0])
 
+
+TEXT = Column("text", "with the text")
+IMAGE = Column("image", "of a table with the path of the image, relative to the table's folder")
+LABEL = Column("label", "with the label")
 
 CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))
 """Metrics of tasks with one label for each sample."""

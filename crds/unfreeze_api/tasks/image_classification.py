@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, IMAGE, LABEL, TaskType
 
 
 class ImageClassificationSpec(Model):
@@ -26,6 +26,7 @@ TASK = TaskType(
     "needs a timm model",
     ImageClassificationSpec,
     library="timm",
+    reads=(IMAGE, LABEL),
     metrics=CLASSIFICATION,
     pipeline="image-classification",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TEXT, TaskType
 
 
 class TextClassificationSpec(Model):
@@ -20,6 +20,7 @@ TASK = TaskType(
     "needs a transformers model",
     TextClassificationSpec,
     library="transformers",
+    reads=(TEXT, LABEL),
     metrics=CLASSIFICATION,
     pipeline="text-classification",
 )

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Literal
 
+from unfreeze_api.contracts.reasons import RunningReason
 from unfreeze_operator.cluster.api import STRATEGIC, Api, ApiError
 from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.objects.actions import Abandon, Action, Create, Delete, Patch
@@ -25,12 +27,14 @@ class Delayed(Exception):  # noqa: N818 - a state of affairs, not a mistake
     Parameters
     ----------
     reason
-        One CamelCase word for the job's condition.
+        That of the job's condition Running; Changed, where there is nothing to tell.
     message
         For people.
     """
 
-    def __init__(self, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: RunningReason | Literal["Changed"], message: str, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from unfreeze_api.contracts.reasons import EventReason
 from unfreeze_api.contracts.status import FineTuneJobStatus, Phase
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.objects.views import FineTuneJobView, JobView
@@ -15,32 +16,13 @@ from unfreeze_operator.status.build import condition
 
 _NOTE = 1024
 
-Reason = Literal[
-    "Created",
-    "Running",
-    "Queued",
-    "Suspended",
-    "Resumed",
-    "Succeeded",
-    "Failed",
-    "PodRestarted",
-    "WorkersRestarted",
-    "CheckpointBroken",
-    "NoBetterThanMajority",
-    "NameTaken",
-    "Forbidden",
-    "NodesGivenBack",
-    "DeprecatedField",
-    "SharedDestination",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """What there is to tell."""
 
     type: Literal["Normal", "Warning"]
-    reason: Reason
+    reason: EventReason
     text: str
     mark: str = ""
     """Tells two events of the same reason apart."""
@@ -90,10 +72,10 @@ def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:
     return [text for text in warnings if text not in shared], shared
 
 
-_WARNINGS: tuple[Reason, Reason] = ("DeprecatedField", "SharedDestination")
-_BLOCKED: tuple[Reason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
+_WARNINGS: tuple[EventReason, EventReason] = ("DeprecatedField", "SharedDestination")
+_BLOCKED: tuple[EventReason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
 """Reasons of condition Running that are worth an event."""
-_PHASES: dict[Phase, tuple[Reason, str]] = {
+_PHASES: dict[Phase, tuple[EventReason, str]] = {
     "Running": ("Running", "all pods are running"),
     "Suspended": ("Suspended", "the job is suspended"),
     "Queued": ("Queued", "the job waits for Kueue to admit it"),

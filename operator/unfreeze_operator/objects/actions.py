@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from unfreeze_api.contracts.reasons import PodReason
 from unfreeze_operator.objects.resources import JOBS, Manifest, Resource
 from unfreeze_operator.objects.views import PodView, View
 
@@ -42,8 +43,8 @@ class Abandon:
     """Declare a pod that nobody will ever report on to have failed, and delete it at once, if it is still that one."""
 
     view: PodView
-    reason: str
-    """One CamelCase word for the pod's status."""
+    reason: PodReason
+    """For the pod's status."""
     message: str
     """For people."""
 

@@ -14,6 +14,7 @@ from sys import intern
 from typing import Any
 
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
+from unfreeze_api.sources import needs
 from unfreeze_operator.objects.packing import pack, unpack
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
@@ -248,7 +249,7 @@ def fine_tune_job_view(raw: Manifest) -> FineTuneJobView:
 def _destination(spec: Manifest) -> str:
     output = spec.get("output")
     found = str(output.get("destination", "")) if isinstance(output, dict) else ""
-    return found if found.startswith("pvc://") else ""
+    return found if needs(found).claims else ""
 
 
 def _strategy(spec: Manifest) -> str:

@@ -10,21 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from sys import intern
-from typing import Any, Literal, get_args
+from typing import Any
 
-WaitingReason = Literal[
-    "Unschedulable",
-    "SchedulingGated",
-    "ClaimNotFound",
-    "ClaimPending",
-    "ImagePull",
-    "ConfigError",
-    "StartError",
-    "VolumesNotReady",
-    "ContainerCreating",
-]
-REASONS: tuple[str, ...] = get_args(WaitingReason)
+from unfreeze_api.contracts.reasons import WaitingReason
+
 MOST = 16
 """Pods that a status names."""
 PATIENCE_SECONDS = 60
@@ -49,8 +38,7 @@ _CONTAINER: dict[str, WaitingReason] = {
 class Waiting:
     """Why a pod does not run."""
 
-    reason: str
-    """One of REASONS."""
+    reason: WaitingReason
     message: str
     """In whose words there are some, else ours."""
 
@@ -80,9 +68,9 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
     state = container.get("state", {}).get("waiting", {})
     known = _CONTAINER.get(state.get("reason", ""))
     if known == "ImagePull":
-        return Waiting(intern(known), f"image {container.get('image', '')}: {_pull_error(state)}")
+        return Waiting(known, f"image {container.get('image', '')}: {_pull_error(state)}")
     if known is not None:
-        return Waiting(intern(known), state.get("message") or state["reason"])
+        return Waiting(known, state.get("message") or state["reason"])
     # GA since 1.29; without it a node that mounts cannot be told from one that pulls.
     if conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
         return Waiting("VolumesNotReady", "its node prepares volumes and network: the pod's events say what is missing")

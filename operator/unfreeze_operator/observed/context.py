@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
-from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.actions import Action
 from unfreeze_operator.objects.kueue import WorkloadView
@@ -124,7 +123,7 @@ class Context:
     @property
     def accelerators(self) -> int:
         """Accelerators of each pod."""
-        return accelerators_per_node(self.spec)
+        return self.spec.distribution.accelerators_per_node
 
     @property
     def service_name(self) -> str:

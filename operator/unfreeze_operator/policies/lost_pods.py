@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from unfreeze_api.contracts.reasons import PodReason
 from unfreeze_operator.objects.actions import Abandon
 from unfreeze_operator.objects.views import PodView
 from unfreeze_operator.observed.context import Context, Verdict
 
-_NEVER_RAN = "NeverScheduled", "deleted before it had a node"
-_LOST = "NodeLost", "deleted, and its node has not ended it in time"
+_NEVER_RAN: tuple[PodReason, str] = "NeverScheduled", "deleted before it had a node"
+_LOST: tuple[PodReason, str] = "NodeLost", "deleted, and its node has not ended it in time"
 
 
 def check(context: Context) -> Verdict | None:

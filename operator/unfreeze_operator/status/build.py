@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.contracts.reasons import RunningReason, UsefulReason
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts, read_carried
@@ -204,12 +205,12 @@ def _set_conditions(
         text = f"{running} of {_pods(desired)} running"
         conditions.set_running(phase, False, *(_waiting(context) or ("PodsRestarting", text)))
     elif phase == "Pending":
-        blocked = ("WaitingForDeletion", waiting) if waiting else None
-        idle = ("PodsPending", "waiting for the pods to run")
+        blocked: tuple[RunningReason, str] | None = ("WaitingForDeletion", waiting) if waiting else None
+        idle: tuple[RunningReason, str] = ("PodsPending", "waiting for the pods to run")
         told = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
         conditions.set_running(phase, False, *told)
     else:
-        texts = {
+        texts: dict[Phase, tuple[RunningReason, str]] = {
             "Queued": ("Queued", _queued(context)),
             "Suspended": ("Suspended", "runPolicy.suspend is true"),
             "Succeeded": ("Succeeded", "the job has succeeded"),
@@ -225,7 +226,7 @@ def _set_conditions(
     if phase == "Succeeded":
         conditions.set("Complete", True, "Succeeded", "the job has succeeded")
     if phase == "Failed" and failure is not None:
-        _set_failed(conditions, failure.reason, failure.message)
+        conditions.set_failed(failure.reason, failure.message)
     else:
         conditions.clear("Failed", "Retrying", "the job is tried again")
         conditions.clear("Stalled", "Retrying", "the job is tried again")
@@ -236,7 +237,7 @@ def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
     if not {MAJORITY, GAIN_LOW, GAIN_HIGH} <= results.keys():
         return
     better = results[GAIN_LOW] > 0
-    reason = "BetterThanMajority" if better else "NoBetterThanMajority"
+    reason: UsefulReason = "BetterThanMajority" if better else "NoBetterThanMajority"
     remedy = "look at the labels, lower strategy.learningRate, train longer or more of the model, hold out more data"
     message = (
         f"always guessing the most frequent class has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
@@ -245,7 +246,7 @@ def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
     conditions.set("Useful", better, reason, message if better else f"{message}: {remedy}")
 
 
-def _given_back(context: Context) -> tuple[str, str] | None:
+def _given_back(context: Context) -> tuple[RunningReason, str] | None:
     again, times = next_try(context), read_carried(context.children.job).given_back
     if again is None:
         return None
@@ -260,7 +261,7 @@ def _queued(context: Context) -> str:
     return f"Kueue has not admitted the job{why}"
 
 
-def _waiting(context: Context) -> tuple[str, str] | None:
+def _waiting(context: Context) -> tuple[RunningReason, str] | None:
     waits = context.children.waiting(context.now)
     return (waits[0][1].reason, describe(waits)) if waits else None
 
@@ -269,7 +270,7 @@ def _missing_pods(context: Context) -> int:
     return context.spec.distribution.num_nodes - len({pod.index for pod in context.children.pods})
 
 
-def _missing(context: Context) -> tuple[str, str] | None:
+def _missing(context: Context) -> tuple[RunningReason, str] | None:
     """Return what to say of pods that the Job controller does not make: of that only the Job's events tell."""
     job, missing = context.children.job, _missing_pods(context)
     if job is None or job.started is None or job.suspended or not missing:
@@ -286,19 +287,13 @@ def _pods(count: int) -> str:
     return f"{count} pod" if count == 1 else f"{count} pods"
 
 
-def _set_failed(conditions: Conditions, reason: str, message: str) -> None:
-    word = reason if re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", reason) else "Failed"
-    conditions.set("Failed", True, word, message)
-    conditions.set("Stalled", True, word, message)
-
-
 def refused(
-    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: Literal["InvalidSpec", "Refused"], message: str
 ) -> FineTuneJobStatus:
     """Return the status of a job whose spec, or whose children, cannot be accepted; a newer spec can mend it."""
     conditions = Conditions(old.conditions, now, job.generation)
     conditions.set_running("Failed", False, reason, message)
-    _set_failed(conditions, reason, message)
+    conditions.set_failed(reason, message)
     status = old.model_copy(
         update={
             "observed_generation": job.generation,
@@ -310,7 +305,9 @@ def refused(
     return within_budget(status)
 
 
-def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+def held(
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: RunningReason, message: str
+) -> FineTuneJobStatus:
     """Return the status of a job that has not begun, and that another operator may begin: it has no phase yet."""
     conditions = Conditions(old.conditions, now, job.generation)
     conditions.set_running("Pending", False, reason, message)
@@ -318,7 +315,7 @@ def held(job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: st
     return within_budget(status)
 
 
-def delayed(status: FineTuneJobStatus, now: datetime, reason: str, message: str) -> FineTuneJobStatus:
+def delayed(status: FineTuneJobStatus, now: datetime, reason: RunningReason, message: str) -> FineTuneJobStatus:
     """Return a status that says why the job's children could not be brought up to date this time."""
     conditions = Conditions(status.conditions, now, status.observed_generation or 0)
     conditions.set_running(status.phase or "Pending", False, reason, message)

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, get_args
 
+from unfreeze_api.contracts import reasons
+from unfreeze_api.contracts.reasons import (
+    CheckpointBrokenReason,
+    CompleteReason,
+    FailedReason,
+    RunningReason,
+    SuspendedReason,
+    UsefulReason,
+)
 from unfreeze_api.contracts.status import Condition, Phase
-from unfreeze_operator.objects import waiting
 
 Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"]
 
-REASONS: dict[Type, tuple[str, ...]] = {
-    "Running": (
-        "PodsRunning",
-        "PodsPending",
-        "PodsMissing",
-        "NodesGivenBack",
-        *waiting.REASONS,
-        "PodsRestarting",
-        "Queued",
-        "Suspending",
-        "Suspended",
-        "Succeeded",
-        "Failed",
-        "WaitingForDeletion",
-        "NameTaken",
-        "Forbidden",
-        "InvalidSpec",
-        "Refused",
-    ),
-    "Suspended": ("Suspended", "Suspending", "Resumed"),
-    "Complete": ("Succeeded",),
-    "Failed": (
-        "InvalidSpec",
-        "Refused",
-        "StartupTimeout",
-        "DeadlineExceeded",
-        "BackoffLimitExceeded",
-        "PodFailurePolicy",
-        "OutOfMemory",
-        "UnexpectedStop",
-        "NodeLost",
-        "Evicted",
-        "ContainerCannotRun",
-        "ContainerFailed",
-        "Retrying",
-    ),
-    "CheckpointBroken": ("WentBack", "StartedOver"),
-    "Useful": ("BetterThanMajority", "NoBetterThanMajority"),
-}
-"""Every reason of the operator's own, which docs/operations.md explains. Failed has those of the trainer besides;
-Stalled always says what Failed does, and Reconciling what Running does."""
+REASONS: dict[str, tuple[str, ...]] = {type_: tuple(told) for type_, told in reasons.CONDITIONS.items()}
+"""The reasons that each condition may have; Failed, Reconciling and Stalled have those of others besides."""
+_Reason = RunningReason | SuspendedReason | CompleteReason | FailedReason | CheckpointBrokenReason | UsefulReason
 
 
 class Conditions:
@@ -72,7 +43,7 @@ class Conditions:
         self._now = now.replace(microsecond=0)
         self._generation = generation
 
-    def set(self, type_: Type, holds: bool, reason: str, message: str) -> None:
+    def set(self, type_: Type, holds: bool, reason: _Reason, message: str) -> None:
         """Set one condition; its time moves only when its value does.
 
         Raises
@@ -82,6 +53,9 @@ class Conditions:
         """
         if type_ not in ("Failed", "Reconciling", "Stalled") and reason not in REASONS[type_]:
             raise ValueError(f"condition {type_} has no reason {reason}")
+        self._set(type_, holds, reason, message)
+
+    def _set(self, type_: Type, holds: bool, reason: str, message: str) -> None:
         old = self._by_type.get(type_)
         value: Literal["True", "False"] = "True" if holds else "False"
         self._by_type[type_] = Condition(
@@ -93,18 +67,24 @@ class Conditions:
             observed_generation=self._generation,
         )
 
-    def clear(self, type_: Type, reason: str, message: str) -> None:
+    def clear(self, type_: Type, reason: _Reason, message: str) -> None:
         """Make a condition false if it was ever set."""
         if type_ in self._by_type:
             self.set(type_, False, reason, message)
 
-    def set_running(self, phase: Phase, holds: bool, reason: str, message: str) -> None:
+    def set_running(self, phase: Phase, holds: bool, reason: RunningReason, message: str) -> None:
         """Set Running, and Reconciling with it: true while pods should run, and not all do."""
         self.set("Running", holds, reason, message)
         if phase in ("Pending", "Running") and not holds:
             self.set("Reconciling", True, reason, message)
         else:
             self.clear("Reconciling", reason, message)
+
+    def set_failed(self, reason: str, message: str) -> None:
+        """Set Failed, and Stalled with it, with a reason that may be a trainer's."""
+        word = reason if re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", reason) else "Failed"
+        self._set("Failed", True, word, message)
+        self._set("Stalled", True, word, message)
 
     def all(self) -> list[Condition]:
         """Return the conditions in a fixed order."""

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from unfreeze_api.contracts import budget
-from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.contracts import budget, series
+from unfreeze_api.contracts.progress import Progress, ProgressInfo
 from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.objects.packing import unpack
@@ -35,25 +34,31 @@ _GAUGES = {
     "nodes_desired": ("Pods that train together.", ()),
     "nodes_ready": ("Pods that are ready.", ()),
     "progress_ratio": ("Share of the training that is done.", ()),
-    "step": ("Optimizer steps done.", ()),
-    "training_phase": ("Number of the phase that trains, from 1.", ("training_phase",)),
-    "training_loss": ("Training loss, smoothed; NaN when it is not finite.", ()),
-    "validation_metric": ("Newest validation metrics.", ("metric",)),
-    "learning_rate": ("Learning rate of each trained block.", ("block",)),
-    "samples_per_second": ("Samples of all workers together, per second.", ()),
-    "tokens_per_second": ("Tokens of all workers together, per second.", ()),
     "checkpoint_age_seconds": ("Time since the newest complete checkpoint, before the first since the start.", ()),
 }
 _COUNTERS = {
     "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
     "accelerator_seconds": ("Accelerators times seconds that pods held them.", ()),
 }
-_GROUPS = {"validation_metric": "metric", "training_phase": "block", "learning_rate": "block"}
-"""Series with a label whose value trainers choose. Phases are named after blocks."""
 MAX_VALUES = {"metric": budget.MAX_METRICS, "block": 64 - budget.MAX_METRICS}
 """Values of such labels that a job may ever have, 64 in all: each new one is a series for as long as Prometheus keeps it."""
 OTHER = "other"
 """What stands for all that come later."""
+_SILENT = Progress()
+
+
+_Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
+
+
+def _described() -> dict[str, tuple[_Family, str, tuple[str, ...]]]:
+    """Return class, description and own labels of each series of a job."""
+    described: dict[str, tuple[_Family, str, tuple[str, ...]]] = {}
+    described |= {name: (GaugeMetricFamily, text, labels) for name, (text, labels) in _GAUGES.items()}
+    described |= {name: (CounterMetricFamily, text, labels) for name, (text, labels) in _COUNTERS.items()}
+    for name, figure in series.at("job").items():
+        kind: _Family = GaugeMetricFamily if figure.kind == "Gauge" else CounterMetricFamily
+        described[name] = kind, figure.about, (figure.label.name,) if figure.label else ()
+    return described
 
 
 class _Values:
@@ -62,11 +67,11 @@ class _Values:
     def __init__(self) -> None:
         self._had: dict[Key, dict[str, set[str]]] = {}
 
-    def __call__(self, key: Key, sample: Sample) -> Sample:
+    def __call__(self, key: Key, sample: Sample, groups: Mapping[str, str]) -> Sample:
         name, labels, value = sample
-        if name not in _GROUPS:
+        if name not in groups:
             return sample
-        group = _GROUPS[name]
+        group = groups[name]
         had = self._had.setdefault(key, {}).setdefault(group, set())
         if labels[0] not in had and len(had) >= MAX_VALUES[group]:
             return name, (OTHER,), value
@@ -96,11 +101,12 @@ class JobCollector(Collector):
         phases: Counter[tuple[str, str]] = Counter()
         rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
+        groups = {name: figure.label.group for name, figure in series.at("job").items() if figure.label}
         views = list(self._jobs.all())  # the event loop goes on meanwhile, in another thread
         self._values.keep({view.key for view in views})
         for view in views:
             try:
-                phase, found = self._series(view, now)
+                phase, found = self._series(view, now, groups)
             except Exception:
                 # One job must not take the page away from all others.
                 self._errors += 1
@@ -119,18 +125,19 @@ class JobCollector(Collector):
         errors = CounterMetricFamily("unfreeze_job_series_errors", "Jobs that a scrape could make no series of.")
         errors.add_metric([], self._errors)
         yield errors
-        for kind, described in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
-            for name, (text, more) in described.items():
-                family = kind(f"unfreeze_job_{name}", text, labels=["namespace", "job_name", *more])
-                for view, labels, value in rows.pop(name, ()):
-                    family.add_metric([view.namespace, view.name, *labels], value)
-                yield family
+        for name, (kind, text, more) in _described().items():
+            family = kind(series.JOB_PREFIX + name, text, labels=["namespace", "job_name", *more])
+            for view, labels, value in rows.pop(name, ()):
+                family.add_metric([view.namespace, view.name, *labels], value)
+            yield family
 
-    def _series(self, view: FineTuneJobView, now: datetime) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
+    def _series(
+        self, view: FineTuneJobView, now: datetime, groups: Mapping[str, str]
+    ) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
         status = json.loads(unpack(view.status))
         found: dict[tuple[str, tuple[str, ...]], float] = {}
         for sample in samples(view, status, self._poller.spoken(view.key), now):
-            name, labels, value = _checked(self._values(view.key, sample))
+            name, labels, value = _checked(self._values(view.key, sample, groups))
             found.setdefault((name, labels), value)  # of all the others the first
         return _phase(status), found
 
@@ -164,22 +171,12 @@ def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | No
 
 
 def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
-    progress = status.get("progress", {})
-    step = progress.get("step", 0)
-    yield "step", (), step
-    if progress.get("phaseName"):
-        yield "training_phase", (budget.block(progress["phaseName"]),), progress["phaseIndex"] + 1
-    if step:
-        yield "training_loss", (), progress.get("loss", math.nan)
-    for metric, value in budget.metrics(progress.get("metrics", {})).items():
-        yield "validation_metric", (metric,), value
-    if "samplesPerSecond" in progress:
-        yield "samples_per_second", (), progress["samplesPerSecond"]
-    if spoken is not None:
-        if spoken.tokens_per_second is not None:
-            yield "tokens_per_second", (), spoken.tokens_per_second
-        for block, rate in budget.rates(spoken.learning_rates).items():
-            yield "learning_rate", (block,), rate
+    # What stands in the status outlives a restart of the operator.
+    known = ProgressInfo.model_construct(**status.get("progress", {}))
+    progress = (spoken or _SILENT).model_copy(update=vars(known))
+    for name, figure in series.at("job").items():
+        if figure.in_status or spoken is not None:
+            yield from ((name, labels, value) for labels, value in figure.values(progress, bounded=True))
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:
         yield "checkpoint_age_seconds", (), (now - since).total_seconds()

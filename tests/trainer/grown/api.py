@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import Metric, TaskType
+from unfreeze_api.tasks.base import LABEL, TEXT, Metric, TaskType
 
 
 class OrdinalRegressionSpec(Model):
@@ -20,6 +20,7 @@ TASK = TaskType(
     "grades texts by a transformers model",
     OrdinalRegressionSpec,
     library="transformers",
+    reads=(TEXT, LABEL),
     metrics=(Metric("meanError", "Lower"), Metric("loss", "Lower")),
     pipeline="text-classification",
 )

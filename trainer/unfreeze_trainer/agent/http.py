@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from unfreeze_api.contracts import series
 from unfreeze_api.contracts.progress import Progress
 
 MAX_CONNECTIONS = 32
@@ -158,37 +157,12 @@ class _Collector:
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        progress = self._progress
-        age = (datetime.now(UTC) - progress.checkpoint.time).total_seconds() if progress.checkpoint else None
-        ratio = progress.step / progress.total_steps if progress.total_steps else 0.0
-        loss = math.nan if progress.loss is None and progress.step else progress.loss
-        phase = {progress.phase_name: progress.phase_index + 1.0} if progress.phase_name else {}
-        for name, text, value in (
-            ("progress_ratio", "Share of the planned optimizer steps that is done", ratio),
-            ("step", "Optimizer steps done", progress.step),
-            ("epoch", "Passes over the training data done", progress.epoch),
-            ("loss", "Training loss of a sample, smoothed over the last steps; NaN when it is not finite", loss),
-            ("samples_per_second", "Training samples per second, of all workers", progress.samples_per_second),
-            ("tokens_per_second", "Training tokens per second, of all workers", progress.tokens_per_second),
-            ("eta_seconds", "Seconds that are left", progress.eta_seconds),
-            ("checkpoint_age_seconds", "Age of the newest complete checkpoint", age),
-            ("world_size", "Workers that train together", progress.world_size),
-        ):
-            if value is not None:
-                yield GaugeMetricFamily(f"unfreeze_training_{name}", text, value)
-        for name, text, values, label in (
-            ("phase", "Number of the phase that trains, from 1", phase, "training_phase"),
-            ("learning_rate", "Current learning rate of each trained block", progress.learning_rates, "block"),
-            ("validation_metric", "Newest validation metrics", progress.metrics, "metric"),
-        ):
-            family = GaugeMetricFamily(f"unfreeze_training_{name}", text, labels=[label])
-            for key, number in values.items():
-                family.add_metric([key], number)
-            yield family
-        for name, text, count in (
-            ("restarts", "Times that workers were started again in place", progress.restarts),
-            ("skipped_steps", "Optimizer steps skipped for gradients that were not finite", progress.skipped_steps),
-        ):
-            counter = CounterMetricFamily(f"unfreeze_training_{name}", text)
-            counter.add_metric([], count)
-            yield counter
+        kinds = {"Gauge": GaugeMetricFamily, "Counter": CounterMetricFamily}
+        for name, figure in series.at("pod").items():
+            values = list(figure.values(self._progress))
+            if values or figure.label:
+                labels = [figure.label.name] if figure.label else []
+                family = kinds[figure.kind](series.POD_PREFIX + name, figure.about, labels=labels)
+                for own, value in values:
+                    family.add_metric(own, value)
+                yield family

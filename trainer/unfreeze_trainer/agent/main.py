@@ -116,8 +116,10 @@ class Agent:
         try:
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.runs.recipe import open_recipe
+            from unfreeze_trainer.sources.schemes import fetch_sources
 
             start = open_recipe(job)  # before anything is taken or written
+            fetch_sources(job)
             self._link.write_activity("loading PyTorch")
             if (progress := finished_before(job)) is not None:
                 from unfreeze_trainer.agent.gang import Ending

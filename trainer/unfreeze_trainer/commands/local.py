@@ -112,8 +112,8 @@ def _judged() -> Iterator[None]:
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
     from unfreeze_api.apiserver.manifest import ManifestError, read
     from unfreeze_api.apiserver.validate import InvalidManifest, hints, load_job, warnings
+    from unfreeze_api.contracts.names import KIND
     from unfreeze_api.relative import absolute
-    from unfreeze_api.spec.job import KIND
 
     try:
         documents = list(read(file.read_text(encoding="utf-8-sig")))
@@ -151,9 +151,12 @@ class _Invalid(click.ClickException):
 
 
 def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:
+    """Return the job as this machine has it, once what it reads is here."""
     from unfreeze_api.resolve import resolve
+    from unfreeze_trainer.sources.schemes import fetch_sources
 
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
+    fetch_sources(job)
     # The job's own port may be held by the same job in another terminal.
     return job.model_copy(
         update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.contracts.reasons import TrainerReason
 from unfreeze_trainer.errors import JobError, quoted
 
 _IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
@@ -42,7 +43,7 @@ class Closed:
     counts.
     """
 
-    def __init__(self, root: str | Path, where: str, reason: str) -> None:
+    def __init__(self, root: str | Path, where: str, reason: TrainerReason) -> None:
         self.root = str(root)
         self._where, self._reason = where, reason
         real = Path(os.path.realpath(root))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.contracts import series
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.resolve import ResolvedJob
 from unfreeze_trainer.errors import JobError
@@ -79,16 +80,7 @@ class Tracking:
         if self._thread is None or progress.loss is None or time.monotonic() - self._last < PROGRESS_SECONDS:
             return
         self._last = time.monotonic()
-        figures = {
-            "loss": progress.loss,
-            "epoch": progress.epoch,
-            "phase": progress.phase_index + 1.0,
-            "samplesPerSecond": progress.samples_per_second,
-            "tokensPerSecond": progress.tokens_per_second,
-        }
-        values = {f"train/{name}": value for name, value in figures.items() if value is not None}
-        rates = {f"learningRate/{block}": rate for block, rate in progress.learning_rates.items()}
-        self._entries.put((values | rates, progress.step))
+        self._entries.put((series.tracked(progress), progress.step))
 
     def metrics(self, split: str, metrics: Mapping[str, float], step: int) -> None:
         """Hand over the metrics of a split."""

@@ -1,0 +1,339 @@
+"""job.json, by which the operator tells the trainer its job: everything is said in it, and the trainer reads nothing else.
+
+`resolve` of each part completes what the manifest says of it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+from pydantic_core import to_json
+
+from unfreeze_api.contracts.first_fields import FIRST_FIELDS, Fields, without_new_defaults
+from unfreeze_api.fingerprint import fingerprint, first_fingerprint
+from unfreeze_api.grammar.columns import Column, Columned
+from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, Model, Since
+from unfreeze_api.grammar.one_of import OneOf
+from unfreeze_api.sources import locate
+from unfreeze_api.sources.base import Places
+from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
+from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
+from unfreeze_api.spec.output import ExportKind
+from unfreeze_api.spec.quantization import QuantizationSpec
+from unfreeze_api.spec.strategy import (
+    BLOCKS_PER_PHASE,
+    EPOCHS_PER_PHASE,
+    STRATEGIES,
+    LearningRateSpec,
+    Schedule,
+    StrategySpec,
+    usual_backbone_rate,
+    usual_warmup_ratio,
+)
+from unfreeze_api.spec.tracking import TrackingSpec
+from unfreeze_api.spec.training import TrainingSpec
+from unfreeze_api.tasks import columns, task_type
+from unfreeze_api.tasks.base import Metric
+
+
+class Location(Model):
+    """Where something lies: as the manifest says, and as the trainer sees it."""
+
+    source: str
+    """The manifest's text, for reports."""
+    path: Annotated[str, EXECUTION]
+    """The path for the trainer."""
+
+    @classmethod
+    def resolve(cls, source: str, places: Places, **more: Any) -> Self:
+        """Return where a source lies, with what else is said of it."""
+        return cls(source=source, path=locate(source, places), **more)
+
+
+class ResolvedModel(Location):
+    """The pretrained model."""
+
+    dtype: Literal["Float32"]
+    initialization: Literal["Pretrained", "Random"]
+    quantization: QuantizationSpec | None = None
+
+
+def _as_first_written() -> list[tuple[Column, str]]:
+    """Return all columns in the order of the first release: an operator compares the text of job.json with its own."""
+    first = list(FIRST_FIELDS["data"]["train"]["columns"])
+    return sorted(columns(), key=lambda found: first.index(found[0].name) if found[0].name in first else len(first))
+
+
+class Columns(Columned, columns=_as_first_written(), named=True):
+    """Names of the columns, all given."""
+
+    def renamed(self, own: ColumnsSpec | None) -> Self:
+        """Return the names with those that a manifest gives."""
+        return self.model_copy(update=own.model_dump(exclude_none=True) if own else {})
+
+
+class Dataset(Location):
+    """Data with a source of its own."""
+
+    columns: Columns
+
+
+class HeldOut(Model):
+    """Data with a source of its own, or a share of the training data."""
+
+    dataset: Dataset | None = None
+    fraction: float | None = None
+
+    @classmethod
+    def resolve(cls, spec: HeldOutSpec, columns: Columns, places: Places) -> Self:
+        """Return it with its place; its columns are those of the training data where nothing else is said."""
+        own = spec.source and Dataset.resolve(spec.source, places, columns=columns.renamed(spec.columns))
+        return cls(fraction=spec.fraction, dataset=own or None)
+
+
+class ResolvedData(Model):
+    """Training, validation and test data."""
+
+    train: Dataset
+    validation: HeldOut
+    test: HeldOut | None = None
+    on_error: Annotated[Literal["Fail", "Skip"], Since(2)] = "Fail"
+    show_values: Annotated[bool, EXECUTION] = False
+    """Whether messages outside of a pod's log may quote rows."""
+
+    @classmethod
+    def resolve(cls, spec: DataSpec, places: Places) -> Self:
+        """Return the data with its places and the names of its columns."""
+        names = Columns().renamed(spec.train.columns)
+        return cls(
+            train=Dataset.resolve(spec.train.source, places, columns=names),
+            validation=HeldOut.resolve(spec.validation, names, places),
+            test=spec.test and HeldOut.resolve(spec.test, names, places),
+            on_error=spec.on_error or "Fail",
+            show_values=bool(spec.show_values),
+        )
+
+
+class LearningRate(Model):
+    """Learning rates with every default filled in."""
+
+    head: float
+    backbone: float
+    layer_decay: float
+    schedule: Schedule
+    scope: Literal["Job", "Phase"]
+    warmup_ratio: float
+    rewarm_steps: int
+    """0 without."""
+
+    @classmethod
+    def resolve(cls, spec: LearningRateSpec, usual_backbone: float) -> Self:
+        """Return the rates; `usual_backbone` is that of the backbone where nobody says another."""
+        return cls(
+            head=spec.head,
+            backbone=spec.backbone or usual_backbone,
+            layer_decay=spec.layer_decay,
+            schedule=spec.schedule,
+            scope=spec.scope,
+            warmup_ratio=usual_warmup_ratio(spec.schedule) if spec.warmup_ratio is None else spec.warmup_ratio,
+            rewarm_steps=spec.rewarm_steps or 0,
+        )
+
+
+class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
+    """The strategy, with its options; GradualUnfreezing's have either blocksPerPhase or groups, and either epochsPerPhase or
+    stepsPerPhase.
+    """
+
+    learning_rate: LearningRate
+
+    @classmethod
+    def resolve(cls, spec: StrategySpec, adapter: AdapterSpec | None) -> Self:
+        """Return the strategy with its options, which say what nobody else has said."""
+        strategy = spec.completed()
+        usual = usual_backbone_rate(spec.type, spec.learning_rate.head, adapter)
+        options = {strategy.kind.field: strategy.options} if strategy.options else {}
+        return cls(type=spec.type, learning_rate=LearningRate.resolve(spec.learning_rate, usual), **options)
+
+
+class ResolvedDistribution(Model):
+    """Pods, workers and engine."""
+
+    num_nodes: int = Field(ge=1)
+    num_proc_per_node: int = Field(ge=1)
+    accelerators_per_node: int = Field(ge=0)
+    threads_per_proc: int | None = Field(default=None, ge=1)
+    """Threads of each worker, from the pod's CPUs; without them the agent shares out what it finds. Sums over
+    another number of threads differ in their last digits."""
+    engine: Literal["DDP", "FSDP", "DeepSpeed"]
+    zero_stage: int = Field(default=0, ge=0, le=3)
+    """0 for an engine other than DeepSpeed."""
+    offload: Offload = "None"
+    """None for an engine other than DeepSpeed."""
+    rendezvous_host: str
+    """Name under which all pods reach pod 0."""
+    rendezvous_port: int = Field(ge=1024, le=65535)
+
+    @classmethod
+    def resolve(cls, spec: DistributionSpec, *, rendezvous_host: str, rendezvous_port: int) -> Self:
+        """Return the workers, and how they find one another."""
+        auto = spec.num_proc_per_node == "Auto"
+        workers = max(1, spec.accelerators_per_node) if auto else int(spec.num_proc_per_node)
+        deep_speed = spec.deep_speed or DeepSpeedSpec()
+        return cls(
+            num_nodes=spec.num_nodes,
+            num_proc_per_node=workers,
+            accelerators_per_node=spec.accelerators_per_node,
+            threads_per_proc=max(1, spec.cpus_per_node // workers) if spec.cpus_per_node else None,
+            engine=spec.engine,
+            zero_stage=deep_speed.zero_stage if spec.engine == "DeepSpeed" else 0,
+            offload=deep_speed.offload,
+            rendezvous_host=rendezvous_host,
+            rendezvous_port=rendezvous_port,
+        )
+
+    @property
+    def world_size(self) -> int:
+        """Workers of the whole job."""
+        return self.num_nodes * self.num_proc_per_node
+
+
+class ResolvedOutput(Location):
+    """The run's folder and the kinds of export."""
+
+    source: Annotated[str, EXECUTION]
+    """The manifest's text, for reports."""
+    export: Annotated[list[ExportKind], EXECUTION]
+
+
+class ResolvedMlflow(Model):
+    """A run in MLflow; its credentials are in the environment."""
+
+    uri: str
+    experiment: str
+
+
+class ResolvedWandb(Model):
+    """A run in Weights & Biases; its credentials are in the environment."""
+
+    project: str
+    entity: str | None = None
+    mode: Literal["Online", "Offline"]
+
+
+class ResolvedTracking(Model):
+    """Experiment trackers; without any when all are left out."""
+
+    tensor_board: bool = False
+    mlflow: ResolvedMlflow | None = None
+    wandb: ResolvedWandb | None = None
+
+    @classmethod
+    def resolve(cls, spec: TrackingSpec | None, namespace: str) -> Self:
+        """Return the trackers; what nobody gives a name to is called like the namespace."""
+        if spec is None:
+            return cls()
+        mlflow, wandb = spec.mlflow, spec.wandb
+        return cls(
+            tensor_board=spec.tensor_board is not None,
+            mlflow=mlflow and ResolvedMlflow(uri=mlflow.uri, experiment=mlflow.experiment or namespace),
+            wandb=wandb and ResolvedWandb(project=wandb.project or namespace, entity=wandb.entity, mode=wandb.mode),
+        )
+
+
+class Semantics(Model):
+    """What a run does where no field of the spec says it. A run keeps to its end what it began with."""
+
+    pooling: Annotated[Literal["Architecture"], Before("Architecture")] = "Architecture"
+    """What a text's head reads. Architecture: what the library's own class reads, often the first token."""
+    dropout: Annotated[Literal["Everywhere"], Before("Everywhere")] = "Everywhere"
+    """Where dropout is on in training. Everywhere: in frozen blocks too."""
+    features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"
+    """Where the outputs of frozen blocks come from. Computed: anew in each step, no cache."""
+    pictures: Annotated[Literal["AsShown", "AsConverted"], Before("AsConverted")] = "AsShown"
+    """How a picture's file becomes 8 bits a channel. AsShown: as a viewer shows it (data/pictures.py). AsConverted: by
+    Pillow's conversion alone, without orientation, range and ground."""
+    positions: Annotated[Literal["Counted", "Guessed"], Before("Guessed")] = "Counted"
+    """How many tokens a model takes. Counted: the rows of its table of positions, without those that its family spares.
+    Guessed: from config.json and the tokenizer's limit."""
+    held_out: Annotated[Literal["Proportional", "OfEachLabel"], Before("OfEachLabel")] = "Proportional"
+    """What data.*.fraction holds out. Proportional: that share of all samples, of as many labels as it has room for.
+    OfEachLabel: at least a sample of each label, however many there are."""
+    order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
+    """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
+
+
+class ResolvedJob(Model):
+    """job.json: everything that the trainer needs; it reads nothing else."""
+
+    schema_version: Annotated[Literal[1, 2], EXECUTION] = 1
+    name: Annotated[str, EXECUTION]
+    namespace: Annotated[str, EXECUTION]
+    model: ResolvedModel
+    task: TaskSpec
+    data: ResolvedData
+    strategy: ResolvedStrategy
+    adapter: AdapterSpec | None = None
+    """The member of its type is always there."""
+    training: TrainingSpec
+    distribution: Annotated[ResolvedDistribution, EXECUTION]
+    output: ResolvedOutput
+    tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
+    hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
+    """Silence of the workers that counts as a hang; without it the agent derives one."""
+    semantics: Annotated[Semantics, HABIT] = Semantics()
+    """No field of the spec: what this version does. Runs that an earlier one began have its values."""
+
+    @property
+    def metric(self) -> Metric:
+        """What chooses the best checkpoint."""
+        return task_type(self.task.type).metric(self.training.metric)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return job.json, without fields that nobody set and that trainers of the first release do not know."""
+        whole = self.model_dump(mode="json", exclude_none=True)
+        given = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return to_json(without_new_defaults(whole, given), indent=indent).decode()
+
+    def fingerprint(self) -> str:
+        """Return a hash of what is learned: neither the job's name, nor paths, nor how it is carried out.
+
+        A run folder belongs to one fingerprint: the same job may resume in it, another one is refused.
+        """
+        return fingerprint(self, _derived(self))
+
+    def fingerprints(self) -> list[str]:
+        """Return the fingerprints of all formats that are still resumed, the present one first."""
+        first = first_fingerprint(self, _derived(self))
+        return [self.fingerprint(), *([first] if first else [])]
+
+
+def _derived(job: ResolvedJob) -> Fields:
+    """Return what is completed for each field that nobody sets, beside the defaults of the models."""
+    strategy, rate = job.strategy, job.strategy.learning_rate
+    return {
+        "model": {"dtype": "Float32"},
+        "strategy": {
+            "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
+            "learningRate": {
+                "backbone": usual_backbone_rate(strategy.type, rate.head, job.adapter),
+                "warmupRatio": usual_warmup_ratio(rate.schedule),
+                "rewarmSteps": 0,
+            },
+        },
+    }
+
+
+def schema_version(job: Model) -> int:
+    """Return the schemaVersion that a trainer must know for what is set in a job, see `Since`."""
+    found = [1]
+    for name, field in type(job).model_fields.items():
+        value = getattr(job, name)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        found += [mark.schema_version for mark in field.metadata if isinstance(mark, Since)]
+        parts = value if isinstance(value, list) else [value]
+        found += [schema_version(part) for part in parts if isinstance(part, Model)]
+    return max(found)

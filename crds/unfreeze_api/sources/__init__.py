@@ -1,0 +1,60 @@
+"""Where models, data and runs lie: a scheme a file. Whatever else has to know of one follows from its file.
+
+That is the rule of each field of the CRD, descriptions, messages, what pods mount, and the path in job.json.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+from unfreeze_api.grammar.model import Rule
+from unfreeze_api.sources.base import Held, Needs, Places, Source
+
+
+def _declared() -> tuple[Source, ...]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    found = [importlib.import_module(f"{__name__}.{name}").SOURCE for name in names]
+    return tuple(sorted(found, key=lambda source: source.order))
+
+
+SOURCES = _declared()
+MALFORMED = "without '..', '//' or a '/' at the end"
+"""How the message about a source that is none ends."""
+
+
+def holding(held: Held, sources: Sequence[Source] = SOURCES) -> list[Source]:
+    """Return the schemes that something may lie at."""
+    return [source for source in sources if held in source.holds]
+
+
+def rule(held: Held, sources: Sequence[Source] = SOURCES) -> Rule:
+    """Return the rule on a field that says where something lies."""
+    found = holding(held, sources)
+    patterns = "|".join(f"{source.scheme}://{source.pattern}" for source in found)
+    forms = " or ".join(source.form for source in found)
+    return Rule(f"self.matches(r'^({patterns})$')", f"must be {forms}, {MALFORMED}")
+
+
+def described(held: Held, what: str, sources: Sequence[Source] = SOURCES) -> str:
+    """Return how such a field is written, for its description: `pvc://CLAIM/PATH for a folder on a volume claim, or ...`."""
+    found = [f"{source.form} for {what} {source.about}" for source in holding(held, sources)]
+    return ", or ".join(filter(None, (", ".join(found[:-1]), found[-1])))
+
+
+def forms(held: Held, sources: Sequence[Source] = SOURCES) -> str:
+    """Return how such a field is written, in short."""
+    return " or ".join(source.form for source in holding(held, sources))
+
+
+def needs(uri: str) -> Needs:
+    """Return what a pod must have for a source; nothing for what is none."""
+    scheme, _, rest = uri.partition("://")
+    return next((source.needs(rest) for source in SOURCES if source.scheme == scheme), Needs())
+
+
+def locate(uri: str, places: Places) -> str:
+    """Return where a source lies for the trainer."""
+    scheme, _, rest = uri.partition("://")
+    return next(source.locate(rest, places) for source in SOURCES if source.scheme == scheme)

@@ -1,0 +1,136 @@
+"""What cannot go together: made from what adapters, strategies, engines and tasks say of themselves.
+
+Each message names both sides and the way out. Where a value is meant, and not a kind, the rule is written by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from unfreeze_api.adapters.base import AdapterKind
+from unfreeze_api.grammar.model import Rule
+from unfreeze_api.grammar.words import Named, either, every
+from unfreeze_api.spec.adapter import ADAPTERS, SHARED, UNMERGEABLE
+from unfreeze_api.spec.distribution import ENGINES, Engine
+from unfreeze_api.spec.strategy import STRATEGIES, StrategyKind
+from unfreeze_api.tasks import TASKS
+from unfreeze_api.tasks.base import TaskType
+
+_NONE = "!has(self.adapter) || "
+
+
+def adapter_rules(
+    adapters: Sequence[AdapterKind] = ADAPTERS,
+    strategies: Sequence[StrategyKind] = STRATEGIES,
+    engines: Sequence[Engine] = ENGINES,
+    tasks: Sequence[TaskType] = TASKS,
+) -> Iterator[Rule]:
+    """Yield the rules about adapters that follow from the kinds that there are."""
+    takers = [kind for kind in strategies if not kind.no_adapter and not kind.some_blocks]
+    for kind in strategies:
+        if kind.no_adapter:
+            yield Rule(
+                f"{_NONE}self.strategy.type != '{kind.name}'",
+                f"{kind.name} {kind.no_adapter}: remove adapter, or choose strategy.type {either(takers)}, which train every"
+                " adapter and the head",
+                ".adapter",
+            )
+    for why, kinds in _by(adapters, "all_blocks"):
+        parts = [kind for kind in strategies if kind.some_blocks]
+        others = [kind for kind in adapters if not kind.all_blocks]
+        yield Rule(
+            f"{_NONE}!{_among('self.adapter.type', kinds)} || !{_among('self.strategy.type', parts)}",
+            f"{_each(kinds)} {why}, and {every(parts)} train some blocks without the others: choose strategy.type"
+            f" {either(takers)}, or adapter.type {either(others)}",
+            ".adapter",
+        )
+    for why, kinds in _by(adapters, "whole_gradients"):
+        yield _whole_gradients(why, kinds, [kind for kind in adapters if not kind.whole_gradients], engines)
+    prompts = [kind for kind in adapters if kind.before_input]
+    others = [kind for kind in adapters if not kind.before_input]
+    readers, wordless = [task for task in tasks if task.reads_text], [task for task in tasks if not task.reads_text]
+    yield Rule(
+        f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', wordless)}",
+        f"{_each(prompts)} stands before the words of a text, and there are none in {every(wordless)}: choose adapter.type"
+        f" {either(others)}, or task.type {either(readers)}",
+        ".adapter",
+    )
+
+
+def _whole_gradients(why: str, kinds: list[AdapterKind], others: list[AdapterKind], engines: Sequence[Engine]) -> Rule:
+    whole = [engine.whole_gradients for engine in engines if engine.whole_gradients]
+    shared = [engine for engine in engines if not engine.replicates]
+    return Rule(
+        f"{_NONE}!{_among('self.adapter.type', kinds)} || " + " || ".join(f"({rule})" for rule, _ in whole),
+        f"{_each(kinds)} {why}, and {every(shared)} hold gradients in shares: choose {', '.join(way for _, way in whole)}, or"
+        f" adapter.type {either(others)}",
+        ".adapter",
+    )
+
+
+def _by(kinds: Sequence[AdapterKind], capability: str) -> Iterator[tuple[str, list[AdapterKind]]]:
+    """Yield each reason that kinds give for a capability, with those that give it."""
+    for why in dict.fromkeys(getattr(kind, capability) for kind in kinds):
+        if why:
+            yield why, [kind for kind in kinds if getattr(kind, capability) == why]
+
+
+def _among(field: str, kinds: Iterable[Named]) -> str:
+    return f"({field} in {[kind.name for kind in kinds]})"
+
+
+def _each(kinds: Sequence[Named]) -> str:
+    return f"each of {every(kinds)}" if len(kinds) > 1 else kinds[0].name
+
+
+_DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
+
+ADAPTER_RULES = (
+    *adapter_rules(),
+    Rule(
+        "!has(self.adapter) || !has(self.strategy.gradualUnfreezing)"
+        " || self.strategy.gradualUnfreezing.order != 'ChainThaw'",
+        "ChainThaw trains each block alone, and not every block has a part of the adapter: remove adapter, or set"
+        " order to FromTop",
+        ".adapter",
+    ),
+    Rule(
+        "!has(self.adapter) || self.adapter.baseWeights == 'Frozen' || self.strategy.type != 'FullFineTuning'",
+        "with baseWeights ByStrategy FullFineTuning trains every weight, an adapter beside them is of no use: remove"
+        " adapter, or choose PartialFineTuning, GradualUnfreezing or LinearProbeThenFineTune",
+        ".adapter",
+    ),
+    Rule(
+        f"{_NONE}!has(self.adapter.peft) || !(self.adapter.peft.method in {list(SHARED)})"
+        f" || !{_among('self.distribution.engine', _DIVIDING)}",
+        f"the layers of {', '.join(SHARED)} share parameters, which {every(_DIVIDING)} cannot divide: choose another"
+        " adapter.peft.method, or distribution.engine"
+        f" {either([engine for engine in ENGINES if not engine.divides_parameters])}",
+        ".adapter",
+    ),
+)
+
+EXPORT_RULES = (
+    Rule(
+        "!has(self.output.exports) || has(self.adapter) || self.output.exports.all(e, e == 'Model')",
+        "Adapter and Merged need an adapter: add spec.adapter, or export Model",
+        ".output.exports",
+    ),
+    Rule(
+        "!has(self.output.exports) || !has(self.adapter) || self.output.exports.all(e, e != 'Model')",
+        "with an adapter export Adapter, Merged or both: Merged is the whole model",
+        ".output.exports",
+    ),
+    Rule(
+        "!has(self.output.exports) || !has(self.adapter) || self.adapter.baseWeights == 'Frozen'"
+        " || self.output.exports.all(e, e == 'Merged')",
+        "with baseWeights ByStrategy the adapter is half of what was trained: export Merged, which has all of it",
+        ".output.exports",
+    ),
+    Rule(
+        f"!has(self.output.exports) || !has(self.adapter) || !(self.adapter.type in {list(UNMERGEABLE)})"
+        " || self.output.exports.all(e, e == 'Adapter')",
+        f"{', '.join(UNMERGEABLE)} cannot be folded into the base's weights: export Adapter",
+        ".output.exports",
+    ),
+)

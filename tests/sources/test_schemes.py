@@ -1,0 +1,85 @@
+"""A scheme is a file in the API, and one in the trainer where its content has to be brought: nothing else is edited."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crds.corpus import load, patched
+from unfreeze_api.contracts.progress import CLAIM_FOLDER
+from unfreeze_api.resolve import claims
+from unfreeze_api.sources import SOURCES, described, locate, needs, rule
+from unfreeze_api.sources.base import Places
+from unfreeze_api.spec.job import FineTuneJobSpec
+
+FILE = Path(__file__).with_name("with_mem.py")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """What follows from the two files of mem://."""
+    folder = tmp_path_factory.mktemp("mem")
+    manifest = patched(load("base.yaml"), {"spec": {"data": {"train": {"source": "mem://words"}}}})
+    (folder / "job.json").write_text(json.dumps(manifest))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sources.with_mem", str(folder / "job.json")],
+        env={"PATH": "", "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"},
+        cwd=FILE.parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) | {"folder": str(folder)}
+
+
+def test_the_crd_takes_it_for_what_it_holds(seen):
+    (first,) = seen["data"]["x-kubernetes-validations"]
+    assert "|mem://[a-z]+)$" in first["rule"]
+    assert first["message"].startswith("must be pvc://CLAIM/PATH or file:///PATH or mem://NAME, ")
+    assert "mem://NAME" in seen["data"]["description"]
+    assert "mem://" not in json.dumps(seen["model"])
+
+
+def test_the_command_line_judges_it(seen):
+    assert 'spec.output.destination: Invalid value: "mem://words": must be pvc://CLAIM/PATH' in seen["told"]
+    assert "mem://NAME" not in seen["told"]
+
+
+def test_pods_mount_what_it_needs(seen):
+    assert seen["claims"] == {"models": False, "results": True}
+
+
+def test_the_trainer_reads_what_is_brought(seen):
+    assert seen["path"] == f"{seen['folder']}/mem/words.csv"
+    assert seen["texts"] == ["good", "bad"]
+    assert seen["refused"] == "mem://none: there is no such table"
+
+
+# The schemes that there are.
+
+
+def test_each_scheme_says_where_it_lies():
+    assert [source.scheme for source in SOURCES] == ["pvc", "file"]
+    assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
+    assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
+    assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"
+
+
+@pytest.mark.parametrize("text", ["", "pvc", "s3://bucket/key", "file:///a"])
+def test_what_lies_on_no_claim_needs_none(text):
+    assert needs(text).claims == ()
+
+
+def test_descriptions_name_all_of_them():
+    assert described("Model", "a folder").startswith(
+        "pvc://CLAIM/PATH for a folder on a volume claim, or file:///PATH for"
+    )
+    assert rule("Data").message == rule("Output").message
+
+
+def test_a_claim_that_is_read_and_written_is_written():
+    spec = load("base.yaml")["spec"] | {"output": {"destination": "pvc://data/run"}}
+    assert claims(FineTuneJobSpec.model_validate(spec))["data"] is True
