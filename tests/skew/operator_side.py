@@ -8,24 +8,36 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from importlib import import_module
 from inspect import signature
 from typing import Any
 
 from aiohttp import ClientSession, web
 
 from tests.operator.fakes import NOW, FakeCluster, pod, text
-from unfreeze_api.contracts.status import FineTuneJobStatus
-from unfreeze_operator.cluster.poller import ask
-from unfreeze_operator.decisions.plan import plan
-from unfreeze_operator.manifests.children import config_map
-from unfreeze_operator.objects.resources import PODS
-from unfreeze_operator.objects.views import FineTuneJobView, fine_tune_job_view
-from unfreeze_operator.reconcile import wire
 
 Json = dict[str, Any]
 
 
-def view_of(spec: Json) -> FineTuneJobView:
+def _of(module: str, name: str) -> Any:
+    """Return what a module has; the first build's modules lay in no folders, and one had another name."""
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError:
+        package, *_, file = module.split(".")
+        return getattr(import_module(f"{package}.{'progress' if file == 'poller' else file}"), name)
+
+
+FineTuneJobStatus = _of("unfreeze_api.contracts.status", "FineTuneJobStatus")
+ask = _of("unfreeze_operator.cluster.poller", "ask")
+plan = _of("unfreeze_operator.decisions.plan", "plan")
+config_map = _of("unfreeze_operator.manifests.children", "config_map")
+PODS = _of("unfreeze_operator.objects.resources", "PODS")
+fine_tune_job_view = _of("unfreeze_operator.objects.views", "fine_tune_job_view")
+wire = _of("unfreeze_operator.reconcile", "wire")
+
+
+def view_of(spec: Json) -> Any:
     """Return a job as the operator's cache has it."""
     metadata = {"name": "job", "namespace": "ns", "uid": "u1", "resourceVersion": "1", "generation": 1}
     return fine_tune_job_view({"metadata": metadata | {"creationTimestamp": text(NOW)}, "spec": spec})
