@@ -21,6 +21,7 @@ from unfreeze_operator.objects.resources import (
     NETWORK_POLICIES,
     PODS,
     SERVICES,
+    SUFFIXES,
     WORKLOAD_SELECTOR,
     WORKLOADS,
     Key,
@@ -47,8 +48,9 @@ KINDS: tuple[Kind[Any], ...] = (
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
     queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
-    caches = {kind.resource: Cache[Any](queue.add) for kind in KINDS}
+    caches = {kind.resource: Cache[Any](queue.add, suffix=SUFFIXES.get(kind.resource, "")) for kind in KINDS}
     caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
+    caches[WORKLOADS] = Cache[Any](lambda key: queue.add(known.behind(key)))
     known = Caches(
         Cache(queue.add, place=lambda job: job.destination),
         caches[JOBS],

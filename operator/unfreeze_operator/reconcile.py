@@ -74,17 +74,22 @@ class Caches:
 
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
-        key = job.key
+        key, jobs = job.key, self.jobs.of(job.key)
         return Children.of(
             job.uid,
-            self.jobs.of(key),
+            jobs,
             self.services.of(key),
             self.config_maps.of(key),
             self.network_policies.of(key),
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
-            workloads=self.workloads.of(key),
+            workloads=[workload for child in jobs for workload in self.workloads.of((job.namespace, child.name))],
         )
+
+    def behind(self, workload: Key) -> Key:
+        """Return the FineTuneJob of a Workload, whose key names the child Job; nobody's key before that is known."""
+        child = self.jobs.named(workload)
+        return child.key if child is not None else workload
 
     def beside(self, job: FineTuneJobView) -> list[str]:
         """Return the names of the other jobs of its namespace that have not ended and write to the same place."""

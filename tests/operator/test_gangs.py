@@ -137,7 +137,7 @@ def test_a_gang_that_does_not_become_whole_says_why(operator, world, spoil, reas
     assert all(words in found["message"] for found in status["waiting"])
     running = condition(status, "Running")
     assert (running["status"], running["reason"]) == ("False", reason)
-    assert running["message"].startswith("job-0-")
+    assert running["message"].startswith("job-train-0-")
     assert running["message"].endswith("(and 1 more)")
 
 
@@ -160,6 +160,6 @@ def test_a_gang_that_does_not_become_whole_in_time_fails(operator, world):
     assert end["failure"]["reason"] == "StartupTimeout"
     assert "Insufficient nvidia.com/gpu" in end["failure"]["message"]
     assert condition(end, "Failed")["status"] == "True"
-    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    world.cluster.wait_for(world.path("jobs", "job-train"), ended, what="the Job has ended")
     world.wait_children("pods", 0)
     assert world.status() == end

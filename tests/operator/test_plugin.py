@@ -46,7 +46,10 @@ def test_status_of_a_job_that_runs_and_ends(operator, world, ftj):
     assert len(loss.split()[2]) >= 2, "a line of several moments"
     assert "head done 2 0s 7 0.5" in lines
     assert "layer.1 now (2 of 2)" in lines
-    assert len([line for line in lines if line.startswith(("0 job-0-", "1 job-1-")) and " Running " in line]) == 2
+    assert (
+        len([line for line in lines if line.startswith(("0 job-train-0-", "1 job-train-1-")) and " Running " in line])
+        == 2
+    )
     world.go()
     history = world.wait_phase("Succeeded")["history"]
     assert 2 < len(history) <= 33
@@ -81,7 +84,7 @@ def test_logs_are_followed_through_a_restart_to_the_end(operator, world, ftj):
     out, err = following.communicate(timeout=120)
     assert out.splitlines() == ["hello from 0", "last line of the log", "hello from 0"]
     assert err.splitlines()[-1] == "The job has succeeded."
-    assert err.count("==> job-0-") == 2
+    assert err.count("==> job-train-0-") == 2
 
 
 def test_suspend_and_resume(operator, world, ftj):

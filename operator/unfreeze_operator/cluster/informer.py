@@ -46,6 +46,8 @@ class Cache(Generic[V]):
     keep
         Which views, as the watch tells of their end, are kept in `departed` until they are forgotten: those that say
         something which nobody may have looked at yet.
+    suffix
+        What the names of these objects add to that of their job.
     place
         What a view may have in common with others of its namespace; empty where that is nothing.
     """
@@ -55,14 +57,16 @@ class Cache(Generic[V]):
         on_change: Callable[[Key], None],
         *,
         keep: Callable[[V], bool] = lambda _: False,
+        suffix: str = "",
         place: Callable[[V], str] = lambda _: "",
     ) -> None:
         self._on_change = on_change
+        self._suffix = suffix
         self._place = place
         self._places: dict[tuple[str, str], tuple[V, ...]] = {}
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
-        # Only of what does not bear its job's name, as most do. A tuple is the smallest container.
+        # Only of what does not bear its job's name with the suffix, as most do. A tuple is the smallest container.
         self._others: dict[Key, tuple[V, ...]] = {}
         # An answer to a write can arrive after the watch has told of the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -73,12 +77,19 @@ class Cache(Generic[V]):
 
     def of(self, key: Key) -> list[V]:
         """Return the views of a job."""
-        own = self._by_name.get(key)
+        own = self._by_name.get(self._name_of(key))
         return [*([own] if own is not None and own.key == key else ()), *self._others.get(key, ())]
+
+    def named(self, name: tuple[str, str]) -> V | None:
+        """Return the view of the object of a namespace and name."""
+        return self._by_name.get(name)
 
     def beside(self, view: V) -> list[V]:
         """Return the other views of its namespace that have the same place."""
         return [other for other in self._places.get(self._place_of(view), ()) if other.uid != view.uid]
+
+    def _name_of(self, key: Key) -> tuple[str, str]:
+        return (key[0], key[1] + self._suffix) if self._suffix else key
 
     def _place_of(self, view: V) -> tuple[str, str]:
         return view.namespace, self._place(view)
@@ -114,7 +125,7 @@ class Cache(Generic[V]):
             self._drop(old)
         name, key = (view.namespace, view.name), view.key
         self._by_name[name] = view
-        if key != name:
+        if self._name_of(key) != name:
             self._others[key] = (*self._others.get(key, ()), view)
         if self._place(view):
             self._places[self._place_of(view)] = (*self._places.get(self._place_of(view), ()), view)

@@ -18,7 +18,7 @@ class WorkloadView(ChildView):
 
 
 def workload_view(raw: Manifest) -> WorkloadView:
-    """Return the view of a Workload. It has no label of ours: the Job that owns it names the FineTuneJob."""
+    """Return the view of a Workload. It has no label of ours: in place of one stands the name of the Job that owns it."""
     owners = raw["metadata"].get("ownerReferences", ())
     job: dict[str, Any] = next((o for o in owners if o.get("controller") and o["kind"] == "Job"), {})
     conditions = raw.get("status", {}).get("conditions", ())

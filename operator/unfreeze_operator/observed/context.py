@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
@@ -11,7 +11,7 @@ from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.actions import Action
 from unfreeze_operator.objects.kueue import WorkloadView
-from unfreeze_operator.objects.resources import child_name, service_name
+from unfreeze_operator.objects.resources import GangNames, child_name
 from unfreeze_operator.objects.views import (
     ChildView,
     ConfigMapView,
@@ -127,16 +127,15 @@ class Context:
         return accelerators_per_node(self.spec)
 
     @property
-    def service_name(self) -> str:
-        """Name of the Service: what a job began with stays, also where one of its children has to be made again."""
-        children = self.children
-        if children.service is not None:
-            return children.service.name
-        if children.job is not None and children.job.subdomain:
-            return children.job.subdomain
-        if children.config_map is not None:
-            return children.config_map.service or child_name(self.job.name)
-        return service_name(self.job.name)
+    def names(self) -> GangNames:
+        """Names of the child Job and the Service: what a job began with stays, also where one of them is made again."""
+        job, service, config_map = self.children.job, self.children.service, self.children.config_map
+        names, earlier = GangNames.of(self.job.name), child_name(self.job.name)
+        if config_map is not None:
+            names = GangNames(config_map.child_job or earlier, config_map.service or earlier)
+        if job is not None:
+            names = GangNames(job.name, job.subdomain or names.service)
+        return names if service is None else replace(names, service=service.name)
 
 
 @dataclass(frozen=True, slots=True)
