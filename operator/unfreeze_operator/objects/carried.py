@@ -83,15 +83,14 @@ def ran(status: FineTuneJobStatus) -> int:
     return spent.starting + spent.training + spent.recovering if spent is not None else 0
 
 
-def at_suspend(job: JobView, now: datetime) -> Carried:
+def at_suspend(carried: Carried, job: JobView, now: datetime) -> Carried:
     """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
-    carried = read_carried(job)
     ran = int((now - job.started).total_seconds()) if job.started else 0
     update = {"active_seconds": carried.active_seconds + max(0, ran), "given_back_at": None, "gang_since": None}
     return carried.model_copy(update=update)
 
 
-def at_give_back(job: JobView, since: datetime, now: datetime) -> Carried:
+def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime) -> Carried:
     """Return what a Job carries from the moment that its gang gives its nodes back.
 
     Parameters
@@ -99,25 +98,25 @@ def at_give_back(job: JobView, since: datetime, now: datetime) -> Carried:
     since
         Since when the gang has not been whole.
     """
-    carried = at_suspend(job, now)
+    carried = at_suspend(carried, job, now)
     update = {"given_back": carried.given_back + 1, "given_back_at": now.replace(microsecond=0), "gang_since": since}
     return carried.model_copy(update=update)
 
 
-def at_start(status: FineTuneJobStatus, job: JobView | None) -> Carried:
+def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
     """Return what a new Job carries, so that the totals of the status go on.
 
     Parameters
     ----------
     status
         The status with the totals so far.
-    job
-        The Job that it replaces, if any.
+    before
+        What the Job carries that it replaces, if any.
     """
-    restarts, carried = status.restarts, read_carried(job)
+    restarts, carried = status.restarts, before or Carried()
     return Carried(
         accelerator_seconds=status.accelerator_seconds or 0,
-        active_seconds=carried.active_seconds if job is not None else ran(status),
+        active_seconds=carried.active_seconds if before is not None else ran(status),
         pod_restarts=restarts.pods if restarts else 0,
         in_place_restarts=restarts.in_place if restarts else 0,
         given_back=carried.given_back,
@@ -126,7 +125,13 @@ def at_start(status: FineTuneJobStatus, job: JobView | None) -> Carried:
 
 
 def at_resume(
-    status: FineTuneJobStatus, job: JobView, pods: Sequence[PodView], accelerators: int, now: datetime
+    status: FineTuneJobStatus,
+    before: Carried,
+    job: JobView,
+    *,
+    pods: Sequence[PodView],
+    accelerators: int,
+    now: datetime,
 ) -> Carried:
     """Return what a Job carries when it goes on: the totals of the status, but for what still counts as its own.
 
@@ -134,13 +139,15 @@ def at_resume(
     ----------
     status
         The status with the totals so far.
+    before
+        What the Job carries now.
     job, pods
         The Job, and its pods at hand.
     """
-    carried = at_start(status, job)
+    carried = at_start(status, before)
     held = accelerator_seconds(pods, accelerators, now)
     update = {
         "accelerator_seconds": max(0, carried.accelerator_seconds - held),
-        "pod_restarts": max(read_carried(job).pod_restarts, carried.pod_restarts - pods_to_replace(job, pods)),
+        "pod_restarts": max(before.pod_restarts, carried.pod_restarts - pods_to_replace(job, pods)),
     }
     return carried.model_copy(update=update)

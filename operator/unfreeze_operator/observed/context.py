@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 
 from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
 from unfreeze_api.resolve import accelerators_per_node
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.actions import Action
+from unfreeze_operator.objects.carried import Carried, read_carried
 from unfreeze_operator.objects.kueue import WorkloadView
 from unfreeze_operator.objects.resources import GangNames, child_name
 from unfreeze_operator.objects.views import (
@@ -98,7 +100,7 @@ class Children:
         return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it keeps what it has read
 class Context:
     """Everything that a decision about a job is made from."""
 
@@ -125,6 +127,11 @@ class Context:
     def accelerators(self) -> int:
         """Accelerators of each pod."""
         return accelerators_per_node(self.spec)
+
+    @cached_property
+    def carried(self) -> Carried:
+        """Totals of the runs before this one, as the child Job carries them."""
+        return read_carried(self.children.job)
 
     @property
     def names(self) -> GangNames:

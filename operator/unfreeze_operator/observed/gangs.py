@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 
-from unfreeze_operator.objects.carried import read_carried
 from unfreeze_operator.observed.context import Context
 
 _MOST_PATIENT = 4
@@ -21,7 +20,7 @@ def not_whole_since(context: Context) -> datetime | None:
     job = context.children.job
     if job is None or context.spec.run_policy.suspend:
         return None
-    carried = read_carried(job)
+    carried = context.carried
     if job.suspended and carried.given_back_at is None:
         return None
     started = job.started or carried.gang_since
@@ -42,13 +41,13 @@ def patience(context: Context) -> float:
     It differs from job to job and from try to try, so that of gangs that block one another one gives way first; who has
     given way more often holds on longer.
     """
-    times = read_carried(context.children.job).given_back
+    times = context.carried.given_back
     return context.gang_patience * min(_MOST_PATIENT, 1 + times) * _factor(context.job.uid, times)
 
 
 def next_try(context: Context) -> datetime | None:
     """Return when a gang that has given its nodes back may take some again."""
-    carried = read_carried(context.children.job)
+    carried = context.carried
     if carried.given_back_at is None:
         return None
     pause = context.gang_patience * _PAUSE * _factor(context.job.uid, -carried.given_back)

@@ -23,7 +23,7 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Restarting", "the job restarts with its new spec", (suspend(context, job),), stop=True)
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
-    carried = at_start(context.status, job)
+    carried = at_start(context.status, context.carried)
     manifest = children.indexed_job(context.job, context.spec, context.image, carried, context.names)
     actions = Delete(JOBS, job), Create(JOBS, manifest)
     return Verdict("Restarting", "the Job is made anew from the new spec", actions, stop=True)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
-from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts, read_carried
+from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
 from unfreeze_operator.objects.waiting import MOST, describe
 from unfreeze_operator.observed.context import Context
@@ -176,7 +176,7 @@ def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failur
 
 def _restarts(context: Context, training: Training) -> Restarts:
     old = context.status.restarts or Restarts()
-    carried = read_carried(context.children.job)
+    carried = context.carried
     return Restarts(
         in_place=max(old.in_place, carried.in_place_restarts + training.in_place_restarts),
         pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.job, context.children.pods)),
@@ -188,7 +188,7 @@ def _accelerator_seconds(context: Context) -> int | None:
     if not context.accelerators:
         return old
     held = accelerator_seconds(context.children.pods, context.accelerators, context.now)
-    return max(old or 0, read_carried(context.children.job).accelerator_seconds + held)
+    return max(old or 0, context.carried.accelerator_seconds + held)
 
 
 def _set_conditions(
@@ -246,7 +246,7 @@ def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
 
 
 def _given_back(context: Context) -> tuple[str, str] | None:
-    again, times = next_try(context), read_carried(context.children.job).given_back
+    again, times = next_try(context), context.carried.given_back
     if again is None:
         return None
     desired = context.spec.distribution.num_nodes
