@@ -14,7 +14,7 @@ from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.objects.packing import pack
 from unfreeze_operator.observed.context import Children
 from unfreeze_operator.telemetry.job_metrics import JobCollector, samples
-from unfreeze_operator.telemetry.metrics import MOST_REASONS, Metrics
+from unfreeze_operator.telemetry.metrics import MAX_REASONS, Metrics
 
 TRAINING = {
     "step": 5,
@@ -173,7 +173,7 @@ def test_reasons_of_failures_are_bounded():
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 4
     metrics = Metrics()
-    for number in range(MOST_REASONS + 5):
+    for number in range(MAX_REASONS + 5):
         failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=f"Reason{number}"))
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 5

@@ -24,7 +24,7 @@ from unfreeze_operator.settings.options import Settings
 
 logger = logging.getLogger(__name__)
 
-MOST_FAILURES = 5
+MAX_FAILURES = 5
 """Failures of kopf in a row after which the process ends, and Kubernetes starts it anew."""
 LASTING_SECONDS = 60.0
 """A kopf that has lived so long did work: its failure is the first one."""
@@ -138,7 +138,7 @@ async def run_kopf(
         except Exception as error:
             lived = asyncio.get_running_loop().time() - began
             failures = 1 if lived > LASTING_SECONDS else failures + 1
-            if failures > MOST_FAILURES:
+            if failures > MAX_FAILURES:
                 raise
             pause = backoff(failures)
             logger.warning("Watching FineTuneJobs failed, starting again in %.1f s: %s", pause, error)

@@ -25,7 +25,7 @@ WaitingReason = Literal[
     "ContainerCreating",
 ]
 REASONS: tuple[str, ...] = get_args(WaitingReason)
-MOST = 16
+MAX_WAITING = 16
 """Pods that a status names."""
 PATIENCE_SECONDS = 60
 """How long a node may prepare volumes and images before that is worth a word."""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from unfreeze_operator.observed.context import Context
 
-_MOST_PATIENT = 4
+_MAX_PATIENCES = 4
 _PAUSE = 0.2
 """Share of the patience that a gang pauses after it has given its nodes back: enough for others to take them."""
 
@@ -42,7 +42,7 @@ def patience(context: Context) -> float:
     given way more often holds on longer.
     """
     times = context.carried.given_back
-    return context.gang_patience * min(_MOST_PATIENT, 1 + times) * _factor(context.job.uid, times)
+    return context.gang_patience * min(_MAX_PATIENCES, 1 + times) * _factor(context.job.uid, times)
 
 
 def next_try(context: Context) -> datetime | None:

@@ -12,7 +12,7 @@ from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
-from unfreeze_operator.objects.waiting import MOST, describe
+from unfreeze_operator.objects.waiting import MAX_WAITING, describe
 from unfreeze_operator.observed.context import Context
 from unfreeze_operator.observed.failure import first_failed, job_failure, pod_failure
 from unfreeze_operator.observed.gangs import next_try
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 30
 """How long the end of a Job waits for the last words of its pods: the two come by different watches."""
 MISSING_SECONDS = 10
 """How long the Job controller may take to create the pods before that is worth a word."""
-_MOST_WARNINGS = 16
+_MAX_WARNINGS = 16
 ACCOUNT_SECONDS = 60
 """How often the accelerator seconds of a job are written when nothing else changes."""
 
@@ -79,7 +79,7 @@ def observe(
         state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
-        warnings=list(context.warnings[:_MOST_WARNINGS]),
+        warnings=list(context.warnings[:_MAX_WARNINGS]),
         summary=summarize(training, context.spec.metric.name),
     )
     return within_budget(status, context.spec.metric.name)
@@ -158,7 +158,7 @@ def _phase(context: Context, end: JobCondition | None) -> Phase:
 
 
 def _waiting_pods(context: Context) -> list[WaitingPod]:
-    waits = context.children.waiting(context.now)[:MOST]
+    waits = context.children.waiting(context.now)[:MAX_WAITING]
     return [WaitingPod(pod=name, reason=what.reason, message=what.message[:1024]) for name, what in waits]
 
 
