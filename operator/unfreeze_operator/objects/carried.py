@@ -33,7 +33,7 @@ class Carried(Model):
     given_back_at: datetime | None = None
     """When it did so last, until it tries again."""
     gang_since: datetime | None = None
-    """Since when it has not been whole, over all its tries."""
+    """Since when it has been incomplete, over all its tries."""
 
 
 def read_carried(job: JobView | None) -> Carried:
@@ -96,7 +96,7 @@ def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime)
     Parameters
     ----------
     since
-        Since when the gang has not been whole.
+        Since when the gang has been incomplete.
     """
     carried = at_suspend(carried, job, now)
     update = {"given_back": carried.given_back + 1, "given_back_at": now.replace(microsecond=0), "gang_since": since}

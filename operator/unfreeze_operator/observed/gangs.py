@@ -1,4 +1,4 @@
-"""Gangs that are not whole: since when, how long they may hold what they have, and when they try again. Pure."""
+"""Gangs that are incomplete: since when, how long they may hold what they have, and when they try again. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PAUSE = 0.2
 """Share of the patience that a gang pauses after it has given its nodes back: enough for others to take them."""
 
 
-def not_whole_since(context: Context) -> datetime | None:
-    """Return since when the gang has not been whole, None when it is, or has no reason to be.
+def incomplete_since(context: Context) -> datetime | None:
+    """Return since when the gang has been incomplete, None when it is complete, or has no reason to be.
 
     Nodes that were given back and taken again meanwhile do not count as a new beginning; a suspend does.
     """

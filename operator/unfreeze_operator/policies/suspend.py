@@ -31,7 +31,7 @@ def suspend(context: Context, job: JobView) -> Patch:
 
 
 def give_back(context: Context, job: JobView, since: datetime) -> Patch:
-    """Return the patch that suspends a Job for a while, as its gang has not been whole since then."""
+    """Return the patch that suspends a Job for a while, as its gang has been incomplete since then."""
     return _suspend(context, job, at_give_back(context.carried, job, since, context.now))
 
 
