@@ -75,7 +75,7 @@ def resume(kubectl: Kubectl, name: str, timeout: str | None) -> None:
 @options
 @click.argument("name")
 def retry(kubectl: Kubectl, name: str) -> None:
-    """Create a failed job anew; it goes on from its newest checkpoint. Pods and their logs go."""
+    """Recreate a failed job; it goes on from its newest checkpoint. Pods and their logs go."""
     from unfreeze_cli.life import retry as again
 
     click.echo(again(kubectl, name))

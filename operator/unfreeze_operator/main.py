@@ -192,7 +192,7 @@ class Patterns(click.ParamType[Any]):
 @click.option(
     "--watch-silence",
     default=Settings.watch_silence,
-    help="Seconds without a word of the API server, not even a bookmark, after which a watch is opened anew.",
+    help="Seconds without a word of the API server, not even a bookmark, after which a watch is reopened.",
 )
 @click.option("--leader-election", is_flag=True, help="Of several operators one works, the others stand by.")
 @click.option(

@@ -313,7 +313,7 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     try:
         return FineTuneJobStatus.read(unpack(job.status))
-    except ValidationError:  # somebody else wrote it: it is computed anew
+    except ValidationError:  # somebody else wrote it: it is computed again
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
 
@@ -335,7 +335,7 @@ def _unreadable(
     job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, error: ValidationError, known: FineTuneJobSpec | None
 ) -> FineTuneJobStatus:
     if known is None:
-        advice = "stored under another version of the CRD: delete the job and create it anew"
+        advice = "stored under another version of the CRD: delete and recreate the job"
         return refused(job, old, now, "InvalidSpec", f"{causes(error, 'spec')} ({advice})")
     advice = (
         "this operator is older than the CRD: upgrade it, and the job begins; or create the job without these fields"

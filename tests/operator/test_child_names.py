@@ -89,7 +89,7 @@ def test_a_suspended_job_that_changes_keeps_its_names(names):
     assert meeting(cluster) == (f"job-0.{names[SERVICES]}",) * 2
 
 
-def test_a_network_policy_that_is_made_anew_has_its_new_name_since_nobody_asks_for_it():
+def test_a_network_policy_that_is_recreated_has_its_new_name_since_nobody_asks_for_it():
     cluster = begun_under(FIRST)
     del cluster.objects[NETWORK_POLICIES, "job"]
     step(cluster)

@@ -25,7 +25,7 @@ from unfreeze_operator.settings.options import Settings
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 5
-"""Failures of kopf in a row after which the process ends, and Kubernetes starts it anew."""
+"""Failures of kopf in a row after which the process ends, and Kubernetes restarts it."""
 LASTING_SECONDS = 60.0
 """A kopf that has lived so long did work: its failure is the first one."""
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -117,7 +117,7 @@ async def run_kopf(
     """Watch until the process is asked to stop; the signals are handled by kopf.
 
     Kopf gives up on answers that only mean that it has to list again: 410 at the start of a watch, an error within one,
-    a server that is away for a minute. It is started anew then, and lists; only when it dies again and again does the
+    a server that is away for a minute. It is restarted then, and lists; only when it dies again and again does the
     process end.
     """
     failures = 0
