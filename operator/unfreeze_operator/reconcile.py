@@ -220,7 +220,7 @@ class Reconciler:
     def _report(self, asked: Plan) -> None:
         for problem in asked.problems:
             self._metrics.plan_errors.labels(problem.part).inc()
-            logger.error("The plan goes on without %s: %s", problem.part, problem.error, exc_info=problem.error)
+            logger.error("The plan is made without %s: %s", problem.part, problem.error, exc_info=problem.error)
 
     def _pause(self, job: FineTuneJobView, children: Children, now: datetime) -> float:
         """Return for how many seconds the status of a job has to wait, so that its trainers cannot have it written at will.

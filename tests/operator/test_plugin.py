@@ -111,7 +111,7 @@ def test_retry_goes_on_from_the_checkpoint(operator, world, ftj):
     world.wait_phase("Failed")
     assert "WorkerFailed: a cosmic ray" in answered(ftj("status", "job"))
     first = world.get()["metadata"]
-    assert answered(ftj("retry", "job")) == "job is recreated and goes on from step 5\n"
+    assert answered(ftj("retry", "job")) == "job is recreated and resumes from step 5\n"
     end = world.wait_phase("Succeeded")
     again = world.get()["metadata"]
     assert again["uid"] != first["uid"]

@@ -63,7 +63,7 @@ class Recovery(Model):
     """A start that found broken checkpoints."""
 
     step: int = Field(ge=0, le=MOST)
-    """Step that the training went on from; 0 when no checkpoint was whole and it started over."""
+    """Step that the training resumed from; 0 when no checkpoint was whole and it started over."""
     time: datetime
     """When that was, in UTC."""
     message: str = Field(max_length=1024)

@@ -62,7 +62,7 @@ class RunPolicySpec(Model):
     """The life of the job in the cluster."""
 
     suspend: bool = False
-    """True stops the pods after a checkpoint; false goes on from it."""
+    """True stops the pods after a checkpoint; false resumes from it."""
     backoff_limit: int = Field(default=3, ge=0, le=1000)
     """Failed pods after which the job fails. Evictions, preemptions, drains, deleted pods and suspends are free; errors
     of the job itself (exit code 2) fail it at once."""

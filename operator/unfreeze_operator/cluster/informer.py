@@ -1,4 +1,4 @@
-"""Caches of the children: list, then watch, and list again whenever the watch cannot go on.
+"""Caches of the children: list, then watch, and list again whenever the watch cannot continue.
 
 Kopf's indices are not used for them: they make starting up quadratic and keep objects that were deleted during a gap.
 """
@@ -190,7 +190,7 @@ class Source(Protocol):
 
 
 class _Expired(Exception):  # noqa: N818 - in the course of things
-    """The server no longer knows the version that the watch should go on from."""
+    """The server no longer knows the version that the watch should continue from."""
 
 
 @dataclass(frozen=True)

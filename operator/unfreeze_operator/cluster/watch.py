@@ -96,7 +96,7 @@ def kopf_registry(
         if event["type"] == "DELETED":
             cache.remove(view)
         elif event["type"] is None and cache.knows(view):
-            # Kopf lists again only when its watch could not go on: objects may have gone meanwhile.
+            # Kopf lists again only when its watch could not continue: objects may have gone meanwhile.
             audit.request()
             cache.put(view)
         else:

@@ -112,7 +112,7 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
     if new.phase in _PHASES:
         return [*found, Note("Normal", *_PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
-        return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
+        return [Note("Normal", "Resumed", "the job resumes from its newest checkpoint", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
         text = f"{new.failure.reason}: {new.failure.message}{where}"

@@ -40,7 +40,7 @@ def read_carried(job: JobView | None) -> Carried:
     """Return what a Job carries; nothing when it has no readable annotation."""
     try:
         return Carried.read(job.carried) if job and job.carried else Carried()
-    except ValueError:  # edited by hand: counting goes on from the status, which never falls
+    except ValueError:  # edited by hand: counting continues from the status, which never falls
         return Carried()
 
 
@@ -104,7 +104,7 @@ def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime)
 
 
 def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
-    """Return what a new Job carries, so that the totals of the status go on.
+    """Return what a new Job carries, so that the totals of the status continue.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def at_resume(
     accelerators: int,
     now: datetime,
 ) -> Carried:
-    """Return what a Job carries when it goes on: the totals of the status, but for what still counts as its own.
+    """Return what a Job carries when it resumes: the totals of the status, but for what still counts as its own.
 
     Parameters
     ----------

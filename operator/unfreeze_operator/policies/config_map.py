@@ -11,7 +11,7 @@ from unfreeze_operator.observed.context import Context, Verdict
 def check(context: Context) -> Verdict | None:
     """Create or repair the ConfigMap.
 
-    A new operator may resolve the same spec differently; a job goes on with the content that it started with.
+    A new operator may resolve the same spec differently; a job keeps the content that it started with.
     """
     job, view = context.job, context.children.config_map
     if view is None:

@@ -1,4 +1,4 @@
-"""A job that is no longer to be suspended goes on."""
+"""A job that is no longer to be suspended resumes."""
 
 from __future__ import annotations
 

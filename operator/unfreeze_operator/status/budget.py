@@ -131,7 +131,7 @@ def _failure(failure: Failure | None) -> Failure | None:
 
 
 def clipped(text: str, max_bytes: int) -> str:
-    """Return the beginning of a text, with a mark where it goes on, in so many bytes of JSON."""
+    """Return the beginning of a text, with a mark where it is cut, in so many bytes of JSON."""
     if len(text) * _WIDEST <= max_bytes or stored_bytes(text) - 2 <= max_bytes:
         return text
     room = max_bytes - len(_MARK.encode())

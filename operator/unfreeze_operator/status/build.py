@@ -153,7 +153,7 @@ def _phase(context: Context, end: JobCondition | None) -> Phase:
         return "Queued" if job is not None and context.job.queue else "Pending"
     if context.children.running >= context.spec.distribution.num_nodes:
         return "Running"
-    # Between a pod's failure and its replacement's start the job goes on; its condition tells.
+    # Between a pod's failure and its replacement's start the job continues; its condition tells.
     return starting if job.active or job.ending or children.live_pods else "Pending"
 
 

@@ -96,7 +96,7 @@ class JobCollector(Collector):
         phases: Counter[tuple[str, str]] = Counter()
         rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
-        views = list(self._jobs.all())  # the event loop goes on meanwhile, in another thread
+        views = list(self._jobs.all())  # the event loop runs meanwhile, in another thread
         self._values.keep({view.key for view in views})
         for view in views:
             try:
