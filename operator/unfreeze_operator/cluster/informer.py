@@ -271,7 +271,7 @@ class Reflector(Generic[V]):
                 await asyncio.sleep(pause)
 
     async def _do_without(self, error: Exception) -> None:
-        logger.info("%s is not to be had: %s", self.path, error)
+        logger.info("%s is not served: %s", self.path, error)
         self._cache.replace(self._namespace, [], sys.maxsize)
         self.synced.set()
         await asyncio.sleep(ABSENT_SECONDS)
