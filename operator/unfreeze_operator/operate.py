@@ -100,7 +100,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
 def _caches(wake: Callable[[Key], None]) -> tuple[Caches, dict[Resource, Mirror]]:
     """Return empty caches that wake a job when something of it changes, and those of its children by their kind."""
     caches = {kind.resource: Cache[Any](wake, suffix=SUFFIXES.get(kind.resource, "")) for kind in KINDS}
-    caches[PODS] = Cache[Any](wake, keep=views.has_last_words)
+    caches[PODS] = Cache[Any](wake, keep=views.has_termination_message)
     caches[WORKLOADS] = Cache[Any](lambda key: wake(known.behind(key)))
     known = Caches(
         Cache(wake, place=lambda job: job.destination),

@@ -153,7 +153,7 @@ class Server:
 
 
 class FakePoller:
-    """What the leader at hand said last; without `said` leaders say nothing but their last words."""
+    """What the leader at hand said last; without `said` leaders say nothing but their termination message."""
 
     def __init__(self) -> None:
         self.said: Progress | None = None
@@ -209,7 +209,7 @@ class Simulation:
             resource: Cache(lambda _: None, suffix=SUFFIXES.get(resource, ""))
             for resource in (FINE_TUNE_JOBS, *CHILDREN)
         }
-        caches[PODS] = Cache(lambda _: None, keep=views.has_last_words)
+        caches[PODS] = Cache(lambda _: None, keep=views.has_termination_message)
         self._views = {
             FINE_TUNE_JOBS: views.fine_tune_job_view,
             JOBS: views.job_view,

@@ -9,7 +9,7 @@ from tests.operator.virtual_time import run
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
 from unfreeze_operator.objects.resources import PODS
-from unfreeze_operator.objects.views import has_last_words, pod_view
+from unfreeze_operator.objects.views import has_termination_message, pod_view
 
 
 def raw(name, version, phase="Running", uid=""):
@@ -186,9 +186,9 @@ def test_what_was_written_after_a_list_survives_it():
     assert len(cache) == 0
 
 
-def test_last_words_are_kept_until_somebody_has_read_them():
+def test_termination_messages_are_kept_until_somebody_has_read_them():
     key, changes = ("ns", "job"), []
-    cache = Cache(changes.append, keep=has_last_words)
+    cache = Cache(changes.append, keep=has_termination_message)
     ended = pod(0, "Failed", name="a", code=143, message="words")
     ended["metadata"] |= {"resourceVersion": "6", "uid": "uid-a"}
     cache.put(pod_view(raw("a", 5)))

@@ -82,7 +82,7 @@ def samples(families, name):
 
 
 def ended(code, message):
-    """Return a cluster in which the only pod of a job, and the job, have ended, with these last words."""
+    """Return a cluster in which the only pod of a job, and the job, have ended, with this termination message."""
     cluster, view = FakeCluster(), job()
     cluster.step(view)
     owner = cluster.job()["metadata"]["uid"]

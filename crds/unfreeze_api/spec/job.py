@@ -80,9 +80,9 @@ class RunPolicySpec(Model):
     """Seconds after which a finished job is deleted. Default: never."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
     """What becomes of the pods when the job has ended. Running stops those that still run and keeps the others, so that
-    their logs can be read. All deletes the child Job with every pod, once their last words are in the status. None
-    deletes nothing by itself; pods that still run when a job fails are stopped all the same, by Kubernetes' own Job
-    controller."""
+    their logs can be read. All deletes the child Job with every pod, once their termination messages are in the
+    status. None deletes nothing by itself; pods that still run when a job fails are stopped all the same, by Kubernetes'
+    own Job controller."""
 
 
 def _immutable(field: str, reason: str = "delete and recreate the job, or use another name") -> Rule:

@@ -172,7 +172,7 @@ class PodView(ChildView):
         return self.phase not in ("Succeeded", "Failed")
 
 
-def has_last_words(pod: PodView) -> bool:
+def has_termination_message(pod: PodView) -> bool:
     """Whether a pod led its gang and has ended with a message: its checkpoint, how far it came."""
     return pod.index == 0 and not pod.live and bool(pod.message)
 

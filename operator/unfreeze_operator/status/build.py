@@ -1,4 +1,4 @@
-"""The status of a job from what is there: children, progress, last words, the old status. Pure."""
+"""The status of a job from what is there: children, progress, termination messages, the old status. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unfreeze_operator.status.times import account
 from unfreeze_operator.status.training import Training, at_rest, gather, leader, summarize
 
 SETTLE_SECONDS = 30
-"""How long the end of a Job waits for the last words of its pods: the two come by different watches."""
+"""How long the end of a Job waits for the termination messages of its pods: the two come by different watches."""
 MISSING_SECONDS = 10
 """How long the Job controller may take to create the pods before that is worth a word."""
 _MAX_WARNINGS = 16
@@ -124,7 +124,7 @@ def urgent(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
 
 
 def _end(context: Context) -> JobCondition | None:
-    """Return the condition that ended the Job, once the last words of its pods are in too."""
+    """Return the condition that ended the Job, once the termination messages of its pods are in too."""
     job = context.children.job
     end = job.condition("Complete", "Failed") if job is not None else None
     if end is None:

@@ -1,4 +1,4 @@
-"""What the leader told about the training, put together: its answers to /progress, its last words, the old status."""
+"""What the leader reported, put together: its answers to /progress, its termination message, the old status."""
 
 from __future__ import annotations
 
