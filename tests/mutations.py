@@ -311,7 +311,7 @@ MUTATIONS = (
     Mutation(
         "a trainer changes what it said of a phase that has ended",
         "operator/unfreeze_operator/status/training.py",
-        "(new, old) if new is told[-1] else (old, new)",
+        "(new, old) if new is reported[-1] else (old, new)",
         "(new, old)",
         "tests/operator/test_budget.py",
     ),

@@ -262,9 +262,9 @@ class Reconciler:
             "status": wire(new),
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
-        # Told first: when the write, or its answer, is lost, the next try tells the same, which makes no second event.
+        # Events first: when the write, or its answer, is lost, the next try posts the same, which makes no second event.
         for note in notes(old, new, children.job):
-            await self._tell(event(job, note, self._clock(), self._instance))
+            await self._post(event(job, note, self._clock(), self._instance))
         try:
             raw = await self._api.apply(path, body)
         except ApiError as error:
@@ -287,13 +287,13 @@ class Reconciler:
         self._caches.fine_tune_jobs.put(fine_tune_job_view(raw))
         self._metrics.transition(job, old, new, children, self._clock())
 
-    async def _tell(self, manifest: Manifest) -> None:
+    async def _post(self, manifest: Manifest) -> None:
         """Post an event, in a few tries. It is news, not state: losing one must not hold the job up."""
         for tries in range(1, EVENT_TRIES + 1):
             try:
                 await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-                if getattr(error, "reason", "") == "AlreadyExists":  # told already
+                if getattr(error, "reason", "") == "AlreadyExists":  # posted already
                     return
                 if tries == EVENT_TRIES or getattr(error, "status", None) in _FINAL:
                     logger.warning("The event %s could not be posted: %s", manifest["reason"], error)

@@ -44,7 +44,7 @@ class Cache(Generic[V]):
     on_change
         Called with the key of a job when a view of it has come, gone or changed in a way that matters.
     keep
-        Which views, as the watch tells of their end, are kept in `departed` until they are forgotten: those that say
+        Which views, as the watch reports their end, are kept in `departed` until they are forgotten: those that say
         something which nobody may have looked at yet.
     suffix
         What the names of these objects add to that of their job.
@@ -68,7 +68,7 @@ class Cache(Generic[V]):
         self._by_name: dict[tuple[str, str], V] = {}
         # Only of what does not bear its job's name with the suffix, as most do. A tuple is the smallest container.
         self._others: dict[Key, tuple[V, ...]] = {}
-        # An answer to a write can arrive after the watch has told of the object's end.
+        # An answer to a write can arrive after the watch has reported the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
 
@@ -132,7 +132,7 @@ class Cache(Generic[V]):
         if old != view:
             self._on_change(view.key)
         if old is None:
-            self._tell_beside(view)
+            self._wake_beside(view)
 
     def remove(self, view: V) -> None:
         """Forget an object, unless another one of its name has taken its place."""
@@ -145,7 +145,7 @@ class Cache(Generic[V]):
             if self._keep(view):
                 self._departed.setdefault(old.key, []).append(view)
             self._on_change(old.key)
-            self._tell_beside(old)
+            self._wake_beside(old)
 
     def replace(self, namespace: str | None, views: list[V], version: int) -> None:
         """Store a whole list, of one namespace or of all; what is not in it was deleted unnoticed.
@@ -162,7 +162,7 @@ class Cache(Generic[V]):
         for view in views:
             self.put(view)
 
-    def _tell_beside(self, view: V) -> None:
+    def _wake_beside(self, view: V) -> None:
         for other in self.beside(view):
             self._on_change(other.key)
 

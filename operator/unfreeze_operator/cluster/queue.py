@@ -22,7 +22,7 @@ class Queue(Generic[K]):
     Parameters
     ----------
     on_error
-        Told of each failure: key, error, seconds until the next try.
+        Called for each failure: key, error, seconds until the next try.
     backoff
         First and longest pause in seconds after failures.
     jitter

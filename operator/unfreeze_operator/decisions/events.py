@@ -37,7 +37,7 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What there is to tell."""
+    """What there is to report."""
 
     type: Literal["Normal", "Warning"]
     reason: Reason
@@ -73,8 +73,8 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     useful = condition(new, "Useful")
     if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
         found.append(Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation)))
-    for reason, texts, told in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
-        if texts and texts != told:
+    for reason, texts, earlier in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
+        if texts and texts != earlier:
             found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
@@ -127,7 +127,7 @@ def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:
 
 
 def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Manifest:
-    """Return the Event. Its name follows from what it tells, so that telling it twice makes one object."""
+    """Return the Event. Its name follows from what it reports, so that posting it twice makes one object."""
     digest = hashlib.sha256(f"{job.uid}/{note.reason}/{note.mark}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",

@@ -36,9 +36,9 @@ def not_admitted(conditions: list[dict[str, Any]]) -> str:
 
     if holds("Admitted"):
         return ""
-    told = [found["Evicted"].get("message", "")] if holds("Evicted") else []
+    reasons = [found["Evicted"].get("message", "")] if holds("Evicted") else []
     if holds("QuotaReserved"):
-        told.append("quota is reserved; its admission checks are not done")
+        reasons.append("quota is reserved; its admission checks are not done")
     elif "QuotaReserved" in found:
-        told.append(found["QuotaReserved"].get("message", ""))
-    return "; ".join(dict.fromkeys(text for text in told if text))
+        reasons.append(found["QuotaReserved"].get("message", ""))
+    return "; ".join(dict.fromkeys(text for text in reasons if text))

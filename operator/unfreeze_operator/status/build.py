@@ -206,8 +206,8 @@ def _set_conditions(
     elif phase == "Pending":
         blocked = ("WaitingForDeletion", waiting) if waiting else None
         idle = ("PodsPending", "waiting for the pods to run")
-        told = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
-        conditions.set_running(phase, False, *told)
+        shown = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
+        conditions.set_running(phase, False, *shown)
     else:
         texts = {
             "Queued": ("Queued", _queued(context)),
@@ -276,9 +276,7 @@ def _missing(context: Context) -> tuple[str, str] | None:
         return None
     if context.now < job.started + timedelta(seconds=MISSING_SECONDS):
         return None
-    text = (
-        f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` tells"
-    )
+    text = f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` says why"
     return "PodsMissing", text
 
 

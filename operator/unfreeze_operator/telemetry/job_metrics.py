@@ -129,20 +129,22 @@ class JobCollector(Collector):
     def _series(self, view: FineTuneJobView, now: datetime) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
         status = json.loads(unpack(view.status))
         found: dict[tuple[str, tuple[str, ...]], float] = {}
-        for sample in samples(view, status, self._poller.spoken(view.key), now):
+        for sample in samples(view, status, self._poller.reported(view.key), now):
             name, labels, value = _checked(self._values(view.key, sample))
             found.setdefault((name, labels), value)  # of all the others the first
         return _phase(status), found
 
 
-def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+def samples(
+    view: FineTuneJobView, status: dict[str, Any], reported: Progress | None, now: datetime
+) -> Iterator[Sample]:
     """Yield the series of one job.
 
     Parameters
     ----------
     view, status
         The job and its status as JSON.
-    spoken
+    reported
         What its leader said last, while it is asked.
     now
         The time.
@@ -160,10 +162,10 @@ def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | No
         yield "nodes_desired", (), status.get("nodes", {}).get("desired", 0)
         yield "nodes_ready", (), status.get("nodes", {}).get("ready", 0)
     if phase == "Running":
-        yield from _training(status, spoken, now)
+        yield from _training(status, reported, now)
 
 
-def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+def _training(status: dict[str, Any], reported: Progress | None, now: datetime) -> Iterator[Sample]:
     progress = status.get("progress", {})
     step = progress.get("step", 0)
     yield "step", (), step
@@ -175,10 +177,10 @@ def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) ->
         yield "validation_metric", (metric,), value
     if "samplesPerSecond" in progress:
         yield "samples_per_second", (), progress["samplesPerSecond"]
-    if spoken is not None:
-        if spoken.tokens_per_second is not None:
-            yield "tokens_per_second", (), spoken.tokens_per_second
-        for block, rate in budget.rates(spoken.learning_rates).items():
+    if reported is not None:
+        if reported.tokens_per_second is not None:
+            yield "tokens_per_second", (), reported.tokens_per_second
+        for block, rate in budget.rates(reported.learning_rates).items():
             yield "learning_rate", (block,), rate
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:
