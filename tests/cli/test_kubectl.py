@@ -137,7 +137,7 @@ def test_what_retry_makes_is_what_the_author_wrote():
     assert again["spec"] == JOB["spec"]
 
 
-def test_retry_says_from_where_it_goes_on(kubectl):
+def test_retry_says_from_where_it_resumes(kubectl):
     result = CliRunner().invoke(cli, ["retry", "job"])
     assert (result.exit_code, result.stdout) == (0, "job is recreated and resumes from step 40\n")
 

@@ -100,7 +100,7 @@ def test_suspend_and_resume(operator, world, ftj):
     assert "job has succeeded already: there is nothing to suspend" in answered(ftj("suspend", "job"), 1)
 
 
-def test_retry_goes_on_from_the_checkpoint(operator, world, ftj):
+def test_retry_resumes_from_the_checkpoint(operator, world, ftj):
     fail = {"at": 6, "exitCode": 1, "times": 1, "reason": "WorkerFailed", "message": "a cosmic ray"}
     world.create(fake={"holdAt": 5, "fail": fail})
     world.wait(lambda s: s.get("progress", {}).get("step") == 5)

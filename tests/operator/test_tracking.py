@@ -98,7 +98,7 @@ def test_trackers_changed_while_suspended_take_effect_and_others_are_not_disturb
 
 
 @pytest.mark.cluster
-def test_a_missing_secret_is_named_and_the_job_goes_on_when_it_is_there(operator, world):
+def test_a_missing_secret_is_named_and_the_job_starts_when_it_is_there(operator, world):
     body = spec(fake={"holdAt": 1})
     body["tracking"] = {"wandb": {"secretRef": {"name": "wandb-key"}}}
     world.create(body=body)
