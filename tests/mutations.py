@@ -476,6 +476,20 @@ MUTATIONS = (
         "    if found:\n",
         "tests/operator/policies/test_not_allowed.py",
     ),
+    Mutation(
+        "a Job that began under its own name gets another one when it is made again",
+        "operator/unfreeze_operator/observed/context.py",
+        "config_map.child_job or earlier",
+        "names.job",
+        "tests/operator/test_child_names.py",
+    ),
+    Mutation(
+        "a Workload of Kueue wakes nobody, since it names the Job and not the FineTuneJob",
+        "operator/unfreeze_operator/reconcile.py",
+        "return child.key if child is not None else workload",
+        "return workload",
+        "tests/operator/test_child_names.py",
+    ),
 )
 
 
