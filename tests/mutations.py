@@ -318,7 +318,7 @@ MUTATIONS = (
     Mutation(
         "a trainer changes what it said of a phase that has ended",
         "operator/unfreeze_operator/status/training.py",
-        "(new, old) if new is told[-1] else (old, new)",
+        "(new, old) if new is reported[-1] else (old, new)",
         "(new, old)",
         "tests/operator/test_budget.py",
     ),
@@ -482,6 +482,20 @@ MUTATIONS = (
         "    if not found:\n",
         "    if found:\n",
         "tests/operator/policies/test_not_allowed.py",
+    ),
+    Mutation(
+        "a Job that began under its own name gets another one when it is made again",
+        "operator/unfreeze_operator/observed/context.py",
+        "config_map.child_job or earlier",
+        "names.job",
+        "tests/operator/test_child_names.py",
+    ),
+    Mutation(
+        "a Workload of Kueue wakes nobody, since it names the Job and not the FineTuneJob",
+        "operator/unfreeze_operator/reconcile.py",
+        "return child.key if child is not None else workload",
+        "return workload",
+        "tests/operator/test_child_names.py",
     ),
 )
 

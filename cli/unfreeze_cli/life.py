@@ -52,9 +52,9 @@ def _word(suspend: bool) -> str:
 
 
 def retry(kubectl: Kubectl, name: str, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Create a failed job anew, under its name and with its spec; return what to tell the person.
+    """Recreate a failed job, under its name and with its spec; return what to tell the person.
 
-    Its run folder is known by the fingerprint of the recipe, so that the training goes on from the newest checkpoint. The
+    Its run folder is known by the fingerprint of the recipe, so that the training resumes from the newest checkpoint. The
     API server is asked first whether it would take the job: nothing is deleted that could not be made again.
     """
     job = kubectl.job(name)
@@ -77,9 +77,7 @@ def retry(kubectl: Kubectl, name: str, sleep: Callable[[float], None] = time.sle
             f"{name} is deleted, but could not be created again; its manifest is in {Path(file.name)}: {error.message}"
         ) from error
     step = status.get("checkpoint", {}).get("step")
-    return (
-        f"{name} is created anew and goes on from {f'step {step}' if step else 'its newest checkpoint, if it has one'}"
-    )
+    return f"{name} is recreated and resumes from {f'step {step}' if step else 'its newest checkpoint, if it has one'}"
 
 
 def recreated(job: Json) -> Json:

@@ -39,7 +39,7 @@ def status(kubectl: Kubectl, name: str) -> None:
 @cli.command()
 @options
 @click.argument("name")
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written, through restarts.")
+@click.option("-f", "--follow", "following", is_flag=True, help="Follow what is written, through restarts.")
 @click.option("--index", type=click.IntRange(0), help="Which pod of the gang. Default: the failed one's, else 0.")
 @click.option("--tail", type=click.IntRange(0), help="Last lines of each pod alone.")
 def logs(kubectl: Kubectl, name: str, following: bool, index: int | None, tail: int | None) -> None:
@@ -65,7 +65,7 @@ def suspend(kubectl: Kubectl, name: str, timeout: str | None) -> None:
 @click.argument("name")
 @click.option("--wait", "timeout", metavar="TIME", help="Wait at most so long, like 5m, until it runs.")
 def resume(kubectl: Kubectl, name: str, timeout: str | None) -> None:
-    """Go on with a suspended job from its checkpoint."""
+    """Resume a suspended job from its checkpoint."""
     from unfreeze_cli.life import set_suspend
 
     click.echo(set_suspend(kubectl, name, suspend=False, timeout=timeout))
@@ -75,7 +75,7 @@ def resume(kubectl: Kubectl, name: str, timeout: str | None) -> None:
 @options
 @click.argument("name")
 def retry(kubectl: Kubectl, name: str) -> None:
-    """Create a failed job anew; it goes on from its newest checkpoint. Pods and their logs go."""
+    """Recreate a failed job; it resumes from its newest checkpoint. Pods and their logs go."""
     from unfreeze_cli.life import retry as again
 
     click.echo(again(kubectl, name))

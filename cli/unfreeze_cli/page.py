@@ -206,7 +206,7 @@ def _failure(status: Json) -> Iterator[RenderableType]:
     ]
     where += [f"rank {failure['rank']}" if "rank" in failure else ""]
     where += [f"exit code {failure['exitCode']}" if "exitCode" in failure else ""]
-    title = "Failure" if status.get("phase") == "Failed" else "Newest failure, which the job goes on after"
+    title = "Failure" if status.get("phase") == "Failed" else "Newest failure, after which the job continues"
     yield Text()
     yield Text(title, "bold red")
     yield Text(indent(plain(f"{failure['reason']}: {failure.get('message', '')}"), "  "))

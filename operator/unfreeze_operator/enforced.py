@@ -18,7 +18,9 @@ NOT_ENFORCED = (
     " Whoever runs pods in this cluster can talk to the gangs of all jobs. Use a network plugin that enforces policies;"
     " docs/security.md says what is at stake."
 )
-UNKNOWN = "WARNING: whether the network enforces NetworkPolicies cannot be told: {host} is not known here ({error})."
+UNKNOWN = (
+    "WARNING: whether the network enforces NetworkPolicies cannot be determined: {host} is not known here ({error})."
+)
 
 
 def reachable(host: str, port: int, timeout: float) -> bool:

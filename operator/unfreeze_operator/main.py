@@ -93,7 +93,7 @@ class Json(click.ParamType[Any]):
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the parts, or tell what is wrong with them."""
+        """Return the parts, or say what is wrong with them."""
         try:
             return parse(self._kind, value) if isinstance(value, str) else value
         except ValueError as error:
@@ -106,7 +106,7 @@ class Patterns(click.ParamType[Any]):
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the patterns, or tell what is wrong with them."""
+        """Return the patterns, or say what is wrong with them."""
         try:
             return tuple(TypeAdapter(list[str]).validate_json(value)) if isinstance(value, str) else value
         except ValidationError:
@@ -192,7 +192,7 @@ class Patterns(click.ParamType[Any]):
 @click.option(
     "--watch-silence",
     default=Settings.watch_silence,
-    help="Seconds without a word of the API server, not even a bookmark, after which a watch is opened anew.",
+    help="Seconds without a word of the API server, not even a bookmark, after which a watch is reopened.",
 )
 @click.option("--leader-election", is_flag=True, help="Of several operators one works, the others stand by.")
 @click.option(

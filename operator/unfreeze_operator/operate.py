@@ -21,9 +21,11 @@ from unfreeze_operator.objects.resources import (
     NETWORK_POLICIES,
     PODS,
     SERVICES,
+    SUFFIXES,
     WORKLOAD_SELECTOR,
     WORKLOADS,
     Key,
+    Resource,
 )
 from unfreeze_operator.reconcile import Caches, Reconciler
 from unfreeze_operator.settings.options import Settings, TrainerImage
@@ -47,19 +49,8 @@ KINDS: tuple[Kind[Any], ...] = (
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
     queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
-    caches = {kind.resource: Cache[Any](queue.add) for kind in KINDS}
-    caches[PODS] = Cache[Any](queue.add, keep=views.has_last_words)
-    known = Caches(
-        Cache(queue.add, place=lambda job: job.destination),
-        caches[JOBS],
-        caches[SERVICES],
-        caches[CONFIG_MAPS],
-        caches[NETWORK_POLICIES],
-        caches[PODS],
-        caches[WORKLOADS],
-    )
+    known, mirrors = _caches(queue.add)
     poller = ProgressPoller(settings, queue.add)
-    mirrors = {kind.resource: Mirror(caches[kind.resource], kind.view) for kind in KINDS}
     executor = Executor(api, mirrors)
     reconciler = Reconciler(
         api=api,
@@ -79,7 +70,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
     metrics.running_pulls.set_function(lambda: len(poller))
     pages = asyncio.Lock()
     reflectors = [
-        Reflector(api, kind, caches[kind.resource], namespace, silence=settings.watch_silence, pages=pages)
+        Reflector(api, kind, mirrors[kind.resource].cache, namespace, silence=settings.watch_silence, pages=pages)
         for kind in KINDS
         for namespace in settings.namespaces or (None,)
     ]
@@ -104,6 +95,23 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         await watch.run_kopf(known.fine_tune_jobs, audit, connection.load, settings, stop)
         for part in parts:
             part.cancel()
+
+
+def _caches(wake: Callable[[Key], None]) -> tuple[Caches, dict[Resource, Mirror]]:
+    """Return empty caches that wake a job when something of it changes, and those of its children by their kind."""
+    caches = {kind.resource: Cache[Any](wake, suffix=SUFFIXES.get(kind.resource, "")) for kind in KINDS}
+    caches[PODS] = Cache[Any](wake, keep=views.has_termination_message)
+    caches[WORKLOADS] = Cache[Any](lambda key: wake(known.behind(key)))
+    known = Caches(
+        Cache(wake, place=lambda job: job.destination),
+        caches[JOBS],
+        caches[SERVICES],
+        caches[CONFIG_MAPS],
+        caches[NETWORK_POLICIES],
+        caches[PODS],
+        caches[WORKLOADS],
+    )
+    return known, {kind.resource: Mirror(caches[kind.resource], kind.view) for kind in KINDS}
 
 
 def _on_error(metrics: Metrics) -> Callable[[Key, Exception, float], None]:

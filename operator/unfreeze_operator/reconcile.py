@@ -74,17 +74,22 @@ class Caches:
 
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
-        key = job.key
+        key, jobs = job.key, self.jobs.of(job.key)
         return Children.of(
             job.uid,
-            self.jobs.of(key),
+            jobs,
             self.services.of(key),
             self.config_maps.of(key),
             self.network_policies.of(key),
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
-            workloads=self.workloads.of(key),
+            workloads=[workload for child in jobs for workload in self.workloads.of((job.namespace, child.name))],
         )
+
+    def behind(self, workload: Key) -> Key:
+        """Return the FineTuneJob of a Workload, whose key names the child Job; nobody's key before that is known."""
+        child = self.jobs.named(workload)
+        return child.key if child is not None else workload
 
     def beside(self, job: FineTuneJobView) -> list[str]:
         """Return the names of the other jobs of its namespace that have not ended and write to the same place."""
@@ -215,7 +220,7 @@ class Reconciler:
     def _report(self, asked: Plan) -> None:
         for problem in asked.problems:
             self._metrics.plan_errors.labels(problem.part).inc()
-            logger.error("The plan goes on without %s: %s", problem.part, problem.error, exc_info=problem.error)
+            logger.error("The plan is made without %s: %s", problem.part, problem.error, exc_info=problem.error)
 
     def _pause(self, job: FineTuneJobView, children: Children, now: datetime) -> float:
         """Return for how many seconds the status of a job has to wait, so that its trainers cannot have it written at will.
@@ -257,9 +262,9 @@ class Reconciler:
             "status": wire(new),
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
-        # Told first: when the write, or its answer, is lost, the next try tells the same, which makes no second event.
+        # Events first: when the write, or its answer, is lost, the next try posts the same, which makes no second event.
         for note in notes(old, new, children.job):
-            await self._tell(event(job, note, self._clock(), self._instance))
+            await self._post(event(job, note, self._clock(), self._instance))
         try:
             raw = await self._api.apply(path, body)
         except ApiError as error:
@@ -282,13 +287,13 @@ class Reconciler:
         self._caches.fine_tune_jobs.put(fine_tune_job_view(raw))
         self._metrics.transition(job, old, new, children, self._clock())
 
-    async def _tell(self, manifest: Manifest) -> None:
+    async def _post(self, manifest: Manifest) -> None:
         """Post an event, in a few tries. It is news, not state: losing one must not hold the job up."""
         for tries in range(1, EVENT_TRIES + 1):
             try:
                 await self._api.create(EVENTS.path(manifest["metadata"]["namespace"]), manifest)
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-                if getattr(error, "reason", "") == "AlreadyExists":  # told already
+                if getattr(error, "reason", "") == "AlreadyExists":  # posted already
                     return
                 if tries == EVENT_TRIES or getattr(error, "status", None) in _FINAL:
                     logger.warning("The event %s could not be posted: %s", manifest["reason"], error)
@@ -308,7 +313,7 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _stored_status(job: FineTuneJobView) -> FineTuneJobStatus:
     try:
         return FineTuneJobStatus.read(unpack(job.status))
-    except ValidationError:  # somebody else wrote it: it is computed anew
+    except ValidationError:  # somebody else wrote it: it is computed again
         logger.warning("The status of %s cannot be read and is replaced.", job.name)
         return FineTuneJobStatus()
 
@@ -330,7 +335,7 @@ def _unreadable(
     job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, error: ValidationError, known: FineTuneJobSpec | None
 ) -> FineTuneJobStatus:
     if known is None:
-        advice = "stored under another version of the CRD: delete the job and create it anew"
+        advice = "stored under another version of the CRD: delete and recreate the job"
         return refused(job, old, now, "InvalidSpec", f"{causes(error, 'spec')} ({advice})")
     advice = (
         "this operator is older than the CRD: upgrade it, and the job begins; or create the job without these fields"

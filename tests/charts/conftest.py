@@ -67,8 +67,8 @@ def crd(chart_cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def released(chart_cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with the chart's release, for tests that leave it as it is."""
-    install(chart_cluster)
+    """The cluster with the chart's release, which asks who reads its metrics, for tests that leave it as it is."""
+    install(chart_cluster, metrics={"tokenReview": True})
     yield chart_cluster
     chart_cluster.helm("uninstall", "unfreeze", "--namespace", NAMESPACE, "--wait")
     chart_cluster.kubectl("delete", "crd", "finetunejobs.unfreeze.dev")

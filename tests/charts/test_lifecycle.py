@@ -122,7 +122,7 @@ def test_running_jobs_outlive_upgrade_rollback_and_uninstall(cluster, world):
     assert left_after(cluster, before, world.namespace) == {CRD}
 
 
-def test_of_two_operators_one_goes_on_when_the_other_is_evicted(cluster, world):
+def test_of_two_operators_one_continues_when_the_other_is_evicted(cluster, world):
     install(cluster, replicas=2, podDisruptionBudget={"enabled": True})
     assert len(operator_pods(cluster)) == 2
     first = until(lambda: leader(cluster), "an operator leads")

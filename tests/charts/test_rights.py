@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,42 @@ from tests.charts.render import NAMESPACE
 from tests.operator.world import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def test_metrics_are_for_accounts_that_may_read_them(released, world):
+    (pod,) = operator_pods(released)
+    page = f"http://{pod['status']['podIP']}:8080"
+
+    def get(path, token=None):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(page + path, headers=headers), timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode().strip()
+
+    tokens = {}
+    for name in ("reader", "stranger"):
+        released.create(f"/api/v1/namespaces/{world.namespace}/serviceaccounts", {"metadata": {"name": name}})
+        tokens[name] = released.service_account_token(world.namespace, name)
+    role = ("--clusterrole=unfreeze-operator-metrics-reader", f"--serviceaccount={world.namespace}:reader")
+    released.kubectl("create", "clusterrolebinding", world.namespace, *role)
+    who = f"--as=system:serviceaccount:{world.namespace}:reader"
+    until(lambda: released.kubectl("auth", "can-i", "get", "/metrics", who, check=False).strip() == "yes", "it may")
+    elsewhere = {"spec": {"audiences": ["elsewhere"]}}
+    path = f"/api/v1/namespaces/{world.namespace}/serviceaccounts/reader/token"
+    tokens["elsewhere"] = released.create(path, elsewhere)["status"]["token"]
+    try:
+        assert get("/metrics") == (401, "a bearer token is needed")
+        assert get("/metrics", "x.y.z") == (401, "the API server does not know this token")
+        assert get("/metrics", tokens["elsewhere"]) == (401, "the API server does not know this token")
+        assert get("/metrics", tokens["stranger"]) == (403, "this account may not get the nonResourceURL /metrics")
+        status, text = get("/metrics", tokens["reader"])
+        assert status == 200
+        assert "unfreeze_reconcile_duration_seconds_count" in text
+        assert get("/readyz")[0] == 200, "probes need no token"
+    finally:
+        released.kubectl("delete", "clusterrolebinding", world.namespace)
 
 
 def test_the_operator_is_a_pod_of_its_own_rights_whose_probes_count(released):

@@ -13,7 +13,7 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.contracts.progress import HTTP_PORT
 from unfreeze_operator.manifests.children import indexed_job
 from unfreeze_operator.objects.carried import Carried
-from unfreeze_operator.objects.resources import OPERATOR_LABELS
+from unfreeze_operator.objects.resources import OPERATOR_LABELS, GangNames
 
 pytestmark = pytest.mark.cluster
 
@@ -243,7 +243,9 @@ def test_selectors_find_the_pods_that_the_operator_makes():
         {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": True}}
     )  # fmt: skip
     view = job()
-    trainer = indexed_job(view, FakeCluster().context(view).spec, IMAGE, Carried(), "job-trainers")["spec"]["template"]
+    trainer = indexed_job(view, FakeCluster().context(view).spec, IMAGE, Carried(), GangNames.of("job"))["spec"][
+        "template"
+    ]
     monitor = only(made, "PodMonitor")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= trainer["metadata"]["labels"].items()
     assert monitor["namespaceSelector"] == {"any": True}

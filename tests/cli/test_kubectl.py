@@ -137,9 +137,9 @@ def test_what_retry_makes_is_what_the_author_wrote():
     assert again["spec"] == JOB["spec"]
 
 
-def test_retry_says_from_where_it_goes_on(kubectl):
+def test_retry_says_from_where_it_resumes(kubectl):
     result = CliRunner().invoke(cli, ["retry", "job"])
-    assert (result.exit_code, result.stdout) == (0, "job is created anew and goes on from step 40\n")
+    assert (result.exit_code, result.stdout) == (0, "job is recreated and resumes from step 40\n")
 
 
 @pytest.mark.parametrize("command", ["suspend", "resume"])

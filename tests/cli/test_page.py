@@ -136,7 +136,7 @@ def test_what_is_out_of_date_in_the_spec_stands_last():
 
 
 def test_a_failure_that_the_job_went_on_after_is_called_so():
-    assert "which the job goes on after" in shown({**RUNNING, "failure": FAILED["failure"]})
+    assert "after which the job continues" in shown({**RUNNING, "failure": FAILED["failure"]})
 
 
 def test_what_it_waits_for():

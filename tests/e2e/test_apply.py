@@ -50,7 +50,7 @@ def test_wrong_column_fails_at_once_and_says_what_to_change(watched: Watched) ->
     assert not status.get("restarts", {}).get("pods")
 
 
-def test_suspended_job_goes_on_from_its_checkpoint(world: World) -> None:
+def test_suspended_job_resumes_from_its_checkpoint(world: World) -> None:
     job = manifest("pause")
     job["spec"]["training"]["epochs"] = 6
     world.create("pause", job["spec"])

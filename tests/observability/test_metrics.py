@@ -40,7 +40,7 @@ def operator_page() -> str:
     view = SimpleNamespace(**{name: getattr(job(), name) for name in ("namespace", "name", "strategy", "key")})
     view.status = pack(status)
     metrics = Metrics()
-    poller = SimpleNamespace(spoken=lambda _: PROGRESS, pulls=1)
+    poller = SimpleNamespace(reported=lambda _: PROGRESS, pulls=1)
     metrics.registry.register(JobCollector(SimpleNamespace(all=lambda: [view]), poller))
     return generate_latest(metrics.registry).decode()
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 class Forked:
@@ -84,7 +84,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers end by themselves
     with socket.socket(fileno=int(sys.argv[1])) as asked:
         while True:
-            request, files, _, _ = socket.recv_fds(asked, MOST_BYTES, 2)
+            request, files, _, _ = socket.recv_fds(asked, MAX_BYTES, 2)
             if not request:
                 return
             if os.fork() == 0:

@@ -28,6 +28,7 @@ from unfreeze_operator.objects.resources import (
     NETWORK_POLICIES,
     PODS,
     SERVICES,
+    SUFFIXES,
     Manifest,
     Resource,
 )
@@ -152,7 +153,7 @@ class Server:
 
 
 class FakePoller:
-    """What the leader at hand said last; without `said` leaders say nothing but their last words."""
+    """What the leader at hand said last; without `said` leaders say nothing but their termination message."""
 
     def __init__(self) -> None:
         self.said: Progress | None = None
@@ -205,9 +206,10 @@ class Simulation:
     def restart(self) -> None:
         """Start the operator anew: nothing is left of the old one."""
         caches: dict[Resource, Cache[Any]] = {
-            resource: Cache(lambda _: None) for resource in (FINE_TUNE_JOBS, *CHILDREN)
+            resource: Cache(lambda _: None, suffix=SUFFIXES.get(resource, ""))
+            for resource in (FINE_TUNE_JOBS, *CHILDREN)
         }
-        caches[PODS] = Cache(lambda _: None, keep=views.has_last_words)
+        caches[PODS] = Cache(lambda _: None, keep=views.has_termination_message)
         self._views = {
             FINE_TUNE_JOBS: views.fine_tune_job_view,
             JOBS: views.job_view,
@@ -261,7 +263,7 @@ class Simulation:
     def control(self) -> None:
         """What the garbage collector and the Job controller do in a moment."""
         self.server.collect()
-        job = self.server.get_now("jobs")
+        job = self.server.get_now("jobs", "job-train")
         if job is None:
             return
         status = job.setdefault("status", {})
@@ -321,7 +323,7 @@ class Simulation:
                 index,
                 "Pending",
                 owner=job["metadata"]["uid"],
-                name=f"job-{index}-{len(self.server.calls)}-{self.now:%M%S}",
+                name=f"job-train-{index}-{len(self.server.calls)}-{self.now:%M%S}",
                 created=self.now,
             )
             raw["status"] |= {"conditions": [], "containerStatuses": []}

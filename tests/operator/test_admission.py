@@ -10,10 +10,10 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.world import spec, until
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
 from unfreeze_operator.objects.carried import Carried
-from unfreeze_operator.objects.resources import MANAGED_BY_LABEL
+from unfreeze_operator.objects.resources import MANAGED_BY_LABEL, GangNames
 from unfreeze_operator.settings.network import ISOLATED
 
-SERVICE = "job-trainers"
+NAMES = GangNames.of("job")
 
 pytestmark = pytest.mark.cluster
 
@@ -60,10 +60,10 @@ def children(namespace="", name="job"):
     view = job(name=name)
     made = FakeCluster().context(view).spec
     out = {
-        "configmaps": config_map(view, made, SERVICE),
-        "services": service(view, SERVICE),
+        "configmaps": config_map(view, made, NAMES),
+        "services": service(view, NAMES.service),
         "networkpolicies": network_policy(view, ISOLATED),
-        "jobs": indexed_job(view, made, IMAGE, Carried(), SERVICE),
+        "jobs": indexed_job(view, made, IMAGE, Carried(), NAMES),
     }
     for manifest in out.values():
         manifest["metadata"].pop("namespace")
@@ -273,7 +273,7 @@ def test_the_operator_needs_no_more(operator_cluster, operator, world):
         world.patch({"distribution": {"numNodes": 2}})
         world.suspend(False)
         world.wait_phase("Running")
-        path = world.path("networkpolicies", "job")
+        path = world.path("networkpolicies", "job-trainers")
         world.cluster.request("PATCH", path, {"spec": {"egress": None}})
         until(lambda: world.cluster.get(path)["spec"].get("egress"), "the policy is repaired")
         world.go()

@@ -28,7 +28,7 @@ def size(status):
 
 
 def hostile_words(character):
-    """Return last words as long as Kubernetes keeps them, of a leader that tells all there is to tell."""
+    """Return a termination message as long as Kubernetes keeps them, of a leader that tells all there is to tell."""
     said = TerminationMessage(
         outcome="Failed", reason="R" * 64, message=character * 1500, rank=2**31, exit_code=1, log_tail=character * 1500
     )
@@ -181,7 +181,7 @@ def test_so_it_is_with_a_leader_that_tells_of_its_newest_alone():
 
 
 def test_a_leader_that_is_seen_late_tells_the_rest_later():
-    short = Progress(state="Done", phase_index=3)  # its last words had no place for phases
+    short = Progress(state="Done", phase_index=3)  # its termination message had no place for phases
     assert listed(after(short)) == ([], 3)
     assert listed(after(short, told(*layers(0, 4), phase_index=3))) == (layers(0, 4), None)
     assert listed(after(told("layer.3", phase_index=4), told(*layers(0, 4), phase_index=4))) == (layers(0, 4), None)

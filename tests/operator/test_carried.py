@@ -1,4 +1,4 @@
-"""Counts go on over pods that nobody saw fail, over suspends, and over Jobs that are made anew."""
+"""Counts go on over pods that nobody saw fail, over suspends, and over Jobs that are recreated."""
 
 import json
 from dataclasses import replace

@@ -10,16 +10,16 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service, spec_hash
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.packing import pack, unpack
-from unfreeze_operator.objects.resources import child_name, service_name
+from unfreeze_operator.objects.resources import GangNames, child_name
 from unfreeze_operator.settings.network import Network
 from unfreeze_operator.settings.options import TrainerImage
 
-SERVICE = "job-trainers"
+NAMES = GangNames.of("job")
 
 
 def made(view, image=IMAGE):
     context = FakeCluster().context(view)
-    return indexed_job(view, context.spec, image, Carried(), SERVICE)
+    return indexed_job(view, context.spec, image, Carried(), NAMES)
 
 
 def pod_of(view, image=IMAGE):
@@ -29,13 +29,14 @@ def pod_of(view, image=IMAGE):
 @given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True))
 def test_names_and_labels_stay_within_63_characters_at_rank_511(name):
     short = child_name(name)
-    assert len(f"{short}-511") <= 63 >= len(service_name(name))
+    names = GangNames.of(name)
+    assert len(f"{names.job}-511") <= 63 >= len(names.service)
     assert child_name(name) == short
     assert short == name or len(name) > 52
     view = job(name=name)
     for manifest in (
-        config_map(view, FakeCluster().context(view).spec, SERVICE),
-        service(view, SERVICE),
+        config_map(view, FakeCluster().context(view).spec, NAMES),
+        service(view, NAMES.service),
         network_policy(view, Network()),
         made(view),
     ):
@@ -66,7 +67,7 @@ def test_the_pod_keeps_the_contract():
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     assert set(mounts) == {"/etc/unfreeze", "/tmp", "/dev/shm", "/mnt/claims/shared"}
     assert mounts["/mnt/claims/shared"]["readOnly"] is False
-    assert pod["subdomain"] == SERVICE
+    assert pod["subdomain"] == NAMES.service
     assert pod["automountServiceAccountToken"] is False
 
 
@@ -103,8 +104,8 @@ def test_the_hash_does_not_change_with_what_may_change_at_any_time():
 def test_children_name_their_owner_and_copy_nothing_else():
     view = job(queue="team-a")
     context = FakeCluster().context(view)
-    made = [config_map(view, context.spec, SERVICE), service(view, SERVICE), network_policy(view, Network())]
-    made.append(indexed_job(view, context.spec, IMAGE, Carried(), SERVICE))
+    made = [config_map(view, context.spec, NAMES), service(view, NAMES.service), network_policy(view, Network())]
+    made.append(indexed_job(view, context.spec, IMAGE, Carried(), NAMES))
     for manifest in made:
         (owner,) = manifest["metadata"]["ownerReferences"]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u1", True, False)
@@ -116,9 +117,9 @@ def test_children_name_their_owner_and_copy_nothing_else():
 def test_the_priority_in_a_queue_is_handed_on():
     view = replace(job(queue="team-a"), priority_class="urgent")
     spec = FakeCluster().context(view).spec
-    labels = indexed_job(view, spec, IMAGE, Carried(), SERVICE)["metadata"]["labels"]
+    labels = indexed_job(view, spec, IMAGE, Carried(), NAMES)["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/priority-class"] == "urgent"
-    labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried(), SERVICE)["metadata"]["labels"]
+    labels = indexed_job(replace(view, queue=""), spec, IMAGE, Carried(), NAMES)["metadata"]["labels"]
     assert not [name for name in labels if "kueue" in name]
 
 

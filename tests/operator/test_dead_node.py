@@ -1,4 +1,4 @@
-"""A node loses its power: the gang is whole again on another one, and a suspend does not wait for the dead."""
+"""A node loses its power: the gang is complete again on another one, and a suspend does not wait for the dead."""
 
 import pytest
 
@@ -32,14 +32,14 @@ def hurry(world, names):
         world.cluster.request("DELETE", path, {"gracePeriodSeconds": 1})
 
 
-def test_the_gang_is_whole_again_elsewhere(operator, world, doomed):
+def test_the_gang_is_complete_again_elsewhere(operator, world, doomed):
     world.create(nodes=2, fake={"holdAt": 1}, backoffLimit=0)
     world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
     dead = world.children("pods")[0]["spec"]["nodeName"]
     lost = [pod["metadata"]["name"] for pod in world.children("pods") if pod["spec"]["nodeName"] == dead]
     doomed(dead)
     hurry(world, lost)
-    until(lambda: whole(world, dead), "two pods on other nodes")
+    until(lambda: complete(world, dead), "two pods on other nodes")
     status = world.wait(lambda s: s.get("nodes", {}).get("ready") == 2)
     assert status["failure"]["reason"] == "NodeLost"
     assert status["failure"]["node"] == dead
@@ -47,7 +47,7 @@ def test_the_gang_is_whole_again_elsewhere(operator, world, doomed):
     assert "failure" not in world.wait_phase("Succeeded")
 
 
-def whole(world, dead):
+def complete(world, dead):
     pods = [pod for pod in world.children("pods") if pod["status"]["phase"] == "Running"]
     return len(pods) == 2 and all(pod["spec"]["nodeName"] != dead for pod in pods)
 

@@ -43,7 +43,7 @@ def test_an_unknown_host_tells_nothing(monkeypatch, options, code):
     monkeypatch.setattr(socket, "create_connection", unknown)
     exit_code, output = said("nowhere", 1, *options)
     assert exit_code == code
-    assert "cannot be told: nowhere is not known here (Name or service not known)" in output
+    assert "cannot be determined: nowhere is not known here (Name or service not known)" in output
 
 
 def test_a_policy_may_take_a_moment():

@@ -45,7 +45,7 @@ def test_a_ttl_that_is_set_later_counts(operator, world):
 def test_children_of_a_finished_job_are_not_made_again(operator, world):
     world.create()
     world.wait_phase("Succeeded")
-    world.delete("jobs", "job")
+    world.delete("jobs", "job-train")
     world.wait_children("jobs", 0)
     world.patch({"runPolicy": {"ttlSecondsAfterFinished": 3600}})
     world.wait(lambda s: s.get("observedGeneration") == 2)

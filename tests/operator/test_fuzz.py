@@ -13,11 +13,17 @@ from tests.operator.fakes import IMAGE
 from unfreeze_api.job import parse_spec
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
 from unfreeze_operator.objects.carried import Carried
-from unfreeze_operator.objects.resources import CONFIG_MAPS, FINE_TUNE_JOBS, JOBS, NETWORK_POLICIES, PODS, SERVICES
+from unfreeze_operator.objects.resources import (
+    CONFIG_MAPS,
+    FINE_TUNE_JOBS,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    GangNames,
+)
 from unfreeze_operator.objects.views import fine_tune_job_view
 from unfreeze_operator.settings.network import ISOLATED
-
-SERVICE = "job-trainers"
 
 pytestmark = pytest.mark.cluster
 
@@ -72,14 +78,15 @@ def children(stored):
     """Return a job's children, and a pod as the Job controller would make it."""
     stored["metadata"] |= {"resourceVersion": "1"}
     view, spec = fine_tune_job_view(stored), parse_spec(stored["spec"])
-    job = indexed_job(view, spec, IMAGE, Carried(), SERVICE)
+    names = GangNames.of(view.name)
+    job = indexed_job(view, spec, IMAGE, Carried(), names)
     pod = copy.deepcopy(job["spec"]["template"])
     pod["metadata"] |= {"name": f"{job['metadata']['name']}-511-abcde"}
     pod["spec"].pop("priorityClassName", None)  # it, and the runtime's class, would have to exist
     pod["spec"].pop("runtimeClassName", None)
     return [
-        (CONFIG_MAPS, config_map(view, spec, SERVICE)),
-        (SERVICES, service(view, SERVICE)),
+        (CONFIG_MAPS, config_map(view, spec, names)),
+        (SERVICES, service(view, names.service)),
         (NETWORK_POLICIES, network_policy(view, ISOLATED)),
         (JOBS, job),
         (PODS, pod),

@@ -48,7 +48,7 @@ def since_refused(world, name):
     return (datetime.now(UTC) - max(refused)).total_seconds() if len(refused) == 2 else 0
 
 
-def whole(world):
+def complete(world):
     statuses = {name: world.status(name) for name in ("one", "two")}
     return next(
         (name for name, s in statuses.items() if s.get("phase") == "Running" and s["nodes"]["ready"] == 2), None
@@ -69,7 +69,7 @@ def test_two_gangs_that_each_hold_half_of_the_cluster_both_end(lone_operator, wo
     until(lambda: since_refused(world, "two") > RESTED or "NodesGivenBack" in world.events(), "both may be tried again")
     world.go("blocker")
     until(lambda: "NodesGivenBack" in world.events(), "one of them gives way")
-    winner = until(lambda: whole(world), "the other one is whole", 120)
+    winner = until(lambda: complete(world), "the other one is complete", 120)
     world.go(winner)
     assert world.wait_phase("Succeeded", winner)["restarts"]["pods"] == 0
     loser = {"one": "two", "two": "one"}[winner]
@@ -122,7 +122,7 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("spoil", "reason", "words"), CAUSES, ids=[reason for _, reason, _ in CAUSES])
-def test_a_gang_that_does_not_become_whole_says_why(operator, world, spoil, reason, words):
+def test_a_gang_that_does_not_become_complete_says_why(operator, world, spoil, reason, words):
     claim = {
         "accessModes": ["ReadWriteMany"],
         "storageClassName": "none",
@@ -137,7 +137,7 @@ def test_a_gang_that_does_not_become_whole_says_why(operator, world, spoil, reas
     assert all(words in found["message"] for found in status["waiting"])
     running = condition(status, "Running")
     assert (running["status"], running["reason"]) == ("False", reason)
-    assert running["message"].startswith("job-0-")
+    assert running["message"].startswith("job-train-0-")
     assert running["message"].endswith("(and 1 more)")
 
 
@@ -152,7 +152,7 @@ def test_pods_that_a_quota_refuses_are_missed(operator, world):
     assert "kubectl describe job job" in condition(status, "Running")["message"]
 
 
-def test_a_gang_that_does_not_become_whole_in_time_fails(operator, world):
+def test_a_gang_that_does_not_become_complete_in_time_fails(operator, world):
     body = spec(nodes=2, startupTimeoutSeconds=3)
     body["distribution"]["resourcesPerNode"] = {"limits": {"nvidia.com/gpu": 16}}
     world.create(body=body)
@@ -160,6 +160,6 @@ def test_a_gang_that_does_not_become_whole_in_time_fails(operator, world):
     assert end["failure"]["reason"] == "StartupTimeout"
     assert "Insufficient nvidia.com/gpu" in end["failure"]["message"]
     assert condition(end, "Failed")["status"] == "True"
-    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    world.cluster.wait_for(world.path("jobs", "job-train"), ended, what="the Job has ended")
     world.wait_children("pods", 0)
     assert world.status() == end

@@ -9,7 +9,7 @@ from tests.operator.virtual_time import run
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
 from unfreeze_operator.objects.resources import PODS
-from unfreeze_operator.objects.views import has_last_words, pod_view
+from unfreeze_operator.objects.views import has_termination_message, pod_view
 
 
 def raw(name, version, phase="Running", uid=""):
@@ -154,6 +154,20 @@ def test_an_own_write_is_seen_at_once_and_no_late_answer_brings_back_the_dead():
     assert cache.of(("ns", "job")) == []
 
 
+@pytest.mark.parametrize("suffix", ["", "-train"])
+@pytest.mark.parametrize("name", ["job", "job-train", "other"])
+def test_a_jobs_objects_are_found_by_its_label_whatever_their_name(suffix, name):
+    cache = Cache(lambda _: None, suffix=suffix)
+    cache.put(pod_view(raw(name, 5)))
+    assert [view.name for view in cache.of(("ns", "job"))] == [name]
+    assert cache.of(("ns", name)) == cache.of(("ns", "job")) * (name == "job")
+    cache.put(pod_view(raw(name, 6, phase="Failed")))
+    assert [view.phase for view in cache.of(("ns", "job"))] == ["Failed"]
+    cache.remove(pod_view(raw(name, 7)))
+    assert cache.of(("ns", "job")) == []
+    assert not cache._others
+
+
 def test_the_end_of_a_namesake_does_not_touch_its_successor():
     cache = Cache(lambda _: None)
     cache.put(pod_view(raw("a", 9, uid="new")))
@@ -172,9 +186,9 @@ def test_what_was_written_after_a_list_survives_it():
     assert len(cache) == 0
 
 
-def test_last_words_are_kept_until_somebody_has_read_them():
+def test_termination_messages_are_kept_until_somebody_has_read_them():
     key, changes = ("ns", "job"), []
-    cache = Cache(changes.append, keep=has_last_words)
+    cache = Cache(changes.append, keep=has_termination_message)
     ended = pod(0, "Failed", name="a", code=143, message="words")
     ended["metadata"] |= {"resourceVersion": "6", "uid": "uid-a"}
     cache.put(pod_view(raw("a", 5)))

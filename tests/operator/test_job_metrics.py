@@ -14,7 +14,7 @@ from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.objects.packing import pack
 from unfreeze_operator.observed.context import Children
 from unfreeze_operator.telemetry.job_metrics import JobCollector, samples
-from unfreeze_operator.telemetry.metrics import MOST_REASONS, Metrics
+from unfreeze_operator.telemetry.metrics import MAX_REASONS, Metrics
 
 TRAINING = {
     "step": 5,
@@ -26,9 +26,10 @@ TRAINING = {
 }
 
 
-def series(status, spoken=None, after=0):
+def series(status, reported=None, after=0):
     return {
-        (name, *labels): value for name, labels, value in samples(job(), status, spoken, NOW + timedelta(seconds=after))
+        (name, *labels): value
+        for name, labels, value in samples(job(), status, reported, NOW + timedelta(seconds=after))
     }
 
 
@@ -41,8 +42,8 @@ def test_a_running_job():
         "checkpoint": {"time": text(NOW)},
         "progress": TRAINING | {"samplesPerSecond": 7.5},
     }
-    spoken = Progress(tokens_per_second=80, learning_rates={"head": 1e-3, "layer.5": 1e-4})
-    assert series(status, spoken, after=90) == {
+    reported = Progress(tokens_per_second=80, learning_rates={"head": 1e-3, "layer.5": 1e-4})
+    assert series(status, reported, after=90) == {
         ("info", "FullFineTuning"): 1,
         ("status_phase", "Running"): 1,
         ("restarts", "pod"): 3,
@@ -91,8 +92,8 @@ def test_a_loss_that_is_not_finite_is_nan_and_not_absent():
 
 
 def test_what_a_trainer_says_is_bounded():
-    spoken = Progress(learning_rates={f"layer.{number}": 1.0 for number in range(2 * MAX_RATES)})
-    rates = [name for name, *_ in series({"phase": "Running"}, spoken) if name == "learning_rate"]
+    reported = Progress(learning_rates={f"layer.{number}": 1.0 for number in range(2 * MAX_RATES)})
+    rates = [name for name, *_ in series({"phase": "Running"}, reported) if name == "learning_rate"]
     assert len(rates) == MAX_RATES
 
 
@@ -111,7 +112,7 @@ class Told:
     pulls = 0
     said = None
 
-    def spoken(self, _):
+    def reported(self, _):
         return self.said
 
 
@@ -173,7 +174,7 @@ def test_reasons_of_failures_are_bounded():
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 4
     metrics = Metrics()
-    for number in range(MOST_REASONS + 5):
+    for number in range(MAX_REASONS + 5):
         failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=f"Reason{number}"))
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)
     assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "Other"}) == 5
@@ -187,7 +188,7 @@ def test_jobs_may_come_during_a_scrape():
     class ProgressPoller:
         pulls = 0
 
-        def spoken(self, _):
+        def reported(self, _):
             cache.put(job(name=f"later-{len(cache)}", uid=f"later-{len(cache)}"))
 
     registry = CollectorRegistry()

@@ -93,7 +93,7 @@ def test_a_job_waits_in_the_queue_and_says_what_for(operator, world, queue):
     assert told in (["Created", "Queued", "Running", "Succeeded"], ["Queued", "Running", "Succeeded"])
 
 
-def test_a_job_that_is_preempted_goes_back_into_the_queue_and_goes_on_later(operator, world, queue):
+def test_a_job_that_is_preempted_goes_back_into_the_queue_and_resumes_later(operator, world, queue):
     queue("low", backoffLimit=0)
     held(world, "low")
     queue("high", priority="high")

@@ -83,9 +83,9 @@ def test_the_network_policy_is_stored_as_it_was_written_and_put_right_when_chang
     (policy,) = world.children("networkpolicies")
     assert policy["spec"] == policy_spec(policy["metadata"]["labels"], ISOLATED)
     change = {"spec": {"podSelector": {"matchLabels": {"other": "pods"}}, "egress": [{}]}}
-    assert world.cluster.request("PATCH", world.path("networkpolicies", "job"), change)[0] == 200
+    assert world.cluster.request("PATCH", world.path("networkpolicies", "job-trainers"), change)[0] == 200
     put_right = world.cluster.wait_for(
-        world.path("networkpolicies", "job"), lambda found: found["spec"] == policy["spec"], what="put right"
+        world.path("networkpolicies", "job-trainers"), lambda found: found["spec"] == policy["spec"], what="put right"
     )
     assert put_right["metadata"]["uid"] == policy["metadata"]["uid"]
 
@@ -93,12 +93,18 @@ def test_the_network_policy_is_stored_as_it_was_written_and_put_right_when_chang
 def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, world):
     service = {"metadata": {"name": "job-trainers"}, "spec": {"ports": [{"port": 80}]}}
     world.cluster.create(world.path("services"), service)
+    # What has the job's own name is in nobody's way.
+    closed = {"metadata": {"name": "job"}, "spec": {"podSelector": {"matchLabels": {"app": "mine"}}}}
+    world.cluster.create(world.path("networkpolicies"), closed)
     world.create()
     status = world.wait(lambda s: condition(s, "Running").get("reason") == "NameTaken")
     assert status["phase"] == "Pending"
     assert "does not belong to this job" in condition(status, "Running")["message"]
     world.delete("services", "job-trainers")
     world.wait_phase("Succeeded")
+    assert (
+        world.cluster.get(world.path("networkpolicies", "job"))["spec"]["podSelector"] == closed["spec"]["podSelector"]
+    )
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from unfreeze_api.contracts.progress import HTTP_PORT
 from unfreeze_operator.cluster import connection
 from unfreeze_operator.main import main
 from unfreeze_operator.manifests.children import network_policy
+from unfreeze_operator.objects.resources import GangNames
 from unfreeze_operator.settings.network import DNS, EgressRule, Network, Peer, parse
 
-SERVICE = "job-trainers"
+NAMES = GangNames.of("job")
 
 HOME = "unfreeze-system"
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
@@ -138,7 +139,7 @@ def test_it_selects_the_pods_of_its_job_whatever_their_template_says():
     stolen = {"app.kubernetes.io/managed-by": "me", "unfreeze.dev/job-name": "other", "team": "a"}
     template = context.spec.template.model_copy(update={"labels": stolen})
     spec = context.spec.model_copy(update={"template": template})
-    labels = indexed_job(view, spec, IMAGE, Carried(), SERVICE)["spec"]["template"]["metadata"]["labels"]
+    labels = indexed_job(view, spec, IMAGE, Carried(), NAMES)["spec"]["template"]["metadata"]["labels"]
     assert selects(policy()["spec"]["podSelector"], labels)
     assert labels["team"] == "a"
 

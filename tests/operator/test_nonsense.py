@@ -65,12 +65,12 @@ def heard(raw):
         return None
 
 
-def page(*views, spoken=None):
+def page(*views, reported=None):
     cache = Cache(lambda _: None)
     for view in views:
         cache.put(view)
     poller = type(
-        "ProgressPoller", (), {"pulls": 0, "spoken": lambda _, key: spoken if key == ("ns", "job") else None}
+        "ProgressPoller", (), {"pulls": 0, "reported": lambda _, key: reported if key == ("ns", "job") else None}
     )()
     registry = CollectorRegistry()
     registry.register(JobCollector(cache, poller))
@@ -82,7 +82,7 @@ def samples(families, name):
 
 
 def ended(code, message):
-    """Return a cluster in which the only pod of a job, and the job, have ended, with these last words."""
+    """Return a cluster in which the only pod of a job, and the job, have ended, with this termination message."""
     cluster, view = FakeCluster(), job()
     cluster.step(view)
     owner = cluster.job()["metadata"]["uid"]
@@ -110,7 +110,7 @@ def test_any_bytes_from_plan_to_wire_and_page(words, answer, code):
         sent = wire(status)
         assert stored_bytes(sent) <= MAX_STATUS_BYTES
         assert FineTuneJobStatus.model_validate_json(json.dumps(sent, allow_nan=False)) == status
-        found = page(dataclasses.replace(view, status=pack(sent)), spoken=progress)
+        found = page(dataclasses.replace(view, status=pack(sent)), reported=progress)
         assert samples(found, "unfreeze_job_series_errors_total")[0].value == 0
         assert samples(found, "unfreeze_job_info")
 

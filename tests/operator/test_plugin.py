@@ -46,7 +46,10 @@ def test_status_of_a_job_that_runs_and_ends(operator, world, ftj):
     assert len(loss.split()[2]) >= 2, "a line of several moments"
     assert "head done 2 0s 7 0.5" in lines
     assert "layer.1 now (2 of 2)" in lines
-    assert len([line for line in lines if line.startswith(("0 job-0-", "1 job-1-")) and " Running " in line]) == 2
+    assert (
+        len([line for line in lines if line.startswith(("0 job-train-0-", "1 job-train-1-")) and " Running " in line])
+        == 2
+    )
     world.go()
     history = world.wait_phase("Succeeded")["history"]
     assert 2 < len(history) <= 33
@@ -81,7 +84,7 @@ def test_logs_are_followed_through_a_restart_to_the_end(operator, world, ftj):
     out, err = following.communicate(timeout=120)
     assert out.splitlines() == ["hello from 0", "last line of the log", "hello from 0"]
     assert err.splitlines()[-1] == "The job has succeeded."
-    assert err.count("==> job-0-") == 2
+    assert err.count("==> job-train-0-") == 2
 
 
 def test_suspend_and_resume(operator, world, ftj):
@@ -97,7 +100,7 @@ def test_suspend_and_resume(operator, world, ftj):
     assert "job has succeeded already: there is nothing to suspend" in answered(ftj("suspend", "job"), 1)
 
 
-def test_retry_goes_on_from_the_checkpoint(operator, world, ftj):
+def test_retry_resumes_from_the_checkpoint(operator, world, ftj):
     fail = {"at": 6, "exitCode": 1, "times": 1, "reason": "WorkerFailed", "message": "a cosmic ray"}
     world.create(fake={"holdAt": 5, "fail": fail})
     world.wait(lambda s: s.get("progress", {}).get("step") == 5)
@@ -108,7 +111,7 @@ def test_retry_goes_on_from_the_checkpoint(operator, world, ftj):
     world.wait_phase("Failed")
     assert "WorkerFailed: a cosmic ray" in answered(ftj("status", "job"))
     first = world.get()["metadata"]
-    assert answered(ftj("retry", "job")) == "job is created anew and goes on from step 5\n"
+    assert answered(ftj("retry", "job")) == "job is recreated and resumes from step 5\n"
     end = world.wait_phase("Succeeded")
     again = world.get()["metadata"]
     assert again["uid"] != first["uid"]

@@ -30,18 +30,18 @@ MOMENTS = {
     "created": lambda *_: True,
     "config-map": lambda world, name: exists(world, "configmaps", f"{name}-job"),
     "service": lambda world, name: exists(world, "services", f"{name}-trainers"),
-    "child-job": lambda world, name: exists(world, "jobs", name),
+    "child-job": lambda world, name: exists(world, "jobs", f"{name}-train"),
     "status": lambda world, name: world.status(name).get("phase"),
     "pods": lambda world, name: len(pods(world, name)) == 2,
     "running": lambda world, name: world.status(name).get("phase") == "Running",
     "stepping": lambda world, name: progress(world, name) >= 2,
     "holding": lambda world, name: progress(world, name) == 5,
-    "ended": lambda world, name: (world.go(name), exists(world, "jobs", name) and complete(world, name))[1],
+    "ended": lambda world, name: (world.go(name), exists(world, "jobs", f"{name}-train") and complete(world, name))[1],
 }
 
 
 def complete(world, name):
-    return "completionTime" in world.cluster.get(world.path("jobs", name)).get("status", {})
+    return "completionTime" in world.cluster.get(world.path("jobs", f"{name}-train")).get("status", {})
 
 
 @pytest.mark.timeout(600)
@@ -75,7 +75,9 @@ def test_the_outcome_is_known_when_the_operator_was_away(lone_operator, world):
     world.wait(lambda s: s.get("progress", {}).get("step") == 5)
     lone_operator.kill()
     world.go()
-    world.cluster.wait_for(world.path("jobs", "job"), lambda job: "completionTime" in job["status"], what="complete")
+    world.cluster.wait_for(
+        world.path("jobs", "job-train"), lambda job: "completionTime" in job["status"], what="complete"
+    )
     lone_operator.start()
     end = world.wait_phase("Succeeded")
     assert end["results"] == {"test.accuracy": 0.93}
@@ -144,7 +146,7 @@ def test_nothing_is_written_when_nothing_changes(lone_operator, world):
     until(lambda: (lone_operator.metric(reconciles) or 0) >= 1, "a reconcile after the restart")
     count = lone_operator.metric(reconciles)
     change = {"metadata": {"annotations": {"unfreeze.dev/carried": "{}"}}}  # a difference that means nothing
-    world.cluster.request("PATCH", world.path("jobs", "job"), change)
+    world.cluster.request("PATCH", world.path("jobs", "job-train"), change)
     until(lambda: (lone_operator.metric(reconciles) or 0) > count, "a reconcile after the change")
     assert world.get()["metadata"]["resourceVersion"] == before
     assert lone_operator.metric("unfreeze_status_writes_total") == 0

@@ -81,12 +81,13 @@ class History(Simulation):
 
     def lose_child(self):
         for resource in CHILDREN[:3]:
-            if self.server.get_now(resource.plural):
-                self.server.remove(resource.plural, "job")
+            for raw in self.server.of(resource.plural):
+                if raw["metadata"]["name"] != "alien":
+                    self.server.remove(resource.plural, raw["metadata"]["name"])
 
     def lose_job(self):
-        if self.server.get_now("jobs"):
-            self.server.remove("jobs", "job")
+        if self.server.get_now("jobs", "job-train"):
+            self.server.remove("jobs", "job-train")
 
     def drift(self):
         for raw in self.server.of("configmaps"):

@@ -14,7 +14,7 @@ def test_an_error_of_the_job_itself_fails_it_at_once(operator, world):
     failure = end["failure"]
     assert (failure["reason"], failure["message"]) == ("InvalidData", "column label is missing")
     assert (failure["rank"], failure["exitCode"]) == (1, 2)
-    assert failure["pod"].startswith("job-1-")
+    assert failure["pod"].startswith("job-train-1-")
     assert failure["node"].startswith("node-")
     assert failure["logTail"] == "Traceback: fake"
     assert end["restarts"]["pods"] == 0
@@ -50,7 +50,7 @@ def test_a_pod_that_stops_unasked_is_not_retried_without_end(operator, world):
     assert end["failure"]["reason"] == "UnexpectedStop"
     assert end["failure"]["exitCode"] == 143
     assert end["restarts"]["pods"] >= 1
-    world.cluster.wait_for(world.path("jobs", "job"), ended, what="the Job has ended")
+    world.cluster.wait_for(world.path("jobs", "job-train"), ended, what="the Job has ended")
     assert world.children("jobs")[0]["status"].get("failed", 0) == 0, "the Job controller counts no 143"
     assert {pod["status"]["phase"] for pod in world.children("pods")} == {"Failed"}
     assert world.status() == end
@@ -71,7 +71,7 @@ def test_a_pod_that_is_taken_away_costs_nothing(operator, world, away, code):
     """As a drain does it, also with a trainer that does not end as it should; and as a person does it."""
     world.create(nodes=2, fake={"holdAt": 1, "stopCode": code}, backoffLimit=0)
     world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
-    first = next(pod for pod in world.children("pods") if pod["metadata"]["name"].startswith("job-1-"))
+    first = next(pod for pod in world.children("pods") if pod["metadata"]["name"].startswith("job-train-1-"))
     away(world, first["metadata"]["name"])
     uid = first["metadata"]["uid"]
     until(lambda: replaced(world, uid), "another pod runs in its place")

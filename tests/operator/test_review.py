@@ -8,7 +8,7 @@ import pytest
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.telemetry.health import Health
 from unfreeze_operator.telemetry.metrics import Metrics
-from unfreeze_operator.telemetry.review import ACCESS_PATH, IDENTITY_PATH, MOST_KEPT, TokenReview
+from unfreeze_operator.telemetry.review import ACCESS_PATH, IDENTITY_PATH, MAX_KEPT, TokenReview
 
 
 class Server:
@@ -86,5 +86,5 @@ async def test_without_the_api_server_nobody_reads():
 
 async def test_strangers_fill_no_memory():
     review = TokenReview(Server())
-    await asyncio.gather(*(review(f"Bearer {number}") for number in range(MOST_KEPT + 50)))
-    assert len(review._known) == MOST_KEPT
+    await asyncio.gather(*(review(f"Bearer {number}") for number in range(MAX_KEPT + 50)))
+    assert len(review._known) == MAX_KEPT

@@ -84,13 +84,13 @@ SCENARIOS = {
     ),
     ("networkpolicies", "create"): lambda world: world.create(),
     ("networkpolicies", "get"): lambda world: (
-        foreign(world, "networkpolicies", {"metadata": {"name": "job"}, "spec": {"podSelector": {}}}),
+        foreign(world, "networkpolicies", {"metadata": {"name": "job-trainers"}, "spec": {"podSelector": {}}}),
         world.create(),
     ),
     ("networkpolicies", "patch"): lambda world: (
         world.create(fake={"holdAt": 1}),
         world.wait_phase("Running"),
-        world.cluster.request("PATCH", world.path("networkpolicies", "job"), {"spec": {"egress": None}}),
+        world.cluster.request("PATCH", world.path("networkpolicies", "job-trainers"), {"spec": {"egress": None}}),
     ),
     ("services", "get"): lambda world: (
         foreign(world, "services", {"metadata": {"name": "job-trainers"}, "spec": {"ports": [{"port": 80}]}}),
@@ -101,7 +101,7 @@ SCENARIOS = {
         world.create(),
     ),
     ("jobs", "get"): lambda world: (
-        foreign(world, "jobs", {"metadata": {"name": "job"}, "spec": {"suspend": True, "template": POD}}),
+        foreign(world, "jobs", {"metadata": {"name": "job-train"}, "spec": {"suspend": True, "template": POD}}),
         world.create(),
     ),
     ("services", "patch"): lambda world: (

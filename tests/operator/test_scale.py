@@ -18,7 +18,7 @@ from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects import views
 from unfreeze_operator.objects.actions import Create
-from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, SUFFIXES
 from unfreeze_operator.operate import KINDS
 from unfreeze_operator.status.budget import wire
 
@@ -66,7 +66,7 @@ def cached_bytes(texts):
     view_of = {FINE_TUNE_JOBS: views.fine_tune_job_view, **{kind.resource: kind.view for kind in KINDS}}
     gc.collect()
     tracemalloc.start()
-    caches = {resource: Cache(lambda _: None) for resource in view_of}
+    caches = {resource: Cache(lambda _: None, suffix=SUFFIXES.get(resource, "")) for resource in view_of}
     for found in texts:
         for resource, text in found.items():
             caches[resource].put(view_of[resource](json.loads(text)))

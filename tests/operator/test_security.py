@@ -15,9 +15,10 @@ from unfreeze_api.apiserver.validate import defaulted
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.manifests.children import indexed_job
 from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.resources import GangNames
 from unfreeze_operator.objects.views import fine_tune_job_view
 
-SERVICE = "job-trainers"
+NAMES = GangNames.of("job")
 
 DOCUMENT = (REPOSITORY / "docs/security.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", DOCUMENT, re.MULTILINE)
@@ -120,7 +121,7 @@ def test_children_lie_in_the_jobs_namespace_and_mount_only_its_claims(manifest):
     context = FakeCluster().context(view)
     for action in plan(context).actions:
         assert action.manifest["metadata"]["namespace"] == "ns"
-    pod = indexed_job(view, context.spec, IMAGE, Carried(), SERVICE)["spec"]["template"]["spec"]
+    pod = indexed_job(view, context.spec, IMAGE, Carried(), NAMES)["spec"]["template"]["spec"]
     claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
     sources = json.dumps(manifest["spec"])
     assert all(f"pvc://{claim['claimName']}" in sources for claim in claims)

@@ -115,13 +115,13 @@ def test_phases_of_a_start():
     assert (running.phase, running.nodes.ready, running.start_time) == ("Running", 2, NOW)
 
 
-def test_the_end_waits_for_the_last_words_but_not_for_ever():
+def test_the_end_waits_for_the_termination_messages_but_not_for_ever():
     ended = {"conditions": [("Complete", "CompletionsReached")], "completionTime": text(NOW)}
     assert observed(pod(0), pod(1, "Succeeded", code=0), **ended).phase == "Running"
     assert observed(pod(0), pod(1, "Succeeded", code=0), after=31, **ended).phase == "Succeeded"
 
 
-def test_the_leaders_last_words_complete_the_status():
+def test_the_leaders_termination_message_completes_the_status():
     progress = Progress(state="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9})
     last = words(outcome="Succeeded", reason="Completed", progress=progress)
     pods = pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0)

@@ -47,7 +47,7 @@ def test_many_suspends_do_not_use_up_the_backoff_limit(operator, world):
     world.wait_phase("Succeeded")
 
 
-def test_suspended_before_its_pods_have_nodes_it_goes_on_later(operator, world):
+def test_suspended_before_its_pods_have_nodes_it_resumes_later(operator, world):
     body = spec(nodes=2)
     unschedulable(body)
     world.create(body=body)

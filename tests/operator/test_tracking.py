@@ -12,6 +12,7 @@ from unfreeze_api.job import parse_spec
 from unfreeze_operator.manifests.children import config_map, indexed_job, spec_hash
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.resources import GangNames
 from unfreeze_operator.objects.views import fine_tune_job_view
 
 TRACKING = {
@@ -34,7 +35,7 @@ def tracked(tracking):
 
 def container(tracking):
     view, made = tracked(tracking)
-    return indexed_job(view, made, IMAGE, Carried(), "job-trainers")["spec"]["template"]["spec"]["containers"][0]
+    return indexed_job(view, made, IMAGE, Carried(), GangNames.of("job"))["spec"]["template"]["spec"]["containers"][0]
 
 
 def taken(tracking):
@@ -65,7 +66,7 @@ def test_a_variable_of_the_jobs_own_wins():
     view, _ = tracked(TRACKING)
     body = json.loads(unpack(view.spec))
     body["template"]["env"].append({"name": "WANDB_BASE_URL", "value": "http://own"})
-    made = indexed_job(view, parse_spec(body), IMAGE, Carried(), "job-trainers")["spec"]["template"]["spec"][
+    made = indexed_job(view, parse_spec(body), IMAGE, Carried(), GangNames.of("job"))["spec"]["template"]["spec"][
         "containers"
     ][0]
     assert [v for v in made["env"] if v["name"] == "WANDB_BASE_URL"] == [
@@ -84,7 +85,7 @@ def test_one_secret_for_both_is_taken_once():
 
 
 def test_job_json_names_trackers_and_no_secret():
-    told = json.loads(config_map(*tracked(TRACKING), "job-trainers")["data"]["job.json"])
+    told = json.loads(config_map(*tracked(TRACKING), GangNames.of("job"))["data"]["job.json"])
     assert told["tracking"]["mlflow"] == {"uri": "http://mlflow:5000", "experiment": "ns"}
     assert told["tracking"]["wandb"] == {"project": "ns", "mode": "Online"}
     assert "mlflow-token" not in json.dumps(told)
@@ -97,7 +98,7 @@ def test_trackers_changed_while_suspended_take_effect_and_others_are_not_disturb
 
 
 @pytest.mark.cluster
-def test_a_missing_secret_is_named_and_the_job_goes_on_when_it_is_there(operator, world):
+def test_a_missing_secret_is_named_and_the_job_starts_when_it_is_there(operator, world):
     body = spec(fake={"holdAt": 1})
     body["tracking"] = {"wandb": {"secretRef": {"name": "wandb-key"}}}
     world.create(body=body)

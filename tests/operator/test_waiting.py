@@ -105,7 +105,7 @@ def test_pods_that_are_not_made_are_noticed():
     made = observed(pod(0), after=10)
     assert running(made) == (
         "PodsMissing",
-        "1 pod cannot be created; a quota or an admission policy? `kubectl describe job job` tells",
+        "1 pod cannot be created; a quota or an admission policy? `kubectl describe job job-train` says why",
     )
     assert made.status.phase == "Pending"
 

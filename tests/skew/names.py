@@ -161,13 +161,13 @@ def series(page: str) -> Iterator[str]:
 
 
 def _children() -> list[dict[str, Any]]:
-    view = job(queue="team")
+    view, names = job(queue="team"), resources.GangNames.of("job")
     spec = FakeCluster().context(view).spec
     return [
-        config_map(view, spec, "job-trainers"),
-        service(view, "job-trainers"),
+        config_map(view, spec, names),
+        service(view, names.service),
         network_policy(view, Network()),
-        indexed_job(view, spec, IMAGE, Carried(), "job-trainers"),
+        indexed_job(view, spec, IMAGE, Carried(), names),
     ]
 
 
@@ -186,8 +186,8 @@ def labels() -> Iterator[str]:
 
 def pod_contract() -> Iterator[str]:
     """Yield what a trainer's image finds in its pod, what it reads of it, and what it answers."""
-    spec = FakeCluster().context(job()).spec
-    (container,) = indexed_job(job(), spec, IMAGE, Carried(), "job-trainers")["spec"]["template"]["spec"]["containers"]
+    spec, names = FakeCluster().context(job()).spec, resources.GangNames.of("job")
+    (container,) = indexed_job(job(), spec, IMAGE, Carried(), names)["spec"]["template"]["spec"]["containers"]
     yield f"container {container['name']}"
     yield f"command {' '.join(container['command'])}"
     own = {variable.name for variable in spec.template.env or ()}
@@ -197,7 +197,7 @@ def pod_contract() -> Iterator[str]:
             yield f"environment {constant.value}"
     yield from (f"port {port['name']} {port['containerPort']}" for port in container["ports"])
     yield from (f"mount {mount['mountPath']}" for mount in container["volumeMounts"])
-    yield from (f"file {name}" for name in config_map(job(), spec, "job-trainers")["data"])
+    yield from (f"file {name}" for name in config_map(job(), spec, names)["data"])
     yield from (f"exit code {code.value} {code.name}" for code in ExitCode)
     for constant in _nodes([ast.parse(_SERVER.read_text())], ast.Constant):
         if re.fullmatch(r"/[a-z]+", str(constant.value)):

@@ -46,13 +46,14 @@ def view_of(spec: Json) -> Any:
 def job_files(specs: list[Json]) -> list[Any]:
     """Return job.json of each spec, and the annotations by which changes of the spec or of job.json are noticed.
 
-    Of jobs whose Service has their own name, as the first operator calls it and a later one still does.
+    Of jobs whose Job and Service have their own name, as the first operator calls them and a later one still does.
     """
+    takes_names = "names" in signature(config_map).parameters
+    names = [_of("unfreeze_operator.objects.resources", "GangNames")("job", "job")] if takes_names else []
     found = []
     for spec in specs:
         view = view_of(spec)
-        service = ["job"] if "service" in signature(config_map).parameters else []
-        manifest = config_map(view, FakeCluster().context(view).spec, *service)
+        manifest = config_map(view, FakeCluster().context(view).spec, *names)
         found.append([manifest["data"]["job.json"], manifest["metadata"]["annotations"]])
     return found
 

@@ -26,8 +26,6 @@ HTTP_PORT = 9470
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _SHORTEST_MESSAGE = 256
-MOST = MAX_COUNT
-"""Bound of every count."""
 
 
 # JSON has neither NaN nor infinity: a null in their place would make the whole message unreadable.
@@ -53,7 +51,7 @@ class ExitCode(IntEnum):
 class CheckpointInfo(Model):
     """The newest complete checkpoint."""
 
-    step: int = Field(ge=0, le=MOST)
+    step: int = Field(ge=0, le=MAX_COUNT)
     """Optimizer step that it was written at."""
     time: datetime
     """When it was complete, in UTC."""
@@ -62,8 +60,8 @@ class CheckpointInfo(Model):
 class Recovery(Model):
     """A start that found broken checkpoints."""
 
-    step: int = Field(ge=0, le=MOST)
-    """Step that the training went on from; 0 when no checkpoint was whole and it started over."""
+    step: int = Field(ge=0, le=MAX_COUNT)
+    """Step that the training resumed from; 0 when no checkpoint was whole and it started over."""
     time: datetime
     """When that was, in UTC."""
     message: str = Field(max_length=1024)
@@ -75,11 +73,11 @@ class PhaseResult(Model):
 
     name: str = Field(max_length=128)
     """Name of the phase: its topmost newly trained block."""
-    steps: int = Field(ge=0, le=MOST)
+    steps: int = Field(ge=0, le=MAX_COUNT)
     """Optimizer steps that it took."""
     seconds: float = Field(ge=0)
     """Time that it took, in seconds, evaluations included."""
-    trainable_parameters: int = Field(ge=0, le=MOST)
+    trainable_parameters: int = Field(ge=0, le=MAX_COUNT)
     """Parameters that it trained."""
     metrics: Metrics = Field(default={}, max_length=32)
     """Validation metrics at its end."""
@@ -90,15 +88,15 @@ class ProgressInfo(Model):
 
     percent: int = Field(default=0, ge=0, le=100)
     """Share of all steps that is done."""
-    step: int = Field(default=0, ge=0, le=MOST)
+    step: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps done so far."""
-    total_steps: int = Field(default=0, ge=0, le=MOST)
+    total_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps planned in all."""
     epoch: float = Field(default=0, ge=0)
     """Passes over the training data done."""
-    phase_index: int = Field(default=0, ge=0, le=MOST)
+    phase_index: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Index of the phase, from 0."""
-    phase_count: int = Field(default=0, ge=0, le=MOST)
+    phase_count: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Number of phases in all."""
     phase_name: str = Field(default="", max_length=128)
     """Name of the phase."""
@@ -108,9 +106,9 @@ class ProgressInfo(Model):
     """Newest metrics of the validation data."""
     samples_per_second: float | None = Field(default=None, ge=0)
     """Samples of all workers together, per second of training."""
-    eta_seconds: int | None = Field(default=None, ge=0, le=MOST)
+    eta_seconds: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Seconds that are left, evaluations included."""
-    skipped_samples: int | None = Field(default=None, ge=0, le=MOST)
+    skipped_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of all splits that could not be read and were left out, where data.onError is Skip."""
 
 
@@ -131,11 +129,11 @@ class Progress(ProgressInfo, Said):
     """The newest complete checkpoint."""
     recovery: Recovery | None = None
     """The newest start that found broken checkpoints."""
-    world_size: int = Field(default=0, ge=0, le=MOST)
+    world_size: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Workers that train together."""
-    restarts: int = Field(default=0, ge=0, le=MOST)
+    restarts: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Times that the workers were started again in place."""
-    skipped_steps: int = Field(default=0, ge=0, le=MOST)
+    skipped_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps that changed nothing, since their gradients were not finite."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""

@@ -137,7 +137,7 @@ RUNNING: dict[RunningReason, Explanation] = {
     "PodsPending": Explanation("The pods were created and start.", "Wait."),
     "PodsMissing": Explanation(
         "The Job controller has not created all pods after 10 s.",
-        "`kubectl describe job NAME` says why: a ResourceQuota, an admission policy, or a pause after a failure.",
+        "`kubectl describe job NAME-train` says why: a ResourceQuota, an admission policy, or a pause after a failure.",
     ),
     "NodesGivenBack": Explanation(
         "For `--gang-patience` some of the pods held nodes while others found none; all gave them back, so that another job can use them, and try again later.",

@@ -89,11 +89,11 @@ class StateSeconds(Model):
     queued: int = Field(default=0, ge=0)
     """In Kueue's queue, until it was admitted."""
     starting: int = Field(default=0, ge=0)
-    """From the pods' start until the training began or went on: loading of model and data."""
+    """From the pods' start until the training began or resumed: loading of model and data."""
     training: int = Field(default=0, ge=0)
     """Training, with evaluations and the export."""
     recovering: int = Field(default=0, ge=0)
-    """From the loss of a pod or worker until the training went on."""
+    """From the loss of a pod or worker until the training resumed."""
     suspended: int = Field(default=0, ge=0)
     """While runPolicy.suspend was true and no pod ran."""
 

@@ -25,7 +25,7 @@ from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import Metric
 
 
-def _immutable(field: str, reason: str = "delete the job and create it anew, or use another name") -> Rule:
+def _immutable(field: str, reason: str = "delete and recreate the job, or use another name") -> Rule:
     return Rule(
         f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
         f"{field} cannot be changed: {reason}",
@@ -99,7 +99,7 @@ class FineTuneJobSpec(Model):
             "self.distribution.engine == oldSelf.distribution.engine"
             " && has(self.distribution.deepSpeed) == has(oldSelf.distribution.deepSpeed)"
             " && (!has(self.distribution.deepSpeed) || self.distribution.deepSpeed == oldSelf.distribution.deepSpeed)",
-            "distribution.engine and distribution.deepSpeed cannot be changed: delete the job and create it anew, or"
+            "distribution.engine and distribution.deepSpeed cannot be changed: delete and recreate the job, or"
             " use another name",
             ".distribution",
         ),
@@ -133,7 +133,7 @@ class FineTuneJobSpec(Model):
         ),
         Rule(
             "self.runPolicy.backoffLimit == oldSelf.runPolicy.backoffLimit",
-            "runPolicy.backoffLimit cannot be changed: delete the job and create it anew, or use another name",
+            "runPolicy.backoffLimit cannot be changed: delete and recreate the job, or use another name",
             ".runPolicy.backoffLimit",
         ),
     )

@@ -34,6 +34,6 @@ def backoff(
     jitter
         Gives the factor of a pause.
     """
-    first, most = bounds
-    pause = min(most, first * 2 ** min(failures - 1, 32)) * jitter()
+    first, longest = bounds
+    pause = min(longest, first * 2 ** min(failures - 1, 32)) * jitter()
     return max(pause, getattr(error, "retry_after", None) or 0.0)

@@ -1,4 +1,4 @@
-"""Caches of the children: list, then watch, and list again whenever the watch cannot go on.
+"""Caches of the children: list, then watch, and list again whenever the watch cannot continue.
 
 Kopf's indices are not used for them: they make starting up quadratic and keep objects that were deleted during a gap.
 """
@@ -44,8 +44,10 @@ class Cache(Generic[V]):
     on_change
         Called with the key of a job when a view of it has come, gone or changed in a way that matters.
     keep
-        Which views, as the watch tells of their end, are kept in `departed` until they are forgotten: those that say
+        Which views, as the watch reports their end, are kept in `departed` until they are forgotten: those that say
         something which nobody may have looked at yet.
+    suffix
+        What the names of these objects add to that of their job.
     place
         What a view may have in common with others of its namespace; empty where that is nothing.
     """
@@ -55,16 +57,18 @@ class Cache(Generic[V]):
         on_change: Callable[[Key], None],
         *,
         keep: Callable[[V], bool] = lambda _: False,
+        suffix: str = "",
         place: Callable[[V], str] = lambda _: "",
     ) -> None:
         self._on_change = on_change
+        self._suffix = suffix
         self._place = place
         self._places: dict[tuple[str, str], tuple[V, ...]] = {}
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
-        # Only of what does not bear its job's name, as most do. A tuple is the smallest container.
+        # Only of what does not bear its job's name with the suffix, as most do. A tuple is the smallest container.
         self._others: dict[Key, tuple[V, ...]] = {}
-        # An answer to a write can arrive after the watch has told of the object's end.
+        # An answer to a write can arrive after the watch has reported the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
 
@@ -73,12 +77,19 @@ class Cache(Generic[V]):
 
     def of(self, key: Key) -> list[V]:
         """Return the views of a job."""
-        own = self._by_name.get(key)
+        own = self._by_name.get(self._name_of(key))
         return [*([own] if own is not None and own.key == key else ()), *self._others.get(key, ())]
+
+    def named(self, name: tuple[str, str]) -> V | None:
+        """Return the view of the object of a namespace and name."""
+        return self._by_name.get(name)
 
     def beside(self, view: V) -> list[V]:
         """Return the other views of its namespace that have the same place."""
         return [other for other in self._places.get(self._place_of(view), ()) if other.uid != view.uid]
+
+    def _name_of(self, key: Key) -> tuple[str, str]:
+        return (key[0], key[1] + self._suffix) if self._suffix else key
 
     def _place_of(self, view: V) -> tuple[str, str]:
         return view.namespace, self._place(view)
@@ -114,14 +125,14 @@ class Cache(Generic[V]):
             self._drop(old)
         name, key = (view.namespace, view.name), view.key
         self._by_name[name] = view
-        if key != name:
+        if self._name_of(key) != name:
             self._others[key] = (*self._others.get(key, ()), view)
         if self._place(view):
             self._places[self._place_of(view)] = (*self._places.get(self._place_of(view), ()), view)
         if old != view:
             self._on_change(view.key)
         if old is None:
-            self._tell_beside(view)
+            self._wake_beside(view)
 
     def remove(self, view: V) -> None:
         """Forget an object, unless another one of its name has taken its place."""
@@ -134,7 +145,7 @@ class Cache(Generic[V]):
             if self._keep(view):
                 self._departed.setdefault(old.key, []).append(view)
             self._on_change(old.key)
-            self._tell_beside(old)
+            self._wake_beside(old)
 
     def replace(self, namespace: str | None, views: list[V], version: int) -> None:
         """Store a whole list, of one namespace or of all; what is not in it was deleted unnoticed.
@@ -151,7 +162,7 @@ class Cache(Generic[V]):
         for view in views:
             self.put(view)
 
-    def _tell_beside(self, view: V) -> None:
+    def _wake_beside(self, view: V) -> None:
         for other in self.beside(view):
             self._on_change(other.key)
 
@@ -179,7 +190,7 @@ class Source(Protocol):
 
 
 class _Expired(Exception):  # noqa: N818 - in the course of things
-    """The server no longer knows the version that the watch should go on from."""
+    """The server no longer knows the version that the watch should continue from."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,7 @@ class Reflector(Generic[V]):
                 await asyncio.sleep(pause)
 
     async def _do_without(self, error: Exception) -> None:
-        logger.info("%s is not to be had: %s", self.path, error)
+        logger.info("%s is not served: %s", self.path, error)
         self._cache.replace(self._namespace, [], sys.maxsize)
         self.synced.set()
         await asyncio.sleep(ABSENT_SECONDS)

@@ -56,7 +56,7 @@ class Election:
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
-        told = ""
+        announced = ""
         while True:
             try:
                 holder = await self._try()
@@ -65,9 +65,9 @@ class Election:
             if holder == self._identity:
                 logger.info("This operator leads, as %s.", holder)
                 return
-            if holder != told:
+            if holder != announced:
                 logger.info("Standing by: %s leads.", holder)
-                told = holder
+                announced = holder
             await asyncio.sleep(self._seconds / 6)
 
     async def hold(self) -> None:

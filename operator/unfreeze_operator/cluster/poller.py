@@ -98,7 +98,7 @@ class ProgressPoller:
         target = self._targets.get(key)
         return target.newest if target is not None and target.uid == uid else None
 
-    def spoken(self, key: Key) -> Progress | None:
+    def reported(self, key: Key) -> Progress | None:
         """Return what the leader that is asked now said last."""
         target = self._targets.get(key)
         return target.newest if target is not None else None

@@ -22,7 +22,7 @@ class Queue(Generic[K]):
     Parameters
     ----------
     on_error
-        Told of each failure: key, error, seconds until the next try.
+        Called for each failure: key, error, seconds until the next try.
     backoff
         First and longest pause in seconds after failures.
     jitter
@@ -83,7 +83,7 @@ class Queue(Generic[K]):
     async def _worker(self, handler: Handler[K]) -> None:
         while True:
             key = await self._next()
-            # What was asked for later is what the handler now finds out anew.
+            # What was asked for later is what the handler now finds out again.
             self._due.pop(key, None)
             try:
                 later = await handler(key)

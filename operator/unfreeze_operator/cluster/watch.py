@@ -24,8 +24,8 @@ from unfreeze_operator.settings.options import Settings
 
 logger = logging.getLogger(__name__)
 
-MOST_FAILURES = 5
-"""Failures of kopf in a row after which the process ends, and Kubernetes starts it anew."""
+MAX_FAILURES = 5
+"""Failures of kopf in a row after which the process ends, and Kubernetes restarts it."""
 LASTING_SECONDS = 60.0
 """A kopf that has lived so long did work: its failure is the first one."""
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -96,7 +96,7 @@ def kopf_registry(
         if event["type"] == "DELETED":
             cache.remove(view)
         elif event["type"] is None and cache.knows(view):
-            # Kopf lists again only when its watch could not go on: objects may have gone meanwhile.
+            # Kopf lists again only when its watch could not continue: objects may have gone meanwhile.
             audit.request()
             cache.put(view)
         else:
@@ -117,7 +117,7 @@ async def run_kopf(
     """Watch until the process is asked to stop; the signals are handled by kopf.
 
     Kopf gives up on answers that only mean that it has to list again: 410 at the start of a watch, an error within one,
-    a server that is away for a minute. It is started anew then, and lists; only when it dies again and again does the
+    a server that is away for a minute. It is restarted then, and lists; only when it dies again and again does the
     process end.
     """
     failures = 0
@@ -138,7 +138,7 @@ async def run_kopf(
         except Exception as error:
             lived = asyncio.get_running_loop().time() - began
             failures = 1 if lived > LASTING_SECONDS else failures + 1
-            if failures > MOST_FAILURES:
+            if failures > MAX_FAILURES:
                 raise
             pause = backoff(failures)
             logger.warning("Watching FineTuneJobs failed, starting again in %.1f s: %s", pause, error)

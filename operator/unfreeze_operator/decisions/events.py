@@ -19,7 +19,7 @@ _NOTE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What there is to tell."""
+    """What there is to report."""
 
     type: Literal["Normal", "Warning"]
     reason: EventReason
@@ -55,8 +55,8 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     useful = condition(new, "Useful")
     if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
         found.append(Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation)))
-    for reason, texts, told in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
-        if texts and texts != told:
+    for reason, texts, earlier in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
+        if texts and texts != earlier:
             found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
@@ -94,7 +94,7 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
     if new.phase in _PHASES:
         return [*found, Note("Normal", *_PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
-        return [Note("Normal", "Resumed", "the job goes on from its newest checkpoint", mark)]
+        return [Note("Normal", "Resumed", "the job resumes from its newest checkpoint", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
         text = f"{new.failure.reason}: {new.failure.message}{where}"
@@ -109,7 +109,7 @@ def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:
 
 
 def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Manifest:
-    """Return the Event. Its name follows from what it tells, so that telling it twice makes one object."""
+    """Return the Event. Its name follows from what it reports, so that posting it twice makes one object."""
     digest = hashlib.sha256(f"{job.uid}/{note.reason}/{note.mark}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",

@@ -104,9 +104,9 @@ def _observed(
     context: Context, progress: Progress | None, waiting: str, failure: Failure | None, problems: list[Problem]
 ) -> FineTuneJobStatus | None:
     """Return the status; without the words of the trainers, if it cannot be made of them, so that the job ends at least."""
-    for seen, told in ((context, progress), (_speechless(context), None)):
+    for seen, reported in ((context, progress), (_speechless(context), None)):
         try:
-            return observe(seen, told, waiting=waiting, given_up=failure)
+            return observe(seen, reported, waiting=waiting, given_up=failure)
         except Exception as error:  # noqa: BLE001 - as above
             problems.append(Problem(STATUS, error))
     return None

@@ -19,6 +19,7 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
+    CHILD_JOB_ANNOTATION,
     CONFIG_MAPS,
     CONTAINER,
     CONTENT_HASH_ANNOTATION,
@@ -34,10 +35,11 @@ from unfreeze_operator.objects.resources import (
     SERVICE_ANNOTATION,
     SERVICES,
     SPEC_HASH_ANNOTATION,
+    GangNames,
     Manifest,
     Resource,
     child_name,
-    config_map_name,
+    named,
 )
 from unfreeze_operator.objects.views import FineTuneJobView, content_hash
 from unfreeze_operator.settings.network import Network, policy_spec
@@ -74,14 +76,14 @@ def active_deadline(spec: FineTuneJobSpec, carried: Carried) -> int | None:
     return None if seconds is None else max(1, seconds - carried.active_seconds)
 
 
-def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, service: str) -> Manifest:
-    """Return the ConfigMap with the resolved job, whose pods meet under the name of a Service."""
-    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{child_name(job.name)}-0.{service}")
+def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, names: GangNames) -> Manifest:
+    """Return the ConfigMap with the resolved job, whose pods meet under these names."""
+    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{names.job}-0.{names.service}")
     text = resolved.to_json(indent=1)
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CONTENT_HASH_ANNOTATION: content_hash(text)}
-    if service != child_name(job.name):
-        annotations[SERVICE_ANNOTATION] = service
-    return {**_head(job, CONFIG_MAPS, config_map_name(job.name), annotations=annotations), "data": {JOB_FILE: text}}
+    written = {SERVICE_ANNOTATION: names.service, CHILD_JOB_ANNOTATION: names.job}
+    annotations |= {key: name for key, name in written.items() if name != child_name(job.name)}
+    return {**_head(job, CONFIG_MAPS, named(CONFIG_MAPS, job.name), annotations=annotations), "data": {JOB_FILE: text}}
 
 
 def service(job: FineTuneJobView, name: str) -> Manifest:
@@ -104,13 +106,13 @@ def service(job: FineTuneJobView, name: str) -> Manifest:
 def network_policy(job: FineTuneJobView, network: Network) -> Manifest:
     """Return the NetworkPolicy that keeps all but the gang, and who reads its metrics, away from the pods."""
     return {
-        **_head(job, NETWORK_POLICIES, child_name(job.name)),
+        **_head(job, NETWORK_POLICIES, named(NETWORK_POLICIES, job.name)),
         "spec": policy_spec(_gang_labels(job), network),
     }
 
 
 def indexed_job(
-    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried, service: str
+    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried, names: GangNames
 ) -> Manifest:
     """Return the Indexed Job, one pod for each node.
 
@@ -120,15 +122,15 @@ def indexed_job(
         Trainer image, and what it is pulled with, when the template names none.
     carried
         Totals of the runs before this Job.
-    service
-        Name of the Service.
+    names
+        Of the Job and of the Service.
     """
     nodes = spec.distribution.num_nodes
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
     kueue = {QUEUE_LABEL: job.queue, PRIORITY_LABEL: job.priority_class} if job.queue else {}
     labels = {name: value for name, value in kueue.items() if value}
     return {
-        **_head(job, JOBS, child_name(job.name), labels=labels, annotations=annotations),
+        **_head(job, JOBS, names.job, labels=labels, annotations=annotations),
         "spec": _without_none(
             completions=nodes,
             parallelism=nodes,
@@ -139,7 +141,7 @@ def indexed_job(
             # A pod that is still going down holds its accelerators and its name: no second one beside it.
             podReplacementPolicy="Failed",
             podFailurePolicy={"rules": _failure_rules()},
-            template=_pod_template(job, spec, image, service),
+            template=_pod_template(job, spec, image, names.service),
         ),
     }
 
@@ -163,7 +165,7 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
         template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
     claim_names = claims(spec)
     volumes: list[Manifest] = [
-        {"name": "job", "configMap": {"name": config_map_name(job.name)}},
+        {"name": "job", "configMap": {"name": named(CONFIG_MAPS, job.name)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
         # Data loaders hand tensors over in shared memory; the runtime's default of 64 MiB is too small for it.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _memory(spec) or SHM_SIZE}},

@@ -33,14 +33,14 @@ class Carried(Model):
     given_back_at: datetime | None = None
     """When it did so last, until it tries again."""
     gang_since: datetime | None = None
-    """Since when it has not been whole, over all its tries."""
+    """Since when it has been incomplete, over all its tries."""
 
 
 def read_carried(job: JobView | None) -> Carried:
     """Return what a Job carries; nothing when it has no readable annotation."""
     try:
         return Carried.read(job.carried) if job and job.carried else Carried()
-    except ValueError:  # edited by hand: counting goes on from the status, which never falls
+    except ValueError:  # edited by hand: counting continues from the status, which never falls
         return Carried()
 
 
@@ -83,41 +83,40 @@ def ran(status: FineTuneJobStatus) -> int:
     return spent.starting + spent.training + spent.recovering if spent is not None else 0
 
 
-def at_suspend(job: JobView, now: datetime) -> Carried:
+def at_suspend(carried: Carried, job: JobView, now: datetime) -> Carried:
     """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
-    carried = read_carried(job)
     ran = int((now - job.started).total_seconds()) if job.started else 0
     update = {"active_seconds": carried.active_seconds + max(0, ran), "given_back_at": None, "gang_since": None}
     return carried.model_copy(update=update)
 
 
-def at_give_back(job: JobView, since: datetime, now: datetime) -> Carried:
+def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime) -> Carried:
     """Return what a Job carries from the moment that its gang gives its nodes back.
 
     Parameters
     ----------
     since
-        Since when the gang has not been whole.
+        Since when the gang has been incomplete.
     """
-    carried = at_suspend(job, now)
+    carried = at_suspend(carried, job, now)
     update = {"given_back": carried.given_back + 1, "given_back_at": now.replace(microsecond=0), "gang_since": since}
     return carried.model_copy(update=update)
 
 
-def at_start(status: FineTuneJobStatus, job: JobView | None) -> Carried:
-    """Return what a new Job carries, so that the totals of the status go on.
+def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
+    """Return what a new Job carries, so that the totals of the status continue.
 
     Parameters
     ----------
     status
         The status with the totals so far.
-    job
-        The Job that it replaces, if any.
+    before
+        What the Job carries that it replaces, if any.
     """
-    restarts, carried = status.restarts, read_carried(job)
+    restarts, carried = status.restarts, before or Carried()
     return Carried(
         accelerator_seconds=status.accelerator_seconds or 0,
-        active_seconds=carried.active_seconds if job is not None else ran(status),
+        active_seconds=carried.active_seconds if before is not None else ran(status),
         pod_restarts=restarts.pods if restarts else 0,
         in_place_restarts=restarts.in_place if restarts else 0,
         given_back=carried.given_back,
@@ -126,21 +125,29 @@ def at_start(status: FineTuneJobStatus, job: JobView | None) -> Carried:
 
 
 def at_resume(
-    status: FineTuneJobStatus, job: JobView, pods: Sequence[PodView], accelerators: int, now: datetime
+    status: FineTuneJobStatus,
+    before: Carried,
+    job: JobView,
+    *,
+    pods: Sequence[PodView],
+    accelerators: int,
+    now: datetime,
 ) -> Carried:
-    """Return what a Job carries when it goes on: the totals of the status, but for what still counts as its own.
+    """Return what a Job carries when it resumes: the totals of the status, but for what still counts as its own.
 
     Parameters
     ----------
     status
         The status with the totals so far.
+    before
+        What the Job carries now.
     job, pods
         The Job, and its pods at hand.
     """
-    carried = at_start(status, job)
+    carried = at_start(status, before)
     held = accelerator_seconds(pods, accelerators, now)
     update = {
         "accelerator_seconds": max(0, carried.accelerator_seconds - held),
-        "pod_restarts": max(read_carried(job).pod_restarts, carried.pod_restarts - pods_to_replace(job, pods)),
+        "pod_restarts": max(before.pod_restarts, carried.pod_restarts - pods_to_replace(job, pods)),
     }
     return carried.model_copy(update=update)

@@ -18,7 +18,7 @@ class WorkloadView(ChildView):
 
 
 def workload_view(raw: Manifest) -> WorkloadView:
-    """Return the view of a Workload. It has no label of ours: the Job that owns it names the FineTuneJob."""
+    """Return the view of a Workload. It has no label of ours: in place of one stands the name of the Job that owns it."""
     owners = raw["metadata"].get("ownerReferences", ())
     job: dict[str, Any] = next((o for o in owners if o.get("controller") and o["kind"] == "Job"), {})
     conditions = raw.get("status", {}).get("conditions", ())
@@ -36,9 +36,9 @@ def not_admitted(conditions: list[dict[str, Any]]) -> str:
 
     if holds("Admitted"):
         return ""
-    told = [found["Evicted"].get("message", "")] if holds("Evicted") else []
+    reasons = [found["Evicted"].get("message", "")] if holds("Evicted") else []
     if holds("QuotaReserved"):
-        told.append("quota is reserved; its admission checks are not done")
+        reasons.append("quota is reserved; its admission checks are not done")
     elif "QuotaReserved" in found:
-        told.append(found["QuotaReserved"].get("message", ""))
-    return "; ".join(dict.fromkeys(text for text in told if text))
+        reasons.append(found["QuotaReserved"].get("message", ""))
+    return "; ".join(dict.fromkeys(text for text in reasons if text))

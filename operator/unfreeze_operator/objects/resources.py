@@ -20,8 +20,11 @@ WORKLOAD_SELECTOR = "kueue.x-k8s.io/job-uid"
 """Selects Kueue's Workloads of Jobs and their like, not those of single pods."""
 
 SPEC_HASH_ANNOTATION = "unfreeze.dev/spec-hash"
-SERVICE_ANNOTATION = "unfreeze.dev/service"
 """Hash of the part of the spec that may change while a job is suspended."""
+SERVICE_ANNOTATION = "unfreeze.dev/service"
+"""Name of the Service that job.json was written for; none where it is that of the FineTuneJob, as it was once."""
+CHILD_JOB_ANNOTATION = "unfreeze.dev/child-job"
+"""Name of the child Job that job.json was written for; none where it is that of the FineTuneJob, as it was once."""
 CONTENT_HASH_ANNOTATION = "unfreeze.dev/content-hash"
 """Hash of job.json as the operator wrote it, so that a change by others is noticed."""
 CARRIED_ANNOTATION = "unfreeze.dev/carried"
@@ -36,7 +39,7 @@ JOB_FILE = "job.json"
 """Key of the resolved job in its ConfigMap."""
 
 MAX_NAME = 52
-"""A pod's host name is `<name>-<index>` and a DNS label: 63 characters with an index of up to ten digits."""
+"""A pod's host name is `<name>-train-<index>` and a DNS label: of at most 63 characters, 62 with index 511."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ Key = tuple[str, str]
 
 
 def child_name(name: str) -> str:
-    """Return the name of the child Job, and the value of the job label.
+    """Return what the names of a job's children begin with, which is the value of the job label too.
 
     It is the job's own name, which the schema keeps to 52 characters; a longer one, from another schema, is cut and
     told apart by a hash.
@@ -83,11 +86,24 @@ def child_name(name: str) -> str:
     return f"{name[: MAX_NAME - 9].rstrip('-.')}-{digest}"
 
 
-def service_name(name: str) -> str:
-    """Return the name of the child Service, which no other program asks for: nobody chooses it by a job's name."""
-    return f"{child_name(name)}-trainers"
+SUFFIXES = {JOBS: "-train", SERVICES: "-trainers", NETWORK_POLICIES: "-trainers", CONFIG_MAPS: "-job"}
+"""What children's names end in: fixed, so that nobody chooses one by the name of a job."""
 
 
-def config_map_name(name: str) -> str:
-    """Return the name of the ConfigMap that holds job.json."""
-    return f"{child_name(name)}-job"
+def named(resource: Resource, name: str) -> str:
+    """Return the name of a child of a job that begins now."""
+    return child_name(name) + SUFFIXES[resource]
+
+
+@dataclass(frozen=True, slots=True)
+class GangNames:
+    """The two names that the host names of a gang's pods consist of."""
+
+    job: str
+    """Of the child Job."""
+    service: str
+
+    @classmethod
+    def of(cls, name: str) -> GangNames:
+        """Return the names of a job that begins now."""
+        return cls(named(JOBS, name), named(SERVICES, name))

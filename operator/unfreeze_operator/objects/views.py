@@ -18,6 +18,7 @@ from unfreeze_api.sources import needs
 from unfreeze_operator.objects.packing import pack, unpack
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
+    CHILD_JOB_ANNOTATION,
     CONTAINER,
     CONTENT_HASH_ANNOTATION,
     JOB_FILE,
@@ -172,7 +173,7 @@ class PodView(ChildView):
         return self.phase not in ("Succeeded", "Failed")
 
 
-def has_last_words(pod: PodView) -> bool:
+def has_termination_message(pod: PodView) -> bool:
     """Whether a pod led its gang and has ended with a message: its checkpoint, how far it came."""
     return pod.index == 0 and not pod.live and bool(pod.message)
 
@@ -200,6 +201,8 @@ class ConfigMapView(ChildView):
     actual: str
     service: str = ""
     """Name of the Service under which the pods meet; empty where it has the job's own name, as it had once."""
+    child_job: str = ""
+    """Name of the child Job; likewise."""
 
     @property
     def drifted(self) -> bool:
@@ -212,7 +215,7 @@ def base_fields(raw: Manifest) -> dict[str, Any]:
     meta = raw["metadata"]
     return {
         "namespace": intern(meta.get("namespace", "")),
-        "name": intern(meta["name"]),  # a job's children bear its name
+        "name": intern(meta["name"]),  # some children have one name
         "uid": meta["uid"],
         "version": int(meta["resourceVersion"]),
         "created": parse_time(meta.get("creationTimestamp")) or EPOCH,
@@ -350,4 +353,5 @@ def config_map_view(raw: Manifest) -> ConfigMapView:
         intended=intended,
         actual=intended if actual == intended else actual,  # one text, not two
         service=intern(_annotation(raw, SERVICE_ANNOTATION)),
+        child_job=intern(_annotation(raw, CHILD_JOB_ANNOTATION)),
     )

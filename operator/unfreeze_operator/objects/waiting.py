@@ -1,6 +1,6 @@
 """What a pod that does not run waits for: the scheduler's words, or the node's. Pure.
 
-Only what the pod itself says is read. A volume that cannot be mounted is told by events alone; the pod says no more than
+Only what the pod itself says is read. A volume that cannot be mounted is reported by events alone; the pod says no more than
 that it is not ready for its containers.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from unfreeze_api.contracts.reasons import WaitingReason
 
-MOST = 16
+MAX_WAITING = 16
 """Pods that a status names."""
 PATIENCE_SECONDS = 60
 """How long a node may prepare volumes and images before that is worth a word."""
@@ -71,7 +71,7 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
         return Waiting(known, f"image {container.get('image', '')}: {_pull_error(state)}")
     if known is not None:
         return Waiting(known, state.get("message") or state["reason"])
-    # GA since 1.29; without it a node that mounts cannot be told from one that pulls.
+    # GA since 1.29; without it a node that mounts cannot be distinguished from one that pulls.
     if conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
         return Waiting("VolumesNotReady", "its node prepares volumes and network: the pod's events say what is missing")
     return Waiting("ContainerCreating", "its node pulls the image and starts the container")

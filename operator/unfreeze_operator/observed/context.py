@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 
 from unfreeze_api.contracts.status import Failure, FineTuneJobStatus
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.actions import Action
+from unfreeze_operator.objects.carried import Carried, read_carried
 from unfreeze_operator.objects.kueue import WorkloadView
-from unfreeze_operator.objects.resources import child_name, service_name
+from unfreeze_operator.objects.resources import GangNames, child_name
 from unfreeze_operator.objects.views import (
     ChildView,
     ConfigMapView,
@@ -97,7 +99,7 @@ class Children:
         return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it keeps what it has read
 class Context:
     """Everything that a decision about a job is made from."""
 
@@ -125,17 +127,21 @@ class Context:
         """Accelerators of each pod."""
         return self.spec.distribution.accelerators_per_node
 
+    @cached_property
+    def carried(self) -> Carried:
+        """Totals of the runs before this one, as the child Job carries them."""
+        return read_carried(self.children.job)
+
     @property
-    def service_name(self) -> str:
-        """Name of the Service: what a job began with stays, also where one of its children has to be made again."""
-        children = self.children
-        if children.service is not None:
-            return children.service.name
-        if children.job is not None and children.job.subdomain:
-            return children.job.subdomain
-        if children.config_map is not None:
-            return children.config_map.service or child_name(self.job.name)
-        return service_name(self.job.name)
+    def names(self) -> GangNames:
+        """Names of the child Job and the Service: what a job began with stays, also where one of them is made again."""
+        job, service, config_map = self.children.job, self.children.service, self.children.config_map
+        names, earlier = GangNames.of(self.job.name), child_name(self.job.name)
+        if config_map is not None:
+            names = GangNames(config_map.child_job or earlier, config_map.service or earlier)
+        if job is not None:
+            names = GangNames(job.name, job.subdomain or names.service)
+        return names if service is None else replace(names, service=service.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Why pods failed: the trainer's own words where it left some, else what the container's status tells. Pure."""
+"""Why pods failed: the trainer's own words where it left some, else what the container's status says. Pure."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ def first_failed(pods: Sequence[PodView]) -> PodView | None:
 
 
 def _cause_order(pod: PodView) -> tuple[object, ...]:
-    told = TerminationMessage.from_termination_log(pod.message)
+    reported = TerminationMessage.from_termination_log(pod.message)
     return (
         pod.finished or EPOCH,
         pod.exit_code != ExitCode.JOB_ERROR,
-        told is None,
-        told is None or told.rank is None,
+        reported is None,
+        reported is None or reported.rank is None,
         pod.index,
     )
 
 
 def pod_failure(pod: PodView) -> Failure:
-    """Return what a failed pod's status tells."""
-    told = TerminationMessage.from_termination_log(pod.message)
+    """Return what a failed pod's status says."""
+    reported = TerminationMessage.from_termination_log(pod.message)
     reason, message = _UNASKED if stopped_unasked(pod) else _EXPLAINED.get(pod.reason, ("", ""))
-    if told is not None and not reason:
-        reason, message = told.reason, told.message
+    if reported is not None and not reason:
+        reason, message = reported.reason, reported.message
     if not reason:
         reason, message = "ContainerFailed", f"the container ended with exit code {pod.exit_code} and no explanation"
     # Without a message of the trainer Kubernetes keeps the last lines of its log in its place.
-    log_tail = told.log_tail if told is not None else pod.message if pod.exit_code is not None else ""
+    log_tail = reported.log_tail if reported is not None else pod.message if pod.exit_code is not None else ""
     return Failure(
         reason=reason,
         message=message[:_MESSAGE],
         pod=pod.name,
         node=pod.node or None,
-        rank=told.rank if told is not None and told.rank is not None and told.rank >= 0 else None,
+        rank=reported.rank if reported is not None and reported.rank is not None and reported.rank >= 0 else None,
         exit_code=pod.exit_code,
         log_tail=log_tail[-_LOG_TAIL:] or None,
     )

@@ -1,27 +1,26 @@
-"""Gangs that are not whole: since when, how long they may hold what they have, and when they try again. Pure."""
+"""Gangs that are incomplete: since when, how long they may hold what they have, and when they try again. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
 
-from unfreeze_operator.objects.carried import read_carried
 from unfreeze_operator.observed.context import Context
 
-_MOST_PATIENT = 4
+_MAX_PATIENCES = 4
 _PAUSE = 0.2
 """Share of the patience that a gang pauses after it has given its nodes back: enough for others to take them."""
 
 
-def not_whole_since(context: Context) -> datetime | None:
-    """Return since when the gang has not been whole, None when it is, or has no reason to be.
+def incomplete_since(context: Context) -> datetime | None:
+    """Return since when the gang has been incomplete, None when it is complete, or has no reason to be.
 
     Nodes that were given back and taken again meanwhile do not count as a new beginning; a suspend does.
     """
     job = context.children.job
     if job is None or context.spec.run_policy.suspend:
         return None
-    carried = read_carried(job)
+    carried = context.carried
     if job.suspended and carried.given_back_at is None:
         return None
     started = job.started or carried.gang_since
@@ -42,13 +41,13 @@ def patience(context: Context) -> float:
     It differs from job to job and from try to try, so that of gangs that block one another one gives way first; who has
     given way more often holds on longer.
     """
-    times = read_carried(context.children.job).given_back
-    return context.gang_patience * min(_MOST_PATIENT, 1 + times) * _factor(context.job.uid, times)
+    times = context.carried.given_back
+    return context.gang_patience * min(_MAX_PATIENCES, 1 + times) * _factor(context.job.uid, times)
 
 
 def next_try(context: Context) -> datetime | None:
     """Return when a gang that has given its nodes back may take some again."""
-    carried = read_carried(context.children.job)
+    carried = context.carried
     if carried.given_back_at is None:
         return None
     pause = context.gang_patience * _PAUSE * _factor(context.job.uid, -carried.given_back)

@@ -1,4 +1,4 @@
-"""numNodes, resources or template changed while the job was suspended: its Job is made anew, with the new ones."""
+"""numNodes, resources or template changed while the job was suspended: its Job is recreated with the new ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Restarting", "the job restarts with its new spec", (suspend(context, job),), stop=True)
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
-    carried = at_start(context.status, job)
-    manifest = children.indexed_job(context.job, context.spec, context.image, carried, context.service_name)
+    carried = at_start(context.status, context.carried)
+    manifest = children.indexed_job(context.job, context.spec, context.image, carried, context.names)
     actions = Delete(JOBS, job), Create(JOBS, manifest)
-    return Verdict("Restarting", "the Job is made anew from the new spec", actions, stop=True)
+    return Verdict("Restarting", "the Job is recreated from the new spec", actions, stop=True)

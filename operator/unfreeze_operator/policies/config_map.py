@@ -11,14 +11,14 @@ from unfreeze_operator.observed.context import Context, Verdict
 def check(context: Context) -> Verdict | None:
     """Create or repair the ConfigMap.
 
-    A new operator may resolve the same spec differently; a job goes on with the content that it started with.
+    A new operator may resolve the same spec differently; a job keeps the content that it started with.
     """
     job, view = context.job, context.children.config_map
     if view is None:
-        action = Create(CONFIG_MAPS, config_map(job, context.spec, context.service_name))
+        action = Create(CONFIG_MAPS, config_map(job, context.spec, context.names))
         return Verdict("Creating", "the ConfigMap is created", (action,))
     if not view.drifted and view.spec_hash == spec_hash(job, context.spec):
         return None
-    manifest = config_map(job, context.spec, context.service_name)
+    manifest = config_map(job, context.spec, context.names)
     change = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
     return Verdict("Repairing", "the ConfigMap is brought up to date", (Patch(CONFIG_MAPS, view, change),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unfreeze_operator.manifests.children import active_deadline
 from unfreeze_operator.objects.actions import Patch
-from unfreeze_operator.objects.carried import ran, read_carried
+from unfreeze_operator.objects.carried import ran
 from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
 from unfreeze_operator.observed.context import Context, Verdict
 
@@ -14,7 +14,7 @@ def check(context: Context) -> Verdict | None:
     job = context.children.job
     if job is None:
         return None
-    carried = read_carried(job)
+    carried = context.carried
     if context.job.queue and job.suspended:
         carried = carried.model_copy(update={"active_seconds": max(carried.active_seconds, ran(context.status))})
     wanted = active_deadline(context.spec, carried)

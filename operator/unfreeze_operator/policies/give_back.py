@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from unfreeze_operator.observed.context import Context, Verdict
-from unfreeze_operator.observed.gangs import not_whole_since, patience
+from unfreeze_operator.observed.gangs import incomplete_since, patience
 from unfreeze_operator.policies.suspend import give_back
 
 
@@ -14,7 +14,7 @@ def check(context: Context) -> Verdict | None:
 
     In a queue nothing is to be done: Kueue starts no Job that there is no room for.
     """
-    job, since = context.children.job, not_whole_since(context)
+    job, since = context.children.job, incomplete_since(context)
     if job is None or job.started is None or since is None or context.job.queue or not context.gang_patience:
         return None
     placed, desired = context.children.placed, context.spec.distribution.num_nodes

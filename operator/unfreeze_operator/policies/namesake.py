@@ -17,10 +17,10 @@ def check(context: Context) -> Verdict | None:
         return None
     first = waiting[0]
     kind = type(first).__name__.removesuffix("View")
-    told = f"{kind} {first.name} is still being deleted"
+    message = f"{kind} {first.name} is still being deleted"
     if not first.deleting:
-        told = (
+        message = (
             f"{kind} {first.name} has this job's label and belongs to something else: unless it is an earlier job of this"
             " name, with which it goes, delete it or take the label away"
         )
-    return Verdict("WaitingForDeletion", told, stop=True)
+    return Verdict("WaitingForDeletion", message, stop=True)

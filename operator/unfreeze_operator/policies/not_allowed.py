@@ -14,7 +14,7 @@ MAX_SPEC_BYTES = 512 * 1024
 
 
 def check(context: Context) -> Verdict | None:
-    """Stop before a Job is made, at first or anew, of a template that is not allowed."""
+    """Stop before a Job is made, at first or again, of a template that is not allowed."""
     job = context.children.job
     if job is not None and job.spec_hash == spec_hash(context.job, context.spec):
         return None

@@ -1,4 +1,4 @@
-"""A job that is no longer to be suspended goes on."""
+"""A job that is no longer to be suspended resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ def check(context: Context) -> Verdict | None:
     if again is not None and again > context.now and not suspended:
         left = (again - context.now).total_seconds()
         return Verdict("NodesGivenBack", f"the next try is in {left:.0f} s", stop=True, requeue_after=left)
-    carried = at_resume(context.status, job, children.pods, context.accelerators, context.now)
+    carried = at_resume(
+        context.status,
+        context.carried,
+        job,
+        pods=children.pods,
+        accelerators=context.accelerators,
+        now=context.now,
+    )
     if suspended:
         carried = carried.model_copy(update={"gang_since": None})
     change = {"metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}}, "spec": {"suspend": False}}

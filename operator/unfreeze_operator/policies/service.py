@@ -12,7 +12,7 @@ from unfreeze_operator.observed.context import Context, Verdict
 def check(context: Context) -> Verdict | None:
     """Create or repair the Service."""
     view = context.children.service
-    manifest = service(context.job, context.service_name)
+    manifest = service(context.job, context.names.service)
     if view is None:
         return Verdict("Creating", "the Service is created", (Create(SERVICES, manifest),))
     wanted = manifest["spec"]

@@ -1,4 +1,4 @@
-"""runPolicy.startupTimeoutSeconds: a gang that does not become whole does not wait for ever."""
+"""runPolicy.startupTimeoutSeconds: a gang that does not become complete does not wait for ever."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 from unfreeze_api.contracts.status import Failure
 from unfreeze_operator.objects.waiting import describe
 from unfreeze_operator.observed.context import Context, Verdict
-from unfreeze_operator.observed.gangs import not_whole_since
+from unfreeze_operator.observed.gangs import incomplete_since
 
 
 def check(context: Context) -> Verdict | None:
     """End a job whose pods do not all run in time; wake up when the time will be over."""
     seconds = context.spec.run_policy.startup_timeout_seconds
-    since = not_whole_since(context)
+    since = incomplete_since(context)
     if seconds is None or since is None:
         return None
     left = (since + timedelta(seconds=seconds) - context.now).total_seconds()

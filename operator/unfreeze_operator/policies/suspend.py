@@ -27,12 +27,12 @@ def check(context: Context) -> Verdict | None:
 
 def suspend(context: Context, job: JobView) -> Patch:
     """Return the patch that suspends a Job, keeping in the same write how long it ran."""
-    return _suspend(context, job, at_suspend(job, context.now))
+    return _suspend(context, job, at_suspend(context.carried, job, context.now))
 
 
 def give_back(context: Context, job: JobView, since: datetime) -> Patch:
-    """Return the patch that suspends a Job for a while, as its gang has not been whole since then."""
-    return _suspend(context, job, at_give_back(job, since, context.now))
+    """Return the patch that suspends a Job for a while, as its gang has been incomplete since then."""
+    return _suspend(context, job, at_give_back(context.carried, job, since, context.now))
 
 
 def _suspend(context: Context, job: JobView, carried: Carried) -> Patch:

@@ -13,7 +13,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Omitted, WaitingPod
 from unfreeze_operator.objects.resources import Manifest
-from unfreeze_operator.objects.waiting import MOST
+from unfreeze_operator.objects.waiting import MAX_WAITING
 from unfreeze_operator.status.history import PARTS
 
 MAX_STATUS_BYTES = 32 * 1024
@@ -72,7 +72,7 @@ def within_budget(status: FineTuneJobStatus, metric: str = "") -> FineTuneJobSta
     out = status.model_copy(
         update={
             "conditions": [_condition(found) for found in status.conditions],
-            "waiting": [_waiting(pod) for pod in status.waiting[:MOST]],
+            "waiting": [_waiting(pod) for pod in status.waiting[:MAX_WAITING]],
             "progress": progress,
             "history": status.history[-(PARTS + 1) :],
             "phases": [],
@@ -130,11 +130,11 @@ def _failure(failure: Failure | None) -> Failure | None:
     return failure.model_copy(update={"message": clipped(failure.message, MAX_FAILURE_BYTES), "log_tail": tail})
 
 
-def clipped(text: str, most: int) -> str:
-    """Return the beginning of a text, with a mark where it goes on, in so many bytes of JSON."""
-    if len(text) * _WIDEST <= most or stored_bytes(text) - 2 <= most:
+def clipped(text: str, max_bytes: int) -> str:
+    """Return the beginning of a text, with a mark where it is cut, in so many bytes of JSON."""
+    if len(text) * _WIDEST <= max_bytes or stored_bytes(text) - 2 <= max_bytes:
         return text
-    room = most - len(_MARK.encode())
+    room = max_bytes - len(_MARK.encode())
     for index, character in enumerate(text):
         room -= stored_bytes(character) - 2
         if room < 0:

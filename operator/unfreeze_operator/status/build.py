@@ -1,4 +1,4 @@
-"""The status of a job from what is there: children, progress, last words, the old status. Pure."""
+"""The status of a job from what is there: children, progress, termination messages, the old status. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.reasons import RunningReason, UsefulReason
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
-from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts, read_carried
+from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
-from unfreeze_operator.objects.waiting import MOST, describe
+from unfreeze_operator.objects.waiting import MAX_WAITING, describe
 from unfreeze_operator.observed.context import Context
 from unfreeze_operator.observed.failure import first_failed, job_failure, pod_failure
 from unfreeze_operator.observed.gangs import next_try
@@ -24,10 +24,10 @@ from unfreeze_operator.status.times import account
 from unfreeze_operator.status.training import Training, at_rest, gather, leader, summarize
 
 SETTLE_SECONDS = 30
-"""How long the end of a Job waits for the last words of its pods: the two come by different watches."""
+"""How long the end of a Job waits for the termination messages of its pods: the two come by different watches."""
 MISSING_SECONDS = 10
 """How long the Job controller may take to create the pods before that is worth a word."""
-_MOST_WARNINGS = 16
+_MAX_WARNINGS = 16
 ACCOUNT_SECONDS = 60
 """How often the accelerator seconds of a job are written when nothing else changes."""
 
@@ -80,7 +80,7 @@ def observe(
         state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),
         failure=failure,
-        warnings=list(context.warnings[:_MOST_WARNINGS]),
+        warnings=list(context.warnings[:_MAX_WARNINGS]),
         summary=summarize(training, context.spec.metric.name),
     )
     return within_budget(status, context.spec.metric.name)
@@ -125,7 +125,7 @@ def urgent(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
 
 
 def _end(context: Context) -> JobCondition | None:
-    """Return the condition that ended the Job, once the last words of its pods are in too."""
+    """Return the condition that ended the Job, once the termination messages of its pods are in too."""
     job = context.children.job
     end = job.condition("Complete", "Failed") if job is not None else None
     if end is None:
@@ -154,12 +154,12 @@ def _phase(context: Context, end: JobCondition | None) -> Phase:
         return "Queued" if job is not None and context.job.queue else "Pending"
     if context.children.running >= context.spec.distribution.num_nodes:
         return "Running"
-    # Between a pod's failure and its replacement's start the job goes on; its condition tells.
+    # Between a pod's failure and its replacement's start the job continues; its condition tells.
     return starting if job.active or job.ending or children.live_pods else "Pending"
 
 
 def _waiting_pods(context: Context) -> list[WaitingPod]:
-    waits = context.children.waiting(context.now)[:MOST]
+    waits = context.children.waiting(context.now)[:MAX_WAITING]
     return [WaitingPod(pod=name, reason=what.reason, message=what.message[:1024]) for name, what in waits]
 
 
@@ -177,7 +177,7 @@ def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failur
 
 def _restarts(context: Context, training: Training) -> Restarts:
     old = context.status.restarts or Restarts()
-    carried = read_carried(context.children.job)
+    carried = context.carried
     return Restarts(
         in_place=max(old.in_place, carried.in_place_restarts + training.in_place_restarts),
         pods=max(old.pods, carried.pod_restarts + pod_restarts(context.children.job, context.children.pods)),
@@ -189,7 +189,7 @@ def _accelerator_seconds(context: Context) -> int | None:
     if not context.accelerators:
         return old
     held = accelerator_seconds(context.children.pods, context.accelerators, context.now)
-    return max(old or 0, read_carried(context.children.job).accelerator_seconds + held)
+    return max(old or 0, context.carried.accelerator_seconds + held)
 
 
 def _set_conditions(
@@ -207,8 +207,8 @@ def _set_conditions(
     elif phase == "Pending":
         blocked: tuple[RunningReason, str] | None = ("WaitingForDeletion", waiting) if waiting else None
         idle: tuple[RunningReason, str] = ("PodsPending", "waiting for the pods to run")
-        told = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
-        conditions.set_running(phase, False, *told)
+        shown = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
+        conditions.set_running(phase, False, *shown)
     else:
         texts: dict[Phase, tuple[RunningReason, str]] = {
             "Queued": ("Queued", _queued(context)),
@@ -247,7 +247,7 @@ def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
 
 
 def _given_back(context: Context) -> tuple[RunningReason, str] | None:
-    again, times = next_try(context), read_carried(context.children.job).given_back
+    again, times = next_try(context), context.carried.given_back
     if again is None:
         return None
     desired = context.spec.distribution.num_nodes
@@ -277,9 +277,7 @@ def _missing(context: Context) -> tuple[RunningReason, str] | None:
         return None
     if context.now < job.started + timedelta(seconds=MISSING_SECONDS):
         return None
-    text = (
-        f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` tells"
-    )
+    text = f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` says why"
     return "PodsMissing", text
 
 

@@ -1,4 +1,4 @@
-"""What the leader told about the training, put together: its answers to /progress, its last words, the old status."""
+"""What the leader reported, put together: its answers to /progress, its termination message, the old status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unfreeze_operator.objects.views import PodView
 _LONG = 1e6
 """From here on a value is written with an exponent, since a column has 64 characters."""
 MAX_UNSEEN = 2**20
-"""Phases that are believed to have ended before anybody was told of them."""
+"""Phases that are believed to have ended before anybody heard of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Training:
     in_place_restarts: int
     """As the leader at hand counts them."""
     recovery: Recovery | None = None
-    """As the leader at hand told it; what an earlier one told stands in a condition."""
+    """As the leader at hand reported it; what an earlier one reported stands in a condition."""
     omitted: Omitted | None = None
     """What is not in `phases`, and what was left out before."""
 
@@ -60,25 +60,25 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         The newest answer of the leader at hand.
     """
     words = TerminationMessage.from_termination_log(last.message) if last is not None and not last.live else None
-    told = words.progress if words is not None and words.progress is not None else progress
-    if told is None:
+    reported = words.progress if words is not None and words.progress is not None else progress
+    if reported is None:
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
         return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted)
     # A leader that has just started, after a suspend or a crash, knows less than the status does.
-    fresh = told.state == "Starting" and told.step == 0 and old.progress is not None
-    phases, before = _merged(old.phases, told.phases)
+    fresh = reported.state == "Starting" and reported.step == 0 and old.progress is not None
+    phases, before = _merged(old.phases, reported.phases)
     omitted = old.omitted or Omitted()
     earlier = omitted.phases - before if old.phases else 0
-    # A leader tells of its newest phases alone: how many there were its index says.
-    unseen = min(told.phase_index - len(phases), MAX_UNSEEN)
+    # A leader reports its newest phases alone: how many there were its index says.
+    unseen = min(reported.phase_index - len(phases), MAX_UNSEEN)
     over = max(0, len(phases) - budget.MAX_PHASES)
     return Training(
-        progress=old.progress if fresh else _finite_info(told.info()),
-        checkpoint=told.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
+        progress=old.progress if fresh else _finite_info(reported.info()),
+        checkpoint=reported.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
         phases=phases[over:],
-        results=_finite(told.results) or old.results,
-        in_place_restarts=told.restarts,
-        recovery=told.recovery,
+        results=_finite(reported.results) or old.results,
+        in_place_restarts=reported.restarts,
+        recovery=reported.recovery,
         omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
     )
 
@@ -104,26 +104,26 @@ def summarize(training: Training, metric: str) -> Summary | None:
     )
 
 
-def _merged(known: Sequence[PhaseResult], told: Sequence[PhaseResult]) -> tuple[list[PhaseResult], int]:
-    """Return the phases that are known with those that are told, and how many of them come before the first known one.
+def _merged(known: Sequence[PhaseResult], reported: Sequence[PhaseResult]) -> tuple[list[PhaseResult], int]:
+    """Return the known phases with those that are reported, and how many of them come before the first known one.
 
-    What is known of a phase stays, but for the newest that is told: a training that went back ends that one again. What
-    a short termination message had to leave out, old phases or metrics, comes from what is known.
+    What is known of a phase stays, but for the newest that is reported: a training that went back ends that one again.
+    What a short termination message had to leave out, old phases or metrics, comes from what is known.
     """
-    names = [budget.block(phase.name) for phase in told]
-    if not known or not told:
-        return [*known, *told], 0
+    names = [budget.block(phase.name) for phase in reported]
+    if not known or not reported:
+        return [*known, *reported], 0
     if known[0].name in names:
         before = names.index(known[0].name)
         start = 0
     else:
         before, start = 0, next((at for at, phase in enumerate(known) if phase.name == names[0]), len(known))
-    out = [*told[:before], *known[:start]]
-    for old, new in zip_longest(known[start:], told[before:]):
+    out = [*reported[:before], *known[:start]]
+    for old, new in zip_longest(known[start:], reported[before:]):
         if old is None or new is None:
             out.append(new or old)
         else:
-            kept, other = (new, old) if new is told[-1] else (old, new)
+            kept, other = (new, old) if new is reported[-1] else (old, new)
             out.append(kept.model_copy(update={"metrics": _finite(kept.metrics) or other.metrics}))
     return out, before
 

@@ -38,7 +38,7 @@ class Health:
         self._tasks: list[asyncio.Task[None]] = []
         self.synced = False
         self.standby = False
-        """Whether another operator leads; a standby is ready, or no rollout would ever go on."""
+        """Whether another operator leads; a standby is ready, or no rollout would ever proceed."""
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """Report the process dead when this task, which should run for ever, has ended."""

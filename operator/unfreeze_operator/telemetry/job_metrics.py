@@ -102,7 +102,7 @@ class JobCollector(Collector):
         rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
         now = datetime.now(UTC)
         groups = {name: figure.label.group for name, figure in series.at("job").items() if figure.label}
-        views = list(self._jobs.all())  # the event loop goes on meanwhile, in another thread
+        views = list(self._jobs.all())  # the event loop runs meanwhile, in another thread
         self._values.keep({view.key for view in views})
         for view in views:
             try:
@@ -136,20 +136,22 @@ class JobCollector(Collector):
     ) -> tuple[str, dict[tuple[str, tuple[str, ...]], float]]:
         status = json.loads(unpack(view.status))
         found: dict[tuple[str, tuple[str, ...]], float] = {}
-        for sample in samples(view, status, self._poller.spoken(view.key), now):
+        for sample in samples(view, status, self._poller.reported(view.key), now):
             name, labels, value = _checked(self._values(view.key, sample, groups))
             found.setdefault((name, labels), value)  # of all the others the first
         return _phase(status), found
 
 
-def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+def samples(
+    view: FineTuneJobView, status: dict[str, Any], reported: Progress | None, now: datetime
+) -> Iterator[Sample]:
     """Yield the series of one job.
 
     Parameters
     ----------
     view, status
         The job and its status as JSON.
-    spoken
+    reported
         What its leader said last, while it is asked.
     now
         The time.
@@ -167,15 +169,15 @@ def samples(view: FineTuneJobView, status: dict[str, Any], spoken: Progress | No
         yield "nodes_desired", (), status.get("nodes", {}).get("desired", 0)
         yield "nodes_ready", (), status.get("nodes", {}).get("ready", 0)
     if phase == "Running":
-        yield from _training(status, spoken, now)
+        yield from _training(status, reported, now)
 
 
-def _training(status: dict[str, Any], spoken: Progress | None, now: datetime) -> Iterator[Sample]:
+def _training(status: dict[str, Any], reported: Progress | None, now: datetime) -> Iterator[Sample]:
     # What stands in the status outlives a restart of the operator.
     known = ProgressInfo.model_construct(**status.get("progress", {}))
-    progress = (spoken or _SILENT).model_copy(update=vars(known))
+    progress = (reported or _SILENT).model_copy(update=vars(known))
     for name, figure in series.at("job").items():
-        if figure.in_status or spoken is not None:
+        if figure.in_status or reported is not None:
             yield from ((name, labels, value) for labels, value in figure.values(progress, bounded=True))
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:

@@ -22,7 +22,7 @@ from unfreeze_operator.decisions.plan import PARTS
 from unfreeze_operator.objects.views import FineTuneJobView
 from unfreeze_operator.observed.context import Children
 
-MOST_REASONS = 64
+MAX_REASONS = 64
 """Reasons come from trainers, and a trainer of somebody's own may say anything: beyond these they count as Other."""
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -87,7 +87,7 @@ class Metrics:
             self.failed.labels(self._bounded(new.failure.reason)).inc()
 
     def _bounded(self, reason: str) -> str:
-        if reason not in self._reasons and (len(self._reasons) >= MOST_REASONS or not _REASON.fullmatch(reason)):
+        if reason not in self._reasons and (len(self._reasons) >= MAX_REASONS or not _REASON.fullmatch(reason)):
             return "Other"
         self._reasons.add(reason)
         return reason

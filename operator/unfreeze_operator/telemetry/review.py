@@ -20,11 +20,11 @@ IDENTITY_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 ACCESS_PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 KEEP_SECONDS = 60.0
 """For how long a judgement stands, as in kube-rbac-proxy."""
-MOST_KEPT = 256
-MOST_AT_ONCE = 4
+MAX_KEPT = 256
+MAX_CONCURRENT = 4
 """Reviews under way: strangers with ever new tokens must not keep the API server busy."""
 _SCHEME = "bearer "
-_LONGEST = 8192
+_MAX_TOKEN_CHARACTERS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class TokenReview:
     def __init__(self, api: Creator) -> None:
         self._api = api
         self._known: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
-        self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._places = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def __call__(self, authorization: str) -> Verdict:
         """Judge a header Authorization."""
         token = authorization[len(_SCHEME) :].strip()
-        if not authorization.lower().startswith(_SCHEME) or not token or len(token) > _LONGEST:
+        if not authorization.lower().startswith(_SCHEME) or not token or len(token) > _MAX_TOKEN_CHARACTERS:
             return _NO_TOKEN
         digest = hashlib.sha256(token.encode(errors="replace")).digest()
         async with self._places:
@@ -76,7 +76,7 @@ class TokenReview:
                 return _UNSURE
             self._known[digest] = now + KEEP_SECONDS, verdict
             self._known.move_to_end(digest)
-            if len(self._known) > MOST_KEPT:
+            if len(self._known) > MAX_KEPT:
                 self._known.popitem(last=False)
             return verdict
 

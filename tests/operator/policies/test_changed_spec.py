@@ -1,4 +1,4 @@
-"""What changed while a job was suspended counts when it goes on."""
+"""What changed while a job was suspended counts when it resumes."""
 
 from dataclasses import replace
 

@@ -9,7 +9,7 @@ from unfreeze_operator.policies import config_map
 def test_missing_it_is_made():
     (action,) = config_map.check(FakeCluster().context(job())).actions
     assert isinstance(action, Create)
-    assert '"rendezvousHost": "job-0.job-trainers"' in action.manifest["data"]["job.json"]
+    assert '"rendezvousHost": "job-train-0.job-trainers"' in action.manifest["data"]["job.json"]
 
 
 def test_changed_by_others_it_is_repaired():

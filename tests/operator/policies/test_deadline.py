@@ -49,7 +49,7 @@ def test_no_suspended_time_counts_however_often():
     assert cluster.job()["spec"]["activeDeadlineSeconds"] == 20
 
 
-def test_a_job_that_is_made_anew_while_suspended_has_what_is_left():
+def test_a_job_that_is_recreated_while_suspended_has_what_is_left():
     cluster = built(job(activeDeadlineSeconds=100))
     cluster.job()["status"] = {"startTime": text(NOW)}
     cluster.step(job(activeDeadlineSeconds=100, suspend=True), after=30)

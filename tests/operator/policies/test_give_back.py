@@ -66,7 +66,7 @@ def test_nodes_are_given_back_and_taken_again():
     assert cluster.step(VIEW, given.status, after=again + 1).actions == ()
 
 
-def test_the_time_to_start_goes_on_over_all_tries():
+def test_the_time_to_start_continues_over_all_tries():
     view = job(nodes=2, startupTimeoutSeconds=2000)
     cluster = world(*HALF, view=view)
     status = plan(cluster.context(view)).status

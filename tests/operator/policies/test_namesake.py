@@ -16,7 +16,7 @@ def test_children_of_an_earlier_job_are_waited_for():
     assert (verdict.reason, verdict.stop, verdict.actions) == ("WaitingForDeletion", True, ())
     assert "unless it is an earlier job of this name" in verdict.message
     cluster.job()["metadata"]["deletionTimestamp"] = text(SOON)
-    assert namesake.check(cluster.context(job(uid="later"))).message == "Job job is still being deleted"
+    assert namesake.check(cluster.context(job(uid="later"))).message == "Job job-train is still being deleted"
 
 
 def test_a_pod_of_a_neighbour_that_carries_the_label_is_not_said_to_go():
@@ -39,5 +39,5 @@ def test_its_own_child_that_is_being_deleted_is_waited_for_too():
     cluster.step(job())
     cluster.job()["metadata"]["deletionTimestamp"] = text(SOON)
     assert plan(cluster.context(job())).actions == ()
-    del cluster.objects[JOBS, "job"]
+    del cluster.objects[JOBS, "job-train"]
     assert [action.resource for action in plan(cluster.context(job())).actions] == [JOBS]

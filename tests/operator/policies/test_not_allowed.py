@@ -122,7 +122,7 @@ def test_a_job_that_runs_keeps_what_it_was_made_with():
     assert plan(narrowed).status.phase != "Failed"
 
 
-def test_a_suspended_job_is_not_made_anew_with_what_is_not_allowed():
+def test_a_suspended_job_is_not_recreated_with_what_is_not_allowed():
     cluster = FakeCluster()
     cluster.step(job(suspend=True))
     before = cluster.job()

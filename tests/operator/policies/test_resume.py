@@ -1,4 +1,4 @@
-"""A job that is no longer to be suspended goes on, unless a queue decides."""
+"""A job that is no longer to be suspended resumes, unless a queue decides."""
 
 from tests.operator.fakes import FakeCluster, job, pod
 from unfreeze_api.contracts.status import FineTuneJobStatus

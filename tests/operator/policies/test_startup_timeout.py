@@ -1,4 +1,4 @@
-"""A gang that does not become whole in time ends."""
+"""A gang that does not become complete in time ends."""
 
 from datetime import timedelta
 
@@ -40,7 +40,7 @@ def test_it_ends_on_time_and_says_who_waits_for_what():
     assert late.waiting == []
 
 
-def test_a_gang_that_is_whole_has_all_the_time():
+def test_a_gang_that_is_complete_has_all_the_time():
     assert startup_timeout.check(world(pod(0), pod(1)).context(VIEW, after=1e6)) is None
 
 
