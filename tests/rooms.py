@@ -5,7 +5,6 @@ A room is a folder of tests; its tests share a cluster, so one process runs them
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 SHARED = {"crds": "cluster", "images": "cluster"}
 """Rooms whose tests run on the cluster of another one."""
 CLUSTERS = ("operator", "e2e", "charts", "cluster")
-"""Rooms that have a cluster of their own, the longest first."""
+"""Rooms that have a cluster of their own, the longest first; they come one after the other in one process."""
 LONG = (
     "test_agents.py",
     "test_engines.py",
@@ -47,24 +46,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort what the processes take: the longest first, and beside a cluster, which mostly waits, files that compute.
-
-    They take one after the other from the list: while one has the operator's room, the other goes through files.
-    """
+    """Sort the rooms with clusters first, then the trainer's files, the longest first, then the others."""
     files = dict.fromkeys(share(item.nodeid) for item in items)
-    for name in CLUSTERS:
-        files.pop(name, None)
-    ordered = sorted(files, key=lambda name: (not name.endswith(LONG), not name.startswith("tests/trainer/")))
-    # A room, what is done beside it, the next room, ...
-    half, most = len(LONG), len(LONG) + (len(ordered) - len(LONG)) // 3
-    parts = [CLUSTERS[:1], ordered[:half], CLUSTERS[1:2], ordered[half:most], CLUSTERS[2:], ordered[most:]]
-    places = {name: place for place, name in enumerate(itertools.chain.from_iterable(parts))}
+    places = {
+        name: (name not in CLUSTERS, not name.endswith(LONG), not name.startswith("tests/trainer/"), place)
+        for place, name in enumerate([*CLUSTERS, *(name for name in files if name not in CLUSTERS)])
+    }
     items.sort(key=lambda item: places[share(item.nodeid)])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
-    """Give each process whole rooms and files, where --dist=loadscope asks for it."""
+    """Give each process whole rooms and files, where --dist=loadscope asks for it.
+
+    The first process takes the rooms with clusters, which wait more than they compute, the others the files; who has come
+    to the end of those helps. So programs that these tests start are none of a process in which models were trained:
+    beside torch's threads, which stay, each has been seen to take seconds to be gone.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     if config.getoption("dist") != "loadscope":
@@ -73,6 +71,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | Non
     class Rooms(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return share(nodeid)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            clusters = node is self.nodes[0]
+            wanted = next((name for name in self.workqueue if (name in CLUSTERS) is clusters), None)
+            if wanted is not None:
+                self.workqueue.move_to_end(wanted, last=False)
+            super()._assign_work_unit(node)
 
     return Rooms(config, log)
 
