@@ -92,7 +92,7 @@ def test_a_newcomers_lines_run_in_their_order(machine):
         example.write_text(example.read_text().replace(long, short))
     shown = machine(commands(install))
     assert 'FineTuneJob "trec-minilm" is valid; 6 labels, samples: 900 in train, 100 in validation' in shown
-    assert 'classify = pipeline("text-classification"' in shown
+    assert '["classifier"](' in shown
     with pytest.raises(AssertionError, match="No module named 'pytest'"):
         machine("python -c 'import pytest'")
 
@@ -103,5 +103,5 @@ def test_a_newcomers_lines_run_in_their_order(machine):
 
     shown = machine(commands(own_data))
     assert "is valid on this machine (no cluster takes relative paths); 3 labels" in shown
-    assert f'model="{machine.folder}/tickets/run/model"' in shown
+    assert f'["classifier"]("{machine.folder}/tickets/run/model")' in shown
     assert "'label': 'billing'" in machine(commands(predict))

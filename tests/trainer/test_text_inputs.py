@@ -12,7 +12,7 @@ from pyarrow import parquet
 from tests.trainer.jobs import WORDS, bert_folder, make_job, write_csv
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.models.text import Limits, pools_by_mean, text_limits, usable_length
+from unfreeze_trainer.models.text import Limits, text_limits, usable_length
 from unfreeze_trainer.objectives.targets.labels import encode_labels
 from unfreeze_trainer.tasks import open_task
 
@@ -222,23 +222,6 @@ def test_tokenizers_without_files_are_tokenizers(tmp_path):
         task = open_task(make_job(folder, write_csv(tmp_path / "t.csv")))
         [batch] = task.batches("train", [[0, 1]])
         assert batch["attention_mask"].sum() > 10
-
-
-@pytest.mark.parametrize(
-    ("pooling", "mean"),
-    [
-        ({"embedding_dimension": 384, "pooling_mode": "mean"}, True),
-        ({"embedding_dimension": 384, "pooling_mode": "cls"}, False),
-        ({"pooling_mode": "lasttoken"}, True),
-        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, True),
-        ({"pooling_mode_cls_token": True}, False),
-        ([], False),
-    ],
-)
-def test_both_forms_of_sentence_transformers_pooling_are_read(tmp_path, pooling, mean):
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    assert pools_by_mean(str(tmp_path)) is mean
 
 
 # Labels

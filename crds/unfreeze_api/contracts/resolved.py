@@ -246,8 +246,9 @@ class ResolvedTracking(Model):
 class Semantics(Model):
     """What a run does where no field of the spec says it. A run keeps to its end what it began with."""
 
-    pooling: Annotated[Literal["Architecture"], Before("Architecture")] = "Architecture"
-    """What a text's head reads. Architecture: what the library's own class reads, often the first token."""
+    pooling: Annotated[Literal["OfBase", "Architecture"], Before("Architecture")] = "OfBase"
+    """What a text's head reads where pooling is Auto. OfBase: what the base was trained to give, if its folder says so.
+    Architecture: what the library's own class reads, often the first token."""
     dropout: Annotated[Literal["Everywhere"], Before("Everywhere")] = "Everywhere"
     """Where dropout is on in training. Everywhere: in frozen blocks too."""
     features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from unfreeze_api.resolve import ResolvedJob
 from unfreeze_api.spec.adapter import LoraSpec
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
-from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models import LoadedModel, pooled_layers
 from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import tokenizer_files
+from unfreeze_trainer.models.pooling import SCRIPT, chosen, files, write_script
 from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
 from unfreeze_trainer.models.text import (
     Limits,
     load_text_model,
     load_tokenizer,
     pad_as_the_model,
-    pools_by_mean,
     text_limits,
 )
-
-log = logging.getLogger(__name__)
 
 _NAMED = "[{model}.config.id2label[i] for i in range(len({model}.config.id2label))]"
 
 
 class Transformers(Library):
-    """A folder of transformers, with its tokenizer."""
+    """A folder of transformers, with its tokenizer.
+
+    Parameters
+    ----------
+    job
+        Its model, adapter and seed count.
+    pooling
+        What the head reads, in the spec's words; None as Auto.
+    """
 
     name = "transformers"
+
+    def __init__(self, job: ResolvedJob, pooling: str | None = None) -> None:
+        super().__init__(job)
+        of_base = job.semantics.pooling == "OfBase"
+        self._pooling = chosen(pooling, self.path, self.where, of_base=of_base)
+        self._pooling_files = files(self.path, self.where) if of_base else []
 
     def open(self, head: Head) -> None:
         """Take what the data has told, and look at the tokenizer."""
@@ -46,14 +58,6 @@ class Transformers(Library):
         self.tokenizer = load_tokenizer(self.path, self.where)
         self._tokenizer_files = tokenizer_files(self.path, self.where, type(self.tokenizer).vocab_files_names.values())
         pad_as_the_model(self.tokenizer, self.limits)
-        frozen = self.job.strategy.type in ("FeatureExtraction", "LinearProbeThenFineTune")
-        if frozen and pools_by_mean(self.path):
-            log.warning(
-                "%s: this sentence-transformers model pools by mean, transformers' classifier reads what its own"
-                " architecture reads, often the first token, which was never trained for it: a frozen backbone may do"
-                " badly. Train some of its blocks (PartialFineTuning, GradualUnfreezing, FullFineTuning)",
-                self.where,
-            )
 
     @cached_property
     def limits(self) -> Limits:
@@ -62,7 +66,7 @@ class Transformers(Library):
 
     def files(self) -> list[str]:
         """Return the names of the files in the model's folder that are loaded."""
-        return super().files() + self._tokenizer_files
+        return super().files() + self._tokenizer_files + self._pooling_files
 
     def build(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""
@@ -77,6 +81,7 @@ class Transformers(Library):
             random=self._random,
             seed=self.job.training.seed,
             problem_type=self.head.problem_type,
+            pooling=self._pooling,
         )
         if not quantization:
             return self._with_adapter(module, head)
@@ -98,12 +103,24 @@ class Transformers(Library):
             return module
         return in_float32(module, self._build(None).module).eval()
 
+    def save(self, module: nn.Module, folder: Path, kind: ExportKind, *, initial: Callable[[], LoadedModel]) -> None:
+        """Write the bare module, on the CPU; it is not changed. Parameters as of Library."""
+        super().save(module, folder, kind, initial=initial)
+        if self._pooling:
+            write_script(folder)
+            pooled_layers.describe(str(folder), self._pooling, self.head.outputs)
+
     def _save(self, module: Any, folder: Path) -> None:
-        module.save_pretrained(folder)
+        if self._pooling:
+            pooled_layers.save(module, str(folder))
+        else:
+            module.save_pretrained(folder)
 
     def _plain(self, folder: str, example: Example) -> Plain:
         place = json.dumps(folder)
         inputs = 'inputs, truncation=True, padding=True, return_tensors="pt"'
+        if self._pooling:
+            return self._plain_pooled(place, example, inputs)
         if self.head.pipelined:
             pipeline = json.dumps(task_type(self.job.task.type).pipeline)
             return Plain(
@@ -123,20 +140,46 @@ class Transformers(Library):
             f"model(**tokenizer({inputs})).logits",
         )
 
+    def _plain_pooled(self, place: str, example: Example, inputs: str) -> Plain:
+        script = f'run_path({place} + "/{SCRIPT}")'
+        if self.head.pipelined:
+            return Plain(
+                self.name,
+                f'from runpy import run_path\n\nclassify = {script}["classifier"]({place})',
+                f"print(classify({example.value}))",
+                f"classify.model(**classify.tokenizer({inputs})).logits",
+                _NAMED.format(model="classify.model"),
+            )
+        return Plain(
+            self.name,
+            "from runpy import run_path\n\nfrom transformers import AutoTokenizer\n\n"
+            f'model = {script}["load"]({place})\n'
+            f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
+            f"labels = {_NAMED.format(model='model')}\n",
+            self._predict(example),
+            f"model(**tokenizer({inputs})).logits",
+        )
+
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
-        library, quantized = "from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""
+        place, imports = json.dumps(folder), ["AutoTokenizer"]
+        options = "" if self._pooling else ", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
         if spec := self.job.model.quantization:
-            library = f"import torch\n{library}, BitsAndBytesConfig"
-            options = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
-            quantized = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({options})"
+            values = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
+            options += f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})"
+            imports.append("BitsAndBytesConfig")
+        if self._pooling:
+            load = f'run_path({place} + "/{SCRIPT}")["load_base"](\n    {json.dumps(base)}, {place}{options}\n)'
+        else:
+            load = f"AutoModelForSequenceClassification.from_pretrained(\n    {json.dumps(base)}{options}\n)"
+            imports.append("AutoModelForSequenceClassification")
+        library = f"from transformers import {', '.join(sorted(imports))}"
+        lines = ["from runpy import run_path"] * bool(self._pooling) + ["import torch"] * bool(spec) + [library]
         return Plain(
             self._adapter_library,
-            f"{library}\n\n"
+            "\n".join(lines) + "\n\n"
             f"labels = {list(self.head.outputs)}\n"
-            "base = AutoModelForSequenceClassification.from_pretrained(\n"
-            f"    {json.dumps(base)}, id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{quantized}\n"
-            ")\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder)})\n\n"
+            f"base = {load}\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({place})\n\n"
             f"{self._adapter_lines(folder)}\n",
             self._predict(example),
             'model(**tokenizer(inputs, truncation=True, padding=True, return_tensors="pt")).logits',

@@ -16,5 +16,5 @@ class TextClassification(ComposedTask):
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(TextClassificationSpec)
         assert options is not None
-        library = Transformers(job)
+        library = Transformers(job, options.pooling)
         super().__init__(job, Classification, Text(job, library, options.max_length), library)

@@ -1,0 +1,254 @@
+"""Classifiers whose head reads a pooling of all tokens, and how an exported one is loaded.
+
+This file is written beside every export of such a model: it needs torch and transformers, nothing of Unfreeze.
+
+    from runpy import run_path
+    classify = run_path("FOLDER/pooled.py")["classifier"]("FOLDER")
+    print(classify("some text"))
+
+Where sentence-transformers has the pooling too, `SentenceTransformer("FOLDER").encode(texts)` gives the same logits.
+"""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONFIG = "pooled_config.json"
+POOLING, HEAD, WEIGHTS = "1_Pooling", "2_Dense", "model.safetensors"
+"""Of an export, as sentence-transformers has them."""
+ATTENTION, ATTENTION_WEIGHTS = "attention", "attention.safetensors"
+"""The one mode that sentence-transformers does not have."""
+FLAGS = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+"""Modes as sentence-transformers names them, and their flags in its files, in the order of what they make."""
+
+
+def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], scores: Tensor | None = None) -> Tensor:
+    """Make one vector of the vectors of a text's tokens, as sentence-transformers' Pooling does.
+
+    Parameters
+    ----------
+    hidden
+        (texts, tokens, width).
+    mask
+        (texts, tokens): 1 for a token, 0 for padding, on either side.
+    modes
+        cls (the first token), lasttoken, mean, max, mean_sqrt_len_tokens, weightedmean (later tokens count more) or
+        attention; of several the vectors stand one after the other.
+    scores
+        For attention, (texts, tokens): a token's weight is their softmax (Yang et al. 2016).
+
+    Returns
+    -------
+    Tensor
+        (texts, width * modes).
+    """
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    there = mask.bool()
+    texts = torch.arange(len(mask), device=mask.device)
+    found = []
+    for mode in modes:
+        if mode == "cls":
+            found.append(hidden[texts, there.int().argmax(dim=1)])
+        elif mode == "lasttoken":
+            found.append(hidden[texts, (there * places).argmax(dim=1)])
+        elif mode == "max":
+            found.append(hidden.masked_fill(~there[:, :, None], float("-inf")).amax(dim=1))
+        elif mode == ATTENTION:
+            assert scores is not None
+            weights = scores.float().masked_fill(~there, float("-inf")).softmax(dim=1).to(hidden.dtype)
+            found.append((hidden * weights[:, :, None]).sum(dim=1))
+        else:
+            weights = there.to(hidden.dtype)
+            if mode == "weightedmean":
+                first = there.int().argmax(dim=1, keepdim=True)
+                weights = weights * (places - first)
+            total = weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
+            divisor = total.sqrt() if mode == "mean_sqrt_len_tokens" else total
+            found.append((hidden * weights[:, :, None]).sum(dim=1) / divisor)
+    return torch.cat(found, dim=-1)
+
+
+class _Output(dict[str, Any]):
+    """What transformers' models return: by name, and as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def pooled_class(config: Any, modes: Sequence[str]) -> Any:
+    """Return the class of a classifier around the model of a configuration: a transformers class like its own.
+
+    The names of the model's parameters are those of the architecture's own classifier, those of the head are
+    `classifier` and, for attention, `attention`.
+
+    Raises
+    ------
+    ValueError
+        The architecture has no part that makes one vector of each token.
+    """
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+
+    kind = type(config)
+    encoders: Any = MODEL_FOR_TEXT_ENCODING_MAPPING
+    if kind not in encoders and (kind not in MODEL_MAPPING or config.is_encoder_decoder):
+        raise ValueError(f"transformers has no encoder of texts for {kind.__name__}")
+    body_class: Any = encoders[kind] if kind in encoders else MODEL_MAPPING[kind]
+    body_class = body_class[0] if isinstance(body_class, tuple) else body_class
+    base: Any = next(parent for parent in body_class.__mro__[1:] if parent.__name__.endswith("PreTrainedModel"))
+    # What only the architecture's own classifier reads would stay without gradients.
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(body_class).parameters else {}
+    prefix = base.base_model_prefix
+
+    class PooledClassifier(base):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.modes, self.num_labels = list(modes), config.num_labels
+            setattr(self, prefix, body_class(config, **options))
+            width = _width(config, body_class)
+            self.dropout = nn.Dropout(_dropout(config))
+            if ATTENTION in modes:
+                self.attention = nn.Linear(width, 1)
+            self.classifier = nn.Linear(width * len(modes), config.num_labels)
+            self.post_init()
+
+        def forward(
+            self, attention_mask: Tensor | None = None, past_key_values: Any = None, labels: None = None, **inputs: Any
+        ) -> _Output:
+            del labels
+            inputs = {name: value for name, value in inputs.items() if name not in _OUTPUTS}
+            if past_key_values is not None:
+                inputs["past_key_values"] = past_key_values
+            hidden = getattr(self, prefix)(attention_mask=attention_mask, **inputs).last_hidden_state
+            if attention_mask is None:
+                attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+            mask = attention_mask[:, -hidden.shape[1] :]  # without the keys that a prefix adds
+            scores = self.attention(hidden)[:, :, 0] if ATTENTION in modes else None
+            pooled = pool(hidden, mask, modes, scores)
+            return _Output(logits=self.classifier(self.dropout(pooled)))
+
+    PooledClassifier.__name__ = PooledClassifier.__qualname__ = f"Pooled{body_class.__name__}"
+    return PooledClassifier
+
+
+def _width(config: Any, body_class: Any) -> int:
+    """Return how wide the vectors of tokens are, by a look at a skeleton: some configurations do not say it (OPT)."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            tokens = torch.zeros(1, 2, dtype=torch.long)
+            return int(body_class(config)(input_ids=tokens).last_hidden_state.shape[-1])
+    except Exception as error:  # skeletons have no values to look at
+        if width := getattr(config.get_text_config(), "hidden_size", None):
+            return int(width)
+        raise ValueError(f"{body_class.__name__} gives no vector for each token") from error
+
+
+_OUTPUTS = ("output_attentions", "output_hidden_states", "return_dict")
+"""Arguments of transformers that say what is returned."""
+
+
+def _dropout(config: Any) -> float:
+    """Return the rate before the head, as the architecture's own classifiers have it."""
+    names = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "hidden_dropout_prob", "dropout")
+    rates = (getattr(config.get_text_config(), name, None) for name in names)
+    return next((float(rate) for rate in rates if isinstance(rate, int | float)), 0.0)
+
+
+def save(model: Any, folder: str) -> None:
+    """Write a model so that `load`, and where it has the pooling sentence-transformers too, loads it again.
+
+    The body lies in `folder` as its library writes it, so that nobody takes it for the architecture's own classifier.
+    """
+    from safetensors.torch import save_file
+
+    root = Path(folder)
+    getattr(model, model.base_model_prefix).save_pretrained(folder)
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    describe(folder, model.modes, labels)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(("classifier.", "attention."))}
+    linear = {
+        f"linear.{name.partition('.')[2]}": own.pop(name) for name in sorted(own) if name.startswith("classifier.")
+    }
+    dense = {"in_features": model.classifier.in_features, "out_features": model.classifier.out_features, "bias": True}
+    _write(root / HEAD, dense | {"activation_function": "torch.nn.modules.linear.Identity"})
+    save_file(linear, root / HEAD / WEIGHTS, {"format": "pt"})
+    if own:
+        save_file(own, root / ATTENTION_WEIGHTS, {"format": "pt"})
+        return
+    width = {"word_embedding_dimension": model.classifier.in_features // len(model.modes)}
+    _write(root / POOLING, width | {f"pooling_mode_{flag}": mode in model.modes for mode, flag in FLAGS.items()})
+    kinds = (("", "Transformer"), (POOLING, "Pooling"), (HEAD, "Dense"))
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds)
+    ]
+    (root / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+
+
+def _write(folder: Path, config: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def describe(folder: str, modes: Sequence[str], labels: Sequence[str]) -> None:
+    """Write what `load` and `load_base` build the classifier from."""
+    (Path(folder) / CONFIG).write_text(json.dumps({"pooling": list(modes), "labels": list(labels)}, indent=2) + "\n")
+
+
+def head_of(folder: str) -> dict[str, Tensor]:
+    """Return the weights of an exported head, by the names that they have in the model."""
+    from safetensors.torch import load_file
+
+    dense = load_file(Path(folder, HEAD, WEIGHTS))
+    head = {f"classifier.{name.partition('.')[2]}": tensor for name, tensor in dense.items()}
+    scores = Path(folder, ATTENTION_WEIGHTS)
+    return head | (load_file(scores) if scores.is_file() else {})
+
+
+def load(folder: str, **options: Any) -> Any:
+    """Load an exported model; `options` go to from_pretrained."""
+    model = load_base(folder, folder, **options)
+    model.load_state_dict(head_of(folder), strict=False)
+    return model
+
+
+def load_base(base: str, folder: str, **options: Any) -> Any:
+    """Load the base that an exported adapter belongs to, as the classifier that the adapter was trained in.
+
+    Its head is new: the adapter brings the trained one. `options` go to from_pretrained.
+    """
+    from transformers import AutoConfig
+
+    described = json.loads(Path(folder, CONFIG).read_text())
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    config.id2label = dict(enumerate(described["labels"]))
+    config.label2id = {label: index for index, label in enumerate(described["labels"])}
+    options = {"local_files_only": True, "trust_remote_code": False, "dtype": torch.float32} | options
+    return pooled_class(config, described["pooling"]).from_pretrained(base, config=config, **options).eval()
+
+
+def classifier(folder: str) -> Any:
+    """Load an exported model with its tokenizer as a pipeline of transformers: call it with a text, or a list of them."""
+    from transformers import AutoTokenizer, TextClassificationPipeline
+
+    class Classifier(TextClassificationPipeline):  # type: ignore[misc]
+        def check_model_type(self, _: Any) -> None:
+            """Take a class that transformers does not list."""
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return Classifier(model=load(folder), tokenizer=tokenizer, truncation=True)
