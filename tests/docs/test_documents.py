@@ -42,6 +42,13 @@ def test_the_index_names_every_document():
     assert listed == {file.name for file in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
 
 
+def test_the_index_of_the_examples_names_every_manifest():
+    folder = REPOSITORY / "examples"
+    listed = {target for target in links(folder / "README.md") if target.endswith(".yaml")}
+    manifests = {str(file.relative_to(folder)) for file in folder.rglob("*.yaml")}
+    assert listed == {file for file in manifests if not file.startswith("gitops/")}
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(file):
     for target in links(file):
