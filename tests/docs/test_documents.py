@@ -100,3 +100,11 @@ def test_programs_can_be_read(block):
 def test_the_picture_of_the_rooms_is_new():
     text = DOCUMENT.read_text(encoding="utf-8")
     assert with_picture(text) == text, "python -m tests.docs.picture --write"
+
+
+def test_the_table_of_places_names_what_stands_there():
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## Where is ...?")[2].partition("\n## ")[0]
+    places = re.findall(r"\]\(([^)#]+)[^)]*\): `([^`]+)`", table)
+    assert len(places) >= len(re.findall("^[|] (?:a|the) ", table, re.MULTILINE)) * 3 == 12
+    for path, text in places:
+        assert text in (DOCUMENT.parent / path).read_text(encoding="utf-8"), f"{path}: {text}"
