@@ -13,7 +13,7 @@ from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
 
-_MOST = 900
+_MAX_LENGTH = 900
 """Characters about what is broken; a status has no room for more."""
 
 
@@ -67,5 +67,5 @@ def _recovery(checkpoint: CheckpointInfo | None, problems: dict[int, str]) -> Re
         return None
     step = checkpoint.step if checkpoint else 0
     went_on = f"the training went on from step {step}" if step else "the training started over from the beginning"
-    told = "; ".join(problems.values())[:_MOST]
+    told = "; ".join(problems.values())[:_MAX_LENGTH]
     return Recovery(step=step, time=datetime.now(UTC), message=f"{told}: {went_on}")
