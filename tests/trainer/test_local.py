@@ -70,7 +70,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(claims):
     first.send_signal(signal.SIGINT)
     said = first.communicate()[0]
     assert first.returncode == 143, said
-    assert "the same command goes on from it" in said
+    assert "the same command resumes from it" in said
     assert "starting: starting the workers, which load PyTorch" in said
     stopped = json.loads(events.read_text().splitlines()[-1])
     assert stopped["event"] == "stopped"

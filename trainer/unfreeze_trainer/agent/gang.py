@@ -81,7 +81,7 @@ class Gang:
         self._silence: float | None = None
 
     def run(self, ended: Callable[[Ending], None]) -> None:
-        """Run workers until they are done or cannot go on; `ended` is called once, perhaps from another thread."""
+        """Run workers until they are done or cannot continue; `ended` is called once, perhaps from another thread."""
         while not self._stopping.is_set():
             try:
                 self._join(ended)
