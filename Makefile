@@ -68,8 +68,8 @@ lint: $(READY) ## ruff, mypy, import contracts
 
 bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
 	@mkdir -p out
-	@for file in bench/[!_]*.py; do \
-	  result=out/$$(basename $$file .py).json; $(BIN)/python $$file > $$result || exit 1; cat $$result; done
+	@for name in $(patsubst bench/%.py,%,$(wildcard bench/[!_]*.py)); do \
+	  result=out/$$name.json; $(BIN)/python -m bench.$$name > $$result || exit 1; cat $$result; done
 
 crds: $(READY) ## The CRD, its warnings, docs/api.md and the tables of docs/operations.md, from the models; CRD and warnings also in the chart
 	@$(BIN)/python -m unfreeze_api.generate.crd --write

@@ -1,6 +1,6 @@
 """What a checkpoint costs the training: written in the background, as runs do, against a loop that waits for it.
 
-    python bench/checkpoints.py
+    python -m bench.checkpoints
 
 Prints JSON. A turn is some steps, with a checkpoint at their start or without; what a checkpoint costs is the difference,
 which has everything in it: the copy that the loop waits for, and the steps that are slower while a thread writes. The share
@@ -20,8 +20,8 @@ from collections.abc import Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
-from _turns import Texts, make_job, make_run, steps_of
 
+from bench.support.turns import Texts, make_job, make_run, steps_of
 from unfreeze_trainer.training.run import Run
 
 STEPS, TURNS, INTERVAL = 15, 9, 500

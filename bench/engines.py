@@ -1,6 +1,6 @@
 """What a step of each engine costs on two workers, against loops by hand and transformers.Trainer in the same processes.
 
-    python bench/engines.py [ENGINE ...]
+    python -m bench.engines [ENGINE ...]
 
 Prints JSON. `by hand` is a loop of the same engine, which says what ours adds to it, and one of DDP, which says what sharing
 costs. The model is a BERT of 4 layers, 256 wide; two workers share this machine's processors and talk over gloo, so
@@ -22,9 +22,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _by_hand import by_hand
-from _turns import Texts, compare, make_job, make_run, steps_of, transformers_trainer
-
+from bench.support.by_hand import by_hand
+from bench.support.turns import Texts, compare, make_job, make_run, steps_of, transformers_trainer
 from unfreeze_trainer.training.guard import Guard
 
 WORKERS = 2
@@ -73,7 +72,7 @@ def main() -> None:
         for strategy in STRATEGIES:
             with tempfile.TemporaryDirectory() as folder:
                 torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS)]
-                command = [sys.executable, *torchrun, __file__, "--worker", engine, strategy, folder]
+                command = [sys.executable, *torchrun, "--module", "bench.engines", "--worker", engine, strategy, folder]
                 done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
                 if done.returncode:
                     sys.exit(done.stderr)

@@ -1,6 +1,6 @@
 """1,000 jobs of two pods applied at once: the operator against one asynchronous client that posts the same children.
 
-    python bench/launch.py [JOBS]
+    python -m bench.launch [JOBS]
 
 Prints JSON. Both make the same objects on the same control plane, in turns, in namespaces of their own; a node without a
 process takes the pods, so that the controllers' part is the same too. All times and counts come from the API server's
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from _plane import (
+from bench.support.plane import (
     OPERATOR,
     Json,
     children,
@@ -31,7 +31,6 @@ from _plane import (
     names,
     percentiles,
 )
-
 from tests.cluster.api import Api
 from tests.cluster.audit import Write
 from tests.cluster.cluster import Cluster

@@ -1,6 +1,6 @@
 """The training loop against a hand-written torch loop of the same work, in turns within one process.
 
-    python bench/loop.py
+    python -m bench.loop
 
 Prints JSON: milliseconds per step of both, and their ratio (median over the turns; 1 means that the loop costs nothing). The
 model is a BERT of 2 layers, 128 wide: steps as short as those of a small model on a CPU, where a loop's cost shows most.
@@ -14,8 +14,8 @@ import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _by_hand import by_hand
-from _turns import Texts, compare, make_job, ours
+from bench.support.by_hand import by_hand
+from bench.support.turns import Texts, compare, make_job, ours
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Up to 10,000 finished jobs, and a running one with four pods for every ten: what the operator needs to start and to rest.
 
-    python bench/scale.py [FINISHED ...]
+    python -m bench.scale [FINISHED ...]
 
 Prints JSON, and draws docs/scale.svg. Jobs, children and pods are there as the operator, the controllers and a node
 would have left them; no controller and no node runs, so that all that is written afterwards is the operator's. One
@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from _fill import NODES, Filler
-from _leaders import Leaders
-from _plane import (
+from bench.support.fill import NODES, Filler
+from bench.support.leaders import Leaders
+from bench.support.plane import (
     OPERATOR,
     Json,
     children,
@@ -30,8 +30,7 @@ from _plane import (
     names,
     percentiles,
 )
-from _plot import draw
-
+from bench.support.plot import draw
 from tests.cluster.api import Api
 from tests.cluster.cluster import Cluster
 from tests.operator.process import OperatorProcess

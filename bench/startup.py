@@ -1,6 +1,6 @@
 """Start-up of each entry point against its bare imports: what our own code adds before it is ready.
 
-    python bench/startup.py [ROUNDS]
+    python -m bench.startup [ROUNDS]
 
 Prints JSON: median seconds of both, taken in turns, and their ratio; `floor` is Python itself.
 """
@@ -19,11 +19,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from examples.prepare import prepare
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from examples.prepare import prepare  # noqa: E402 - needs the line above
-
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 MANIFEST = ROOT / "examples" / "trec-minilm.yaml"

@@ -1,6 +1,6 @@
 """What a step of each strategy costs, against a hand-written loop and transformers.Trainer (with PEFT) on the same work.
 
-    python bench/strategies.py
+    python -m bench.strategies
 
 Prints JSON. `of_full` is a strategy's step in parts of full fine-tuning's; `expected` is that from the operations alone: a
 forward pass is one part, gradients of activations another, gradients of weights a third (Kaplan et al. 2020, arXiv
@@ -16,8 +16,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _by_hand import by_hand
-from _turns import Texts, compare, make_job, ours, transformers_trainer
+from bench.support.by_hand import by_hand
+from bench.support.turns import Texts, compare, make_job, ours, transformers_trainer
 
 FULL = "FullFineTuning"
 STRATEGIES: dict[str, tuple[dict[str, Any], float]] = {

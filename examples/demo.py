@@ -3,7 +3,7 @@
 Everything is real but the containers, which are processes of this machine: the API server, the scheduler, the operator
 installed by its manifests, the weights and the data. The job is examples/trec-minilm.yaml; others run the same way:
 
-    .venv/bin/python -m examples.demo examples/trec-minilm-all.yaml examples/trec-minilm-lora.yaml
+    .venv/bin/python -m examples.demo examples/tasks/text-classification.yaml examples/adapters/lora.yaml
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def main() -> None:
             explain(run(cluster, manifest))
         if not manifests:
             status = run(cluster, JOB)
-            console.print("\nFeature extraction, the cheapest strategy, to see what the pretrained model knows already:")
+            console.print(
+                "\nFeature extraction, the cheapest strategy, to see what the pretrained model knows already:"
+            )
             frozen = run(cluster, FROZEN)
             console.print("\nThe same recipe from random weights, to see what the pretrained ones are worth:")
             scratch = run(cluster, SCRATCH)

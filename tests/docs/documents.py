@@ -17,7 +17,7 @@ from unfreeze_api.generate.reference import slug
 FILES = sorted(
     [
         REPOSITORY / "README.md",
-        *(file for room in ("docs", "tests", "charts") for file in (REPOSITORY / room).rglob("*.md")),
+        *(file for room in ("docs", "examples", "tests", "charts") for file in (REPOSITORY / room).rglob("*.md")),
     ]
 )
 

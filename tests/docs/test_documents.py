@@ -42,6 +42,13 @@ def test_the_index_names_every_document():
     assert listed == {file.name for file in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
 
 
+def test_the_index_of_the_examples_names_every_manifest():
+    folder = REPOSITORY / "examples"
+    listed = {target for target in links(folder / "README.md") if target.endswith(".yaml")}
+    manifests = {str(file.relative_to(folder)) for file in folder.rglob("*.yaml")}
+    assert listed == {file for file in manifests if not file.startswith("gitops/")}
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(file):
     for target in links(file):
@@ -93,3 +100,11 @@ def test_programs_can_be_read(block):
 def test_the_picture_of_the_rooms_is_new():
     text = DOCUMENT.read_text(encoding="utf-8")
     assert with_picture(text) == text, "python -m tests.docs.picture --write"
+
+
+def test_the_table_of_places_names_what_stands_there():
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## Where is ...?")[2].partition("\n## ")[0]
+    places = re.findall(r"\]\(([^)#]+)[^)]*\): `([^`]+)`", table)
+    assert len(places) >= len(re.findall("^[|] (?:a|the) ", table, re.MULTILINE)) * 3 == 12
+    for path, text in places:
+        assert text in (DOCUMENT.parent / path).read_text(encoding="utf-8"), f"{path}: {text}"

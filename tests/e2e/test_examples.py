@@ -58,10 +58,10 @@ def folder(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     installed.kubectl("delete", "pv", "models", "data", "results", "--wait=false")
 
 
-def _run(cluster: Cluster, name: str) -> Json:
-    cluster.kubectl("-n", "examples", "apply", "-f", str(REPOSITORY / "examples" / f"{name}.yaml"))
+def _run(cluster: Cluster, file: str) -> Json:
+    cluster.kubectl("-n", "examples", "apply", "-f", str(REPOSITORY / "examples" / file))
 
-    path = f"/apis/unfreeze.dev/v1alpha1/namespaces/examples/finetunejobs/{name}"
+    path = f"/apis/unfreeze.dev/v1alpha1/namespaces/examples/finetunejobs/{Path(file).stem}"
     try:
         job = cluster.wait_for(
             path, lambda job: "completionTime" in job.get("status", {}), timeout=SECONDS, what="ended"
@@ -81,14 +81,14 @@ def _python(program: str, *arguments: str | Path) -> str:
 
 
 def test_lora_under_zero_2(installed: Cluster, folder: Path) -> None:
-    status = _run(installed, "trec-minilm-lora")
+    status = _run(installed, "adapters/lora.yaml")
     assert status["results"]["test.accuracy"] > 0.85  # TF-IDF and logistic regression: .77
     assert status["phases"][0]["trainableParameters"] < 1_000_000
-    assert _python(LOAD_ADAPTER, folder / "models", folder / "results/trec-minilm-lora", QUESTION) in {"NUM", "LOC"}
+    assert _python(LOAD_ADAPTER, folder / "models", folder / "results/lora", QUESTION) in {"NUM", "LOC"}
 
 
 def test_images(installed: Cluster, folder: Path) -> None:
-    status = _run(installed, "digits-efficientnet")
+    status = _run(installed, "tasks/image-classification.yaml")
     assert status["results"]["test.accuracy"] > 0.88  # one seed gave .94
     assert [phase["name"] for phase in status["phases"]] == ["head", "all"]
-    assert float(_python(LOAD_IMAGES, folder / "results/digits-efficientnet", folder / "data")) > 0.85
+    assert float(_python(LOAD_IMAGES, folder / "results/image-classification", folder / "data")) > 0.85

@@ -72,7 +72,7 @@ def test_a_broken_checkpoint_is_recognised_and_the_one_before_is_used(tmp_path, 
     told = again.state.recovery
     assert told.step == 3
     assert re.search(words, told.message)
-    assert told.message.endswith("the training went on from step 3")
+    assert told.message.endswith("the training resumed from step 3")
     (event,) = events(tmp_path, "brokenCheckpoint")
     assert (event["step"], event["message"]) == (3, told.message)
 
@@ -140,7 +140,7 @@ def test_the_best_checkpoint_is_broken_and_a_later_one_whole(tmp_path, newest, b
     again = run_in(tmp_path)
     assert (again.state.step, again.state.best and again.state.best.step) == (newest, best)
     assert "step-4: moments.safetensors" in again.state.recovery.message
-    assert again.state.recovery.message.endswith(f"(the best so far): the training went on from step {newest}")
+    assert again.state.recovery.message.endswith(f"(the best so far): the training resumed from step {newest}")
     complete(again)
     assert json.loads((tmp_path / "report.json").read_text())["bestStep"] > newest
 

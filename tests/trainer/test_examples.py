@@ -1,4 +1,4 @@
-"""Each strategy, engine and adapter of examples/, run as it lies there, on a tiny model and few questions."""
+"""Each strategy, engine and adapter of examples/ that learns from texts, run as it lies there, on a tiny model and few questions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,24 @@ from unfreeze_trainer.commands.local import open_job
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = sorted(path for folder in ("strategies", "engines", "adapters") for path in EXAMPLES.glob(f"{folder}/*.yaml"))
 
 
 def job_in(file: Path) -> dict:
     return yaml.safe_load(file.read_text())
 
 
+FILES = [
+    path
+    for folder in ("adapters", "engines", "strategies")
+    for path in sorted(EXAMPLES.glob(f"{folder}/*.yaml"))
+    if job_in(path)["spec"]["task"]["type"] == "TextClassification"
+]
+
+
 @pytest.fixture(scope="module")
 def claims(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("claims")
-    write_bert(folder / "models" / "minilm")
+    write_bert(folder / "models" / "minilm", layers=6)  # as many as MiniLM: the examples name some
     (folder / "data").mkdir()
     (folder / "results").mkdir()
     for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
@@ -42,7 +49,7 @@ def claims(tmp_path_factory) -> Path:
 
 
 def test_there_is_one_for_each_strategy_and_each_engine():
-    specs = [job_in(file)["spec"] for file in FILES]
+    specs = [job_in(file)["spec"] for file in FILES if file.parent.name != "adapters"]
     assert {spec["strategy"]["type"] for spec in specs} == {strategy.name for strategy in STRATEGIES}
     engines = {
         (spec["distribution"]["engine"], spec["distribution"].get("deepSpeed", {}).get("zeroStage")) for spec in specs

@@ -35,13 +35,13 @@ spec:
 """
 
 
-def write_bert(folder: Path) -> None:
+def write_bert(folder: Path, layers: int = 2) -> None:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    shape = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=len(WORDS) + 5, max_position_embeddings=64, **shape)).save_pretrained(folder)
 
 
@@ -70,7 +70,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(claims):
     first.send_signal(signal.SIGINT)
     said = first.communicate()[0]
     assert first.returncode == 143, said
-    assert "the same command goes on from it" in said
+    assert "the same command resumes from it" in said
     assert "starting: starting the workers, which load PyTorch" in said
     stopped = json.loads(events.read_text().splitlines()[-1])
     assert stopped["event"] == "stopped"

@@ -105,7 +105,7 @@ def test_of_large_tables_the_first_rows_are_read(tmp_path, monkeypatch, suffix):
     import pyarrow as pa
     from pyarrow import parquet
 
-    monkeypatch.setattr(looks, "MOST_BYTES", 0)
+    monkeypatch.setattr(looks, "MAX_BYTES", 0)
     rows = [{"text": "how" * 200, "label": "a"}] * 3000 + [{"text": "", "label": "b"}] * 5000
     file, model = tmp_path / f"words.{suffix}", model_folder(tmp_path / "bert")
     if suffix == "csv":

@@ -22,11 +22,11 @@ def shown(capsys, *looks: tuple[Progress | None, str]) -> list[str]:
 
 def test_what_is_broken_is_said_once(capsys):
     lost = Recovery(
-        step=3, time=datetime(2026, 1, 1, tzinfo=UTC), message="step-4: ...: the training went on from step 3"
+        step=3, time=datetime(2026, 1, 1, tzinfo=UTC), message="step-4: ...: the training resumed from step 3"
     )
     going_on = Progress(recovery=lost, step=4, total_steps=9, phase_count=1, phase_name="all")
     assert shown(capsys, (Progress(), ""), (going_on, ""), (going_on, "")) == [
-        "broken checkpoint: step-4: ...: the training went on from step 3",
+        "broken checkpoint: step-4: ...: the training resumed from step 3",
         "phase 1/1 all (step 4 of 9)",
     ]
 

@@ -58,7 +58,7 @@ def test_a_signal_leaves_a_checkpoint_and_no_orphan(tmp_path, number):
     until(lambda: not any(map(alive, below)))
     assert events(tmp_path)[-1] == "stopped"
     if number != signal.SIGKILL:
-        assert "the same command goes on from it" in (tmp_path / "said").read_text()
+        assert "the same command resumes from it" in (tmp_path / "said").read_text()
 
 
 def test_a_signal_before_anything_trains_ends_it(tmp_path):

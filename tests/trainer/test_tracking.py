@@ -134,7 +134,7 @@ def test_a_tracker_that_fails_costs_neither_the_training_nor_the_others(tmp_path
     (warning,) = [
         record.getMessage() for record in caplog.records if record.name == "unfreeze_trainer.training.tracking"
     ]
-    assert warning.startswith("mlflow fails, the training goes on without it: ")
+    assert warning.startswith("mlflow fails, the training continues without it: ")
 
 
 def test_a_tracker_that_does_not_answer_holds_the_end_up_for_a_while_only(tmp_path, monkeypatch, caplog):

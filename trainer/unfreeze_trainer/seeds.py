@@ -1,6 +1,6 @@
-"""Randomness of a step is a function of (seed, step, rank): a run that goes on draws what the uninterrupted run drew.
+"""Randomness of a step is a function of (seed, step, rank): a run that resumes draws what the uninterrupted run drew.
 
-So there is no generator state to save or to lose, and a run that goes on with another number of workers is defined too.
+So there is no generator state to save or to lose, and a run that resumes with another number of workers is defined too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
-_MOST_CAUSES = 5
+_MAX_CAUSES = 5
 
 READING = "reading"
 """Context of a validation that reads what another program wrote."""
@@ -56,8 +56,8 @@ KNOWN_ENTRIES = WrapValidator(_known_entries)
 def causes(error: ValidationError, parent: str = "") -> str:
     """Return the first things that are wrong, each with the path of its field below `parent`."""
     found = error.errors()
-    told = [": ".join(filter(None, (field_path(item["loc"], parent), item["msg"]))) for item in found[:_MOST_CAUSES]]
-    return "; ".join([*told, f"and {len(found) - _MOST_CAUSES} more"] if len(found) > _MOST_CAUSES else told)
+    told = [": ".join(filter(None, (field_path(item["loc"], parent), item["msg"]))) for item in found[:_MAX_CAUSES]]
+    return "; ".join([*told, f"and {len(found) - _MAX_CAUSES} more"] if len(found) > _MAX_CAUSES else told)
 
 
 def field_path(loc: tuple[int | str, ...], parent: str = "") -> str:

@@ -77,11 +77,11 @@ class Gang:
         self._failures = 0
         self._checkpoint_step = -1
         self._oom_kills = kernel_oom_kills()
-        self._bulletin: _Bulletin | None = None
+        self._shared: _SharedStore | None = None
         self._silence: float | None = None
 
     def run(self, ended: Callable[[Ending], None]) -> None:
-        """Run workers until they are done or cannot go on; `ended` is called once, perhaps from another thread."""
+        """Run workers until they are done or cannot continue; `ended` is called once, perhaps from another thread."""
         while not self._stopping.is_set():
             try:
                 self._join(ended)
@@ -112,9 +112,9 @@ class Gang:
             keep_alive_max_attempt=5,
         )
         handler = open_rendezvous(parameters)
-        bulletin = _Bulletin(host, port, distribution.num_nodes)
-        bulletin.watch(ended, self.dump_stacks)
-        self._bulletin = bulletin
+        shared = _SharedStore(host, port, distribution.num_nodes)
+        shared.watch(ended, self.dump_stacks)
+        self._shared = shared
         spec = WorkerSpec(
             role="worker",
             local_world_size=distribution.num_proc_per_node,
@@ -128,13 +128,13 @@ class Gang:
         try:
             result = self._agent.run()
         finally:
-            self._bulletin = None
-            bulletin.close()
+            self._shared = None
+            shared.close()
         if result is None or self._stopping.is_set():
             return
         ending = self._ending(result)
         if ending.exit_code == ExitCode.JOB_ERROR and ending.error:
-            bulletin.announce(ending.error, wait=is_host)
+            shared.announce(ending.error, wait=is_host)
         ended(ending)
 
     def _wait_for_port(self, host: str, port: int) -> bool:
@@ -216,8 +216,8 @@ class Gang:
         """Take note that the workers hang; those of every pod write their stacks, before a restart here ends them."""
         self._silence = seconds
         self.dump_stacks()
-        if bulletin := self._bulletin:
-            bulletin.announce_hang()
+        if shared := self._shared:
+            shared.announce_hang()
 
     def kill_workers(self) -> None:
         """Kill the workers, with what they may have started."""
@@ -270,8 +270,8 @@ def _free_port() -> int:
             return port
 
 
-class _Bulletin:
-    """A note in the rendezvous' store that ends all pods: the job itself is wrong."""
+class _SharedStore:
+    """Pods tell each other in the rendezvous' store that the job itself is wrong, which ends all, or that workers hang."""
 
     def __init__(self, host: str, port: int, pods: int) -> None:
         self._store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
@@ -280,7 +280,7 @@ class _Bulletin:
 
     def watch(self, ended: Callable[[Ending], None], hung: Callable[[], None]) -> None:
         """Call `ended` when another pod has announced an error, `hung` when one has announced a hang."""
-        threading.Thread(target=self._watch, args=(ended, hung), name="bulletin", daemon=True).start()
+        threading.Thread(target=self._watch, args=(ended, hung), name="shared-store", daemon=True).start()
 
     def _watch(self, ended: Callable[[Ending], None], hung: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # pod 0 is gone, and with it the store

@@ -60,7 +60,7 @@ def run(
     """Run the FineTuneJob in FILE on this machine, without a cluster. Paths in it may be relative to it.
 
     Starts one agent for each of spec.distribution.numNodes. Ctrl-C, SIGTERM and SIGHUP leave a checkpoint; the same
-    command goes on from it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
+    command resumes from it. The exit code is the job's: 0 done, 2 the job itself is wrong, 143 stopped, 1 anything else.
     """
     name, namespace, spec = _read(file)
     if output is not None:
@@ -205,7 +205,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     elif code == ExitCode.STOPPED:
         step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)
         kept = (
-            f"a checkpoint of step {step} is kept, the same command goes on from it"
+            f"a checkpoint of step {step} is kept, the same command resumes from it"
             if step is not None
             else "nothing was trained yet"
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unfreeze_api.resolve import Dataset, ResolvedJob
     from unfreeze_trainer.data.samples import Source
 
-MOST_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
 LOOKED_IMAGES = 100
 """Pictures whose header is read; the training reads those of 10,000."""
@@ -47,7 +47,7 @@ def look(job: ResolvedJob) -> str:
         weights=job.model.initialization != "Random",
     )
     sources = list(_sources(job))
-    if sum(_bytes(dataset) for _, dataset in sources) > MOST_BYTES:
+    if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
             read_targets(_reader(text=text, skip=skip, head=True)(dataset, where), kind)
         return "the model's folder and the first rows of the data are as the job says"

@@ -21,7 +21,7 @@ from unfreeze_trainer.errors import JobError, one_line, quoted
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AHEAD = 2
+PREFETCH_BATCHES = 2
 """Batches that are decoded while the model works on another."""
 
 
@@ -109,7 +109,7 @@ class ImageLoader:
                     for index, row in zip(indices, rows, strict=True)
                 ]
                 waiting.append((indices, futures))
-                if len(waiting) > AHEAD:
+                if len(waiting) > PREFETCH_BATCHES:
                     yield self._collect(*waiting.popleft())
             while waiting:
                 yield self._collect(*waiting.popleft())

@@ -92,8 +92,8 @@ class Engine(ABC):
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
         """Start a phase: train exactly these groups, after the end of the phase before.
 
-        requires_grad is already set. Parameters in `moments` go on with them; without it those that the phase before
-        trained go on with what it left. Collective.
+        requires_grad is already set. Parameters in `moments` continue with them; without it those that the phase before
+        trained continue with what it left. Collective.
         """
 
     @abstractmethod

@@ -204,7 +204,7 @@ class DeepSpeedEngine(Engine):
         return Held(self._names, begun, self._shares, sum(flat.numel() for flat in self._flats))
 
     def _go_on(self, before: Held, moments: OptimizerState | None) -> dict[str, dict[str, Tensor]]:
-        """Return this rank's shares of the state that parameters go on with: of the phase before, or whole `moments`."""
+        """Return this rank's shares of the state that parameters continue with: of the phase before, or whole `moments`."""
         if moments is None and self._stage in (0, 3):
             return {name: dict(state) for name, state in before.states.items() if name in self._masters}
         wholes = self._wholes(before) if moments is None else _entries(moments)

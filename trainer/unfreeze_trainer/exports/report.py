@@ -43,7 +43,7 @@ def read_report(run_folder: Path) -> Report | None:
             "ForeignRunFolder",
             f"the run in {run_folder} is finished, and its report.json cannot be read ({causes(error)}): another version of"
             " Unfreeze wrote it, or it is damaged. Use the trainer image that wrote it, choose another output.destination,"
-            " or delete report.json to go on from the newest checkpoint",
+            " or delete report.json to resume from the newest checkpoint",
         ) from error
 
 

@@ -13,7 +13,7 @@ class StepHook:
     """Called by the training loop at fixed places; this one does nothing, as most adapters do."""
 
     def begin(self, steps: int) -> None:
-        """Start a phase of so many steps, or go on with it; requires_grad is set."""
+        """Start a phase of so many steps, or resume it; requires_grad is set."""
 
     def penalty(self) -> Tensor | float:
         """Return what is added to the mean loss of a step, the same on every rank; float32 without dimensions."""

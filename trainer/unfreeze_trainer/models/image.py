@@ -19,7 +19,7 @@ def load_image_model(
     """Load a timm model in float32 and give it a classifier for these labels.
 
     The classifier is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then
-    training goes on.
+    training continues.
 
     Parameters
     ----------

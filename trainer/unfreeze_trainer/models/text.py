@@ -158,7 +158,7 @@ def load_text_model(
 
     The head is everything outside the base model (see `transformers_head`), and what the base model has but the
     checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
-    labels: then training goes on.
+    labels: then training continues.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def _draw_anew(module: Any, names: Collection[str]) -> None:
 
 
 def _check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
-    """Refuse weights that do not fit the config: transformers draws what is missing at random and goes on."""
+    """Refuse weights that do not fit the config: transformers draws what is missing at random and continues."""
     for block in find_blocks(module, head):
         lost = [name for name in block.parameters if name in fresh]
         if lost and (block.name == EMBEDDINGS or block.is_layer):

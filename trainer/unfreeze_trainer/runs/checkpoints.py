@@ -214,7 +214,7 @@ class Checkpoints:
             raise BrokenCheckpointError(f"{folder.name}: {_MANIFEST} is no manifest") from error
         raise JobError(
             "ForeignRunFolder",
-            f"{folder} has format {version}, and this version of Unfreeze reads format {FORMAT}: go on with the version"
+            f"{folder} has format {version}, and this version of Unfreeze reads format {FORMAT}: resume with the version"
             " that wrote it, or choose another output.destination",
         )
 
@@ -238,7 +238,7 @@ class Checkpoints:
 def readable(folder: Path) -> None:
     """Give every file of a folder the mode that the umask allows: safetensors writes for the owner alone.
 
-    What one user writes to a shared volume, another reads: a model that is served, a pod with another user that goes on.
+    What one user writes to a shared volume, another reads: a model that is served, a pod with another user that resumes.
     """
     mask = os.umask(0)
     os.umask(mask)

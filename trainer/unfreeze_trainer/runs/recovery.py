@@ -1,4 +1,4 @@
-"""What a run folder holds to go on from: the newest whole checkpoint of this job; broken ones are put aside and named."""
+"""What a run folder holds to resume from: the newest whole checkpoint of this job; broken ones are put aside and named."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
 
-_MOST = 900
+_MAX_LENGTH = 900
 """Characters about what is broken; a status has no room for more."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to go on from."""
+    """What there is to resume from."""
 
     checkpoint: CheckpointInfo | None = None
     """None: the run starts from the beginning."""
@@ -66,6 +66,6 @@ def _recovery(checkpoint: CheckpointInfo | None, problems: dict[int, str]) -> Re
     if not problems:
         return None
     step = checkpoint.step if checkpoint else 0
-    went_on = f"the training went on from step {step}" if step else "the training started over from the beginning"
-    told = "; ".join(problems.values())[:_MOST]
-    return Recovery(step=step, time=datetime.now(UTC), message=f"{told}: {went_on}")
+    resumed = f"the training resumed from step {step}" if step else "the training started over from the beginning"
+    told = "; ".join(problems.values())[:_MAX_LENGTH]
+    return Recovery(step=step, time=datetime.now(UTC), message=f"{told}: {resumed}")

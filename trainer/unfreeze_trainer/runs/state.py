@@ -1,4 +1,4 @@
-"""Where a training stands: everything a run has to know to go on as if it had not stopped, beside the tensors."""
+"""Where a training stands: everything a run has to know to resume as if it had not stopped, beside the tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from unfreeze_api.contracts.progress import PhaseResult, Recovery
 from unfreeze_api.contracts.report import Usefulness
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
-"""A training that diverged can be gone on with too: its losses are no numbers, and come back as such."""
+"""A training that diverged can be resumed too: its losses are no numbers, and come back as such."""
 
 
 class Best(BaseModel):

@@ -65,7 +65,7 @@ def attach(
 
 
 def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None) -> tuple[RunFolder, Found]:
-    """Open the run folder, on rank 0 to write; return it with what there is to go on from. Collective.
+    """Open the run folder, on rank 0 to write; return it with what there is to resume from. Collective.
 
     Raises
     ------
@@ -125,9 +125,9 @@ def _load(
         raise JobError(
             "ForeignRunFolder",
             f"{place} trained other parameters in phase {phase.name} than this version of the libraries would:"
-            " go on with the versions that wrote it, or choose another output.destination",
+            " resume with the versions that wrote it, or choose another output.destination",
         )
-    log.info("going on from step %d of %d, phase %s", state.step, plan.total_steps, phase.name)
+    log.info("resuming from step %d of %d, phase %s", state.step, plan.total_steps, phase.name)
     return state, moments
 
 

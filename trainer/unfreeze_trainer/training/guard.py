@@ -27,7 +27,7 @@ FIRST_CHECK = 2
 distance, up to PATIENCE: a tiny learning rate may need some steps to change a float32."""
 PATIENCE = 64
 
-MOST_SKIPPED = 20
+MAX_SKIPPED = 20
 """Steps in a row that may be skipped. Under float16 each halves the factor of the loss, which starts at 2 ** 16."""
 
 
@@ -44,10 +44,10 @@ def count_skipped(state: State, events: Events, phase_name: str) -> None:
     if state.skipped_in_a_row == 1:
         events.add("skippedStep", step=state.step, skippedSteps=state.skipped_steps)
         log.warning("step %d is skipped: its gradients are not finite", state.step)
-    if state.skipped_in_a_row == MOST_SKIPPED:
+    if state.skipped_in_a_row == MAX_SKIPPED:
         raise JobError(
             "NonFiniteGradients",
-            f"phase {phase_name}: {MOST_SKIPPED} steps in a row, up to step {state.step}, had gradients that were not finite,"
+            f"phase {phase_name}: {MAX_SKIPPED} steps in a row, up to step {state.step}, had gradients that were not finite,"
             " and changed nothing: lower spec.strategy.learningRate or raise its warmupRatio, set spec.training.maxGradNorm,"
             " choose another spec.training.precision than Float16, or look for values in the data or the base model that"
             " are not finite",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SYNC_SECONDS = 0.5
 """About how often the ranks meet to sum up the loss and to agree on whether to stop."""
-_MOST_STEPS = 4096
+_MAX_STEPS = 4096
 _SMOOTHING = 0.9
 
 
@@ -93,7 +93,7 @@ class Meter:
         self._recent_seconds = fade * self._recent_seconds + seconds
         self._recent_work = fade * self._recent_work + samples * self.step_work
         self.work_seconds = self._recent_seconds / max(self._recent_work, 1)
-        self._interval = max(1, min(_MOST_STEPS, round(SYNC_SECONDS * self._steps / seconds)))
+        self._interval = max(1, min(_MAX_STEPS, round(SYNC_SECONDS * self._steps / seconds)))
         self._open_window()
         self.resume()
         if stops:

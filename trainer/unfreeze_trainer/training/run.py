@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """The parts of a run, begun or gone on with: for the loop, and for what comes after it. Making one is collective.
+    """The parts of a run, begun or resumed: for the loop, and for what comes after it. Making one is collective.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Saving while the training goes on: the loop waits until a copy is in memory, a thread writes that."""
+"""Saving while the training continues: the loop waits until a copy is in memory, a thread writes that."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Saver:
     keep
         How many of the newest stay, beside the best one.
     newest
-        What the run goes on from.
+        What the run resumes from.
     hook
         Its state is kept beside the moments.
     """

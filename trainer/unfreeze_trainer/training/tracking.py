@@ -33,7 +33,7 @@ PAUSE_SECONDS = 60.0
 CLOSE_SECONDS = 60.0
 """Time that the trackers get at the end for what they have not sent yet."""
 RUNS_FILE = "tracking.json"
-"""In the run folder: the ids of the runs, so that a job that goes on writes into the same ones."""
+"""In the run folder: the ids of the runs, so that a job that resumes writes into the same ones."""
 
 _PACKAGES = {
     "tensorBoard": ("tensorboard", "tensorboardX"),
@@ -120,10 +120,10 @@ class _Tracker:
             if self._tracker is None:
                 self._tracker = self._opener(self._job, self._step)
             self._tracker.log(values, step=step)
-        except Exception as error:  # noqa: BLE001 - whatever a tracker or its server does, the training goes on
+        except Exception as error:  # noqa: BLE001 - whatever a tracker or its server does, the training continues
             self._silent_until = time.monotonic() + PAUSE_SECONDS
             log.warning(
-                "%s fails, the training goes on without it: %s: %s (next try in %.0f s)",
+                "%s fails, the training continues without it: %s: %s (next try in %.0f s)",
                 self._name, type(error).__name__, error, PAUSE_SECONDS,
             )  # fmt: skip
 

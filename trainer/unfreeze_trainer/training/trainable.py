@@ -32,7 +32,7 @@ class Trainable:
     weight_decay
         Of weights.
     moments
-        Of a checkpoint, for the first phase; later ones go on with what the engine has.
+        Of a checkpoint, for the first phase; later ones continue with what the engine has.
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from _turns import BATCH, Texts, freeze, held
 from torch import Tensor, nn
 
+from bench.support.turns import BATCH, Texts, freeze, held
 from unfreeze_trainer.engines.deepspeed import import_deepspeed
 from unfreeze_trainer.feed import Feed
 

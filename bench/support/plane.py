@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -14,22 +13,21 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from tests.cluster.api import Api
+from tests.cluster.audit import Write
+from tests.cluster.cluster import Cluster
+from tests.cluster.config import Config
+from tests.operator.process import IMAGE, OperatorProcess, install
+from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.job import parse_spec
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
+from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.observed.context import Children, Context
+from unfreeze_operator.settings.options import Settings, TrainerImage
 
-from tests.cluster.api import Api  # noqa: E402 - needs the line above
-from tests.cluster.audit import Write  # noqa: E402
-from tests.cluster.cluster import Cluster  # noqa: E402
-from tests.cluster.config import Config  # noqa: E402
-from tests.operator.process import IMAGE, OperatorProcess, install  # noqa: E402
-from unfreeze_api.contracts.status import FineTuneJobStatus  # noqa: E402
-from unfreeze_api.job import parse_spec  # noqa: E402
-from unfreeze_operator.decisions.plan import plan  # noqa: E402
-from unfreeze_operator.objects.actions import Create  # noqa: E402
-from unfreeze_operator.objects.resources import FINE_TUNE_JOBS  # noqa: E402
-from unfreeze_operator.objects.views import fine_tune_job_view  # noqa: E402
-from unfreeze_operator.observed.context import Children, Context  # noqa: E402
-from unfreeze_operator.settings.options import Settings, TrainerImage  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import aiohttp
-from _leaders import address, progress
-from _plane import Json, children, fine_tune_job
 
+from bench.support.leaders import address, progress
+from bench.support.plane import Json, children, fine_tune_job
 from tests.cluster.api import Api
 from tests.operator.process import IMAGE
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
