@@ -191,6 +191,54 @@ def test_auto_takes_the_pooling_of_the_base_and_pins_what_said_so(tmp_path):
     assert "1_Pooling/config.json" in task.pins["base"]["files"]
 
 
+def test_a_model_that_reads_no_texts_is_refused_by_name():
+    import transformers
+
+    with pytest.raises(ValueError, match="ViTModel reads no texts"):
+        layers.pooled_class(transformers.ViTConfig(), ["mean"])
+
+
+@torch.no_grad()
+def test_without_a_mask_padding_counts_for_nothing(tmp_path):
+    model = pooled_bert(tmp_path / "base", ["max"])
+    tokens = torch.tensor([[7, 8, 9, 0, 0]])
+    hidden = model.bert(tokens).last_hidden_state[:, :3]
+    torch.testing.assert_close(model(input_ids=tokens).logits, model.classifier(hidden.amax(dim=1)))
+    model.config.eos_token_id = 0  # a token of the text may be the same one
+    assert not torch.equal(model(input_ids=tokens).logits, model.classifier(hidden.amax(dim=1)))
+
+
+def classifier_folder(folder, labels):
+    from transformers import AutoConfig, BertForSequenceClassification
+
+    config = AutoConfig.from_pretrained(bert_folder(folder))
+    config.id2label = dict(enumerate(labels))
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_head_of_a_classifier_that_reads_something_else_is_drawn_anew(tmp_path):
+    from transformers import BertForSequenceClassification
+
+    folder = classifier_folder(tmp_path / "base", ["a", "b", "c"])
+    job = make_job(folder, write_csv(tmp_path / "t.csv"), task={"textClassification": {"pooling": "Mean"}})
+    module = open_task(job).build_model().module
+    trained = BertForSequenceClassification.from_pretrained(folder)
+    assert not torch.equal(module.classifier.weight, trained.classifier.weight)
+
+
+def test_a_base_with_a_head_for_other_labels_is_loaded_below_an_adapter(tmp_path):
+    folder = classifier_folder(tmp_path / "base", ["q", "r", "s", "t", "u"])
+    layers.describe(str(tmp_path), ["mean"], ["a", "b", "c"])
+    assert layers.load_base(str(folder), str(tmp_path)).classifier.out_features == 3
+
+
+def test_a_pooling_that_is_nested_too_deeply_is_passed_over(tmp_path):
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling/config.json").write_text("[" * 100_000)
+    assert pooling.chosen(None, str(tmp_path), "spec.model.source x", of_base=True) is None
+
+
 def test_a_run_that_began_with_the_first_token_keeps_it(tmp_path):
     job = make_job(sentence_encoder(tmp_path / "base"), write_csv(tmp_path / "t.csv"))
     before = job.model_copy(update={"semantics": job.semantics.model_copy(update={"pooling": "Architecture"})})

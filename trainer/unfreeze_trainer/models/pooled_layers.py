@@ -99,7 +99,7 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
     Raises
     ------
     ValueError
-        The architecture has no part that makes one vector of each token.
+        The architecture has no part that makes one vector of each token of a text.
     """
     from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
@@ -109,6 +109,8 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
         raise ValueError(f"transformers has no encoder of texts for {kind.__name__}")
     body_class: Any = encoders[kind] if kind in encoders else MODEL_MAPPING[kind]
     body_class = body_class[0] if isinstance(body_class, tuple) else body_class
+    if "input_ids" not in inspect.signature(body_class.forward).parameters:
+        raise ValueError(f"{body_class.__name__} reads no texts")
     base: Any = next(parent for parent in body_class.__mro__[1:] if parent.__name__.endswith("PreTrainedModel"))
     # What only the architecture's own classifier reads would stay without gradients.
     options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(body_class).parameters else {}
@@ -135,7 +137,7 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
                 inputs["past_key_values"] = past_key_values
             hidden = getattr(self, prefix)(attention_mask=attention_mask, **inputs).last_hidden_state
             if attention_mask is None:
-                attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+                attention_mask = _mask_of(hidden, inputs.get("input_ids"), self.config.get_text_config())
             mask = attention_mask[:, -hidden.shape[1] :]  # without the keys that a prefix adds
             scores = self.attention(hidden)[:, :, 0] if ATTENTION in modes else None
             pooled = pool(hidden, mask, modes, scores)
@@ -155,6 +157,14 @@ def _width(config: Any, body_class: Any) -> int:
         if width := getattr(config.get_text_config(), "hidden_size", None):
             return int(width)
         raise ValueError(f"{body_class.__name__} gives no vector for each token") from error
+
+
+def _mask_of(hidden: Tensor, tokens: Tensor | None, config: Any) -> Tensor:
+    """Return which tokens are no padding, where a tokenizer does not say it (FNet's): by their ids, if these tell."""
+    padding = getattr(config, "pad_token_id", None)
+    if tokens is None or padding is None or padding == getattr(config, "eos_token_id", None):
+        return hidden.new_ones(hidden.shape[:2], dtype=torch.long)
+    return (tokens != padding).long()
 
 
 _OUTPUTS = ("output_attentions", "output_hidden_states", "return_dict")
@@ -239,6 +249,7 @@ def load_base(base: str, folder: str, **options: Any) -> Any:
     config.id2label = dict(enumerate(described["labels"]))
     config.label2id = {label: index for index, label in enumerate(described["labels"])}
     options = {"local_files_only": True, "trust_remote_code": False, "dtype": torch.float32} | options
+    options["ignore_mismatched_sizes"] = True  # a base may have a head for other labels
     return pooled_class(config, described["pooling"]).from_pretrained(base, config=config, **options).eval()
 
 

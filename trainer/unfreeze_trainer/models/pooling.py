@@ -65,7 +65,7 @@ def _known(modes: Any) -> tuple[str, ...] | None:
 def _read(closed: Closed, name: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(closed.path(name)).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

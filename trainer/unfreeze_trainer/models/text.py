@@ -218,7 +218,7 @@ def load_text_model(
             head = transformers_head(module)
             if pooling and (trained := trained_head(path, where, pooling, labels)):
                 module.load_state_dict(trained, strict=False)
-            elif not same_labels:
+            elif pooling or not same_labels:  # a classifier's own head reads something else
                 _draw_anew(module, head - fresh)
     except JobError:
         raise
