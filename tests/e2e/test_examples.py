@@ -20,11 +20,12 @@ QUESTION = "How far is it from Denver to Aspen ?"
 LOAD_ADAPTER = """
 import sys, torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from runpy import run_path
+from transformers import AutoTokenizer
 models, run, question = sys.argv[1:]
-base = AutoModelForSequenceClassification.from_pretrained(models + "/minilm", num_labels=6)
+base = run_path(run + "/adapter/pooled.py")["load_base"](models + "/minilm", run + "/adapter")
 plain = AutoTokenizer.from_pretrained(run + "/adapter")(question, return_tensors="pt")
-merged = AutoModelForSequenceClassification.from_pretrained(run + "/model").eval()
+merged = run_path(run + "/model/pooled.py")["load"](run + "/model").eval()
 model = PeftModel.from_pretrained(base, run + "/adapter").eval()
 with torch.no_grad():
     assert torch.allclose(model(**plain).logits, merged(**plain).logits, atol=1e-4)

@@ -20,7 +20,7 @@ from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.tasks import open_task
 
 MODES = (*layers.FLAGS, layers.ATTENTION)
-WITHOUT = {"bart": "no encoder of texts", "mbart": "no encoder of texts", "perceiver": "no vector for each token"}
+WITHOUT = {"bart": "no encoder of texts", "mbart": "no encoder of texts", "perceiver": "reads no texts"}
 MIX_PADDING_IN = {"convbert", "fnet", "funnel"}
 """Architectures whose outputs depend on the padding beside a text, whatever reads them."""
 TEXTS = {name: (kind, options) for name, (kind, head, options) in TRANSFORMERS.items() if head == SEQUENCE}

@@ -248,9 +248,10 @@ def load_base(base: str, folder: str, **options: Any) -> Any:
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(described["labels"]))
     config.label2id = {label: index for index, label in enumerate(described["labels"])}
-    options = {"local_files_only": True, "trust_remote_code": False, "dtype": torch.float32} | options
+    options = {"local_files_only": True, "dtype": torch.float32} | options
     options["ignore_mismatched_sizes"] = True  # a base may have a head for other labels
-    return pooled_class(config, described["pooling"]).from_pretrained(base, config=config, **options).eval()
+    kind = pooled_class(config, described["pooling"])
+    return kind.from_pretrained(base, config=config, trust_remote_code=False, **options).eval()
 
 
 def classifier(folder: str) -> Any:
