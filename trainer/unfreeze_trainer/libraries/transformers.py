@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unfreeze_api.resolve import ResolvedJob
-from unfreeze_api.spec.adapter import LoraSpec
+from unfreeze_api.adapters.lora import LoraSpec
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
@@ -108,7 +108,8 @@ class Transformers(Library):
         super().save(module, folder, kind, initial=initial)
         if self._pooling:
             write_script(folder)
-            pooled_layers.describe(str(folder), self._pooling, self.head.outputs)
+            if kind == "Adapter":  # a whole model says it itself
+                pooled_layers.describe(str(folder), self._pooling, self.head.outputs)
 
     def _save(self, module: Any, folder: Path) -> None:
         if self._pooling:
@@ -117,48 +118,41 @@ class Transformers(Library):
             module.save_pretrained(folder)
 
     def _plain(self, folder: str, example: Example) -> Plain:
-        place = json.dumps(folder)
+        place, script = json.dumps(folder), self._script(folder)
         inputs = 'inputs, truncation=True, padding=True, return_tensors="pt"'
-        if self._pooling:
-            return self._plain_pooled(place, example, inputs)
         if self.head.pipelined:
-            pipeline = json.dumps(task_type(self.job.task.type).pipeline)
+            load = f'from runpy import run_path\n\nclassify = {script}["classifier"]({place})'
+            if not self._pooling:
+                pipeline = json.dumps(task_type(self.job.task.type).pipeline)
+                load = f"from transformers import pipeline\n\nclassify = pipeline({pipeline}, model={place}, truncation=True)"
             return Plain(
                 self.name,
-                f"from transformers import pipeline\n\nclassify = pipeline({pipeline}, model={place}, truncation=True)",
+                load,
                 f"print(classify({example.value}))",
                 f"classify.model(**classify.tokenizer({inputs})).logits",
                 _NAMED.format(model="classify.model"),
             )
+        imports, model = (
+            "from runpy import run_path\n\nfrom transformers import AutoTokenizer",
+            f'{script}["load"]({place})',
+        )
+        if not self._pooling:
+            imports = "from transformers import AutoModelForSequenceClassification, AutoTokenizer"
+            model = f"AutoModelForSequenceClassification.from_pretrained({place}).eval()"
         return Plain(
             self.name,
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-            f"model = AutoModelForSequenceClassification.from_pretrained({place}).eval()\n"
+            f"{imports}\n\n"
+            f"model = {model}\n"
             f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
             f"labels = {_NAMED.format(model='model')}\n",
             self._predict(example),
             f"model(**tokenizer({inputs})).logits",
         )
 
-    def _plain_pooled(self, place: str, example: Example, inputs: str) -> Plain:
-        script = f'run_path({place} + "/{SCRIPT}")'
-        if self.head.pipelined:
-            return Plain(
-                self.name,
-                f'from runpy import run_path\n\nclassify = {script}["classifier"]({place})',
-                f"print(classify({example.value}))",
-                f"classify.model(**classify.tokenizer({inputs})).logits",
-                _NAMED.format(model="classify.model"),
-            )
-        return Plain(
-            self.name,
-            "from runpy import run_path\n\nfrom transformers import AutoTokenizer\n\n"
-            f'model = {script}["load"]({place})\n'
-            f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
-            f"labels = {_NAMED.format(model='model')}\n",
-            self._predict(example),
-            f"model(**tokenizer({inputs})).logits",
-        )
+    @staticmethod
+    def _script(folder: str) -> str:
+        """Return an expression for what pooled.py of an export defines."""
+        return f"run_path({json.dumps(f'{folder}/{SCRIPT}')})"
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
         place, imports = json.dumps(folder), ["AutoTokenizer"]
@@ -168,7 +162,7 @@ class Transformers(Library):
             options += f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})"
             imports.append("BitsAndBytesConfig")
         if self._pooling:
-            load = f'run_path({place} + "/{SCRIPT}")["load_base"](\n    {json.dumps(base)}, {place}{options}\n)'
+            load = f'{self._script(folder)}["load_base"](\n    {json.dumps(base)}, {place}{options}\n)'
         else:
             load = f"AutoModelForSequenceClassification.from_pretrained(\n    {json.dumps(base)}{options}\n)"
             imports.append("AutoModelForSequenceClassification")
