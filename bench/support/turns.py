@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.link import Link

@@ -7,10 +7,6 @@ from collections.abc import Mapping
 
 from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.contracts.resolved import (
-    Columns,
-    Dataset,
-    HeldOut,
-    LearningRate,
     ResolvedData,
     ResolvedDistribution,
     ResolvedJob,
@@ -23,8 +19,6 @@ from unfreeze_api.contracts.resolved import (
 from unfreeze_api.sources import needs
 from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.job import FineTuneJobSpec
-
-__all__ = ["Columns", "Dataset", "HeldOut", "LearningRate", "ResolvedJob", "claims", "resolve", "schema_version"]
 
 
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.first_fields import FIRST_FIELDS
+from unfreeze_api.contracts.resolved import Columns
 from unfreeze_api.generate.crd import _structural_root
 from unfreeze_api.grammar.columns import Column, Columned
-from unfreeze_api.resolve import Columns
 from unfreeze_api.tasks import TASKS, columns
 from unfreeze_api.tasks.base import LABEL
 

@@ -11,8 +11,9 @@ from tests.crds.planted import plant, resolved_cases
 from unfreeze_api import fingerprint
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.first_fields import without_new_defaults
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.grammar.model import EXECUTION, HABIT, Before, FirstDefault, Model
-from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.resolve import resolve
 
 BASE = load("base.yaml")
 GOLDEN = json.loads((FOLDER / "fingerprints.json").read_text())

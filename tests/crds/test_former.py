@@ -17,10 +17,11 @@ from tests.crds.test_crd import SPEC_FIELDS
 from unfreeze_api.apiserver.cel import evaluate
 from unfreeze_api.apiserver.structural import with_defaults
 from unfreeze_api.apiserver.validate import load_job, validate, warnings
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.generate import crd, policy
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Formerly, Model, Rule
-from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 
 BASE = load("base.yaml")

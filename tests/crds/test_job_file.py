@@ -10,8 +10,9 @@ from tests.crds.corpus import load
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.first_fields import FIRST_FIELDS
 from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
+from unfreeze_api.contracts.resolved import ResolvedJob, schema_version
 from unfreeze_api.grammar.model import EXECUTION, Model, Since
-from unfreeze_api.resolve import ResolvedJob, resolve, schema_version
+from unfreeze_api.resolve import resolve
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
 

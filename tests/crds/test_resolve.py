@@ -7,9 +7,11 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import manifests
+from unfreeze_api.adapters.ia3 import Ia3Spec
+from unfreeze_api.adapters.lora import LoraSpec
 from unfreeze_api.apiserver.validate import load_job
-from unfreeze_api.resolve import ResolvedJob, claims, rendezvous_port, resolve
-from unfreeze_api.spec.adapter import Ia3Spec, LoraSpec
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.resolve import claims, rendezvous_port, resolve
 
 BASE = load("base.yaml")
 FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)

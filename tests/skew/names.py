@@ -22,8 +22,8 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from unfreeze_api.contracts.progress import ExitCode, Progress, TerminationMessage
 from unfreeze_api.contracts.reasons import EVENT
 from unfreeze_api.contracts.report import Report
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.generate.crd import schema
-from unfreeze_api.resolve import ResolvedJob
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, service
 from unfreeze_operator.objects import resources
 from unfreeze_operator.objects.carried import Carried

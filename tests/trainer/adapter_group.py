@@ -10,7 +10,7 @@ from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import make_job, merge
 from tests.trainer.test_adapters import TEXT
-from unfreeze_api.spec.adapter import SHARED
+from unfreeze_api.adapters.peft import SHARED
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.loop import train

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfreeze_api.resolve import ResolvedJob, resolve
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 
 WORDS = [

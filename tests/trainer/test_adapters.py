@@ -12,7 +12,10 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
-from unfreeze_api.spec.adapter import ADAPTERS, UNMERGEABLE, AdapterSpec, LoraSpec, PeftMethod
+from unfreeze_api.adapters import ADAPTERS
+from unfreeze_api.adapters.lora import LoraSpec
+from unfreeze_api.adapters.peft import PeftMethod
+from unfreeze_api.spec.adapter import UNMERGEABLE, AdapterSpec
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import peft as adapters

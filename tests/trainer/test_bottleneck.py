@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainer.architectures import CLASSES, TRANSFORMERS, build, build_timm
-from unfreeze_api.spec.adapter import BottleneckSpec
+from unfreeze_api.adapters.bottleneck import BottleneckSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import bottleneck_layers as layers
 from unfreeze_trainer.models.adapters.bottleneck import add_bottlenecks, save_bottlenecks

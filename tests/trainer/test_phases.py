@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.jobs import make_job
-from unfreeze_api.resolve import LearningRate
+from unfreeze_api.contracts.resolved import LearningRate
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.schedule import rate_factor, schedule_factor

@@ -14,7 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.trainer.jobs import image_folder, make_job
-from unfreeze_api.resolve import Dataset
+from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, open_picture

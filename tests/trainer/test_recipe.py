@@ -8,7 +8,7 @@ import pytest
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import assert_as_undisturbed, cut_off, job_in, run_in
 from tests.trainer.mlp import MLPTask
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer import tasks
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError

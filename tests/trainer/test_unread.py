@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from tests.trainer.complete import complete
 from tests.trainer.jobs import image_folder, make_job, timm_folder
-from unfreeze_api.resolve import Columns, Dataset
+from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_splits, read_targets, read_texts

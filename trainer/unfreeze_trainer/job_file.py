@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.errors import JobError
 
 log = logging.getLogger("unfreeze.job")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.progress import CONFIG_FOLDER, JOB_FILE_ENV, ExitCode
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of

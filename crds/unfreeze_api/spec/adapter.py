@@ -9,19 +9,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from unfreeze_api.adapters import ADAPTERS
-from unfreeze_api.adapters.adalora import AdaLoraSpec
-from unfreeze_api.adapters.bottleneck import BottleneckSpec
-from unfreeze_api.adapters.ia3 import Ia3Spec
-from unfreeze_api.adapters.lora import LoraSpec
-from unfreeze_api.adapters.peft import SHARED, PeftMethod, PeftSpec
-from unfreeze_api.adapters.prompt_tuning import PromptTuningSpec
 from unfreeze_api.grammar.model import Rule
 from unfreeze_api.grammar.one_of import OneOf
-
-__all__ = [
-    "ADAPTERS", "PROMPTS", "SHARED", "UNMERGEABLE", "AdaLoraSpec", "AdapterSpec", "BottleneckSpec", "Ia3Spec", "LoraSpec",
-    "PeftMethod", "PeftSpec", "PromptTuningSpec",
-]  # fmt: skip
 
 UNMERGEABLE = tuple(kind.name for kind in ADAPTERS if not kind.mergeable)
 """Types that cannot be folded into the base's weights."""

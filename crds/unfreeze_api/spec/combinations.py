@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from unfreeze_api.adapters import ADAPTERS
 from unfreeze_api.adapters.base import AdapterKind
+from unfreeze_api.adapters.peft import SHARED
 from unfreeze_api.grammar.model import Rule
 from unfreeze_api.grammar.words import Named, either, every
-from unfreeze_api.spec.adapter import ADAPTERS, SHARED, UNMERGEABLE
+from unfreeze_api.spec.adapter import UNMERGEABLE
 from unfreeze_api.spec.distribution import ENGINES, Engine
 from unfreeze_api.spec.strategy import STRATEGIES, StrategyKind
 from unfreeze_api.tasks import TASKS

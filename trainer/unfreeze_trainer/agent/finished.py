@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 
 
 def finished_before(job: ResolvedJob) -> Progress | None:

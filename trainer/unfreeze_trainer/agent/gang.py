@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
 
 from unfreeze_api.contracts.progress import ExitCode
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.agent.pod import Pod, kernel_oom_kills
 from unfreeze_trainer.agent.rendezvous import open_rendezvous
 from unfreeze_trainer.link import Link, WorkerError

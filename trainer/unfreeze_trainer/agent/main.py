@@ -31,7 +31,7 @@ from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, told_of
 from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.agent.gang import Ending, Gang
     from unfreeze_trainer.runs.ownership import Heart
 

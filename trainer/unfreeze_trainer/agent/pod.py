@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unfreeze_api.contracts.progress import CONFIG_FOLDER, HTTP_PORT, JOB_FILE_ENV
 
 if TYPE_CHECKING:  # a third of the time to the first answer
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
 
 TERMINATION_LOG_ENV, PORT_ENV = "UNFREEZE_TERMINATION_LOG", "UNFREEZE_HTTP_PORT"
 PARENT_ENV = "UNFREEZE_PARENT_PID"

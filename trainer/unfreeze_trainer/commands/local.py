@@ -23,8 +23,8 @@ from unfreeze_api.commands import explained
 from unfreeze_api.contracts.progress import JOB_FILE_ENV, JOB_UID_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_api.job import FineTuneJob
-    from unfreeze_api.resolve import ResolvedJob
     from unfreeze_api.spec.job import FineTuneJobSpec
 
 AGENT = ("-m", "unfreeze_trainer.agent.main")

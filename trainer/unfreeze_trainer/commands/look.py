@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import Dataset, ResolvedJob
+    from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
     from unfreeze_trainer.data.samples import Source
 
 MAX_BYTES = 16 * 1024 * 1024

@@ -14,7 +14,7 @@ from unfreeze_trainer.commands.local import job_options, open_job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.phases.compile import Phase
 
 _FLOAT32 = 4

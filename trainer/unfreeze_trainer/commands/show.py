@@ -18,7 +18,7 @@ from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.report import DataReport
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
 
 _POLL_SECONDS = 0.5
 

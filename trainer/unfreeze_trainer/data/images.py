@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze_api.commands import explained
-from unfreeze_api.resolve import Dataset
+from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
 from unfreeze_trainer.data.samples import Source, readable
 from unfreeze_trainer.data.tables import read_table

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.samples import Source
 from unfreeze_trainer.errors import is_passing
 from unfreeze_trainer.models.folders import hash_file, hash_folder_once

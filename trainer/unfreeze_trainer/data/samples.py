@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unfreeze_api.resolve import Dataset, HeldOut, ResolvedJob
+from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe, refuse_pickles
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
 
 __all__ = ["Engine", "OptimizerState", "Recipe", "open_engine"]
 

@@ -24,7 +24,7 @@ from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
 

@@ -12,7 +12,7 @@ from unfreeze_trainer.runs.destination import write_marker
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.report import Results
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.runs.state import Best, State

@@ -17,7 +17,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.checkpoints import Identity
     from unfreeze_trainer.runs.generation import Generation

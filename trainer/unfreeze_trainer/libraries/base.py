@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
-from unfreeze_api.resolve import ResolvedJob
-from unfreeze_api.spec.adapter import BottleneckSpec
+from unfreeze_api.adapters.bottleneck import BottleneckSpec
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
 from unfreeze_trainer.models.blocks import find_blocks

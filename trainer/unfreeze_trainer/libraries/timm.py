@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.libraries.base import Library
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.export import Example, Plain

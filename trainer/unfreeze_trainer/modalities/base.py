@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from unfreeze_api.resolve import Dataset, ResolvedJob
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.samples import Source, Split
 from unfreeze_trainer.models.export import Example
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from unfreeze_api.resolve import Dataset, ResolvedJob
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.image_loader import READ_IMAGES, READ_SECONDS, ImageLoader, spread
 from unfreeze_trainer.data.images import read_images, sample_name
 from unfreeze_trainer.data.samples import Source, Split

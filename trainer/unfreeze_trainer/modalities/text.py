@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from unfreeze_api.resolve import Dataset, ResolvedJob
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.samples import Source, Split, read_texts
 from unfreeze_trainer.data.tokens import TextError, Tokens
 from unfreeze_trainer.errors import JobError, quoted

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.contracts.report import Usefulness
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.versions import library_versions
 

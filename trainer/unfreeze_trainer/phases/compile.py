@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unfreeze_api.resolve import LearningRate, ResolvedJob
-from unfreeze_api.spec.adapter import AdaLoraSpec
+from unfreeze_api.adapters.adalora import AdaLoraSpec
+from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
 from unfreeze_api.spec.strategy import (
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unfreeze_api.resolve import LearningRate
+from unfreeze_api.contracts.resolved import LearningRate
 from unfreeze_trainer.phases.compile import Phase
 
 _DIV_FACTOR, _FINAL_DIV_FACTOR = 25, 1e4  # torch's OneCycleLR

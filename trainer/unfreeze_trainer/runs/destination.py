@@ -12,7 +12,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.sources.closed import require_in_claim
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
 
 OUTPUTS = ("model", "adapter", "checkpoints", "report.json")
 """What a run writes under names that others use too."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
 from unfreeze_trainer.runs.events import Events

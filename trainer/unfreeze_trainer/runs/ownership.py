@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from unfreeze_api.contracts.progress import JOB_UID_ENV
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation, owner_of, pulse
 

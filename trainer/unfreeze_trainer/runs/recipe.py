@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from unfreeze_api import fingerprint as recipes
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.destination import check_apart, foreign_outputs, require_own
 from unfreeze_trainer.runs.generation import Generation, require_no_links

@@ -7,7 +7,7 @@ from typing import cast
 
 from pydantic.alias_generators import to_snake
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.tasks.base import Batch, Task
 

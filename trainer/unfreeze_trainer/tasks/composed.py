@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.report import Usefulness
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import overlaps, read_splits

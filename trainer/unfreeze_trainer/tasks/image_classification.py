@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.libraries.timm import Timm
 from unfreeze_trainer.modalities.image import Image

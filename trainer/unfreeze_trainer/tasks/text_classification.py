@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.modalities.text import Text

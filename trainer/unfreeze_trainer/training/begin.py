@@ -19,7 +19,7 @@ from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine, OptimizerState
     from unfreeze_trainer.feed import Feed
     from unfreeze_trainer.link import Link
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.plan import Plan
 
 log = logging.getLogger(__name__)
-
-_NO_MOMENTS: OptimizerState = {}
 
 
 def attach(
@@ -94,7 +92,8 @@ def resume(
     JobError
         This rank does not see the checkpoint, or it trained other parameters.
     """
-    state, moments = State(), _NO_MOMENTS
+    state = State()
+    moments: OptimizerState = {}
     if found.checkpoint:
         state, moments = _load(found.checkpoint.step, folder, engine, hook=hook, freezer=freezer, plan=plan)
     if found.best_lost:

@@ -9,7 +9,7 @@ from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_trainer.training.decide import History, decide
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.training.evaluator import Evaluator

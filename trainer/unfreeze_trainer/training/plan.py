@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from unfreeze_api.resolve import LearningRate, ResolvedJob
+from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.remaining import remaining_work, step_work
 from unfreeze_trainer.phases.schedule import rate_factor

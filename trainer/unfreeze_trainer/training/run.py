@@ -23,7 +23,7 @@ from unfreeze_trainer.training.unused import Unused
 from unfreeze_trainer.training.work import Work
 
 if TYPE_CHECKING:
-    from unfreeze_api.resolve import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel

@@ -20,7 +20,7 @@ from typing import Any
 
 from unfreeze_api.contracts import series
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_api.resolve import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import read_json, write_atomically
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.spec.adapter import AdapterSpec, BottleneckSpec
+from unfreeze_api.adapters.bottleneck import BottleneckSpec
+from unfreeze_api.spec.adapter import AdapterSpec
 
 if TYPE_CHECKING:
     from torch import nn

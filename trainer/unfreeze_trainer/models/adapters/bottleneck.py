@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from unfreeze_api.spec.adapter import BottleneckSpec
+from unfreeze_api.adapters.bottleneck import BottleneckSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import bottleneck_layers as layers

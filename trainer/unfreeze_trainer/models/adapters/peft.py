@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfreeze_api.spec.adapter import PROMPTS, AdaLoraSpec, AdapterSpec, Ia3Spec, LoraSpec, PeftSpec, PromptTuningSpec
+from unfreeze_api.adapters.adalora import AdaLoraSpec
+from unfreeze_api.adapters.ia3 import Ia3Spec
+from unfreeze_api.adapters.lora import LoraSpec
+from unfreeze_api.adapters.peft import PeftSpec
+from unfreeze_api.adapters.prompt_tuning import PromptTuningSpec
+from unfreeze_api.spec.adapter import PROMPTS, AdapterSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
