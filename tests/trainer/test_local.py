@@ -56,7 +56,8 @@ def claims(tmp_path_factory) -> Path:
 
 
 def start(claims: Path) -> subprocess.Popen:
-    program = "from unfreeze_api.cli import main; main()"
+    # A shell lets what it starts in the background ignore Ctrl-C, and these tests may be run there.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from unfreeze_api.cli import main; main()"
     command = [sys.executable, "-c", program, "run", claims / "job.yaml", "--claims", claims]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=claims)
 
