@@ -108,6 +108,24 @@ def test_the_newest_reconcile_decides_when_to_come_back():
     run(scenario())
 
 
+def test_what_happens_meanwhile_makes_no_pause_longer():
+    async def scenario():
+        queue, seen = make(), []
+
+        async def handler(key):
+            seen.append(now())
+            if seen[-1] < 2:
+                raise ValueError("broken")
+
+        queue.add("a")
+        for number in range(1, 9):
+            asyncio.get_running_loop().call_later(number / 10, queue.add, "a")
+        await work(queue, handler, 1000)
+        assert seen == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 3]
+
+    run(scenario())
+
+
 def test_failures_are_retried_with_growing_pauses_and_told():
     async def scenario():
         errors, seen = [], []

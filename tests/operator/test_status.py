@@ -1,5 +1,6 @@
 """The status from what is there: failures, totals, texts, and what must not get lost."""
 
+import copy
 import json
 from datetime import timedelta
 
@@ -207,8 +208,29 @@ def test_a_job_is_being_reconciled_while_pods_should_run_and_do_not():
     running = observed(pod(0), pod(1), old=pending)
     assert not reconciling(running)
     assert reconciling(observed(pod(0, "Failed", code=1), pod(1), old=running, active=1)) == "PodsRestarting"
-    failed = observed(old=pending, conditions=[("Failed", "BackoffLimitExceeded")])
+    failed = observed(pod(0, "Failed", code=1), old=pending, conditions=[("Failed", "BackoffLimitExceeded")])
     assert (condition(failed, "Stalled").status, reconciling(failed)) == ("True", False)
+
+
+@pytest.mark.parametrize(
+    ("end", "pods", "fields", "phase"),
+    [
+        (("Complete", "CompletionsReached"), [pod(0, "Succeeded", code=0)], {}, "Succeeded"),
+        (("Complete", "CompletionsReached"), [pod(1, "Succeeded", code=0)], {}, "Running"),
+        (("Complete", "CompletionsReached"), [pod(0, "Failed", code=1)], {}, "Running"),
+        (("Complete", "CompletionsReached"), [], {}, "Running"),
+        (("Complete", "CompletionsReached"), [], {"after": 30}, "Succeeded"),
+        (("Failed", "BackoffLimitExceeded"), [pod(1, "Failed", code=1)], {}, "Failed"),
+        (("Failed", "BackoffLimitExceeded"), [], {}, "Running"),
+        (("Failed", "BackoffLimitExceeded"), [], {"after": 30}, "Failed"),
+        (("Failed", "DeadlineExceeded"), [], {}, "Failed"),
+    ],
+)
+def test_a_job_ends_when_its_pods_say_how_and_they_may_be_heard_of_later_than_its_end(end, pods, fields, phase):
+    running = FineTuneJobStatus(phase="Running")
+    status = observed(*copy.deepcopy(pods), old=running, conditions=[end], active=1, **fields)
+    assert status.phase == phase
+    assert (status.completion_time is not None) == (phase != "Running")
 
 
 @pytest.mark.parametrize(("step", "reason"), [(20, "WentBack"), (0, "StartedOver")])

@@ -84,11 +84,11 @@ class Queue(Generic[K]):
         while True:
             key = await self._next()
             # What was asked for later is what the handler now finds out again.
-            self._due.pop(key, None)
+            due = self._due.pop(key, None)
             try:
                 later = await handler(key)
             except Exception as error:  # noqa: BLE001 - a job's error must not end the work on all others
-                later = self._pause(key, error)
+                later = self._pause(key, error, due)
                 self._on_error(key, error, later)
             else:
                 self._failures.pop(key, None)
@@ -109,7 +109,11 @@ class Queue(Generic[K]):
         self._active.add(key)
         return key
 
-    def _pause(self, key: K, error: Exception) -> float:
+    def _pause(self, key: K, error: Exception, due: float | None) -> float:
+        if due is not None and key in self._failures:
+            # Something happened before the next try was due: many such things are no reason to wait longer for it.
+            least: float = getattr(error, "retry_after", None) or 0.0
+            return max(least, due - asyncio.get_running_loop().time())
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         return backoff(failures, error, bounds=self._backoff, jitter=self._jitter)
 

@@ -24,7 +24,7 @@ from unfreeze_operator.status.times import account
 from unfreeze_operator.status.training import Training, at_rest, gather, leader, summarize
 
 SETTLE_SECONDS = 30
-"""How long the end of a Job waits for the termination messages of its pods: the two come by different watches."""
+"""How long the end of a Job waits for what its pods say of it: the two come by different watches, and one may lag."""
 MISSING_SECONDS = 10
 """How long the Job controller may take to create the pods before that is worth a word."""
 _MAX_WARNINGS = 16
@@ -130,8 +130,18 @@ def _end(context: Context) -> JobCondition | None:
     end = job.condition("Complete", "Failed") if job is not None else None
     if end is None:
         return None
-    settled = not context.children.live_pods or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS)
-    return end if settled else None
+    told = not context.children.live_pods and _explained(end, context)
+    return end if told or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS) else None
+
+
+def _explained(end: JobCondition, context: Context) -> bool:
+    """Whether the pods that are known show how their Job ended: the newest ones may not be known yet."""
+    if end.reason == "DeadlineExceeded":
+        return True
+    pods = (*context.children.pods, *context.children.departed)
+    if end.type == "Complete":
+        return any(pod.index == 0 and pod.phase == "Succeeded" for pod in pods)
+    return context.status.failure is not None or any(pod.phase == "Failed" for pod in pods)
 
 
 def _completion_time(context: Context, end: JobCondition | None, given_up: Failure | None) -> datetime | None:
