@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from tests.cluster import probes
+from tests.cluster.api import ApiError
 from tests.cluster.config import Config, Image
 from tests.cluster.environment import ConfigError, build_env, expand, user_of
 from tests.cluster.process import Process, StartError
@@ -167,6 +170,9 @@ class Container:
                 self._finished(Exit(128, "StartError", str(error)), now())
                 self._pod.changed()
                 return None
+            except (ApiError, TimeoutError, aiohttp.ClientError, OSError) as error:  # as a kubelet, not given up
+                self._pod.node.log(f"{self._pod.full_name}: {error!r}; trying again")
+                await self._pause(RETRY_SECONDS)
         return None
 
     async def _start_process(self) -> Process:

@@ -43,6 +43,7 @@ class Process:
         Raises StartError if the command does not start.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(root, ignore_errors=True)  # of a run that lost its power before anybody heard of its start
         for layer in ("upper", "work", "merged"):
             (root / layer).mkdir(parents=True)
         path = folder / "spec"

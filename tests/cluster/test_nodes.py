@@ -1,11 +1,13 @@
 """Nodes that die and come back, and the logs that they serve."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster import process
 from tests.cluster.cluster import Cluster, ClusterError, NodeHandle
 from tests.cluster.manifests import ended, main_status, output, phase, pod, pod_path, run, running, terminated
 
@@ -58,6 +60,23 @@ def test_a_node_that_comes_back_has_lost_its_containers(cluster: Cluster, namesp
         pod_path(namespace, "always"),
         lambda p: main_status(p)["restartCount"] == 1 and "running" in main_status(p)["state"],
     )
+
+
+def test_a_start_that_nobody_heard_of_before_the_power_cut_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = tmp_path / "init.py"
+    init.write_text("")
+    monkeypatch.setattr(process, "INIT", init)
+
+    async def start() -> int:
+        return await (
+            await process.Process.start({"uid": 0, "gid": 0}, tmp_path / "run", tmp_path / "root", tmp_path / "log")
+        ).wait()
+
+    (tmp_path / "root/upper").mkdir(parents=True)
+    (tmp_path / "root/upper/left").touch()
+    assert asyncio.run(start()) == 0
 
 
 def test_logs(cluster: Cluster, namespace: str) -> None:
