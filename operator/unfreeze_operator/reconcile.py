@@ -179,6 +179,7 @@ class Reconciler:
                     await self._write(job, old, _unreadable(job, old, now, error, known), children)
                 return None
             spec = known
+        first = leader(children.pods)
         before = self._unsure.pop(job.uid, old)
         if before != old:  # it was done after all
             self._metrics.transition(job, before, old, children, now)
@@ -194,8 +195,8 @@ class Reconciler:
             self._network,
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
+            silent=first is not None and self._poller.silent(job.key, first.uid),
         )
-        first = leader(context.children.pods)
         asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)
         self._report(asked)
         status, problem = await self._execute(job, old, asked, now)

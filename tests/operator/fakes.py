@@ -113,6 +113,12 @@ def deleted(manifest: Manifest, at: datetime = NOW) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "deletionTimestamp": text(at)}}
 
 
+def unheard(manifest: Manifest) -> Manifest:
+    """Return a running pod whose node the cluster has not heard of."""
+    conditions = [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}]
+    return {**manifest, "status": {**manifest["status"], "conditions": conditions}}
+
+
 def disrupted(manifest: Manifest) -> Manifest:
     """Return a pod that Kubernetes takes away."""
     conditions = [*manifest["status"]["conditions"], {"type": "DisruptionTarget", "status": "True"}]

@@ -157,9 +157,13 @@ class FakePoller:
 
     def __init__(self) -> None:
         self.said: Progress | None = None
+        self.is_silent = False
 
     def newest(self, *_: Any) -> Progress | None:
         return self.said
+
+    def silent(self, *_: Any) -> bool:
+        return self.is_silent
 
     def watch(self, *_: Any, **__: Any) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.operator.world import until
+from tests.operator.world import condition, until
 
 pytestmark = pytest.mark.cluster
 
@@ -38,6 +38,9 @@ def test_the_gang_is_complete_again_elsewhere(operator, world, doomed):
     dead = world.children("pods")[0]["spec"]["nodeName"]
     lost = [pod["metadata"]["name"] for pod in world.children("pods") if pod["spec"]["nodeName"] == dead]
     doomed(dead)
+    lately = world.wait(lambda s: condition(s, "Running").get("reason") == "NodeUnreachable")
+    assert dead in condition(lately, "Running")["message"]
+    assert lately["stateSeconds"]["state"] == "Recovering"
     hurry(world, lost)
     until(lambda: complete(world, dead), "two pods on other nodes")
     status = world.wait(lambda s: s.get("nodes", {}).get("ready") == 2)

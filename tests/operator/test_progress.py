@@ -153,3 +153,20 @@ def test_a_leader_that_becomes_ready_again_is_asked_at_once(monkeypatch):
     after = [time for time in leaders.times("10.0.0.0") if time >= 1000]
     assert after[0] < 1000.1
     assert 7 <= len(after) <= 11, "once each interval again, and by one timer alone"
+
+
+def test_two_unanswered_questions_are_told_and_so_is_the_next_answer(monkeypatch):
+    leaders, seen = Leaders(monkeypatch), []
+
+    def note(poller):
+        seen.append((poller.silent(key("a"), "uid-a"), poller.silent(key("b"), "uid-b")))
+
+    async def scenario():
+        leaders.silent.add("b")  # has never answered: it may just begin
+        steps = [(1, lambda _: leaders.silent.add("a")), (9, note), (16, note)]
+        steps += [(17, lambda _: leaders.silent.discard("a")), (40, note)]
+        return await pull(40.5, ["a", "b"], meanwhile=steps)
+
+    changed = run(scenario())
+    assert seen == [(False, False), (True, False), (False, False)]
+    assert changed == [key("a")] * 3, "its first answer, its silence, its next answer"

@@ -8,12 +8,15 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.operator.fakes import pod, text
+from tests.operator.fakes import pod, text, unheard
 from tests.operator.simulation import CHILDREN, Simulation
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.objects.resources import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
+from unfreeze_operator.objects.views import parse_time
 
 LONGEST_WAIT = 4 * 1.5 * 600
 """Seconds: the patience of a gang that has given way often."""
+STATES = ("pending", "queued", "starting", "training", "recovering", "suspended")
 WRITES = ("create", "patch", "apply", "delete")
 
 
@@ -79,6 +82,23 @@ class History(Simulation):
             raw["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
             self.delete_pod()
 
+    def lose_node(self):
+        for raw in self.running()[:1]:
+            raw["status"] = unheard(raw)["status"]
+            self.server.touch(raw)
+
+    def hear_of_nodes(self):
+        for raw in self.running():
+            raw["status"]["conditions"] = pod(0)["status"]["conditions"]
+            self.server.touch(raw)
+
+    def fall_silent(self):
+        self.poller.is_silent = True
+
+    def answer(self):
+        self.poller.said = Progress(state="Training", step=3)
+        self.poller.is_silent = False
+
     def lose_child(self):
         for resource in CHILDREN[:3]:
             for raw in self.server.of(resource.plural):
@@ -128,6 +148,9 @@ class History(Simulation):
         for name in ("inPlace", "pods"):
             assert old.get("restarts", {}).get(name, 0) <= new.get("restarts", {}).get(name, 0), "a count has fallen"
         assert old.get("acceleratorSeconds", 0) <= new.get("acceleratorSeconds", 0)
+        if spent := new.get("stateSeconds"):
+            began, since = (parse_time(at) for at in (job["metadata"]["creationTimestamp"], spent["since"]))
+            assert sum(spent[name] for name in STATES) == (since - began).total_seconds(), "a second is lost, or twice"
         if "completionTime" in old:
             assert {**old, "observedGeneration": 0} == {**new, "observedGeneration": 0}, "an outcome has changed"
         self._last = new
@@ -137,6 +160,8 @@ class History(Simulation):
 
     def come_to_rest(self):
         """Let everything go well from now on."""
+        self.hear_of_nodes()
+        self.answer()
         for plural in self._foreign:
             self.server.remove(plural, "alien")
         self._foreign = {}

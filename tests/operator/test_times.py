@@ -1,8 +1,11 @@
 """Each second of a job is counted in one state."""
 
+import dataclasses
 from datetime import timedelta
 
-from tests.operator.fakes import NOW, FakeCluster, job, pod, text
+import pytest
+
+from tests.operator.fakes import NOW, FakeCluster, deleted, job, pod, text, unheard
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.resources import PODS
@@ -19,7 +22,7 @@ class Story:
         self.cluster.step(self.view)
         self.status, self.at = None, 0
 
-    def chapter(self, *pods, progress=None, seconds=0, view=None, **job_status):
+    def chapter(self, *pods, progress=None, seconds=0, view=None, silent=False, **job_status):
         raw = self.cluster.job()
         raw["status"] = {"startTime": text(NOW), "active": len(pods), **job_status}
         for key in [key for key in self.cluster.objects if key[0] is PODS]:
@@ -28,7 +31,8 @@ class Story:
             manifest["metadata"]["name"] += f"-{number}"
             manifest["metadata"]["ownerReferences"][0]["uid"] = raw["metadata"]["uid"]
             self.cluster.add(PODS, manifest)
-        self.status = plan(self.cluster.context(view or self.view, self.status, after=self.at), progress).status
+        context = self.cluster.context(view or self.view, self.status, after=self.at)
+        self.status = plan(dataclasses.replace(context, silent=silent), progress).status
         self.at += seconds
         return self.status.state_seconds
 
@@ -70,6 +74,30 @@ def test_a_suspend_and_a_queue():
     assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=5).state == "Starting"
     story.chapter(pod(0), pod(1), progress=Progress(state="Training"))
     assert story.spent() == {"queued": 60, "training": 10, "suspended": 1000, "pending": 5, "starting": 5}
+
+
+@pytest.mark.parametrize(
+    ("lost", "silent", "reason"),
+    [
+        (unheard(pod(1)), False, "NodeUnreachable"),
+        (deleted(unheard(pod(1))), False, "NodeUnreachable"),
+        (deleted(pod(1)), False, "PodsRestarting"),
+        (pod(1), True, "LeaderSilent"),
+        (unheard(pod(1)), True, "NodeUnreachable"),
+    ],
+)
+def test_what_is_lost_is_no_training(lost, silent, reason):
+    story, said = Story(), Progress(state="Training", step=3)
+    story.chapter(pod(0), pod(1), progress=said, seconds=100)
+    assert story.chapter(pod(0), lost, progress=said, silent=silent, seconds=50).state == "Recovering"
+    running = next(found for found in story.status.conditions if found.type == "Running")
+    assert (story.status.phase, running.status, running.reason) == ("Running", "False", reason)
+    assert story.chapter(pod(0), pod(1), progress=said, seconds=7).state == "Training"
+    story.chapter(pod(0), pod(1), progress=said, view=job(nodes=2, suspend=True))
+    leaving = [deleted(pod(index)) for index in (0, 1)]
+    story.chapter(*leaving, progress=said, view=job(nodes=2, suspend=True), seconds=3)
+    assert story.spent() == {"training": 100, "recovering": 50}
+    assert story.status.state_seconds.state == "Training", "a suspend waits for the checkpoint"
 
 
 def test_nothing_is_written_while_the_state_is_the_same():

@@ -27,6 +27,8 @@ RunningReason = Literal[
     "NodesGivenBack",
     WaitingReason,
     "PodsRestarting",
+    "NodeUnreachable",
+    "LeaderSilent",
     "Queued",
     "Suspending",
     "Suspended",
@@ -176,7 +178,16 @@ RUNNING: dict[RunningReason, Explanation] = {
         "Wait: large images take long. `kubectl describe pod POD` shows how far it is.",
     ),
     "PodsRestarting": Explanation(
-        "A pod of a running job failed and is being replaced.", "`status.failure` has its cause."
+        "A pod of a running job failed, or is taken away (evicted, drained, preempted), and is being replaced.",
+        "`status.failure` has the cause of a failure.",
+    ),
+    "NodeUnreachable": Explanation(
+        "The cluster has not heard of the node of a pod; the pod is given up when its tolerations and `--lost-pod-grace` are over.",
+        "Nothing, or look at the node: if it comes back meanwhile, its pod goes on.",
+    ),
+    "LeaderSilent": Explanation(
+        "The first pod answered the operator before, and has left two questions in a row unanswered.",
+        "Nothing, if it answers again. Else `kubectl logs` of that pod, and the network between it and the operator.",
     ),
     "Queued": Explanation("Kueue has not admitted the job.", "`kubectl describe workload`."),
     "Suspending": Explanation("The pods write a checkpoint and stop.", "Wait: up to two minutes."),

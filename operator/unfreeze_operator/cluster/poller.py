@@ -27,6 +27,8 @@ SLOW_SECONDS = 1.0
 """An answer that takes longer counts as none where places are given away: nobody can tell it from one held back."""
 SILENT_SHARE = 4
 """Leaders that did not answer last time, or slowly, have one in so many of the places: each holds it for so long."""
+SILENT_AFTER = 2
+"""Failures in a row after which a leader that has answered before is silent."""
 TELL_AFTER = 5
 """Failures in a row before a silent leader is worth a line in the log."""
 
@@ -103,6 +105,11 @@ class ProgressPoller:
         target = self._targets.get(key)
         return target.newest if target is not None else None
 
+    def silent(self, key: Key, uid: str) -> bool:
+        """Whether the leader with this UID has answered before and does so no more."""
+        target = self._targets.get(key)
+        return target is not None and target.uid == uid and target.newest is not None and _silent(target)
+
     async def run(self) -> None:
         """Ask for ever."""
         timeout = aiohttp.ClientTimeout(total=PULL_SECONDS)
@@ -133,18 +140,24 @@ class ProgressPoller:
                     target.slow = asyncio.get_running_loop().time() - began > SLOW_SECONDS
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             target.failures += 1
+            if target.failures == SILENT_AFTER and target.newest is not None:
+                self._on_change(key)
             if target.failures == TELL_AFTER:
                 logger.warning("%s/%s: the leader does not answer at %s: %s", *key, target.url, error)
         else:
-            target.failures = 0
+            silent, target.failures = _silent(target), 0
             self.pulls += 1
-            if progress != target.newest and self._targets.get(key) is target:
+            if (silent or progress != target.newest) and self._targets.get(key) is target:
                 target.newest = progress
                 self._on_change(key)
         # Many running jobs share a fixed rate, so that their status writes cannot swamp the API server.
         interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
         pause = min(max(MAX_PAUSE_SECONDS, interval), interval * 2 ** min(target.failures, 10))
         self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+
+
+def _silent(target: _Target) -> bool:
+    return target.failures >= SILENT_AFTER
 
 
 async def ask(session: aiohttp.ClientSession, url: str) -> Progress:

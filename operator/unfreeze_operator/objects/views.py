@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from sys import intern
 from typing import Any
@@ -166,6 +166,10 @@ class PodView(ChildView):
     """When its grace period is over, for a pod that is being deleted."""
     disrupted: bool
     """Whether Kubernetes took it away: evicted, preempted, drained, its node lost."""
+    deleted_at: datetime | None = None
+    """When it was deleted; its grace period began then."""
+    unheard: bool = False
+    """Whether its node has not been heard of for so long that the cluster takes the pod out of service."""
 
     @property
     def live(self) -> bool:
@@ -300,6 +304,8 @@ def pod_view(raw: Manifest) -> PodView:
     state = container.get("state", {})
     ended = state.get("terminated") or {}
     index = _annotation(raw, INDEX_ANNOTATION)
+    gone_by = parse_time(raw["metadata"].get("deletionTimestamp"))
+    grace = timedelta(seconds=raw["metadata"].get("deletionGracePeriodSeconds") or 0)
     return PodView(
         **_child(raw),
         index=int(index) if index.isdecimal() else -1,
@@ -313,8 +319,11 @@ def pod_view(raw: Manifest) -> PodView:
         reason=intern(ended.get("reason") or status.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
         waiting=waiting(status, container),
-        gone_by=parse_time(raw["metadata"].get("deletionTimestamp")),
+        gone_by=gone_by,
         disrupted=_holds(status, "DisruptionTarget"),
+        deleted_at=gone_by and gone_by - grace,
+        # A node that reports gives both one value. The cluster writes but the first, for a node that does not.
+        unheard=_holds(status, "ContainersReady") and not _holds(status, "Ready"),
     )
 
 

@@ -121,11 +121,24 @@ class Context:
     """What is out of date in the spec as it is stored, or in the way of another job."""
     allowed: Allowed = DEFAULT
     """What the platform lets jobs ask for."""
+    silent: bool = False
+    """Whether the leader, which answered before, has left two questions in a row unanswered."""
 
     @property
     def accelerators(self) -> int:
         """Accelerators of each pod."""
         return self.spec.distribution.accelerators_per_node
+
+    @cached_property
+    def at_work(self) -> int:
+        """Of how many indices a pod is done, or runs on a node that is heard of and stays there.
+
+        A pod that is taken away still runs while it writes its checkpoint; a suspend waits for that, nothing else does.
+        """
+        stopping = self.spec.run_policy.suspend
+        pods = (pod for pod in self.children.pods if pod.phase == "Running" and not pod.unheard)
+        working = {pod.index for pod in pods if stopping or not pod.deleting}
+        return len(working | {pod.index for pod in self.children.pods if pod.phase == "Succeeded"})
 
     @cached_property
     def carried(self) -> Carried:

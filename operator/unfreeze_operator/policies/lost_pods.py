@@ -18,7 +18,7 @@ def check(context: Context) -> Verdict | None:
 
     A kubelet that is alive kills what outlives its grace period. A pod that is there long after is on a node that is
     dead or out of reach, where it would be Terminating for ever, and its Job would wait for it before it makes another
-    one. A pod without a node has no kubelet at all: the cluster's own collector fails it in the end, which counts
+    one. Where the cluster has not heard of the node, nobody uses the grace period, and it is not waited for. A pod without a node has no kubelet at all: the cluster's own collector fails it in the end, which counts
     against the backoff limit as if the job had failed.
     """
     pods = [*context.children.pods, *(view for view in context.children.namesakes if isinstance(view, PodView))]
@@ -29,7 +29,8 @@ def check(context: Context) -> Verdict | None:
         if not pod.node:
             actions.append(Abandon(pod, *_NEVER_RAN))
         elif context.lost_pod_grace:
-            left = (pod.gone_by + timedelta(seconds=context.lost_pod_grace) - context.now).total_seconds()
+            since = pod.deleted_at if pod.unheard and pod.deleted_at else pod.gone_by
+            left = (since + timedelta(seconds=context.lost_pod_grace) - context.now).total_seconds()
             if left > 0:
                 waits.append(left)
             else:

@@ -205,15 +205,14 @@ def _accelerator_seconds(context: Context) -> int | None:
 def _set_conditions(
     conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, waiting: str
 ) -> None:
-    desired, running = context.spec.distribution.num_nodes, context.children.running
+    desired, running = context.spec.distribution.num_nodes, context.at_work
     suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
-    if phase == "Running" and running >= desired and not suspending:
+    if phase == "Running" and running >= desired and not suspending and not context.silent:
         conditions.set_running(phase, True, "PodsRunning", f"{_pods(desired)} running")
     elif suspending:
         conditions.set_running(phase, False, "Suspending", "the pods write a checkpoint and stop")
     elif phase == "Running":
-        text = f"{running} of {_pods(desired)} running"
-        conditions.set_running(phase, False, *(_waiting(context) or ("PodsRestarting", text)))
+        conditions.set_running(phase, False, *(_lost(context) or _waiting(context) or _fewer(context)))
     elif phase == "Pending":
         blocked: tuple[RunningReason, str] | None = ("WaitingForDeletion", waiting) if waiting else None
         idle: tuple[RunningReason, str] = ("PodsPending", "waiting for the pods to run")
@@ -274,6 +273,23 @@ def _queued(context: Context) -> str:
 def _waiting(context: Context) -> tuple[RunningReason, str] | None:
     waits = context.children.waiting(context.now)
     return (waits[0][1].reason, describe(waits)) if waits else None
+
+
+def _lost(context: Context) -> tuple[RunningReason, str] | None:
+    """Return what to say of pods whose nodes are silent, or of a leader that is."""
+    pods = [pod for pod in context.children.live_pods if pod.unheard]
+    if pods:
+        more = f" (and {len(pods) - 1} more)" if len(pods) > 1 else ""
+        return "NodeUnreachable", f"{pods[0].name}: its node {pods[0].node} has not been heard of{more}"
+    if context.silent and context.at_work >= context.spec.distribution.num_nodes:
+        return "LeaderSilent", "the leader has not answered twice in a row; the last that it said is shown"
+    return None
+
+
+def _fewer(context: Context) -> tuple[RunningReason, str]:
+    text = f"{context.at_work} of {_pods(context.spec.distribution.num_nodes)} running"
+    leaving = [pod.name for pod in context.children.live_pods if pod.deleting]
+    return "PodsRestarting", f"{text}; {leaving[0]} is taken away and writes its checkpoint" if leaving else text
 
 
 def _missing_pods(context: Context) -> int:

@@ -44,7 +44,7 @@ def _state(context: Context, phase: Phase, progress: Progress | None, old: State
     if phase != "Running":
         return _OF_PHASE[phase]
     known = old if old in _AT_WORK else "Starting"
-    if context.children.running >= context.spec.distribution.num_nodes:
+    if context.at_work >= context.spec.distribution.num_nodes and not context.silent:
         if progress is None:  # nobody has asked the leader yet, as after a start of the operator
             return known
         if progress.state != "Starting":

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.operator.fakes import NOW, FakeCluster, deleted, job, pod, unscheduled
+from tests.operator.fakes import NOW, FakeCluster, deleted, job, pod, unheard, unscheduled
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.actions import Abandon
@@ -33,6 +33,14 @@ def test_a_pod_is_given_up_when_its_node_has_let_its_time_pass():
     early = plan(cluster.context(job(), after=179))
     assert (abandoned(early), early.requeue_after) == ([], 1.0)
     assert abandoned(plan(cluster.context(job(), after=180))) == ["job-0-running"]
+
+
+def test_nobody_uses_the_grace_period_on_a_node_that_is_not_heard_of():
+    gone = deleted(unheard(pod(0)), GONE_BY)
+    gone["metadata"]["deletionGracePeriodSeconds"] = 120
+    early = plan(world(gone).context(job(), after=59))
+    assert (abandoned(early), early.requeue_after) == ([], 1.0)
+    assert abandoned(plan(world(gone).context(job(), after=60))) == ["job-0-running"]
 
 
 def test_one_that_was_failed_but_not_deleted_is_deleted():
