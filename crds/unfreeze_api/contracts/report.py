@@ -29,6 +29,8 @@ class DataReport(Model):
     """Source of each split that has one of its own, as in the manifest."""
     splits: dict[str, int]
     """Samples of each split."""
+    held_out_seed: int | None = None
+    """What drew the splits that have no source of their own; None where each has one."""
     overlaps: dict[str, int] = Field(default={})
     """Samples that are measured on and stand in another split too, like `test in train: 12`."""
     skipped: dict[str, int] = Field(default={})

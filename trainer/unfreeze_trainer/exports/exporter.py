@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
+from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.runs.checkpoints import readable
-from unfreeze_trainer.runs.destination import write_marker
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.report import Results
@@ -77,7 +77,7 @@ class Exporter:
             self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self._task.verify_export(aside, kind, exported)
-            write_marker(aside, fingerprint=self._folder.identity.fingerprint, kind=kind)
+            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind)
             readable(aside)
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)

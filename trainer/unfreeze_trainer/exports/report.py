@@ -105,6 +105,7 @@ def build_report(
         data=DataReport(
             sources=sources,
             splits=task.splits,
+            held_out_seed=job.training.seed if task.splits.keys() - sources.keys() else None,
             overlaps=task.overlaps,
             skipped=skipped,
             labels=list(task.labels),

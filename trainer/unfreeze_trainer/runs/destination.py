@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("model", "adapter", "checkpoints", "report.json")
 """What a run writes under names that others use too."""
 MARKER = "unfreeze.json"
-"""File in an export that tells which run made it: {"fingerprint": ..., "kind": ...}."""
+"""File in an export that tells which run made it: {"fingerprint": ..., "kind": ..., "files": ...}."""
 
 
 def check_apart(job: ResolvedJob) -> None:
@@ -105,11 +105,6 @@ def _has_card(export: Path) -> bool:
         return "trained with Unfreeze." in (export / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def write_marker(export: Path, *, fingerprint: str, kind: str) -> None:
-    """Say in an export which run has made it."""
-    (export / MARKER).write_text(json.dumps({"fingerprint": fingerprint, "kind": kind}, indent=1) + "\n")
 
 
 def require_own(folder: Path, names: list[str]) -> None:

@@ -1,0 +1,112 @@
+"""`unfreeze compare`: finished runs side by side, and whether they may be compared."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.trainer.test_report import REPORT
+from unfreeze_api.cli import main
+from unfreeze_api.contracts.progress import PhaseResult
+
+PINS = {name: {"source": "file:///t.csv", "sha256": "1", "rows": 9} for name in ("train", "validation", "test")}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that writes a finished run and returns its folder."""
+
+    def write(name, *, accuracy=0.8, sources=("train", "test"), seed=0, pins=None, results=None, **change):
+        data = REPORT.data.model_copy(
+            update={
+                "pins": PINS | (pins or {}),
+                "splits": {"train": 5, "validation": 3, "test": 4},
+                "sources": dict.fromkeys(sources, "file:///t.csv"),
+                "held_out_seed": seed,
+            }
+        )
+        figures = (
+            {"validation": {"accuracy": 0.5, "loss": 1.0}, "test": {"accuracy": accuracy}}
+            if results is None
+            else results
+        )
+        results = REPORT.results.model_copy(update=figures)
+        phases = [PhaseResult(name="head", steps=1, seconds=1, trainable_parameters=count) for count in (7, 1200)]
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        report = REPORT.model_copy(update={"data": data, "results": results, "phases": phases, **change})
+        (folder / "report.json").write_text(report.to_json())
+        return str(folder)
+
+    return write
+
+
+def compare(*arguments):
+    done = CliRunner().invoke(main, ["compare", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_best_by_the_test_metric_stands_first(run):
+    code, out, err = compare(run("probe", accuracy=0.7), run("full", accuracy=0.9), run("none", accuracy=0.8))
+    rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert (code, err, rows) == (0, "", ["full", "none", "probe"])
+    assert "validation accuracy" in out
+    assert "1,200" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pins": {"test": {"sha256": "2"}}}, "other was not measured on the same test rows as first"),
+        ({"pins": {"test": None}}, "do not both say which rows of test"),
+        ({"metric": "loss"}, "other chose its best step by loss, first by accuracy"),
+        (
+            {"results": {"test": {}, "validation": {"accuracy": 0.5}}},
+            "not every run has been measured on test data: validation decides",
+        ),
+    ],
+)
+def test_what_speaks_against_comparing_is_said(run, change, said):
+    code, _, err = compare(run("first"), run("other", **change))
+    assert (code, said in err) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("seed", "doubts"), [(0, []), (1, ["other was not measured on the same validation rows as first"])]
+)
+def test_another_seed_holds_out_other_rows(run, seed, doubts):
+    validation = {"results": {"test": {}, "validation": {"accuracy": 0.5}}}
+    code, out, _ = compare("--output", "json", run("first", **validation), run("other", seed=seed, **validation))
+    assert (code, json.loads(out)["warnings"]) == (0, doubts)
+
+
+def test_a_lower_loss_is_better(run):
+    runs = [
+        run(name, metric="loss", results={"validation": {"loss": loss}, "test": {"loss": loss}})
+        for name, loss in (("worse", 2.0), ("better", 1.0))
+    ]
+    found = json.loads(compare("--output", "json", *runs)[1])["runs"]
+    assert [one["run"] for one in found] == ["better", "worse"]
+    assert found[0]["trainedParameters"] == 1200
+
+
+def test_folders_of_one_name_are_told_apart(run):
+    found = json.loads(compare("--output", "json", run("a/run"), run("b/run"))[1])["runs"]
+    assert {one["run"] for one in found} == {"a/run", "b/run"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "has no report.json: the run has not ended well yet"),
+        ("{", "is no report of a run: Invalid JSON"),
+        ('{"schemaVersion": 1}', "is no report of a run: job: Field required"),
+    ],
+)
+def test_what_is_no_run_is_named(run, tmp_path, text, said):
+    folder = tmp_path / "no-run"
+    folder.mkdir()
+    if text is not None:
+        (folder / "report.json").write_text(text)
+    code, out, err = compare(run("first"), str(folder))
+    assert (code, out, said in err) == (1, "", True), err

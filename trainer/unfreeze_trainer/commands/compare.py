@@ -1,0 +1,189 @@
+"""`unfreeze compare`: finished runs side by side, and whether their figures may be compared at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from pydantic import ValidationError
+
+from unfreeze_api.contracts.report import Report
+
+REPORT = "report.json"
+_FILE_WIDTH = 160
+"""Columns of what goes into a file or a pipe."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    name: str
+    """As it is told from the others: its folder."""
+    report: Report
+
+    @property
+    def trained(self) -> int:
+        """Parameters that the phase which trained most has trained."""
+        return max((phase.trainable_parameters for phase in self.report.phases), default=0)
+
+    def rows(self, split: str) -> str:
+        """Return what tells whether two runs were measured on the same rows of a split, empty where nothing does."""
+        data = self.report.data
+        pins, drawn = data.pins.get(split), split not in data.sources
+        if not pins or (drawn and data.held_out_seed is None):
+            return ""
+        told = [pins, data.splits.get(split), data.labels, (data.held_out_seed, data.splits) if drawn else None]
+        return json.dumps(told, sort_keys=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the table shows, in camelCase."""
+        report = self.report
+        return {
+            "run": self.name,
+            "job": report.job,
+            "base": report.base.source,
+            "strategy": report.strategy,
+            "trainedParameters": self.trained,
+            "bestStep": report.best_step,
+            "seconds": report.seconds,
+            "validation": dict(report.results.validation),
+            "test": dict(report.results.test),
+            "useful": report.usefulness.better if report.usefulness else None,
+        }
+
+
+@click.command()
+@click.option(
+    "--output",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="What is printed.",
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(exists=True, path_type=Path))
+def compare(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
+    """Print finished runs side by side, the best by the test metric first.
+
+    RUN is a run's folder, or its report.json. Without test data the validation metric decides, which has chosen each
+    run's best step and flatters it. Where runs were not measured on the same rows, that is said.
+    """
+    found = [Run(name, _read(path)) for name, path in zip(_names(runs), runs, strict=True)]
+    ordered = ranked(found)
+    doubts = doubtful(found)
+    if kind == "json":
+        click.echo(json.dumps({"runs": [run.to_json() for run in ordered], "warnings": doubts}, indent=2))
+        return
+    _print(ordered)
+    for doubt in doubts:
+        click.echo(f"Warning: {doubt}", err=True)
+
+
+def _read(path: Path) -> Report:
+    file = path / REPORT if path.is_dir() else path
+    try:
+        return Report.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise click.ClickException(
+            f"{path} has no {REPORT}: the run has not ended well yet, or this is not a run's folder"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise click.ClickException(
+            f"{file} is no report of a run: {where}{': ' if where else ''}{first['msg']}"
+        ) from None
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell them apart."""
+    folders = [path.resolve() if path.is_dir() else path.resolve().parent for path in paths]
+    longest = max(len(folder.parts) for folder in folders)
+    for length in range(1, longest + 1):
+        names = ["/".join(folder.parts[-length:]).replace("//", "/") for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            break
+    return names
+
+
+def ranked(runs: Sequence[Run]) -> list[Run]:
+    """Return runs from the best to the worst by the metric of the first one, those without it last."""
+    metric, split = runs[0].report.metric, _judge(runs)
+
+    def order(run: Run) -> tuple[bool, float]:
+        value = getattr(run.report.results, split).get(metric)
+        return value is None, 0.0 if value is None else (value if _lower_is_better(metric) else -value)
+
+    return sorted(runs, key=order)
+
+
+def _lower_is_better(metric: str) -> bool:
+    from unfreeze_api.tasks import TASKS
+
+    return next((one.better == "Lower" for task in TASKS for one in task.metrics if one.name == metric), False)
+
+
+def _judge(runs: Sequence[Run]) -> Literal["test", "validation"]:
+    """Return the split that decides: test, where each run has been measured on it."""
+    return "test" if all(run.report.metric in run.report.results.test for run in runs) else "validation"
+
+
+def doubtful(runs: Sequence[Run]) -> list[str]:
+    """Return what speaks against comparing the figures of runs, for people."""
+    first, doubts, split = runs[0], [], _judge(runs)
+    for run in runs[1:]:
+        if run.report.metric != first.report.metric:
+            doubts.append(
+                f"{run.name} chose its best step by {run.report.metric}, {first.name} by {first.report.metric}"
+            )
+        mine, others = run.rows(split), first.rows(split)
+        if not mine or not others:
+            doubts.append(f"{run.name} and {first.name} do not both say which rows of {split} they were measured on")
+        elif mine != others:
+            doubts.append(f"{run.name} was not measured on the same {split} rows as {first.name}")
+    if split == "validation" and any(run.report.results.test for run in runs):
+        doubts.append("not every run has been measured on test data: validation decides")
+    return doubts
+
+
+def _print(runs: Sequence[Run]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    metrics = {
+        split: list(dict.fromkeys(name for run in runs for name in _shown(run, split)))
+        for split in ("validation", "test")
+    }
+    table = Table("run", "strategy", "trained", "best step", "seconds")
+    for split, names in metrics.items():
+        for name in names:
+            table.add_column(f"{split} {name}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for run in runs:
+        report = run.report
+        figures = [
+            _figure(getattr(report.results, split).get(name)) for split, names in metrics.items() for name in names
+        ]
+        table.add_row(
+            run.name, report.strategy, f"{run.trained:,}", f"{report.best_step:,}", f"{report.seconds:,.0f}", *figures
+        )
+    console.print(table)
+
+
+def _shown(run: Run, split: str) -> list[str]:
+    """Return the metrics of a split that have a column: the one that chose the best step, then the others."""
+    names = list(getattr(run.report.results, split))
+    return sorted(names, key=lambda name: (name != run.report.metric, name == "loss"))
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
