@@ -21,7 +21,7 @@ from unfreeze_operator.decisions.events import notes
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.carried import accelerator_seconds
 from unfreeze_operator.objects.resources import PODS
-from unfreeze_operator.objects.views import job_view, pod_view
+from unfreeze_operator.objects.views import has_termination_message, job_view, pod_view
 from unfreeze_operator.observed.failure import first_failed, pod_failure
 from unfreeze_operator.status.build import condition, worth_writing
 from unfreeze_operator.status.training import gather
@@ -151,6 +151,16 @@ def test_phases_that_a_short_message_left_out_stay():
     old = FineTuneJobStatus(phases=phases)
     assert gather(old, None, Progress(state="Done", phases=cut)).phases == phases
     assert gather(old, None, Progress(state="Done", phases=cut[1:])).phases == phases
+
+
+def test_last_words_count_before_the_pods_phase_follows_and_after_the_pod_is_gone():
+    said = TerminationMessage(
+        outcome="Succeeded", reason="Completed", progress=Progress(state="Done", results={"test.accuracy": 0.9})
+    )
+    last = pod(0, "Running", code=0, message=said.to_termination_log())
+    assert observed(last, pod(1)).results == {"test.accuracy": 0.9}
+    assert has_termination_message(*views(last))
+    assert not has_termination_message(*views(pod(0)))
 
 
 def test_a_training_that_diverged_can_still_be_written():

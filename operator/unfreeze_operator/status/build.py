@@ -140,7 +140,7 @@ def _explained(end: JobCondition, context: Context) -> bool:
         return True
     pods = (*context.children.pods, *context.children.departed)
     if end.type == "Complete":
-        return any(pod.index == 0 and pod.phase == "Succeeded" for pod in pods)
+        return any(pod.index == 0 and (pod.phase == "Succeeded" or pod.exit_code == 0) for pod in pods)
     return context.status.failure is not None or any(pod.phase == "Failed" for pod in pods)
 
 
