@@ -163,8 +163,8 @@ def test_two_unanswered_questions_are_told_and_so_is_the_next_answer(monkeypatch
 
     async def scenario():
         leaders.silent.add("b")  # has never answered: it may just begin
-        steps = [(1, lambda _: leaders.silent.add("a")), (9, note), (16, note)]
-        steps += [(17, lambda _: leaders.silent.discard("a")), (40, note)]
+        steps = [(1, lambda _: leaders.silent.add("a")), (9, note), (18, note)]
+        steps += [(19, lambda _: leaders.silent.discard("a")), (40, note)]
         return await pull(40.5, ["a", "b"], meanwhile=steps)
 
     changed = run(scenario())
