@@ -42,9 +42,9 @@ def test_a_task_brings_its_columns():
 
 
 def test_a_column_has_its_own_name_unless_it_is_given_another():
-    names = {column.field: None if column.optional else column.name for column, _ in columns()}
+    names = {column.name: None if column.optional else column.name for column, _ in columns()}
     assert Named().model_dump() == names | {"secondText": "secondText"}
-    assert {names["text"], names["label"], names["text_pair"], names["values"]} == {"text", "label", None}
+    assert {names["text"], names["label"], names["textPair"], names["values"]} == {"text", "label", None}
     assert Named(second_text="b").second_text == "b"
     assert ColumnsSpec(secondText="b").model_dump(exclude_none=True) == {"secondText": "b"}
     with pytest.raises(ValidationError):

@@ -143,7 +143,9 @@ def test_numbers_are_read_from_each_kind_of_file(name, cells, bert, tmp_path):
     assert look(job) == "samples: 6 in train, 2 in validation"
     task = open_task(job)
     splits = task._splits.values()
-    values = np.concatenate([split.targets.values for split in splits])[np.argsort(np.concatenate([s.rows for s in splits]))]
+    values = np.concatenate([split.targets.values for split in splits])[
+        np.argsort(np.concatenate([s.rows for s in splits]))
+    ]
     assert values[:, 0].tolist() == [1.0, 2.5, -300.0, 0.5, 7.0, 8.0, 9.0, 0.0]
     trained = task._splits["train"].targets.values
     assert task.objective.scale == (trained.std(axis=0).tolist(), trained.mean(axis=0).tolist())
@@ -165,7 +167,9 @@ def test_numbers_are_read_from_each_kind_of_file(name, cells, bert, tmp_path):
 )
 def test_a_cell_without_a_number_is_named(cell, told, bert, tmp_path):
     path = table(tmp_path, ["1", "2", cell, "3", cell, "4", "5", "6"])
-    with pytest.raises(JobError, match=rf"spec\.data\.train\.source file://.*t\.csv, row 3, column 'value': {told}") as error:
+    with pytest.raises(
+        JobError, match=rf"spec\.data\.train\.source file://.*t\.csv, row 3, column 'value': {told}"
+    ) as error:
         look(make_job(bert, path, task=TASK))
     assert error.value.reason == "InvalidData"
     skipping = open_task(make_job(bert, path, task=TASK, data={"onError": "Skip"}))
@@ -184,7 +188,11 @@ def test_a_cell_without_a_number_is_named(cell, told, bert, tmp_path):
         ("t.parquet", [1.0, float("inf")], r"row 2, column 'value': inf is no finite number"),
         ("t.parquet", [[1.0], [2.0]], r"column 'value' holds list<.*> \(\[1\.0\]\), not numbers"),
         ("t.csv", ["7"] * 8, r"column 'value': all 6 training samples have the value 7: there is nothing to learn"),
-        ("t.csv", [str(10**9 + n) for n in range(8)], r"all 6 training samples have values between 1000000000 and 1000000007"),
+        (
+            "t.csv",
+            [str(10**9 + n) for n in range(8)],
+            r"all 6 training samples have values between 1000000000 and 1000000007",
+        ),
     ],
 )
 def test_columns_that_cannot_be_learned_are_named(name, cells, told, bert, tmp_path):
@@ -196,7 +204,9 @@ def test_a_metric_that_has_no_value_on_the_validation_data_is_refused(bert, tmp_
     train, held = table(tmp_path, GOOD), table(tmp_path, ["2", "2"], "v.csv")
     data = {"validation": {"source": f"file://{held}", "fraction": None}}
     job = make_job(bert, train, task=TASK, data=data, training={"metric": "pearson"})
-    with pytest.raises(JobError, match=r"spec\.data\.validation: all 2 samples have the same 'value', for which .* pearson"):
+    with pytest.raises(
+        JobError, match=r"spec\.data\.validation: all 2 samples have the same 'value', for which .* pearson"
+    ):
         open_task(job)
     open_task(make_job(bert, train, task=TASK, data=data))
 

@@ -16,10 +16,11 @@ from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
-from unfreeze_trainer.objectives.targets.labels import Labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LABELS = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Split:
 
 
 def read_texts(
-    dataset: Dataset, where: str, *, kind: type[Encoder[Any]] = Labels, skip: bool = False, head: bool = False
+    dataset: Dataset, where: str, *, kind: type[Encoder[Any]] = LABELS, skip: bool = False, head: bool = False
 ) -> Source:
     """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
@@ -106,7 +107,7 @@ def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray
     return pa.Table.from_arrays(columns, names=names).to_struct_array()
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: type[Encoder[Any]] = Labels) -> Source:
+def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: type[Encoder[Any]] = LABELS) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
