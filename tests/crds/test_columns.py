@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.first_fields import FIRST_FIELDS
-from unfreeze_api.contracts.resolved import Columns
+from unfreeze_api.contracts.resolved import Columns, schema_version
 from unfreeze_api.generate.crd import _structural_root
 from unfreeze_api.grammar.columns import Column, Columned
 from unfreeze_api.tasks import TASKS, columns
@@ -35,12 +35,16 @@ def test_a_task_brings_its_columns():
         "minLength": 1,
         "maxLength": 256,
     }
-    assert properties["label"]["description"] == "Column with the label. Default: label."
-    assert properties.keys() == {"text", "image", "label", "secondText"}
+    assert properties["label"]["description"].startswith("Column with the label, for ImageClassification")
+    assert properties.keys() == {*(column.name for column, _ in columns()), "secondText"}
+    assert properties["textPair"]["description"].endswith("Default: none.")
+    assert properties["values"]["type"] == "array"
 
 
 def test_a_column_has_its_own_name_unless_it_is_given_another():
-    assert Named().model_dump() == {"text": "text", "image": "image", "label": "label", "secondText": "secondText"}
+    names = {column.name: None if column.optional else column.name for column, _ in columns()}
+    assert Named().model_dump() == names | {"secondText": "secondText"}
+    assert {names["text"], names["label"], names["textPair"], names["values"]} == {"text", "label", None}
     assert Named(second_text="b").second_text == "b"
     assert ColumnsSpec(secondText="b").model_dump(exclude_none=True) == {"secondText": "b"}
     with pytest.raises(ValidationError):
@@ -55,4 +59,10 @@ def test_a_column_means_the_same_for_all_tasks():
 
 def test_job_json_names_columns_in_the_order_of_the_first_release():
     """An operator compares the text of job.json with what it would write: another order starts every job again."""
-    assert list(FIRST_FIELDS["data"]["train"]["columns"]) == list(Columns.model_fields)
+    first = list(FIRST_FIELDS["data"]["train"]["columns"])
+    assert first == list(Columns.model_fields)[: len(first)]
+
+
+def test_a_trainer_that_does_not_know_an_optional_column_must_not_ignore_it():
+    assert schema_version(Columns()) == 1
+    assert schema_version(Columns(text_pair="b")) == schema_version(Columns(values=["a", "b"])) == 2

@@ -71,7 +71,7 @@ class Columns(Columned, columns=_as_first_written(), named=True):
 
     def renamed(self, own: ColumnsSpec | None) -> Self:
         """Return the names with those that a manifest gives."""
-        return self.model_copy(update=own.model_dump(exclude_none=True) if own else {})
+        return self.model_copy(update=own.model_dump(exclude_none=True, by_alias=False) if own else {})
 
 
 class Dataset(Location):

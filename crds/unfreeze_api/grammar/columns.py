@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic.alias_generators import to_snake
 
-from unfreeze_api.grammar.model import Model
+from unfreeze_api.grammar.model import Model, Since
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 """Name of a column in a table."""
+Names = Annotated[list[Name], Field(min_length=1, max_length=64)]
+"""Names of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,16 @@ class Column:
         Its field in `columns`, on the wire, and by default its name in the table.
     about
         What it holds, as a part of a description: `with the text`.
+    optional
+        Whether it is read only where somebody names it.
+    many
+        Whether it stands for several columns; optional then.
     """
 
     name: str
     about: str
+    optional: bool = False
+    many: bool = False
 
     @property
     def field(self) -> str:
@@ -55,10 +63,18 @@ class Columned(Model):
         super().__init_subclass__(**options)
         fields: dict[str, Any] = {}
         for column, description in columns:
-            fields[column.field] = str if named else Name | None
-            setattr(cls, column.field, Field(default=column.name if named else None, description=description))
+            fields[column.field] = _named(column) if named else (Names if column.many else Name) | None
+            default = column.name if named and not column.optional else None
+            setattr(cls, column.field, Field(default=default, description=description))
         cls.__annotations__ = fields | inspect.get_annotations(cls)
 
     if TYPE_CHECKING:  # which columns there are is known when the tasks are
 
         def __getattr__(self, name: str) -> str: ...
+
+
+def _named(column: Column) -> Any:
+    """Return the type of a column's name in job.json; a trainer that does not know an optional one must not ignore it."""
+    if column.optional:
+        return Annotated[(list[str] if column.many else str) | None, Since(2)]
+    return str

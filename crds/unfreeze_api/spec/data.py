@@ -21,6 +21,10 @@ class TaskSpec(OneOf, kinds=TASKS, noun="task"):
 class ColumnsSpec(Columned, columns=columns()):
     """Which columns of a table hold what."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.value) || !has(self.values)", "set value or values, not both", ".values"),
+    )
+
 
 class TrainSpec(Model):
     """The data that the model learns from."""
@@ -71,7 +75,7 @@ class DataSpec(Model):
     test: HeldOutSpec | None = None
     """What the finished model is measured on, once. Without it the report has no test metrics."""
     on_error: Literal["Fail", "Skip"] | None = None
-    """What becomes of the job where a row cannot be read: a broken line or picture, a missing text or label. Fail ends it
+    """What becomes of the job where a row cannot be read: a broken line or picture, a missing text, label or number. Fail ends it
     and names the row. Skip leaves the row out, up to half of them; status and report say how many. Default: Fail."""
     show_values: bool | None = None
     """Whether messages in status, Events and the operator's log may quote what rows of the data hold: cells, labels, lines.

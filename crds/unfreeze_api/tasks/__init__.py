@@ -30,7 +30,8 @@ def columns(tasks: Sequence[TaskType] = TASKS) -> list[tuple[Column, str]]:
     for column in found.values():
         readers = [task.name for task in tasks if column in task.reads]
         whose = f", for {' and '.join(readers)}" if len(readers) < len(tasks) else ""
-        described.append((column, f"Column {column.about}{whose}. Default: {column.name}."))
+        default = "none" if column.optional else column.name
+        described.append((column, f"Column{'s' * column.many} {column.about}{whose}. Default: {default}."))
     return described
 
 

@@ -55,8 +55,21 @@ class TaskType(Variant):
 
 
 TEXT = Column("text", "with the text")
+TEXT_PAIR = Column("textPair", "with the second text of each pair", optional=True)
 IMAGE = Column("image", "of a table with the path of the image, relative to the table's folder")
 LABEL = Column("label", "with the label")
+VALUE = Column("value", "with the number to predict")
+VALUES = Column("values", "with the numbers to predict, several for each text", optional=True, many=True)
 
 CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))
 """Metrics of tasks with one label for each sample."""
+
+REGRESSION = (
+    Metric("rmse", "Lower"),
+    Metric("mae", "Lower"),
+    Metric("r2"),
+    Metric("pearson"),
+    Metric("spearman"),
+    Metric("loss", "Lower"),
+)
+"""Metrics of tasks with one or more numbers for each sample; of several numbers each is a mean over them."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Since
-from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TEXT, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TEXT, TEXT_PAIR, TaskType
 
 
 class TextClassificationSpec(Model):
@@ -26,7 +26,7 @@ TASK = TaskType(
     "needs a transformers model",
     TextClassificationSpec,
     library="transformers",
-    reads=(TEXT, LABEL),
+    reads=(TEXT, TEXT_PAIR, LABEL),
     metrics=CLASSIFICATION,
     pipeline="text-classification",
 )

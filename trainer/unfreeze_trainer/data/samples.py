@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LABELS = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +32,9 @@ class Source:
     where: str
     """What messages start with: field and source."""
     inputs: pa.ChunkedArray
-    """Texts, or paths of images."""
+    """Texts, structs of two texts, or paths of images."""
     targets: pa.ChunkedArray
-    """What each sample is to become, as it stands in its column."""
+    """What each sample is to become, as it stands in its column; of several columns structs."""
     files: bool = False
     """Whether the inputs are paths of files."""
     numbers: np.ndarray | None = None
@@ -58,33 +61,53 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(dataset: Dataset, where: str, *, skip: bool = False, head: bool = False) -> Source:
-    """Read a table of texts and labels, or its first rows.
+def read_texts(
+    dataset: Dataset, where: str, *, kind: type[Encoder[Any]] = LABELS, skip: bool = False, head: bool = False
+) -> Source:
+    """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
-    JobError InvalidData where a text or label is missing or empty, unless such rows are skipped.
+    JobError InvalidData where a text or target is missing or empty, unless such rows are skipped.
     """
-    import pyarrow as pa
-
-    text, label = dataset.columns.text, dataset.columns.label
-    unread = Unread(where, skip=skip)
-    table = read_table(dataset.path, [text, label], where, unread, head=head)
+    unread, targets = Unread(where, skip=skip), kind.columns(dataset.columns)
+    texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
+    numeric = targets if kind.numeric else ()
+    table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, numeric=numeric)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
-    column = table[text]
+    inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
+    source = Source(
+        dataset, where, _beside(inputs, texts), _beside([table[name] for name in targets], targets), numbers=numbers
+    )
+    return readable(source, unread, total, head=head, kind=kind)
+
+
+def _texts(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unread, where: str) -> pa.ChunkedArray:
+    """Return a column of texts; rows without one are added to `unread`."""
+    import pyarrow as pa
+
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
-        raise JobError("InvalidData", f"{where}: column {text!r} holds {column.type}, not text; name another one")
+        raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, not text; name another one")
     rows = numbers[missing_rows(column)].tolist()
     it = "it" if len(rows) == 1 else "them"
     unread.add(
         rows,
-        JobError("InvalidData", f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove {it}"),
+        JobError("InvalidData", f"{where}: no text in column {name!r} of {some_rows(rows)}; fill in or remove {it}"),
     )
-    return readable(Source(dataset, where, column, table[label], numbers=numbers), unread, total, head=head)
+    return column
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Source:
+def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray:
+    """Return one column: itself, or one of structs of several."""
+    import pyarrow as pa
+
+    if len(columns) == 1:
+        return columns[0]
+    return pa.Table.from_arrays(columns, names=names).to_struct_array()
+
+
+def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: type[Encoder[Any]] = LABELS) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -97,6 +120,8 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Sourc
         Rows of the file.
     head
         These are its first rows alone: how many of all cannot be read is not known.
+    kind
+        Of the targets.
 
     Raises
     ------
@@ -105,11 +130,11 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Sourc
     """
     import pyarrow as pa
 
-    column, numbers = source.dataset.columns.label, source.numbers
+    numbers = source.numbers
     assert numbers is not None
     if unread.skip:
-        rows = numbers[missing_rows(source.targets)].tolist()
-        unread.add(rows, no_target(rows, column, source.where))
+        for rows, error in kind.broken(source.targets, target_name(source, kind), source.where, numbers):
+            unread.add(rows, error)
         if not head:
             unread.check(total)
         kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
@@ -120,9 +145,19 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Sourc
     return source if len(unread) else replace(source, numbers=None)
 
 
+def target_kind(job: ResolvedJob) -> type[Encoder[Any]]:
+    """Return the encoder of what a job's task predicts."""
+    return encoder(task_type(job.task.type).targets)
+
+
 def read_targets(source: Source, kind: type[Encoder[Any]]) -> Any:
     """Return what an encoder makes of a source's column."""
-    return kind.read(source.targets, source.dataset.columns.label, source.where)
+    return kind.read(source.targets, target_name(source, kind), source.where)
+
+
+def target_name(source: Source, kind: type[Encoder[Any]]) -> str:
+    """Return what messages call the column, or the columns, with the targets."""
+    return ", ".join(kind.columns(source.dataset.columns))
 
 
 def source_name(split: str, dataset: Dataset) -> str:
@@ -165,6 +200,7 @@ def read_splits(
     fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
     parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
     splits = {name: Split(train, rows, targets.take(rows)) for name, rows in parts.items()}
+    learned.fit(splits["train"].targets, train.where)
     for name, part in held_out.items():
         if part.dataset:
             source = read(part.dataset, source_name(name, part.dataset))
@@ -201,13 +237,13 @@ def _is_same(one: str, other: str) -> bool:
 def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     """Count the samples of held-out splits whose input stands in another split too: {"test in train": 12}.
 
-    Texts and paths are compared as they are, pictures that lie in a table byte by byte.
+    Texts and paths are compared as they are, pairs of texts as pairs, pictures that lie in a table byte by byte.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found = {}
-    inputs = {name: split.source.inputs.take(pa.array(split.rows)) for name, split in splits.items()}
+    inputs = {name: _whole(split.source.inputs.take(pa.array(split.rows))) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
             if name in splits and other in splits and inputs[name].type == inputs[other].type:
@@ -215,6 +251,19 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
                 if count := pc.sum(twice).as_py():
                     found[f"{name} in {other}"] = int(count)
     return found
+
+
+def _whole(inputs: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return inputs that can be compared: of a pair one text, which begins with the length of its first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_struct(inputs.type):
+        return inputs
+    parts = [part.cast(pa.large_string()) for part in inputs.flatten()]
+    return pc.binary_join_element_wise(
+        pc.utf8_length(parts[0]).cast(pa.large_string()), *parts, pa.scalar(" ", pa.large_string())
+    )
 
 
 def _check_workers(job: ResolvedJob, samples: int) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,13 @@ HEAD_ROWS = 1000
 
 
 def read_table(
-    path: str, columns: Sequence[str], where: str, unread: Unread | None = None, *, head: bool = False
+    path: str,
+    columns: Sequence[str],
+    where: str,
+    unread: Unread | None = None,
+    *,
+    head: bool = False,
+    numeric: Collection[str] = (),
 ) -> pa.Table:
     """Read some columns of a file.
 
@@ -46,6 +53,8 @@ def read_table(
         Takes the rows that cannot be read; without it the first one is raised.
     head
         Read the first rows alone, as many as are read at a time.
+    numeric
+        Those of the columns that hold numbers: in JSON lines whole ones and others may follow each other there.
 
     Raises
     ------
@@ -63,7 +72,10 @@ def read_table(
 
     try:
         _require_file(Path(path), where)
-        return reader(path, list(columns), where, Unread(where, skip=False) if unread is None else unread, head=head)
+        unread = Unread(where, skip=False) if unread is None else unread
+        if reader is _read_json_lines:
+            return _read_json_lines(path, list(columns), where, unread, head=head, numeric=numeric)
+        return reader(path, list(columns), where, unread, head=head)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except PermissionError as error:
@@ -185,7 +197,9 @@ def _first_batch(path: str, **options: Any) -> pa.Table:
         return pa.Table.from_batches(itertools.islice(rows, 1), rows.schema)
 
 
-def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
+def _read_json_lines(
+    path: str, columns: list[str], where: str, unread: Unread, *, head: bool, numeric: Collection[str] = ()
+) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
@@ -198,7 +212,8 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
         for number, line in enumerate(file, start=1):
             try:
                 record = _json_record(line, number, where)
-                values = [_json_cell(record, name, types, f"{where}: line {number}") for name in wanted]
+                place = f"{where}: line {number}"
+                values = [_json_cell(record, name, types, place, numeric=name in numeric) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -215,13 +230,15 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str) -> Any:
-    """Return a value of a line; `types` are those of the lines before."""
+def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, *, numeric: bool = False) -> Any:
+    """Return a value of a line; `types` are those of the lines before. Of numbers, whole ones are as all others."""
     if name not in record:
         check_columns([name], list(record), where)
     value = record[name]
     if value is None:
         return None
+    if numeric and type(value) is int:
+        value = float(value) if value.bit_length() <= _FLOAT_BITS else math.inf
     kind = types.get(name, type(value))
     if type(value) is not kind or kind not in (str, int, float, bool):
         raise JobError(
@@ -242,6 +259,10 @@ def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where:
         ) from error
     types[name] = kind
     return value
+
+
+_FLOAT_BITS = 1023
+"""Of whole numbers that have a float of about their size."""
 
 
 def _json_record(line: str, number: int, where: str) -> dict[str, Any]:

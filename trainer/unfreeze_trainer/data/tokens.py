@@ -36,9 +36,9 @@ class Tokens:
     tokenizer
         A transformers tokenizer.
     texts
-        An Arrow array of strings.
+        An Arrow array of strings, or of structs of two: pairs, which the tokenizer makes one sequence of each.
     max_length
-        Tokens kept of each text, special ones included.
+        Tokens kept of each text, special ones included; of a pair the longer text is cut first.
 
     Raises
     ------
@@ -50,14 +50,17 @@ class Tokens:
         self._pad_id = tokenizer.pad_token_id
         self._pad_left = tokenizer.padding_side == "left"
         self._max_length = max_length
-        # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default.
-        self._type_ids = any(tokenizer("a").get("token_type_ids", []))
+        # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default: of a
+        # single text they often are, of a pair by the same tokenizer they are not.
+        self._type_ids = has_types(tokenizer, pairs=texts.type.num_fields > 0)
         self._pad_type_id = tokenizer.pad_token_type_id
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
         lengths: list[int] = []
         for start in range(0, len(texts), CHUNK_TEXTS):
-            chunk = _tokenize(tokenizer, texts.slice(start, CHUNK_TEXTS).to_pylist(), start, max_length, self._type_ids)
+            part = texts.slice(start, CHUNK_TEXTS)
+            columns = [column.to_pylist() for column in part.flatten()] if part.type.num_fields else [part.to_pylist()]
+            chunk = _tokenize(tokenizer, columns, start, max_length, self._type_ids)
             lengths += map(len, chunk["input_ids"])
             ids.append(_flatten(chunk["input_ids"]))
             if self._type_ids:
@@ -102,16 +105,29 @@ def _flatten(lists: list[list[int]]) -> np.ndarray:
     return np.fromiter((token for tokens in lists for token in tokens), dtype=np.int32)
 
 
-def _tokenize(tokenizer: Any, texts: list[str], start: int, max_length: int, type_ids: bool) -> Any:
-    """Return what a tokenizer makes of texts, the first of which has index `start`."""
+def has_types(tokenizer: Any, *, pairs: bool) -> bool:
+    """Return whether a tokenizer gives segment ids that are not all 0, to texts or to pairs of them."""
+    return any(tokenizer("a", "b" if pairs else None).get("token_type_ids") or [])
+
+
+def runs_together(tokenizer: Any) -> bool:
+    """Return whether nothing stands between the texts of a pair, where it would be the same tokens as one text."""
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b"))
+    whole = tokenizer("a", "b")["input_ids"]
+    both = first + second
+    return any(whole[start : start + len(both)] == both for start in range(len(whole) - len(both) + 1))
+
+
+def _tokenize(tokenizer: Any, texts: list[list[str]], start: int, max_length: int, type_ids: bool) -> Any:
+    """Return what a tokenizer makes of texts, or of first and second texts of pairs; the first has index `start`."""
     options = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
     options["return_token_type_ids"] = type_ids
     try:
-        return tokenizer(texts, **options)
+        return tokenizer(*texts, **options)
     except Exception as error:  # each tokenizer has its own
-        if len(texts) == 1:
+        if len(texts[0]) == 1:
             raise TextError(start, one_line(error)) from error
-        half = len(texts) // 2
-        _tokenize(tokenizer, texts[:half], start, max_length, type_ids)
-        _tokenize(tokenizer, texts[half:], start + half, max_length, type_ids)
+        half = len(texts[0]) // 2
+        _tokenize(tokenizer, [column[:half] for column in texts], start, max_length, type_ids)
+        _tokenize(tokenizer, [column[half:] for column in texts], start + half, max_length, type_ids)
         raise

@@ -27,6 +27,8 @@ class Head(Protocol):
 
     outputs: Sequence[str]
     """What each output of the model stands for."""
+    scale: tuple[Sequence[float], Sequence[float]] | None
+    """Factor and offset of each output, by which an export gives it in the units of the data; None where it does so."""
 
     @property
     def problem_type(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from unfreeze_trainer.models import LoadedModel, pooled_layers
 from unfreeze_trainer.models.adapters.targets import whole_modules
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import tokenizer_files
+from unfreeze_trainer.models.output_layer import require_output_layer, rescaled
 from unfreeze_trainer.models.pooling import SCRIPT, chosen, files, write_script
 from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
 from unfreeze_trainer.models.text import (
@@ -82,7 +84,11 @@ class Transformers(Library):
             seed=self.job.training.seed,
             problem_type=self.head.problem_type,
             pooling=self._pooling,
+            scale=self.head.scale,
         )
+        if self.head.scale:
+            field = f"spec.task.{self.job.task.kind.member}"
+            self._output = require_output_layer(module, head, len(self.head.outputs), self.where, field)
         if not quantization:
             return self._with_adapter(module, head)
         self._kept = whole_modules(module, head)
@@ -105,11 +111,12 @@ class Transformers(Library):
 
     def save(self, module: nn.Module, folder: Path, kind: ExportKind, *, initial: Callable[[], LoadedModel]) -> None:
         """Write the bare module, on the CPU; it is not changed. Parameters as of Library."""
-        super().save(module, folder, kind, initial=initial)
+        with rescaled(module, self._output, self.head.scale) if self.head.scale else nullcontext():
+            super().save(module, folder, kind, initial=initial)
         if self._pooling:
             write_script(folder)
             if kind == "Adapter":  # a whole model says it itself
-                pooled_layers.describe(str(folder), self._pooling, self.head.outputs)
+                pooled_layers.describe(str(folder), self._pooling, self.head.outputs, self.head.problem_type)
 
     def _save(self, module: Any, folder: Path) -> None:
         if self._pooling:
@@ -119,7 +126,7 @@ class Transformers(Library):
 
     def _plain(self, folder: str, example: Example) -> Plain:
         place, script = json.dumps(folder), self._script(folder)
-        inputs = 'inputs, truncation=True, padding=True, return_tensors="pt"'
+        inputs = f'{example.batch}, truncation=True, padding=True, return_tensors="pt"'
         if self.head.pipelined:
             load = f'from runpy import run_path\n\nclassify = {script}["classifier"]({place})'
             if not self._pooling:
@@ -176,9 +183,10 @@ class Transformers(Library):
             f"tokenizer = AutoTokenizer.from_pretrained({place})\n\n"
             f"{self._adapter_lines(folder)}\n",
             self._predict(example),
-            'model(**tokenizer(inputs, truncation=True, padding=True, return_tensors="pt")).logits',
+            f'model(**tokenizer({example.batch}, truncation=True, padding=True, return_tensors="pt")).logits',
         )
 
     def _predict(self, example: Example) -> str:
         answer = self.head.answer("model(**inputs).logits")
-        return f'inputs = tokenizer({example.value}, truncation=True, return_tensors="pt")\nprint({answer})'
+        arguments = example.arguments or example.value
+        return f'inputs = tokenizer({arguments}, truncation=True, return_tensors="pt")\nprint({answer})'

@@ -1,4 +1,4 @@
-"""Text: tokenised when a split is first used."""
+"""Text, and pairs of texts: tokenised when a split is first used."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split, read_texts
-from unfreeze_trainer.data.tokens import TextError, Tokens
+from unfreeze_trainer.data.samples import Source, Split, read_texts, target_kind
+from unfreeze_trainer.data.tokens import TextError, Tokens, has_types, runs_together
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
@@ -33,7 +33,7 @@ class TextModel(Protocol):
 
 
 class Text(Modality):
-    """Texts of a table's column.
+    """Texts of a table's column, or pairs of texts of two.
 
     Parameters
     ----------
@@ -42,17 +42,18 @@ class Text(Modality):
     model
         Asked once it is open.
     max_length
-        Tokens kept of each text, special ones included; fewer where the model takes fewer.
+        Tokens kept of each text, of a pair of both together, special ones included; fewer where the model takes fewer.
     """
 
     def __init__(self, job: ResolvedJob, model: TextModel, max_length: int) -> None:
         super().__init__(job)
+        self._pairs = job.data.train.columns.text_pair is not None
         self._model, self._wanted = model, max_length
         self._tokens: dict[Source, Tokens] = {}
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
-        return read_texts(dataset, where, skip=self._skips)
+        return read_texts(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
     def open(self) -> None:
         """Find out how long texts may be."""
@@ -71,6 +72,35 @@ class Text(Modality):
                 self._wanted,
             )
         self._require_row(self.tokenizer.pad_token_id, "the padding token")
+        if self._pairs:
+            self._open_pairs()
+
+    def _open_pairs(self) -> None:
+        """Look how the tokenizer makes one sequence of two texts, and whether the model takes what it makes.
+
+        Raises
+        ------
+        JobError
+            InvalidJob: there is no room for a token of each text.
+        """
+        tokenizer, marks = self.tokenizer, int(self.tokenizer.num_special_tokens_to_add(pair=True))
+        if self.max_length < marks + 2:
+            raise JobError(
+                "InvalidJob",
+                f"{self._options}.maxLength: {self.max_length} tokens have no room for a pair of texts, of which each needs one"
+                f" beside the {marks} special ones: raise it to {marks + 2} at least",
+            )
+        if has_types(tokenizer, pairs=True) and self._limits.segments < 2:  # noqa: PLR2004
+            # So the plain library's tokenizer does not give them either, which the model would fail at.
+            tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+            tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+        if not has_types(tokenizer, pairs=True) and runs_together(tokenizer):
+            log.warning(
+                "%s: its tokenizer puts nothing between the texts of a pair, so the model reads them as one: let each text of"
+                " column %r begin with a word that tells where it begins",
+                self.where,
+                self.job.data.train.columns.text_pair,
+            )
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source and row."""
@@ -127,14 +157,21 @@ class Text(Modality):
         """Return how many tokens that are not padding the rows have that count."""
         return int(inputs["attention_mask"][counted].sum())
 
-    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[str]:  # noqa: ARG002 - its own tokenizer makes them
-        """Return the texts of the first samples."""
-        texts: list[str] = split.source.inputs.take(split.rows[:count]).to_pylist()
-        return texts
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[str] | dict[str, list[str]]:  # noqa: ARG002 - its own tokenizer makes them
+        """Return the texts of the first samples; of pairs both, as the tokenizer's arguments."""
+        texts = split.source.inputs.take(split.rows[:count])
+        if self._pairs:
+            first, second = texts.flatten()
+            return {"text": first.to_pylist(), "text_pair": second.to_pylist()}
+        found: list[str] = texts.to_pylist()
+        return found
 
     @property
     def example(self) -> Example:
         """An input that people are shown."""
+        if self._pairs:
+            value = '{"text": "some text", "text_pair": "another text"}'
+            return Example(value, arguments='"some text", "another text"', batch="**inputs")
         return Example('"some text"')
 
     def save(self, folder: Path) -> None:

@@ -18,6 +18,8 @@ from torch import Tensor
 TOLERANCE = 1e-3, 1e-4
 """Largest difference of an output, relative to the largest one and beside it: float32 sums in another order differ by far less,
 a wrong or missing tensor by far more."""
+_STEPS = 8
+"""Of float32 that an output may be off by where a large offset has been added to it."""
 LOAD_SECONDS = 1800
 """After which a reload counts as hung; a large model from a slow volume takes minutes."""
 
@@ -30,6 +32,10 @@ class Example:
     """An expression."""
     imports: str = ""
     """The line that it needs."""
+    arguments: str = ""
+    """Those of a tokenizer for it; empty where it is its only one."""
+    batch: str = "inputs"
+    """Arguments of a tokenizer for `inputs`, several samples as the modality gives them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,15 @@ class ReloadError(RuntimeError):
     """A fresh process has not loaded an export; its last words."""
 
 
-def compare(plain: Plain, folder: Path, inputs: Any, *, expected: Tensor, names: Sequence[str]) -> None:
+def compare(
+    plain: Plain,
+    folder: Path,
+    inputs: Any,
+    *,
+    expected: Tensor,
+    names: Sequence[str],
+    scale: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> None:
     """Load an export in a fresh process and compare.
 
     Parameters
@@ -70,6 +84,8 @@ def compare(plain: Plain, folder: Path, inputs: Any, *, expected: Tensor, names:
         Outputs for them of the model that was exported, (samples, outputs).
     names
         What each output stands for, which the export must say too.
+    scale
+        Factor and offset that the export has applied to each output.
 
     Raises
     ------
@@ -84,8 +100,12 @@ def compare(plain: Plain, folder: Path, inputs: Any, *, expected: Tensor, names:
         raise RuntimeError(
             f"the export {folder} gives outputs of shape {tuple(outputs.shape)}, not {tuple(expected.shape)}"
         )
-    difference = (outputs - expected).abs().max().item()
     allowed = TOLERANCE[0] * expected.abs().max().item() + TOLERANCE[1]
+    if scale:
+        factor, offset = (torch.tensor(values, dtype=torch.float64) for values in scale)
+        allowed += _STEPS * torch.finfo(torch.float32).eps * (outputs.abs() / factor).max().item()
+        outputs = (outputs.double() - offset) / factor
+    difference = (outputs - expected).abs().max().item()
     if not difference <= allowed:
         raise RuntimeError(
             f"the export {folder}, loaded by plain {plain.library}, gives other outputs: they differ by up to"

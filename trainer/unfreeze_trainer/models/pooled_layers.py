@@ -188,7 +188,7 @@ def save(model: Any, folder: str) -> None:
     root = Path(folder)
     getattr(model, model.base_model_prefix).save_pretrained(folder)
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    describe(folder, model.modes, labels)
+    describe(folder, model.modes, labels, model.config.problem_type)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     own = {name: tensor for name, tensor in weights.items() if name.startswith(("classifier.", "attention."))}
     linear = {
@@ -215,9 +215,10 @@ def _write(folder: Path, config: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def describe(folder: str, modes: Sequence[str], labels: Sequence[str]) -> None:
+def describe(folder: str, modes: Sequence[str], labels: Sequence[str], problem_type: str | None = None) -> None:
     """Write what `load` and `load_base` build the classifier from."""
-    (Path(folder) / CONFIG).write_text(json.dumps({"pooling": list(modes), "labels": list(labels)}, indent=2) + "\n")
+    described = {"pooling": list(modes), "labels": list(labels), "problem_type": problem_type}
+    (Path(folder) / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def head_of(folder: str) -> dict[str, Tensor]:
@@ -248,6 +249,7 @@ def load_base(base: str, folder: str, **options: Any) -> Any:
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(described["labels"]))
     config.label2id = {label: index for index, label in enumerate(described["labels"])}
+    config.problem_type = described.get("problem_type") or config.problem_type
     options = {"local_files_only": True, "dtype": torch.float32} | options
     options["ignore_mismatched_sizes"] = True  # a base may have a head for other labels
     kind = pooled_class(config, described["pooling"])
@@ -255,7 +257,10 @@ def load_base(base: str, folder: str, **options: Any) -> Any:
 
 
 def classifier(folder: str) -> Any:
-    """Load an exported model with its tokenizer as a pipeline of transformers: call it with a text, or a list of them."""
+    """Load an exported model with its tokenizer as a pipeline of transformers: call it with a text, or a list of them.
+
+    A pair of texts is {"text": "...", "text_pair": "..."}.
+    """
     from transformers import AutoTokenizer, TextClassificationPipeline
 
     class Classifier(TextClassificationPipeline):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.models.output_layer import Scale, output_layer, rescale
 from unfreeze_trainer.models.pooling import pooled_class, trained_head
 
 
@@ -66,6 +68,8 @@ class Limits:
     """Token ids that it has embeddings for: those below; None where it has no table of them."""
     padding: int | None = None
     """Id of the padding that its positions are counted from, in families that do so."""
+    segments: int = 0
+    """Parts of a text, by segment ids, that it tells apart; 0 where it takes no such ids."""
 
 
 def text_limits(path: str, where: str) -> Limits:
@@ -99,7 +103,15 @@ def text_limits(path: str, where: str) -> Limits:
     except NotImplementedError:
         tokens = None
     rows = tokens.num_embeddings if isinstance(tokens, nn.Embedding) else None
-    return Limits(min(found, default=None), rows, anchor)
+    return Limits(min(found, default=None), rows, anchor, _segments(skeleton))
+
+
+def _segments(skeleton: nn.Module) -> int:
+    """Return how many segment ids a model takes: the rows of its table, or 2 where it tells them apart in another way."""
+    if "token_type_ids" not in inspect.signature(skeleton.forward).parameters:
+        return 0
+    tables = [part for name, part in skeleton.named_modules() if name.rpartition(".")[2] == "token_type_embeddings"]
+    return min((table.num_embeddings for table in tables if isinstance(table, nn.Embedding)), default=2)
 
 
 def pad_as_the_model(tokenizer: Any, limits: Limits) -> None:
@@ -153,6 +165,7 @@ def load_text_model(
     seed: int,
     problem_type: str = "single_label_classification",
     pooling: Sequence[str] | None = None,
+    scale: Scale | None = None,
 ) -> tuple[nn.Module, frozenset[str]]:
     """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
 
@@ -177,6 +190,8 @@ def load_text_model(
         What the labels are to each other, in transformers' words.
     pooling
         Modes of pooled_layers that the head reads; None for what the architecture's own classifier reads.
+    scale
+        Factor and offset that an export has applied to its outputs: a head that is kept is freed of them.
 
     Returns
     -------
@@ -190,6 +205,8 @@ def load_text_model(
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
+        same_kind = (config.problem_type == "regression") == (scale is not None)
+        own_head = same_labels and same_kind and not pooling  # a classifier's own head reads something else
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
         config.problem_type = problem_type
@@ -216,10 +233,13 @@ def load_text_model(
                 *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]),
             }
             head = transformers_head(module)
-            if pooling and (trained := trained_head(path, where, pooling, labels)):
+            trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
+            if trained:
                 module.load_state_dict(trained, strict=False)
-            elif pooling or not same_labels:  # a classifier's own head reads something else
+            elif not own_head:
                 _draw_anew(module, head - fresh)
+            if scale and (trained or (own_head and not head <= fresh)):
+                _to_standard(module, head, scale)
     except JobError:
         raise
     except Exception as error:  # as above: a broken folder is broken in many ways
@@ -227,6 +247,14 @@ def load_text_model(
     _check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
+
+
+def _to_standard(module: nn.Module, head: Collection[str], scale: Scale) -> None:
+    """Let a head that gives numbers in the units of the data give standardised ones."""
+    if name := output_layer(module, head, len(scale[0])):
+        layer = module.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        rescale(layer, scale, back=True)
 
 
 def _draw_anew(module: Any, names: Collection[str]) -> None:

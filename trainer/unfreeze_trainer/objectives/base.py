@@ -18,6 +18,8 @@ IGNORED = -100
 """Target of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
 TARGETS = "labels"
 """What a batch calls its targets, beside the inputs of the model."""
+SAMPLES = "samples"
+"""What a batch calls the indices of its samples, where metrics need to know them."""
 
 
 class Objective(ABC):
@@ -38,6 +40,8 @@ class Objective(ABC):
     """Whether the pipelines of the libraries give the same answer as `answer`."""
     outputs: Sequence[str]
     """What each output of the model stands for."""
+    scale: tuple[Sequence[float], Sequence[float]] | None = None
+    """Factor and offset of each output, by which an export gives it in the units of the data; None where it does so."""
     metrics: Metrics
 
     def __init__(self, learned: Encoder[Any]) -> None:

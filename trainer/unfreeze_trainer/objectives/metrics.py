@@ -35,6 +35,10 @@ class Metrics(ABC):
     def new_state(self) -> Tensor:
         """Return the state of no samples, on the CPU; states are added."""
 
+    def state_of(self, samples: int) -> Tensor:  # noqa: ARG002 - sums have one size
+        """Return the state before the samples of a split of so many, on the CPU; where a metric is no sum it has their room."""
+        return self.new_state()
+
     @abstractmethod
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add a batch in place."""

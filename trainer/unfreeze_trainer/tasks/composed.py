@@ -13,17 +13,15 @@ from torch import Tensor, nn
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_api.tasks import task_type
 from unfreeze_trainer.data.pins import PINNED, pin_data
-from unfreeze_trainer.data.samples import overlaps, read_splits
+from unfreeze_trainer.data.samples import overlaps, read_splits, target_kind
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
-from unfreeze_trainer.objectives.base import TARGETS, Objective
-from unfreeze_trainer.objectives.targets import Encoder, encoder
+from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.tasks.base import Batch, Task
 
 VERIFIED_SAMPLES = 4
@@ -49,10 +47,10 @@ class ComposedTask(Task):
     """
 
     def __init__(
-        self, job: ResolvedJob, objective: Callable[[Encoder[Any]], Objective], modality: Modality, library: Library
+        self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
     ) -> None:
         self.job, self.modality, self.library = job, modality, library
-        learned, self._splits = read_splits(job, modality.read, encoder(task_type(job.task.type).targets))
+        learned, self._splits = read_splits(job, modality.read, target_kind(job))
         self.objective = objective(learned)
         library.open(self.objective)
         modality.open()
@@ -129,7 +127,8 @@ class ComposedTask(Task):
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the model's outputs, of shape (samples, outputs)."""
-        return self.library.forward(module, {name: tensor for name, tensor in batch.items() if name != TARGETS})
+        inputs = {name: tensor for name, tensor in batch.items() if name not in (TARGETS, SAMPLES)}
+        return self.library.forward(module, inputs)
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
@@ -177,7 +176,7 @@ class ComposedTask(Task):
         if training:
             module.train()
         plain = self.plain(kind, str(folder), self.job.model.path)
-        compare(plain, folder, samples, expected=expected, names=self.objective.outputs)
+        compare(plain, folder, samples, expected=expected, names=self.objective.outputs, scale=self.objective.scale)
 
     def first_samples(self) -> tuple[Batch, Any]:
         """Return the batch of the first validation samples, and these as `Plain.outputs` takes them."""

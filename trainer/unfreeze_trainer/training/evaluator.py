@@ -72,7 +72,7 @@ class Evaluator:
         engine, task = self._engine, self._task
         engine.sync_buffers()
         engine.module.eval()
-        sums = task.metrics.new_state()
+        sums = task.metrics.state_of(task.splits[split])
         for number, here in enumerate(self._feed.evaluation(split), 1):
             batch = engine.to_device(here)
             with engine.autocast():

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic.alias_generators import to_snake
@@ -18,6 +18,8 @@ from unfreeze_trainer.errors import JobError, some_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from unfreeze_api.contracts.resolved import Columns
 
 _Read = TypeVar("_Read")
 
@@ -63,6 +65,30 @@ class Encoder(ABC, Generic[_Read]):
     @abstractmethod
     def __init__(self, train: _Read, where: str) -> None: ...
 
+    numeric: ClassVar[bool] = False
+    """Whether its columns hold numbers, whole ones and others."""
+
+    @staticmethod
+    def columns(names: Columns) -> list[str]:
+        """Return the columns of a table that hold the targets."""
+        return [names.label]
+
+    @staticmethod
+    def broken(
+        column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
+    ) -> Iterator[tuple[list[int], JobError]]:
+        """Yield the rows that cannot be read, as indices in the file, each time with the error about them.
+
+        Parameters
+        ----------
+        column, name, where
+            As of `read`.
+        numbers
+            Index in the file of each row.
+        """
+        rows = numbers[missing_rows(column)].tolist()
+        yield rows, no_target(rows, name, where)
+
     @staticmethod
     @abstractmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> _Read:
@@ -71,9 +97,9 @@ class Encoder(ABC, Generic[_Read]):
         Parameters
         ----------
         column
-            Cells, none of which is missing where such rows are skipped.
+            Cells, none of which is missing where such rows are skipped; of several columns structs.
         name, where
-            Of the column, and what messages start with.
+            Of the column, or of several with commas, and what messages start with.
 
         Raises
         ------
@@ -96,6 +122,15 @@ class Encoder(ABC, Generic[_Read]):
         ------
         JobError
             InvalidData: the training data has nothing like it.
+        """
+
+    def fit(self, train: Targets, where: str) -> None:
+        """Learn what depends on which samples are trained on: statistics of the training split.
+
+        Raises
+        ------
+        JobError
+            InvalidData: there is nothing to learn.
         """
 
 
