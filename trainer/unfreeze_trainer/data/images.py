@@ -38,7 +38,13 @@ _SPLIT = re.compile(
 
 
 def read_images(
-    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, checked: int = CHECKED_IMAGES
+    dataset: Dataset,
+    where: str,
+    *,
+    skip: bool = False,
+    head: bool = False,
+    checked: int = CHECKED_IMAGES,
+    unlabelled: bool = False,
 ) -> Source:
     """Read a folder of images, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
@@ -53,6 +59,8 @@ def read_images(
         Read the first rows of a table alone.
     checked
         Images whose header is read; of more, so many at even distances.
+    unlabelled
+        Whether an empty label is one, as none of several.
     """
     import pyarrow as pa
 
@@ -80,7 +88,7 @@ def read_images(
         message = f"{where}: no picture in column {column!r} of {some_rows(missing)}; remove {it}"
         unread.add(missing, JobError("InvalidData", message))
         source = Source(dataset, where, inputs, table[dataset.columns.label], numbers=numbers)
-        source = readable(source, unread, total, head=head)
+        source = readable(source, unread, total, head=head, unlabelled=unlabelled)
         if not _is_binary(inputs.type):
             source = _located(source, root.parent, skip=skip)
     if not skip:

@@ -58,10 +58,13 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(dataset: Dataset, where: str, *, skip: bool = False, head: bool = False) -> Source:
+def read_texts(
+    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, unlabelled: bool = False
+) -> Source:
     """Read a table of texts and labels, or its first rows.
 
-    JobError InvalidData where a text or label is missing or empty, unless such rows are skipped.
+    JobError InvalidData where a text or label is missing or empty, unless such rows are skipped. Where samples may be
+    `unlabelled`, an empty label is none of several.
     """
     import pyarrow as pa
 
@@ -81,10 +84,11 @@ def read_texts(dataset: Dataset, where: str, *, skip: bool = False, head: bool =
         rows,
         JobError("InvalidData", f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove {it}"),
     )
-    return readable(Source(dataset, where, column, table[label], numbers=numbers), unread, total, head=head)
+    source = Source(dataset, where, column, table[label], numbers=numbers)
+    return readable(source, unread, total, head=head, unlabelled=unlabelled)
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Source:
+def readable(source: Source, unread: Unread, total: int, *, head: bool, unlabelled: bool = False) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -97,6 +101,8 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Sourc
         Rows of the file.
     head
         These are its first rows alone: how many of all cannot be read is not known.
+    unlabelled
+        Whether an empty text is a target, as none of several labels.
 
     Raises
     ------
@@ -108,7 +114,7 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool) -> Sourc
     column, numbers = source.dataset.columns.label, source.numbers
     assert numbers is not None
     if unread.skip:
-        rows = numbers[missing_rows(source.targets)].tolist()
+        rows = numbers[missing_rows(source.targets, empty=not unlabelled)].tolist()
         unread.add(rows, no_target(rows, column, source.where))
         if not head:
             unread.check(total)

@@ -223,17 +223,31 @@ def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where:
     if value is None:
         return None
     kind = types.get(name, type(value))
-    if type(value) is not kind or kind not in (str, int, float, bool):
+    if type(value) is not kind or kind not in (str, int, float, bool, list):
         raise JobError(
             "InvalidData",
             f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
-            f" have a {kind.__name__}; use one type (text, whole numbers or booleans)",
+            f" have a {kind.__name__}; use one type (text, whole numbers or booleans, or lists of these)",
         )
+    items = value if isinstance(value, list) else [value]
+    if kind is list and items:
+        of = f"{name}[]"
+        if {type(item) for item in items} != {types.setdefault(of, type(items[0]))} or types[of] not in (
+            str,
+            int,
+            bool,
+        ):
+            raise JobError(
+                "InvalidData",
+                f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}: the lists of a column hold values of one"
+                " type, text, whole numbers or booleans",
+            )
     try:
-        if isinstance(value, str):
-            value.encode()  # escapes may be halves of a character
-        elif isinstance(value, int):
-            value.to_bytes(8, signed=True)
+        for item in items:
+            if isinstance(item, str):
+                item.encode()  # escapes may be halves of a character
+            elif isinstance(item, int):
+                item.to_bytes(8, signed=True)
     except (UnicodeEncodeError, OverflowError) as error:
         raise JobError(
             "InvalidData",

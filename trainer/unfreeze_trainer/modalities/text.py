@@ -52,7 +52,7 @@ class Text(Modality):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
-        return read_texts(dataset, where, skip=self._skips)
+        return read_texts(dataset, where, skip=self._skips, unlabelled=self._unlabelled)
 
     def open(self) -> None:
         """Find out how long texts may be."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,8 +14,13 @@ from torch.nn import functional
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
-from unfreeze_trainer.objectives.targets import Encoder
+from unfreeze_trainer.objectives.ranking import roc_auc
+from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.usefulness import judge
+
+BINARY = 2
+CALIBRATION_BINS = 15
+"""Of the same width each, as Guo et al. 2017 have them."""
 
 
 class Classification(Objective):
@@ -37,11 +44,12 @@ class Classification(Objective):
 
 
 class ClassificationMetrics(Metrics):
-    """accuracy, macroF1, balancedAccuracy and loss of one split.
+    """accuracy, macroF1, balancedAccuracy, auroc, mcc, brier, ece and loss of one split.
 
-    The state is float64 of shape (3 * classes + 2,): hits, predictions and samples of each class, sum of losses,
-    number of samples. These determine the metrics as the whole confusion matrix does, at a size that 10,000 classes
-    do not square.
+    The state is float64 of shape (3 * classes + 3 * 15 + 3,): hits, predictions and samples of each class; samples, hits and
+    confidences of each bin of confidence; sums of squared errors and of losses, number of samples. Hits, predictions and
+    samples determine their metrics as the whole confusion matrix does, at a size that 10,000 classes do not square. A row
+    has a sample's class and its logits.
 
     Parameters
     ----------
@@ -49,14 +57,15 @@ class ClassificationMetrics(Metrics):
         Number of labels.
     """
 
-    names = ("accuracy", "macroF1", "balancedAccuracy", "loss")
+    names = ("accuracy", "macroF1", "balancedAccuracy", "auroc", "mcc", "brier", "ece", "loss")
+    of_rows = ("auroc",)
 
     def __init__(self, classes: int) -> None:
-        self.classes = classes
+        self.classes, self.row_width = classes, 1 + classes
 
     def new_state(self) -> Tensor:
         """Return the state of no samples, on the CPU; states are added."""
-        return torch.zeros(3 * self.classes + 2, dtype=torch.float64)
+        return torch.zeros(3 * (self.classes + CALIBRATION_BINS) + 3, dtype=torch.float64)
 
     @torch.no_grad()
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
@@ -65,13 +74,34 @@ class ClassificationMetrics(Metrics):
         kept = labels != IGNORED
         labels, logits = labels[kept], outputs[kept].float()
         predictions = logits.argmax(dim=-1)
+        hits = labels == predictions
         counts = [
-            torch.bincount(classes, minlength=self.classes).double()
-            for classes in (labels[labels == predictions], predictions, labels)
+            torch.bincount(classes, minlength=self.classes).double() for classes in (labels[hits], predictions, labels)
         ]
+        probabilities = logits.double().softmax(dim=-1)
+        confidence = probabilities.amax(dim=-1)
+        bins = ((confidence * CALIBRATION_BINS).ceil().long() - 1).clamp(0, CALIBRATION_BINS - 1)
+        calibration = [
+            torch.bincount(bins, weights, minlength=CALIBRATION_BINS).double()
+            for weights in (None, hits.double(), confidence)
+        ]
+        errors = (probabilities - functional.one_hot(labels, self.classes)).square().sum()
         losses = functional.cross_entropy(logits, labels, reduction="none").double()
-        total = torch.stack([losses.sum(), torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)])
-        state += torch.cat([*counts, total]).to(state.device)
+        count = torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)
+        total = torch.stack([errors, losses.sum(), count])
+        state += torch.cat([*counts, *calibration, total]).to(state.device)
+
+    @torch.no_grad()
+    def rows(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return class and logits of each sample of a batch, float32 of shape (samples, 1 + classes)."""
+        labels = batch[TARGETS].to(outputs.device)
+        return torch.cat([labels[:, None].float(), outputs.float()], dim=1)[labels != IGNORED]
+
+    def undefined(self, targets: Targets) -> dict[str, str]:
+        """Return the metrics that samples with such targets do not have, each with the reason."""
+        if len(np.unique(targets.values)) > 1:
+            return super().undefined(targets)
+        return {"auroc": "it compares samples of one label with others, and all have the same; hold out more samples"}
 
     def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:
         """Return whether a model with this summed state is better than always guessing one class."""
@@ -82,13 +112,15 @@ class ClassificationMetrics(Metrics):
         """Return the metrics as scikit-learn defines them.
 
         macroF1 is the mean over the classes that occur among labels or predictions, balancedAccuracy the mean recall
-        over the classes that occur among the labels; loss is the mean cross-entropy in nats.
+        over the classes that occur among the labels, brier that of one of two classes or the sum over more; loss is the mean
+        cross-entropy in nats. ece is the mean distance of confidence and accuracy (Guo et al. 2017, arXiv 1706.04599).
         """
         state = state.cpu()
-        hits, predicted, actual = state[: 3 * self.classes].view(3, self.classes)
-        loss, count = state[-2:].tolist()
+        errors, loss, count = state[-3:].tolist()
         if count == 0:
             return {}
+        hits, predicted, actual = state[: 3 * self.classes].view(3, self.classes)
+        _, right, confidence = state[3 * self.classes : -3].view(3, CALIBRATION_BINS)
         either = (predicted + actual) > 0
         f1 = 2 * hits[either] / (predicted + actual)[either]
         recall = hits[actual > 0] / actual[actual > 0]
@@ -96,5 +128,33 @@ class ClassificationMetrics(Metrics):
             "accuracy": hits.sum().item() / count,
             "macroF1": f1.mean().item(),
             "balancedAccuracy": recall.mean().item(),
+            "mcc": _matthews(hits, predicted, actual),
+            "brier": errors / count / (BINARY if self.classes == BINARY else 1),
+            "ece": (right - confidence).abs().sum().item() / count,
             "loss": loss / count,
         }
+
+    def _compute_of_rows(self, rows: Tensor) -> dict[str, float]:
+        """Return the mean over classes of the area under the curve of each against all others, by its probability.
+
+        It is that of the classes that some samples have and some have not; where there is none, it has no value. Of two
+        classes that of the second one is taken, as scikit-learn does.
+        """
+        labels, logits = rows[:, 0].long().numpy(), rows[:, 1:].double()
+        if not logits.isfinite().all():
+            return {"auroc": float("nan")}
+        classes = [1] if self.classes == BINARY else range(self.classes)
+        normalizer, found = logits.logsumexp(dim=1), []
+        for label in classes:
+            positive = labels == label
+            if 0 < positive.sum() < len(labels):
+                found.append(roc_auc(positive, (logits[:, label] - normalizer).exp().numpy()))
+        return {"auroc": float(np.mean(found))} if found else {}
+
+
+def _matthews(hits: Tensor, predicted: Tensor, actual: Tensor) -> float:
+    """Return the correlation of labels and predictions, 0 where one of them is the same for all (Gorodkin 2004)."""
+    count = actual.sum().item()
+    of_both = (predicted @ actual).item()
+    of_predicted, of_actual = ((count * count - (of @ of).item()) for of in (predicted, actual))
+    return (hits.sum().item() * count - of_both) / sqrt(of_predicted * of_actual) if of_predicted * of_actual else 0.0

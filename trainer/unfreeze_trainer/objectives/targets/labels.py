@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze_trainer.errors import JobError, quoted, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
+from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,9 +65,10 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     import pyarrow as pa
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    text = is_text(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
+        several = ". For several labels of a sample set the task's labels to Multi" if pa.types.is_nested(kind) else ""
+        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None, several)
     if pa.types.is_dictionary(column.type):
         column = column.cast(kind)
     if (missing := missing_rows(column)).size:
@@ -86,11 +87,11 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
 
 
-def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
+def _not_labels(where: str, name: str, what: str, example: object, more: str = "") -> JobError:
     return JobError(
         "InvalidData",
         f"{where}: column {name!r} {what} ({quoted(repr(example))}): labels are text, whole numbers or booleans. Name another column"
-        " in columns.label, or turn the numbers into classes first",
+        f" in columns.label, or turn the numbers into classes first{more}",
     )
 
 
