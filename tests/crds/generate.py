@@ -193,10 +193,24 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+_APART = (
+    ("classWeights", "classWeightsByLabel"),
+    ("classWeights", "sampling"),
+    ("classWeightsByLabel", "sampling"),
+    ("focalLoss", "labelSmoothing"),
+)
+
+
 def _repair_labels(spec: dict[str, Any]) -> None:
     options = next((part for part in spec["task"].values() if isinstance(part, dict)), {})
     if options.get("labels") != "Multi":
         options.pop("labelSeparator", None)
+    else:
+        options.pop("labelSmoothing", None)
+        options.pop("sampling", None)
+    for one, other in _APART:
+        if one in options:
+            options.pop(other, None)
     task = task_type(spec["task"]["type"])
     known = {metric.name for metric in (task.multi_label if options.get("labels") == "Multi" else task.metrics)}
     if spec["training"].get("metric") not in known:

@@ -23,6 +23,12 @@ def resolved(options, **spec):
         {"labels": "Multi"},
         {"labels": "Multi", "labelSeparator": "; "},
         {"labels": "Single"},
+        {"classWeights": "Balanced", "focalLoss": {}, "sampling": "Shuffled"},
+        {"classWeightsByLabel": {"spam": 3, "a label, of words": 0.5}, "labelSmoothing": 0.1},
+        {"labels": "Multi", "classWeights": "Balanced", "focalLoss": {"gamma": 1}, "labelSmoothing": 0},
+        {"labels": "Multi", "classWeightsByLabel": {"spam": 3}, "sampling": "Shuffled"},
+        {"sampling": "Balanced", "labelSmoothing": 0.1},
+        {"sampling": "Balanced", "focalLoss": {}},
     ],
 )
 def test_what_goes_together(options):
@@ -35,7 +41,17 @@ def test_several_labels_are_measured_by_metrics_of_their_own():
     assert resolved({"labels": "Single"}).training.metric == resolved({}).training.metric == "accuracy"
 
 
-@pytest.mark.parametrize("options", [{"labels": "Multi"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": "Multi"},
+        {"classWeights": "Balanced"},
+        {"classWeightsByLabel": {"spam": 3}},
+        {"labelSmoothing": 0.1},
+        {"focalLoss": {"gamma": 2}},
+        {"sampling": "Balanced"},
+    ],
+)
 def test_what_trainers_of_before_would_ignore_they_refuse(options):
     job = resolved(options)
     assert job.schema_version == 2

@@ -6,7 +6,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    roc_auc_score,
+)
 
 from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, timm_folder
 from tests.trainer.ranks import run_gang
@@ -92,6 +100,37 @@ def test_uneven_shares_of_texts_are_measured_as_scikit_learn_measures_them(ranks
     assert measured == pytest.approx(expected(targets, scores.logit().numpy()), rel=1e-6)
     assert measured["mAP"] > 0.8
     assert "for label, logit in zip(labels" in report["exports"][0]["usage"]
+
+
+def test_rare_labels_are_drawn_and_measured_as_scikit_learn_measures_them(ranks, folder):
+    from transformers import pipeline
+
+    rare = [{"text": sample["text"], "label": len(sample["label"]) // 2} for sample in rows(64)]
+    write(folder / "rare.jsonl", rare)
+    samples = [{"text": sample["text"], "label": len(sample["label"]) // 2} for sample in rows(23, 100)]
+    write(folder / "rare-v.jsonl", samples)
+    report = run(
+        folder,
+        3,
+        "rare",
+        train="rare.jsonl",
+        task={"textClassification": {"sampling": "Balanced", "focalLoss": {"gamma": 1}}},
+        data={"validation": {"fraction": None, "source": f"file://{folder / 'rare-v.jsonl'}"}},
+        strategy={"learningRate": {"head": 0.02, "backbone": 0.005}},
+        training={"epochs": 3, "batchSize": 13, "metric": "auroc"},
+    )
+    classify = pipeline("text-classification", model=str(folder / "rare" / "model"), top_k=None)
+    found = [
+        {answer["label"]: answer["score"] for answer in answers}["1"]
+        for answers in classify([sample["text"] for sample in samples])
+    ]
+    targets, scores = np.array([sample["label"] for sample in samples]), np.array(found)
+    measured = report["results"]["validation"]
+    assert measured["auroc"] == pytest.approx(roc_auc_score(targets, scores), rel=1e-6)
+    assert measured["mcc"] == pytest.approx(matthews_corrcoef(targets, scores > 0.5), rel=1e-12)
+    assert measured["brier"] == pytest.approx(brier_score_loss(targets, scores), rel=1e-4)
+    assert measured["loss"] == pytest.approx(log_loss(targets, scores), rel=1e-4), "as it is, whatever was trained on"
+    assert len(measured) == 8
 
 
 def test_pictures_with_several_labels(ranks, folder):

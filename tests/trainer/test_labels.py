@@ -10,6 +10,7 @@ import torch
 from pyarrow import parquet
 
 from tests.trainer.jobs import make_job
+from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.samples import read_splits, read_texts
 from unfreeze_trainer.errors import JobError
@@ -68,7 +69,7 @@ def test_another_separator_and_labels_that_are_numbers(tmp_path):
 def test_the_targets_of_a_batch_are_one_for_each_label():
     sets = LabelSets.read(pa.chunked_array([SETS]), "label", "here")
     learned = LabelSets(sets, "here")
-    objective, targets = MultiLabel(learned), learned.encode(sets, "here")
+    objective, targets = MultiLabel(learned, LabelOptions()), learned.encode(sets, "here")
     batch = objective.collate(targets, [0, 1, 3], {3})
     assert batch["labels"].tolist() == [[1, 0, 1], [0, 0, 0], [-100, -100, -100]]
     assert objective.counted(batch).tolist() == [True, True, False]
@@ -83,7 +84,7 @@ def test_the_targets_of_a_batch_are_one_for_each_label():
 
 
 def test_the_answer_names_each_label_above_one_half():
-    objective = MultiLabel(SimpleNamespace(labels=["a", "b", "c"]))
+    objective = MultiLabel(SimpleNamespace(labels=["a", "b", "c"]), LabelOptions())
     line = objective.answer("outputs")
     assert eval(line, {"labels": objective.labels, "outputs": torch.tensor([[1.0, -1.0, 0.1]])}) == ["a", "c"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,35 +11,79 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_api.contracts.report import Usefulness
+from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.ranking import roc_auc
-from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.objectives.targets import Targets
+from unfreeze_trainer.objectives.targets.labels import Labels
+from unfreeze_trainer.objectives.weighting import class_weights
 from unfreeze_trainer.usefulness import judge
 
+_PLAIN = LabelOptions()
 BINARY = 2
 CALIBRATION_BINS = 15
 """Of the same width each, as Guo et al. 2017 have them."""
 
 
 class Classification(Objective):
-    """Cross-entropy of logits, one for each label."""
+    """Cross-entropy of logits, one for each label.
+
+    Parameters
+    ----------
+    learned
+        What the training data has told.
+    options, where
+        Of the task, and their field: weights of the labels, label smoothing, focal loss, sampling.
+
+    Raises
+    ------
+    JobError
+        InvalidData: a label that has a weight does not occur.
+    """
 
     problem_type = "single_label_classification"
     pipelined = True
 
-    def __init__(self, learned: Encoder[Any]) -> None:
+    def __init__(self, learned: Labels, options: LabelOptions = _PLAIN, where: str = "") -> None:
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = ClassificationMetrics(len(self.labels))
+        self.balances = options.sampling == "Balanced"
+        self._smoothing, self._focal = options.label_smoothing or 0.0, options.focal_loss
+        weights = class_weights(learned, options, where)
+        self._weights = None if weights is None else torch.from_numpy(weights).float()
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return each sample's cross-entropy in nats, float32 of shape (samples,); 0 for a row of padding."""
-        return functional.cross_entropy(outputs.float(), batch[TARGETS], reduction="none", ignore_index=IGNORED)
+        """Return each sample's loss in nats, float32 of shape (samples,); 0 for a row of padding.
+
+        It is the cross-entropy times the weight of the sample's label, as torch has it with label smoothing, and with the
+        focal loss times (1 - p)^gamma, p being the probability of that label (Lin et al. 2017, equation 5).
+        """
+        logits, labels = outputs.float(), batch[TARGETS]
+        if self._weights is not None:
+            self._weights = self._weights.to(logits.device)
+        losses = functional.cross_entropy(
+            logits,
+            labels,
+            weight=self._weights,
+            reduction="none",
+            ignore_index=IGNORED,
+            label_smoothing=self._smoothing,
+        )
+        if self._focal is None:
+            return losses
+        chances = logits.softmax(dim=-1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+        return losses * focus(chances, self._focal.gamma)
 
     def answer(self, outputs: str) -> str:
         """Return a Python expression for the label that the model gives one sample."""
         return f"labels[int({outputs}.argmax())]"
+
+
+def focus(chances: Tensor, gamma: float) -> Tensor:
+    """Return (1 - p)^gamma of the probabilities of what is right; its gradient is finite where p is 1 in float32."""
+    return (1 - chances).clamp(min=torch.finfo(chances.dtype).tiny) ** gamma
 
 
 class ClassificationMetrics(Metrics):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from unfreeze_api.grammar.one_of import OneOf
 from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.base import Objective
 from unfreeze_trainer.objectives.classification import Classification
@@ -12,6 +14,9 @@ from unfreeze_trainer.objectives.multi_label import MultiLabel
 from unfreeze_trainer.objectives.targets import Encoder
 
 
-def labelled(options: LabelOptions) -> Callable[[Encoder[Any]], Objective]:
+def labelled(task: OneOf) -> Callable[[Encoder[Any]], Objective]:
     """Return what makes the objective of what the training data has told."""
-    return MultiLabel if options.labels == "Multi" else Classification
+    options = task.options
+    assert isinstance(options, LabelOptions)
+    kind = MultiLabel if options.labels == "Multi" else Classification
+    return partial(kind, options=options, where=f"spec.task.{task.kind.member}")

@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
+from unfreeze_trainer.objectives.classification import focus
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.ranking import average_precision
-from unfreeze_trainer.objectives.targets import Encoder, Targets
-from unfreeze_trainer.objectives.targets.label_sets import NO_LABEL
+from unfreeze_trainer.objectives.targets import Targets
+from unfreeze_trainer.objectives.targets.label_sets import NO_LABEL, LabelSets
+from unfreeze_trainer.objectives.weighting import positive_weights
 
 
 class MultiLabel(Objective):
-    """Binary cross-entropy of logits, one for each label; a label is predicted where its logit is above 0."""
+    """Binary cross-entropy of logits, one for each label; a label is predicted where its logit is above 0.
+
+    Parameters
+    ----------
+    learned
+        What the training data has told.
+    options, where
+        Of the task, and their field: weights of the labels, focal loss.
+
+    Raises
+    ------
+    JobError
+        InvalidData: a label that has a weight does not occur.
+    """
 
     problem_type = "multi_label_classification"
 
-    def __init__(self, learned: Encoder[Any]) -> None:
+    def __init__(self, learned: LabelSets, options: LabelOptions, where: str = "") -> None:
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = MultiLabelMetrics(len(self.labels))
+        self._focal = options.focal_loss
+        weights = positive_weights(learned, options, where)
+        self._weights = None if weights is None else torch.from_numpy(weights).float()
 
     def collate(
         self, targets: Targets, indices: Sequence[int], unread: AbstractSet[int] = frozenset()
@@ -45,8 +63,19 @@ class MultiLabel(Objective):
         return _counted(batch[TARGETS])
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return each sample's mean binary cross-entropy over the labels in nats, float32 of shape (samples,); 0 for padding."""
-        return _losses(outputs, batch[TARGETS])
+        """Return each sample's mean loss over the labels in nats, float32 of shape (samples,); 0 for a row of padding.
+
+        It is the binary cross-entropy, times the label's weight where the sample has it, and with the focal loss times
+        (1 - p)^gamma, p being the probability of what is right (Lin et al. 2017, equation 5).
+        """
+        logits, targets = outputs.float(), batch[TARGETS]
+        if self._weights is not None:
+            self._weights = self._weights.to(logits.device)
+        losses = _losses(logits, targets, self._weights)
+        if self._focal is not None:
+            chances = torch.where(targets == 1, logits, -logits).sigmoid()
+            losses = losses * focus(chances, self._focal.gamma)
+        return losses.mean(dim=1) * _counted(targets)
 
     def answer(self, outputs: str) -> str:
         """Return a Python expression for the labels that the model gives one sample."""
@@ -57,9 +86,10 @@ def _counted(targets: Tensor) -> Tensor:
     return targets[:, 0] != IGNORED
 
 
-def _losses(outputs: Tensor, targets: Tensor) -> Tensor:
-    losses = functional.binary_cross_entropy_with_logits(outputs.float(), targets.clamp(min=0), reduction="none")
-    return losses.mean(dim=1) * _counted(targets)
+def _losses(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(
+        logits, targets.clamp(min=0), pos_weight=weights, reduction="none"
+    )
 
 
 class MultiLabelMetrics(Metrics):
@@ -89,7 +119,7 @@ class MultiLabelMetrics(Metrics):
         """Add a batch in place. `outputs` are logits, (samples, labels) on any device, batch["labels"] are of the same shape."""
         targets = batch[TARGETS].to(outputs.device)
         counted = _counted(targets)
-        losses = _losses(outputs, targets)[counted].double()
+        losses = _losses(outputs.float(), targets).mean(dim=1)[counted].double()
         actual, predicted = targets[counted] == 1, outputs[counted] > 0
         counts = [(actual & predicted).sum(0), predicted.sum(0), actual.sum(0)]
         right = (actual == predicted).all(1).sum()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import overlaps, read_splits
 from unfreeze_trainer.errors import JobError
@@ -103,6 +104,10 @@ class ComposedTask(Task):
     def units(self, split: str) -> np.ndarray:
         """Return how many units of the loss each sample has, int64 of shape (samples,)."""
         return self._splits[split].targets.units
+
+    def chances(self, split: str) -> np.ndarray | None:
+        """Return the probability with which each sample of a split is drawn; None where each comes once in an epoch."""
+        return balanced_chances(self._splits[split].targets.groups) if self.objective.balances else None
 
     def lengths(self, split: str) -> np.ndarray:
         """Return the length of each sample of a split, int64 of shape (samples,)."""

@@ -18,4 +18,4 @@ class ImageClassification(ComposedTask):
         assert options is not None
         library = Timm(job, options.image_size)
         images = Image(job, library, augment=options.augmentation != "None")
-        super().__init__(job, labelled(options), images, library)
+        super().__init__(job, labelled(job.task), images, library)

@@ -17,4 +17,4 @@ class TextClassification(ComposedTask):
         options = job.task.of(TextClassificationSpec)
         assert options is not None
         library = Transformers(job, options.pooling)
-        super().__init__(job, labelled(options), Text(job, library, options.max_length), library)
+        super().__init__(job, labelled(job.task), Text(job, library, options.max_length), library)

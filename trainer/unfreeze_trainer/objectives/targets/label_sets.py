@@ -10,7 +10,7 @@ import numpy as np
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, no_target
-from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, sort_labels
+from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, sort_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +48,8 @@ class LabelSets(Encoder[Sets]):
 
     def __init__(self, train: Sets, where: str) -> None:
         self.labels = sort_labels(train.names)
+        self.samples = train.count
+        self.frequencies = frequencies_of(train.codes, train.names, self.labels)
         if len(self.labels) <= 1:
             what = (
                 f"the only label of {train.count} samples is {quoted(repr(self.labels[0]))}"

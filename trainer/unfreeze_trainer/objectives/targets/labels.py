@@ -34,6 +34,8 @@ class Labels(Encoder[Codes]):
 
     def __init__(self, train: Codes, where: str) -> None:
         self.labels = sort_labels(train.names)
+        self.samples = len(train.codes)
+        self.frequencies = frequencies_of(train.codes, train.names, self.labels)
         if len(self.labels) == 1:
             raise JobError(
                 "InvalidData",
@@ -112,6 +114,12 @@ def sort_labels(names: Sequence[str]) -> list[str]:
     if all(name.lstrip("-").isdecimal() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
+
+
+def frequencies_of(codes: np.ndarray, names: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Return how many of the codes stand for each of the labels, int64 of shape (labels,)."""
+    counts = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+    return np.array([counts[label] for label in labels], dtype=np.int64)
 
 
 def class_ids(
