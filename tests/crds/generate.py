@@ -12,6 +12,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.generate.crd import schema
 from unfreeze_api.grammar.former import is_deprecated
+from unfreeze_api.tasks import task_type
 
 SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
 EXAMPLES = {
@@ -165,6 +166,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         )
         for member in set(union) - {"type", "learningRate", wanted}:
             del union[member]
+    _repair_labels(spec)
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -189,6 +191,30 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         toleration |= {"operator": "Exists", "effect": "NoExecute"}
     _repair_affinity(spec.get("template", {}).get("affinity", {}))
     return spec
+
+
+_APART = (
+    ("classWeights", "classWeightsByLabel"),
+    ("classWeights", "sampling"),
+    ("classWeightsByLabel", "sampling"),
+    ("focalLoss", "labelSmoothing"),
+)
+
+
+def _repair_labels(spec: dict[str, Any]) -> None:
+    options = next((part for part in spec["task"].values() if isinstance(part, dict)), {})
+    if options.get("labels") != "Multi":
+        options.pop("labelSeparator", None)
+    else:
+        options.pop("labelSmoothing", None)
+        options.pop("sampling", None)
+    for one, other in _APART:
+        if one in options:
+            options.pop(other, None)
+    task = task_type(spec["task"]["type"])
+    known = {metric.name for metric in (task.multi_label if options.get("labels") == "Multi" else task.metrics)}
+    if spec["training"].get("metric") not in known:
+        spec["training"].pop("metric", None)
 
 
 def _repair_adapter(spec: dict[str, Any]) -> None:

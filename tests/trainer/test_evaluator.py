@@ -24,6 +24,7 @@ def evaluator_of(batches, *, check_stop=lambda: None, ranks: int = 1):
         to_device=lambda batch: batch,
         autocast=nullcontext,
         all_reduce=lambda sums: sums.mul_(ranks),
+        gather_rows=lambda rows: rows.repeat(ranks, 1),
     )
     task = SimpleNamespace(
         metrics=ClassificationMetrics(2),

@@ -56,6 +56,7 @@ class Feed:
         self._task, self._seed, self._batch_size, self._accumulate = task, seed, batch_size, accumulate
         self._rank, self._world_size = rank, world_size
         self.samples, self._units = task.splits["train"], task.units("train")
+        self._chances = task.chances("train")
         if task.couples:
             _require_whole_steps(accumulate, world_size)
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
@@ -87,7 +88,7 @@ class Feed:
             first += count
 
     def _epoch(self, epoch: int, offset: int, count: int, first: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
-        order = epoch_order(self._seed, epoch, self.samples)
+        order = epoch_order(self._seed, epoch, self.samples, self._chances)
 
         def plan() -> Iterator[list[tuple[Sequence[int], float, int]]]:
             batches = global_batches(order[offset * self._batch_size :], self._batch_size)

@@ -11,6 +11,7 @@ from unfreeze_api.contracts.report import Usefulness
 
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
+_OF_CLASSES = ("macroF1", "balancedAccuracy", "auroc", "mcc")
 _LABEL = 40
 """Characters of a label that a message has."""
 
@@ -25,10 +26,10 @@ def judge(hits: np.ndarray, actual: np.ndarray, labels: Sequence[str], metric: s
     labels
         In the order of class ids.
     metric
-        The job's: macroF1 and balancedAccuracy weigh classes alike, so the model's balanced accuracy is compared, in which
+        The job's: macroF1, balancedAccuracy, auroc and mcc weigh classes alike, so the model's balanced accuracy is compared, in which
         each constant answer has 1 / classes; otherwise its accuracy.
     """
-    if metric in ("macroF1", "balancedAccuracy"):
+    if metric in _OF_CLASSES:
         name, (value, chance, low, high) = "balanced accuracy", _balanced(hits, actual)
     else:
         name, (value, chance, low, high) = "accuracy", _plain(hits, actual)

@@ -290,7 +290,7 @@ class ResolvedJob(Model):
     @property
     def metric(self) -> Metric:
         """What chooses the best checkpoint."""
-        return task_type(self.task.type).metric(self.training.metric)
+        return task_type(self.task.type).metric(self.training.metric, self.task.options)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return job.json, without fields that nobody set and that trainers of the first release do not know."""

@@ -16,7 +16,7 @@ from unfreeze_api.spec.adapter import UNMERGEABLE
 from unfreeze_api.spec.distribution import ENGINES, Engine
 from unfreeze_api.spec.strategy import STRATEGIES, StrategyKind
 from unfreeze_api.tasks import TASKS
-from unfreeze_api.tasks.base import TaskType
+from unfreeze_api.tasks.base import Metric, TaskType
 
 _NONE = "!has(self.adapter) || "
 
@@ -85,6 +85,30 @@ def _each(kinds: Sequence[Named]) -> str:
     return f"each of {every(kinds)}" if len(kinds) > 1 else kinds[0].name
 
 
+def metric_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rules about which metrics a task is measured by, with one label for each sample and with several."""
+    labelled = [task for task in tasks if task.multi_label]
+    member = "has(self.task.{0}) && has(self.task.{0}.labels) && self.task.{0}.labels == 'Multi'"
+    several = " || ".join(f"({member.format(task.member)})" for task in labelled)
+    for metrics in dict.fromkeys(task.metrics for task in tasks):
+        kinds = [task for task in tasks if task.metrics == metrics]
+        choice = any(task in labelled for task in kinds)
+        yield _metric_rule(kinds, metrics, unless=several if choice else "", about=" with one label" * choice)
+    for metrics in dict.fromkeys(task.multi_label for task in labelled):
+        kinds = [task for task in labelled if task.multi_label == metrics]
+        yield _metric_rule(kinds, metrics, unless=f"!({several})", about=" with labels Multi")
+
+
+def _metric_rule(kinds: Sequence[TaskType], metrics: Sequence[Metric], *, unless: str, about: str) -> Rule:
+    return Rule(
+        f"!has(self.training.metric) || !{_among('self.task.type', kinds)} || "
+        + f"({unless}) || " * bool(unless)
+        + f"self.training.metric in {[metric.name for metric in metrics]}",
+        f"{every(kinds)}{about} {'are' if len(kinds) > 1 else 'is'} measured by other metrics: choose {either(metrics)}",
+        ".training.metric",
+    )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -111,6 +135,8 @@ ADAPTER_RULES = (
         ".adapter",
     ),
 )
+
+METRIC_RULES = tuple(metric_rules())
 
 EXPORT_RULES = (
     Rule(

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
-from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES
+from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, METRIC_RULES
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.model import ModelSpec
@@ -63,6 +63,7 @@ class FineTuneJobSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         *ADAPTER_RULES,
         *EXPORT_RULES,
+        *METRIC_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(
@@ -171,4 +172,4 @@ class FineTuneJobSpec(Model):
     @property
     def metric(self) -> Metric:
         """What chooses the best checkpoint: training.metric, or the first of the task's."""
-        return task_type(self.task.type).metric(self.training.metric)
+        return task_type(self.task.type).metric(self.training.metric, self.task.options)

@@ -72,7 +72,7 @@ class TrainingSpec(Model):
     """Seed of everything random: splits, order, new weights, dropout."""
     metric: Annotated[MetricName | None, FirstDefault("accuracy")] = None
     """Validation metric that chooses the best checkpoint and drives early stopping. Default: the first of the task's,
-    which for classification is accuracy."""
+    which for classification is accuracy, or microF1 where labels is Multi."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """When the validation data is evaluated."""
     checkpoint: Annotated[CheckpointSpec, EXECUTION] = CheckpointSpec()

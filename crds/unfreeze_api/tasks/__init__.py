@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from unfreeze_api.grammar.columns import Column
 from unfreeze_api.tasks.base import TaskType
 
+_SHARED = ("base", "labels")
+"""Files that are no task."""
+
 
 def _declared() -> tuple[TaskType, ...]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
     return tuple(importlib.import_module(f"{__name__}.{name}").TASK for name in names)
 
 
 TASKS = _declared()
-METRICS = tuple(dict.fromkeys(metric.name for task in TASKS for metric in task.metrics))
+METRICS = tuple(dict.fromkeys(metric.name for task in TASKS for metric in (*task.metrics, *task.multi_label)))
 """Names of the metrics of all tasks."""
 
 

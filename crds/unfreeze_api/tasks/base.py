@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unfreeze_api.grammar.columns import Column
+from unfreeze_api.grammar.model import Model
 from unfreeze_api.grammar.one_of import Variant
 
 
@@ -39,6 +40,8 @@ class TaskType(Variant):
     """Columns of a table that it reads, of each row."""
     metrics: tuple[Metric, ...]
     """What training.metric may name; the first is the default."""
+    multi_label: tuple[Metric, ...] = ()
+    """The same where each sample has any number of labels; none where the task has no such choice."""
     pipeline: str
     """Name of the task on the Hugging Face Hub."""
     targets: str = "Labels"
@@ -49,9 +52,15 @@ class TaskType(Variant):
         """Whether words go into the model."""
         return self.library == "transformers"
 
-    def metric(self, name: str | None) -> Metric:
-        """Return a metric by name; the default one for None."""
-        return next((metric for metric in self.metrics if metric.name == name), self.metrics[0])
+    def metric(self, name: str | None, options: Model | None = None) -> Metric:
+        """Return a metric of a task with such options by name; the default one for None."""
+        metrics = self.multi_label if is_multi_label(options) else self.metrics
+        return next((metric for metric in metrics if metric.name == name), metrics[0])
+
+
+def is_multi_label(options: Model | None) -> bool:
+    """Return whether a task with such options gives each sample any number of labels."""
+    return getattr(options, "labels", None) == "Multi"
 
 
 TEXT = Column("text", "with the text")
@@ -61,7 +70,10 @@ LABEL = Column("label", "with the label")
 VALUE = Column("value", "with the number to predict")
 VALUES = Column("values", "with the numbers to predict, several for each text", optional=True, many=True)
 
-CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))
+CLASSIFICATION = (
+    *(Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("auroc"), Metric("mcc")),
+    *(Metric("brier", "Lower"), Metric("ece", "Lower"), Metric("loss", "Lower")),
+)
 """Metrics of tasks with one label for each sample."""
 
 REGRESSION = (
@@ -73,3 +85,5 @@ REGRESSION = (
     Metric("loss", "Lower"),
 )
 """Metrics of tasks with one or more numbers for each sample; of several numbers each is a mean over them."""
+MULTI_LABEL = (Metric("microF1"), Metric("macroF1"), Metric("mAP"), Metric("subsetAccuracy"), Metric("loss", "Lower"))
+"""Metrics of tasks with any number of labels for each sample."""

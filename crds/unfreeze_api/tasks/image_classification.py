@@ -1,4 +1,4 @@
-"""One label for each image."""
+"""Labels for each image: one, or any number."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import CLASSIFICATION, IMAGE, LABEL, TaskType
+from unfreeze_api.tasks.base import CLASSIFICATION, IMAGE, LABEL, MULTI_LABEL, TaskType
+from unfreeze_api.tasks.labels import LabelOptions
 
 
-class ImageClassificationSpec(Model):
+class ImageClassificationSpec(LabelOptions):
     """Options of image classification."""
 
     image_size: int | None = Field(default=None, ge=8, le=4096)
@@ -28,5 +28,6 @@ TASK = TaskType(
     library="timm",
     reads=(IMAGE, LABEL),
     metrics=CLASSIFICATION,
+    multi_label=MULTI_LABEL,
     pipeline="image-classification",
 )

@@ -1,4 +1,4 @@
-"""One label for each text."""
+"""Labels for each text: one, or any number."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model, Since
-from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, TEXT, TEXT_PAIR, TaskType
+from unfreeze_api.grammar.model import Since
+from unfreeze_api.tasks.base import CLASSIFICATION, LABEL, MULTI_LABEL, TEXT, TEXT_PAIR, TaskType
+from unfreeze_api.tasks.labels import LabelOptions
 
 
-class TextClassificationSpec(Model):
+class TextClassificationSpec(LabelOptions):
     """Options of text classification."""
 
     max_length: int = Field(default=128, ge=1, le=131072)
@@ -28,5 +29,6 @@ TASK = TaskType(
     library="transformers",
     reads=(TEXT, TEXT_PAIR, LABEL),
     metrics=CLASSIFICATION,
+    multi_label=MULTI_LABEL,
     pipeline="text-classification",
 )

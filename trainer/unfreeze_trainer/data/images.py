@@ -17,7 +17,7 @@ import numpy as np
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
-from unfreeze_trainer.data.samples import Source, readable
+from unfreeze_trainer.data.samples import LABELS, Kind, Source, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows, unmarked
@@ -38,7 +38,13 @@ _SPLIT = re.compile(
 
 
 def read_images(
-    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, checked: int = CHECKED_IMAGES
+    dataset: Dataset,
+    where: str,
+    *,
+    skip: bool = False,
+    head: bool = False,
+    checked: int = CHECKED_IMAGES,
+    kind: Kind = LABELS,
 ) -> Source:
     """Read a folder of images, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
@@ -53,6 +59,8 @@ def read_images(
         Read the first rows of a table alone.
     checked
         Images whose header is read; of more, so many at even distances.
+    kind
+        Of the targets.
     """
     import pyarrow as pa
 
@@ -80,7 +88,7 @@ def read_images(
         message = f"{where}: no picture in column {column!r} of {some_rows(missing)}; remove {it}"
         unread.add(missing, JobError("InvalidData", message))
         source = Source(dataset, where, inputs, table[dataset.columns.label], numbers=numbers)
-        source = readable(source, unread, total, head=head)
+        source = readable(source, unread, total, head=head, kind=kind)
         if not _is_binary(inputs.type):
             source = _located(source, root.parent, skip=skip)
     if not skip:

@@ -7,9 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Return the permutation of `range(n)` in which one epoch goes through the training data, int64 of shape (n,)."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+def epoch_order(seed: int, epoch: int, n: int, chances: np.ndarray | None = None) -> np.ndarray:
+    """Return the samples of `range(n)` in the order in which one epoch goes through them, int64 of shape (n,).
+
+    Parameters
+    ----------
+    seed, epoch
+        That it depends on.
+    n
+        Number of samples.
+    chances
+        Probability of each sample, float64 of shape (n,): with them samples are drawn with replacement, and without them
+        each comes once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    return rng.permutation(n) if chances is None else rng.choice(n, size=n, p=chances)
+
+
+def balanced_chances(groups: np.ndarray) -> np.ndarray:
+    """Return the probability of each sample with which each group is drawn as often as any other, float64 of shape (n,)."""
+    _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1 / (len(counts) * counts[group])
 
 
 def global_batches(order: Sequence[int] | np.ndarray, batch_size: int) -> list[Sequence[int]]:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
-from unfreeze_api.tasks import task_type
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, encoder_of, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LABELS = encoder("Labels")
+Kind = type[Encoder[Any]]
+LABELS: Kind = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,7 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(
-    dataset: Dataset, where: str, *, kind: type[Encoder[Any]] = LABELS, skip: bool = False, head: bool = False
-) -> Source:
+def read_texts(dataset: Dataset, where: str, *, kind: Kind = LABELS, skip: bool = False, head: bool = False) -> Source:
     """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
     JobError InvalidData where a text or target is missing or empty, unless such rows are skipped.
@@ -107,7 +105,7 @@ def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray
     return pa.Table.from_arrays(columns, names=names).to_struct_array()
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: type[Encoder[Any]] = LABELS) -> Source:
+def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: Kind = LABELS) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -145,17 +143,17 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: ty
     return source if len(unread) else replace(source, numbers=None)
 
 
-def target_kind(job: ResolvedJob) -> type[Encoder[Any]]:
+def target_kind(job: ResolvedJob) -> Kind:
     """Return the encoder of what a job's task predicts."""
-    return encoder(task_type(job.task.type).targets)
+    return encoder_of(job.task)
 
 
-def read_targets(source: Source, kind: type[Encoder[Any]]) -> Any:
+def read_targets(source: Source, kind: Kind) -> Any:
     """Return what an encoder makes of a source's column."""
     return kind.read(source.targets, target_name(source, kind), source.where)
 
 
-def target_name(source: Source, kind: type[Encoder[Any]]) -> str:
+def target_name(source: Source, kind: Kind) -> str:
     """Return what messages call the column, or the columns, with the targets."""
     return ", ".join(kind.columns(source.dataset.columns))
 
@@ -166,7 +164,7 @@ def source_name(split: str, dataset: Dataset) -> str:
 
 
 def read_splits(
-    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: type[Encoder[Any]]
+    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: Kind
 ) -> tuple[Encoder[Any], dict[str, Split]]:
     """Read and check all data of a job.
 

@@ -240,25 +240,45 @@ def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where:
     if numeric and type(value) is int:
         value = float(value) if value.bit_length() <= _FLOAT_BITS else math.inf
     kind = types.get(name, type(value))
-    if type(value) is not kind or kind not in (str, int, float, bool):
+    if type(value) is not kind or kind not in (str, int, float, bool, list):
         raise JobError(
             "InvalidData",
             f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
-            f" have a {kind.__name__}; use one type (text, whole numbers or booleans)",
+            f" have a {kind.__name__}; use one type (text, whole numbers or booleans, or lists of these)",
         )
+    if isinstance(value, list):
+        _check_list(value, name, types, where)
+    _check_storable(value, name, where)
+    types[name] = kind
+    return value
+
+
+def _check_list(items: list[Any], name: str, types: dict[str, type], where: str) -> None:
+    """Raise JobError where items are of several types, or of others than those of the lines before."""
+    if not items:
+        return
+    kind = types.setdefault(f"{name}[]", type(items[0]))
+    if {type(item) for item in items} != {kind} or kind not in (str, int, bool):
+        raise JobError(
+            "InvalidData",
+            f"{where}, column {name!r} is {quoted(json.dumps(items)[:60])}: the lists of a column hold values of one type,"
+            " text, whole numbers or booleans",
+        )
+
+
+def _check_storable(value: Any, name: str, where: str) -> None:
     try:
-        if isinstance(value, str):
-            value.encode()  # escapes may be halves of a character
-        elif isinstance(value, int):
-            value.to_bytes(8, signed=True)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str):
+                item.encode()  # escapes may be halves of a character
+            elif isinstance(item, int):
+                item.to_bytes(8, signed=True)
     except (UnicodeEncodeError, OverflowError) as error:
         raise JobError(
             "InvalidData",
             f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
             " number of 64 bits; correct or remove it",
         ) from error
-    types[name] = kind
-    return value
 
 
 _FLOAT_BITS = 1023

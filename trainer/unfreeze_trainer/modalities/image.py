@@ -54,7 +54,7 @@ class Image(Modality):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a folder with one sub-folder per label, or a table."""
-        return read_images(dataset, where, skip=self._skips)
+        return read_images(dataset, where, skip=self._skips, kind=self._kind)
 
     def open(self) -> None:
         """Find out how the model wants its images."""

@@ -38,6 +38,8 @@ class Objective(ABC):
     """What transformers calls it, in the model's configuration."""
     pipelined: ClassVar[bool] = False
     """Whether the pipelines of the libraries give the same answer as `answer`."""
+    balances: bool = False
+    """Whether samples of each group of the targets are drawn as often as those of any other."""
     outputs: Sequence[str]
     """What each output of the model stands for."""
     scale: tuple[Sequence[float], Sequence[float]] | None = None

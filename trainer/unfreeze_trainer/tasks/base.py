@@ -59,6 +59,13 @@ class Task(ABC):
         """Return how many units of the loss each sample has, int64 of shape (samples,): a step's loss is their mean."""
         return np.ones(self.splits[split], dtype=np.int64)
 
+    def chances(self, split: str) -> np.ndarray | None:  # noqa: ARG002 - of what draws them
+        """Return the probability with which each sample of a split is drawn, float64 of shape (samples,).
+
+        None where each comes once in an epoch.
+        """
+        return None
+
     def lengths(self, split: str) -> np.ndarray:
         """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
         return np.zeros(self.splits[split], dtype=np.int64)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
-from unfreeze_trainer.data.samples import overlaps, read_splits, target_kind
+from unfreeze_trainer.data.samples import overlaps, read_splits
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.models import LoadedModel
@@ -22,6 +24,7 @@ from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.targets import encoder_of
 from unfreeze_trainer.tasks.base import Batch, Task
 
 VERIFIED_SAMPLES = 4
@@ -50,11 +53,17 @@ class ComposedTask(Task):
         self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
     ) -> None:
         self.job, self.modality, self.library = job, modality, library
-        learned, self._splits = read_splits(job, modality.read, target_kind(job))
+        learned, self._splits = read_splits(job, modality.read, encoder_of(job.task))
         self.objective = objective(learned)
         library.open(self.objective)
         modality.open()
         self.labels, self.metrics, self.couples = learned.labels, self.objective.metrics, self.objective.couples
+        metric = job.metric.name
+        if why := self.metrics.undefined(self._splits["validation"].targets).get(metric):
+            raise JobError(
+                "InvalidData",
+                f"spec.training.metric {metric} has no value for spec.data.validation: {why}, or choose another metric",
+            )
         self.splits = {name: len(split) for name, split in self._splits.items()}
         self.unread = {name: set() for name in self._splits}
 
@@ -95,6 +104,10 @@ class ComposedTask(Task):
     def units(self, split: str) -> np.ndarray:
         """Return how many units of the loss each sample has, int64 of shape (samples,)."""
         return self._splits[split].targets.units
+
+    def chances(self, split: str) -> np.ndarray | None:
+        """Return the probability with which each sample of a split is drawn; None where each comes once in an epoch."""
+        return balanced_chances(self._splits[split].targets.groups) if self.objective.balances else None
 
     def lengths(self, split: str) -> np.ndarray:
         """Return the length of each sample of a split, int64 of shape (samples,)."""

@@ -6,7 +6,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.libraries.timm import Timm
 from unfreeze_trainer.modalities.image import Image
-from unfreeze_trainer.objectives.classification import Classification
+from unfreeze_trainer.objectives.labelled import labelled
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 
@@ -18,4 +18,4 @@ class ImageClassification(ComposedTask):
         assert options is not None
         library = Timm(job, options.image_size)
         images = Image(job, library, augment=options.augmentation != "None")
-        super().__init__(job, Classification, images, library)
+        super().__init__(job, labelled(job.task), images, library)

@@ -6,7 +6,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.text_classification import TextClassificationSpec
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.modalities.text import Text
-from unfreeze_trainer.objectives.classification import Classification
+from unfreeze_trainer.objectives.labelled import labelled
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 
@@ -17,4 +17,4 @@ class TextClassification(ComposedTask):
         options = job.task.of(TextClassificationSpec)
         assert options is not None
         library = Transformers(job, options.pooling)
-        super().__init__(job, Classification, Text(job, library, options.max_length), library)
+        super().__init__(job, labelled(job.task), Text(job, library, options.max_length), library)

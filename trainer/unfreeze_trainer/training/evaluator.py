@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.errors import JobError
@@ -72,17 +73,27 @@ class Evaluator:
         engine, task = self._engine, self._task
         engine.sync_buffers()
         engine.module.eval()
-        sums = task.metrics.state_of(task.splits[split])
+        sums, rows = task.metrics.state_of(task.splits[split]), list[Tensor]()
+        gathers = task.metrics.gathers(task.splits[split])
         for number, here in enumerate(self._feed.evaluation(split), 1):
             batch = engine.to_device(here)
             with engine.autocast():
                 logits = task.forward(engine.module, batch)
             task.metrics.update(sums, logits, batch)
+            if gathers:
+                rows.append(task.metrics.rows(logits, batch).cpu())
             if number % _STOP_CHECK_BATCHES == 0:
                 self._check_stop()
         self._resume()
-        if not (metrics := task.metrics.compute(engine.all_reduce(sums))):
+        gathered = engine.gather_rows(torch.cat(rows)) if gathers else None
+        if not (metrics := task.metrics.compute(engine.all_reduce(sums), gathered)):
             raise JobError(
                 "InvalidData", f"spec.data.{split}: none of the {task.splits[split]} samples can be read: correct them"
+            )
+        if split == "validation" and self._metric not in metrics:
+            raise JobError(
+                "InvalidData",
+                f"spec.training.metric {self._metric} has no value for the samples of spec.data.validation that can be read:"
+                " correct the others, or choose another metric",
             )
         return Measured(metrics, task.metrics.usefulness(sums, task.labels, self._metric))

@@ -9,11 +9,15 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from pydantic.alias_generators import to_snake
 
+from unfreeze_api.grammar.model import Model
+from unfreeze_api.grammar.one_of import OneOf
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.errors import JobError, some_rows
 
 if TYPE_CHECKING:
@@ -62,20 +66,27 @@ class Encoder(ABC, Generic[_Read]):
     labels: list[str]
     """What there is to tell apart, in the order of class ids; empty where nothing is."""
 
+    @classmethod
+    def with_options(cls, options: Model | None) -> type[Self]:  # noqa: ARG003 - of those that have some
+        """Return the encoder that reads as a task's options say."""
+        return cls
+
     @abstractmethod
     def __init__(self, train: _Read, where: str) -> None: ...
 
     numeric: ClassVar[bool] = False
     """Whether its columns hold numbers, whole ones and others."""
+    needs_words: ClassVar[bool] = True
+    """Whether a text without a word is no target."""
 
     @staticmethod
     def columns(names: Columns) -> list[str]:
         """Return the columns of a table that hold the targets."""
         return [names.label]
 
-    @staticmethod
+    @classmethod
     def broken(
-        column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
+        cls, column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
     ) -> Iterator[tuple[list[int], JobError]]:
         """Yield the rows that cannot be read, as indices in the file, each time with the error about them.
 
@@ -86,7 +97,7 @@ class Encoder(ABC, Generic[_Read]):
         numbers
             Index in the file of each row.
         """
-        rows = numbers[missing_rows(column)].tolist()
+        rows = numbers[missing_rows(column, empty=cls.needs_words)].tolist()
         yield rows, no_target(rows, name, where)
 
     @staticmethod
@@ -134,22 +145,34 @@ class Encoder(ABC, Generic[_Read]):
         """
 
 
+def encoder_of(task: OneOf) -> type[Encoder[Any]]:
+    """Return the encoder of a task with its options."""
+    kind = "LabelSets" if is_multi_label(task.options) else task_type(task.type).targets
+    return encoder(kind).with_options(task.options)
+
+
 def encoder(kind: str) -> type[Encoder[Any]]:
     """Return the encoder of a kind of targets, such as Labels."""
     found: type[Encoder[Any]] = getattr(importlib.import_module(f"{__name__}.{to_snake(kind)}"), kind)
     return found
 
 
-def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the indices of cells that are null, or text without a word."""
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether cells of a type are texts."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def missing_rows(column: pa.ChunkedArray, *, empty: bool = True) -> np.ndarray:
+    """Return the indices of cells that are null or, where `empty` ones are missing too, text without a word."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     missing = pc.is_null(column)
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if empty and is_text(column.type):
         missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
     return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
 

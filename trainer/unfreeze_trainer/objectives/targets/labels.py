@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unfreeze_trainer.errors import JobError, quoted, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
+from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +34,8 @@ class Labels(Encoder[Codes]):
 
     def __init__(self, train: Codes, where: str) -> None:
         self.labels = sort_labels(train.names)
+        self.samples = len(train.codes)
+        self.frequencies = frequencies_of(train.codes, train.names, self.labels)
         if len(self.labels) == 1:
             raise JobError(
                 "InvalidData",
@@ -65,9 +67,10 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     import pyarrow as pa
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    text = is_text(kind)
     if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None)
+        several = ". For several labels of a sample set the task's labels to Multi" if pa.types.is_nested(kind) else ""
+        raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None, several)
     if pa.types.is_dictionary(column.type):
         column = column.cast(kind)
     if (missing := missing_rows(column)).size:
@@ -86,11 +89,11 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
 
 
-def _not_labels(where: str, name: str, what: str, example: object) -> JobError:
+def _not_labels(where: str, name: str, what: str, example: object, more: str = "") -> JobError:
     return JobError(
         "InvalidData",
         f"{where}: column {name!r} {what} ({quoted(repr(example))}): labels are text, whole numbers or booleans. Name another column"
-        " in columns.label, or turn the numbers into classes first",
+        f" in columns.label, or turn the numbers into classes first{more}",
     )
 
 
@@ -111,6 +114,12 @@ def sort_labels(names: Sequence[str]) -> list[str]:
     if all(name.lstrip("-").isdecimal() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
+
+
+def frequencies_of(codes: np.ndarray, names: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Return how many of the codes stand for each of the labels, int64 of shape (labels,)."""
+    counts = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+    return np.array([counts[label] for label in labels], dtype=np.int64)
 
 
 def class_ids(

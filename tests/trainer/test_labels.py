@@ -1,0 +1,151 @@
+"""Several labels of a sample: as lists and as texts with a separator, and what is said of those that are wrong."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from tests.trainer.jobs import make_job
+from unfreeze_api.tasks.labels import LabelOptions
+from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.samples import read_splits, read_texts
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.objectives.multi_label import MultiLabel
+from unfreeze_trainer.objectives.targets import encoder_of
+from unfreeze_trainer.objectives.targets.label_sets import LabelSets
+
+SETS = [["red", "blue"], [], ["blue"], ["green", "red"]] * 3
+WANTED = [[0, 2], [], [0], [1, 2]] * 3
+
+
+def job_of(path, **options):
+    task = {"type": "TextClassification", "textClassification": {"labels": "Multi", **options}}
+    return make_job("/nowhere", path, task=task)
+
+
+def read(path, **options):
+    job = job_of(path, **options)
+    kind = encoder_of(job.task)
+    skip = job.data.on_error == "Skip"
+    return read_splits(job, lambda dataset, where: read_texts(dataset, where, kind=kind, skip=skip), kind)
+
+
+def written(folder, sets, form):
+    rows = [{"text": f"text {number}", "label": labels} for number, labels in enumerate(sets)]
+    path = folder / f"t.{form}"
+    if form == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text("text,label\n" + "".join(f'{row["text"]},"{", ".join(row["label"])}"\n' for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "csv"])
+def test_lists_and_texts_with_a_separator_are_the_same_labels(form, tmp_path):
+    learned, splits = read(written(tmp_path, SETS, form))
+    assert learned.labels == ["blue", "green", "red"]
+    found = {}
+    for split in splits.values():
+        found |= {int(row): ids[ids >= 0].tolist() for row, ids in zip(split.rows, split.targets.values, strict=True)}
+    assert [found[row] for row in range(len(SETS))] == WANTED
+    assert sum(len(split) for split in splits.values()) == len(SETS)
+
+
+def test_another_separator_and_labels_that_are_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + "a,10|9\nb,9 | |9\nc,\nd,2\n" * 3)
+    learned, _ = read(path, labelSeparator="|")
+    assert learned.labels == ["2", "9", "10"]
+    column = pa.chunked_array([[[10, 9], [], [2]]])
+    assert LabelSets(LabelSets.read(column, "label", "here"), "here").labels == ["2", "9", "10"]
+
+
+def test_the_targets_of_a_batch_are_one_for_each_label():
+    sets = LabelSets.read(pa.chunked_array([SETS]), "label", "here")
+    learned = LabelSets(sets, "here")
+    objective, targets = MultiLabel(learned, LabelOptions()), learned.encode(sets, "here")
+    batch = objective.collate(targets, [0, 1, 3], {3})
+    assert batch["labels"].tolist() == [[1, 0, 1], [0, 0, 0], [-100, -100, -100]]
+    assert objective.counted(batch).tolist() == [True, True, False]
+    assert objective.collate(targets, [])["labels"].tolist() == [[-100] * 3]
+    logits = torch.tensor([[2.0, -1.0, 0.5]] * 3, requires_grad=True)
+    losses = objective.loss(logits, batch)
+    alone = torch.nn.BCEWithLogitsLoss()(logits[:1], batch["labels"][:1])
+    assert losses[0] == alone
+    assert losses[2] == 0
+    losses.sum().backward()
+    assert not logits.grad[2].any()
+
+
+def test_the_answer_names_each_label_above_one_half():
+    objective = MultiLabel(SimpleNamespace(labels=["a", "b", "c"]), LabelOptions())
+    line = objective.answer("outputs")
+    assert eval(line, {"labels": objective.labels, "outputs": torch.tensor([[1.0, -1.0, 0.1]])}) == ["a", "c"]
+
+
+def test_held_out_parts_keep_the_shares_of_rare_labels():
+    sets = [["often", *(["rare"] if number % 10 == 0 else [])] for number in range(200)]
+    read_sets = LabelSets.read(pa.chunked_array([sets]), "label", "here")
+    targets = LabelSets(read_sets, "here").encode(read_sets, "here")
+    parts = hold_out(targets.groups, {"validation": 0.2}, seed=0)
+    assert sum("rare" in sets[row] for row in parts["validation"]) == 4
+    assert np.array_equal(np.unique(targets.groups), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([["a"], None, ["b"]], r"no label in column 'label' of row 2"),
+        ([["a", ""], ["b"]], r"a label without a name in the list in column 'label' of row 1"),
+        ([["a", None], ["b"]], r"a label without a name in the list in column 'label' of row 1"),
+        ([["a"], ["a"], []], r"the only label of 3 samples is 'a'; a task with labels Multi needs at least two labels"),
+        ([[], []], r"no sample has a label"),
+        ([[0.5], [1.5]], r"column 'label' holds double \(0\.5\): labels are text"),
+        ([{"a": 1}, {"a": 2}], r"column 'label' holds struct<a: int64>"),
+    ],
+)
+def test_what_is_wrong_with_a_column_of_lists_is_said(cells, message):
+    with pytest.raises(JobError, match=message):
+        LabelSets(LabelSets.read(pa.chunked_array([cells]), "label", "here"), "here")
+
+
+def test_a_label_that_the_training_data_does_not_have_is_named_with_its_row():
+    known = LabelSets(LabelSets.read(pa.chunked_array([SETS]), "label", "train"), "train")
+    other = LabelSets.read(pa.chunked_array([[["red"], ["pink", "blue"]]]), "label", "there")
+    with pytest.raises(JobError, match=r"there: row 2: label 'pink' does not occur in the training data"):
+        known.encode(other, "there")
+    with pytest.raises(JobError, match=r"there: row 8: label 'pink'"):
+        known.encode(other, "there", np.array([3, 7]))
+
+
+def test_a_line_whose_list_mixes_types_is_named(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["x", 3]}\n')
+    with pytest.raises(
+        JobError, match=r"line 2, column 'label' is \[\"x\", 3\]: the lists of a column hold values of one"
+    ):
+        read(path)
+
+
+def test_a_list_where_one_label_is_expected_says_which_option_is_meant(tmp_path):
+    path = written(tmp_path, SETS, "jsonl")
+    job = make_job("/nowhere", path)
+    with pytest.raises(
+        JobError, match=r"column 'label' holds list.*For several labels of a sample set the task's labels to"
+    ):
+        read_splits(job, read_texts, encoder_of(job.task))
+
+
+def test_rows_without_any_label_are_kept_where_broken_ones_are_skipped(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\n" + 'one,"a,b"\ntwo,\n,a\nfour,b\n' * 3)
+    job = job_of(path)
+    job = job.model_copy(update={"data": job.data.model_copy(update={"on_error": "Skip"})})
+    source = read_texts(job.data.train, "here", kind=encoder_of(job.task), skip=True)
+    assert (len(source.targets), source.left_out) == (9, 3)

@@ -1,0 +1,139 @@
+"""Any number of labels for each sample: lists, or texts with a separator, as class ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from unfreeze_api.grammar.model import Model
+from unfreeze_trainer.errors import JobError, quoted, some_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, no_target
+from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, sort_labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEPARATOR = ","
+"""Between the labels of a text, where the job names no other one."""
+NO_LABEL = -1
+"""Fills up the list of a sample that has fewer labels than another one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """The labels of a source."""
+
+    codes: np.ndarray
+    """Index into `names` of each label of each row, int64 of shape (labels,)."""
+    rows: np.ndarray
+    """The row that each of them is of, int64 of shape (labels,), in order."""
+    names: list[str]
+    """The distinct labels, in no order."""
+    count: int
+    """Number of rows."""
+
+
+class LabelSets(Encoder[Sets]):
+    """Class ids of each sample's labels: the labels of the training data in order."""
+
+    needs_words = False
+    separator: ClassVar[str] = SEPARATOR
+
+    @classmethod
+    def with_options(cls, options: Model | None) -> type[LabelSets]:
+        """Return the encoder that splits texts at the separator of a task's options."""
+        separator = getattr(options, "label_separator", None) or SEPARATOR
+        return type(cls.__name__, (cls,), {"separator": separator})
+
+    def __init__(self, train: Sets, where: str) -> None:
+        self.labels = sort_labels(train.names)
+        self.samples = train.count
+        self.frequencies = frequencies_of(train.codes, train.names, self.labels)
+        if len(self.labels) <= 1:
+            what = (
+                f"the only label of {train.count} samples is {quoted(repr(self.labels[0]))}"
+                if self.labels
+                else "no sample has a label"
+            )
+            raise JobError(
+                "InvalidData",
+                f"{where}: {what}; a task with labels Multi needs at least two labels. Are they separated by"
+                f" {self.separator!r}? Set labelSeparator otherwise",
+            )
+
+    @classmethod
+    def read(cls, column: pa.ChunkedArray, name: str, where: str) -> Sets:
+        """Return the labels of a source; an empty list and an empty text are samples without a label."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if (missing := np.flatnonzero(pc.is_null(column).to_numpy())).size:
+            raise no_target(missing.tolist(), name, where)
+        lists = column.combine_chunks()
+        if is_text(lists.type):
+            lists = pc.split_pattern(lists, cls.separator)
+        elif not _is_list(lists.type):
+            lists = (
+                pa.array([[cell] for cell in lists.to_pylist()]) if len(lists) else pa.array([], pa.list_(pa.string()))
+            )
+        rows = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
+        cells = pc.list_flatten(lists)
+        if is_text(cells.type):
+            cells = pc.utf8_trim_whitespace(cells)
+            if is_text(column.type):  # nothing before, after or between separators
+                kept = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
+                rows, cells = rows[kept], cells.filter(pa.array(kept))
+        if (empty := _without_name(cells)).size:
+            raise JobError(
+                "InvalidData",
+                f"{where}: a label without a name in the list in column {name!r} of {some_rows(rows[empty].tolist())}:"
+                " remove it, or name it",
+            )
+        codes, names = encode_labels(pa.chunked_array([cells]), name, where)
+        pairs = np.unique(np.stack([rows, codes]), axis=1)  # a label that is named twice counts once
+        return Sets(pairs[1], pairs[0], names, len(lists))
+
+    def encode(self, read: Sets, where: str, numbers: np.ndarray | None = None) -> Targets:
+        """Return the class ids of each row in order, int64 of shape (rows, most labels of a row), filled up with -1.
+
+        Each sample is a unit. Held-out parts keep the shares of each sample's rarest label: those of the frequent ones
+        are kept by chance alone.
+        """
+        numbers = np.arange(read.count) if numbers is None else numbers
+        ids = class_ids(read.codes, read.names, self.labels, where, numbers[read.rows])
+        order = np.lexsort((ids, read.rows))
+        ids, rows = ids[order], read.rows[order]
+        counts = np.bincount(rows, minlength=read.count)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        values = np.full((read.count, max(1, int(counts.max(initial=0)))), NO_LABEL, dtype=np.int64)
+        values[rows, places] = ids
+        return Targets(values, np.ones(read.count, dtype=np.int64), self._rarest(values))
+
+    def _rarest(self, values: np.ndarray) -> np.ndarray:
+        """Return the least frequent label of each sample, and one more id for those without, int64 of shape (samples,)."""
+        classes = len(self.labels)
+        frequency = np.bincount(values[values != NO_LABEL], minlength=classes + 1)
+        frequency[classes] = len(values) + 1
+        known = np.where(values == NO_LABEL, classes, values)
+        best: np.ndarray = np.take_along_axis(known, frequency[known].argmin(axis=1)[:, None], axis=1)[:, 0]
+        return best
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _without_name(cells: pa.Array) -> np.ndarray:
+    """Return the indices of the labels in lists that are null, or empty texts."""
+    import pyarrow.compute as pc
+
+    empty = pc.is_null(cells)
+    if is_text(cells.type):
+        empty = pc.fill_null(pc.equal(cells, ""), True)
+    return np.flatnonzero(empty.to_numpy(zero_copy_only=False))
