@@ -9,21 +9,22 @@ from unfreeze_api.contracts.first_fields import FIRST_FIELDS
 from unfreeze_api.contracts.resolved import Columns
 from unfreeze_api.generate.crd import _structural_root
 from unfreeze_api.grammar.columns import Column, Columned
-from unfreeze_api.tasks import TASKS, columns
+from unfreeze_api.tasks import TASKS, columns, task_type
 from unfreeze_api.tasks.base import LABEL
 
+FIRST = (task_type("ImageClassification"), task_type("TextClassification"))
 PAIRS = replace(
-    TASKS[0],
+    FIRST[0],
     name="SentencePairs",
     reads=(Column("secondText", "with the second of two texts"), LABEL),
 )
 
 
-class ColumnsSpec(Columned, columns=columns((*TASKS, PAIRS))):
+class ColumnsSpec(Columned, columns=columns((*FIRST, PAIRS))):
     """Columns of three tasks."""
 
 
-class Named(Columned, columns=columns((*TASKS, PAIRS)), named=True):
+class Named(Columned, columns=columns((*FIRST, PAIRS)), named=True):
     """Their names."""
 
 
@@ -55,4 +56,5 @@ def test_a_column_means_the_same_for_all_tasks():
 
 def test_job_json_names_columns_in_the_order_of_the_first_release():
     """An operator compares the text of job.json with what it would write: another order starts every job again."""
-    assert list(FIRST_FIELDS["data"]["train"]["columns"]) == list(Columns.model_fields)
+    first = list(FIRST_FIELDS["data"]["train"]["columns"])
+    assert first == list(Columns.model_fields)[: len(first)]

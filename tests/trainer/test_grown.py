@@ -63,7 +63,10 @@ def test_a_task_is_added_by_one_file_in_each_room(grown):
     assert report["data"]["labels"] == ["1", "2", "3"]
     assert "loading Model in a fresh process, as you will, to compare what it predicts" in said
     found = json.loads(program(seen.__file__, folder).splitlines()[-1])
-    assert found["crd"] == [["ImageClassification", "OrdinalRegression", "TextClassification"], 16]
+    assert found["crd"] == [
+        ["ImageClassification", "OrdinalRegression", "TextClassification", "TokenClassification"],
+        16,
+    ]
     assert found["reference"]
     assert found["allowed"] == []
     [foreign] = found["foreign"]

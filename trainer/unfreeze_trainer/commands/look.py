@@ -38,7 +38,7 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.runs.destination import check_apart
 
     task = task_type(job.task.type)
-    text, skip, kind = task.reads_text, job.data.on_error == "Skip", encoder(task.targets)
+    kind = encoder(task.targets)
     check_apart(job)
     check_folder(
         job.model.path,
@@ -49,15 +49,23 @@ def look(job: ResolvedJob) -> str:
     sources = list(_sources(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
-            read_targets(_reader(text=text, skip=skip, head=True)(dataset, where), kind)
+            read_targets(_reader(job, head=True)(dataset, where), kind)
         return "the model's folder and the first rows of the data are as the job says"
-    learned, splits = read_splits(job, _reader(text=text, skip=skip, head=False), kind)
+    learned, splits = read_splits(job, _reader(job, head=False), kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def _reader(*, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:
-    if text:
+def _reader(job: ResolvedJob, *, head: bool) -> Callable[[Dataset, str], Source]:
+    from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+
+    skip = job.data.on_error == "Skip"
+    if words := job.task.of(TokenClassificationSpec):
+        from unfreeze_trainer.data.words import read_words
+
+        return partial(read_words, spans=words.annotation == "Spans", skip=skip, head=head)
+    if task_type(job.task.type).reads_text:
         from unfreeze_trainer.data.samples import read_texts
 
         return partial(read_texts, skip=skip, head=head)

@@ -30,7 +30,13 @@ HEAD_ROWS = 1000
 
 
 def read_table(
-    path: str, columns: Sequence[str], where: str, unread: Unread | None = None, *, head: bool = False
+    path: str,
+    columns: Sequence[str],
+    where: str,
+    unread: Unread | None = None,
+    *,
+    head: bool = False,
+    lists: Sequence[str] = (),
 ) -> pa.Table:
     """Read some columns of a file.
 
@@ -46,6 +52,8 @@ def read_table(
         Takes the rows that cannot be read; without it the first one is raised.
     head
         Read the first rows alone, as many as are read at a time.
+    lists
+        Columns whose cells may be lists or objects: of JSON lines they are JSON again, of Parquet Arrow's lists.
 
     Raises
     ------
@@ -63,7 +71,8 @@ def read_table(
 
     try:
         _require_file(Path(path), where)
-        return reader(path, list(columns), where, Unread(where, skip=False) if unread is None else unread, head=head)
+        unread = Unread(where, skip=False) if unread is None else unread
+        return reader(path, list(columns), where, unread, head=head, lists=lists)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except PermissionError as error:
@@ -109,7 +118,15 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *,
             )
 
 
-def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
+def _read_csv(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,
+    *,
+    head: bool,
+    lists: Sequence[str],  # noqa: ARG001 - cells are text
+) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -185,7 +202,9 @@ def _first_batch(path: str, **options: Any) -> pa.Table:
         return pa.Table.from_batches(itertools.islice(rows, 1), rows.schema)
 
 
-def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
+def _read_json_lines(
+    path: str, columns: list[str], where: str, unread: Unread, *, head: bool, lists: Sequence[str]
+) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
@@ -198,7 +217,8 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
         for number, line in enumerate(file, start=1):
             try:
                 record = _json_record(line, number, where)
-                values = [_json_cell(record, name, types, f"{where}: line {number}") for name in wanted]
+                place = f"{where}: line {number}"
+                values = [_json_cell(record, name, types, place, lists=name in lists) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -215,13 +235,15 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str) -> Any:
+def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, *, lists: bool) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
     if name not in record:
         check_columns([name], list(record), where)
     value = record[name]
     if value is None:
         return None
+    if lists:
+        value = json.dumps(value, ensure_ascii=False)
     kind = types.get(name, type(value))
     if type(value) is not kind or kind not in (str, int, float, bool):
         raise JobError(
@@ -258,7 +280,15 @@ def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:  # noqa: ARG001 - all or nothing
+def _read_parquet(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,  # noqa: ARG001 - all or nothing
+    *,
+    head: bool,
+    lists: Sequence[str],  # noqa: ARG001 - it has them
+) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -49,7 +49,7 @@ class Tokens:
     def __init__(self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int) -> None:
         self._pad_id = tokenizer.pad_token_id
         self._pad_left = tokenizer.padding_side == "left"
-        self._max_length = max_length
+        self._tokenizer, self._max_length = tokenizer, max_length
         # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default.
         self._type_ids = any(tokenizer("a").get("token_type_ids", []))
         self._pad_type_id = tokenizer.pad_token_type_id
@@ -57,7 +57,7 @@ class Tokens:
         types: list[np.ndarray] = []
         lengths: list[int] = []
         for start in range(0, len(texts), CHUNK_TEXTS):
-            chunk = _tokenize(tokenizer, texts.slice(start, CHUNK_TEXTS).to_pylist(), start, max_length, self._type_ids)
+            chunk = self._tokenized(texts.slice(start, CHUNK_TEXTS).to_pylist(), start)
             lengths += map(len, chunk["input_ids"])
             ids.append(_flatten(chunk["input_ids"]))
             if self._type_ids:
@@ -67,6 +67,11 @@ class Tokens:
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.lengths = np.array(lengths, dtype=np.int64)
         """Tokens of each text, int64 of shape (texts,)."""
+
+    def _tokenized(self, texts: list[str], start: int, **options: Any) -> Any:
+        """Return what the tokenizer makes of texts, the first of which has index `start`."""
+        options |= {"truncation": True, "max_length": self._max_length, "return_attention_mask": False}
+        return _tokenize(self._tokenizer, texts, start, options | {"return_token_type_ids": self._type_ids})
 
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
@@ -102,16 +107,13 @@ def _flatten(lists: list[list[int]]) -> np.ndarray:
     return np.fromiter((token for tokens in lists for token in tokens), dtype=np.int32)
 
 
-def _tokenize(tokenizer: Any, texts: list[str], start: int, max_length: int, type_ids: bool) -> Any:
-    """Return what a tokenizer makes of texts, the first of which has index `start`."""
-    options = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-    options["return_token_type_ids"] = type_ids
+def _tokenize(tokenizer: Any, texts: list[str], start: int, options: dict[str, Any]) -> Any:
     try:
         return tokenizer(texts, **options)
     except Exception as error:  # each tokenizer has its own
         if len(texts) == 1:
             raise TextError(start, one_line(error)) from error
         half = len(texts) // 2
-        _tokenize(tokenizer, texts[:half], start, max_length, type_ids)
-        _tokenize(tokenizer, texts[half:], start + half, max_length, type_ids)
+        _tokenize(tokenizer, texts[:half], start, options)
+        _tokenize(tokenizer, texts[half:], start + half, options)
         raise

@@ -107,6 +107,7 @@ def build_report(
             splits=task.splits,
             overlaps=task.overlaps,
             skipped=skipped,
+            unseen_words=task.unseen_words,
             labels=list(task.labels),
             pins=pins.get("data", {}),
         ),
