@@ -10,9 +10,11 @@ from tests.crds.corpus import load
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.first_fields import FIRST_FIELDS
 from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
-from unfreeze_api.contracts.resolved import ResolvedJob, schema_version
+from unfreeze_api.contracts.resolved import Columns, ResolvedJob, schema_version
 from unfreeze_api.grammar.model import EXECUTION, Model, Since
 from unfreeze_api.resolve import resolve
+from unfreeze_api.spec.data import TaskSpec
+from unfreeze_api.tasks import TASKS, columns
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
 
@@ -114,12 +116,25 @@ def unmarked(model, known, path=""):
     learned."""
     for name, field in model.model_fields.items():
         key = field.alias or name
+        if name in of_new_tasks(model):  # which they refuse by their name
+            continue
         if EXECUTION in field.metadata or any(isinstance(mark, Since) for mark in field.metadata):
             continue
         if key not in known:
             yield path + key
         elif known[key] and (inner := model_of(field.annotation)):
             yield from unmarked(inner, known[key], f"{path}{key}.")
+
+
+def of_new_tasks(model):
+    """Return the fields of a model that only tasks have which the first trainers did not know."""
+    known = [task for task in TASKS if task.member in FIRST_FIELDS["task"]]
+    new = [task for task in TASKS if task not in known]
+    if model is TaskSpec:
+        return {task.field for task in new}
+    if model is Columns:
+        return {column.field for column, _ in columns(new)} - {column.field for column, _ in columns(known)}
+    return set()
 
 
 def model_of(annotation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,20 @@ def write_csv(path: Path, rows: int = 24, labels: tuple[str, ...] = ("a", "b", "
         for i in range(rows)
     ]
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def write_words(path: Path, rows: int = 24, *, most: int = 9) -> Path:
+    """Write lists of one to `most` words with tags in IOB2: the first half of WORDS is a span's, whose kind the first tells."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(rows):
+        words, tags = [WORDS[n] for n in rng.integers(len(WORDS), size=rng.integers(1, most + 1))], ["O"]
+        for place in map(WORDS.index, words):
+            inside = f"I-{tags[-1][2:]}" if tags[-1] != "O" else f"B-{'XY'[place % 2]}"
+            tags.append(inside if place < len(WORDS) // 2 else "O")
+        lines.append(json.dumps({"tokens": words, "tags": tags[1:]}))
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
-from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder, write_csv
+from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder, write_csv, write_words
 from tests.trainer.test_adapters import IMAGES, TEXT
 from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.contracts.names import API_VERSION, KIND
@@ -49,14 +49,22 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "Beside": {"adapter": TEXT["lora"] | {"baseWeights": "ByStrategy"}},
     "NF4": {"adapter": TEXT["lora"], "model": {"quantization": {"type": "NF4"}}},
 }
-TASKS: dict[str, dict[str, Any]] = {"TextClassification": {}, "ImageClassification": IMAGES}
+TASKS: dict[str, dict[str, Any]] = {
+    "TextClassification": {},
+    "ImageClassification": IMAGES,
+    "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
+}
 FACTORS = {
     "strategy": list(STRATEGIES),
     "adapter": list(ADAPTERS),
     "engine": list(ENGINES),
     "task": list(TASKS),
 }
-PLACES = {"TextClassification": ("bert", "texts.csv"), "ImageClassification": ("vit", "images")}
+PLACES = {
+    "TextClassification": ("bert", "texts.csv"),
+    "ImageClassification": ("vit", "images"),
+    "TokenClassification": ("bert", "words.jsonl"),
+}
 
 
 def spec_of(row: Row) -> dict[str, Any]:
@@ -90,6 +98,7 @@ EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTOR
 def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     write_csv(folder / "texts.csv")
+    write_words(folder / "words.jsonl")
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
     image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))

@@ -21,7 +21,7 @@ def train_by_hand(job, task, *, ranks=1):
     loaded = task.build_model()
     module, training = loaded.module.train(), job.training
     n, size = task.splits["train"], training.batch_size
-    per_epoch = -(-n // size)
+    per_epoch, units = -(-n // size), task.units("train")
     phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
     total = sum(phase.steps for phase in phases)
     parameters = dict(module.named_parameters())
@@ -47,7 +47,7 @@ def train_by_hand(job, task, *, ranks=1):
             optimizer.zero_grad()
             for rank in range(ranks):
                 seed_everything(training.seed, step, rank)
-                factor = (scale.value if scale else 1) * ranks / len(batch)
+                factor = (scale.value if scale else 1) * ranks / int(units[list(batch)].sum())
                 _backward(task, module, shard(batch, rank, ranks), factor, training.precision, keep=not rank)
             penalty = loaded.hook.penalty() * ranks * (scale.value if scale else 1)
             if isinstance(penalty, torch.Tensor):

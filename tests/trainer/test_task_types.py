@@ -7,8 +7,10 @@ from pydantic.alias_generators import to_snake
 
 from unfreeze_api.tasks import TASKS
 from unfreeze_api.tasks.base import CLASSIFICATION, MULTI_LABEL
+from unfreeze_api.tasks.token_classification import TAGGING
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
+from unfreeze_trainer.objectives.tagging import TagMetrics
 from unfreeze_trainer.objectives.targets import Encoder, encoder
 from unfreeze_trainer.tasks import Task
 
@@ -23,3 +25,4 @@ def test_a_task_has_a_file_in_both_rooms(task):
 def test_metrics_have_the_same_names_in_both_rooms():
     assert tuple(metric.name for metric in CLASSIFICATION) == ClassificationMetrics.names
     assert tuple(metric.name for metric in MULTI_LABEL) == MultiLabelMetrics.names
+    assert tuple(metric.name for metric in TAGGING) == TagMetrics.names

@@ -16,7 +16,15 @@ _LABEL = 40
 """Characters of a label that a message has."""
 
 
-def judge(hits: np.ndarray, actual: np.ndarray, labels: Sequence[str], metric: str) -> Usefulness:
+def judge(
+    hits: np.ndarray,
+    actual: np.ndarray,
+    labels: Sequence[str],
+    metric: str,
+    *,
+    noun: str = "samples",
+    reach: float = 0.0,
+) -> Usefulness:
     """Compare a model with the best constant answer.
 
     Parameters
@@ -28,16 +36,21 @@ def judge(hits: np.ndarray, actual: np.ndarray, labels: Sequence[str], metric: s
     metric
         The job's: macroF1, balancedAccuracy, auroc and mcc weigh classes alike, so the model's balanced accuracy is compared, in which
         each constant answer has 1 / classes; otherwise its accuracy.
+    noun
+        What is counted.
+    reach
+        How far the interval reaches to both sides of the difference at least, where what is counted hangs together.
     """
     if metric in _OF_CLASSES:
         name, (value, chance, low, high) = "balanced accuracy", _balanced(hits, actual)
     else:
         name, (value, chance, low, high) = "accuracy", _plain(hits, actual)
+    low, high = min(low, value - chance - reach), max(high, value - chance + reach)
     better, count = low > 0, int(actual.sum())
     guess = labels[int(actual.argmax())]
     shown = repr(guess if len(guess) <= _LABEL else guess[: _LABEL - 1] + "\u2026")
     told = (
-        f"on {count} validation samples the {name} is {value:.3f}, that of always guessing {shown} is {chance:.3f}; the 95 %"
+        f"on {count} validation {noun} the {name} is {value:.3f}, that of always guessing {shown} is {chance:.3f}; the 95 %"
         f" interval of the difference is {low:+.3f} to {high:+.3f}"
     )
     if not better:

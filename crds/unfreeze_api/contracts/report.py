@@ -36,6 +36,9 @@ class DataReport(Model):
     skipped: dict[str, int] = Field(default={})
     """Samples of each split that could not be read and were left out (data.onError Skip); those of a file that several
     splits share count as train's, unless they are pictures."""
+    unseen_words: dict[str, int] = Field(default={})
+    """Words of each split that have a tag and that the model does not see: they lie beyond maxLength, or are nothing to the
+    tokenizer."""
     labels: list[str]
     """Labels in the order of the model's outputs."""
     pins: dict[str, Any] = Field(default={})

@@ -37,13 +37,13 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.objectives.targets import encoder_of
     from unfreeze_trainer.runs.destination import check_apart
 
-    task, kind = task_type(job.task.type), encoder_of(job.task)
-    reader = partial(_reader(text=task.reads_text), kind=kind, skip=job.data.on_error == "Skip")
+    kind = encoder_of(job.task)
+    reader = partial(_reader(job), skip=job.data.on_error == "Skip")
     check_apart(job)
     check_folder(
         job.model.path,
         job.model.source,
-        library=task.library,
+        library=task_type(job.task.type).library,
         weights=job.model.initialization != "Random",
     )
     sources = list(_sources(job))
@@ -56,14 +56,20 @@ def look(job: ResolvedJob) -> str:
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def _reader(*, text: bool) -> Callable[..., Source]:
-    if text:
-        from unfreeze_trainer.data.samples import read_texts
+def _reader(job: ResolvedJob) -> Callable[..., Source]:
+    from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+    from unfreeze_trainer.data.samples import read_texts, target_kind
 
-        return read_texts
+    if words := job.task.of(TokenClassificationSpec):
+        from unfreeze_trainer.data.words import read_words
+
+        return partial(read_words, spans=words.annotation == "Spans")
+    if task_type(job.task.type).reads_text:
+        return partial(read_texts, kind=target_kind(job))
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, checked=LOOKED_IMAGES)
+    return partial(read_images, kind=target_kind(job), checked=LOOKED_IMAGES)
 
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

@@ -38,6 +38,7 @@ def read_table(
     *,
     head: bool = False,
     numeric: Collection[str] = (),
+    nested: Collection[str] = (),
 ) -> pa.Table:
     """Read some columns of a file.
 
@@ -55,6 +56,8 @@ def read_table(
         Read the first rows alone, as many as are read at a time.
     numeric
         Those of the columns that hold numbers: in JSON lines whole ones and others may follow each other there.
+    nested
+        Columns whose cells may be lists or objects: of JSON lines they are JSON again, of Parquet Arrow's lists.
 
     Raises
     ------
@@ -73,9 +76,8 @@ def read_table(
     try:
         _require_file(Path(path), where)
         unread = Unread(where, skip=False) if unread is None else unread
-        if reader is _read_json_lines:
-            return _read_json_lines(path, list(columns), where, unread, head=head, numeric=numeric)
-        return reader(path, list(columns), where, unread, head=head)
+        options = {"numeric": numeric, "nested": nested} if reader is _read_json_lines else {}
+        return reader(path, list(columns), where, unread, head=head, **options)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except PermissionError as error:
@@ -121,7 +123,14 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *,
             )
 
 
-def _read_csv(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
+def _read_csv(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,
+    *,
+    head: bool,
+) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -198,7 +207,14 @@ def _first_batch(path: str, **options: Any) -> pa.Table:
 
 
 def _read_json_lines(
-    path: str, columns: list[str], where: str, unread: Unread, *, head: bool, numeric: Collection[str] = ()
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,
+    *,
+    head: bool,
+    numeric: Collection[str] = (),
+    nested: Collection[str] = (),
 ) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
@@ -213,7 +229,10 @@ def _read_json_lines(
             try:
                 record = _json_record(line, number, where)
                 place = f"{where}: line {number}"
-                values = [_json_cell(record, name, types, place, numeric=name in numeric) for name in wanted]
+                values = [
+                    _json_cell(record, name, types, place, numeric=name in numeric, nested=name in nested)
+                    for name in wanted
+                ]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -230,14 +249,24 @@ def _read_json_lines(
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, *, numeric: bool = False) -> Any:
+def _json_cell(
+    record: dict[str, Any],
+    name: str,
+    types: dict[str, type],
+    where: str,
+    *,
+    numeric: bool = False,
+    nested: bool = False,
+) -> Any:
     """Return a value of a line; `types` are those of the lines before. Of numbers, whole ones are as all others."""
     if name not in record:
         check_columns([name], list(record), where)
     value = record[name]
     if value is None:
         return None
-    if numeric and type(value) is int:
+    if nested:
+        value = json.dumps(value, ensure_ascii=False)
+    elif numeric and type(value) is int:
         value = float(value) if value.bit_length() <= _FLOAT_BITS else math.inf
     kind = types.get(name, type(value))
     if type(value) is not kind or kind not in (str, int, float, bool, list):
@@ -299,7 +328,14 @@ def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:  # noqa: ARG001 - all or nothing
+def _read_parquet(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,  # noqa: ARG001 - all or nothing
+    *,
+    head: bool,
+) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -49,7 +49,7 @@ class Tokens:
     def __init__(self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int) -> None:
         self._pad_id = tokenizer.pad_token_id
         self._pad_left = tokenizer.padding_side == "left"
-        self._max_length = max_length
+        self._tokenizer, self._max_length = tokenizer, max_length
         # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default: of a
         # single text they often are, of a pair by the same tokenizer they are not.
         self._type_ids = has_types(tokenizer, pairs=texts.type.num_fields > 0)
@@ -60,7 +60,7 @@ class Tokens:
         for start in range(0, len(texts), CHUNK_TEXTS):
             part = texts.slice(start, CHUNK_TEXTS)
             columns = [column.to_pylist() for column in part.flatten()] if part.type.num_fields else [part.to_pylist()]
-            chunk = _tokenize(tokenizer, columns, start, max_length, self._type_ids)
+            chunk = self._tokenized(columns, start)
             lengths += map(len, chunk["input_ids"])
             ids.append(_flatten(chunk["input_ids"]))
             if self._type_ids:
@@ -70,6 +70,11 @@ class Tokens:
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.lengths = np.array(lengths, dtype=np.int64)
         """Tokens of each text, int64 of shape (texts,)."""
+
+    def _tokenized(self, texts: list[list[str]], start: int, **options: Any) -> Any:
+        """Return what the tokenizer makes of texts, or of first and second texts of pairs; the first has index `start`."""
+        options |= {"truncation": True, "max_length": self._max_length, "return_attention_mask": False}
+        return _tokenize(self._tokenizer, texts, start, options | {"return_token_type_ids": self._type_ids})
 
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
@@ -118,16 +123,13 @@ def runs_together(tokenizer: Any) -> bool:
     return any(whole[start : start + len(both)] == both for start in range(len(whole) - len(both) + 1))
 
 
-def _tokenize(tokenizer: Any, texts: list[list[str]], start: int, max_length: int, type_ids: bool) -> Any:
-    """Return what a tokenizer makes of texts, or of first and second texts of pairs; the first has index `start`."""
-    options = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-    options["return_token_type_ids"] = type_ids
+def _tokenize(tokenizer: Any, texts: list[list[str]], start: int, options: dict[str, Any]) -> Any:
     try:
         return tokenizer(*texts, **options)
     except Exception as error:  # each tokenizer has its own
         if len(texts[0]) == 1:
             raise TextError(start, one_line(error)) from error
         half = len(texts[0]) // 2
-        _tokenize(tokenizer, [column[:half] for column in texts], start, max_length, type_ids)
-        _tokenize(tokenizer, [column[half:] for column in texts], start + half, max_length, type_ids)
+        _tokenize(tokenizer, [column[:half] for column in texts], start, options)
+        _tokenize(tokenizer, [column[half:] for column in texts], start + half, options)
         raise

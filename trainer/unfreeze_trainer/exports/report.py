@@ -108,6 +108,7 @@ def build_report(
             held_out_seed=job.training.seed if task.splits.keys() - sources.keys() else None,
             overlaps=task.overlaps,
             skipped=skipped,
+            unseen_words=task.unseen_words,
             labels=list(task.labels),
             pins=pins.get("data", {}),
         ),

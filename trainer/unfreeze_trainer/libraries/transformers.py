@@ -31,7 +31,8 @@ from unfreeze_trainer.models.text import (
     text_limits,
 )
 
-_NAMED = "[{model}.config.id2label[i] for i in range(len({model}.config.id2label))]"
+NAMED = "[{model}.config.id2label[i] for i in range(len({model}.config.id2label))]"
+"""Expression for what each output stands for."""
 
 
 class Transformers(Library):
@@ -46,6 +47,8 @@ class Transformers(Library):
     """
 
     name = "transformers"
+    auto = "AutoModelForSequenceClassification"
+    """transformers' class that chooses the architecture's model."""
 
     def __init__(self, job: ResolvedJob, pooling: str | None = None) -> None:
         super().__init__(job)
@@ -85,6 +88,7 @@ class Transformers(Library):
             problem_type=self.head.problem_type,
             pooling=self._pooling,
             scale=self.head.scale,
+            auto=self.auto,
         )
         if self.head.scale:
             field = f"spec.task.{self.job.task.kind.member}"
@@ -137,21 +141,21 @@ class Transformers(Library):
                 load,
                 f"print(classify({example.value}))",
                 f"classify.model(**classify.tokenizer({inputs})).logits",
-                _NAMED.format(model="classify.model"),
+                NAMED.format(model="classify.model"),
             )
         imports, model = (
             "from runpy import run_path\n\nfrom transformers import AutoTokenizer",
             f'{script}["load"]({place})',
         )
         if not self._pooling:
-            imports = "from transformers import AutoModelForSequenceClassification, AutoTokenizer"
-            model = f"AutoModelForSequenceClassification.from_pretrained({place}).eval()"
+            imports = f"from transformers import {self.auto}, AutoTokenizer"
+            model = f"{self.auto}.from_pretrained({place}).eval()"
         return Plain(
             self.name,
             f"{imports}\n\n"
             f"model = {model}\n"
             f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
-            f"labels = {_NAMED.format(model='model')}\n",
+            f"labels = {NAMED.format(model='model')}\n",
             self._predict(example),
             f"model(**tokenizer({inputs})).logits",
         )
@@ -171,8 +175,8 @@ class Transformers(Library):
         if self._pooling:
             load = f'{self._script(folder)}["load_base"](\n    {json.dumps(base)}, {place}{options}\n)'
         else:
-            load = f"AutoModelForSequenceClassification.from_pretrained(\n    {json.dumps(base)}{options}\n)"
-            imports.append("AutoModelForSequenceClassification")
+            load = f"{self.auto}.from_pretrained(\n    {json.dumps(base)}{options}\n)"
+            imports.append(self.auto)
         library = f"from transformers import {', '.join(sorted(imports))}"
         lines = ["from runpy import run_path"] * bool(self._pooling) + ["import torch"] * bool(spec) + [library]
         return Plain(

@@ -134,7 +134,7 @@ class Text(Modality):
     def _tokenized(self, source: Source) -> Tokens:
         if source not in self._tokens:
             try:
-                tokens = Tokens(self.tokenizer, source.inputs, self.max_length)
+                tokens = self._tokenize(source)
             except TextError as error:
                 message = f"{self.name_of(source, error.row)}: the tokenizer fails at this text: {quoted(error)}. Correct or remove it"
                 raise JobError("InvalidData", message) from error
@@ -142,6 +142,9 @@ class Text(Modality):
                 self._require_row(found[1], f"{self.name_of(source, found[0])}: a token")
             self._tokens[source] = tokens
         return self._tokens[source]
+
+    def _tokenize(self, source: Source) -> Tokens:
+        return Tokens(self.tokenizer, source.inputs, self.max_length)
 
     def _require_row(self, token: int, what: str) -> None:
         rows = self._limits.rows

@@ -166,8 +166,9 @@ def load_text_model(
     problem_type: str = "single_label_classification",
     pooling: Sequence[str] | None = None,
     scale: Scale | None = None,
+    auto: str = "AutoModelForSequenceClassification",
 ) -> tuple[nn.Module, frozenset[str]]:
-    """Load an AutoModelForSequenceClassification in float32 and give it a head for these labels.
+    """Load a classifier of transformers in float32 and give it a head for these labels.
 
     The head is everything outside the base model (see `transformers_head`), and what the base model has but the
     checkpoint lacks (a pooler). It is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these
@@ -192,14 +193,16 @@ def load_text_model(
         Modes of pooled_layers that the head reads; None for what the architecture's own classifier reads.
     scale
         Factor and offset that an export has applied to its outputs: a head that is kept is freed of them.
+    auto
+        transformers' class that chooses the architecture's classifier.
 
     Returns
     -------
     tuple
         The model in training mode, and the head's parameters by name.
     """
+    from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import AutoConfig
-    from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 
     _be_quiet()
     try:
@@ -213,7 +216,7 @@ def load_text_model(
         config.pad_token_id = tokenizer.pad_token_id
         if config.is_encoder_decoder and tokenizer.eos_token_id is not None:
             config.eos_token_id = tokenizer.eos_token_id
-        loader: Any = pooled_class(config, pooling, where) if pooling else AutoModelForSequenceClassification
+        loader: Any = pooled_class(config, pooling, where) if pooling else getattr(modeling_auto, auto)
         with seeded(seed):
             if random:
                 of_config = loader._from_config if pooling else loader.from_config  # noqa: SLF001 - what Auto calls

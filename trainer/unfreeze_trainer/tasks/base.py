@@ -49,6 +49,11 @@ class Task(ABC):
         return {}
 
     @cached_property
+    def unseen_words(self) -> dict[str, int]:
+        """Words of each split that have a target and that the model does not see, since texts are cut; none without."""
+        return {}
+
+    @cached_property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples, in a sentence."""
         return "Choose another model"

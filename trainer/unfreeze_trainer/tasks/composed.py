@@ -185,11 +185,15 @@ class ComposedTask(Task):
         training = module.training
         module.eval()
         with torch.no_grad():
-            expected = self.forward(module, batch).float()
+            expected = self.compared(module, batch).float()
         if training:
             module.train()
         plain = self.plain(kind, str(folder), self.job.model.path)
         compare(plain, folder, samples, expected=expected, names=self.objective.outputs, scale=self.objective.scale)
+
+    def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return what `Plain.outputs` gives for a batch's samples."""
+        return self.forward(module, batch)
 
     def first_samples(self) -> tuple[Batch, Any]:
         """Return the batch of the first validation samples, and these as `Plain.outputs` takes them."""

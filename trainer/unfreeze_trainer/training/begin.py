@@ -139,6 +139,8 @@ def say_start(task: Task, feed: Feed, plan: Plan, folder: RunFolder, *, step: in
         log.warning("%s", warning)
     if task.overlaps:
         log.warning("samples stand in more than one split: %s", task.overlaps)
+    if task.unseen_words:
+        log.warning("words that the model does not see, since their texts are cut there: %s", task.unseen_words)
     folder.events.add(
         "start",
         step=step,

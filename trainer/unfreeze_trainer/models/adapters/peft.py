@@ -76,7 +76,7 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     head = frozenset(blocks[-1].parameters)
     text = hasattr(module, "config")
     options = _options(module, head, adapter)
-    options |= {"task_type": "SEQ_CLS" if text else None, "modules_to_save": whole_modules(module, head)}
+    options |= {"task_type": _task_type(module) if text else None, "modules_to_save": whole_modules(module, head)}
     prompt = adapter.of(PromptTuningSpec)
     if prompt and prompt.prompt_tuning_init == "Text":
         options["tokenizer_name_or_path"] = base
@@ -92,6 +92,13 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     if not text:
         wrapped.peft_config["default"].base_model_name_or_path = base
     return _divided(wrapped, before, list(blocks), adapter)
+
+
+def _task_type(module: nn.Module) -> str:
+    """Return what PEFT calls the task of a transformers model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+
+    return "TOKEN_CLS" if type(module).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values() else "SEQ_CLS"
 
 
 def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter: AdapterSpec) -> LoadedModel:

@@ -127,7 +127,7 @@ def class_ids(
 ) -> np.ndarray:
     """Turn codes into class ids, the indices into `labels`; int64 of shape (rows,).
 
-    `numbers` are the rows of the file, where some of them were left out.
+    `numbers` are the rows of the file, where some of them were left out or have several labels.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def class_ids(
         strange = sorted({names[codes[row]] for row in unknown})
         raise JobError(
             "InvalidData",
-            f"{where}: {some_rows((unknown if numbers is None else numbers[unknown]).tolist())}: label {_shown(strange)} does not"
+            f"{where}: {some_rows((unknown if numbers is None else np.unique(numbers[unknown])).tolist())}: label {_shown(strange)} does not"
             f" occur in the training data, which has {_shown(labels)}{', ...' if len(labels) > SHOWN else ''};"
             " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
         )
