@@ -12,19 +12,19 @@ from unfreeze_api.grammar.columns import Column, Columned
 from unfreeze_api.tasks import TASKS, columns, task_type
 from unfreeze_api.tasks.base import LABEL
 
-FIRST = (task_type("ImageClassification"), task_type("TextClassification"))
+
 PAIRS = replace(
-    FIRST[0],
+    task_type("ImageClassification"),
     name="SentencePairs",
     reads=(Column("secondText", "with the second of two texts"), LABEL),
 )
 
 
-class ColumnsSpec(Columned, columns=columns((*FIRST, PAIRS))):
+class ColumnsSpec(Columned, columns=columns((*TASKS, PAIRS))):
     """Columns of three tasks."""
 
 
-class Named(Columned, columns=columns((*FIRST, PAIRS)), named=True):
+class Named(Columned, columns=columns((*TASKS, PAIRS)), named=True):
     """Their names."""
 
 
