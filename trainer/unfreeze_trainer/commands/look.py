@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
     from unfreeze_trainer.data.samples import Source
+    from unfreeze_trainer.objectives.targets import Encoder
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
@@ -32,17 +33,12 @@ def look(job: ResolvedJob) -> str:
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
     from unfreeze_api.tasks import task_type
-    from unfreeze_api.tasks.base import is_multi_label
-    from unfreeze_trainer.data.samples import read_splits, read_targets
+    from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.models.folders import check_folder
-    from unfreeze_trainer.objectives.targets import encoder_of
     from unfreeze_trainer.runs.destination import check_apart
 
     task = task_type(job.task.type)
-    kind = encoder_of(job.task)
-    reader = partial(
-        _reader(text=task.reads_text), skip=job.data.on_error == "Skip", unlabelled=is_multi_label(job.task.options)
-    )
+    text, skip, kind = task.reads_text, job.data.on_error == "Skip", target_kind(job)
     check_apart(job)
     check_folder(
         job.model.path,
@@ -53,21 +49,21 @@ def look(job: ResolvedJob) -> str:
     sources = list(_sources(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
-            read_targets(reader(dataset, where, head=True), kind)
+            read_targets(_reader(kind, text=text, skip=skip, head=True)(dataset, where), kind)
         return "the model's folder and the first rows of the data are as the job says"
-    learned, splits = read_splits(job, reader, kind)
+    learned, splits = read_splits(job, _reader(kind, text=text, skip=skip, head=False), kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def _reader(*, text: bool) -> Callable[..., Source]:
+def _reader(kind: type[Encoder[Any]], *, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:
     if text:
         from unfreeze_trainer.data.samples import read_texts
 
-        return read_texts
+        return partial(read_texts, kind=kind, skip=skip, head=head)
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, checked=LOOKED_IMAGES)
+    return partial(read_images, kind=kind, skip=skip, head=head, checked=LOOKED_IMAGES)
 
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, missing_rows, no_target
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+TargetKind = type[Encoder[Any]]
+LABELS: TargetKind = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +65,17 @@ class Split:
 
 
 def read_texts(
-    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, unlabelled: bool = False
+    dataset: Dataset, where: str, *, kind: type[Encoder[Any]] = LABELS, skip: bool = False, head: bool = False
 ) -> Source:
-    """Read a table of texts and labels, or its first rows.
+    """Read a table of texts and targets of a kind, or its first rows.
 
-    JobError InvalidData where a text or label is missing or empty, unless such rows are skipped. Where samples may be
-    `unlabelled`, an empty label is none of several.
+    JobError InvalidData where a text or target is missing or empty, unless such rows are skipped.
     """
     import pyarrow as pa
 
     text, label = dataset.columns.text, dataset.columns.label
     unread = Unread(where, skip=skip)
-    table = read_table(dataset.path, [text, label], where, unread, head=head)
+    table = read_table(dataset.path, [text, label], where, unread, head=head, listed=[label] * kind.listed)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     column = table[text]
@@ -85,10 +90,10 @@ def read_texts(
         JobError("InvalidData", f"{where}: no text in column {text!r} of {some_rows(rows)}; fill in or remove {it}"),
     )
     source = Source(dataset, where, column, table[label], numbers=numbers)
-    return readable(source, unread, total, head=head, unlabelled=unlabelled)
+    return readable(source, unread, total, head=head, kind=kind)
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool, unlabelled: bool = False) -> Source:
+def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: type[Encoder[Any]] = LABELS) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -101,8 +106,8 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, unlabell
         Rows of the file.
     head
         These are its first rows alone: how many of all cannot be read is not known.
-    unlabelled
-        Whether an empty text is a target, as none of several labels.
+    kind
+        Of the targets.
 
     Raises
     ------
@@ -114,8 +119,8 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, unlabell
     column, numbers = source.dataset.columns.label, source.numbers
     assert numbers is not None
     if unread.skip:
-        rows = numbers[missing_rows(source.targets, empty=not unlabelled)].tolist()
-        unread.add(rows, no_target(rows, column, source.where))
+        for rows, error in kind.broken(source.targets, column, source.where, numbers):
+            unread.add(rows, error)
         if not head:
             unread.check(total)
         kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
@@ -124,6 +129,12 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, unlabell
     if len(source.targets) == 0 and not (head and len(unread)):
         raise JobError("InvalidData", f"{source.where}: no samples; the file has no rows")
     return source if len(unread) else replace(source, numbers=None)
+
+
+def target_kind(job: ResolvedJob) -> type[Encoder[Any]]:
+    """Return the encoder of what a job's task predicts, as its options say."""
+    kind = "LabelSets" if is_multi_label(job.task.options) else task_type(job.task.type).targets
+    return encoder(kind).with_options(job.task.options)
 
 
 def read_targets(source: Source, kind: type[Encoder[Any]]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,13 @@ HEAD_ROWS = 1000
 
 
 def read_table(
-    path: str, columns: Sequence[str], where: str, unread: Unread | None = None, *, head: bool = False
+    path: str,
+    columns: Sequence[str],
+    where: str,
+    unread: Unread | None = None,
+    *,
+    head: bool = False,
+    listed: Collection[str] = (),
 ) -> pa.Table:
     """Read some columns of a file.
 
@@ -46,6 +52,8 @@ def read_table(
         Takes the rows that cannot be read; without it the first one is raised.
     head
         Read the first rows alone, as many as are read at a time.
+    listed
+        Those of the columns whose cells may be lists in JSON lines, of values of one type.
 
     Raises
     ------
@@ -63,7 +71,10 @@ def read_table(
 
     try:
         _require_file(Path(path), where)
-        return reader(path, list(columns), where, Unread(where, skip=False) if unread is None else unread, head=head)
+        unread = Unread(where, skip=False) if unread is None else unread
+        if reader is _read_json_lines:
+            return _read_json_lines(path, list(columns), where, unread, head=head, listed=listed)
+        return reader(path, list(columns), where, unread, head=head)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
     except PermissionError as error:
@@ -185,7 +196,9 @@ def _first_batch(path: str, **options: Any) -> pa.Table:
         return pa.Table.from_batches(itertools.islice(rows, 1), rows.schema)
 
 
-def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, *, head: bool) -> pa.Table:
+def _read_json_lines(
+    path: str, columns: list[str], where: str, unread: Unread, *, head: bool, listed: Collection[str] = ()
+) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
@@ -198,7 +211,8 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
         for number, line in enumerate(file, start=1):
             try:
                 record = _json_record(line, number, where)
-                values = [_json_cell(record, name, types, f"{where}: line {number}") for name in wanted]
+                place = f"{where}: line {number}"
+                values = [_json_cell(record, name, types, place, listed=name in listed) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -215,46 +229,41 @@ def _read_json_lines(path: str, columns: list[str], where: str, unread: Unread, 
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str) -> Any:
+def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, *, listed: bool = False) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
     if name not in record:
         check_columns([name], list(record), where)
     value = record[name]
     if value is None:
         return None
-    kind = types.get(name, type(value))
-    if type(value) is not kind or kind not in (str, int, float, bool, list):
+    if listed and type(value) is list and types.get(name, list) is list:
+        types[name] = list
+        return [_json_value(item, f"{name}[]", types, f"{where}, column {name!r} has") for item in value]
+    return _json_value(value, name, types, f"{where}, column {name!r} is")
+
+
+def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any:
+    """Return a value; `types` has that of those before, of a column or of its lists, under a key."""
+    kind = types.get(key, type(value))
+    if type(value) is not kind or kind not in (str, int, float, bool):
+        more = ". A list of labels needs a task with labels Multi" if isinstance(value, list) else ""
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
-            f" have a {kind.__name__}; use one type (text, whole numbers or booleans, or lists of these)",
+            f"{where} {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
+            f" have a {kind.__name__}; use one type (text, whole numbers or booleans){more}",
         )
-    items = value if isinstance(value, list) else [value]
-    if kind is list and items:
-        of = f"{name}[]"
-        if {type(item) for item in items} != {types.setdefault(of, type(items[0]))} or types[of] not in (
-            str,
-            int,
-            bool,
-        ):
-            raise JobError(
-                "InvalidData",
-                f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}: the lists of a column hold values of one"
-                " type, text, whole numbers or booleans",
-            )
     try:
-        for item in items:
-            if isinstance(item, str):
-                item.encode()  # escapes may be halves of a character
-            elif isinstance(item, int):
-                item.to_bytes(8, signed=True)
+        if isinstance(value, str):
+            value.encode()  # escapes may be halves of a character
+        elif isinstance(value, int):
+            value.to_bytes(8, signed=True)
     except (UnicodeEncodeError, OverflowError) as error:
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
+            f"{where} {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
             " number of 64 bits; correct or remove it",
         ) from error
-    types[name] = kind
+    types[key] = kind
     return value
 
 

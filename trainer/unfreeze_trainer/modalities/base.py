@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.samples import Source, Split
 from unfreeze_trainer.models.export import Example
 
@@ -29,7 +28,6 @@ class Modality(ABC):
         self.job = job
         self.where = f"spec.model.source {job.model.source}"
         self._skips = job.data.on_error == "Skip"
-        self._unlabelled = is_multi_label(job.task.options)
         self._options = f"spec.task.{job.task.kind.member}"
 
     @abstractmethod

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.grammar.one_of import OneOf
-from unfreeze_api.tasks import task_type
-from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.errors import JobError, some_rows
 
 if TYPE_CHECKING:
@@ -72,6 +69,25 @@ class Encoder(ABC, Generic[_Read]):
     @abstractmethod
     def __init__(self, train: _Read, where: str) -> None: ...
 
+    listed: ClassVar[bool] = False
+    """Whether a cell may hold a list."""
+
+    @staticmethod
+    def broken(
+        column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
+    ) -> Iterator[tuple[list[int], JobError]]:
+        """Yield the rows that cannot be read, as indices in the file, each time with the error about them.
+
+        Parameters
+        ----------
+        column, name, where
+            As of `read`.
+        numbers
+            Index in the file of each row.
+        """
+        rows = numbers[missing_rows(column)].tolist()
+        yield rows, no_target(rows, name, where)
+
     @staticmethod
     @abstractmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> _Read:
@@ -108,12 +124,6 @@ class Encoder(ABC, Generic[_Read]):
         """
 
 
-def encoder_of(task: OneOf) -> type[Encoder[Any]]:
-    """Return the encoder of a task with its options."""
-    kind = "LabelSets" if is_multi_label(task.options) else task_type(task.type).targets
-    return encoder(kind).with_options(task.options)
-
-
 def encoder(kind: str) -> type[Encoder[Any]]:
     """Return the encoder of a kind of targets, such as Labels."""
     found: type[Encoder[Any]] = getattr(importlib.import_module(f"{__name__}.{to_snake(kind)}"), kind)
@@ -127,15 +137,15 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def missing_rows(column: pa.ChunkedArray, *, empty: bool = True) -> np.ndarray:
-    """Return the indices of cells that are null or, where `empty` ones are missing too, text without a word."""
+def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of cells that are null, or text without a word."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     missing = pc.is_null(column)
-    if empty and is_text(column.type):
+    if is_text(column.type):
         missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
     return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
 
