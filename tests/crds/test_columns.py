@@ -12,7 +12,6 @@ from unfreeze_api.grammar.columns import Column, Columned
 from unfreeze_api.tasks import TASKS, columns, task_type
 from unfreeze_api.tasks.base import LABEL
 
-
 PAIRS = replace(
     task_type("ImageClassification"),
     name="SentencePairs",

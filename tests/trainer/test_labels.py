@@ -1,6 +1,7 @@
 """Several labels of a sample: as lists and as texts with a separator, and what is said of those that are wrong."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +13,9 @@ from pyarrow import parquet
 from tests.trainer.jobs import make_job
 from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.data.held_out import hold_out
-from unfreeze_trainer.data.samples import read_splits, read_texts
+from unfreeze_trainer.data.samples import read_splits, read_texts, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.multi_label import MultiLabel
-from unfreeze_trainer.objectives.targets import encoder_of
 from unfreeze_trainer.objectives.targets.label_sets import LabelSets
 
 SETS = [["red", "blue"], [], ["blue"], ["green", "red"]] * 3
@@ -29,9 +29,8 @@ def job_of(path, **options):
 
 def read(path, **options):
     job = job_of(path, **options)
-    kind = encoder_of(job.task)
-    skip = job.data.on_error == "Skip"
-    return read_splits(job, lambda dataset, where: read_texts(dataset, where, kind=kind, skip=skip), kind)
+    kind = target_kind(job)
+    return read_splits(job, partial(read_texts, kind=kind), kind)
 
 
 def written(folder, sets, form):
@@ -128,18 +127,22 @@ def test_a_line_whose_list_mixes_types_is_named(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["x", 3]}\n')
     with pytest.raises(
-        JobError, match=r"line 2, column 'label' is \[\"x\", 3\]: the lists of a column hold values of one"
+        JobError, match=r"line 2, column 'label' has 3, a int where lines before have a str; use one type"
     ):
         read(path)
 
 
-def test_a_list_where_one_label_is_expected_says_which_option_is_meant(tmp_path):
-    path = written(tmp_path, SETS, "jsonl")
-    job = make_job("/nowhere", path)
-    with pytest.raises(
-        JobError, match=r"column 'label' holds list.*For several labels of a sample set the task's labels to"
-    ):
-        read_splits(job, read_texts, encoder_of(job.task))
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("jsonl", "line 1, column 'label' is .*A list of labels needs a task"),
+        ("parquet", "column 'label' holds list.*For several labels of a sample set"),
+    ],
+)
+def test_a_list_where_one_label_is_expected_says_which_option_is_meant(form, message, tmp_path):
+    job = make_job("/nowhere", written(tmp_path, SETS, form))
+    with pytest.raises(JobError, match=message):
+        read_splits(job, read_texts, target_kind(job))
 
 
 def test_rows_without_any_label_are_kept_where_broken_ones_are_skipped(tmp_path):
@@ -147,5 +150,5 @@ def test_rows_without_any_label_are_kept_where_broken_ones_are_skipped(tmp_path)
     path.write_text("text,label\n" + 'one,"a,b"\ntwo,\n,a\nfour,b\n' * 3)
     job = job_of(path)
     job = job.model_copy(update={"data": job.data.model_copy(update={"on_error": "Skip"})})
-    source = read_texts(job.data.train, "here", kind=encoder_of(job.task), skip=True)
+    source = read_texts(job.data.train, "here", kind=target_kind(job), skip=True)
     assert (len(source.targets), source.left_out) == (9, 3)

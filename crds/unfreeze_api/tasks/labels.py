@@ -8,7 +8,7 @@ from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Rule, Since
 
-Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1000000)]], Field(min_length=1, max_length=1000)]
+Weights = Annotated[dict[str, Annotated[float, Field(gt=0, le=1000000)]], Field(max_length=1000)]
 
 
 class FocalLossSpec(Model):

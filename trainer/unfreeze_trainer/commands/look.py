@@ -32,12 +32,11 @@ def look(job: ResolvedJob) -> str:
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
     from unfreeze_api.tasks import task_type
-    from unfreeze_trainer.data.samples import read_splits, read_targets
+    from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.models.folders import check_folder
-    from unfreeze_trainer.objectives.targets import encoder_of
     from unfreeze_trainer.runs.destination import check_apart
 
-    kind = encoder_of(job.task)
+    kind = target_kind(job)
     reader = partial(_reader(job), skip=job.data.on_error == "Skip")
     check_apart(job)
     check_folder(

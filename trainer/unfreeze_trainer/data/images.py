@@ -17,7 +17,7 @@ import numpy as np
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
-from unfreeze_trainer.data.samples import LABELS, Kind, Source, readable
+from unfreeze_trainer.data.samples import LABELS, Source, TargetKind, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows, unmarked
@@ -44,7 +44,7 @@ def read_images(
     skip: bool = False,
     head: bool = False,
     checked: int = CHECKED_IMAGES,
-    kind: Kind = LABELS,
+    kind: TargetKind = LABELS,
 ) -> Source:
     """Read a folder of images, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
@@ -75,7 +75,14 @@ def read_images(
         source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), targets, files=True)
     else:
         column, unread = dataset.columns.image, Unread(where, skip=skip)
-        table = read_table(dataset.path, [column, dataset.columns.label], where, unread, head=head)
+        table = read_table(
+            dataset.path,
+            [column, dataset.columns.label],
+            where,
+            unread,
+            head=head,
+            kinds={dataset.columns.label: kind.cells},
+        )
         total = table.num_rows + len(unread)
         if not table.num_rows and not head:
             unread.check(total)

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, encoder_of, missing_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = type[Encoder[Any]]
-LABELS: Kind = encoder("Labels")
+
+TargetKind = type[Encoder[Any]]
+LABELS: TargetKind = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +64,17 @@ class Split:
         return len(self.rows)
 
 
-def read_texts(dataset: Dataset, where: str, *, kind: Kind = LABELS, skip: bool = False, head: bool = False) -> Source:
+def read_texts(
+    dataset: Dataset, where: str, *, kind: TargetKind = LABELS, skip: bool = False, head: bool = False
+) -> Source:
     """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
     JobError InvalidData where a text or target is missing or empty, unless such rows are skipped.
     """
     unread, targets = Unread(where, skip=skip), kind.columns(dataset.columns)
     texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
-    numeric = targets if kind.numeric else ()
-    table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, numeric=numeric)
+    cells = dict.fromkeys(targets, kind.cells)
+    table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
@@ -105,7 +110,7 @@ def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray
     return pa.Table.from_arrays(columns, names=names).to_struct_array()
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: Kind = LABELS) -> Source:
+def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: TargetKind = LABELS) -> Source:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -143,17 +148,18 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: Ki
     return source if len(unread) else replace(source, numbers=None)
 
 
-def target_kind(job: ResolvedJob) -> Kind:
-    """Return the encoder of what a job's task predicts."""
-    return encoder_of(job.task)
+def target_kind(job: ResolvedJob) -> TargetKind:
+    """Return the encoder of what a job's task predicts, as its options say."""
+    kind = "LabelSets" if is_multi_label(job.task.options) else task_type(job.task.type).targets
+    return encoder(kind).with_options(job.task.options)
 
 
-def read_targets(source: Source, kind: Kind) -> Any:
+def read_targets(source: Source, kind: TargetKind) -> Any:
     """Return what an encoder makes of a source's column."""
     return kind.read(source.targets, target_name(source, kind), source.where)
 
 
-def target_name(source: Source, kind: Kind) -> str:
+def target_name(source: Source, kind: TargetKind) -> str:
     """Return what messages call the column, or the columns, with the targets."""
     return ", ".join(kind.columns(source.dataset.columns))
 
@@ -164,7 +170,7 @@ def source_name(split: str, dataset: Dataset) -> str:
 
 
 def read_splits(
-    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: Kind
+    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: TargetKind
 ) -> tuple[Encoder[Any], dict[str, Split]]:
     """Read and check all data of a job.
 

@@ -10,9 +10,10 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.commands import explained
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 65536
 HEAD_ROWS = 1000
+Cells = Literal["Numbers", "Lists", "Nested"]
+"""What cells may hold in JSON lines: numbers of one type where whole ones and others follow each other; lists of values of one
+type; anything, which is given as JSON again."""
+NONE: Mapping[str, Cells | None] = MappingProxyType({})
 """Rows of JSON lines and Parquet that are read where the first ones will do; of CSV it is a block."""
 
 
@@ -37,8 +42,7 @@ def read_table(
     unread: Unread | None = None,
     *,
     head: bool = False,
-    numeric: Collection[str] = (),
-    nested: Collection[str] = (),
+    kinds: Mapping[str, Cells | None] = NONE,
 ) -> pa.Table:
     """Read some columns of a file.
 
@@ -54,10 +58,8 @@ def read_table(
         Takes the rows that cannot be read; without it the first one is raised.
     head
         Read the first rows alone, as many as are read at a time.
-    numeric
-        Those of the columns that hold numbers: in JSON lines whole ones and others may follow each other there.
-    nested
-        Columns whose cells may be lists or objects: of JSON lines they are JSON again, of Parquet Arrow's lists.
+    kinds
+        What other columns than those of single texts, whole numbers or booleans hold.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def read_table(
     try:
         _require_file(Path(path), where)
         unread = Unread(where, skip=False) if unread is None else unread
-        options = {"numeric": numeric, "nested": nested} if reader is _read_json_lines else {}
+        options = {"kinds": kinds} if reader is _read_json_lines else {}  # other formats say it themselves
         return reader(path, list(columns), where, unread, head=head, **options)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
@@ -213,8 +215,7 @@ def _read_json_lines(
     unread: Unread,
     *,
     head: bool,
-    numeric: Collection[str] = (),
-    nested: Collection[str] = (),
+    kinds: Mapping[str, Cells | None] = NONE,
 ) -> pa.Table:
     """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
@@ -229,10 +230,7 @@ def _read_json_lines(
             try:
                 record = _json_record(line, number, where)
                 place = f"{where}: line {number}"
-                values = [
-                    _json_cell(record, name, types, place, numeric=name in numeric, nested=name in nested)
-                    for name in wanted
-                ]
+                values = [_json_cell(record, name, types, place, kinds.get(name)) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -249,65 +247,47 @@ def _read_json_lines(
     return pa.concat_tables(chunks, promote_options="default")
 
 
-def _json_cell(
-    record: dict[str, Any],
-    name: str,
-    types: dict[str, type],
-    where: str,
-    *,
-    numeric: bool = False,
-    nested: bool = False,
-) -> Any:
-    """Return a value of a line; `types` are those of the lines before. Of numbers, whole ones are as all others."""
+def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
+    """Return a value of a line; `types` are those of the lines before."""
     if name not in record:
         check_columns([name], list(record), where)
     value = record[name]
     if value is None:
         return None
-    if nested:
+    place = f"{where}, column {name!r}"
+    if cells == "Nested":
         value = json.dumps(value, ensure_ascii=False)
-    elif numeric and type(value) is int:
+    elif cells == "Numbers" and type(value) is int:
         value = float(value) if value.bit_length() <= _FLOAT_BITS else math.inf
-    kind = types.get(name, type(value))
-    if type(value) is not kind or kind not in (str, int, float, bool, list):
+    elif cells == "Lists" and type(value) is list and types.get(name, list) is list:
+        types[name] = list
+        return [_json_value(item, f"{name}[]", types, f"{place} has") for item in value]
+    return _json_value(value, name, types, f"{place} is")
+
+
+def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any:
+    """Return a value; `types` has that of those before, of a column or of its lists, under a key."""
+    kind = types.get(key, type(value))
+    if type(value) is not kind or kind not in (str, int, float, bool):
+        more = ". A list of labels needs a task with labels Multi" if isinstance(value, list) else ""
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
-            f" have a {kind.__name__}; use one type (text, whole numbers or booleans, or lists of these)",
+            f"{where} {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
+            f" have a {kind.__name__}; use one type (text, whole numbers or booleans){more}",
         )
-    if isinstance(value, list):
-        _check_list(value, name, types, where)
-    _check_storable(value, name, where)
-    types[name] = kind
-    return value
-
-
-def _check_list(items: list[Any], name: str, types: dict[str, type], where: str) -> None:
-    """Raise JobError where items are of several types, or of others than those of the lines before."""
-    if not items:
-        return
-    kind = types.setdefault(f"{name}[]", type(items[0]))
-    if {type(item) for item in items} != {kind} or kind not in (str, int, bool):
-        raise JobError(
-            "InvalidData",
-            f"{where}, column {name!r} is {quoted(json.dumps(items)[:60])}: the lists of a column hold values of one type,"
-            " text, whole numbers or booleans",
-        )
-
-
-def _check_storable(value: Any, name: str, where: str) -> None:
     try:
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str):
-                item.encode()  # escapes may be halves of a character
-            elif isinstance(item, int):
-                item.to_bytes(8, signed=True)
+        if isinstance(value, str):
+            value.encode()  # escapes may be halves of a character
+        elif isinstance(value, int):
+            value.to_bytes(8, signed=True)
     except (UnicodeEncodeError, OverflowError) as error:
         raise JobError(
             "InvalidData",
-            f"{where}, column {name!r} is {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
+            f"{where} {quoted(json.dumps(value)[:60])}, which is neither text of whole characters nor a"
             " number of 64 bits; correct or remove it",
         ) from error
+    types[key] = kind
+    return value
 
 
 _FLOAT_BITS = 1023

@@ -62,8 +62,8 @@ def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False,
     row_of: Callable[[Any, Any, str, str], _Row] = _spanned if spans else _tagged
     first, second = (names.text, names.spans) if spans else (names.tokens, names.tags)
     unread = Unread(where, skip=skip)
-    nested = (second,) if spans else (first, second)
-    table = read_table(dataset.path, [first, second], where, unread, head=head, nested=nested)
+    nested: tuple[str, ...] = (second,) if spans else (first, second)
+    table = read_table(dataset.path, [first, second], where, unread, head=head, kinds=dict.fromkeys(nested, "Nested"))
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs: list[pa.Array] = []

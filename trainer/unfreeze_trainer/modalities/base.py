@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split, target_kind
+from unfreeze_trainer.data.samples import Source, Split
 from unfreeze_trainer.models.export import Example
 
 
@@ -28,7 +28,6 @@ class Modality(ABC):
         self.job = job
         self.where = f"spec.model.source {job.model.source}"
         self._skips = job.data.on_error == "Skip"
-        self._kind = target_kind(job)
         self._options = f"spec.task.{job.task.kind.member}"
 
     @abstractmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.image_loader import READ_IMAGES, READ_SECONDS, ImageLoader, spread
 from unfreeze_trainer.data.images import read_images, sample_name
-from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.data.samples import Source, Split, target_kind
 from unfreeze_trainer.data.unread import too_many
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, rows_of
@@ -54,7 +54,7 @@ class Image(Modality):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a folder with one sub-folder per label, or a table."""
-        return read_images(dataset, where, skip=self._skips, kind=self._kind)
+        return read_images(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
     def open(self) -> None:
         """Find out how the model wants its images."""

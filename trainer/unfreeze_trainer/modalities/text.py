@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split, read_texts
+from unfreeze_trainer.data.samples import Source, Split, read_texts, target_kind
 from unfreeze_trainer.data.tokens import TextError, Tokens, has_types, runs_together
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
@@ -53,7 +53,7 @@ class Text(Modality):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
-        return read_texts(dataset, where, kind=self._kind, skip=self._skips)
+        return read_texts(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
     def open(self) -> None:
         """Find out how long texts may be."""

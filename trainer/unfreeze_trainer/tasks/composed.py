@@ -15,7 +15,7 @@ from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
-from unfreeze_trainer.data.samples import overlaps, read_splits
+from unfreeze_trainer.data.samples import overlaps, read_splits, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality
@@ -24,7 +24,6 @@ from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
-from unfreeze_trainer.objectives.targets import encoder_of
 from unfreeze_trainer.tasks.base import Batch, Task
 
 VERIFIED_SAMPLES = 4
@@ -53,7 +52,7 @@ class ComposedTask(Task):
         self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
     ) -> None:
         self.job, self.modality, self.library = job, modality, library
-        learned, self._splits = read_splits(job, modality.read, encoder_of(job.task))
+        learned, self._splits = read_splits(job, modality.read, target_kind(job))
         self.objective = objective(learned)
         library.open(self.objective)
         modality.open()

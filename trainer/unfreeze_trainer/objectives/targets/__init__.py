@@ -9,15 +9,12 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.grammar.one_of import OneOf
-from unfreeze_api.tasks import task_type
-from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.errors import JobError, some_rows
 
 if TYPE_CHECKING:
@@ -74,19 +71,17 @@ class Encoder(ABC, Generic[_Read]):
     @abstractmethod
     def __init__(self, train: _Read, where: str) -> None: ...
 
-    numeric: ClassVar[bool] = False
-    """Whether its columns hold numbers, whole ones and others."""
-    needs_words: ClassVar[bool] = True
-    """Whether a text without a word is no target."""
+    cells: ClassVar[Literal["Numbers", "Lists"] | None] = None
+    """What else than a text, a whole number or a boolean a cell holds."""
 
     @staticmethod
     def columns(names: Columns) -> list[str]:
         """Return the columns of a table that hold the targets."""
         return [names.label]
 
-    @classmethod
+    @staticmethod
     def broken(
-        cls, column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
+        column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
     ) -> Iterator[tuple[list[int], JobError]]:
         """Yield the rows that cannot be read, as indices in the file, each time with the error about them.
 
@@ -97,7 +92,7 @@ class Encoder(ABC, Generic[_Read]):
         numbers
             Index in the file of each row.
         """
-        rows = numbers[missing_rows(column, empty=cls.needs_words)].tolist()
+        rows = numbers[missing_rows(column)].tolist()
         yield rows, no_target(rows, name, where)
 
     @staticmethod
@@ -145,12 +140,6 @@ class Encoder(ABC, Generic[_Read]):
         """
 
 
-def encoder_of(task: OneOf) -> type[Encoder[Any]]:
-    """Return the encoder of a task with its options."""
-    kind = "LabelSets" if is_multi_label(task.options) else task_type(task.type).targets
-    return encoder(kind).with_options(task.options)
-
-
 def encoder(kind: str) -> type[Encoder[Any]]:
     """Return the encoder of a kind of targets, such as Labels."""
     found: type[Encoder[Any]] = getattr(importlib.import_module(f"{__name__}.{to_snake(kind)}"), kind)
@@ -164,15 +153,15 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def missing_rows(column: pa.ChunkedArray, *, empty: bool = True) -> np.ndarray:
-    """Return the indices of cells that are null or, where `empty` ones are missing too, text without a word."""
+def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of cells that are null, or text without a word."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     missing = pc.is_null(column)
-    if empty and is_text(column.type):
+    if is_text(column.type):
         missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
     return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -38,8 +39,8 @@ class Sets:
 class LabelSets(Encoder[Sets]):
     """Class ids of each sample's labels: the labels of the training data in order."""
 
-    needs_words = False
     separator: ClassVar[str] = SEPARATOR
+    cells = "Lists"
 
     @classmethod
     def with_options(cls, options: Model | None) -> type[LabelSets]:
@@ -63,6 +64,14 @@ class LabelSets(Encoder[Sets]):
                 f" {self.separator!r}? Set labelSeparator otherwise",
             )
 
+    @staticmethod
+    def broken(
+        column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
+    ) -> Iterator[tuple[list[int], JobError]]:
+        """Yield the rows whose cell is missing: an empty one is none of the labels. Parameters as of Encoder."""
+        rows = numbers[_missing(column)].tolist()
+        yield rows, no_target(rows, name, where)
+
     @classmethod
     def read(cls, column: pa.ChunkedArray, name: str, where: str) -> Sets:
         """Return the labels of a source; an empty list and an empty text are samples without a label."""
@@ -71,7 +80,7 @@ class LabelSets(Encoder[Sets]):
 
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if (missing := np.flatnonzero(pc.is_null(column).to_numpy())).size:
+        if (missing := _missing(column)).size:
             raise no_target(missing.tolist(), name, where)
         lists = column.combine_chunks()
         if is_text(lists.type):
@@ -121,6 +130,12 @@ class LabelSets(Encoder[Sets]):
         known = np.where(values == NO_LABEL, classes, values)
         best: np.ndarray = np.take_along_axis(known, frequency[known].argmin(axis=1)[:, None], axis=1)[:, 0]
         return best
+
+
+def _missing(column: pa.ChunkedArray) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(pc.is_null(column).to_numpy())
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -40,7 +40,7 @@ class Read:
 class Numbers(Encoder[Read]):
     """The numbers as they are, with mean and standard deviation of each column over the training split."""
 
-    numeric = True
+    cells = "Numbers"
 
     def __init__(self, train: Read, where: str) -> None:  # noqa: ARG002 - what is wrong is seen in the training split
         self.labels = []
