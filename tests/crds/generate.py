@@ -165,6 +165,9 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         )
         for member in set(union) - {"type", "learningRate", wanted}:
             del union[member]
+    _repair_columns(spec["data"])
+    regression = spec["task"].get("textRegression", {})
+    regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -189,6 +192,12 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         toleration |= {"operator": "Exists", "effect": "NoExecute"}
     _repair_affinity(spec.get("template", {}).get("affinity", {}))
     return spec
+
+
+def _repair_columns(data: dict[str, Any]) -> None:
+    for part in data.values():
+        columns = part.get("columns", {}) if isinstance(part, dict) else {}
+        columns.pop("values" if "value" in columns else "", None)
 
 
 def _repair_adapter(spec: dict[str, Any]) -> None:

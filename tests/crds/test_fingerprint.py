@@ -25,9 +25,9 @@ def of(patch):
 
 @pytest.mark.parametrize("case", parameters("good.yaml"))
 def test_fingerprints_are_those_that_run_folders_have(case):
-    """`first` is what the first release wrote. What fails here ends every suspended job as ForeignRunFolder."""
+    """`first` is what the first release wrote of what it knew. What fails here ends every suspended job as ForeignRunFolder."""
     golden = GOLDEN[case["name"]]
-    assert of(case["patch"]).fingerprints() == [golden["now"], golden["first"]]
+    assert of(case["patch"]).fingerprints() == [golden[name] for name in ("now", "first") if name in golden]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_trainer.objectives.base import IGNORED
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.metrics import Metrics
+from unfreeze_trainer.objectives.regression import RegressionMetrics
 from unfreeze_trainer.training.meter import Meter
 
 
@@ -96,7 +97,7 @@ def test_nor_computed_without_being_declared() -> None:
 
 
 def test_every_task_measures_by_declared_metrics() -> None:
-    kinds = [ClassificationMetrics, *ClassificationMetrics.__subclasses__()]
+    kinds = [ClassificationMetrics, RegressionMetrics, *ClassificationMetrics.__subclasses__()]
     assert {*Metrics.__subclasses__()} <= {*kinds}
     for kind in Metrics.__subclasses__():
         assert 0 < len(kind.names) <= budget.MAX_METRICS

@@ -66,8 +66,12 @@ FIRST_FIELDS = _leaves(
     tracking=_leaves("tensorBoard", mlflow=_leaves("uri experiment"), wandb=_leaves("project entity mode")),
 )
 
+_LATER_TASKS = {"textRegression": _leaves("maxLength pooling loss huberDelta")}
+"""Options that tasks began with which came later: whoever knows the task knows them."""
+_ALWAYS_WRITTEN = FIRST_FIELDS | {"task": FIRST_FIELDS["task"] | _LATER_TASKS}
 
-def without_new_defaults(whole: Fields, given: Fields, known: Fields = FIRST_FIELDS) -> Fields:
+
+def without_new_defaults(whole: Fields, given: Fields, known: Fields = _ALWAYS_WRITTEN) -> Fields:
     """Return a job's fields without those that first readers refuse, where leaving them out means the same.
 
     Parameters
@@ -77,7 +81,7 @@ def without_new_defaults(whole: Fields, given: Fields, known: Fields = FIRST_FIE
     given
         Those that differ from their defaults.
     known
-        Those that first readers know.
+        Those that first readers know, and the readers of tasks that came later.
     """
     kept = {}
     for name, value in whole.items():
