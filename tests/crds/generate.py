@@ -167,6 +167,9 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         for member in set(union) - {"type", "learningRate", wanted}:
             del union[member]
     _repair_labels(spec)
+    _repair_columns(spec["data"])
+    regression = spec["task"].get("textRegression", {})
+    regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -215,6 +218,12 @@ def _repair_labels(spec: dict[str, Any]) -> None:
     known = {metric.name for metric in (task.multi_label if options.get("labels") == "Multi" else task.metrics)}
     if spec["training"].get("metric") not in known:
         spec["training"].pop("metric", None)
+
+
+def _repair_columns(data: dict[str, Any]) -> None:
+    for part in data.values():
+        columns = part.get("columns", {}) if isinstance(part, dict) else {}
+        columns.pop("values" if "value" in columns else "", None)
 
 
 def _repair_adapter(spec: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from unfreeze_trainer.objectives.base import IGNORED
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
+from unfreeze_trainer.objectives.regression import RegressionMetrics
 from unfreeze_trainer.objectives.tagging import TagMetrics
 from unfreeze_trainer.objectives.targets import Targets
 from unfreeze_trainer.training.meter import Meter
@@ -174,7 +175,8 @@ def test_nor_computed_without_being_declared() -> None:
 
 
 def test_every_task_measures_by_declared_metrics() -> None:
-    assert {ClassificationMetrics, MultiLabelMetrics, TagMetrics} <= {*Metrics.__subclasses__()}
+    kinds = {ClassificationMetrics, MultiLabelMetrics, RegressionMetrics, TagMetrics}
+    assert kinds <= {*Metrics.__subclasses__()}
     for kind in Metrics.__subclasses__():
         assert 0 < len(kind.names) <= budget.MAX_METRICS
         assert all(name[0].islower() and name.isalnum() for name in kind.names)

@@ -66,7 +66,10 @@ FIRST_FIELDS = _leaves(
     tracking=_leaves("tensorBoard", mlflow=_leaves("uri experiment"), wandb=_leaves("project entity mode")),
 )
 
-_LATER_TASKS = {"tokenClassification": _leaves("maxLength annotation")}
+_LATER_TASKS = {
+    "textRegression": _leaves("maxLength pooling loss huberDelta"),
+    "tokenClassification": _leaves("maxLength annotation"),
+}
 """Options that tasks began with which came later: whoever knows the task knows them."""
 _ALWAYS_WRITTEN = FIRST_FIELDS | {"task": FIRST_FIELDS["task"] | _LATER_TASKS}
 

@@ -71,7 +71,8 @@ class Columns(Columned, columns=_as_first_written(), named=True):
 
     def renamed(self, own: ColumnsSpec | None) -> Self:
         """Return the names with those that a manifest gives."""
-        return self.model_copy(update=own.model_dump(exclude_none=True, by_alias=False) if own else {})
+        given = {name: getattr(own, name) for name in type(own).model_fields} if own else {}
+        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class Dataset(Location):

@@ -112,7 +112,7 @@ def _flatten(lists: list[list[int]]) -> np.ndarray:
 
 def has_types(tokenizer: Any, *, pairs: bool) -> bool:
     """Return whether a tokenizer gives segment ids that are not all 0, to texts or to pairs of them."""
-    return any(tokenizer("a", "b" if pairs else None).get("token_type_ids") or [])
+    return any(tokenizer(*(("a", "b") if pairs else ("a",))).get("token_type_ids", []))
 
 
 def runs_together(tokenizer: Any) -> bool:
