@@ -36,11 +36,11 @@ def test_a_task_brings_its_columns():
         "maxLength": 256,
     }
     assert properties["label"]["description"] == "Column with the label. Default: label."
-    assert properties.keys() == {"text", "image", "label", "secondText"}
+    assert properties.keys() == {"audio", "text", "image", "label", "secondText"}
 
 
 def test_a_column_has_its_own_name_unless_it_is_given_another():
-    assert Named().model_dump() == {"text": "text", "image": "image", "label": "label", "secondText": "secondText"}
+    assert Named().model_dump() == {name: name for name in ("audio", "text", "image", "label", "secondText")}
     assert Named(second_text="b").second_text == "b"
     assert ColumnsSpec(secondText="b").model_dump(exclude_none=True) == {"secondText": "b"}
     with pytest.raises(ValidationError):
@@ -55,4 +55,5 @@ def test_a_column_means_the_same_for_all_tasks():
 
 def test_job_json_names_columns_in_the_order_of_the_first_release():
     """An operator compares the text of job.json with what it would write: another order starts every job again."""
-    assert list(FIRST_FIELDS["data"]["train"]["columns"]) == list(Columns.model_fields)
+    first = list(FIRST_FIELDS["data"]["train"]["columns"])
+    assert list(Columns.model_fields)[: len(first)] == first

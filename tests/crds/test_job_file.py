@@ -13,6 +13,7 @@ from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_j
 from unfreeze_api.contracts.resolved import ResolvedJob, schema_version
 from unfreeze_api.grammar.model import EXECUTION, Model, Since
 from unfreeze_api.resolve import resolve
+from unfreeze_api.tasks import TASKS
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
 
@@ -129,6 +130,13 @@ def model_of(annotation):
 
 
 def test_no_field_that_changes_what_is_learned_is_ever_ignored():
-    """`semantics` stands in recipe.json alone: no spec sets it."""
-    assert set(unmarked(ResolvedJob, FIRST_FIELDS)) == {"semantics"}, "mark new fields: EXECUTION, or Since"
+    """`semantics` stands in recipe.json alone: no spec sets it. A type of task that a trainer does not know is refused, with
+    its options and its columns."""
+    first, later = (
+        [task for task in TASKS if (task.member in FIRST_FIELDS["task"]) == known] for known in (True, False)
+    )
+    named = {column.field for task in later for column in task.reads if not any(column in one.reads for one in first)}
+    parts = ("data.train", "data.validation.dataset", "data.test.dataset")
+    refused = {f"task.{task.member}" for task in later} | {f"{part}.columns.{name}" for part in parts for name in named}
+    assert set(unmarked(ResolvedJob, FIRST_FIELDS)) == {"semantics"} | refused, "mark new fields: EXECUTION, or Since"
     assert list(unmarked(Job, {"options": {"other": {}}})) == ["stages"]

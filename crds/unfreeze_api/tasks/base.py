@@ -47,7 +47,7 @@ class TaskType(Variant):
     @property
     def reads_text(self) -> bool:
         """Whether words go into the model."""
-        return self.library == "transformers"
+        return self.library == "transformers" and AUDIO not in self.reads
 
     def metric(self, name: str | None) -> Metric:
         """Return a metric by name; the default one for None."""
@@ -56,6 +56,7 @@ class TaskType(Variant):
 
 TEXT = Column("text", "with the text")
 IMAGE = Column("image", "of a table with the path of the image, relative to the table's folder")
+AUDIO = Column("audio", "of a table with the path of the audio file, relative to the table's folder")
 LABEL = Column("label", "with the label")
 
 CLASSIFICATION = (Metric("accuracy"), Metric("macroF1"), Metric("balancedAccuracy"), Metric("loss", "Lower"))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+    from unfreeze_api.tasks.base import TaskType
     from unfreeze_trainer.data.samples import Source
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
-LOOKED_IMAGES = 100
-"""Pictures whose header is read; the training reads those of 10,000."""
+LOOKED_FILES = 100
+"""Pictures and clips whose header is read; the training reads those of 10,000."""
 
 
 def look(job: ResolvedJob) -> str:
@@ -38,7 +39,7 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.runs.destination import check_apart
 
     task = task_type(job.task.type)
-    text, skip, kind = task.reads_text, job.data.on_error == "Skip", encoder(task.targets)
+    skip, kind = job.data.on_error == "Skip", encoder(task.targets)
     check_apart(job)
     check_folder(
         job.model.path,
@@ -49,21 +50,27 @@ def look(job: ResolvedJob) -> str:
     sources = list(_sources(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
-            read_targets(_reader(text=text, skip=skip, head=True)(dataset, where), kind)
+            read_targets(_reader(task, skip=skip, head=True)(dataset, where), kind)
         return "the model's folder and the first rows of the data are as the job says"
-    learned, splits = read_splits(job, _reader(text=text, skip=skip, head=False), kind)
+    learned, splits = read_splits(job, _reader(task, skip=skip, head=False), kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def _reader(*, text: bool, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:
-    if text:
+def _reader(task: TaskType, *, skip: bool, head: bool) -> Callable[[Dataset, str], Source]:
+    if task.reads_text:
         from unfreeze_trainer.data.samples import read_texts
 
         return partial(read_texts, skip=skip, head=head)
+    from unfreeze_api.tasks.base import AUDIO
+
+    if AUDIO in task.reads:
+        from unfreeze_trainer.data.audio import read_audio
+
+        return partial(read_audio, skip=skip, head=head, checked=LOOKED_FILES)
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, skip=skip, head=head, checked=LOOKED_IMAGES)
+    return partial(read_images, skip=skip, head=head, checked=LOOKED_FILES)
 
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

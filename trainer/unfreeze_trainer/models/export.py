@@ -29,7 +29,9 @@ class Example:
     value: str
     """An expression."""
     imports: str = ""
-    """The line that it needs."""
+    """The lines that it needs at the top."""
+    before: str = ""
+    """Lines that make it, each with its end."""
 
 
 @dataclass(frozen=True)
