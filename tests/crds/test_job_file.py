@@ -150,7 +150,7 @@ def test_no_field_that_changes_what_is_learned_is_ever_ignored():
         [task for task in TASKS if (task.member in FIRST_FIELDS["task"]) == known] for known in (True, False)
     )
     read = [column for task in first for column in task.reads]
-    named = {c.name for task in later for c in task.reads if c not in read and not c.optional}
+    named = {c.field for task in later for c in task.reads if c not in read and not c.optional}
     parts = ("data.train", "data.validation.dataset", "data.test.dataset")
     refused = {f"task.{task.member}" for task in later} | {f"{part}.columns.{name}" for part in parts for name in named}
     assert set(unmarked(ResolvedJob, FIRST_FIELDS)) == {"semantics"} | refused, "mark new fields: EXECUTION, or Since"

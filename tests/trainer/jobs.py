@@ -121,3 +121,53 @@ def image_folder(folder: Path, per_label: int = 6, labels: tuple[str, ...] = ("b
             pixels[..., number] += 120
             Image.fromarray(pixels).save(folder / label / f"{i}.png")
     return folder
+
+
+def audio_folder(folder: Path, per_label: int = 6, labels: tuple[str, ...] = ("high", "low")) -> Path:
+    """Write tones whose pitch tells their label, one sub-folder per label: of all formats, rates, channels and lengths."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(per_label):
+            rate, suffix = (16000, 22050, 44100)[i % 3], ("wav", "flac", "ogg", "mp3")[i % 4]
+            time = np.arange(int(rate * (0.2 + 0.05 * i))) / rate
+            tone = 0.3 * np.sin(2 * np.pi * 1760 / 8**number * time) + 0.01 * rng.standard_normal(len(time))
+            soundfile.write(folder / label / f"{i}.{suffix}", np.stack([tone] * (1 + i % 2), 1), rate)
+    return folder
+
+
+_CONVOLUTIONS = {"conv_dim": (8, 8, 8), "conv_kernel": (20, 8, 4), "conv_stride": (10, 8, 4)}
+_ENCODER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_SPEECH = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8}
+
+
+def audio_model(folder: Path, kind: str = "wav2vec2", **config: Any) -> Path:
+    """Write a tiny model that reads audio, with its feature extractor, as save_pretrained does; its weights are random."""
+    import transformers
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    torch.manual_seed(0)
+    if kind == "whisper":
+        sizes = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+        sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 60}
+        sizes |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        sizes |= {"max_source_positions": 100, "classifier_proj_size": 8} | config
+        transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes)).save_pretrained(folder)
+        transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+    elif kind == "audio-spectrogram-transformer":
+        transformers.ASTModel(
+            transformers.ASTConfig(**_ENCODER, **{"max_length": 64, "num_mel_bins": 32} | config)
+        ).save_pretrained(folder)
+        transformers.ASTFeatureExtractor(num_mel_bins=32).save_pretrained(folder)
+    else:
+        sizes = _ENCODER if kind == "wav2vec2-bert" else _ENCODER | _CONVOLUTIONS | _SPEECH
+        model = AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes | config))
+        model.save_pretrained(folder)
+        if kind == "wav2vec2-bert":
+            transformers.SeamlessM4TFeatureExtractor().save_pretrained(folder)
+        else:
+            layer = config.get("feat_extract_norm") == "layer"
+            transformers.Wav2Vec2FeatureExtractor(return_attention_mask=layer).save_pretrained(folder)
+    return folder

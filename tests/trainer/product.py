@@ -12,7 +12,17 @@ from unittest.mock import patch
 
 from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
-from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder, write_csv, write_words
+from tests.trainer.jobs import (
+    audio_folder,
+    audio_model,
+    bert_folder,
+    image_folder,
+    make_job,
+    merge,
+    timm_folder,
+    write_csv,
+    write_words,
+)
 from tests.trainer.test_adapters import IMAGES, TEXT
 from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.contracts.names import API_VERSION, KIND
@@ -52,6 +62,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 TASKS: dict[str, dict[str, Any]] = {
     "TextClassification": {},
     "ImageClassification": IMAGES,
+    "AudioClassification": {},
     "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
 }
 FACTORS = {
@@ -60,9 +71,15 @@ FACTORS = {
     "engine": list(ENGINES),
     "task": list(TASKS),
 }
+_CHANCES = (
+    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"),
+    "mask_time_prob",
+)
+"""Of a speech model: what it draws lots for."""
 PLACES = {
     "TextClassification": ("bert", "texts.csv"),
     "ImageClassification": ("vit", "images"),
+    "AudioClassification": ("speech", "clips"),
     "TokenClassification": ("bert", "words.jsonl"),
 }
 
@@ -102,6 +119,8 @@ def write_inputs(folder: Path) -> None:
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
     image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
+    audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
+    audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))
 
 
 def job_of(row: Row, folder: Path):

@@ -34,8 +34,8 @@ SAID = [
     (SOME_BLOCKS, ["AdaLoRA"], "AdaLoRA gives ranks to the modules that need them most, so all of them train at once"),
     (["AdaLoRA"], ["FSDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"], "FSDP and DeepSpeed hold gradients in shares"),
     (["NF4"], [engine for engine in FACTORS["engine"] if engine != "DDP"], "quantised ones cannot be: choose"),
-    (["NF4"], ["ImageClassification"], "only transformers models can be quantised"),
-    (PROMPTS, ["ImageClassification"], "stands before the words of a text"),
+    (["NF4"], ["ImageClassification", "AudioClassification"], "only transformers models of texts can be quantised"),
+    (PROMPTS, ["ImageClassification", "AudioClassification"], "stands before the words of a text"),
 ]
 
 

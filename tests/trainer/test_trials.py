@@ -17,7 +17,7 @@ from tests.trainer.interrupted import run_in
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from tests.trainer.mlp import CLASSES, FEATURES, MLPTask, Net
 from tests.trainer.test_unused import assert_same, state_of
-from unfreeze_trainer.data import image_loader
+from unfreeze_trainer.data import file_loader
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import LoadedModel
@@ -266,7 +266,7 @@ def test_what_there_was_no_time_to_read_is_said(pictures, monkeypatch, caplog):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_share_the_reading(pictures, monkeypatch, world_size):
     read = []
-    monkeypatch.setattr(pictures.modality.loader, "_open", lambda _, row: read.append(row))
+    monkeypatch.setattr(pictures.modality.loader, "open", lambda _, row: read.append(row))
     for rank in range(world_size):
         pictures.check_samples(rank, world_size)
     assert sorted(read) == list(range(12))
@@ -274,7 +274,7 @@ def test_ranks_share_the_reading(pictures, monkeypatch, world_size):
 
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_a_beginning_of_the_order_is_evenly_spread(count, most):
-    order = image_loader.spread(count)
+    order = file_loader.spread(count)
     assert sorted(order) == list(range(count))
     part = np.sort(order[: min(most, count)])
     gaps = np.diff(np.concatenate([[-1], part, [count]]))

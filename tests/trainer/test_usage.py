@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
+from tests.trainer.jobs import audio_folder, audio_model, bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_trainer.data.pictures import decode
 from unfreeze_trainer.tasks import open_task
 
@@ -34,6 +34,7 @@ IMAGES = {
     "merged": ("Merged", LORA),
     "bottleneck": ("Adapter", BOTTLENECK),
 }
+SOUNDS = {"model": ("Model", {}), "lora": ("Adapter", LORA), "merged": ("Merged", LORA)}
 BASE_LABELS = {"three": ["neutral", "negatif", "positif"], "five": list("vwxyz")}
 LONG = "war " * 150
 _RUNNER = """
@@ -103,6 +104,19 @@ def answers(tmp_path_factory):
         runs[str(out)] = shown(task, kind, out, folder)
         picture = task.modality.loader._centre(decode(str(out / "picture.png"), "RGB"))
         expected[out.name] = task.labels[int(task.forward(module, {"images": picture[None]}).argmax())]
+    folder, data = audio_model(root / "whisper", "whisper"), audio_folder(root / "clips")
+    for name, (kind, change) in SOUNDS.items():
+        out = root / f"audio-{name}"
+        options = {"type": "AudioClassification", "audioClassification": {"maxSeconds": 0.8}}
+        task = open_task(make_job(folder, data, task=options, **change))
+        module = trained(task, change)
+        task.export(module, out, kind)
+        (out / "clip.wav").write_bytes((data / "high/3.mp3").read_bytes())
+        runs[str(out)] = shown(task, kind, out, folder)
+        heard = task.modality.loader.gather(
+            [task.modality.loader.prepare(task.modality.loader.decode(str(out / "clip.wav")), 0, None)]
+        )
+        expected[out.name] = task.labels[int(task.forward(module, heard).argmax())]
     (root / "runs.json").write_text(json.dumps(runs))
     done = subprocess.run(
         [sys.executable, "-c", _RUNNER, root / "runs.json"], capture_output=True, text=True, check=False, cwd=root
@@ -135,6 +149,7 @@ def shown(task, kind, out: Path, base_folder: Path):
 CASES = [
     *(f"text-{base}-{name}" for base in BASE_LABELS for name in TEXTS),
     *(f"image-{name}" for name in IMAGES),
+    *(f"audio-{name}" for name in SOUNDS),
 ]
 
 

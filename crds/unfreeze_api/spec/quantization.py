@@ -32,7 +32,7 @@ class QuantizationSpec(Model):
     """Whether the 4-bit types quantise their factors too, which saves another 0.4 bits a weight."""
 
 
-_TRANSFORMERS = [task.name for task in TASKS if task.library == "transformers"]
+_READERS = [task.name for task in TASKS if task.reads_text]
 _REPLICATING = [engine for engine in ENGINES if engine.replicates]
 _READING = [kind for kind in ADAPTERS if kind.reads_base]
 _QUANTIZED = "!has(self.model.quantization) || "
@@ -46,9 +46,9 @@ QUANTIZATION_RULES = (
         ".model.quantization",
     ),
     Rule(
-        _QUANTIZED + f"self.task.type in {_TRANSFORMERS}",
-        "only transformers models can be quantised: remove model.quantization, or choose task.type"
-        f" {' or '.join(_TRANSFORMERS)}",
+        _QUANTIZED + f"self.task.type in {_READERS}",
+        "only transformers models of texts can be quantised: remove model.quantization, or choose task.type"
+        f" {' or '.join(_READERS)}",
         ".model.quantization",
     ),
     Rule(

@@ -50,7 +50,7 @@ class TaskType(Variant):
     @property
     def reads_text(self) -> bool:
         """Whether words go into the model."""
-        return self.library == "transformers"
+        return self.library == "transformers" and AUDIO not in self.reads
 
     def metric(self, name: str | None, options: Model | None = None) -> Metric:
         """Return a metric of a task with such options by name; the default one for None."""
@@ -66,6 +66,7 @@ def is_multi_label(options: Model | None) -> bool:
 TEXT = Column("text", "with the text")
 TEXT_PAIR = Column("textPair", "with the second text of each pair", optional=True)
 IMAGE = Column("image", "of a table with the path of the image, relative to the table's folder")
+AUDIO = Column("audio", "of a table with the path of the audio file, relative to the table's folder")
 LABEL = Column("label", "with the label")
 VALUE = Column("value", "with the number to predict")
 VALUES = Column("values", "with the numbers to predict, several for each text", optional=True, many=True)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
-LOOKED_IMAGES = 100
-"""Pictures whose header is read; the training reads those of 10,000."""
+LOOKED_FILES = 100
+"""Pictures and clips whose header is read; the training reads those of 10,000."""
 
 
 def look(job: ResolvedJob) -> str:
@@ -57,18 +57,24 @@ def look(job: ResolvedJob) -> str:
 
 def _reader(job: ResolvedJob) -> Callable[..., Source]:
     from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.base import AUDIO
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.samples import read_texts, target_kind
 
+    task = task_type(job.task.type)
     if words := job.task.of(TokenClassificationSpec):
         from unfreeze_trainer.data.words import read_words
 
         return partial(read_words, spans=words.annotation == "Spans")
-    if task_type(job.task.type).reads_text:
+    if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
+    if AUDIO in task.reads:
+        from unfreeze_trainer.data.audio import read_audio
+
+        return partial(read_audio, checked=LOOKED_FILES)
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, kind=target_kind(job), checked=LOOKED_IMAGES)
+    return partial(read_images, kind=target_kind(job), checked=LOOKED_FILES)
 
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

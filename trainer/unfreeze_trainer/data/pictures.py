@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from unfreeze_trainer.data.files import FileError
 from unfreeze_trainer.errors import is_passing, quoted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _WHITE, _BLACK = 255, 0
 Mode = Literal["L", "RGB"]
 
 
-class PictureError(ValueError):
+class PictureError(FileError):
     """A picture that cannot be opened, or not be shown; the message says why, without its name, for that of a JobError."""
 
 

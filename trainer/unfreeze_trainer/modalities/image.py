@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -10,15 +9,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.image_loader import READ_IMAGES, READ_SECONDS, ImageLoader, spread
+from unfreeze_trainer.data.file_loader import READ_SECONDS
+from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images, sample_name
 from unfreeze_trainer.data.samples import Source, Split, target_kind
-from unfreeze_trainer.data.unread import too_many
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
-
-log = logging.getLogger(__name__)
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -71,17 +68,7 @@ class Image(Modality):
         """Read this rank's share of the pictures, for READ_SECONDS at most; the others are read when it is their turn."""
         end = time.monotonic() + READ_SECONDS
         for source in dict.fromkeys(split.source for split in splits.values()):
-            rows = spread(len(source.inputs))[:READ_IMAGES][rank::world_size]
-            read, broken = self.loader.check(source, rows, end - time.monotonic())
-            if broken and (not self._skips or 2 * len(broken) > read):
-                raise broken[0] if not self._skips else too_many(source.where, len(broken), read, broken[0])
-            if (total := len(range(rank, len(source.inputs), world_size))) > read:
-                log.info(
-                    "%s: %d of %d pictures, evenly spread, were read before the training: the others when it is their turn",
-                    source.where,
-                    read * world_size,
-                    total * world_size,
-                )
+            self.loader.check(source, rank, world_size, skip=self._skips, seconds=end - time.monotonic())
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""

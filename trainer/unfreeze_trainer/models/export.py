@@ -31,7 +31,9 @@ class Example:
     value: str
     """An expression."""
     imports: str = ""
-    """The line that it needs."""
+    """The lines that it needs at the top."""
+    before: str = ""
+    """Lines that make it, each with its end."""
     arguments: str = ""
     """Those of a tokenizer for it; empty where it is its only one."""
     batch: str = "inputs"

@@ -56,6 +56,8 @@ _SET_HERE = frozenset(
     | {"revision", "task_type"}
 )
 """Fields of PEFT's configuration that follow from the job."""
+_NO_TEXT = frozenset({"input_values", "input_features", "pixel_values"})
+"""Inputs of models that PEFT's classes for tasks, which name those of texts, cannot call."""
 _CHANGES_BASE = ("PiSSA", "OLoRA")
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -74,7 +76,7 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     from peft import get_peft_model
 
     head = frozenset(blocks[-1].parameters)
-    text = hasattr(module, "config")
+    text = hasattr(module, "config") and getattr(module, "main_input_name", None) not in _NO_TEXT
     options = _options(module, head, adapter)
     options |= {"task_type": _task_type(module) if text else None, "modules_to_save": whole_modules(module, head)}
     prompt = adapter.of(PromptTuningSpec)

@@ -1,0 +1,305 @@
+"""Files that a model reads: folders with one sub-folder per label, and tables of paths or of the files' content."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_api.commands import explained
+from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.data.samples import LABELS, Source, TargetKind, readable
+from unfreeze_trainer.data.tables import read_table
+from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.errors import JobError, quoted, some_rows
+from unfreeze_trainer.sources.closed import Closed
+from unfreeze_trainer.sources.pointers import stand_in, stand_in_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+CHECKED_FILES = 10_000
+"""Files whose header is read before training."""
+_SPLIT = re.compile(
+    r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images|audio))?",
+    re.IGNORECASE,
+)
+"""Names of folders that hold a split, and not the files of a label."""
+
+
+class FileError(ValueError):
+    """A file that cannot be read; the message says why, without its name, for that of a JobError."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What lies in the files.
+
+    Parameters
+    ----------
+    column
+        Field of `columns` with the name of the column that they stand in.
+    one, many, file, files
+        Words for messages: what a file shows, and what it is.
+    suffixes
+        Of the files that are read, in small letters, with their dots.
+    """
+
+    column: str
+    one: str
+    many: str
+    file: str
+    files: str
+    suffixes: Collection[str]
+
+    def column_of(self, columns: Columns) -> str:
+        """Return the name of the column."""
+        name: str = getattr(columns, self.column)
+        return name
+
+
+def read_files(
+    kind: FileKind,
+    dataset: Dataset,
+    where: str,
+    *,
+    skip: bool = False,
+    head: bool = False,
+    targets: TargetKind = LABELS,
+) -> Source:
+    """Read a folder of files, or a table of paths relative to it or of the files' content; JobError for broken ones.
+
+    Parameters
+    ----------
+    kind
+        What they hold: none is opened.
+    dataset, where
+        What is read, and what messages start with.
+    skip
+        Leave out rows of a table without a file or a label.
+    head
+        Read the first rows of a table alone.
+    targets
+        Their kind.
+    """
+    import pyarrow as pa
+
+    root = Path(dataset.path)
+    try:
+        folder = _list_folder(kind, root, where, skip=skip) if root.is_dir() else None
+    except OSError as error:
+        raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
+    if folder:
+        paths, labels = folder
+        of_folders = pa.chunked_array([pa.array(labels).dictionary_encode()])
+        source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), of_folders, files=True)
+    else:
+        column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
+        label = dataset.columns.label
+        table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
+        total = table.num_rows + len(unread)
+        if not table.num_rows and not head:
+            unread.check(total)
+        if not total:
+            raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
+        numbers = unread.others(total)
+        inputs = _cells_of(kind, table[column], column, where)
+        missing = numbers[_missing_files(inputs)].tolist()
+        it = "it" if len(missing) == 1 else "them"
+        message = f"{where}: no {kind.one} in column {column!r} of {some_rows(missing)}; remove {it}"
+        unread.add(missing, JobError("InvalidData", message))
+        source = Source(dataset, where, inputs, table[label], numbers=numbers)
+        source = readable(source, unread, total, head=head, kind=targets)
+        if not _is_binary(inputs.type):
+            source = _located(kind, source, root.parent, skip=skip)
+    return source
+
+
+def _cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
+    """Return the paths or the contents in a table's column: text, bytes, or the hub's struct of bytes and path."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.cast(cells.type.value_type)
+    if not len(cells):  # no row could be read, and so its type is not known
+        return cells.cast(pa.string())
+    held = cells.type
+    if pa.types.is_struct(held) and {field.name for field in held} >= {"bytes"}:
+        content = pc.struct_field(cells, "bytes")
+        if content.null_count < len(cells) or "path" not in {field.name for field in held}:
+            return content
+        cells = pc.struct_field(cells, "path")
+        held = cells.type
+    if not (
+        _is_binary(held) or pa.types.is_string(held) or pa.types.is_large_string(held) or pa.types.is_string_view(held)
+    ):
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {column!r} holds {held}, and neither paths of {kind.many} nor their bytes: name another"
+            f" column in columns.{kind.column}",
+        )
+    return cells
+
+
+def _located(kind: FileKind, source: Source, folder: Path, *, skip: bool) -> Source:
+    """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped."""
+    import pyarrow as pa
+
+    closed, paths = Closed(folder, source.where, "InvalidData"), []
+    for row, name in enumerate(source.inputs.to_pylist()):
+        told = f"row {source.number(row)}, column {kind.column_of(source.dataset.columns)!r}: "
+        try:
+            paths.append(closed.place(name, told=told) if skip else closed.path(name, told=told))
+        except (OSError, ValueError) as error:  # a name that no file system takes
+            message = (
+                f"{source.where}: {told}no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"
+            )
+            raise JobError("InvalidData", message) from error
+    return replace(source, inputs=pa.chunked_array([pa.array(paths, pa.string())]), files=True)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def _missing_files(cells: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of paths or contents that are null or empty."""
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
+
+
+def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple[list[str], list[str]]:
+    paths, labels, left_out = [], [], Counter[str]()
+    closed = Closed(root, where, "InvalidData")
+    entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    left_out["hidden"] = sum(entry.is_dir() and entry.name.startswith(".") for entry in entries)
+    _refuse_splits(kind, root, folders, where)
+    for label in folders:
+        closed.folder(label)
+        found = []
+        for file in _files_below(root / label, left_out):
+            suffix = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - of millions of files
+            if suffix not in kind.suffixes or file.name.startswith("."):
+                left_out[suffix or "no suffix"] += 1
+            else:
+                found.append(closed.entry(file, gone=skip))
+        if not found:
+            raise JobError(
+                "InvalidData",
+                f"{where}: no {kind.files} in the label's folder {label}; they end in {', '.join(sorted(kind.suffixes))}. Add"
+                " some, or remove the folder",
+            )
+        paths += sorted(found)
+        labels += [label] * len(found)
+    if not paths:
+        raise JobError(
+            "InvalidData",
+            f"{where}: no {kind.files}: {root} needs one sub-folder per label, with the label's {kind.files} in it",
+        )
+    _tell_left_out(where, left_out, sum(not entry.is_dir() for entry in entries))
+    return paths, labels
+
+
+def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    """Yield all that is no folder, from folders that are neither hidden nor links; count the hidden ones."""
+    for entry in os.scandir(folder):
+        if not entry.is_dir():
+            yield entry
+        elif entry.name.startswith("."):
+            left_out["hidden"] += 1
+        elif not entry.is_symlink():
+            yield from _files_below(entry.path, left_out)
+
+
+def _tell_left_out(where: str, left_out: Counter[str], beside: int) -> None:
+    told = [f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix != "hidden"]
+    told += [f"{left_out['hidden']} hidden folders"] * bool(left_out["hidden"])
+    told += [f"{beside} files beside the labels' folders"] * bool(beside)
+    if told:
+        log.warning("%s: left out: %s", where, ", ".join(told))
+
+
+def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -> None:
+    """Raise JobError where the folders are splits, each with folders of labels, and so no labels themselves."""
+    if not folders or not all(_SPLIT.fullmatch(name) for name in folders):
+        return
+    below = {name: list(os.scandir(root / name)) for name in folders}
+    files_lie_deeper = all(
+        any(entry.is_dir() for entry in entries)
+        and not any(os.path.splitext(entry.name)[1].lower() in kind.suffixes for entry in entries)  # noqa: PTH122
+        for entries in below.values()
+    )
+    if not files_lie_deeper:
+        return
+    fields = {"tr": "train", "va": "validation", "de": "validation", "te": "test", "ev": "test"}
+    source = where.rpartition(" ")[2]
+    ways = ", ".join(f"spec.data.{fields[name[:2].lower()]}.source to {source}/{name}" for name in folders)
+    raise JobError("InvalidData", f"{where}: {', '.join(folders)} are splits and no labels: set {ways}")
+
+
+def file_name(kind: FileKind, source: Source, row: int) -> str:
+    """Return what a JobError's message calls a sample: its source, and its path, or its row where it stands in a table."""
+    content, column = source.inputs[row].as_py(), kind.column_of(source.dataset.columns)
+    if isinstance(content, bytes):
+        return f"{source.where}: row {source.number(row)}, column {column!r}"
+    if Path(source.dataset.path).is_dir():
+        return f"{source.where}: {content}"
+    return f"{source.where}: row {source.number(row)}, column {column!r}: {quoted(content)}"
+
+
+def check_headers(kind: FileKind, source: Source, checked: int, broken: Callable[[int], str]) -> None:
+    """Read the headers of some files in threads.
+
+    Parameters
+    ----------
+    kind, source
+        Of the files.
+    checked
+        Of more, so many at even distances.
+    broken
+        Returns what is wrong with the file of a row, empty if nothing is.
+
+    Raises
+    ------
+    JobError
+        InvalidData: the first one that is broken, by its name.
+    """
+    inputs = source.inputs
+
+    def tried(row: int) -> tuple[int, str]:
+        return row, broken(row)
+
+    chosen = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), checked)).astype(int)).tolist()
+    with ThreadPoolExecutor(threads()) as pool:
+        for row, why in pool.map(tried, chosen, chunksize=64):
+            if why:
+                raise JobError("InvalidData", f"{file_name(kind, source, row)}: {_instead(inputs[row].as_py()) or why}")
+
+
+def _instead(content: str | bytes) -> str:
+    try:
+        found = stand_in(content) if isinstance(content, bytes) else stand_in_at(Path(content))
+    except OSError:  # it cannot be read, as is told already
+        return ""
+    return f"it {found}" if found else ""
+
+
+def threads() -> int:
+    """Return how many threads read files."""
+    return min(8, len(os.sched_getaffinity(0)))

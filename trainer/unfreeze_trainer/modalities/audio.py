@@ -1,0 +1,131 @@
+"""Audio: decoded in threads as it is needed, one channel at the model's rate, cut to what it takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_trainer.data.audio import clip_name, read_audio, read_seconds
+from unfreeze_trainer.data.audio_loader import AudioLoader
+from unfreeze_trainer.data.file_loader import READ_SECONDS
+from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.models.audio import AudioInput
+from unfreeze_trainer.models.export import Example
+
+log = logging.getLogger(__name__)
+
+
+class AudioModel(Protocol):
+    """What a library tells of a model that reads audio."""
+
+    hears: AudioInput
+
+
+class Audio(Modality):
+    """Clips of a folder or a table.
+
+    Parameters
+    ----------
+    job
+        Its data counts.
+    model
+        Asked once it is open.
+    max_seconds
+        That were asked for of each clip; None for what the model takes.
+    """
+
+    def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
+        super().__init__(job)
+        self._model, self._wanted = model, max_seconds
+        self._seconds: dict[Source, np.ndarray] = {}
+
+    def read(self, dataset: Dataset, where: str) -> Source:
+        """Read a folder with one sub-folder per label, or a table."""
+        return read_audio(dataset, where, skip=self._skips)
+
+    def open(self) -> None:
+        """Find out what the model hears."""
+        self._hears = hears = self._model.hears
+        self.loader = AudioLoader(hears.extractor, shortest=hears.shortest, longest=hears.longest, padded=hears.padded)
+        self.max_seconds = hears.longest / self.loader.rate
+        if self._wanted and hears.own is not None and self._wanted > hears.own:
+            log.warning(
+                "%s takes %g seconds of a clip: longer ones are cut there, not at %s.maxSeconds %g",
+                self.where,
+                hears.own,
+                self._options,
+                self._wanted,
+            )
+
+    def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
+        """Read this rank's share of the clips, for READ_SECONDS at most; the others are read when it is their turn."""
+        end = time.monotonic() + READ_SECONDS
+        for source in dict.fromkeys(split.source for split in splits.values()):
+            self.loader.check(source, rank, world_size, skip=self._skips, seconds=end - time.monotonic())
+            if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
+                log.info(
+                    "%s: %d of %d clips are longer than %g seconds and are cut there (%s.maxSeconds)",
+                    source.where,
+                    cut,
+                    len(source.inputs),
+                    self.max_seconds,
+                    self._options,
+                )
+
+    def _lasting(self, source: Source) -> np.ndarray:
+        if source not in self._seconds:
+            self._seconds[source] = read_seconds(source, skip=self._skips)
+        return self._seconds[source]
+
+    def name_of(self, source: Source, row: int) -> str:
+        """Return what a JobError's message calls a sample: source, and file or row."""
+        return clip_name(source, row)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples."""
+        return (
+            f"Clips of up to {self.max_seconds:g} seconds reach it: set {self._options}.maxSeconds to less, or choose"
+            " another model"
+        )
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Return how many values of each clip the model hears, int64 of shape (samples,); 0 where all are made alike."""
+        if self._hears.padded is None:
+            return super().lengths(split)
+        seconds = np.minimum(self._lasting(split.source)[split.rows], self.max_seconds)
+        return np.rint(seconds * self.loader.rate).astype(np.int64)
+
+    def batches(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None, unread: set[int]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with what the model's feature extractor makes of the clips, and a mask of padding."""
+        rows = ((indices, rows_of(split, indices)) for indices in batches)
+        yield from self.loader.batches(split.source, rows, epoch_seed, unread if self._skips else None)
+
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ARG002 - its own extractor makes them
+        """Return the first clips at the model's rate, float32 of shape (values,) each."""
+        return [torch.from_numpy(self.loader.open(split.source, int(row))) for row in split.rows[:count]]
+
+    @property
+    def example(self) -> Example:
+        """An input that people are shown."""
+        return Example(
+            "wave",
+            "import soundfile\nimport soxr",
+            'sound, rate = soundfile.read("clip.wav", dtype="float32", always_2d=True)\n'
+            f"wave = soxr.resample(sound.mean(axis=1), rate, {self.loader.rate})[:{self._hears.longest}]\n",
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the feature extractor."""
+        self._hears.extractor.save_pretrained(folder)

@@ -1,0 +1,263 @@
+"""Audio classifiers from transformers folders: a pretrained body and a new head, and what the body hears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.folders import listing
+from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.models.padding import hide_padding
+from unfreeze_trainer.models.text import _be_quiet, _check_complete, _draw_anew, _failed, seeded
+from unfreeze_trainer.sources.closed import Closed, refuse_code
+
+EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files that transformers loads a feature extractor from, one of which there must be."""
+DEFAULT_SECONDS = 30.0
+"""Kept of a clip where nothing in the model limits it."""
+_WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
+"""Of a spectrum, in the models that read spectrograms."""
+_LAYER_DROPS = ("layerdrop", "encoder_layerdrop")
+_SQUEEZING = frozenset({"sew", "sew-d"})
+"""Models that take moments together, by twos: of a clip alone the odd one is lost, of one that is padded it is not."""
+_UNTRAINED = "masked_spec_embed"
+"""What stands in the place of masked moments; checkpoints that were trained without masks lack it."""
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """What a model hears of a clip."""
+
+    extractor: Any
+    """transformers' feature extractor."""
+    shortest: int
+    """Values of the shortest clip that the model hears anything of."""
+    longest: int
+    """Values that are kept of a clip."""
+    own: float | None
+    """Seconds that the model takes; None where nothing in it limits them."""
+    padded: int | None
+    """Length that a batch has at least; None where all clips are made equally long, and the model takes no mask."""
+    positions: int | None = None
+    """Whisper's, where they are fewer than the folder's."""
+
+
+def load_config(path: str, where: str) -> Any:
+    """Return transformers' configuration of an audio classifier; InvalidModel for a model that reads something else."""
+    from transformers.models.auto.configuration_auto import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as CLASSES
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
+        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
+    taken = [name for name in CLASSES if name not in _SQUEEZING]
+    if config.model_type in taken:
+        return config
+    why = f"transformers has no audio classifier of model_type {config.model_type}"
+    if config.model_type in _SQUEEZING:
+        why = f"what a model of model_type {config.model_type} says of a clip depends on the lengths of those beside it"
+    raise JobError("InvalidModel", f"{where}: {why}: name a model of {', '.join(taken)}")
+
+
+def extractor_files(path: str, where: str) -> list[str]:
+    """Return the names of the files in a folder that its feature extractor is loaded from; JobError InvalidModel."""
+    import json
+
+    closed = Closed(path, where, "InvalidModel")
+    found = [name for name in EXTRACTOR_FILES if closed.exists(name)]
+    if not found:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: no {EXTRACTOR_FILES[0]}, which says how sound becomes what the model reads; {listing(path)}. Copy it"
+            " there, as the feature extractor's save_pretrained writes it",
+        )
+    for name in found:
+        try:
+            content = json.loads(Path(closed.path(name)).read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise JobError("InvalidModel", f"{where}: {name} cannot be read: {error}") from error
+        if isinstance(content, dict):
+            refuse_code(content, name, where)
+    return found
+
+
+def audio_input(path: str, where: str, config: Any, max_seconds: float | None, *, field: str) -> AudioInput:
+    """Return what a model hears of a clip.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    config
+        Of `load_config`.
+    max_seconds, field
+        Seconds that are to be kept of a clip, None for what the model takes; and the field that says so.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: there is no feature extractor, or it is none of this model's.
+    """
+    from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+
+    _be_quiet()
+    try:
+        extractor: Any = AutoFeatureExtractor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        rate = int(extractor.sampling_rate)
+    except Exception as error:
+        raise _failed(f"{where}: the feature extractor cannot be loaded", error, path, f"; {listing(path)}") from error
+    window = ceil(_WINDOW_SECONDS * rate)
+    if config.model_type == "whisper":
+        return _whisper_input(extractor, where, config, max_seconds, field=field)
+    if config.model_type == "audio-spectrogram-transformer":
+        extractor.max_length = config.max_length
+        own = (config.max_length - 1) * _HOP_SECONDS + _WINDOW_SECONDS
+        return AudioInput(extractor, window, max(window, round(min(max_seconds or own, own) * rate)), own, None)
+    masked = getattr(config, "mask_time_length", 1) if getattr(config, "apply_spec_augment", True) else 1
+    longest = round((max_seconds or DEFAULT_SECONDS) * rate)
+    if not getattr(config, "conv_kernel", None):  # it reads pairs of spectra
+        shortest = window + ceil(_HOP_SECONDS * rate)
+        return AudioInput(extractor, shortest, max(shortest, longest), None, masked)
+    shortest = _values(1, config)
+    return AudioInput(extractor, shortest, max(shortest, longest), None, max(shortest, _values(masked, config)))
+
+
+def _values(moments: int, config: Any) -> int:
+    """Return how many values of a clip give the encoder so many moments."""
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        moments = (moments - 1) * stride + kernel
+    return moments
+
+
+def _whisper_input(extractor: Any, where: str, config: Any, max_seconds: float | None, *, field: str) -> AudioInput:
+    """Return what Whisper's encoder hears: always as much as it has positions, two hops of the extractor for each."""
+    rate, hop, positions = int(extractor.sampling_rate), int(extractor.hop_length), int(config.max_source_positions)
+    own = positions * 2 * hop / rate
+    seconds = min(ceil(max_seconds or own), own)
+    needed = seconds * rate / (2 * hop)
+    if seconds != int(seconds) or needed != int(needed):
+        raise JobError(
+            "InvalidModel",
+            f"{where}: config.json has {positions} positions (max_source_positions), which are {own:g} seconds, and"
+            f" Whisper's feature extractor knows whole seconds alone: set {field} to fewer, or name another model",
+        )
+    seconds, needed = int(seconds), int(needed)
+    extractor.chunk_length, extractor.n_samples = seconds, seconds * rate
+    extractor.nb_max_frames = extractor.n_samples // hop
+    kept = round(min(max_seconds or seconds, seconds) * rate)
+    shortest = ceil(_WINDOW_SECONDS * rate)
+    return AudioInput(extractor, shortest, max(shortest, kept), own, None, needed if needed < positions else None)
+
+
+def load_audio_model(
+    path: str,
+    where: str,
+    labels: Sequence[str],
+    *,
+    positions: int | None,
+    random: bool,
+    seed: int,
+    problem_type: str,
+) -> tuple[nn.Module, frozenset[str]]:
+    """Load an AutoModelForAudioClassification in float32 and give it a head for these labels.
+
+    The head is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then training
+    continues. What the class itself never trains (Whisper's sinusoidal positions) becomes buffers of the same names. No
+    layer is left out at random (layerdrop), since a phase says which of them train, on all ranks alike.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    labels
+        In the order of class ids; they become the config's id2label.
+    positions
+        Rows that are kept of Whisper's positions; None for all.
+    random
+        Keep the architecture only: all weights are drawn from `seed`.
+    seed
+        Seed of new weights.
+    problem_type
+        What the labels are to each other, in transformers' words.
+
+    Returns
+    -------
+    tuple
+        The model in training mode, and the head's parameters by name.
+    """
+    from transformers.models.auto.modeling_auto import AutoModelForAudioClassification
+
+    _be_quiet()
+    config = load_config(path, where)
+    same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = problem_type
+    for name in layer_drops(config):
+        setattr(config, name, 0.0)
+    fresh: set[str] = set()
+    try:
+        with seeded(seed):
+            if random:
+                module = AutoModelForAudioClassification.from_config(
+                    config, dtype=torch.float32, trust_remote_code=False
+                )
+            else:
+                module, info = AutoModelForAudioClassification.from_pretrained(
+                    path,
+                    config=config,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+                mismatched = (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])
+                fresh = {*info["missing_keys"], *mismatched}
+                if not same_labels:
+                    _draw_anew(module, transformers_head(module) - fresh)
+    except Exception as error:  # as above
+        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
+    head = transformers_head(module)
+    _check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
+    if positions is not None:
+        _shorten(module, positions)
+    _keep_fixed(module)
+    hide_padding(module)
+    names = frozenset(name for name, _ in module.named_parameters())
+    return module.train(), head | (fresh & names)
+
+
+def layer_drops(config: Any) -> dict[str, float]:
+    """Return how often a config leaves out layers at random, by its fields that say so."""
+    return {name: getattr(config, name) for name in _LAYER_DROPS if getattr(config, name, None) is not None}
+
+
+def _shorten(module: Any, positions: int) -> None:
+    """Keep the first of the positions of Whisper's encoder."""
+    encoder = module.encoder
+    weight = encoder.embed_positions.weight[:positions].detach().clone()
+    encoder.embed_positions = nn.Embedding(*weight.shape)
+    encoder.embed_positions.weight = nn.Parameter(weight)
+    encoder.max_source_positions = module.config.max_source_positions = positions
+
+
+def _keep_fixed(module: Any) -> None:
+    """Make buffers of the parameters that a class of transformers exempts from training, which its from_pretrained forgets."""
+    with torch.device("meta"):
+        skeleton = type(module)(module.config)
+    for name, parameter in skeleton.named_parameters():
+        if not parameter.requires_grad:
+            path, _, own = name.rpartition(".")
+            part = module.get_submodule(path)
+            weight = getattr(part, own)
+            delattr(part, own)
+            part.register_buffer(own, weight.detach())
