@@ -35,7 +35,7 @@ def test_a_task_brings_its_columns():
         "minLength": 1,
         "maxLength": 256,
     }
-    assert properties["label"]["description"].startswith("Column with the label, for ImageClassification")
+    assert properties["label"]["description"].startswith("Column with the label, for AudioClassification, Image")
     assert properties.keys() == {*(column.name for column, _ in columns()), "secondText"}
     assert properties["textPair"]["description"].endswith("Default: none.")
     assert properties["values"]["type"] == "array"

@@ -67,6 +67,7 @@ FIRST_FIELDS = _leaves(
 )
 
 _LATER_TASKS = {
+    "audioClassification": _leaves("maxSeconds"),
     "textRegression": _leaves("maxLength pooling loss huberDelta"),
     "tokenClassification": _leaves("maxLength annotation"),
 }

@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from unfreeze_api.grammar.columns import Column
+from unfreeze_api.grammar.words import every
 from unfreeze_api.tasks.base import TaskType
 
 _SHARED = ("base", "labels")
@@ -31,8 +32,8 @@ def columns(tasks: Sequence[TaskType] = TASKS) -> list[tuple[Column, str]]:
             raise ValueError(f"two tasks say of the column {column.name} what it holds, and not the same")
     described = []
     for column in found.values():
-        readers = [task.name for task in tasks if column in task.reads]
-        whose = f", for {' and '.join(readers)}" if len(readers) < len(tasks) else ""
+        readers = [task for task in tasks if column in task.reads]
+        whose = f", for {every(readers)}" if len(readers) < len(tasks) else ""
         default = "none" if column.optional else column.name
         described.append((column, f"Column{'s' * column.many} {column.about}{whose}. Default: {default}."))
     return described
