@@ -45,6 +45,12 @@ def claims(tmp_path_factory) -> Path:
     for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
+    for name, rows in (("lee-train", 40), ("lee-validation", 10), ("lee-test", 10)):
+        with (folder / "data" / f"{name}.csv").open("w") as file:
+            pairs = ((WORDS[n % 3], WORDS[n % 4], n % 3 == n % 4) for n in range(rows))
+            csv.writer(file).writerows(
+                [("one", "other", "similarity"), *((*texts, int(same)) for *texts, same in pairs)]
+            )
     return folder
 
 
@@ -71,6 +77,14 @@ def test_its_workers_run_as_it_lies_there(ranks, claims, tmp_path, file):
     codes = run_gang(job.distribution.world_size, work, job, tmp_path / "log")
     assert codes == [0] * job.distribution.num_nodes, (tmp_path / "log").read_text()[-5000:]
     assert_it_succeeded(claims, file)
+
+
+def test_pairs_with_numbers_run_as_they_lie_there(ranks, claims, tmp_path):
+    job = open_job(EXAMPLES / "tasks" / "text-regression.yaml", (), claims)
+    assert run_gang(1, work, job, tmp_path / "log") == [0], (tmp_path / "log").read_text()[-5000:]
+    report = json.loads((claims / "results" / "text-regression" / "report.json").read_text())
+    assert report["results"]["test"]["rmse"] > 0
+    assert '"some text", "another text"' in report["exports"][0]["usage"]
 
 
 @pytest.mark.matrix

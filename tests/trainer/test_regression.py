@@ -20,6 +20,7 @@ from tests.trainer.jobs import WORDS, bert_folder, make_job
 from unfreeze_api.tasks.base import REGRESSION
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
 from unfreeze_trainer.objectives.regression import Regression, RegressionMetrics
 from unfreeze_trainer.objectives.targets.numbers import Numbers, Read
@@ -73,6 +74,33 @@ def test_metrics_equal_scikit_learns_and_scipys_to_the_last_digit(seed, n, targe
     assert found["spearman"] == np.mean([stats.spearmanr(*pair)[0] for pair in pairs])
     standard = (actual - actual.mean(axis=0)) / actual.std(axis=0)
     assert found["loss"] == pytest.approx(np.mean((standard - outputs) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@torch.no_grad()
+def test_uneven_shares_of_a_split_are_measured_as_scikit_learn_measures_the_whole(world_size, bert, tmp_path):
+    """13 samples, dealt out as an evaluation deals them out; the predictions are gathered by hand."""
+    job = make_job(bert, two_values(tmp_path, rows=52), task=TASK, data=TWO)
+    task = open_task(job)
+    module, targets = task.build_model().module.eval(), task._splits["validation"].targets.values
+    whole, predicted = task.metrics.state_of(len(targets)), np.zeros_like(targets)
+    assert len(targets) == 13
+    for rank in range(world_size):
+        feed = Feed(task, seed=0, batch_size=4, accumulate=1, rank=rank, world_size=world_size)
+        state = task.metrics.state_of(len(targets))
+        for batch in feed.evaluation("validation"):
+            outputs = task.forward(module, batch)
+            task.metrics.update(state, outputs, batch)
+            kept = task.objective.counted(batch)
+            predicted[batch[SAMPLES][kept]] = task.objective.in_units(outputs)[kept]
+        whole += state
+    found = task.metrics.compute(whole)
+    assert found["rmse"] == sk.root_mean_squared_error(targets, predicted)
+    assert found["mae"] == sk.mean_absolute_error(targets, predicted)
+    assert found["r2"] == sk.r2_score(targets, predicted)
+    pairs = list(zip(targets.T, predicted.T, strict=True))
+    assert found["pearson"] == np.mean([stats.pearsonr(*pair)[0] for pair in pairs])
+    assert found["spearman"] == np.mean([stats.spearmanr(*pair)[0] for pair in pairs])
 
 
 def test_what_is_not_defined_is_no_number():
