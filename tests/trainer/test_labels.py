@@ -152,3 +152,7 @@ def test_rows_without_any_label_are_kept_where_broken_ones_are_skipped(tmp_path)
     job = job.model_copy(update={"data": job.data.model_copy(update={"on_error": "Skip"})})
     source = read_texts(job.data.train, "here", kind=target_kind(job), skip=True)
     assert (len(source.targets), source.left_out) == (9, 3)
+    nameless = written(tmp_path, [["a", "b"], None, ["a", ""], [], ["b", None]] + [["b"]] * 3, "parquet")
+    source = read_texts(job_of(nameless).data.train, "here", kind=LabelSets, skip=True)
+    assert (len(source.targets), source.left_out) == (5, 3)
+    assert source.numbers.tolist() == [0, 3, 5, 6, 7]

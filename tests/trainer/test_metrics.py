@@ -114,10 +114,10 @@ def test_what_compares_samples_is_left_out_where_there_is_nothing_to_compare() -
 
 def test_rows_of_more_samples_than_memory_has_room_for_are_not_gathered() -> None:
     metrics = MultiLabelMetrics(1000)
-    assert metrics.gathers(33554)
-    assert not metrics.gathers(33555)
-    many = np.zeros(33555, dtype=np.int64)
-    assert "33,555 samples x 2,000 numbers" in metrics.undefined(Targets(many, many, many))["mAP"]
+    assert metrics.gathers(16777)
+    assert not metrics.gathers(16778)
+    many = np.zeros(16778, dtype=np.int64)
+    assert "16,778 samples x 2,000 numbers" in metrics.undefined(Targets(many, many, many))["mAP"]
 
 
 def test_no_samples_have_no_metrics() -> None:

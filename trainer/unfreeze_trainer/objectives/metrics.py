@@ -15,8 +15,9 @@ from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.objectives.targets import Targets
 
-MAX_GATHERED = 2**26
-"""Numbers of the samples of a split that are gathered, 256 MiB: of more, metrics that need them are left out."""
+MAX_GATHERED = 2**25
+"""Numbers of the samples of a split that are gathered, 128 MiB that a few seconds sort: of more, metrics that need them are
+left out."""
 
 
 class Metrics(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError, quoted, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, no_target
+from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
 from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, sort_labels
 
 if TYPE_CHECKING:
@@ -68,9 +68,14 @@ class LabelSets(Encoder[Sets]):
     def broken(
         column: pa.ChunkedArray, name: str, where: str, numbers: np.ndarray
     ) -> Iterator[tuple[list[int], JobError]]:
-        """Yield the rows whose cell is missing: an empty one is none of the labels. Parameters as of Encoder."""
+        """Yield the rows whose cell is missing, where an empty one is none of the labels, and those with a nameless label.
+
+        Parameters as of Encoder.
+        """
         rows = numbers[_missing(column)].tolist()
         yield rows, no_target(rows, name, where)
+        rows = numbers[_nameless(column)].tolist()
+        yield rows, _no_name(rows, name, where)
 
     @classmethod
     def read(cls, column: pa.ChunkedArray, name: str, where: str) -> Sets:
@@ -82,6 +87,8 @@ class LabelSets(Encoder[Sets]):
             column = column.cast(column.type.value_type)
         if (missing := _missing(column)).size:
             raise no_target(missing.tolist(), name, where)
+        if (nameless := _nameless(column)).size:
+            raise _no_name(nameless.tolist(), name, where)
         lists = column.combine_chunks()
         if is_text(lists.type):
             lists = pc.split_pattern(lists, cls.separator)
@@ -96,12 +103,6 @@ class LabelSets(Encoder[Sets]):
             if is_text(column.type):  # nothing before, after or between separators
                 kept = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
                 rows, cells = rows[kept], cells.filter(pa.array(kept))
-        if (empty := _without_name(cells)).size:
-            raise JobError(
-                "InvalidData",
-                f"{where}: a label without a name in the list in column {name!r} of {some_rows(rows[empty].tolist())}:"
-                " remove it, or name it",
-            )
         codes, names = encode_labels(pa.chunked_array([cells]), name, where)
         pairs = np.unique(np.stack([rows, codes]), axis=1)  # a label that is named twice counts once
         return Sets(pairs[1], pairs[0], names, len(lists))
@@ -144,11 +145,19 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _without_name(cells: pa.Array) -> np.ndarray:
-    """Return the indices of the labels in lists that are null, or empty texts."""
+def _nameless(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of rows whose list has a label that is null, or text without a word."""
     import pyarrow.compute as pc
 
-    empty = pc.is_null(cells)
-    if is_text(cells.type):
-        empty = pc.fill_null(pc.equal(cells, ""), True)
-    return np.flatnonzero(empty.to_numpy(zero_copy_only=False))
+    if not _is_list(column.type):
+        return np.empty(0, dtype=np.int64)
+    lists = column.combine_chunks()
+    rows = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    return np.unique(rows[missing_rows(pc.list_flatten(lists))])
+
+
+def _no_name(rows: Sequence[int], name: str, where: str) -> JobError:
+    message = (
+        f"{where}: a label without a name in the list in column {name!r} of {some_rows(rows)}: remove it, or name it"
+    )
+    return JobError("InvalidData", message)

@@ -1,0 +1,122 @@
+"""How well Debian's packages are tagged: a multi-label task on real data, beside logistic regressions on words.
+
+    python -m bench.tags FOLDER [SAMPLES]
+
+Needs Debian's package lists (`apt-get update`) and the package of the examples' weights. Prints JSON: metrics on the packages
+that were held out, of frozen MiniLM with a new head, without weights and with `classWeights: Balanced`, and of scikit-learn's TF-IDF
+with a logistic regression for each tag. Tags that fewer than one of 50 packages have are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from examples.prepare import prepare
+
+SEED = 0
+HELD_OUT = 1000
+RARE = 50
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure and print."""
+    folder, samples = Path(sys.argv[1]), int((sys.argv[2:] or ["2000"])[0])
+    prepare(folder)
+    train, test = _split(samples)
+    for name, part in (("train", train), ("test", test)):
+        (folder / f"tags-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    found: Row = {"benchmark": "tags", "train": len(train), "test": len(test)}
+    found["tags"] = len({tag for row in train for tag in row["label"]})
+    found["TF-IDF, logistic regression"] = _plain(train, test)
+    for name, options in (("MiniLM", {}), ("MiniLM, classWeights Balanced", {"classWeights": "Balanced"})):
+        found[name] = _tuned(folder, name.lower().replace(", ", "-").replace(" ", "-"), options)
+    print(json.dumps(found, indent=1), flush=True)
+
+
+def _split(samples: int) -> tuple[list[Row], list[Row]]:
+    """Return packages to train on and to measure on: each text once, of both those with tags that are not rare."""
+    rows = list({text: tags for text, tags in _packages() if tags}.items())
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
+    rows = rows[: samples + HELD_OUT]
+    counts = Counter(tag for _, tags in rows[HELD_OUT:] for tag in tags)
+    kept = {tag for tag, count in counts.items() if count * RARE >= samples}
+    made = [{"text": text, "label": sorted(kept.intersection(tags))} for text, tags in rows]
+    return made[HELD_OUT:], made[:HELD_OUT]
+
+
+def _packages() -> Iterator[tuple[str, list[str]]]:
+    """Yield description and tags of each package."""
+    lists = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
+    for record in lists.split("\n\n"):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in record.splitlines():
+            if not line.startswith(" "):
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            else:
+                fields[name] += line
+        text = next((fields[name] for name in fields if name.startswith("Description") and "md5" not in name), "")
+        yield text, [tag for tag in fields.get("Tag", "").replace(" ", "").split(",") if tag]
+
+
+def _plain(train: list[Row], test: list[Row]) -> dict[str, float]:
+    """Return the metrics of a logistic regression for each tag on words and pairs of words."""
+    binarizer, words = MultiLabelBinarizer(), TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    targets = binarizer.fit_transform([row["label"] for row in train])
+    model = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
+    model.fit(words.fit_transform([row["text"] for row in train]), targets)
+    actual, inputs = binarizer.transform([row["label"] for row in test]), words.transform([row["text"] for row in test])
+    scores = model.decision_function(inputs)
+    predicted = scores > 0
+    return {
+        "microF1": f1_score(actual, predicted, average="micro"),
+        "macroF1": f1_score(actual, predicted, average="macro", zero_division=0),
+        "mAP": float(np.mean(average_precision_score(actual, scores, average=None))),
+        "subsetAccuracy": accuracy_score(actual, predicted),
+    }
+
+
+def _tuned(folder: Path, name: str, options: Row) -> dict[str, float]:
+    """Return the test metrics of MiniLM whose head has learned the tags, and how long that took."""
+    task = {"type": "TextClassification", "textClassification": {"labels": "Multi", "maxLength": 32, **options}}
+    spec = {
+        "model": {"source": f"file://{folder}/models/minilm"},
+        "task": task,
+        "data": {
+            "train": {"source": f"file://{folder}/tags-train.jsonl"},
+            "validation": {"fraction": 0.1},
+            "test": {"source": f"file://{folder}/tags-test.jsonl"},
+        },
+        "strategy": {"type": "FeatureExtraction", "learningRate": {"head": 2e-2}},
+        "training": {"epochs": 8, "batchSize": 32, "metric": "mAP", "seed": SEED},
+        "output": {"destination": f"file://{folder}/{name}"},
+    }
+    job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(job))
+    start, program = time.monotonic(), "from unfreeze_api.cli import main; main()"
+    subprocess.run([sys.executable, "-c", program, "run", str(folder / f"{name}.yaml")], check=True, stdout=sys.stderr)
+    results = json.loads((folder / name / "report.json").read_text())["results"]["test"]
+    return {**results, "seconds": round(time.monotonic() - start)}
+
+
+if __name__ == "__main__":
+    main()
