@@ -19,6 +19,7 @@ from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.clips import ClipError, decode, read_header
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.models.audio import load_audio_model, load_config
+from unfreeze_trainer.models.padding import Frames, MaskedGroupNorm
 from unfreeze_trainer.objectives.base import TARGETS
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tasks import open_task
@@ -262,6 +263,21 @@ def test_clips_are_cut_and_it_is_said(tmp_path, data, caplog):
     assert task.lengths("train").max() == 4_000
     task = task_of(audio_model(tmp_path / "a", "audio-spectrogram-transformer"), data, 20)
     assert "takes 0.655 seconds of a clip: longer ones are cut there, not at" in caplog.text
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_without_padding_is_torchs_own(dtype, autocast):
+    plain, masked = torch.nn.GroupNorm(4, 4), MaskedGroupNorm(4, 4)
+    masked.frames, masked.number = Frames(), 0
+    masked.frames.after = [torch.tensor([9, 9])]
+    values = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        if not autocast:
+            plain.to(dtype), masked.to(dtype)
+        expected, found = plain(values), masked(values)
+    assert found.dtype == expected.dtype
+    assert torch.allclose(found.float(), expected.float(), atol=0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
 # Whisper

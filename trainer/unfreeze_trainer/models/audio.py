@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -69,8 +70,6 @@ def load_config(path: str, where: str) -> Any:
 
 def extractor_files(path: str, where: str) -> list[str]:
     """Return the names of the files in a folder that its feature extractor is loaded from; JobError InvalidModel."""
-    import json
-
     closed = Closed(path, where, "InvalidModel")
     found = [name for name in EXTRACTOR_FILES if closed.exists(name)]
     if not found:

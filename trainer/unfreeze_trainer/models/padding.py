@@ -58,7 +58,7 @@ class MaskedGroupNorm(nn.GroupNorm):
             normal = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
             if self.affine:
                 normal = normal * self.weight.float()[:, None] + self.bias.float()[:, None]
-        return normal
+        return normal.to(input.dtype)
 
 
 def hide_padding(module: nn.Module) -> None:
