@@ -36,7 +36,7 @@ class LoraSpec(Model):
         ),
         Rule(
             "self.initLoraWeights != 'LoftQ' || !self.useDora",
-            "LoftQ makes up for a base that is rounded, DoRA scales it anew: set useDora to false, or initLoraWeights to"
+            "LoftQ makes up for a base that is rounded, DoRA rescales it: set useDora to false, or initLoraWeights to"
             " Default",
             ".useDora",
         ),

@@ -21,7 +21,7 @@ MAX_METRICS = 8
 MAX_RESULTS = 2 * MAX_METRICS
 """Metrics of the finished model, on validation and test data."""
 MAX_RATES = 256
-"""Blocks whose learning rate is told."""
+"""Blocks whose learning rate is reported."""
 MAX_NAME_LENGTH = 63
 _DIGEST = 8
 
@@ -54,7 +54,7 @@ def rates(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def block(name: str) -> str:
-    """Return the name of a phase, or of its block, as it may be told: of one that is too long a hash and its end."""
+    """Return the name of a phase, or of its block, as it may be reported: of one that is too long a hash and its end."""
     if len(name) > MAX_NAME_LENGTH:
         digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
         name = f"{digest}-{name[_DIGEST + 1 - MAX_NAME_LENGTH :]}"
@@ -63,9 +63,9 @@ def block(name: str) -> str:
     return re.sub(r"[^-A-Za-z0-9_.]", "-", name).strip("-_.") or "unnamed"
 
 
-def phase(told: PhaseResult, first: str = "") -> PhaseResult:
+def phase(reported: PhaseResult, first: str = "") -> PhaseResult:
     """Return a phase that has ended with what of it has a place."""
-    return told.model_copy(update={"name": block(told.name), "metrics": metrics(told.metrics, first)})
+    return reported.model_copy(update={"name": block(reported.name), "metrics": metrics(reported.metrics, first)})
 
 
 def bounded(progress: Progress, first: str = "") -> Progress:

@@ -22,7 +22,7 @@ MAX_COUNT = 2**53
 """Bound of every whole number: JSON readers that have floats alone still tell it from its neighbours."""
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 """No training was before that. At the calendar's edges arithmetic with times overflows."""
-AHEAD = timedelta(days=1)
+MAX_AHEAD = timedelta(days=1)
 """How far the clock of a node may be ahead."""
 
 
@@ -53,7 +53,7 @@ class Said(Model):
             if isinstance(value, float) and not isfinite(value):
                 raise ValueError("a number is not finite")
         said = cls.model_validate_json(raw, extra="ignore", context=READING)
-        latest = (now or datetime.now(UTC)) + AHEAD
+        latest = (now or datetime.now(UTC)) + MAX_AHEAD
         for time in _times(said):
             if time.tzinfo is None or not EARLIEST <= time <= latest:
                 raise ValueError(f"{time} has no zone, or lies before 2000 or after tomorrow")

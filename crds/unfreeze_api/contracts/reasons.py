@@ -183,7 +183,7 @@ RUNNING: dict[RunningReason, Explanation] = {
     ),
     "NodeUnreachable": Explanation(
         "The cluster has not heard of the node of a pod; the pod is given up when its tolerations and `--lost-pod-grace` are over.",
-        "Nothing, or look at the node: if it comes back meanwhile, its pod goes on.",
+        "Nothing, or look at the node: if it comes back meanwhile, its pod continues.",
     ),
     "LeaderSilent": Explanation(
         "The first pod answered the operator before, and has left two questions in a row unanswered.",

@@ -253,7 +253,7 @@ class Semantics(Model):
     dropout: Annotated[Literal["Everywhere"], Before("Everywhere")] = "Everywhere"
     """Where dropout is on in training. Everywhere: in frozen blocks too."""
     features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"
-    """Where the outputs of frozen blocks come from. Computed: anew in each step, no cache."""
+    """Where the outputs of frozen blocks come from. Computed: again in each step, no cache."""
     pictures: Annotated[Literal["AsShown", "AsConverted"], Before("AsConverted")] = "AsShown"
     """How a picture's file becomes 8 bits a channel. AsShown: as a viewer shows it (data/pictures.py). AsConverted: by
     Pillow's conversion alone, without orientation, range and ground."""

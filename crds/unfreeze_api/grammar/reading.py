@@ -56,8 +56,8 @@ KNOWN_ENTRIES = WrapValidator(_known_entries)
 def causes(error: ValidationError, parent: str = "") -> str:
     """Return the first things that are wrong, each with the path of its field below `parent`."""
     found = error.errors()
-    told = [": ".join(filter(None, (field_path(item["loc"], parent), item["msg"]))) for item in found[:_MAX_CAUSES]]
-    return "; ".join([*told, f"and {len(found) - _MAX_CAUSES} more"] if len(found) > _MAX_CAUSES else told)
+    listed = [": ".join(filter(None, (field_path(item["loc"], parent), item["msg"]))) for item in found[:_MAX_CAUSES]]
+    return "; ".join([*listed, f"and {len(found) - _MAX_CAUSES} more"] if len(found) > _MAX_CAUSES else listed)
 
 
 def field_path(loc: tuple[int | str, ...], parent: str = "") -> str:

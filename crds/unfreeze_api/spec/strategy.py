@@ -120,7 +120,7 @@ class LearningRateSpec(Model):
     1/25 and down to 1/250000 of the peak (Smith 2018, arXiv 1803.09820, as torch's OneCycleLR). SlantedTriangular:
     linear up from 1/32 and down to it (Howard and Ruder 2018, arXiv 1801.06146)."""
     scope: Literal["Job", "Phase"] = "Job"
-    """Job: one course over all phases. Phase: warm-up and course begin anew in each phase."""
+    """Job: one course over all phases. Phase: warm-up and course start again in each phase."""
     warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
     """Share of the steps over which the learning rate rises. Default: 0.06; for OneCycle 0.3, for SlantedTriangular
     0.1."""

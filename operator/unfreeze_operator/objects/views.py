@@ -177,14 +177,14 @@ class PodView(ChildView):
         return self.phase not in ("Succeeded", "Failed")
 
     @property
-    def last_words(self) -> str:
+    def termination_message(self) -> str:
         """Its message, once its container has ended: it does not start again, and the pod's phase follows later."""
         return self.message if self.exit_code is not None or not self.live else ""
 
 
 def has_termination_message(pod: PodView) -> bool:
     """Whether a pod led its gang and has ended with a message: its checkpoint, how far it came."""
-    return pod.index == 0 and bool(pod.last_words)
+    return pod.index == 0 and bool(pod.termination_message)
 
 
 @dataclass(frozen=True, slots=True)

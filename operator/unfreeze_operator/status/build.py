@@ -130,8 +130,8 @@ def _end(context: Context) -> JobCondition | None:
     end = job.condition("Complete", "Failed") if job is not None else None
     if end is None:
         return None
-    told = not context.children.live_pods and _explained(end, context)
-    return end if told or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS) else None
+    explained = not context.children.live_pods and _explained(end, context)
+    return end if explained or context.now >= end.time + timedelta(seconds=SETTLE_SECONDS) else None
 
 
 def _explained(end: JobCondition, context: Context) -> bool:

@@ -20,7 +20,7 @@ from unfreeze_api.contracts.status import Condition, Phase
 
 Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"]
 
-REASONS: dict[str, tuple[str, ...]] = {type_: tuple(told) for type_, told in reasons.CONDITIONS.items()}
+REASONS: dict[str, tuple[str, ...]] = {type_: tuple(explained) for type_, explained in reasons.CONDITIONS.items()}
 """The reasons that each condition may have; Failed, Reconciling and Stalled have those of others besides."""
 _Reason = RunningReason | SuspendedReason | CompleteReason | FailedReason | CheckpointBrokenReason | UsefulReason
 

@@ -59,7 +59,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     progress
         The newest answer of the leader at hand.
     """
-    words = TerminationMessage.from_termination_log(last.last_words) if last is not None else None
+    words = TerminationMessage.from_termination_log(last.termination_message) if last is not None else None
     reported = words.progress if words is not None and words.progress is not None else progress
     if reported is None:
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint

@@ -152,8 +152,8 @@ class Agent:
             code, reason = 1, "AgentFailed"
         log.error("%s", "".join(traceback.format_exception(error)))
         message, tail = told_of(error)
-        told = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])
-        self._endings.put(Ending(code, told))
+        failure = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])
+        self._endings.put(Ending(code, failure))
 
     def _wait(self) -> Ending | None:
         """Wait for the end; None when this pod was asked to stop and its workers have."""
@@ -195,7 +195,7 @@ class Agent:
 
     def _message(self, ending: Ending | None) -> TerminationMessage:
         progress = self.progress()
-        told: dict[str, Any] = {"checkpoint": progress.checkpoint, "progress": progress}
+        reported: dict[str, Any] = {"checkpoint": progress.checkpoint, "progress": progress}
         if ending is None:
             step = f"at step {progress.checkpoint.step}" if progress.checkpoint else "none was due yet"
             return TerminationMessage(
@@ -203,10 +203,10 @@ class Agent:
                 reason="Stopped",
                 message=f"asked to stop; checkpoint: {step}",
                 exit_code=ExitCode.STOPPED,
-                **told,
+                **reported,
             )
         if ending.exit_code == ExitCode.DONE:
-            return TerminationMessage(outcome="Succeeded", reason="Completed", exit_code=ExitCode.DONE, **told)
+            return TerminationMessage(outcome="Succeeded", reason="Completed", exit_code=ExitCode.DONE, **reported)
         error = ending.error
         assert error is not None  # every failure has one
         return TerminationMessage(
@@ -216,7 +216,7 @@ class Agent:
             exit_code=ending.exit_code,
             rank=error.rank if error.rank >= 0 else None,
             log_tail=error.log_tail,
-            **told,
+            **reported,
         )
 
     def _leave(self, message: TerminationMessage) -> None:

@@ -23,7 +23,7 @@ class Run:
     """A finished run."""
 
     name: str
-    """As it is told from the others: its folder."""
+    """What it is called beside the others: its folder."""
     report: Report
 
     @property
@@ -37,8 +37,8 @@ class Run:
         pins, drawn = data.pins.get(split), split not in data.sources
         if not pins or (drawn and data.held_out_seed is None):
             return ""
-        told = [pins, data.splits.get(split), data.labels, (data.held_out_seed, data.splits) if drawn else None]
-        return json.dumps(told, sort_keys=True)
+        measured_on = [pins, data.splits.get(split), data.labels, (data.held_out_seed, data.splits) if drawn else None]
+        return json.dumps(measured_on, sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the table shows, in camelCase."""

@@ -336,11 +336,11 @@ def _exit_code(codes: list[int]) -> int:
 
 
 def _explain(messages: list[TerminationMessage | None], code: int, logs: Path) -> None:
-    told = [message for message in messages if message and message.outcome == "Failed"]
-    told.sort(key=lambda message: message.exit_code != code)
-    if told:
-        rank = f" (rank {told[0].rank})" if told[0].rank is not None else ""
-        click.echo(f"\nFailed: {told[0].reason}{rank}: {told[0].message}", err=True)
+    failed = [message for message in messages if message and message.outcome == "Failed"]
+    failed.sort(key=lambda message: message.exit_code != code)
+    if failed:
+        rank = f" (rank {failed[0].rank})" if failed[0].rank is not None else ""
+        click.echo(f"\nFailed: {failed[0].reason}{rank}: {failed[0].message}", err=True)
     else:
         click.echo("\nFailed: an agent was killed before it could say why", err=True)
     click.echo(f"Logs: {logs}", err=True)

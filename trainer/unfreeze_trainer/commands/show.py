@@ -87,10 +87,10 @@ class _Said:
 def _warnings(folder: Path) -> list[str]:
     """Return what a run has said of its job, each sentence once."""
     try:
-        told = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     except (OSError, ValueError):
         return []
-    return list(dict.fromkeys(event["message"] for event in told if event.get("event") == "warning"))
+    return list(dict.fromkeys(event["message"] for event in events if event.get("event") == "warning"))
 
 
 def _workers(job: ResolvedJob) -> str:

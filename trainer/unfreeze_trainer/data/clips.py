@@ -113,8 +113,8 @@ def _opened(content: str | bytes) -> Iterator[SoundFile]:
     except Exception as error:
         if is_passing(error) or isinstance(error, MemoryError):
             raise
-        told = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
-        raise ClipError(f"it cannot be read ({quoted(told)}); replace or remove it") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
+        raise ClipError(f"it cannot be read ({quoted(reason)}); replace or remove it") from error
 
 
 def _require_sound(sound: SoundFile) -> None:

@@ -158,12 +158,12 @@ def _located(kind: FileKind, source: Source, folder: Path, *, skip: bool) -> Sou
 
     closed, paths = Closed(folder, source.where, "InvalidData"), []
     for row, name in enumerate(source.inputs.to_pylist()):
-        told = f"row {source.number(row)}, column {kind.column_of(source.dataset.columns)!r}: "
+        cell = f"row {source.number(row)}, column {kind.column_of(source.dataset.columns)!r}: "
         try:
-            paths.append(closed.place(name, told=told) if skip else closed.path(name, told=told))
+            paths.append(closed.place(name, told=cell) if skip else closed.path(name, told=cell))
         except (OSError, ValueError) as error:  # a name that no file system takes
             message = (
-                f"{source.where}: {told}no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"
+                f"{source.where}: {cell}no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"
             )
             raise JobError("InvalidData", message) from error
     return replace(source, inputs=pa.chunked_array([pa.array(paths, pa.string())]), files=True)
@@ -228,11 +228,11 @@ def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirE
 
 
 def _tell_left_out(where: str, left_out: Counter[str], beside: int) -> None:
-    told = [f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix != "hidden"]
-    told += [f"{left_out['hidden']} hidden folders"] * bool(left_out["hidden"])
-    told += [f"{beside} files beside the labels' folders"] * bool(beside)
-    if told:
-        log.warning("%s: left out: %s", where, ", ".join(told))
+    left = [f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix != "hidden"]
+    left += [f"{left_out['hidden']} hidden folders"] * bool(left_out["hidden"])
+    left += [f"{beside} files beside the labels' folders"] * bool(beside)
+    if left:
+        log.warning("%s: left out: %s", where, ", ".join(left))
 
 
 def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -> None:
@@ -295,7 +295,7 @@ def check_headers(kind: FileKind, source: Source, checked: int, broken: Callable
 def _instead(content: str | bytes) -> str:
     try:
         found = stand_in(content) if isinstance(content, bytes) else stand_in_at(Path(content))
-    except OSError:  # it cannot be read, as is told already
+    except OSError:  # it cannot be read, as is reported already
         return ""
     return f"it {found}" if found else ""
 

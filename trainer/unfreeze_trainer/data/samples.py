@@ -234,7 +234,7 @@ def _require_other_files(job: ResolvedJob) -> None:
 def _is_same(one: str, other: str) -> bool:
     try:
         return Path(one).samefile(other)
-    except OSError:  # whichever is missing is told by who reads it
+    except OSError:  # whoever reads it reports which is missing
         return False
 
 

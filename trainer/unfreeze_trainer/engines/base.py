@@ -395,7 +395,7 @@ def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Return the buffers that belong to a module's state, by name; masks and position ids made anew are not among them."""
+    """Return the buffers that belong to a module's state, by name; masks and position ids, which are made again, are not among them."""
     kept = {}
     for prefix, part in module.named_modules():
         for name, buffer in part.named_buffers(recurse=False):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DDPEngine(Engine):
-    """DistributedDataParallel, wrapped anew in each phase.
+    """DistributedDataParallel, wrapped again in each phase.
 
     Notes
     -----

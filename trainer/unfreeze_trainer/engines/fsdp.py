@@ -41,7 +41,7 @@ class FSDPEngine(Engine):
     gathered once for both passes, and small blocks cost no messages of their own.
 
     This engine does not go through Accelerate: its `prepare` divides model and optimizer together and once, in
-    parameters that it names anew, after a wrap policy by class names or sizes. A phase change would be a second
+    parameters that it renames, after a wrap policy by class names or sizes. A phase change would be a second
     `prepare` of a divided model. What is left to do by hand is a dozen lines.
 
     FSDP2 hands requires_grad of a share on to the whole parameter each time that it is gathered, so that a phase change

@@ -53,7 +53,7 @@ def _parts(part: nn.Module, block: Collection[str], path: str = "") -> Iterator[
 def compile_blocks(module: nn.Module, blocks: Sequence[Block]) -> None:
     """Compile each part of the blocks by itself with torch.compile, when it is first used.
 
-    Layers of one class share what is compiled, and a phase change compiles anew only what it makes different: a layer
+    Layers of one class share what is compiled, and a phase change recompiles only what it makes different: a layer
     that is frozen, and the lowest one that trains, each once.
 
     Raises

@@ -1,4 +1,4 @@
-"""The head of a classifier: the parameters that a new task draws anew, found from what the libraries say."""
+"""The head of a classifier: the parameters that are newly initialized for a task, found from what the libraries say."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def transformers_head(module: Any) -> frozenset[str]:
 
 
 def timm_head(module: Any, classes: int) -> frozenset[str]:
-    """Return the parameters of a timm model's head: its classifier, and what else reset_classifier draws anew.
+    """Return the parameters of a timm model's head: its classifier, and what else reset_classifier initializes.
 
     Parameters
     ----------

@@ -172,7 +172,7 @@ def owner_of(run_folder: Path) -> bytes | None:
 def pulse(run_folder: Path) -> bytes | None:
     """Return what changes while the newest generation of a run folder lives; None if its agent has left, or had none.
 
-    A file is opened anew each time: NFS asks the server then, and not for the attributes of a folder.
+    A file is opened again each time: NFS asks the server then, and not for the attributes of a folder.
     """
     return _of_newest(run_folder, _PULSE)
 

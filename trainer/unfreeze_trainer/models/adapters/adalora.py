@@ -99,7 +99,7 @@ class RankAllocation(StepHook):
             if _KEPT in entry:
                 pattern[name] = entry[_KEPT].tolist()
             if all(key in entry for key in _AVERAGES):
-                allocator.ipt[name] = torch.zeros_like(parameter)  # written anew before it is read
+                allocator.ipt[name] = torch.zeros_like(parameter)  # written before it is read
                 for key in _AVERAGES:
                     getattr(allocator, key)[name] = entry[key].to(parameter.device, copy=True)
         self._config.rank_pattern = pattern or None
