@@ -13,6 +13,7 @@ from unittest.mock import patch
 from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import (
+    WORDS,
     audio_folder,
     audio_model,
     bert_folder,
@@ -64,6 +65,13 @@ TASKS: dict[str, dict[str, Any]] = {
     "ImageClassification": IMAGES,
     "AudioClassification": {},
     "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
+    "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
+    "MultiLabel": {
+        "task": {
+            "type": "TextClassification",
+            "textClassification": {"labels": "Multi", "classWeights": "Balanced", "focalLoss": {}},
+        }
+    },
 }
 FACTORS = {
     "strategy": list(STRATEGIES),
@@ -81,6 +89,8 @@ PLACES = {
     "ImageClassification": ("vit", "images"),
     "AudioClassification": ("speech", "clips"),
     "TokenClassification": ("bert", "words.jsonl"),
+    "TextRegression": ("bert", "numbers.csv"),
+    "MultiLabel": ("bert", "sets.csv"),
 }
 
 
@@ -116,6 +126,9 @@ def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")
+    write_csv(folder / "sets.csv", labels=('"a,b"', "b", '"c,a"', '""'))
+    rows = "".join(f"{WORDS[n % 7]} {WORDS[n % 5]},{WORDS[n % 3]},{n % 7}.5,{-n % 5}\n" for n in range(24))
+    (folder / "numbers.csv").write_text(f"text,other,one,two\n{rows}")
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
     image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from tests.trainer.jobs import make_job
+from tests.trainer.jobs import audio_folder, make_job
 from unfreeze_api.tasks.labels import LabelOptions
+from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.samples import read_splits, read_texts, target_kind
 from unfreeze_trainer.errors import JobError
@@ -156,3 +157,11 @@ def test_rows_without_any_label_are_kept_where_broken_ones_are_skipped(tmp_path)
     source = read_texts(job_of(nameless).data.train, "here", kind=LabelSets, skip=True)
     assert (len(source.targets), source.left_out) == (5, 3)
     assert source.numbers.tolist() == [0, 3, 5, 6, 7]
+
+
+def test_the_name_of_a_folder_is_one_label_whatever_is_in_it(tmp_path):
+    clips = audio_folder(tmp_path / "clips", labels=("red,blue", "green"))
+    job = make_job("/nowhere", clips, task={"type": "AudioClassification", "audioClassification": {"labels": "Multi"}})
+    learned, splits = read_splits(job, partial(read_audio, kind=target_kind(job)), target_kind(job))
+    assert learned.labels == ["green", "red,blue"]
+    assert splits["train"].targets.values.shape == (len(splits["train"]), 1)

@@ -1,14 +1,14 @@
-"""One label for each audio file."""
+"""Labels for each audio file: one, or any number."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import AUDIO, CLASSIFICATION, LABEL, TaskType
+from unfreeze_api.tasks.base import AUDIO, CLASSIFICATION, LABEL, MULTI_LABEL, TaskType
+from unfreeze_api.tasks.labels import LabelOptions
 
 
-class AudioClassificationSpec(Model):
+class AudioClassificationSpec(LabelOptions):
     """Options of audio classification."""
 
     max_seconds: float | None = Field(default=None, gt=0, le=600)
@@ -23,5 +23,6 @@ TASK = TaskType(
     library="transformers",
     reads=(AUDIO, LABEL),
     metrics=CLASSIFICATION,
+    multi_label=MULTI_LABEL,
     pipeline="audio-classification",
 )

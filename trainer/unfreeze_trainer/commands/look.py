@@ -71,7 +71,7 @@ def _reader(job: ResolvedJob) -> Callable[..., Source]:
     if AUDIO in task.reads:
         from unfreeze_trainer.data.audio import read_audio
 
-        return partial(read_audio, checked=LOOKED_FILES)
+        return partial(read_audio, kind=target_kind(job), checked=LOOKED_FILES)
     from unfreeze_trainer.data.images import read_images
 
     return partial(read_images, kind=target_kind(job), checked=LOOKED_FILES)

@@ -9,14 +9,20 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.clips import SUFFIXES, ClipError, read_header
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, check_headers, file_name, read_files, threads
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import LABELS, Source, TargetKind
 from unfreeze_trainer.errors import JobError
 
 CLIPS = FileKind("audio", "clip", "clips", "audio file", "audio files", SUFFIXES)
 
 
 def read_audio(
-    dataset: Dataset, where: str, *, skip: bool = False, head: bool = False, checked: int = CHECKED_FILES
+    dataset: Dataset,
+    where: str,
+    *,
+    skip: bool = False,
+    head: bool = False,
+    checked: int = CHECKED_FILES,
+    kind: TargetKind = LABELS,
 ) -> Source:
     """Read a folder of audio files, or a table of paths relative to it or of their content; JobError for broken ones.
 
@@ -31,8 +37,10 @@ def read_audio(
         Read the first rows of a table alone.
     checked
         Files whose header is read; of more, so many at even distances.
+    kind
+        Of the targets.
     """
-    source = read_files(CLIPS, dataset, where, skip=skip, head=head)
+    source = read_files(CLIPS, dataset, where, skip=skip, head=head, targets=kind)
 
     def broken(row: int) -> str:
         try:

@@ -101,7 +101,10 @@ def read_files(
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
         paths, labels = folder
-        of_folders = pa.chunked_array([pa.array(labels).dictionary_encode()])
+        cells = (
+            [[label] for label in labels] if targets.cells == "Lists" else labels
+        )  # a comma in a name separates nothing
+        of_folders = pa.chunked_array([pa.array(cells) if targets.cells else pa.array(cells).dictionary_encode()])
         source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), of_folders, files=True)
     else:
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)

@@ -16,7 +16,7 @@ from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.audio import clip_name, read_audio, read_seconds
 from unfreeze_trainer.data.audio_loader import AudioLoader
 from unfreeze_trainer.data.file_loader import READ_SECONDS
-from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.data.samples import Source, Split, target_kind
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.audio import AudioInput
 from unfreeze_trainer.models.export import Example
@@ -50,7 +50,7 @@ class Audio(Modality):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a folder with one sub-folder per label, or a table."""
-        return read_audio(dataset, where, skip=self._skips)
+        return read_audio(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
     def open(self) -> None:
         """Find out what the model hears."""

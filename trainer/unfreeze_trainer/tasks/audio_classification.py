@@ -6,7 +6,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.audio_classification import AudioClassificationSpec
 from unfreeze_trainer.libraries.transformers_audio import TransformersAudio
 from unfreeze_trainer.modalities.audio import Audio
-from unfreeze_trainer.objectives.classification import Classification
+from unfreeze_trainer.objectives.labelled import labelled
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 
@@ -17,4 +17,4 @@ class AudioClassification(ComposedTask):
         options = job.task.of(AudioClassificationSpec)
         assert options is not None
         library = TransformersAudio(job, options.max_seconds)
-        super().__init__(job, Classification, Audio(job, library, options.max_seconds), library)
+        super().__init__(job, labelled(job.task), Audio(job, library, options.max_seconds), library)
