@@ -110,3 +110,15 @@ def test_what_is_no_run_is_named(run, tmp_path, text, said):
         (folder / "report.json").write_text(text)
     code, out, err = compare(run("first"), str(folder))
     assert (code, out, said in err) == (1, "", True), err
+
+
+def test_no_figure_is_cut_off(run, monkeypatch):
+    names = ("accuracy", "macroF1", "balancedAccuracy", "auroc", "mcc", "brier", "ece", "loss")
+    figures = {split: {name: number + 0.1234 for number, name in enumerate(names)} for split in ("validation", "test")}
+    folder = run("first", results=figures)
+    out = compare(folder)[1]
+    assert all(f"{split} {name}" in out and f"{figures[split][name]:.4f}" in out for split in figures for name in names)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    _, narrow, said = compare(folder)
+    assert (narrow.count("0.1234"), "…" in narrow, "too narrow for all metrics" in said) == (2, False, True), narrow

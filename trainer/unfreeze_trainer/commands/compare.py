@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.report import Report
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 REPORT = "report.json"
-_FILE_WIDTH = 160
-"""Columns of what goes into a file or a pipe."""
+_FILE_WIDTH = 10_000
+"""Columns that a line has at most in a file or a pipe: as many as it needs."""
 
 
 @dataclass(frozen=True)
@@ -153,19 +156,38 @@ def doubtful(runs: Sequence[Run]) -> list[str]:
 
 def _print(runs: Sequence[Run]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
+    table = _table(runs, {run.report.metric for run in runs}, alone=False)
+    if narrow := console.measure(table, options=console.options.update_width(_FILE_WIDTH)).maximum > console.width:
+        table = _table(runs, {run.report.metric for run in runs}, alone=True)
+    console.print(table)
+    if narrow:
+        click.echo(
+            "The terminal is too narrow for all metrics: a file or a pipe gets them, and --output json.", err=True
+        )
+
+
+def _table(runs: Sequence[Run], chosen: Collection[str], *, alone: bool) -> Table:
+    """Return a row for each run; of the metrics those that chose the best steps alone, or all."""
+    from rich.table import Table
+
     metrics = {
-        split: list(dict.fromkeys(name for run in runs for name in _shown(run, split)))
+        split: [
+            name
+            for name in dict.fromkeys(name for run in runs for name in _shown(run, split))
+            if not alone or name in chosen
+        ]
         for split in ("validation", "test")
     }
     table = Table("run", "strategy", "trained", "best step", "seconds")
     for split, names in metrics.items():
         for name in names:
             table.add_column(f"{split} {name}")
+    for column in table.columns:
+        column.overflow = "fold"
     for column in table.columns[2:]:
         column.justify = "right"
     for run in runs:
@@ -176,7 +198,7 @@ def _print(runs: Sequence[Run]) -> None:
         table.add_row(
             run.name, report.strategy, f"{run.trained:,}", f"{report.best_step:,}", f"{report.seconds:,.0f}", *figures
         )
-    console.print(table)
+    return table
 
 
 def _shown(run: Run, split: str) -> list[str]:
