@@ -1,5 +1,6 @@
 """`unfreeze verify`: an export is what the run wrote, or it is said what is not."""
 
+import errno
 import json
 
 import pytest
@@ -62,7 +63,25 @@ def test_nothing_to_compare_with(export, marker, said):
 def test_a_runs_folder_is_not_its_model(export):
     code, out = verify(export.parent)
     assert (code, f"is no export of Unfreeze: name {export}" in out) == (2, True), out
-    (export / "unfreeze.json").write_text("{")
+    for marker in ("{", "[" * 100_000):
+        (export / "unfreeze.json").write_text(marker)
+        assert verify(export)[0] == 2
+
+
+def test_what_cannot_be_read_is_not_what_was_changed(export, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "hash_file", denied)
+        code, out = verify(export)
+    assert (code, f"{export}/config.json: Permission denied" in out) == (2, True), out
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "scandir", denied)
+        code, out = verify(export)
+    assert (code, "Permission denied" in out) == (2, True), out
+    (export / "unfreeze.json").unlink()
+    (export / "unfreeze.json").mkdir()
     assert verify(export)[0] == 2
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from unfreeze_api.commands import explained
+
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -14,14 +16,14 @@ def verify(model: Path) -> None:
     """Compare the files of MODEL, the folder of an export, with the hashes that the run wrote beside them.
 
     The exit code is 0 when all are the same, 1 when one was changed, is missing or was added, 2 when there is nothing to
-    compare with. It tells accidents, not attacks: whoever can change the model can change the hashes.
+    compare with, or something cannot be read. It tells accidents, not attacks: whoever can change the model can change the hashes.
     """
     from unfreeze_trainer.exports.seal import SealError, compare
 
     try:
         found = compare(model)
-    except SealError as error:
-        click.echo(f"Error: {error}", err=True)
+    except (SealError, OSError) as error:
+        click.echo(f"Error: {explained(error) if isinstance(error, OSError) else error}", err=True)
         sys.exit(2)
     for name in found.changed:
         click.echo(f"changed: {name}", err=True)

@@ -64,7 +64,7 @@ def compare(export: Path) -> Differences:
 def _names(export: Path) -> list[str]:
     """Return everything below a folder but the marker and folders, links as what they are, sorted."""
     names: list[str] = []
-    for folder, folders, files in os.walk(export):
+    for folder, folders, files in os.walk(export, onerror=_raise):
         links = [name for name in folders if Path(folder, name).is_symlink()]
         names += [Path(folder, name).relative_to(export).as_posix() for name in (*files, *links)]
         if len(names) > MAX_FILES:
@@ -74,6 +74,10 @@ def _names(export: Path) -> list[str]:
     return sorted(name for name in names if name != MARKER)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def _sealed(export: Path) -> dict[str, str]:
     try:
         marker: Any = json.loads((export / MARKER).read_bytes())
@@ -81,7 +85,7 @@ def _sealed(export: Path) -> dict[str, str]:
         runs = [name for name in ("model", "adapter") if (export / name / MARKER).is_file()]
         advice = f": name {' or '.join(str(export / name) for name in runs)}" if runs else ""
         raise SealError(f"{export} holds no {MARKER}, and is no export of Unfreeze{advice}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SealError(f"{export / MARKER} is not JSON: somebody has changed it") from None
     files = marker.get("files") if isinstance(marker, dict) else None
     if files is None:
