@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 
 import numpy as np
@@ -15,6 +17,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from tests.trainer.jobs import audio_folder, audio_model, bert_folder, make_job
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data import clips
 from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.clips import ClipError, decode, read_header
 from unfreeze_trainer.errors import JobError, unmarked
@@ -105,6 +108,34 @@ def test_what_cannot_be_heard_says_why(tmp_path, name, content, words):
         decode(str(path), RATE, RATE * 30)
 
 
+@pytest.mark.parametrize("value", [3e38, -1e20])
+def test_what_is_louder_than_any_sound_is_refused(tmp_path, value):
+    soundfile.write(tmp_path / "a.wav", np.full((2_000, 2), value), RATE, subtype="FLOAT")
+    with pytest.raises(ClipError, match=r"values up to (3e\+38|1e\+20), and sound lies between -1 and 1"):
+        decode(str(tmp_path / "a.wav"), RATE, RATE)
+
+
+def test_flac_of_a_stream_is_read_to_its_end(tmp_path):
+    path, streamed = tmp_path / "a.flac", tmp_path / "streamed.flac"
+    soundfile.write(path, tone(0.5), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # STREAMINFO: the number of samples and the MD5 of them are not known before the end
+    content[22:42] = bytes(20)
+    streamed.write_bytes(content)
+    for clip in (str(streamed), bytes(content)):
+        assert np.array_equal(decode(clip, RATE, RATE), decode(str(path), RATE, RATE))
+        assert read_header(clip).seconds == 0.5
+
+
+def test_what_is_too_much_at_once_says_how_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "MAX_VALUES", 9_000)
+    soundfile.write(tmp_path / "a.wav", tone(1), RATE)
+    with pytest.raises(
+        ClipError, match="1 seconds of 1 channels at 16000 Hz are more than can be read; mix it down, res"
+    ):
+        decode(str(tmp_path / "a.wav"), RATE, RATE)
+
+
 # Sources
 
 
@@ -156,6 +187,15 @@ def test_folders_say_what_they_lack(tmp_path):
     audio_folder(tmp_path / "s/test", 1)
     with pytest.raises(JobError, match="test, train are splits and no labels"):
         read_audio(dataset(tmp_path / "s"), WHERE)
+
+
+@pytest.mark.parametrize("label", [b"a", b"\xe9"])
+def test_a_name_that_is_no_text_is_named(tmp_path, label):
+    folder = tmp_path / os.fsdecode(label)
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.wav")).touch()
+    with pytest.raises(JobError, match=r"the name (a/\\xff\.wav|\\xe9) is not UTF-8; rename it"):
+        read_audio(dataset(tmp_path), WHERE)
 
 
 def test_clips_that_are_too_short_or_broken_are_named_or_skipped(tmp_path):
@@ -327,6 +367,29 @@ def test_a_folder_of_another_model_is_refused(tmp_path, data):
     (folder / "preprocessor_config.json").write_text('{"auto_map": {"AutoFeatureExtractor": "x.Y"}}')
     with pytest.raises(JobError, match=r"preprocessor_config\.json"):
         task_of(folder, data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "extractor", "words"),
+    [
+        (
+            "wav2vec2",
+            {"feature_extractor_type": "WhisperFeatureExtractor"},
+            "a row of values, .*input_features of shape",
+        ),
+        ("wav2vec2", {"feature_extractor_type": "ASTFeatureExtractor"}, r"a row of values, .*of shape \(1024, 128\)"),
+        ("whisper", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "input_features, a spectrum of 80 bands"),
+        ("whisper", {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128}, r"\(128, 3000\)"),
+        ("audio-spectrogram-transformer", {"feature_extractor_type": "ASTFeatureExtractor"}, "a spectrum of 32 bands"),
+        ("wav2vec2-bert", {"feature_extractor_type": "WhisperFeatureExtractor"}, "a spectrum of 160 bands"),
+    ],
+)
+def test_a_feature_extractor_of_another_model_is_refused(tmp_path, data, kind, extractor, words):
+    folder = audio_model(tmp_path / "m", kind)
+    (folder / "preprocessor_config.json").write_text(json.dumps(extractor))
+    with pytest.raises(JobError, match=words) as error:
+        task_of(folder, data)
+    assert error.value.reason == "InvalidModel"
 
 
 def test_no_layer_is_left_out_at_random_and_the_export_says_what_the_base_said(tmp_path, data):

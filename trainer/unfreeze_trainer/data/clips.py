@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,11 @@ FORMATS = {"WAV": "WAV", "WAVEX": "WAV", "RF64": "WAV", "FLAC": "FLAC", "OGG": "
 """libsndfile's names of the formats that are read, whatever a file is called, and how people call them."""
 MAX_VALUES = 1 << 27
 """Values of the largest part of a file that is read, of all channels: 512 MiB."""
+MAX_PEAK = float(1 << 31)
+"""Of a value, whichever whole numbers somebody took for 1: squares and sums of louder ones are no numbers in float32."""
+_UNKNOWN = 1 << 62
+"""So many frames or more say that the header does not tell: FLAC that was written into a pipe. libsndfile's is 2^63 - 1."""
+_BLOCK = 1 << 16
 
 
 class ClipError(FileError):
@@ -46,7 +52,8 @@ class Header:
 def read_header(content: str | bytes) -> Header:
     """Return how long a clip is, by path or content; ClipError if it is none of a known format, or empty."""
     with _opened(content) as sound:
-        return Header(sound.frames, sound.samplerate)
+        frames = sound.frames if sound.frames < _UNKNOWN else _count(sound)
+        return Header(frames, sound.samplerate)
 
 
 def decode(content: str | bytes, rate: int, most: int) -> np.ndarray:
@@ -69,18 +76,25 @@ def decode(content: str | bytes, rate: int, most: int) -> np.ndarray:
     Raises
     ------
     ClipError
-        It is no clip of a known format, broken, empty, or holds what is no number.
+        It is no clip of a known format, broken, empty, or holds what is no number or no sound.
     """
     with _opened(content) as sound:
         wanted = min(sound.frames, -(-most * sound.samplerate // rate))
         if wanted * sound.channels > MAX_VALUES:
-            raise ClipError(f"its {sound.channels} channels are more than can be read; mix them down")
+            raise ClipError(
+                f"{wanted / sound.samplerate:.3g} seconds of {sound.channels} channels at {sound.samplerate} Hz are more than"
+                " can be read; mix it down, resample it, or set maxSeconds to less"
+            )
         values = sound.read(wanted, dtype="float32", always_2d=True)
-        own_rate, whole = sound.samplerate, sound.format == "MP3" or len(values) == wanted  # an MP3's length is a guess
+        guessed = sound.format == "MP3" or sound.frames >= _UNKNOWN
+        own_rate, whole = sound.samplerate, guessed or len(values) == wanted
     if not whole or not len(values):
         raise ClipError(f"it ends after {len(values)} of {wanted} values; replace or remove it")
-    if not np.isfinite(values).all():
-        raise ClipError("it holds values that are no numbers (NaN or infinite); replace or remove it")
+    if not (peak := float(max(values.max(), -values.min()))) <= MAX_PEAK:
+        what = f"values up to {peak:.3g}, and sound lies between -1 and 1"
+        if not np.isfinite(peak):
+            what = "values that are no numbers (NaN or infinite)"
+        raise ClipError(f"it holds {what}; replace or remove it")
     mono = values[:, 0] if values.shape[1] == 1 else values.mean(axis=1)
     if own_rate != rate:
         import soxr
@@ -99,7 +113,7 @@ def _opened(content: str | bytes) -> Iterator[SoundFile]:
         # By its descriptor, and not by its name, which libsndfile would take for the format of what it does not know.
         with (
             BytesIO(content) if isinstance(content, bytes) else Path(content).open("rb") as file,
-            soundfile.SoundFile(file if in_memory else file.fileno(), closefd=False) as sound,
+            _forward()(file if in_memory else file.fileno(), closefd=False) as sound,
         ):
             _require_sound(sound)
             yield sound
@@ -115,6 +129,27 @@ def _opened(content: str | bytes) -> Iterator[SoundFile]:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
         raise ClipError(f"it cannot be read ({quoted(reason)}); replace or remove it") from error
+
+
+@cache
+def _forward() -> type[SoundFile]:
+    """Return a SoundFile that reads from the beginning on: after each part the plain one seeks to where it is, which fails
+    at the end of FLAC of an unknown length.
+    """
+    import soundfile
+
+    class Forward(soundfile.SoundFile):  # type: ignore[misc] # it has no types
+        def seekable(self) -> bool:
+            return False
+
+    return Forward
+
+
+def _count(sound: SoundFile) -> int:
+    frames = 0
+    while found := len(sound.read(_BLOCK, dtype="float32", always_2d=True)):
+        frames += found
+    return frames
 
 
 def _require_sound(sound: SoundFile) -> None:

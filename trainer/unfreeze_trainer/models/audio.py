@@ -9,6 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -113,6 +114,7 @@ def audio_input(path: str, where: str, config: Any, max_seconds: float | None, *
         rate = int(extractor.sampling_rate)
     except Exception as error:
         raise _failed(f"{where}: the feature extractor cannot be loaded", error, path, f"; {listing(path)}") from error
+    _require_fitting(extractor, where, config)
     window = ceil(_WINDOW_SECONDS * rate)
     if config.model_type == "whisper":
         return _whisper_input(extractor, where, config, max_seconds, field=field)
@@ -127,6 +129,34 @@ def audio_input(path: str, where: str, config: Any, max_seconds: float | None, *
         return AudioInput(extractor, shortest, max(shortest, longest), None, masked)
     shortest = _values(1, config)
     return AudioInput(extractor, shortest, max(shortest, longest), None, max(shortest, _values(masked, config)))
+
+
+def _require_fitting(extractor: Any, where: str, config: Any) -> None:
+    """Raise InvalidModel unless the extractor makes of a second of silence what a model of this config reads."""
+    if config.model_type == "whisper":
+        wanted, axis, width = "input_features", 0, config.num_mel_bins
+    elif config.model_type == "audio-spectrogram-transformer":
+        wanted, axis, width = "input_values", 1, config.num_mel_bins
+    elif not getattr(config, "conv_kernel", None):
+        wanted, axis, width = "input_features", 1, config.feature_projection_input_dim
+    else:
+        wanted, axis, width = "input_values", 0, None
+    rate = int(extractor.sampling_rate)
+    try:
+        made = extractor(np.zeros(rate, dtype=np.float32), sampling_rate=rate, return_tensors="np")
+        shapes = {name: np.shape(values)[1:] for name, values in made.items()}
+    except Exception as error:  # as above
+        raise _failed(f"{where}: the feature extractor fails at a second of silence", error, "") from error
+    shape = shapes.get(wanted, ())
+    if len(shape) == (1 if width is None else 2) and width in (None, shape[axis]):
+        return
+    reads = f"{wanted}, {'a row of values' if width is None else f'a spectrum of {width} bands'}"
+    makes = ", ".join(f"{name} of shape {tuple(shape)}" for name, shape in shapes.items())
+    raise JobError(
+        "InvalidModel",
+        f"{where}: the folder's {type(extractor).__name__} is none of this model: {config.model_type} reads {reads}, and"
+        f" of a second it makes {makes}. Copy the {EXTRACTOR_FILES[0]} there that the model was pretrained with",
+    )
 
 
 def _values(moments: int, config: Any) -> int:
