@@ -63,7 +63,7 @@ def main() -> None:
         "addresses": prepare_addresses,
     }
     folder, *named = sys.argv[1:] or [""]
-    if not folder or not sets.keys() >= {*named}:
+    if not folder or folder.startswith("-") or folder in sets or not sets.keys() >= {*named}:
         sys.exit(f"usage: python examples/prepare.py FOLDER [SET...], where sets are {', '.join(sets)}")
     for name in named or ("trec", "labels", "images"):
         sets[name](Path(folder))

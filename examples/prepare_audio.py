@@ -41,7 +41,7 @@ _TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
 def main() -> None:
     """Write model and data below the folder of the first argument."""
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one folder
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare_audio.py FOLDER")
     prepare_audio(Path(sys.argv[1]))
 
