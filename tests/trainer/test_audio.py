@@ -198,7 +198,7 @@ def test_a_name_that_is_no_text_is_named(tmp_path, label):
         read_audio(dataset(tmp_path), WHERE)
 
 
-def test_clips_that_are_too_short_or_broken_are_named_or_skipped(tmp_path):
+def test_clips_that_are_too_short_or_broken_are_named_or_skipped(tmp_path, data):
     folder, model = audio_folder(tmp_path / "d"), audio_model(tmp_path / "m")
     soundfile.write(folder / "high/0.wav", tone(0.01), RATE)
     with pytest.raises(
@@ -217,6 +217,11 @@ def test_clips_that_are_too_short_or_broken_are_named_or_skipped(tmp_path):
             assert batch["input_values"].isfinite().all()
     names = {task.name_of(name, index).rpartition("/d/")[2] for name, found in task.unread.items() for index in found}
     assert names == {"high/0.wav", "low/0.wav"}
+    task = task_of(model, data, data={"onError": "Skip", "validation": {"source": f"file://{folder}"}})
+    batch, samples = task.first_samples()  # what an export is compared on
+    for clip, row, mask in zip(samples, batch["input_values"], batch["attention_mask"], strict=True):
+        heard = task.modality.loader.prepare(clip.numpy(), 0, None)["input_values"]
+        assert torch.equal(row[mask.bool()], heard)
 
 
 # What the model hears

@@ -60,9 +60,14 @@ class AudioLoader(FileLoader[np.ndarray, dict[str, Tensor], dict[str, Tensor]]):
             found.setdefault(MASK, torch.ones(longest, dtype=torch.int64))
         return found
 
+    @property
+    def silence(self) -> np.ndarray:
+        """What stands in the place of a clip that there is none of, float32 of shape (values,)."""
+        return np.zeros(self._shortest, dtype=np.float32)
+
     def blank(self) -> dict[str, Tensor]:
-        """Return a moment of silence."""
-        return self.prepare(np.zeros(self._shortest, dtype=np.float32), 0, None)
+        """Return what the model reads of a moment of silence."""
+        return self.prepare(self.silence, 0, None)
 
     def gather(self, prepared: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return the batch of some clips, padded with zeros: the mask says where."""

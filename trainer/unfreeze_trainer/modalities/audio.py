@@ -17,6 +17,7 @@ from unfreeze_trainer.data.audio import clip_name, read_audio, read_seconds
 from unfreeze_trainer.data.audio_loader import AudioLoader
 from unfreeze_trainer.data.file_loader import READ_SECONDS
 from unfreeze_trainer.data.samples import Source, Split, target_kind
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.audio import AudioInput
 from unfreeze_trainer.models.export import Example
@@ -113,8 +114,16 @@ class Audio(Modality):
         yield from self.loader.batches(split.source, rows, epoch_seed, unread if self._skips else None)
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ARG002 - its own extractor makes them
-        """Return the first clips at the model's rate, float32 of shape (values,) each."""
-        return [torch.from_numpy(self.loader.open(split.source, int(row))) for row in split.rows[:count]]
+        """Return the first clips at the model's rate, float32 of shape (values,) each; those that are skipped as the batch has them."""
+        return [torch.from_numpy(self._opened(split.source, int(row))) for row in split.rows[:count]]
+
+    def _opened(self, source: Source, row: int) -> np.ndarray:
+        try:
+            return self.loader.open(source, row)
+        except JobError:
+            if not self._skips:
+                raise
+            return self.loader.silence
 
     @property
     def example(self) -> Example:
