@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+import soxr
 import torch
 from pyarrow import parquet
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -125,6 +126,13 @@ def test_flac_of_a_stream_is_read_to_its_end(tmp_path):
     for clip in (str(streamed), bytes(content)):
         assert np.array_equal(decode(clip, RATE, RATE), decode(str(path), RATE, RATE))
         assert read_header(clip).seconds == 0.5
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 192_000])
+def test_a_clip_that_is_cut_is_the_beginning_of_the_whole_resampled(tmp_path, rate):
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, rate), rate)
+    whole = soxr.resample(soundfile.read(tmp_path / "a.flac", dtype="float32")[0], rate, RATE)
+    assert np.abs(decode(str(tmp_path / "a.flac"), RATE, 8_000) - whole[:8_000]).max() < 1e-6
 
 
 def test_what_is_too_much_at_once_says_how_much(tmp_path, monkeypatch):

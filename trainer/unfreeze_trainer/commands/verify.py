@@ -16,7 +16,8 @@ def verify(model: Path) -> None:
     """Compare the files of MODEL, the folder of an export, with the hashes that the run wrote beside them.
 
     The exit code is 0 when all are the same, 1 when one was changed, is missing or was added, 2 when there is nothing to
-    compare with, or something cannot be read. It tells accidents, not attacks: whoever can change the model can change the hashes.
+    compare with, or something cannot be read. It tells accidents, not attacks: whoever can change the model can change the
+    hashes.
     """
     from unfreeze_trainer.exports.seal import SealError, compare
 

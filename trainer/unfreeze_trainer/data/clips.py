@@ -28,6 +28,8 @@ MAX_PEAK = float(1 << 31)
 _UNKNOWN = 1 << 62
 """So many frames or more say that the header does not tell: FLAC that was written into a pipe. libsndfile's is 2^63 - 1."""
 _BLOCK = 1 << 16
+_BEYOND = 512
+"""Values at the lower rate that are resampled beyond the end of what is kept, so that it is what resampling the whole gives."""
 
 
 class ClipError(FileError):
@@ -79,7 +81,8 @@ def decode(content: str | bytes, rate: int, most: int) -> np.ndarray:
         It is no clip of a known format, broken, empty, or holds what is no number or no sound.
     """
     with _opened(content) as sound:
-        wanted = min(sound.frames, -(-most * sound.samplerate // rate))
+        beyond = 0 if sound.samplerate == rate else _BEYOND * max(1, -(-sound.samplerate // rate))
+        wanted = min(sound.frames, -(-most * sound.samplerate // rate) + beyond)
         if wanted * sound.channels > MAX_VALUES:
             raise ClipError(
                 f"{wanted / sound.samplerate:.3g} seconds of {sound.channels} channels at {sound.samplerate} Hz are more than"

@@ -194,7 +194,7 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     left_out["hidden"] = sum(entry.is_dir() and entry.name.startswith(".") for entry in entries)
     _refuse_splits(kind, root, folders, where)
     for label in folders:
-        _require_text(label, label, where)
+        _require_text(str(root / label), root, where)
         closed.folder(label)
         found = []
         for file in _files_below(root / label, left_out):
@@ -202,7 +202,7 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
             if suffix not in kind.suffixes or file.name.startswith("."):
                 left_out[suffix or "no suffix"] += 1
             else:
-                _require_text(file.path, os.path.relpath(file.path, root), where)
+                _require_text(file.path, root, where)
                 found.append(closed.entry(file, gone=skip))
         if not found:
             raise JobError(
@@ -221,13 +221,13 @@ def _list_folder(kind: FileKind, root: Path, where: str, *, skip: bool) -> tuple
     return paths, labels
 
 
-def _require_text(path: str, told: str, where: str) -> None:
+def _require_text(path: str, root: Path, where: str) -> None:
     """Raise JobError for a name that is no text: labels and paths are kept as UTF-8."""
     if not path.isascii():
         try:
             path.encode()
         except UnicodeEncodeError as error:
-            name = os.fsencode(told).decode(errors="backslashreplace")
+            name = os.fsencode(Path(path).relative_to(root)).decode(errors="backslashreplace")
             raise JobError("InvalidData", f"{where}: the name {name} is not UTF-8; rename it") from error
 
 
