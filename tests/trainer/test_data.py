@@ -62,6 +62,42 @@ def test_a_missing_column_names_those_that_exist(tmp_path: Path) -> None:
     assert "'a'" in table_error(tmp_path / "t.parquet")
 
 
+def test_a_column_that_stands_there_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label,label\na,x,y\n")
+    assert "2 columns are called 'label'" in table_error(tmp_path / "t.csv")
+    twice = pa.table([pa.array(["a"])] * 3, names=["text", "label", "label"])
+    parquet.write_table(twice, tmp_path / "t.parquet")
+    assert "2 columns are called 'label'" in table_error(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "expected"),
+    [
+        (["a", None], pa.string_view(), pa.large_string()),
+        ([["a"], None, []], pa.list_(pa.string_view()), pa.list_(pa.large_string())),
+        ([["a"], None, []], pa.list_view(pa.string()), pa.large_list(pa.string())),
+        ([["a"], None, []], pa.large_list_view(pa.string_view()), pa.list_(pa.large_string())),
+        ([["a", "b"], None], pa.list_(pa.string_view(), 2), pa.list_(pa.large_string(), 2)),
+        ([["a"], None, []], pa.list_(pa.dictionary(pa.int8(), pa.string())), pa.list_(pa.string())),
+        (["a", None], pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.string())),
+    ],
+    ids=str,
+)
+def test_parquet_of_every_form_of_text_and_lists(
+    tmp_path: Path, cells: list[Any], kind: pa.DataType, expected: pa.DataType
+) -> None:
+    parquet.write_table(pa.table({"label": pa.array(cells, kind)}), tmp_path / "t.parquet")
+    column = read_table(str(tmp_path / "t.parquet"), ["label"], "here")["label"]
+    assert column.type.equals(expected)
+    assert column.to_pylist() == cells
+
+
+def test_labels_that_look_like_numbers_and_are_none() -> None:
+    assert sort_labels(["--1", "10", "9"]) == ["--1", "10", "9"]
+    assert sort_labels(["-2", "10", "9"]) == ["-2", "9", "10"]
+    assert sort_labels(["1" * 5000, "2"]) == ["1" * 5000, "2"]
+
+
 def test_a_bad_csv_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\na,x\nb,c,x\nd,y\n")
     message = table_error(tmp_path / "t.csv")

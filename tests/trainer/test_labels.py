@@ -57,6 +57,22 @@ def test_lists_and_texts_with_a_separator_are_the_same_labels(form, tmp_path):
     assert sum(len(split) for split in splits.values()) == len(SETS)
 
 
+@pytest.mark.parametrize("cell", ['["a", "b"]', "['a']", "[]", "[1, 2]", " [3] "])
+def test_lists_that_are_written_out_are_no_labels(cell):
+    with pytest.raises(JobError, match="'label' of row 2 holds a list that is written out"):
+        LabelSets.read(pa.chunked_array([["a", cell]]), "label", "here")
+    assert LabelSets.read(pa.chunked_array([["[draft]", "[a], [b]"]]), "label", "here").names
+
+
+@pytest.mark.parametrize("cells", [[{"a": 1}], [1.5], [b"a"]])
+def test_cells_that_are_no_labels(cells):
+    with pytest.raises(JobError, match="labels are text, whole numbers or booleans"):
+        LabelSets.read(pa.chunked_array([cells]), "label", "here")
+    column = pa.chunked_array([pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))])
+    with pytest.raises(JobError, match="holds map"):
+        LabelSets.read(column, "label", "here")
+
+
 def test_another_separator_and_labels_that_are_numbers(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("text,label\n" + "a,10|9\nb,9 | |9\nc,\nd,2\n" * 3)

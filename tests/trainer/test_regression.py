@@ -261,6 +261,15 @@ def test_held_out_data_needs_as_many_columns(bert, tmp_path):
         look(make_job(bert, path, task=TASK, data=TWO | data))
 
 
+def test_held_out_data_names_the_same_columns_in_the_same_order(bert, tmp_path):
+    path = two_values(tmp_path)
+    other = tmp_path / "other.csv"
+    other.write_bytes(path.read_bytes())
+    data = {"validation": {"source": f"file://{other}", "fraction": None, "columns": {"values": ["share", "year"]}}}
+    with pytest.raises(JobError, match=r"those of the training data year, share: name them in the same order"):
+        look(make_job(bert, path, task=TASK, data=TWO | data))
+
+
 def exported(job, folder, kind="Model"):
     """Return a task and its module, drawn and exported; the export is verified."""
     task = open_task(job)

@@ -78,6 +78,12 @@ def test_words_beyond_the_length_are_counted_and_no_units(bert: Path, table: Pat
     assert open_task(make_job(bert, table, task=TASK)).unseen_words == {}
 
 
+def test_a_length_that_has_no_room_for_words_is_refused(bert: Path, table: Path) -> None:
+    task = open_task(make_job(bert, table, task=TASK | {"tokenClassification": {"maxLength": 2}}))
+    with pytest.raises(JobError, match="sees none of the words: with maxLength 2 there is no room for them"):
+        task.units("train")
+
+
 def test_batches_have_places_and_an_empty_one_adds_nothing(bert: Path, table: Path) -> None:
     task = open_task(make_job(bert, table, task=TASK | {"tokenClassification": {"maxLength": 8}}))
     module = task.build_model().module

@@ -95,7 +95,7 @@ def test_words_of_a_text(text, words):
         ({"tokens": [], "tags": []}, "row 2: column 'tokens' has no words; fill them in, or remove the row"),
         ({"tokens": None, "tags": ["O"]}, "row 2: column 'tokens' has no words"),
         ({"tokens": ["a"], "tags": None}, "row 2: column 'tags' has no tags"),
-        ({"tokens": "a b", "tags": ["O", "O"]}, "row 2, column 'tokens' is '\"a b\"', and no list of words"),
+        ({"tokens": "a b", "tags": ["O", "O"]}, "row 2, column 'tokens' is 'a b', and no list of words"),
         ({"tokens": ["a", " "], "tags": ["O", "O"]}, "row 2, column 'tokens': entry 2 is ' ', and words are text"),
         ({"tokens": ["a", 3], "tags": ["O", "O"]}, "row 2, column 'tokens': entry 2 is 3, and words are text"),
         ({"tokens": ["a", "b"], "tags": ["O", 7]}, "row 2, column 'tags': tag 2 is the number 7, and tags are text"),
@@ -111,6 +111,11 @@ def test_rows_of_words_that_are_refused_or_left_out(tmp_path, row, message):
         source = read(path, skip=True)
         assert (source.left_out, source.targets.to_pylist()) == (1, [GOOD["tags"]] * 2)
         assert [source.number(row) for row in range(2)] == [1, 3]
+
+
+def test_blanks_around_tags_are_no_part_of_them(tmp_path):
+    path = lines(tmp_path / "t.jsonl", {"tokens": ["a", "b"], "tags": [" B-X", "O\t"]})
+    assert read(path).targets.to_pylist() == [["B-X", "O"]]
 
 
 def span(start, end, label="LOC"):
@@ -152,7 +157,7 @@ def test_a_text_with_spans_is_no_list_and_not_empty(tmp_path):
         "row 1: no text in column"
     )
     message = refusal(lines(tmp_path / "t.jsonl", SPANNED | {"text": ["a"]}), spans=True)
-    assert "column 'text' is [\"a\"], a list where lines before have a list; use one type" in message
+    assert "column 'text' is [\"a\"], a list; use one type" in message
     parquet.write_table(pa.Table.from_pylist([SPANNED | {"text": 3}]), tmp_path / "t.parquet")
     assert refusal(tmp_path / "t.parquet", spans=True) == "row 1, column 'text' is 3, and no text"
 

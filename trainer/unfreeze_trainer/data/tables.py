@@ -106,7 +106,7 @@ def _require_file(path: Path, where: str) -> None:
 
 
 def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *, first_row: bool = False) -> None:
-    """Raise JobError when a column is missing, with those that exist and the likeliest one meant.
+    """Raise JobError when a column is missing, with those that exist and the likeliest one meant, or stands there twice.
 
     Parameters
     ----------
@@ -114,6 +114,11 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str, *,
         Whether the names are a file's first row, which is one of data where the header was left out.
     """
     for column in columns:
+        if present.count(column) > 1:
+            raise JobError(
+                "InvalidData",
+                f"{where}: {present.count(column)} columns are called {column!r}; rename all of them but one",
+            )
         if column not in present:
             likely = likeliest(column, present)
             hint = f"; did you mean {likely!r}?" if likely else "."
@@ -269,11 +274,16 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
     """Return a value; `types` has that of those before, of a column or of its lists, under a key."""
     kind = types.get(key, type(value))
     if type(value) is not kind or kind not in (str, int, float, bool):
-        more = ". A list of labels needs a task with labels Multi" if isinstance(value, list) else ""
+        more = (
+            ". A list of labels needs a task with labels Multi"
+            if isinstance(value, list) and not key.endswith("[]")
+            else ""
+        )
+        before = f" where lines before have a {kind.__name__}" if key in types else ""
         raise JobError(
             "InvalidData",
-            f"{where} {quoted(json.dumps(value)[:60])}, a {type(value).__name__} where lines before"
-            f" have a {kind.__name__}; use one type (text, whole numbers or booleans){more}",
+            f"{where} {quoted(json.dumps(value)[:60])}, a {type(value).__name__}{before}; use one type (text, whole numbers or"
+            f" booleans){more}",
         )
     try:
         if isinstance(value, str):
@@ -323,7 +333,27 @@ def _read_parquet(
     with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
         first = next(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), None) if head else None
-        return file.read(columns=wanted) if first is None else pa.Table.from_batches([first])
+        table = file.read(columns=wanted) if first is None else pa.Table.from_batches([first])
+    return table.cast(pa.schema([field.with_type(_plain(field.type)) for field in table.schema]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose cells are the same and which Arrow's functions take: no views, no dictionaries in lists."""
+    import pyarrow as pa
+
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return kind if _plain(kind.value_type) == kind.value_type else _plain(kind.value_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (is_list or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)):
+        return kind
+    inner = _plain(kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    # A view with offsets of as many bits as the list's is not cast where a list is missing.
+    small = pa.types.is_list(kind) or pa.types.is_large_list_view(kind)
+    return pa.list_(inner) if small else pa.large_list(inner)
 
 
 _READERS: dict[str, Callable[..., pa.Table]] = {

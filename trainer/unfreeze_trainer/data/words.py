@@ -7,6 +7,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def _texts(cell: Any, column: str, what: str) -> list[str]:
                 " each in its place"
             )
         raise _RowError(f", column {column!r}: entry {place} is {_shown(one)}, and {what} are text that is not empty")
-    return listed
+    return [one.strip() for one in listed] if what == "tags" else listed
 
 
 def _list(cell: Any, column: str, what: str) -> list[Any]:
@@ -142,14 +143,13 @@ def _list(cell: Any, column: str, what: str) -> list[Any]:
         raise _RowError(f": column {column!r} has no {what}; fill them in, or remove the row")
     listed = cell
     if isinstance(cell, str):
-        try:
+        with suppress(ValueError, RecursionError):
             listed = json.loads(cell)
-        except (ValueError, RecursionError):
-            listed = None
     if not isinstance(listed, list):
+        like = '[{"start": 0, "end": 3, "label": "PER"}]' if what == "spans" else '["one", "two"]'
         raise _RowError(
-            f", column {column!r} is {_shown(cell)}, and no list of {what}: in JSON lines and Parquet they are lists, in CSV a"
-            ' list as JSON has it, like ["one", "two"]'
+            f", column {column!r} is {_shown(listed)}, and no list of {what}: in JSON lines and Parquet they are lists, in CSV a"
+            f" list as JSON has it, like {like}"
         )
     return listed
 
@@ -192,7 +192,7 @@ def _span(one: Any, text: str, column: str) -> tuple[int, int, str]:
             f", column {column!r} has the span {_shown(one)}, which holds none of the text's {len(text)} characters that are no"
             " space, or ends beyond them: start counts from 0, end is the place after the last one"
         )
-    return start, end, label
+    return start, end, label.strip()
 
 
 def _is_place(value: Any) -> bool:

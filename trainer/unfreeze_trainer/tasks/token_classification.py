@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.token_classifier import TokenClassifier
 from unfreeze_trainer.modalities.words import Words
 from unfreeze_trainer.objectives.base import TARGETS
@@ -28,8 +29,22 @@ class TokenClassification(ComposedTask):
         super().__init__(job, Tagging, self._words, library)
 
     def units(self, split: str) -> np.ndarray:
-        """Return how many words of each sample the model sees, int64 of shape (samples,)."""
-        return self._words.seen(self._splits[split])
+        """Return how many words of each sample the model sees, int64 of shape (samples,).
+
+        Raises
+        ------
+        JobError
+            InvalidData: none of those to train on.
+        """
+        seen = self._words.seen(self._splits[split])
+        if split == "train" and not seen.any():
+            raise JobError(
+                "InvalidData",
+                f"{self._splits[split].source.where}: the model sees none of the words: with maxLength {self._words.max_length} there"
+                " is no room for them, or they are nothing to its tokenizer. Raise spec.task.tokenClassification.maxLength, or look"
+                " at the words",
+            )
+        return seen
 
     @cached_property
     def unseen_words(self) -> dict[str, int]:

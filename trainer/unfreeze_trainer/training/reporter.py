@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -122,7 +123,9 @@ class Reporter:
     def evaluated(self, decision: Decision) -> None:
         """Tell of the newest evaluation, and of what it has decided."""
         state = self._state
-        self._events.add("evaluation", step=state.step, metrics=state.metrics, seconds=state.evaluation_seconds)
+        # JSON has no NaN, which stands for a metric without a value.
+        metrics = {name: value if math.isfinite(value) else None for name, value in state.metrics.items()}
+        self._events.add("evaluation", step=state.step, metrics=metrics, seconds=state.evaluation_seconds)
         self._tracking.metrics("validation", state.metrics, state.step)
         log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
         if decision.why:

@@ -91,13 +91,11 @@ class LabelSets(Encoder[Sets]):
             raise _no_name(nameless.tolist(), name, where)
         lists = column.combine_chunks()
         if is_text(lists.type):
+            _refuse_written_lists(lists, cls.separator, name, where)
             lists = pc.split_pattern(lists, cls.separator)
-        elif not _is_list(lists.type):
-            lists = (
-                pa.array([[cell] for cell in lists.to_pylist()]) if len(lists) else pa.array([], pa.list_(pa.string()))
-            )
-        rows = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
-        cells = pc.list_flatten(lists)
+        rows, cells = np.arange(len(lists)), lists
+        if _is_list(lists.type):
+            rows, cells = np.repeat(rows, pc.list_value_length(lists).to_numpy()), pc.list_flatten(lists)
         if is_text(cells.type):
             cells = pc.utf8_trim_whitespace(cells)
             if is_text(column.type):  # nothing before, after or between separators
@@ -154,6 +152,23 @@ def _nameless(column: pa.ChunkedArray) -> np.ndarray:
     lists = column.combine_chunks()
     rows = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
     return np.unique(rows[missing_rows(pc.list_flatten(lists))])
+
+
+def _refuse_written_lists(texts: pa.Array, separator: str, name: str, where: str) -> None:
+    """Raise JobError where a text is a list as JSON or Python writes it: its labels would have brackets and quotes."""
+    import pyarrow.compute as pc
+
+    found = pc.match_substring_regex(texts, _WRITTEN_LIST).to_numpy(zero_copy_only=False)
+    if (rows := np.flatnonzero(found)).size:
+        raise JobError(
+            "InvalidData",
+            f"{where}: column {name!r} of {some_rows(rows.tolist())} holds a list that is written out"
+            f" ({quoted(repr(texts[int(rows[0])].as_py()[:60]))}): write its labels with {separator!r} between them, without brackets and"
+            " quotes, or save lists as JSON lines or Parquet",
+        )
+
+
+_WRITTEN_LIST = r"""^\s*\[\s*((".*"|'.*'|-?[0-9]+(\s*,\s*-?[0-9]+)*)\s*)?\]\s*$"""
 
 
 def _no_name(rows: Sequence[int], name: str, where: str) -> JobError:

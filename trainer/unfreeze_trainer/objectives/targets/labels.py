@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LABELS = 10_000
+_WHOLE = re.compile(r"-?\d{1,4000}")
+"""Whole numbers, as many digits as Python reads."""
 SHOWN = 20
 """Labels that a message lists."""
 
@@ -111,7 +114,7 @@ def _has_fraction(text: str) -> bool:
 
 def sort_labels(names: Sequence[str]) -> list[str]:
     """Return the labels in the order of class ids: as text, or by value when all are whole numbers."""
-    if all(name.lstrip("-").isdecimal() for name in names):
+    if all(_WHOLE.fullmatch(name) for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
 

@@ -87,6 +87,12 @@ class Numbers(Encoder[Read]):
                 f"{where}: the columns to predict are {', '.join(read.names)}, and those of the training data"
                 f" {', '.join(self.names)}: name as many in columns.values, in the same order",
             )
+        if read.names != self.names and sorted(read.names) == sorted(self.names):
+            raise JobError(
+                "InvalidData",
+                f"{where}: the columns to predict are {', '.join(read.names)}, and those of the training data"
+                f" {', '.join(self.names)}: name them in the same order in columns.values",
+            )
         count = len(read.values)
         return Targets(read.values, np.ones(count, dtype=np.int64), np.zeros(count, dtype=np.int64))
 
