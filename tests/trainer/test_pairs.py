@@ -229,3 +229,12 @@ def test_exports_of_pairs_are_verified_by_the_lines_that_people_are_shown(kind, 
         assert opened.labels[int(outputs.argmax())] in said
         assert '{"text": "some text", "text_pair": "another text"}' in usage
     assert {TARGETS, SAMPLES} & opened.first_samples()[0].keys()
+
+
+def test_pairs_to_measure_on_need_pairs_to_train_on(tmp_path):
+    rows = [{"text": "how", "other": "who", "label": label} for label in "ab" * 8]
+    for name in ("train", "held"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held = {"source": f"file://{tmp_path / 'held.jsonl'}", "fraction": None, "columns": {"textPair": "other"}}
+    with pytest.raises(JobError, match=r"textPair names 'other', and spec.data.train.columns has no textPair"):
+        open_task(make_job(bert_folder(tmp_path / "m"), tmp_path / "train.jsonl", data={"validation": held}))

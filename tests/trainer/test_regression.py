@@ -270,6 +270,15 @@ def test_held_out_data_names_the_same_columns_in_the_same_order(bert, tmp_path):
         look(make_job(bert, path, task=TASK, data=TWO | data))
 
 
+def test_the_one_column_of_held_out_data_takes_the_place_of_several(bert, tmp_path):
+    path = two_values(tmp_path)
+    other = tmp_path / "other.csv"
+    other.write_bytes(path.read_bytes())
+    data = {"validation": {"source": f"file://{other}", "fraction": None, "columns": {"value": "share"}}}
+    with pytest.raises(JobError, match=r"the columns to predict are share, and those of the training data year, share"):
+        look(make_job(bert, path, task=TASK, data=TWO | data))
+
+
 def exported(job, folder, kind="Model"):
     """Return a task and its module, drawn and exported; the export is verified."""
     task = open_task(job)

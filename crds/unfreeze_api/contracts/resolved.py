@@ -72,7 +72,9 @@ class Columns(Columned, columns=_as_first_written(), named=True):
     def renamed(self, own: ColumnsSpec | None) -> Self:
         """Return the names with those that a manifest gives."""
         given = {name: getattr(own, name) for name in type(own).model_fields} if own else {}
-        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
+        update = {name: value for name, value in given.items() if value is not None}
+        # Who names the one column of a held-out part does not want the several of the training data.
+        return self.model_copy(update={"values": None} | update if "value" in update else update)
 
 
 class Dataset(Location):

@@ -52,7 +52,20 @@ class Text(Modality):
         self._tokens: dict[Source, Tokens] = {}
 
     def read(self, dataset: Dataset, where: str) -> Source:
-        """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
+        """Read a table.
+
+        Raises
+        ------
+        JobError
+            InvalidData: a text is missing or empty, unless such rows are skipped. InvalidJob: it has pairs, and the training
+            data has none.
+        """
+        if dataset.columns.text_pair and not self._pairs:
+            raise JobError(
+                "InvalidJob",
+                f"{where}: its columns.textPair names {dataset.columns.text_pair!r}, and spec.data.train.columns has no textPair:"
+                " set it there too, or remove it here",
+            )
         return read_texts(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
     def open(self) -> None:
