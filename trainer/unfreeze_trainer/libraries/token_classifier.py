@@ -22,6 +22,7 @@ class TokenClassifier(Transformers):
     """
 
     auto = "AutoModelForTokenClassification"
+    reads_one_place = False
 
     def __init__(self, job: ResolvedJob) -> None:
         super().__init__(job)

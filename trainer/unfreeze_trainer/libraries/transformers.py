@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unfreeze_api.adapters.lora import LoraSpec
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.spec.adapter import PROMPTS
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
@@ -22,6 +23,7 @@ from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import tokenizer_files
 from unfreeze_trainer.models.output_layer import require_output_layer, rescaled
 from unfreeze_trainer.models.pooling import SCRIPT, chosen, files, write_script
+from unfreeze_trainer.models.prompts import require_no_padding
 from unfreeze_trainer.models.quantized import config_options, in_float32, load_quantized, start_from_rounding
 from unfreeze_trainer.models.text import (
     Limits,
@@ -49,6 +51,8 @@ class Transformers(Library):
     name = "transformers"
     auto = "AutoModelForSequenceClassification"
     """transformers' class that chooses the architecture's model."""
+    reads_one_place = True
+    """Whether the head reads one place of each text, or a mean, and not all tokens."""
 
     def __init__(self, job: ResolvedJob, pooling: str | None = None) -> None:
         super().__init__(job)
@@ -94,7 +98,12 @@ class Transformers(Library):
             field = f"spec.task.{self.job.task.kind.member}"
             self._output = require_output_layer(module, head, len(self.head.outputs), self.where, field)
         if not quantization:
-            return self._with_adapter(module, head)
+            loaded = self._with_adapter(module, head)
+            adapter = self.job.adapter
+            if self.reads_one_place and adapter and adapter.type in PROMPTS:
+                where = {"where": self.where, "field": f"spec.task.{self.job.task.kind.member}"}
+                require_no_padding(loaded.module, self.tokenizer, adapter=adapter.type, **where)
+            return loaded
         self._kept = whole_modules(module, head)
         quantized = load_quantized(module, head, self.path, self.where, quantization)
         loaded = self._with_adapter(quantized, head)
