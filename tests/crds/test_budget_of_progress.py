@@ -84,7 +84,7 @@ def test_the_jobs_own_metric_stays_before_others():
         Progress(metrics=many, results={f"test.{name}": value for name, value in many.items()}), "accuracy"
     )
     assert list(bounded.metrics) == [*(f"m{number}" for number in range(7)), "accuracy"]
-    assert len(bounded.results) == 16
+    assert len(bounded.results) == budget.MAX_RESULTS
     assert bounded.results["test.accuracy"] == 0.9
 
 
