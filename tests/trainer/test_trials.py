@@ -257,7 +257,7 @@ def test_pictures_are_read_before_the_training(pictures):
 
 
 def test_what_there_was_no_time_to_read_is_said(pictures, monkeypatch, caplog):
-    monkeypatch.setattr("unfreeze_trainer.modalities.image.READ_SECONDS", 0.0)
+    monkeypatch.setattr("unfreeze_trainer.modalities.files.READ_SECONDS", 0.0)
     caplog.set_level("INFO")
     pictures.check_samples(0, 1)
     assert "0 of 12 pictures, evenly spread, were read before the training" in caplog.text

@@ -12,6 +12,7 @@ import click
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.report import Report
+from unfreeze_trainer.commands.local import table_or_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,14 +62,7 @@ class Run:
 
 
 @click.command()
-@click.option(
-    "--output",
-    "kind",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="What is printed.",
-)
+@table_or_json
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(exists=True, path_type=Path))
 def compare(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
     """Print finished runs side by side, the best by the test metric first.

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from unfreeze_api.job import FineTuneJob
     from unfreeze_api.spec.job import FineTuneJobSpec
 
+table_or_json = click.option(
+    "--output",
+    "kind",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="What is printed.",
+)
+"""Option of commands that print for people or for programs."""
 AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 

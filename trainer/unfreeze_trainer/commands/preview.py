@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from unfreeze_trainer.commands.local import job_options, open_job
+from unfreeze_trainer.commands.local import job_options, open_job, table_or_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +66,7 @@ class Preview:
 
 
 @click.command()
-@click.option(
-    "--output",
-    "kind",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="What is printed.",
-)
+@table_or_json
 @job_options
 def phases(file: Path, claim: tuple[str, ...], claims_folder: Path | None, kind: Literal["table", "json"]) -> None:
     """Print the phases of the FineTuneJob in FILE without training it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,10 +14,10 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.audio import clip_name, read_audio, read_seconds
 from unfreeze_trainer.data.audio_loader import AudioLoader
-from unfreeze_trainer.data.file_loader import READ_SECONDS
 from unfreeze_trainer.data.samples import Source, Split, target_kind
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.modalities.base import rows_of
+from unfreeze_trainer.modalities.files import Files
 from unfreeze_trainer.models.audio import AudioInput
 from unfreeze_trainer.models.export import Example
 
@@ -31,7 +30,7 @@ class AudioModel(Protocol):
     hears: AudioInput
 
 
-class Audio(Modality):
+class Audio(Files):
     """Clips of a folder or a table.
 
     Parameters
@@ -43,6 +42,8 @@ class Audio(Modality):
     max_seconds
         That were asked for of each clip; None for what the model takes.
     """
+
+    loader: AudioLoader
 
     def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
         super().__init__(job)
@@ -68,10 +69,9 @@ class Audio(Modality):
             )
 
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
-        """Read this rank's share of the clips, for READ_SECONDS at most; the others are read when it is their turn."""
-        end = time.monotonic() + READ_SECONDS
+        """Read this rank's share of the clips, for READ_SECONDS at most, and say how many are cut."""
+        super().check(splits, rank, world_size)
         for source in dict.fromkeys(split.source for split in splits.values()):
-            self.loader.check(source, rank, world_size, skip=self._skips, seconds=end - time.monotonic())
             if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
                 log.info(
                     "%s: %d of %d clips are longer than %g seconds and are cut there (%s.maxSeconds)",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.file_loader import READ_SECONDS
 from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images, sample_name
 from unfreeze_trainer.data.samples import Source, Split, target_kind
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.modalities.base import rows_of
+from unfreeze_trainer.modalities.files import Files
 from unfreeze_trainer.models.export import Example
 
 _MODES = {1: "L", 3: "RGB"}
@@ -32,7 +31,7 @@ class ImageModel(Protocol):
         """Height and width in pixels that it was pretrained with."""
 
 
-class Image(Modality):
+class Image(Files):
     """Images of a folder or a table.
 
     Parameters
@@ -63,12 +62,6 @@ class Image(Modality):
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             message = f"{self.where}: config.json does not say how images are prepared: {error!r}"
             raise JobError("InvalidModel", message) from error
-
-    def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
-        """Read this rank's share of the pictures, for READ_SECONDS at most; the others are read when it is their turn."""
-        end = time.monotonic() + READ_SECONDS
-        for source in dict.fromkeys(split.source for split in splits.values()):
-            self.loader.check(source, rank, world_size, skip=self._skips, seconds=end - time.monotonic())
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""

@@ -16,8 +16,16 @@ from torch import nn
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.models.loading import (
+    be_quiet,
+    check_complete,
+    failed,
+    from_folder,
+    initialize,
+    name_outputs,
+    seeded,
+)
 from unfreeze_trainer.models.padding import hide_padding
-from unfreeze_trainer.models.text import _be_quiet, _check_complete, _draw_anew, _failed, seeded
 from unfreeze_trainer.sources.closed import Closed, refuse_code
 
 EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -59,7 +67,7 @@ def load_config(path: str, where: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
+        raise failed(f"{where}: the model cannot be loaded", error, path) from error
     taken = [name for name in CLASSES if name not in _SQUEEZING]
     if config.model_type in taken:
         return config
@@ -108,12 +116,12 @@ def audio_input(path: str, where: str, config: Any, max_seconds: float | None, *
     """
     from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
 
-    _be_quiet()
+    be_quiet()
     try:
         extractor: Any = AutoFeatureExtractor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         rate = int(extractor.sampling_rate)
     except Exception as error:
-        raise _failed(f"{where}: the feature extractor cannot be loaded", error, path, f"; {listing(path)}") from error
+        raise failed(f"{where}: the feature extractor cannot be loaded", error, path, f"; {listing(path)}") from error
     _require_fitting(extractor, where, config)
     window = ceil(_WINDOW_SECONDS * rate)
     if config.model_type == "whisper":
@@ -146,7 +154,7 @@ def _require_fitting(extractor: Any, where: str, config: Any) -> None:
         made = extractor(np.zeros(rate, dtype=np.float32), sampling_rate=rate, return_tensors="np")
         shapes = {name: np.shape(values)[1:] for name, values in made.items()}
     except Exception as error:  # as above
-        raise _failed(f"{where}: the feature extractor fails at a second of silence", error, "") from error
+        raise failed(f"{where}: the feature extractor fails at a second of silence", error, "") from error
     shape = shapes.get(wanted, ())
     if len(shape) == (1 if width is None else 2) and width in (None, shape[axis]):
         return
@@ -224,12 +232,9 @@ def load_audio_model(
     """
     from transformers.models.auto.modeling_auto import AutoModelForAudioClassification
 
-    _be_quiet()
+    be_quiet()
     config = load_config(path, where)
-    same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = problem_type
+    same_labels = name_outputs(config, labels, problem_type)
     for name in layer_drops(config):
         setattr(config, name, 0.0)
     fresh: set[str] = set()
@@ -240,23 +245,13 @@ def load_audio_model(
                     config, dtype=torch.float32, trust_remote_code=False
                 )
             else:
-                module, info = AutoModelForAudioClassification.from_pretrained(
-                    path,
-                    config=config,
-                    dtype=torch.float32,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                )
-                mismatched = (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])
-                fresh = {*info["missing_keys"], *mismatched}
+                module, fresh = from_folder(AutoModelForAudioClassification, path, config)
                 if not same_labels:
-                    _draw_anew(module, transformers_head(module) - fresh)
+                    initialize(module, transformers_head(module) - fresh)
     except Exception as error:  # as above
-        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
+        raise failed(f"{where}: the model cannot be loaded", error, path) from error
     head = transformers_head(module)
-    _check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
+    check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
     if positions is not None:
         _shorten(module, positions)
     _keep_fixed(module)

@@ -10,7 +10,7 @@ from torch import nn
 
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.heads import timm_head
-from unfreeze_trainer.models.text import seeded
+from unfreeze_trainer.models.loading import seeded
 
 
 def load_image_model(

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unfreeze_trainer.errors import JobError, one_line
-from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.models.loading import (
+    be_quiet,
+    check_complete,
+    failed,
+    from_folder,
+    initialize,
+    name_outputs,
+    seeded,
+)
 from unfreeze_trainer.models.output_layer import Scale, output_layer, rescale
 from unfreeze_trainer.models.pooling import pooled_class, trained_head
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw everything random within from `seed`, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def load_tokenizer(path: str, where: str) -> Any:
@@ -37,11 +35,11 @@ def load_tokenizer(path: str, where: str) -> Any:
     """
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
-    _be_quiet()
+    be_quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer has its own errors, and none of them goes away on a retry
-        raise _failed(f"{where}: the tokenizer cannot be loaded", error, path, f"; {listing(path)}") from error
+        raise failed(f"{where}: the tokenizer cannot be loaded", error, path, f"; {listing(path)}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         files = ", ".join(dict.fromkeys(type(tokenizer).vocab_files_names.values()))
         raise JobError(
@@ -89,7 +87,7 @@ def text_limits(path: str, where: str) -> Limits:
         with torch.device("meta"):
             skeleton = AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # as below: a broken folder is broken in many ways
-        raise _failed(f"{where}: the model cannot be built", error, path) from error
+        raise failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
     anchor = None
     for name, part in skeleton.named_modules():
@@ -204,15 +202,12 @@ def load_text_model(
     from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import AutoConfig
 
-    _be_quiet()
+    be_quiet()
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        same_labels = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
         same_kind = (config.problem_type == "regression") == (scale is not None)
-        own_head = same_labels and same_kind and not pooling  # a classifier's own head reads something else
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
-        config.problem_type = problem_type
+        # A classifier's own head reads something else than a pooling.
+        own_head = name_outputs(config, labels, problem_type) and same_kind and not pooling
         config.pad_token_id = tokenizer.pad_token_id
         if config.is_encoder_decoder and tokenizer.eos_token_id is not None:
             config.eos_token_id = tokenizer.eos_token_id
@@ -222,32 +217,20 @@ def load_text_model(
                 of_config = loader._from_config if pooling else loader.from_config  # noqa: SLF001 - what Auto calls
                 module = of_config(config, dtype=torch.float32, **({} if pooling else {"trust_remote_code": False}))
                 return module.train(), transformers_head(module)
-            module, info = loader.from_pretrained(
-                path,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-            fresh = {
-                *info["missing_keys"],
-                *(key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]),
-            }
+            module, fresh = from_folder(loader, path, config)
             head = transformers_head(module)
             trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
             if trained:
                 module.load_state_dict(trained, strict=False)
             elif not own_head:
-                _draw_anew(module, head - fresh)
+                initialize(module, head - fresh)
             if scale and (trained or (own_head and not head <= fresh)):
                 _to_standard(module, head, scale)
     except JobError:
         raise
     except Exception as error:  # as above: a broken folder is broken in many ways
-        raise _failed(f"{where}: the model cannot be loaded", error, path) from error
-    _check_complete(module, head, fresh, where)
+        raise failed(f"{where}: the model cannot be loaded", error, path) from error
+    check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
 
@@ -258,44 +241,3 @@ def _to_standard(module: nn.Module, head: Collection[str], scale: Scale) -> None
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         rescale(layer, scale, back=True)
-
-
-def _draw_anew(module: Any, names: Collection[str]) -> None:
-    for path, part in module.named_modules():
-        own = [parameter for name, parameter in part.named_parameters(prefix=path, recurse=False) if name in names]
-        if own:
-            for parameter in own:
-                parameter._is_hf_initialized = False  # noqa: SLF001 - the mark by which transformers spares loaded weights
-            module._init_weights(part)  # noqa: SLF001 - how every transformers model draws new weights
-
-
-def _check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
-    """Refuse weights that do not fit the config: transformers draws what is missing at random and continues."""
-    for block in find_blocks(module, head):
-        lost = [name for name in block.parameters if name in fresh]
-        if lost and (block.name == EMBEDDINGS or block.is_layer):
-            raise JobError(
-                "InvalidModel",
-                f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
-                " them in another shape than config.json says: config.json and weights are of different models",
-            )
-
-
-def _be_quiet() -> None:
-    """Switch off transformers' progress bars and its report of missing keys: a new head is what is asked for."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
-def _failed(what: str, error: Exception, path: str, more: str = "") -> JobError:
-    """Return the error of a folder that transformers cannot load."""
-    if "trust_remote_code" not in str(error):
-        return JobError("InvalidModel", f"{what}: {one_line(error)}{more}")
-    code = ", ".join(sorted(file.name for file in Path(path).glob("*.py"))) or "in another repository"
-    return JobError(
-        "InvalidModel",
-        f"{what}: its classes are code of its own (auto_map; {code}), and no code of model folders is run. Name a model whose"
-        " classes transformers has itself, or save its weights and tokenizer as such a one",
-    )

@@ -15,7 +15,7 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import bottleneck_layers as layers
 from unfreeze_trainer.models.adapters.targets import find_targets, is_conv1d, narrows
 from unfreeze_trainer.models.blocks import Block
-from unfreeze_trainer.models.text import seeded
+from unfreeze_trainer.models.loading import seeded
 
 _FIELD = "spec.adapter.bottleneck"
 _ASIDE = frozenset({"downsample", "shortcut", "se", "attn_last"})

@@ -26,7 +26,7 @@ from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
 from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.hook import StepHook
-from unfreeze_trainer.models.text import seeded
+from unfreeze_trainer.models.loading import seeded
 
 METHODS = {
     "LoRA": "LORA",

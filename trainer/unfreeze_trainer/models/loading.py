@@ -1,0 +1,88 @@
+"""How a classifier of transformers is loaded, whatever it reads: quietly, with its outputs named, its new head drawn from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw everything random within from `seed`, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def name_outputs(config: Any, labels: Sequence[str], problem_type: str) -> bool:
+    """Write into a model's config what each output stands for; return whether it had the same outputs before."""
+    same = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = problem_type
+    return same
+
+
+def from_folder(loader: Any, path: str, config: Any) -> tuple[Any, set[str]]:
+    """Return a folder's model in float32, and the names of the parameters that its files lack or have in another shape."""
+    module, info = loader.from_pretrained(
+        path,
+        config=config,
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    mismatched = (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])
+    return module, {*info["missing_keys"], *mismatched}
+
+
+def initialize(module: Any, names: Collection[str]) -> None:
+    """Draw parameters as the model's class does."""
+    for path, part in module.named_modules():
+        own = [parameter for name, parameter in part.named_parameters(prefix=path, recurse=False) if name in names]
+        if own:
+            for parameter in own:
+                parameter._is_hf_initialized = False  # noqa: SLF001 - the mark by which transformers spares loaded weights
+            module._init_weights(part)  # noqa: SLF001 - how every transformers model draws new weights
+
+
+def check_complete(module: nn.Module, head: frozenset[str], fresh: Collection[str], where: str) -> None:
+    """Refuse weights that do not fit the config: transformers draws what is missing at random and continues."""
+    for block in find_blocks(module, head):
+        lost = [name for name in block.parameters if name in fresh]
+        if lost and (block.name == EMBEDDINGS or block.is_layer):
+            raise JobError(
+                "InvalidModel",
+                f"{where}: the weights lack {', '.join(lost[:3])} ({len(lost)} parameters of {block.name}), or have"
+                " them in another shape than config.json says: config.json and weights are of different models",
+            )
+
+
+def be_quiet() -> None:
+    """Switch off transformers' progress bars and its report of missing keys: a new head is what is asked for."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def failed(what: str, error: Exception, path: str, more: str = "") -> JobError:
+    """Return the error of a folder that transformers cannot load."""
+    if "trust_remote_code" not in str(error):
+        return JobError("InvalidModel", f"{what}: {one_line(error)}{more}")
+    code = ", ".join(sorted(file.name for file in Path(path).glob("*.py"))) or "in another repository"
+    return JobError(
+        "InvalidModel",
+        f"{what}: its classes are code of its own (auto_map; {code}), and no code of model folders is run. Name a model whose"
+        " classes transformers has itself, or save its weights and tokenizer as such a one",
+    )
