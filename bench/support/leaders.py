@@ -24,7 +24,7 @@ def progress(step: int) -> Progress:
     """Return what a leader says at a step."""
     total = 10_000
     return Progress(
-        state="Training",
+        activity="Training",
         percent=100 * step // total,
         step=step,
         total_steps=total,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.crds import of_tasks
 from tests.crds import test_quantities as quantities
 from tests.crds.corpus import PATH, ask_create, ask_update, load, patched
 from tests.crds.generate import broken, manifests
@@ -118,6 +119,13 @@ def test_good(cluster, namespace):
 def test_bad(cluster, namespace):
     for case in load("bad.yaml"):
         assert compare(cluster, namespace, patched(BASE, case["patch"])) != [], case["name"]
+
+
+def test_what_each_task_declares(cluster, namespace):
+    for name, manifest in of_tasks.good().items():
+        assert compare(cluster, namespace, manifest) == [], name
+    for name, (manifest, _) in of_tasks.bad().items():
+        assert compare(cluster, namespace, manifest) != [], name
 
 
 def test_updates(cluster, namespace):

@@ -146,7 +146,7 @@ def test_what_is_made_here_is_strict():
 @pytest.mark.parametrize(("step", "state"), [(0, "Starting"), (7, "Training")])
 def test_a_state_that_is_not_known_hides_nothing_else(step, state):
     progress = Progress(step=step, percent=3, checkpoint=CheckpointInfo(step=5, time=datetime(2026, 1, 1, tzinfo=UTC)))
-    assert Progress.read(newer(progress, state="Judging")) == progress.model_copy(update={"state": state})
+    assert Progress.read(newer(progress, state="Judging")) == progress.model_copy(update={"activity": state})
 
 
 def test_an_outcome_that_is_not_known_is_a_failure_with_its_own_reason():

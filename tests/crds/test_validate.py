@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.crds import of_tasks
 from tests.crds.corpus import load, parameters, patched
 from tests.crds.generate import broken, manifests
 from unfreeze_api.apiserver.errors import BLOCKING, NO_FIELD, RULES_SKIPPED, Cause, number
@@ -28,6 +29,10 @@ def test_bad(case):
     causes = validate(patched(BASE, case["patch"]))
     assert sorted(str(cause) for cause in causes if cause != RULES_SKIPPED) == sorted(case["causes"])
     assert (RULES_SKIPPED in causes) == any(cause.reason in BLOCKING for cause in causes)
+
+
+def test_what_each_task_declares():
+    assert of_tasks.wrong() == []
 
 
 @pytest.mark.parametrize("case", parameters("updates.yaml"))

@@ -46,7 +46,7 @@ class Trainer:
         steps = FAKE["steps"]
         ended = [PhaseResult(name="head", steps=2, seconds=0.1, trainable_parameters=7, metrics={"accuracy": 0.5})]
         return Progress(
-            state=self.state,
+            activity=self.state,
             percent=100 * self.step // steps,
             step=self.step,
             total_steps=steps,

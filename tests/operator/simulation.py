@@ -355,7 +355,7 @@ class Simulation:
             exit_code=code,
             checkpoint=at,
             progress=Progress(
-                state="Training" if code else "Done",
+                activity="Training" if code else "Done",
                 step=5,
                 total_steps=5,
                 percent=100,

@@ -137,14 +137,14 @@ def test_an_honest_status_is_not_changed():
     status = full(None)
     assert not status.omitted
     many = [ended(f"layer.{number}") for number in range(24)]
-    told = Progress(state="Training", step=99, phase_index=24, phases=many, metrics={"accuracy": 0.5})
+    told = Progress(activity="Training", step=99, phase_index=24, phases=many, metrics={"accuracy": 0.5})
     status = full(told)
     assert status.phases == many
     assert status.omitted is None
 
 
 def told(*names, **fields):
-    return Progress(state="Training", phases=[ended(name) for name in names], **fields)
+    return Progress(activity="Training", phases=[ended(name) for name in names], **fields)
 
 
 def after(*answers, old=None):
@@ -181,7 +181,7 @@ def test_so_it_is_with_a_leader_that_tells_of_its_newest_alone():
 
 
 def test_a_leader_that_is_seen_late_tells_the_rest_later():
-    short = Progress(state="Done", phase_index=3)  # its termination message had no place for phases
+    short = Progress(activity="Done", phase_index=3)  # its termination message had no place for phases
     assert listed(after(short)) == ([], 3)
     assert listed(after(short, told(*layers(0, 4), phase_index=3))) == (layers(0, 4), None)
     assert listed(after(told("layer.3", phase_index=4), told(*layers(0, 4), phase_index=4))) == (layers(0, 4), None)
@@ -203,7 +203,7 @@ def test_metrics_that_are_left_out_are_counted():
     metrics = {f"m{number}": 0.5 for number in range(12)}
     status = full(
         Progress(
-            state="Done",
+            activity="Done",
             metrics=metrics,
             phases=[ended("head", metrics)],
             results={f"test.m{n}": 1.0 for n in range(20)},
@@ -271,7 +271,7 @@ def writes(simulation):
 def test_a_trainer_has_its_status_written_at_most_once_in_5_seconds():
     simulation = running()
     for step in range(1, 61):
-        simulation.poller.said = Progress(state="Training", step=step, total_steps=100, percent=step)
+        simulation.poller.said = Progress(activity="Training", step=step, total_steps=100, percent=step)
         simulation.round()
     assert 10 <= writes(simulation) <= 13
     assert simulation.status["progress"]["step"] >= 55
@@ -282,7 +282,7 @@ def test_what_it_said_last_is_written_without_another_word():
     for _ in range(5):
         simulation.round()
     for step in (1, 2, 3):
-        simulation.poller.said = Progress(state="Training", step=step, total_steps=100)
+        simulation.poller.said = Progress(activity="Training", step=step, total_steps=100)
         simulation.round()
     assert simulation.status["progress"]["step"] == 1
     simulation.sync()
@@ -294,7 +294,7 @@ def test_no_word_of_a_trainer_is_urgent():
     simulation = running()
     for step in range(1, 31):
         simulation.poller.said = Progress(
-            state="Training" if step % 2 else "Starting",
+            activity="Training" if step % 2 else "Starting",
             step=step,
             restarts=step,
             phase_name=f"layer.{step}",
@@ -309,7 +309,7 @@ def test_no_word_of_a_trainer_is_urgent():
 
 def test_an_end_is_written_at_once():
     simulation = running()
-    simulation.poller.said = Progress(state="Training", step=1)
+    simulation.poller.said = Progress(activity="Training", step=1)
     simulation.round()
     simulation.end(simulation.running()[0], 0)
     simulation.until(lambda: simulation.status.get("phase") == "Succeeded", most=3)

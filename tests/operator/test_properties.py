@@ -96,7 +96,7 @@ class History(Simulation):
         self.poller.is_silent = True
 
     def answer(self):
-        self.poller.said = Progress(state="Training", step=3)
+        self.poller.said = Progress(activity="Training", step=3)
         self.poller.is_silent = False
 
     def lose_child(self):

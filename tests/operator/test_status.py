@@ -123,7 +123,7 @@ def test_the_end_waits_for_the_termination_messages_but_not_for_ever():
 
 
 def test_the_leaders_termination_message_completes_the_status():
-    progress = Progress(state="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9})
+    progress = Progress(activity="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9})
     last = words(outcome="Succeeded", reason="Completed", progress=progress)
     pods = pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0)
     status = observed(*pods, conditions=[("Complete", "")], completionTime=text(NOW))
@@ -140,7 +140,7 @@ def test_a_leader_that_starts_again_does_not_take_progress_away():
     )
     status = observed(pod(0), pod(1), old=old, progress=Progress())
     assert (status.progress, status.checkpoint, status.phases) == (old.progress, old.checkpoint, old.phases)
-    started = Progress(state="Training", step=401, percent=40)
+    started = Progress(activity="Training", step=401, percent=40)
     assert observed(pod(0), pod(1), old=old, progress=started).progress.step == 401
 
 
@@ -149,13 +149,13 @@ def test_phases_that_a_short_message_left_out_stay():
     phases = [PhaseResult(name=n, steps=1, seconds=1, trainable_parameters=1, metrics=metrics) for n in ("head", "all")]
     cut = [phase.model_copy(update={"metrics": {}}) for phase in phases]
     old = FineTuneJobStatus(phases=phases)
-    assert gather(old, None, Progress(state="Done", phases=cut)).phases == phases
-    assert gather(old, None, Progress(state="Done", phases=cut[1:])).phases == phases
+    assert gather(old, None, Progress(activity="Done", phases=cut)).phases == phases
+    assert gather(old, None, Progress(activity="Done", phases=cut[1:])).phases == phases
 
 
 def test_last_words_count_before_the_pods_phase_follows_and_after_the_pod_is_gone():
     said = TerminationMessage(
-        outcome="Succeeded", reason="Completed", progress=Progress(state="Done", results={"test.accuracy": 0.9})
+        outcome="Succeeded", reason="Completed", progress=Progress(activity="Done", results={"test.accuracy": 0.9})
     )
     last = pod(0, "Running", code=0, message=said.to_termination_log())
     assert observed(last, pod(1)).results == {"test.accuracy": 0.9}
@@ -263,7 +263,7 @@ def test_a_broken_checkpoint_stands_in_the_status_for_good_and_is_told_once(step
 @pytest.mark.parametrize(("low", "status"), [(-0.03, "False"), (0.0, "False"), (0.01, "True")])
 def test_what_a_model_is_worth_is_told_once_the_job_has_succeeded(low, status):
     figures = {"validation.majority": 0.625, "validation.gainLow": low, "validation.gainHigh": 0.0551}
-    progress = Progress(state="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9, **figures})
+    progress = Progress(activity="Done", percent=100, step=9, total_steps=9, results={"test.accuracy": 0.9, **figures})
     running = observed(pod(0), pod(1), progress=progress)
     assert condition(running, "Useful") is None
     last = words(outcome="Succeeded", reason="Completed", progress=progress)

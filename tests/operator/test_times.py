@@ -45,11 +45,11 @@ def test_a_life_in_seconds():
     story.chapter(seconds=4)
     assert story.chapter(pod(0), pod(1), seconds=10).state == "Starting"
     assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=2).state == "Starting"
-    assert story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100).state == "Training"
+    assert story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=100).state == "Training"
     assert story.chapter(pod(0), pod(1), seconds=5).state == "Training", "a new operator has not heard of it yet"
-    assert story.chapter(pod(0), progress=Progress(state="Training"), seconds=30).state == "Recovering"
+    assert story.chapter(pod(0), progress=Progress(activity="Training"), seconds=30).state == "Recovering"
     assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=7).state == "Recovering"
-    assert story.chapter(pod(0), pod(1), progress=Progress(state="Evaluating"), seconds=50).state == "Training"
+    assert story.chapter(pod(0), pod(1), progress=Progress(activity="Evaluating"), seconds=50).state == "Training"
     done = pod(0, "Succeeded", code=0), pod(1, "Succeeded", code=0)
     ended = NOW + timedelta(seconds=story.at)
     complete = [{"type": "Complete", "status": "True", "lastTransitionTime": text(ended)}]
@@ -65,14 +65,14 @@ def test_a_suspend_and_a_queue():
     story.cluster.job()["spec"]["suspend"] = True
     story.chapter(seconds=60)
     story.cluster.job()["spec"]["suspend"] = False
-    story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=10)
+    story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=10)
     story.cluster.job()["spec"]["suspend"] = True
     held = job(nodes=2, suspend=True)
     assert story.chapter(seconds=1000, view=held).state == "Suspended"
     story.cluster.job()["spec"]["suspend"] = False
     assert story.chapter(seconds=5).state == "Pending"
     assert story.chapter(pod(0), pod(1), progress=Progress(), seconds=5).state == "Starting"
-    story.chapter(pod(0), pod(1), progress=Progress(state="Training"))
+    story.chapter(pod(0), pod(1), progress=Progress(activity="Training"))
     assert story.spent() == {"queued": 60, "training": 10, "suspended": 1000, "pending": 5, "starting": 5}
 
 
@@ -87,7 +87,7 @@ def test_a_suspend_and_a_queue():
     ],
 )
 def test_what_is_lost_is_no_training(lost, silent, reason):
-    story, said = Story(), Progress(state="Training", step=3)
+    story, said = Story(), Progress(activity="Training", step=3)
     story.chapter(pod(0), pod(1), progress=said, seconds=100)
     assert story.chapter(pod(0), lost, progress=said, silent=silent, seconds=50).state == "Recovering"
     running = next(found for found in story.status.conditions if found.type == "Running")
@@ -102,5 +102,5 @@ def test_what_is_lost_is_no_training(lost, silent, reason):
 
 def test_nothing_is_written_while_the_state_is_the_same():
     story = Story()
-    first = story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100)
-    assert story.chapter(pod(0), pod(1), progress=Progress(state="Training"), seconds=100) == first
+    first = story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=100)
+    assert story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=100) == first

@@ -109,7 +109,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, whole, tmp_path):
     gang.start(0)
     gang.start(1)
     assert gang.until(lambda: gang.get(0, "/healthz"))
-    assert gang.progress().state == "Starting"
+    assert gang.progress().activity == "Starting"
 
     gang.until(lambda: gang.progress().step >= 6)
     os.kill(gang.worker_of(1), signal.SIGKILL)

@@ -42,7 +42,7 @@ def grown(tmp_path_factory):
     bert_folder(folder / "bert")
     write_csv(folder / "t.csv", rows=40, labels=("1", "3", "2"))
     (folder / "job.yaml").write_text(JOB.format(folder))
-    paths = os.pathsep.join(str(folder / room) for room in ("crds", "trainer"))
+    paths = os.pathsep.join(str(folder / room) for room in ("crds", "trainer")) + os.pathsep + str(REPOSITORY)
 
     def program(*command) -> str:
         environment = os.environ | {"PYTHONPATH": paths, "DS_ACCELERATOR": "cpu"}
@@ -70,6 +70,8 @@ def test_a_task_is_added_by_one_file_in_each_room(grown):
     assert found["allowed"] == []
     [foreign] = found["foreign"]
     assert "textClassification is only allowed when type is TextClassification" in foreign
+    assert {"OrdinalRegression by meanError", "OrdinalRegression by accuracy"} <= {*found["corpus"]}
+    assert found["wrong"] == []
     assert found["look"] == "3 labels, samples: 30 in train, 10 in validation"
     assert found["head"] == 2 * 16 + 2
     assert found["answers"] == {"how": "1", "what": "3", "who": "2"}

@@ -34,7 +34,7 @@ def test_what_is_broken_is_said_once(capsys):
 def test_start_and_export_say_what_they_do(capsys):
     training = Progress(step=2, total_steps=9, phase_count=1, phase_name="all")
     measured = training.model_copy(update={"step": 9, "metrics": {"accuracy": 0.5}})
-    exporting = measured.model_copy(update={"state": "Exporting"})
+    exporting = measured.model_copy(update={"activity": "Exporting"})
     assert shown(
         capsys,
         (None, ""),

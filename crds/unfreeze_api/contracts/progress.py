@@ -116,11 +116,11 @@ class Progress(ProgressInfo, Said):
     """What the leader's agent serves as /progress."""
 
     schema_version: Literal[1] = 1
-    state: Annotated[
+    activity: Annotated[
         Literal["Starting", "Training", "Evaluating", "Exporting", "Done"],
         otherwise(lambda before: "Training" if before.get("step") else "Starting"),
-    ] = "Starting"
-    """What the workers are doing. Another word is read as Training, before the first step as Starting."""
+    ] = Field(default="Starting", alias="state")
+    """What the workers are doing; on the wire it is `state`. Another word is read as Training, before the first step as Starting."""
     tokens_per_second: float | None = Field(default=None, ge=0)
     """Tokens of all workers together, for text."""
     learning_rates: Metrics = Field(default={}, max_length=1024)

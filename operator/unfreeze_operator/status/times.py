@@ -47,6 +47,6 @@ def _state(context: Context, phase: Phase, progress: Progress | None, old: State
     if context.at_work >= context.spec.distribution.num_nodes and not context.silent:
         if progress is None:  # nobody has asked the leader yet, as after a start of the operator
             return known
-        if progress.state != "Starting":
+        if progress.activity != "Starting":
             return "Training"
     return "Starting" if known == "Starting" else "Recovering"

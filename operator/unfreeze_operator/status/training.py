@@ -65,7 +65,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
         return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted)
     # A leader that has just started, after a suspend or a crash, knows less than the status does.
-    fresh = reported.state == "Starting" and reported.step == 0 and old.progress is not None
+    fresh = reported.activity == "Starting" and reported.step == 0 and old.progress is not None
     phases, before = _merged(old.phases, reported.phases)
     omitted = old.omitted or Omitted()
     earlier = omitted.phases - before if old.phases else 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.crds import of_tasks
 from unfreeze_api.apiserver.validate import validate
 from unfreeze_api.generate import crd, reference
 from unfreeze_api.resolve import resolve
@@ -38,6 +39,8 @@ def main(folder: Path) -> dict:
         "reference": "ordinalRegression" in reference.to_markdown(),
         "allowed": [str(cause) for cause in validate(manifest)],
         "foreign": [str(cause) for cause in validate(foreign)],
+        "corpus": [name for name in (*of_tasks.good(), *of_tasks.bad()) if "OrdinalRegression" in name],
+        "wrong": of_tasks.wrong(),
         "look": look(job),
         "head": preview(job).blocks["head"],
         "usage": export["usage"],

@@ -175,7 +175,7 @@ class Agent:
         gang, progress, age = self._gang, self._link.read_progress(), self._link.progress_age()
         if gang is None or progress is None or age is None or not _any_alive(gang.worker_pids()):
             return False
-        return progress.state in ("Training", "Evaluating") and time.time() - age >= gang.workers_started
+        return progress.activity in ("Training", "Evaluating") and time.time() - age >= gang.workers_started
 
     def _watch_for_hang(self, gang: Gang) -> None:
         age = self._link.progress_age()
@@ -183,7 +183,7 @@ class Agent:
             self._silent = True
             return
         if self._hangs.news(written) and (progress := self._link.read_progress()):
-            self._hangs.heard(written, progress.state, restarted=self._silent)
+            self._hangs.heard(written, progress.activity, restarted=self._silent)
             self._silent = False
         if age < self._hangs.limit:
             return

@@ -101,7 +101,7 @@ def _workers(job: ResolvedJob) -> str:
 
 
 def _title(progress: Progress) -> str:
-    return "exporting" if progress.state in ("Exporting", "Done") else _phase(progress)
+    return "exporting" if progress.activity in ("Exporting", "Done") else _phase(progress)
 
 
 def _phase(progress: Progress) -> str:

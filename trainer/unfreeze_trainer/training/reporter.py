@@ -91,7 +91,7 @@ class Reporter:
             metrics=state.metrics,
             samples_per_second=meter.samples_per_second,
             eta_seconds=0 if done else self._seconds_left(),
-            state=activity,
+            activity=activity,
             tokens_per_second=meter.tokens_per_second,
             learning_rates={block: rate * meter.rate_factor for block, rate in phase.learning_rates.items()},
             checkpoint=self._saver.newest,
