@@ -171,3 +171,49 @@ def audio_model(folder: Path, kind: str = "wav2vec2", **config: Any) -> Path:
             layer = config.get("feat_extract_norm") == "layer"
             transformers.Wav2Vec2FeatureExtractor(return_attention_mask=layer).save_pretrained(folder)
     return folder
+
+
+_PIXELS = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+_PIXELS |= {"intermediate_size": 32}
+_STAGES = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
+_SIDES = {"size": {"height": 32, "width": 32}}
+_CROP = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
+_BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 2]}
+_TOWERS = {"vision_config": _PIXELS, "text_config": _ENCODER}
+IMAGE_MODELS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "vit": ("vit", _PIXELS, "ViT", _SIDES),
+    "grey": ("vit", _PIXELS | {"num_channels": 1}, "ViT", _SIDES | {"image_mean": [0.3], "image_std": [0.4]}),
+    "deit": ("deit", _PIXELS, "DeiT", _SIDES | {"size": {"height": 36, "width": 36}, "crop_size": _SIDES["size"]}),
+    "beit": ("beit", _PIXELS, "Beit", _SIDES),
+    "dinov2": ("dinov2", _PIXELS | {"mlp_ratio": 2}, "Bit", _CROP),
+    "swin": ("swin", _STAGES, "ViT", _SIDES),
+    "convnext": (
+        "convnext",
+        {"hidden_sizes": [8, 12], "depths": [1, 2], "num_stages": 2},
+        "ConvNext",
+        {"size": {"shortest_edge": 32}},
+    ),
+    "resnet": ("resnet", _BACKBONE, "ConvNext", {"size": {"shortest_edge": 32}}),
+    "mobilenet_v2": ("mobilenet_v2", {"depth_multiplier": 0.1, "finegrained_output": False}, "MobileNetV2", _CROP),
+    "efficientnet": (
+        "efficientnet",
+        {"width_coefficient": 0.2, "depth_coefficient": 0.3, "hidden_dim": 256, "image_size": 32},
+        "EfficientNet",
+        _SIDES,
+    ),
+    "clip": ("clip", _TOWERS, "CLIP", _CROP),
+    "siglip": ("siglip", _TOWERS, "Siglip", _SIDES),
+}
+"""Tiny models that read images: transformers' name of the kind, sizes, image processor and its options."""
+
+
+def image_model(folder: Path, name: str = "vit", **change: Any) -> Path:
+    """Write a tiny model of transformers that reads images, with its processor, as save_pretrained does."""
+    import transformers
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    kind, sizes, processor, options = IMAGE_MODELS[name]
+    torch.manual_seed(0)
+    AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes | change)).save_pretrained(folder)
+    getattr(transformers, f"{processor}ImageProcessor")(**options).save_pretrained(folder)
+    return folder

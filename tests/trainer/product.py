@@ -18,6 +18,7 @@ from tests.trainer.jobs import (
     audio_model,
     bert_folder,
     image_folder,
+    image_model,
     make_job,
     merge,
     timm_folder,
@@ -63,6 +64,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 TASKS: dict[str, dict[str, Any]] = {
     "TextClassification": {},
     "ImageClassification": IMAGES,
+    "PictureTransformer": merge(IMAGES, {"task": {"type": "ImageClassification"}}),
     "AudioClassification": {},
     "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
     "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
@@ -87,6 +89,7 @@ _CHANCES = (
 PLACES = {
     "TextClassification": ("bert", "texts.csv"),
     "ImageClassification": ("vit", "images"),
+    "PictureTransformer": ("pictures", "images"),
     "AudioClassification": ("speech", "clips"),
     "TokenClassification": ("bert", "words.jsonl"),
     "TextRegression": ("bert", "numbers.csv"),
@@ -131,6 +134,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "numbers.csv").write_text(f"text,other,one,two\n{rows}")
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
+    image_model(folder / "pictures", num_hidden_layers=2)
     image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
     audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
     audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))

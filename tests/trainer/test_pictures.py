@@ -19,6 +19,7 @@ from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, open_picture
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.image import timm_input
 
 CONFIG = {
     "input_size": (3, 8, 8),
@@ -200,7 +201,9 @@ def source_of(dataset: Dataset):
 
 
 def loaded(source):
-    [(_, batch)] = ImageLoader(CONFIG, augment=False).batches(source, [([0, 1], np.array([0, 1]))], None)
+    [(_, batch)] = ImageLoader(timm_input(CONFIG, (8, 8)), augment=False).batches(
+        source, [([0, 1], np.array([0, 1]))], None
+    )
     return batch
 
 

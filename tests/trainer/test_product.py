@@ -24,6 +24,7 @@ TOLERANCE = 1e-5
 
 ADAPTERS = [adapter for adapter in FACTORS["adapter"] if adapter != "none"]
 SOME_BLOCKS = ("PartialFineTuning", "GradualUnfreezing")
+WORDLESS = ("ImageClassification", "PictureTransformer", "AudioClassification")
 # What the rules say about two values.
 SAID = [
     (["FeatureExtraction"], ADAPTERS, "FeatureExtraction trains the head alone, an adapter would never be trained"),
@@ -34,8 +35,8 @@ SAID = [
     (SOME_BLOCKS, ["AdaLoRA"], "AdaLoRA gives ranks to the modules that need them most, so all of them train at once"),
     (["AdaLoRA"], ["FSDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"], "FSDP and DeepSpeed hold gradients in shares"),
     (["NF4"], [engine for engine in FACTORS["engine"] if engine != "DDP"], "quantised ones cannot be: choose"),
-    (["NF4"], ["ImageClassification", "AudioClassification"], "only transformers models of texts can be quantised"),
-    (PROMPTS, ["ImageClassification", "AudioClassification"], "stands before the words of a text"),
+    (["NF4"], WORDLESS, "only transformers models of texts can be quantised"),
+    (PROMPTS, WORDLESS, "stands before the words of a text"),
 ]
 
 

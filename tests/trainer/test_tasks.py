@@ -150,7 +150,7 @@ def test_model_folders_that_cannot_be_used(bert: Path, resnet: Path, table: Path
     assert "no tokenizer" in job_error(copy("b", "tokenizer.json", "vocab.txt"), table).message
     assert "no config.json" in job_error(copy("c", "config.json"), table).message
     assert "this is a timm model" in job_error(resnet, table).message
-    assert "this is a transformers model" in job_error(bert, images, **IMAGES).message
+    assert "no image classifier of model_type bert" in job_error(bert, images, **IMAGES).message
     broken = copy("d")
     (broken / "model.safetensors").write_bytes(b"broken")
     assert "the model cannot be loaded" in job_error(broken, table).message

@@ -12,7 +12,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.trainer.jobs import audio_folder, audio_model, bert_folder, image_folder, make_job, timm_folder, write_csv
+from tests.trainer.jobs import (
+    audio_folder,
+    audio_model,
+    bert_folder,
+    image_folder,
+    image_model,
+    make_job,
+    timm_folder,
+    write_csv,
+)
 from unfreeze_trainer.data.pictures import decode
 from unfreeze_trainer.tasks import open_task
 
@@ -34,6 +43,8 @@ IMAGES = {
     "merged": ("Merged", LORA),
     "bottleneck": ("Adapter", BOTTLENECK),
 }
+CONVOLUTIONS = {"adapter": {"type": "LoRA", "lora": {"r": 2, "targetModules": ["convolution"]}}}
+PICTURES = {"model": ("Model", {}), "lora": ("Adapter", CONVOLUTIONS)}
 SOUNDS = {"model": ("Model", {}), "lora": ("Adapter", LORA), "merged": ("Merged", LORA)}
 BASE_LABELS = {"three": ["neutral", "negatif", "positif"], "five": list("vwxyz")}
 LONG = "war " * 150
@@ -102,7 +113,17 @@ def answers(tmp_path_factory):
         task.export(module, out, kind)
         (out / "picture.png").write_bytes((data / "red" / "0.png").read_bytes())
         runs[str(out)] = shown(task, kind, out, folder)
-        picture = task.modality.loader._centre(decode(str(out / "picture.png"), "RGB"))
+        picture = task.modality.loader._sees.whole(decode(str(out / "picture.png"), "RGB"))
+        expected[out.name] = task.labels[int(task.forward(module, {"images": picture[None]}).argmax())]
+    folder = image_model(root / "resnet", "resnet")
+    for name, (kind, change) in PICTURES.items():
+        out = root / f"picture-{name}"
+        task = open_task(make_job(folder, data, task={"type": "ImageClassification"}, **change))
+        module = trained(task, change)
+        task.export(module, out, kind)
+        (out / "picture.png").write_bytes((data / "red" / "0.png").read_bytes())
+        runs[str(out)] = shown(task, kind, out, folder)
+        picture = task.modality.loader._sees.whole(decode(str(out / "picture.png"), "RGB"))
         expected[out.name] = task.labels[int(task.forward(module, {"images": picture[None]}).argmax())]
     folder, data = audio_model(root / "whisper", "whisper"), audio_folder(root / "clips")
     for name, (kind, change) in SOUNDS.items():
@@ -149,6 +170,7 @@ def shown(task, kind, out: Path, base_folder: Path):
 CASES = [
     *(f"text-{base}-{name}" for base in BASE_LABELS for name in TEXTS),
     *(f"image-{name}" for name in IMAGES),
+    *(f"picture-{name}" for name in PICTURES),
     *(f"audio-{name}" for name in SOUNDS),
 ]
 

@@ -36,6 +36,8 @@ class TaskType(Variant):
 
     library: Literal["transformers", "timm"]
     """Whose models it takes."""
+    or_library: Literal["transformers", "timm"] | None = None
+    """Whose else, told by what the folder holds."""
     reads: tuple[Column, ...]
     """Columns of a table that it reads, of each row."""
     metrics: tuple[Metric, ...]
@@ -46,6 +48,11 @@ class TaskType(Variant):
     """Name of the task on the Hugging Face Hub."""
     targets: str = "Labels"
     """What the column holds that is predicted: Labels is one of a set for each sample."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Whose models it takes; the first one where a folder does not tell."""
+        return (self.library, self.or_library) if self.or_library else (self.library,)
 
     @property
     def reads_text(self) -> bool:

@@ -23,9 +23,10 @@ class ImageClassificationSpec(LabelOptions):
 
 TASK = TaskType(
     "ImageClassification",
-    "needs a timm model",
+    "needs a timm or transformers model",
     ImageClassificationSpec,
     library="timm",
+    or_library="transformers",
     reads=(IMAGE, LABEL),
     metrics=CLASSIFICATION,
     multi_label=MULTI_LABEL,

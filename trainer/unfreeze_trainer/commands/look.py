@@ -33,7 +33,7 @@ def look(job: ResolvedJob) -> str:
     """
     from unfreeze_api.tasks import task_type
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
-    from unfreeze_trainer.models.folders import check_folder
+    from unfreeze_trainer.models.folders import check_folder, library_of
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
@@ -42,7 +42,7 @@ def look(job: ResolvedJob) -> str:
     check_folder(
         job.model.path,
         job.model.source,
-        library=task_type(job.task.type).library,
+        library=library_of(job.model.path, task_type(job.task.type).libraries),
         weights=job.model.initialization != "Random",
     )
     sources = list(_sources(job))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unfreeze_trainer.data.file_loader import FileLoader
 from unfreeze_trainer.data.images import PICTURES
-from unfreeze_trainer.data.pictures import Mode, decode, decode_plainly
+from unfreeze_trainer.data.pictures import decode, decode_plainly
+from unfreeze_trainer.models.image_input import ImageInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,8 +24,8 @@ class ImageLoader(FileLoader["Image", Tensor, Tensor]):
 
     Parameters
     ----------
-    data_config
-        As timm describes a model's input: input_size, interpolation, mean, std, crop_pct, crop_mode.
+    sees
+        What the model sees of a picture.
     augment
         Whether training images are cropped at random and mirrored; else all are resized and cropped in the centre.
     as_shown
@@ -33,49 +34,37 @@ class ImageLoader(FileLoader["Image", Tensor, Tensor]):
 
     kind = PICTURES
 
-    def __init__(self, data_config: dict[str, Any], *, augment: bool, as_shown: bool = True) -> None:
-        from timm.data import create_transform
-
-        self._channels, self._height, self._width = data_config["input_size"]
-        modes: dict[int, Mode] = {1: "L", 3: "RGB"}
-        self._mode = modes[self._channels]
+    def __init__(self, sees: ImageInput, *, augment: bool, as_shown: bool = True) -> None:
+        self._sees = sees
         self._decode = decode if as_shown else decode_plainly
         self._augment = augment
-        self._resample = data_config["interpolation"]
-        self._mean = torch.tensor(data_config["mean"]).view(-1, 1, 1)
-        self._std = torch.tensor(data_config["std"]).view(-1, 1, 1)
-        self._centre = create_transform(**data_config, is_training=False)
 
     def decode(self, content: str | bytes) -> Image:
         """Return a picture in the model's colours; PictureError if it cannot be read."""
-        return self._decode(content, self._mode)
+        return self._decode(content, self._sees.mode)
 
     def prepare(self, opened: Image, index: int, epoch_seed: int | None) -> Tensor:
         """Return a picture as the model reads it, float32 of shape (channels, height, width)."""
         if epoch_seed is None or not self._augment:
-            return self._centre(opened)
+            return self._sees.whole(opened)
         return self._vary(opened, np.random.default_rng([epoch_seed, index]))
 
     def blank(self) -> Tensor:
-        """Return a grey picture."""
-        return torch.zeros(self._channels, self._height, self._width)
+        """Return what the model reads of a picture without anything on it."""
+        return self._sees.blank
 
     def gather(self, prepared: Sequence[Tensor]) -> Tensor:
         """Return the batch of some pictures."""
         return torch.stack(list(prepared))
 
     def _vary(self, image: Image, rng: np.random.Generator) -> Tensor:
-        from PIL import Image
-        from PIL.Image import Resampling, Transpose
+        from PIL.Image import Transpose
 
         box = random_box(image.width, image.height, rng)
-        resample = {"bilinear": Resampling.BILINEAR, "nearest": Resampling.NEAREST, "lanczos": Resampling.LANCZOS}
-        image = image.resize((self._width, self._height), resample.get(self._resample, Resampling.BICUBIC), box=box)
+        image = image.resize((self._sees.width, self._sees.height), self._sees.resample, box=box)
         if rng.random() < 0.5:  # noqa: PLR2004 - half of the images
             image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
-        assert isinstance(image, Image.Image)
-        pixels = np.array(image, dtype=np.float32).reshape(self._height, self._width, self._channels) / 255
-        return (torch.from_numpy(pixels).permute(2, 0, 1) - self._mean) / self._std
+        return self._sees.sized(image)
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

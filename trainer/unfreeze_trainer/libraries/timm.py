@@ -11,10 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import Library
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.export import Example, Plain
-from unfreeze_trainer.models.image import data_config, load_image_model, size_option
+from unfreeze_trainer.models.image import data_config, load_image_model, size_option, timm_input
+from unfreeze_trainer.models.image_input import ImageInput
 
 
 class Timm(Library):
@@ -39,11 +41,15 @@ class Timm(Library):
         """How the model wants its images: input_size (channels, height, width), interpolation, mean, std, crop."""
         return data_config(self.path, self._image_size)
 
-    @property
-    def own_size(self) -> tuple[int, int]:
-        """Height and width in pixels that the model was pretrained with."""
-        _, height, width = data_config(self.path, None)["input_size"]
-        return height, width
+    @cached_property
+    def sees(self) -> ImageInput:
+        """What the model sees of a picture."""
+        try:
+            _, height, width = data_config(self.path, None)["input_size"]
+            return timm_input(self.data_config, (height, width))
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            message = f"{self.where}: config.json does not say how images are prepared: {error!r}"
+            raise JobError("InvalidModel", message) from error
 
     def build(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""

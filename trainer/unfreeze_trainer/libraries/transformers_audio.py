@@ -12,8 +12,9 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import Head, Library
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.audio import audio_input, extractor_files, layer_drops, load_audio_model, load_config
+from unfreeze_trainer.models.audio import audio_input, layer_drops, load_audio_model, load_config
 from unfreeze_trainer.models.export import Example, Plain
+from unfreeze_trainer.models.folders import preprocessor_files
 
 _CLASS = "AutoModelForAudioClassification"
 
@@ -38,7 +39,7 @@ class TransformersAudio(Library):
     def open(self, head: Head) -> None:
         """Take what the data has told, and look at the feature extractor."""
         super().open(head)
-        self._extractor_files = extractor_files(self.path, self.where)
+        self._extractor_files = preprocessor_files(self.path, self.where, says="sound", kind="feature extractor")
         config = load_config(self.path, self.where)
         self._layer_drops = layer_drops(config)
         field = f"spec.task.{self.job.task.kind.member}.maxSeconds"

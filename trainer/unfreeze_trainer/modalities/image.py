@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
@@ -15,20 +18,18 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import rows_of
 from unfreeze_trainer.modalities.files import Files
 from unfreeze_trainer.models.export import Example
+from unfreeze_trainer.models.image_input import ImageInput
 
-_MODES = {1: "L", 3: "RGB"}
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 
 class ImageModel(Protocol):
     """What a library tells of a model that reads images."""
 
     @property
-    def data_config(self) -> dict[str, Any]:
-        """How the model wants its images, in timm's words: input_size (channels, height, width), interpolation, mean, std, crop."""
-
-    @property
-    def own_size(self) -> tuple[int, int]:
-        """Height and width in pixels that it was pretrained with."""
+    def sees(self) -> ImageInput:
+        """What it sees of a picture; JobError InvalidModel where the folder does not say."""
 
 
 class Image(Files):
@@ -54,14 +55,9 @@ class Image(Files):
 
     def open(self) -> None:
         """Find out how the model wants its images."""
-        try:
-            self._data_config = self._model.data_config
-            self.loader = ImageLoader(
-                self._data_config, augment=self._augment, as_shown=self.job.semantics.pictures == "AsShown"
-            )
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            message = f"{self.where}: config.json does not say how images are prepared: {error!r}"
-            raise JobError("InvalidModel", message) from error
+        self._sees = self._model.sees
+        as_shown = self.job.semantics.pictures == "AsShown"
+        self.loader = ImageLoader(self._sees, augment=self._augment, as_shown=as_shown)
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""
@@ -70,8 +66,7 @@ class Image(Files):
     @property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples."""
-        _, height, width = self._data_config["input_size"]
-        own = self._model.own_size
+        height, width, own = self._sees.height, self._sees.width, self._sees.own_size
         known = f" ({own[0]} x {own[1]} is the folder's own)" if own != (height, width) else ""
         return (
             f"Pictures reach it with {height} x {width} pixels: set {self._options}.imageSize to a size that"
@@ -87,12 +82,29 @@ class Image(Files):
         for indices, images in self.loader.batches(split.source, rows, epoch_seed, skipped):
             yield indices, {"images": images}
 
-    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002 - they are tensors
-        """Return the images of the first samples."""
-        return inputs["images"]
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> Any:
+        """Return the images of the first samples, or pictures, uint8 of (channels, height, width), where a processor makes images of them."""
+        if self._sees.processor is None:
+            return inputs["images"]
+        pictures = (np.array(self._opened(split.source, int(row))) for row in split.rows[:count])
+        return [torch.from_numpy(np.atleast_3d(picture)).permute(2, 0, 1) for picture in pictures]
+
+    def _opened(self, source: Source, row: int) -> Picture:
+        from PIL import Image as Pictures
+
+        try:
+            return self.loader.open(source, row)
+        except JobError:
+            if not self._skips:
+                raise
+            return Pictures.new(self._sees.mode, (self._sees.width, self._sees.height))
 
     @property
     def example(self) -> Example:
         """An input that people are shown."""
-        mode = _MODES[self._data_config["input_size"][0]]
-        return Example(f'Image.open("picture.png").convert("{mode}")', "from PIL import Image")
+        return Example(f'Image.open("picture.png").convert("{self._sees.mode}")', "from PIL import Image")
+
+    def save(self, folder: Path) -> None:
+        """Write the image processor, where the library has one."""
+        if self._sees.processor is not None:
+            self._sees.processor.save_pretrained(folder)

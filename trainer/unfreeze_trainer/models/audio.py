@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,22 +12,10 @@ import torch
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.models.folders import listing
-from unfreeze_trainer.models.heads import transformers_head
-from unfreeze_trainer.models.loading import (
-    be_quiet,
-    check_complete,
-    failed,
-    from_folder,
-    initialize,
-    name_outputs,
-    seeded,
-)
+from unfreeze_trainer.models.folders import PREPROCESSOR_FILES, listing
+from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, load_classifier
 from unfreeze_trainer.models.padding import hide_padding
-from unfreeze_trainer.sources.closed import Closed, refuse_code
 
-EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
-"""Files that transformers loads a feature extractor from, one of which there must be."""
 DEFAULT_SECONDS = 30.0
 """Kept of a clip where nothing in the model limits it."""
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
@@ -75,26 +61,6 @@ def load_config(path: str, where: str) -> Any:
     if config.model_type in _SQUEEZING:
         why = f"what a model of model_type {config.model_type} says of a clip depends on the lengths of those beside it"
     raise JobError("InvalidModel", f"{where}: {why}: name a model of {', '.join(taken)}")
-
-
-def extractor_files(path: str, where: str) -> list[str]:
-    """Return the names of the files in a folder that its feature extractor is loaded from; JobError InvalidModel."""
-    closed = Closed(path, where, "InvalidModel")
-    found = [name for name in EXTRACTOR_FILES if closed.exists(name)]
-    if not found:
-        raise JobError(
-            "InvalidModel",
-            f"{where}: no {EXTRACTOR_FILES[0]}, which says how sound becomes what the model reads; {listing(path)}. Copy it"
-            " there, as the feature extractor's save_pretrained writes it",
-        )
-    for name in found:
-        try:
-            content = json.loads(Path(closed.path(name)).read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise JobError("InvalidModel", f"{where}: {name} cannot be read: {error}") from error
-        if isinstance(content, dict):
-            refuse_code(content, name, where)
-    return found
 
 
 def audio_input(path: str, where: str, config: Any, max_seconds: float | None, *, field: str) -> AudioInput:
@@ -163,7 +129,7 @@ def _require_fitting(extractor: Any, where: str, config: Any) -> None:
     raise JobError(
         "InvalidModel",
         f"{where}: the folder's {type(extractor).__name__} is none of this model: {config.model_type} reads {reads}, and"
-        f" of a second it makes {makes}. Copy the {EXTRACTOR_FILES[0]} there that the model was pretrained with",
+        f" of a second it makes {makes}. Copy the {PREPROCESSOR_FILES[0]} there that the model was pretrained with",
     )
 
 
@@ -234,23 +200,18 @@ def load_audio_model(
 
     be_quiet()
     config = load_config(path, where)
-    same_labels = name_outputs(config, labels, problem_type)
     for name in layer_drops(config):
         setattr(config, name, 0.0)
-    fresh: set[str] = set()
-    try:
-        with seeded(seed):
-            if random:
-                module = AutoModelForAudioClassification.from_config(
-                    config, dtype=torch.float32, trust_remote_code=False
-                )
-            else:
-                module, fresh = from_folder(AutoModelForAudioClassification, path, config)
-                if not same_labels:
-                    initialize(module, transformers_head(module) - fresh)
-    except Exception as error:  # as above
-        raise failed(f"{where}: the model cannot be loaded", error, path) from error
-    head = transformers_head(module)
+    module, head, fresh = load_classifier(
+        AutoModelForAudioClassification,
+        path,
+        where,
+        config,
+        labels,
+        random=random,
+        seed=seed,
+        problem_type=problem_type,
+    )
     check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
     if positions is not None:
         _shorten(module, positions)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
         return _checked(Path(path), where, library=library, weights=weights)
     except OSError as error:
         raise JobError("InvalidModel", f"{where}: the model folder cannot be read: {explained(error)}") from error
+
+
+def library_of(path: str, libraries: Sequence[str]) -> str:
+    """Return which of some libraries' models a folder holds, by its config.json; the first one where that does not tell."""
+    if len(libraries) == 1:
+        return libraries[0]
+    kind = _kind(_read_object(Closed(path, "", "InvalidModel"), "config.json"))
+    return kind if kind in libraries else libraries[0]
+
+
+def _kind(config: dict[str, Any]) -> str:
+    return "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
 
 
 def _checked(folder: Path, where: str, *, library: str, weights: bool) -> dict[str, Any]:
@@ -92,12 +104,12 @@ def _check_files(folder: Path, where: str) -> None:
 
 def _check_library(config: dict[str, Any], where: str, content: str, library: str) -> None:
     """Raise JobError for a model of another library."""
-    kind = "timm" if "architecture" in config else "transformers" if "model_type" in config else "unknown"
+    kind = _kind(config)
     if kind == "unknown":
         names = "neither model_type (transformers) nor architecture (timm)"
         raise JobError("InvalidModel", f"{where}: config.json has {names}; {content}")
     if kind != library:
-        others = " or ".join(task.name for task in TASKS if task.library == kind)
+        others = " or ".join(task.name for task in TASKS if kind in task.libraries)
         raise JobError(
             "InvalidModel",
             f"{where}: this is a {kind} model, and spec.task.type needs a {library} model: name another model, or set"
@@ -212,6 +224,43 @@ def tokenizer_files(path: str, where: str, named: Iterable[str]) -> list[str]:
     names |= {name for name in versions if isinstance(name, str)} if isinstance(versions, list) else set()
     names |= {f"{_TEMPLATES}/{item.name}" for item in Path(path, _TEMPLATES).glob("*.jinja")}
     return sorted(name for name in names if name and closed.exists(name))
+
+
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files that transformers loads a feature extractor or an image processor from, one of which there must be."""
+
+
+def preprocessor_files(path: str, where: str, *, says: str, kind: str) -> list[str]:
+    """Return the names of the files that say how files become what a model reads.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    says, kind
+        What such a file says, and of whom, for messages.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: there is none, or it cannot be read, leads elsewhere or names code.
+    """
+    closed = Closed(path, where, "InvalidModel")
+    found = [name for name in PREPROCESSOR_FILES if closed.exists(name)]
+    if not found:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: no {PREPROCESSOR_FILES[0]}, which says how {says} becomes what the model reads; {listing(path)}. Copy"
+            f" it there, as the {kind}'s save_pretrained writes it",
+        )
+    for name in found:
+        try:
+            content = json.loads(Path(closed.path(name)).read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise JobError("InvalidModel", f"{where}: {name} cannot be read: {error}") from error
+        if isinstance(content, dict):
+            refuse_code(content, name, where)
+    return found
 
 
 _TEMPLATES = "additional_chat_templates"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.heads import timm_head
+from unfreeze_trainer.models.image_input import MODES, ImageInput
 from unfreeze_trainer.models.loading import seeded
 
 
@@ -87,3 +89,36 @@ def data_config(path: str, image_size: int | None) -> dict[str, Any]:
     if image_size:
         data["input_size"] = (data["input_size"][0], image_size, image_size)
     return data
+
+
+def timm_input(config: dict[str, Any], own_size: tuple[int, int]) -> ImageInput:
+    """Return what a timm model sees of a picture.
+
+    Parameters
+    ----------
+    config
+        Of `data_config`.
+    own_size
+        Height and width in pixels that it was pretrained with.
+    """
+    from PIL.Image import Image, Resampling
+    from timm.data import create_transform
+
+    channels, height, width = config["input_size"]
+    resample = {"bilinear": Resampling.BILINEAR, "nearest": Resampling.NEAREST, "lanczos": Resampling.LANCZOS}
+    mean, std = (torch.tensor(config[name]).view(-1, 1, 1) for name in ("mean", "std"))
+
+    def sized(image: Image) -> Tensor:
+        pixels = np.array(image, dtype=np.float32).reshape(height, width, channels) / 255
+        return (torch.from_numpy(pixels).permute(2, 0, 1) - mean) / std
+
+    return ImageInput(
+        mode=MODES[channels],
+        height=height,
+        width=width,
+        own_size=own_size,
+        resample=resample.get(config["interpolation"], Resampling.BICUBIC),
+        whole=create_transform(**config, is_training=False),
+        sized=sized,
+        blank=torch.zeros(channels, height, width),
+    )

@@ -12,6 +12,7 @@ from torch import nn
 
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
+from unfreeze_trainer.models.heads import transformers_head
 
 
 @contextmanager
@@ -44,6 +45,59 @@ def from_folder(loader: Any, path: str, config: Any) -> tuple[Any, set[str]]:
     )
     mismatched = (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])
     return module, {*info["missing_keys"], *mismatched}
+
+
+def load_classifier(
+    loader: Any,
+    path: str,
+    where: str,
+    config: Any,
+    labels: Sequence[str],
+    *,
+    random: bool,
+    seed: int,
+    problem_type: str,
+) -> tuple[Any, frozenset[str], set[str]]:
+    """Load a classifier in float32 and give it a head for these labels.
+
+    The head is new, drawn from `seed`, unless the checkpoint is a classifier for exactly these labels: then training
+    continues.
+
+    Parameters
+    ----------
+    loader
+        transformers' class that chooses the architecture's classifier.
+    path, where
+        The folder, and what messages start with.
+    config
+        Of the folder; its outputs are named.
+    labels
+        In the order of class ids.
+    random
+        Keep the architecture only: all weights are drawn from `seed`.
+    seed
+        Seed of new weights.
+    problem_type
+        What the labels are to each other, in transformers' words.
+
+    Returns
+    -------
+    tuple
+        The model, its head's parameters, and those that its files lack.
+    """
+    same_labels = name_outputs(config, labels, problem_type)
+    fresh: set[str] = set()
+    try:
+        with seeded(seed):
+            if random:
+                module = loader.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            else:
+                module, fresh = from_folder(loader, path, config)
+                if not same_labels:
+                    initialize(module, transformers_head(module) - fresh)
+    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
+        raise failed(f"{where}: the model cannot be loaded", error, path) from error
+    return module, transformers_head(module), fresh
 
 
 def initialize(module: Any, names: Collection[str]) -> None:
