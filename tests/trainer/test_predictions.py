@@ -13,12 +13,17 @@ from scipy.special import expit, softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from tests.trainer.complete import complete
+from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import cut_off, events, run_in
+from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_folder
 from tests.trainer.mlp import MLPTask
+from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.exports.predictions import About, PredictionsWriter, about, batches, matrix
 from unfreeze_trainer.objectives.answers import ABSENT, ANSWERED, UNSEEN, Amounts, AnyOf, OneOf
+from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import predictions
 from unfreeze_trainer.training.predictions import Kept, Predictions
+from unfreeze_trainer.training.run import Run
 
 LABELS = ["a", "b", "<script>"]
 
@@ -204,3 +209,64 @@ def test_a_run_that_was_cut_off_leaves_the_same_bytes(tmp_path, step):
     for split in ("validation", "test"):
         whole, cut = (tmp_path / name / "predictions" / f"{split}.parquet" for name in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes()
+
+
+def pairs(folder):
+    rows = [{"one": f"how {i}", "other": f"is {i % 5}", "kinds": ["a", "b"][: i % 3]} for i in range(40)]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text": "one", "textPair": "other", "label": "kinds"}
+    task = {"type": "TextClassification", "textClassification": {"labels": "Multi"}}
+    return bert_folder(folder / "m"), folder / "t.jsonl", {"task": task, "data": {"train": {"columns": columns}}}, rows
+
+
+def numbers(folder):
+    rows = [{"text": f"how {i}", "x": i / 3, "y": 2.0 * i} for i in range(40)]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"values": ["x", "y"]}
+    return (
+        bert_folder(folder / "m"),
+        folder / "t.jsonl",
+        {"task": {"type": "TextRegression"}, "data": {"train": {"columns": columns}}},
+        rows,
+    )
+
+
+def pictures(folder):
+    rows = [{"file": f"{label}/{i}.png", "label": label} for label in ("blue", "red") for i in range(6)]
+    task = {"type": "ImageClassification", "imageClassification": {"imageSize": 32}}
+    image_folder(folder / "i")
+    (folder / "i" / "red" / "2.png").write_bytes(b"no picture")
+    return timm_folder(folder / "m"), folder / "i", {"task": task, "data": {"onError": "Skip"}}, rows
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "loaded_here")
+@pytest.mark.parametrize("kind", [pairs, numbers, pictures])
+def test_rows_are_those_of_the_source_and_give_the_metrics(tmp_path, kind):
+    model, source, change, rows = kind(tmp_path)
+    output = {"destination": f"file://{tmp_path}/run", "predictions": {"inputs": "Include"}}
+    job = make_job(model, source, **merge({"output": output, "data": {"validation": {"fraction": 0.5}}}, change))
+    forget_accelerate()
+    task = open_task(job)
+    complete(Run(job, task, task.build_model(), open_engine(job), None))
+    path = tmp_path / "run" / "predictions" / "validation.parquet"
+    results = json.loads((tmp_path / "run" / "report.json").read_text())["results"]["validation"]
+    found = pq.read_table(path).to_pylist()
+    of_source = [rows[row["row"] - 1] for row in found]
+    assert [row["row"] for row in found] == sorted(row["row"] for row in found)
+    if kind is pairs:
+        assert [(row["text"], row["textPair"], row["label"]) for row in found] == [
+            (row["one"], row["other"], row["kinds"]) for row in of_source
+        ]
+        right = [row["label"] == row["prediction"] for row in found]
+        assert results["subsetAccuracy"] == pytest.approx(np.mean(right))
+        assert all([p > 0.5 for p in row["probabilities"]] == [n in row["prediction"] for n in "ab"] for row in found)
+    elif kind is numbers:
+        assert [(row["text"], row["label"]) for row in found] == [(r["text"], [r["x"], r["y"]]) for r in of_source]
+        errors = np.array([row["label"] for row in found]) - np.array([row["prediction"] for row in found])
+        assert results["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-12)
+        assert "probabilities" not in found[0]
+    else:
+        assert [(row["file"], row["label"]) for row in found] == [(row["file"], row["label"]) for row in of_source]
+        assert "red/2.png" not in {row["file"] for row in found}
+        assert results["accuracy"] == pytest.approx(np.mean([row["label"] == row["prediction"] for row in found]))
