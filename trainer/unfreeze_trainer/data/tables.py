@@ -362,3 +362,5 @@ _READERS: dict[str, Callable[..., pa.Table]] = {
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
 }
+SUFFIXES = tuple(_READERS)
+"""Of the files that are read."""
