@@ -76,11 +76,7 @@ def read_cells(path: str, where: str, *, rows: int | None = None) -> Cells:
 
 
 def _csv_names(path: str, where: str) -> list[str]:
-    from pyarrow import csv
-
-    read_table(path, [], where, Unread(where, skip=True), head=True)
-    with csv.open_csv(path, parse_options=csv.ParseOptions(invalid_row_handler=lambda _: "skip")) as reader:
-        names: list[str] = reader.schema.names
+    names: list[str] = read_table(path, [], where, Unread(where, skip=True), head=True).column_names
     return [name for name in names if names.count(name) == 1]
 
 
