@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -79,11 +79,11 @@ def data(
 
             drafted = draft(path, task=task, columns=named(columns))
             job, decided = job_of(drafted), drafted.said
-        with _logged() as logged:
+        with logged() as told:
             found = survey(
                 job, count_tokens=token_counter(tokenizer) if tokenizer else None, files=files, decided=decided
             )
-        found = found.model_copy(update={"warnings": [*found.warnings, *logged]})
+        found = found.model_copy(update={"warnings": [*found.warnings, *told]})
     if kind == "json":
         click.echo(found.to_json(indent=2))
     else:
@@ -96,7 +96,7 @@ def data(
 
 
 @contextmanager
-def _logged() -> Iterator[list[str]]:
+def logged() -> Iterator[list[str]]:
     """Collect what the readers log, but for broken rows, which a survey lists."""
     told: list[str] = []
 
@@ -138,7 +138,7 @@ def token_counter(folder: Path) -> Count:
         return lambda texts: [
             len(one) for one in fast.encode_batch([both if len(both) > 1 else both[0] for both in texts])
         ]
-    from transformers import AutoTokenizer
+    from unfreeze_trainer.models.text import load_tokenizer
 
-    slow: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    slow = load_tokenizer(str(folder), str(folder))
     return lambda texts: [len(ids) for ids in slow(*map(list, zip(*texts, strict=True)))["input_ids"]]

@@ -15,6 +15,7 @@ from unfreeze_trainer.data.cells import read_cells
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.spec.job import FineTuneJobSpec
 
 _LOOKED_ROWS = 50_000
 """Rows of a table that its columns are told from."""
@@ -33,6 +34,11 @@ class Draft:
         columns = ", ".join(f"{name} {column!r}" for name, column in self.guess.columns.items())
         taken = f"taken as {self.guess.task}" + (f" with the columns {columns}" if columns else "")
         return [taken, *self.layout.said, *self.guess.said]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether words go into the model."""
+        return task_type(self.guess.task).reads_text
 
     def task(self) -> dict[str, Any]:
         """Return spec.task."""
@@ -74,7 +80,6 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
 
 def job_of(drafted: Draft) -> ResolvedJob:
     """Return a job of which the data alone count."""
-    from unfreeze_api.resolve import resolve
     from unfreeze_api.spec.job import FineTuneJobSpec
 
     spec = {
@@ -84,4 +89,11 @@ def job_of(drafted: Draft) -> ResolvedJob:
         "strategy": {"type": "FeatureExtraction"},
         "output": {"destination": "file:///nowhere"},
     }
-    return resolve("data", "default", FineTuneJobSpec.model_validate(spec), rendezvous_host="localhost")
+    return resolved(FineTuneJobSpec.model_validate(spec))
+
+
+def resolved(spec: FineTuneJobSpec) -> ResolvedJob:
+    """Return a job whose sources lie on this machine."""
+    from unfreeze_api.resolve import resolve
+
+    return resolve("data", "default", spec, rendezvous_host="localhost")

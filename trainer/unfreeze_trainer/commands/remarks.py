@@ -77,7 +77,8 @@ def _remedy(job: ResolvedJob) -> str:
     task = task_type(job.task.type)
     metrics = task.multi_label if is_multi_label(job.task.options) else task.metrics
     alike = [metric.name for metric in metrics if metric.name in ("macroF1", "balancedAccuracy")]
-    measured = f". {' and '.join(alike)} count labels alike (spec.training.metric)" if alike else ""
+    counts = "count" if len(alike) > 1 else "counts"
+    measured = f". {' and '.join(alike)} {counts} labels alike (spec.training.metric)" if alike else ""
     learned = ", classWeights: Balanced has them learned alike" if hasattr(job.task.options, "class_weights") else ""
     return measured + learned
 
