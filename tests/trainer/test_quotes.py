@@ -278,3 +278,20 @@ def test_a_folder_of_pictures_names_its_files(tmp_path):
     Path(tmp_path / "images" / "red" / "broken.png").write_bytes(b"no picture")
     job = make_job(tmp_path / "model", tmp_path / "images", task={"type": "ImageClassification"})
     assert "red/broken.png" in failed(lambda: open_task(job)).public
+
+
+def test_tabs_are_read_as_commas_are(tmp_path):
+    """A .tsv file differs from a .csv file in what stands between cells alone."""
+    file = tmp_path / "t.tsv"
+    file.write_text('text\tlabel\n"a, b\tc"\tx\nno, quotes "here\ty\n')
+    table = read_table(str(file), ["label", "text"], "x")
+    assert table.to_pylist() == [{"label": "x", "text": "a, b\tc"}, {"label": "y", "text": 'no, quotes "here'}]
+    file.write_text('text\tlabel\n"open\tx\nb\ty\n')
+    with pytest.raises(JobError, match="row 1, on line 2, has a quote that is not closed"):
+        read_table(str(file), ["text"], "x")
+    file.write_text("text,label\na,x\n")
+    with pytest.raises(JobError, match="has no tab; did you mean cells separated by commas"):
+        read_table(str(file), ["text"], "x")
+    file.write_text("text\tlabel\na\tx\ty\n")
+    with pytest.raises(JobError, match=r"row 1 has 3 cells, the header 2: .*quote cells that hold tabs"):
+        read_table(str(file), ["text"], "x")

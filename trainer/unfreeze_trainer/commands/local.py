@@ -43,11 +43,11 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument FILE and the options that say where volume claims lie; JobError ends it with 2."""
 
     @wraps(command)
-    def judged(**options: Any) -> None:
-        with _judged():
+    def told(**options: Any) -> None:
+        with judged():
             command(**options)
 
-    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(judged))
+    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(told))
 
 
 @click.command()
@@ -91,10 +91,15 @@ def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> 
     """Return the job in a file, resolved for this machine and looked at; nothing is written."""
     from unfreeze_trainer.commands.look import look
 
-    name, namespace, spec = _read(file)
-    job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
+    job = read_job(file, claim, claims_folder)
     look(job)
     return job
+
+
+def read_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
+    """Return the job in a file, resolved for this machine; neither data nor model is looked at."""
+    name, namespace, spec = _read(file)
+    return _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
 
 
 def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None) -> str:
@@ -103,12 +108,12 @@ def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None
 
     spec = job.spec
     folders = claim_folders(spec, claim, claims_folder, write=False)
-    with _judged():
+    with judged():
         return look(_resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders))
 
 
 @contextlib.contextmanager
-def _judged() -> Iterator[None]:
+def judged() -> Iterator[None]:
     """Tell of what is wrong with a job as an error of the command line."""
     from unfreeze_trainer.errors import JobError
 
@@ -181,7 +186,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
 
     run_folder = Path(job.output.path)
     logs = run_folder / "logs"
-    with _judged():
+    with judged():
         start = open_recipe(job)  # before anything is written
         owner = Owner(uid=process_uid(os.getpid()), job=f"{job.namespace}/{job.name}", fingerprint=start.fingerprint)
         require_free(run_folder, owner)
@@ -209,7 +214,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
         messages = [node.message() for node in nodes]
         code = _exit_code([node.process.wait() for node in nodes])
     if code == ExitCode.DONE:
-        with _judged():
+        with judged():
             closing_table(job)
     elif code == ExitCode.STOPPED:
         step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)

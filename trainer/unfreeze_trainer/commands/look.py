@@ -37,7 +37,7 @@ def look(job: ResolvedJob) -> str:
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
-    reader = partial(_reader(job), skip=job.data.on_error == "Skip")
+    reader = partial(reader_of(job), skip=job.data.on_error == "Skip")
     check_apart(job)
     check_folder(
         job.model.path,
@@ -45,7 +45,7 @@ def look(job: ResolvedJob) -> str:
         library=library_of(job.model.path, task_type(job.task.type).libraries),
         weights=job.model.initialization != "Random",
     )
-    sources = list(_sources(job))
+    sources = list(sources_of(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
             read_targets(reader(dataset, where, head=True), kind)
@@ -55,7 +55,8 @@ def look(job: ResolvedJob) -> str:
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def _reader(job: ResolvedJob) -> Callable[..., Source]:
+def reader_of(job: ResolvedJob) -> Callable[..., Source]:
+    """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.base import AUDIO
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
@@ -77,7 +78,7 @@ def _reader(job: ResolvedJob) -> Callable[..., Source]:
     return partial(read_images, kind=target_kind(job), checked=LOOKED_FILES)
 
 
-def _sources(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:
+def sources_of(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:
     """Yield everything that has a source of its own, with what messages about it start with."""
     from unfreeze_trainer.data.samples import source_name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 _CHUNK = 1 << 20
 
 
-def broken_quote(path: str, rows: int) -> tuple[int, int] | None:
+def broken_quote(path: str, rows: int, separator: str = ",") -> tuple[int, int] | None:
     """Return row and line where a cell begins that a quote opens and does not close right, None where all do.
 
     Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, or where there
@@ -19,6 +19,8 @@ def broken_quote(path: str, rows: int) -> tuple[int, int] | None:
     ----------
     rows
         How many were read from the file, without the header.
+    separator
+        Between cells.
     """
     quotes, lines = _count(Path(path))
     if not quotes or (quotes % 2 == 0 and lines <= rows + 1):
@@ -27,7 +29,7 @@ def broken_quote(path: str, rows: int) -> tuple[int, int] | None:
     number, line = 0, 1
     with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
         while True:
-            reader, before = csv.reader(file, strict=True), line - 1
+            reader, before = csv.reader(file, strict=True, delimiter=separator), line - 1
             try:
                 for cells in reader:
                     number, line = number + bool(cells), before + reader.line_num + 1

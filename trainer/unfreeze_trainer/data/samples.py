@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Source:
     """Index in the file of each sample, int64, where others were left out."""
     left_out: int = 0
     """How many of its rows could not be read and were left out."""
+    broken: Sequence[JobError] = ()
+    """What is wrong with the first of these."""
 
     def number(self, row: int) -> int:
         """Return what a message calls a sample's row, counted from 1."""
@@ -142,7 +144,9 @@ def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: Ta
             unread.check(total)
         kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
         inputs, targets = (cells.take(pa.array(kept)) for cells in (source.inputs, source.targets))
-        source = replace(source, inputs=inputs, targets=targets, numbers=numbers[kept], left_out=len(unread))
+        source = replace(
+            source, inputs=inputs, targets=targets, numbers=numbers[kept], left_out=len(unread), broken=unread.errors
+        )
     if len(source.targets) == 0 and not (head and len(unread)):
         raise JobError("InvalidData", f"{source.where}: no samples; the file has no rows")
     return source if len(unread) else replace(source, numbers=None)
@@ -247,7 +251,7 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     import pyarrow.compute as pc
 
     found = {}
-    inputs = {name: _whole(split.source.inputs.take(pa.array(split.rows))) for name, split in splits.items()}
+    inputs = {name: whole_inputs(split.source.inputs.take(pa.array(split.rows))) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
             if name in splits and other in splits and inputs[name].type == inputs[other].type:
@@ -257,7 +261,7 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     return found
 
 
-def _whole(inputs: pa.ChunkedArray) -> pa.ChunkedArray:
+def whole_inputs(inputs: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return inputs that can be compared: of a pair one text, which begins with the length of its first."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Tables: CSV, JSON lines and Parquet, by suffix, with errors that name file, row and column.
+"""Tables: CSV, the same with tabs, JSON lines and Parquet, by suffix, with errors that name file, row and column.
 
 Only the columns that are asked for are kept, as Arrow arrays: about one byte per character, whatever the file's size.
 Rows are counted from 1; a CSV's header is not counted.
@@ -49,7 +49,7 @@ def read_table(
     Parameters
     ----------
     path
-        A file that ends in .csv, .jsonl, .ndjson or .parquet.
+        A file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet.
     columns
         Names of the columns that are needed.
     where
@@ -87,8 +87,8 @@ def read_table(
     except (pa.ArrowException, OSError) as error:
         if is_passing(error) or isinstance(error, MemoryError):
             raise
-        if suffix == ".csv":
-            _require_closed_quotes(path, 0, where)
+        if suffix in _SEPARATED:
+            _require_closed_quotes(path, 0, where, _SEPARATED[suffix])
         if "straddl" in str(error):
             raise JobError(
                 "InvalidData", f"{where}: a row is longer than 1 MiB; shorten its texts, or save them as Parquet"
@@ -141,6 +141,7 @@ def _read_csv(
     import pyarrow as pa
     from pyarrow import csv
 
+    separator = _SEPARATED[Path(path).suffix.lower()]
     bad: list[Any] = []
 
     def keep(row: Any) -> str:
@@ -149,7 +150,7 @@ def _read_csv(
 
     # Row numbers come only from the single-threaded reader; text is text, so that no label is read as a number.
     reading = csv.ReadOptions(use_threads=False)
-    parsing = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep)
+    parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=keep)
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         if not file.readline().strip():
             raise JobError("InvalidData", f"{where}: the file is empty, or its first line is: a header is needed")
@@ -157,8 +158,8 @@ def _read_csv(
         path, read_options=reading, parse_options=parsing, convert_options=csv.ConvertOptions(check_utf8=False)
     ) as header:
         if any("\n" in name for name in header.schema.names):
-            _require_closed_quotes(path, 0, where)
-        _require_commas(header.schema.names, where)
+            _require_closed_quotes(path, 0, where, separator)
+        _require_separator(header.schema.names, where, separator)
         check_columns(columns, header.schema.names, where, first_row=True)
     bad.clear()
     wanted = dict.fromkeys(columns)  # one column may serve twice
@@ -168,21 +169,21 @@ def _read_csv(
     read = _first_batch if head else csv.read_csv
     table = read(path, read_options=reading, parse_options=parsing, convert_options=converting)
     if not head:
-        _require_closed_quotes(path, table.num_rows + len(bad), where)
+        _require_closed_quotes(path, table.num_rows + len(bad), where, separator)
     for before, row in enumerate(bad):
         if head and unread.skip and row.number - 2 - before > table.num_rows:
             break  # the reader is a block ahead
         error = JobError(
             "InvalidData",
             f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
-            f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold commas",
+            f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold {_NAMES[separator]}",
         )
         unread.add([row.number - 2], error)
     return table
 
 
-def _require_closed_quotes(path: str, rows: int, where: str) -> None:
-    if broken := broken_quote(path, rows):
+def _require_closed_quotes(path: str, rows: int, where: str, separator: str) -> None:
+    if broken := broken_quote(path, rows, separator):
         place = f"row {broken[0]}" if broken[0] else "the header"
         raise JobError(
             "InvalidData",
@@ -192,17 +193,23 @@ def _require_closed_quotes(path: str, rows: int, where: str) -> None:
         )
 
 
-def _require_commas(header: Sequence[str], where: str) -> None:
-    for separator, name in _SEPARATORS.items():
-        if len(header) == 1 and separator in header[0]:
+def _require_separator(header: Sequence[str], where: str, separator: str) -> None:
+    wanted = _NAMES[separator]
+    for other, name in _NAMES.items():
+        if len(header) == 1 and other in header[0] and other != separator:
             raise JobError(
                 "InvalidData",
-                f"{where}: the header {quoted(repr(header[0]))} has no comma; did you mean cells separated by {name}? A .csv file has"
-                " commas: save it with those, and quote cells that hold commas",
+                f"{where}: the header {quoted(repr(header[0]))} has no {wanted[:-1]}; did you mean cells separated by {name}? A"
+                f" {_suffix_of(separator)} file has {wanted}: save it with those, and quote cells that hold {wanted}",
             )
 
 
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+def _suffix_of(separator: str) -> str:
+    return next(suffix for suffix, own in _SEPARATED.items() if own == separator)
+
+
+_SEPARATED = {".csv": ",", ".tsv": "\t"}
+_NAMES = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def _first_batch(path: str, **options: Any) -> pa.Table:
@@ -358,7 +365,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 _READERS: dict[str, Callable[..., pa.Table]] = {
     ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
     ".parquet": _read_parquet,
 }
+SUFFIXES = tuple(_READERS)
+"""Of the files that are read."""

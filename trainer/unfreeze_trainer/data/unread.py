@@ -11,6 +11,9 @@ from unfreeze_trainer.errors import JobError
 
 log = logging.getLogger(__name__)
 
+MAX_ERRORS = 20
+"""Errors about rows that are left out that are kept: as many as people read."""
+
 
 class Unread:
     """Collects the rows of one source that cannot be read.
@@ -27,7 +30,8 @@ class Unread:
         self.skip = skip
         self._where = where
         self._rows: set[int] = set()
-        self._first: JobError | None = None
+        self.errors: list[JobError] = []
+        """About the first rows that cannot be read, where they are left out."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -38,12 +42,15 @@ class Unread:
             return
         if not self.skip:
             raise error
-        self._first = self._first or error
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(error)
         self._rows.update(rows)
 
     def others(self, rows: int) -> np.ndarray:
         """Return those of so many rows that can be read, int64."""
-        return np.setdiff1d(np.arange(rows), np.array(sorted(self._rows), dtype=np.int64))
+        kept = np.ones(rows, dtype=bool)
+        kept[[row for row in self._rows if row < rows]] = False
+        return np.flatnonzero(kept)
 
     def check(self, rows: int) -> None:
         """Say how many of so many rows are left out.
@@ -53,12 +60,12 @@ class Unread:
         JobError
             InvalidData: more than half of them.
         """
-        if self._first is None:
+        if not self.errors:
             return
         if 2 * len(self) > rows:
-            raise too_many(self._where, len(self), rows, self._first)
+            raise too_many(self._where, len(self), rows, self.errors[0])
         log.warning(
-            "%s: %d of %d rows are left out, like this one: %s", self._where, len(self), rows, self._first.message
+            "%s: %d of %d rows are left out, like this one: %s", self._where, len(self), rows, self.errors[0].message
         )
 
 

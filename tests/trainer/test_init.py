@@ -1,0 +1,216 @@
+"""`unfreeze init`: a job file for the data that people have, which validates, and says what was decided."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
+from tests.trainer.test_look import model_folder
+from unfreeze_api.cli import main
+from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.guess import guess
+from unfreeze_trainer.commands.layout import find_layout
+from unfreeze_trainer.data.cells import read_cells
+
+TEXTS = [f"some words that are a text, number {n}" for n in range(60)]
+
+
+def ask(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def write(path: Path, **columns):
+    """Write a table of columns, each a function of the row's number; text by itself where it is TEXTS."""
+    rows = [{name: cell(n) if callable(cell) else cell[n] for name, cell in columns.items()} for n in range(60)]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        separator = "\t" if path.suffix == ".tsv" else ","
+        lines = [list(columns), *([str(cell) for cell in row.values()] for row in rows)]
+        path.write_text("\n".join(separator.join(f'"{cell}"' for cell in line) for line in lines) + "\n")
+    return path
+
+
+def guessed(path: Path, **options):
+    return guess(facts_of(read_cells(str(path), str(path))), str(path), **options)
+
+
+WORDS = ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "task", "found", "options"),
+    [
+        ("t.csv", {"id": int, "question": TEXTS, "kind": lambda n: "xyz"[n % 3]}, "TextClassification", {"text": "question", "label": "kind"}, {}),
+        ("t.tsv", {"sentence": TEXTS, "sentiment": lambda n: n % 2}, "TextClassification", {"text": "sentence", "label": "sentiment"}, {}),
+        ("t.csv", {"text": TEXTS, "stars": lambda n: n / 7}, "TextRegression", {"text": "text", "value": "stars"}, {}),
+        (
+            "t.csv",
+            {"premise": TEXTS, "hypothesis": lambda n: f"an entirely different claim {n}", "gold_label": lambda n: "ab"[n % 2]},
+            "TextClassification",
+            {"text": "premise", "textPair": "hypothesis", "label": "gold_label"},
+            {},
+        ),
+        (
+            "t.jsonl",
+            {"sentence2": TEXTS, "sentence1": lambda n: f"an entirely different claim {n}", "score": lambda n: n / 60},
+            "TextRegression",
+            {"text": "sentence2", "textPair": "sentence1", "value": "score"},
+            {},
+        ),
+        ("t.jsonl", {"text": TEXTS, "labels": lambda n: WORDS[: n % 3]}, "TextClassification", {"text": "text", "label": "labels"}, {"labels": "Multi"}),
+        (
+            "t.csv",
+            {"text": TEXTS, "tags": lambda n: f"{WORDS[n % 3]};{WORDS[(n + 1) % 3]}"},
+            "TextClassification",
+            {"text": "text", "label": "tags"},
+            {"labels": "Multi", "labelSeparator": ";"},
+        ),
+        ("t.jsonl", {"tokens": lambda n: [*WORDS, str(n)], "ner": [["O", "B-x", "I-x", "O"]] * 60}, "TokenClassification", {"tokens": "tokens", "tags": "ner"}, {}),
+        (
+            "t.jsonl",
+            {"text": TEXTS, "entities": [[{"start": 0, "end": 4, "label": "x"}]] * 60},
+            "TokenClassification",
+            {"text": "text", "spans": "entities"},
+            {"annotation": "Spans"},
+        ),
+        ("t.csv", {"file": lambda n: f"pictures/{n}.png", "class": lambda n: "ab"[n % 2]}, "ImageClassification", {"image": "file", "label": "class"}, {}),
+        ("t.csv", {"clip": lambda n: f"{n}.wav", "speaker": lambda n: "ab"[n % 2]}, "AudioClassification", {"audio": "clip", "label": "speaker"}, {}),
+    ],
+)  # fmt: skip
+def test_task_and_columns_follow_from_the_table(tmp_path, name, columns, task, found, options):  # noqa: PLR0917
+    told = guessed(write(tmp_path / name, **columns))
+    assert (told.task, told.columns, told.options) == (task, found, options)
+
+
+def test_of_several_columns_one_is_taken_and_the_others_are_named(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, topic=lambda n: "ab"[n % 2], sentiment=lambda n: "xyz"[n % 3])
+    told = guessed(path)
+    assert told.said == [
+        "column 'sentiment' was taken for what is predicted; 'topic' could be it too: set columns.label"
+    ]
+    assert guessed(path, given={"label": "topic"}).columns == {"text": "text", "label": "topic"}
+
+
+def test_what_somebody_says_is_taken(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, other=TEXTS[::-1], rating=lambda n: n % 5)
+    assert guessed(path).task == "TextClassification"
+    told = guessed(path, given={"text": "other", "textPair": "text"}, task="TextRegression")
+    assert (told.task, told.columns) == ("TextRegression", {"text": "other", "textPair": "text", "value": "rating"})
+    done = ask("init", path, "--column", "lable=rating", "--output", tmp_path / "job.yaml")
+    assert (done.exit_code, "columns have no field 'lable'" in done.stderr) == (2, True)
+    done = ask("init", path, "--column", "label=ratings", "--output", tmp_path / "job.yaml")
+    assert "did you mean 'rating'?" in done.stderr
+    assert not (tmp_path / "job.yaml").exists()
+
+
+def test_files_that_are_called_alike_are_splits(tmp_path):
+    for name in ("a-train.csv", "a-train-1000.csv", "a-dev.csv", "a-test.csv", "b-test.csv", "train.txt"):
+        (tmp_path / name).write_text("text,label\n")
+    found = find_layout(tmp_path / "a-train-1000.csv")
+    assert {name: path.name for name, path in found.splits.items()} == {
+        "train": "a-train-1000.csv",
+        "validation": "a-dev.csv",
+        "test": "a-test.csv",
+    }
+    hub = tmp_path / "hub" / "data"
+    hub.mkdir(parents=True)
+    for name in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet", "validation-00000-of-00001.parquet"):
+        (hub / name).touch()
+    assert list(find_layout(tmp_path / "hub").splits) == ["train", "validation", "test"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, in which the command is called, with a model that fits texts."""
+    monkeypatch.chdir(tmp_path)
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.save(str(model_folder(tmp_path / "models" / "bert") / "tokenizer.json"))
+    return tmp_path
+
+
+def job(path: Path):
+    return yaml.safe_load(path.read_text())["spec"]
+
+
+def test_a_job_file_validates_and_names_what_it_took(here):
+    write_csv(here / "train.csv", rows=300, labels=("a", "b", "c", "no"))
+    write_csv(here / "test.csv", rows=20)
+    done = ask("init", "train.csv")
+    assert done.exit_code == 0, done.stderr
+    assert f"{here / 'models' / 'bert'} was taken as the model" in done.stdout
+    spec = job(here / "job.yaml")
+    assert spec["model"]["source"] == f"file://{here}/models/bert"
+    assert spec["data"]["test"]["source"] == f"file://{here}/test.csv"
+    assert (spec["training"]["batchSize"], spec["training"]["epochs"]) == (8, 10)
+    assert spec["strategy"]["type"] == "FeatureExtraction"
+    seen = ask("validate", "job.yaml", "--claims", here)
+    assert (seen.exit_code, seen.stdout) == (
+        0,
+        'job.yaml: FineTuneJob "train" is valid; 4 labels, samples: 270 in train, 30 in validation, 20 in test\n',
+    )
+
+
+def test_nothing_is_overwritten_unasked(here):
+    write_csv(here / "words.csv", rows=60)
+    (here / "job.yaml").write_text("mine")
+    done = ask("init", "words.csv")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: job.yaml is there already: --force overwrites it, --output names another file\n",
+    )
+    assert (here / "job.yaml").read_text() == "mine"
+    assert ask("init", "words.csv", "--force").exit_code == 0
+    assert job(here / "job.yaml")["task"]["textClassification"] == {"maxLength": 8}
+
+
+@pytest.mark.parametrize("make", [image_folder, audio_folder])
+def test_folders_of_pictures_and_clips(here, make):
+    make(here / "things" / "train")
+    make(here / "things" / "val", per_label=2)
+    done = ask("init", "things", "--output", "things/train/job.yaml")
+    assert done.exit_code == 0, done.stderr
+    spec = job(here / "things" / "train" / "job.yaml")
+    assert spec["data"]["validation"] == {"source": f"file://{here}/things/val"}
+    assert spec["output"]["destination"] == f"file://{here}/things/things-run"  # no run lies in what it reads
+    if make is image_folder:
+        assert "no folder of a timm model was found" in done.stdout
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_said(here):
+    with write_csv(here / "words.csv", rows=60).open("a") as file:
+        file.write("too,many,cells\n")
+    done = ask("init", "words.csv")
+    assert (done.exit_code, job(here / "job.yaml")["data"]["onError"]) == (0, "Skip")
+    assert "1 rows or files cannot be read" in done.stderr
+    assert ask("validate", "job.yaml", "--claims", here).exit_code == 0
+
+
+def test_no_job_is_written_for_data_that_would_end_it(here):
+    write_csv(here / "train.csv", rows=60)
+    write_csv(here / "test.csv", labels=("a", "z"))
+    done = ask("init", "train.csv")
+    assert (done.exit_code, "label 'z' does not occur" in done.stderr) == (1, True)
+    assert not (here / "job.yaml").exists()
+
+
+def test_a_model_that_does_not_fit_is_refused(here):
+    write_words(here / "words.jsonl", rows=60)
+    model_folder(here / "timm", architecture="resnet18")
+    done = ask("init", "words.jsonl", "--model", "timm")
+    assert done.exit_code == 2
+    assert "InvalidModel" in done.stderr
+    assert not (here / "job.yaml").exists()
+
+
+def test_names_of_files_and_columns_end_no_comment_and_no_value(here):
+    write(here / "t.csv", **{"yes": TEXTS, "#: {label": lambda n: "ab"[n % 2]})
+    (here / "t.csv").rename(here / "odd name.csv")
+    done = ask("init", "odd name.csv", "--column", "label=#: {label")
+    assert done.exit_code == 0, done.stderr
+    assert job(here / "job.yaml")["data"]["train"]["columns"] == {"text": "yes", "label": "#: {label"}

@@ -1,0 +1,144 @@
+"""`unfreeze data`: what a job would read, without training and without a cluster."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from unfreeze_api.claims import claim_options
+from unfreeze_api.contracts.progress import ExitCode
+from unfreeze_trainer.commands.local import judged, read_job, table_or_json
+from unfreeze_trainer.data import unread
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.commands.survey import Count
+
+_JOBS = (".yaml", ".yml", ".json")
+FILES = 2000
+column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=NAME",
+    help="Column of a table for a field of spec.data.train.columns, like label=kind; may be given several times.",
+)
+"""Option of commands that guess columns."""
+task_option = click.option("--task", help="Type of the task. Default: what the data look like.")
+
+
+@click.command()
+@table_or_json
+@task_option
+@column_option
+@click.option(
+    "--tokenizer",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a model whose tokenizer counts tokens. Default: that of a job's model; without one none are counted.",
+)
+@click.option(
+    "--files",
+    type=click.IntRange(1),
+    default=FILES,
+    show_default=True,
+    help="Pictures or clips of each source that are read whole; of more, so many at even distances.",
+)
+@claim_options
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+def data(
+    *,
+    path: Path,
+    kind: Literal["table", "json"],
+    task: str | None,
+    columns: tuple[str, ...],
+    tokenizer: Path | None,
+    files: int,
+    claim: tuple[str, ...],
+    claims_folder: Path | None,
+) -> None:
+    """Print what a job would read at PATH, without training.
+
+    PATH is a table, a folder of pictures or audio files, or the file of a FineTuneJob, whose splits are shown. Of tables and
+    folders it is told which task and columns were taken; --task and --column say otherwise. The exit code is 2 where something
+    would end a job, else 0; what is merely worth a look is told as a warning.
+    """
+    from unfreeze_trainer.commands.survey import survey
+
+    with judged():
+        if path.suffix.lower() in _JOBS and path.is_file():
+            job, decided = read_job(path, claim, claims_folder), list[str]()
+            model = Path(job.model.path)
+            tokenizer = tokenizer or (model if (model / "config.json").is_file() else None)
+        else:
+            from unfreeze_trainer.commands.draft import draft, job_of
+
+            drafted = draft(path, task=task, columns=named(columns))
+            job, decided = job_of(drafted), drafted.said
+        with logged() as told:
+            found = survey(
+                job, count_tokens=token_counter(tokenizer) if tokenizer else None, files=files, decided=decided
+            )
+        found = found.model_copy(update={"warnings": [*found.warnings, *told]})
+    if kind == "json":
+        click.echo(found.to_json(indent=2))
+    else:
+        from unfreeze_trainer.commands.show_data import print_survey
+
+        print_survey(found)
+    if found.problem:
+        click.echo(f"Error: {found.problem}", err=True)
+        sys.exit(int(ExitCode.JOB_ERROR))
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Collect what the readers log, but for broken rows, which a survey lists."""
+    told: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name != unread.__name__:
+                told.append(record.getMessage())
+
+    log, collector = logging.getLogger("unfreeze_trainer"), Collector(logging.WARNING)
+    propagated, log.propagate = log.propagate, False
+    log.addHandler(collector)
+    try:
+        yield told
+    finally:
+        log.removeHandler(collector)
+        log.propagate = propagated
+
+
+def named(columns: Sequence[str]) -> dict[str, str]:
+    """Return what --column says."""
+    found = {}
+    for text in columns:
+        name, equals, column = text.partition("=")
+        if not (name and equals and column):
+            raise click.BadParameter(f"{text!r} is not FIELD=NAME", param_hint="--column")
+        found[name] = column
+    return found
+
+
+def token_counter(folder: Path) -> Count:
+    """Return what counts the tokens of texts, or pairs of them, special ones included."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        from tokenizers import Tokenizer
+
+        fast = Tokenizer.from_file(str(file))
+        fast.no_truncation()
+        fast.no_padding()
+        return lambda texts: [
+            len(one) for one in fast.encode_batch([both if len(both) > 1 else both[0] for both in texts])
+        ]
+    from unfreeze_trainer.models.text import load_tokenizer
+
+    slow = load_tokenizer(str(folder), str(folder))
+    return lambda texts: [len(ids) for ids in slow(*map(list, zip(*texts, strict=True)))["input_ids"]]

@@ -1,0 +1,99 @@
+"""A job for some data: what lies at a path, which task it is for, and the spec that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_api.tasks import task_type
+from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.guess import Guess, guess, of_folder
+from unfreeze_trainer.commands.layout import Layout, find_layout
+from unfreeze_trainer.data.cells import read_cells
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.spec.job import FineTuneJobSpec
+
+_LOOKED_ROWS = 50_000
+"""Rows of a table that its columns are told from."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was found out of some data."""
+
+    layout: Layout
+    guess: Guess
+
+    @property
+    def said(self) -> list[str]:
+        """What was decided, for people."""
+        columns = ", ".join(f"{name} {column!r}" for name, column in self.guess.columns.items())
+        taken = f"taken as {self.guess.task}" + (f" with the columns {columns}" if columns else "")
+        return [taken, *self.layout.said, *self.guess.said]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether words go into the model."""
+        return task_type(self.guess.task).reads_text
+
+    def task(self) -> dict[str, Any]:
+        """Return spec.task."""
+        member = task_type(self.guess.task).member
+        return {"type": self.guess.task} | ({member: self.guess.options} if self.guess.options else {})
+
+    def data(self) -> dict[str, Any]:
+        """Return spec.data, with absolute paths; a tenth of the training data is held out where no other lies there."""
+        own = {name: {"source": f"file://{path.absolute()}"} for name, path in self.layout.splits.items()}
+        renamed = self.guess.renamed()
+        return (
+            {"validation": {"fraction": 0.1}}
+            | own
+            | {"train": own["train"] | ({"columns": renamed} if renamed else {})}
+        )
+
+
+def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
+    """Return what a job would read at a path, and as what.
+
+    Parameters
+    ----------
+    path
+        A table or a folder.
+    task, columns
+        What somebody has said of it: the task's type, and columns by their fields.
+
+    Raises
+    ------
+    JobError
+        InvalidData or InvalidJob, with what to say.
+    """
+    layout = find_layout(path)
+    if layout.kind != "Table":
+        return Draft(layout, of_folder(layout.kind))
+    cells = read_cells(str(layout.train), str(layout.train), rows=_LOOKED_ROWS)
+    return Draft(layout, guess(facts_of(cells), str(layout.train), columns, task))
+
+
+def job_of(drafted: Draft) -> ResolvedJob:
+    """Return a job of which the data alone count."""
+    from unfreeze_api.spec.job import FineTuneJobSpec
+
+    spec = {
+        "model": {"source": "file:///none"},
+        "task": drafted.task(),
+        "data": drafted.data(),
+        "strategy": {"type": "FeatureExtraction"},
+        "output": {"destination": "file:///nowhere"},
+    }
+    return resolved(FineTuneJobSpec.model_validate(spec))
+
+
+def resolved(spec: FineTuneJobSpec) -> ResolvedJob:
+    """Return a job whose sources lie on this machine."""
+    from unfreeze_api.resolve import resolve
+
+    return resolve("data", "default", spec, rendezvous_host="localhost")

@@ -1,0 +1,306 @@
+"""Which task some data are for, and which columns hold what, with what was decided and how to have it otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unfreeze_api.tasks import TASKS, task_type
+from unfreeze_trainer.commands.facts import Facts, Look
+from unfreeze_trainer.errors import JobError, quoted, some_of
+
+_LABEL_NAMES = frozenset(
+    {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "intent", "sentiment", "topic", "emotion"}
+    | {"type", "kind", "tag", "tags", "genre", "language", "lang", "stance", "polarity", "gold", "answer", "y", "outcome", "status"}
+)  # fmt: skip
+_SURE = frozenset({"label", "labels"})
+_VALUE_NAMES = frozenset(
+    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count"}
+)  # fmt: skip
+_TEXT_NAMES = (
+    *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
+    *("description", "tweet", "utterance", "input", "abstract", "name"),
+)  # fmt: skip
+_PAIRS = (
+    *({"premise", "hypothesis"}, {"question", "sentence"}, {"question", "answer"}, {"question", "passage"}, {"query", "passage"}),
+    *({"query", "document"}, {"context", "response"}, {"text", "pair"}, {"anchor", "positive"}, {"one", "other"}, {"claim", "evidence"}),
+)  # fmt: skip
+_SEPARATORS = (",", ";", "|")
+_FEW = 20
+"""Different whole numbers that are rather labels than a measure."""
+_PLAUSIBLE = 2.0
+"""Points of another column that people are told of."""
+_SHARED = 0.05
+"""Share of two columns' values that stand in both, from which they are texts of one kind."""
+
+
+@dataclass
+class Guess:
+    """A task and its columns."""
+
+    task: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """Fields of `columns` in the manifest, and the names that the table has for them."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the task, as in the manifest."""
+    said: list[str] = field(default_factory=list)
+    """What was decided among several, and how to have it otherwise, for people."""
+
+    def renamed(self) -> dict[str, str]:
+        """Return the columns that `columns` of the manifest has to name: those that are not called as by default."""
+        reads = {column.name: column for column in task_type(self.task).reads}
+        return {
+            name: column
+            for name, column in self.columns.items()
+            if name in reads and (name != column or reads[name].optional)
+        }
+
+
+def guess(
+    facts: Mapping[str, Facts], where: str, given: Mapping[str, str] | None = None, task: str | None = None
+) -> Guess:
+    """Return what a table is for.
+
+    Parameters
+    ----------
+    facts
+        Of its columns.
+    where
+        What messages start with.
+    given, task
+        What somebody has said: fields of `columns` with the columns' names, and the task.
+
+    Raises
+    ------
+    JobError
+        InvalidData: no column is to be predicted from, or none to be predicted.
+    """
+    given = dict(given or {})
+    _check(facts, where, given, task)
+    for ask in (_of_words, _of_files, _of_texts):
+        if found := ask(facts, given, task, where):
+            found.columns |= given
+            return found
+    raise JobError("InvalidData", f"{where}: {_nothing(facts)}")
+
+
+def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], task: str | None) -> None:
+    from unfreeze_trainer.data.tables import check_columns
+
+    names = [task.name for task in TASKS]
+    if task and task not in names:
+        raise JobError("InvalidJob", f"no task is called {task!r}: tasks are {', '.join(names)}")
+    known = list(dict.fromkeys(column.name for task in TASKS for column in task.reads))
+    if unknown := [name for name in given if name not in known]:
+        raise JobError("InvalidJob", f"columns have no field {unknown[0]!r}: fields are {', '.join(known)}")
+    check_columns(list(given.values()), list(facts), where)
+
+
+def _of(facts: Mapping[str, Facts], *looks: Look) -> list[Facts]:
+    return [one for one in facts.values() if one.look in looks]
+
+
+def _of_words(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
+    """Return token classification, where there are lists of words and tags, or texts and spans."""
+    if task not in (None, "TokenClassification") or {"label", "value", "image", "audio"} & given.keys():
+        return None
+    spans, lists = _of(facts, "spans"), _of(facts, "words")
+    texts = _of(facts, "text")
+    if spans and texts:
+        text = _named(texts, _TEXT_NAMES)
+        return Guess("TokenClassification", {"text": text.name, "spans": spans[0].name}, {"annotation": "Spans"})
+    for words in lists:
+        for tags in lists:
+            if tags is not words and _are_tags(words, tags):
+                more = [one.name for one in lists if one not in (words, tags) and _are_tags(words, one)]
+                said = (
+                    [
+                        f"column {tags.name!r} was taken for the tags; {some_of(more)} could be them too: --column tags={more[0]}"
+                    ]
+                    if more
+                    else []
+                )
+                return Guess("TokenClassification", {"tokens": words.name, "tags": tags.name}, {}, said)
+    return None
+
+
+def _are_tags(words: Facts, tags: Facts) -> bool:
+    """Return whether one list has a tag for each word of another: as many, and far fewer different ones."""
+    one, other = words.lists or [], tags.lists or []
+    if len(one) != len(other) or sum(len(a) == len(b) for a, b in zip(one, other, strict=True)) < 0.9 * len(one):
+        return False
+    return len({tag for row in other for tag in row}) < len({word for row in one for word in row})
+
+
+def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return the classification of pictures or clips, where a column holds some."""
+    kinds: tuple[tuple[Look, str, str], ...] = (
+        ("picture", "image", "ImageClassification"),
+        ("audio", "audio", "AudioClassification"),
+    )
+    for look, column, name in kinds:
+        held = [facts[given[column]]] if column in given else _of(facts, look)
+        if task not in (None, name) or not held or {"text", "tokens"} & given.keys():
+            continue
+        found = Guess(name, {column: held[0].name})
+        _add_labels(found, facts, given, task, where)
+        return found
+    return None
+
+
+def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return what is said of texts: one or more labels, or a number."""
+    if task not in (None, "TextClassification", "TextRegression"):
+        return None
+    target = {given[name] for name in ("label", "value") if name in given}
+    texts = [one for one in _of(facts, "text") if one.name not in target]
+    if not texts:  # short ones look like labels
+        rest = [
+            one for one in _of(facts, "category", "id") if one.name not in target and not set(one.words) & _LABEL_NAMES
+        ]
+        texts = sorted(rest, key=lambda one: -len(one.counts))[:1]
+    if not texts and "text" not in given:
+        return None
+    text = facts[given["text"]] if "text" in given else _named(texts, _TEXT_NAMES)
+    found = Guess("TextClassification", {"text": text.name})
+    others = [one for one in texts if one is not text]
+    if "textPair" not in given and (pair := next((one for one in others if _is_pair(text, one)), None)):
+        first, second = (
+            sorted((text, pair), key=lambda one: list(facts).index(one.name)) if "text" not in given else (text, pair)
+        )
+        found.columns = {"text": first.name, "textPair": second.name}
+        others.remove(pair)
+        found.said.append(
+            f"columns {first.name!r} and {second.name!r} were taken for a pair of texts; to read one alone remove textPair"
+        )
+    elif others and not given.keys() & {"text", "textPair"}:
+        found.said.append(
+            f"column {text.name!r} was taken for the text; {some_of([repr(one.name) for one in others])} could be it too: set"
+            f" columns.text, or columns.textPair to read both"
+        )
+    _add_labels(found, facts, given, task, where)
+    return found
+
+
+def _named(found: Sequence[Facts], names: Sequence[str]) -> Facts:
+    """Return the column whose name is the most usual one, of several such the one with the longest cells."""
+
+    def order(one: Facts) -> tuple[int, float]:
+        places = [names.index(word) for word in one.words if word in names]
+        return (min(places, default=len(names)), -one.length)
+
+    return min(found, key=order)
+
+
+def _is_pair(one: Facts, other: Facts) -> bool:
+    """Return whether two columns are the texts of pairs: by their names, or because they hold the same texts."""
+    first, second = set(one.words), set(other.words)
+    if any(
+        (left in first and right in second) or (right in first and left in second) for left, right in map(tuple, _PAIRS)
+    ):
+        return True
+    if one.words == other.words or (first & second and first ^ second <= {"a", "b", "one", "two"}):
+        return True  # sentence1 and sentence2, text_a and text_b
+    shared = one.counts.keys() & other.counts.keys()
+    return len(shared) >= _SHARED * min(len(one.counts), len(other.counts))
+
+
+def _add_labels(
+    found: Guess, facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str
+) -> None:
+    """Say what is predicted: the column that has most to say for it."""
+    taken = {
+        *found.columns.values(),
+        *(given[name] for name in ("text", "textPair", "image", "audio") if name in given),
+    }
+    if name := next((given[name] for name in ("label", "value") if name in given), None):
+        chosen, others = facts[name], []
+    else:
+        rest = [one for one in facts.values() if one.name not in taken]
+        ranked = sorted(rest, key=lambda one: -_points(one, list(facts)))
+        ranked = [one for one in ranked if _points(one, list(facts)) > 0]
+        if not ranked:
+            raise JobError("InvalidData", f"{where}: {_nothing(facts)}")
+        chosen, others = ranked[0], [one for one in ranked[1:] if _points(one, list(facts)) >= _PLAUSIBLE]
+    number = (
+        "value" in given or task == "TextRegression" or (task is None and "label" not in given and _is_value(chosen))
+    )
+    what = "value" if number and found.task == "TextClassification" else "label"
+    found.columns[what] = chosen.name
+    if what == "value":
+        found.task = "TextRegression"
+    elif separator := _several(chosen):
+        found.options = {"labels": "Multi"} | ({} if separator in (",", "list") else {"labelSeparator": separator})
+        if separator != "list":
+            found.said.append(
+                f"cells of column {chosen.name!r} were taken for several labels with {separator!r} between them, as"
+                f" {next(value for value in chosen.values if separator in value)[:60]!r}; if each is one label, remove labels: Multi"
+            )
+    elif _is_measure(chosen) and found.task == "TextClassification" and "label" not in given:
+        found.said.append(
+            f"the {len(chosen.counts)} different numbers of column {chosen.name!r} were taken for labels; to predict how large they"
+            " are use task TextRegression"
+        )
+    if others:
+        found.said.append(
+            f"column {chosen.name!r} was taken for what is predicted; {some_of([repr(one.name) for one in others])} could be it too:"
+            f" set columns.{what}"
+        )
+
+
+def _points(one: Facts, order: Sequence[str]) -> float:
+    """Return what speaks for predicting a column."""
+    if one.look in ("empty", "constant", "id", "picture", "audio", "bytes", "object", "spans", "text"):
+        return 5.0 if one.look == "text" and set(one.words) & _SURE and _several(one) else 0.0
+    words = set(one.words)
+    named = words & (_LABEL_NAMES | _VALUE_NAMES)
+    points = 1.0 + 3.0 * (len(words) == 1 and bool(named)) + 2.0 * bool(named) + 4.0 * bool(words & _SURE)
+    if one.look in ("category", "boolean") or (one.look == "whole number" and len(one.counts) <= _FEW):
+        points += 1.0
+    return points + 0.5 * (one.name == order[-1])
+
+
+def _is_value(one: Facts) -> bool:
+    whole = one.look == "whole number" and len(one.counts) > _FEW
+    return (one.look == "number" or whole) and not set(one.words) & _SURE
+
+
+def _is_measure(one: Facts) -> bool:
+    return one.look == "whole number" and bool(set(one.words) & _VALUE_NAMES)
+
+
+def _several(one: Facts) -> str | None:
+    """Return what stands between several labels of a cell, `list` for lists; None where each cell is one label.
+
+    A separator has to stand in every second cell, and its parts have to come back in other cells.
+    """
+    if one.lists is not None:
+        return "list"
+    for separator in _SEPARATORS:
+        if 2 * sum(separator in value for value in one.values) < len(one.values):
+            continue
+        parts = {value: {part.strip() for part in value.split(separator)} for value in one.counts}
+        cells = Counter(part for found in parts.values() for part in found)
+        again = sum(count for value, count in one.counts.items() if any(cells[part] > 1 for part in parts[value]))
+        short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
+        if short and 2 * again >= len(one.values):
+            return separator
+    return None
+
+
+def _nothing(facts: Mapping[str, Facts]) -> str:
+    found = ", ".join(f"{one.name!r} ({one.look})" for one in facts.values())
+    reads = "; ".join(
+        f"{task.name}: {', '.join(column.name for column in task.reads if not column.optional)}" for task in TASKS
+    )
+    return (
+        f"it cannot be told what is to be predicted from what. The columns are {quoted(found)}. Say it by --task and --column"
+        f" FIELD=NAME; the fields of each task: {reads}"
+    )
+
+
+def of_folder(kind: str) -> Guess:
+    """Return what a folder of labels' folders is for."""
+    return Guess({"Image": "ImageClassification", "Audio": "AudioClassification"}[kind])

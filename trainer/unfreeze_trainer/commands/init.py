@@ -1,0 +1,145 @@
+"""`unfreeze init`: a job file for some data, with a comment at each choice."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unfreeze_trainer.commands.data import column_option, named, task_option
+from unfreeze_trainer.commands.local import judged
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.commands.draft import Draft
+    from unfreeze_trainer.commands.recipe import Chosen
+    from unfreeze_trainer.commands.surveyed import Survey
+
+
+@click.command()
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the pretrained model. Default: the first that fits in model/ or models/ here or beside the data.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="job.yaml",
+    show_default=True,
+    help="The job file that is written.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the file that is there.")
+@task_option
+@column_option
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+def init(
+    *, path: Path, model: Path | None, output: Path, force: bool, task: str | None, columns: tuple[str, ...]
+) -> None:
+    """Write a FineTuneJob for the data at PATH, with a comment at each choice.
+
+    PATH is a table, or a folder of tables, pictures or audio files. What was chosen among several is told, and how to have it
+    otherwise. The job starts with feature extraction, which trains the head alone and tells soonest what data and model are
+    worth.
+    """
+    if output.exists() and not force:
+        raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
+    from unfreeze_trainer.commands.data import FILES, logged, token_counter
+    from unfreeze_trainer.commands.draft import draft, job_of
+    from unfreeze_trainer.commands.recipe import choose
+    from unfreeze_trainer.commands.survey import survey
+
+    with judged():
+        drafted = draft(path, task=task, columns=named(columns))
+        folder, said = _model(drafted, model, path)
+        counter = token_counter(folder) if folder and drafted.reads_text else None
+        with logged() as told:
+            found = survey(job_of(drafted), count_tokens=counter, files=FILES)
+        if not found.splits:
+            raise click.ClickException(f"{found.problem}. No job is written: {path} would end it")
+        text = _text(choose(drafted, found, model=folder, output=output), output)
+        warnings = _warnings(drafted, found, text)
+        _write(output, text, force=force)
+    for line in (*drafted.said, *said):
+        click.echo(line)
+    for warning in (*warnings, *told):
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"{output} is written. Next: unfreeze run {shlex.quote(str(output))}")
+
+
+def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None, list[str]]:
+    """Return the model's folder, and what people are told of it.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: a folder that was named holds no model for the task.
+    """
+    from unfreeze_api.tasks import task_type
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.models.folders import check_folder
+
+    library = task_type(drafted.guess.task).library
+
+    def check(folder: Path) -> None:
+        check_folder(str(folder), str(folder), library=library, weights=True)
+
+    if given:
+        check(given)
+        return given, []
+    fitting = []
+    for folder in _folders(path):
+        try:
+            check(folder)
+        except JobError:
+            continue
+        fitting.append(folder)
+    if not fitting:
+        return None, [
+            f"no folder of a {library} model was found: name one by --model, or write it into spec.model.source"
+        ]
+    others = ", ".join(str(folder) for folder in fitting[1:])
+    more = f"; {others} would do too: --model" if others else ""
+    return fitting[0], [f"{fitting[0]} was taken as the model{more}"]
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return folders that may hold a model: model/ and those in models/, here and beside the data."""
+    places = dict.fromkeys(place.absolute() for place in (Path(), path.parent, path.parent.parent))
+    found = []
+    for place in places:
+        found += [place / "model", *(sorted((place / "models").iterdir()) if (place / "models").is_dir() else [])]
+    return [folder for folder in dict.fromkeys(found) if (folder / "config.json").is_file()]
+
+
+def _warnings(drafted: Draft, found: Survey, text: str) -> list[str]:
+    """Return those of a survey as they are about the job that is written: its lengths are its own."""
+    import yaml
+
+    from unfreeze_api.apiserver.validate import load_job
+    from unfreeze_trainer.commands.draft import job_of, resolved
+    from unfreeze_trainer.commands.remarks import remarks
+
+    before = remarks(job_of(drafted), found)
+    others = [warning for warning in found.warnings if warning not in before]
+    return remarks(resolved(load_job(yaml.safe_load(text)).spec), found) + others
+
+
+def _text(chosen: Chosen, output: Path) -> str:
+    """Return the job file's text; ClickException where the API would refuse it."""
+    import yaml
+
+    from unfreeze_api.apiserver.validate import validate
+
+    text = chosen.to_yaml()
+    if causes := validate(yaml.safe_load(text)):
+        raise click.ClickException(f"no job can be written into {output}: {'; '.join(map(str, causes))}")
+    return text
+
+
+def _write(output: Path, text: str, *, force: bool) -> None:
+    """Write a file whole; without `force` none that is there."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w" if force else "x", encoding="utf-8") as file:
+        file.write(text)

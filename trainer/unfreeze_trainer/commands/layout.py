@@ -1,0 +1,179 @@
+"""What lies at a path that a person names: tables or files by label, and which of them are splits of one set of data."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
+from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
+from unfreeze_trainer.data.tables import SUFFIXES as TABLE_SUFFIXES
+from unfreeze_trainer.errors import JobError, some_of
+
+Kind = Literal["Table", "Image", "Audio"]
+Split = Literal["train", "validation", "test"]
+
+_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""What people call splits."""
+_WORD = re.compile(r"[A-Za-z]+")
+_LOOKED = 1000
+"""Files of a folder whose suffix tells what all are."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the splits of some data lie."""
+
+    kind: Kind
+    """Tables, or folders with one sub-folder of files for each label."""
+    train: Path
+    validation: Path | None = None
+    test: Path | None = None
+    said: list[str] = field(default_factory=list)
+    """What was decided, and how to have it otherwise, for people."""
+
+    @property
+    def splits(self) -> dict[str, Path]:
+        """Those that have a source of their own."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: path for name, path in found.items() if path}
+
+
+def find_layout(path: Path) -> Layout:
+    """Return what lies at a path.
+
+    Raises
+    ------
+    JobError
+        InvalidData: nothing that a job reads, or several things of which one has to be named.
+    """
+    if not path.exists():
+        raise JobError("InvalidData", f"{path}: no such file or folder")
+    if path.is_file():
+        return _of_file(path)
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    tables = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.suffix.lower() in TABLE_SUFFIXES)
+    if tables:
+        return _of_tables(path, tables)
+    if (parts := _splits(folders)) and "train" in parts:
+        return _of_split_folders(path, parts)
+    if folders and (kind := _kind(folders)):
+        return Layout(kind, path)
+    if [folder.name for folder in folders] == ["data"]:  # as the hub's repositories of data are
+        return find_layout(folders[0])
+    raise JobError(
+        "InvalidData",
+        f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one"
+        " sub-folder of pictures or audio files for each label",
+    )
+
+
+def _of_file(path: Path) -> Layout:
+    """Return a table, with those beside it that are called alike but for the split."""
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise JobError(
+            "InvalidData",
+            f"{path}: files end in {', '.join(TABLE_SUFFIXES)}, not {path.suffix or 'nothing'}; convert or rename it",
+        )
+    if _split_of(path.stem) != "train":
+        return Layout("Table", path)
+    found: dict[Split, Path] = {}
+    for other in sorted(path.parent.iterdir()):
+        split = _split_of(other.stem)
+        is_other = other.is_file() and other.suffix == path.suffix and split != "train"
+        if split and is_other and _fits(path.stem, other.stem):
+            found.setdefault(split, other)
+    said = [f"{other} beside it was taken as {split} data, by its name" for split, other in found.items()]
+    return Layout("Table", path, found.get("validation"), found.get("test"), said)
+
+
+def _fits(train: str, other: str) -> bool:
+    """Return whether two names differ in the split alone; that of the training may have an end of its own, `train-1000`."""
+    before, after = _without(other)
+    own_before, own_after = _without(train)
+    return before == own_before and after in (own_after, "")
+
+
+def _without(stem: str) -> tuple[str, str]:
+    """Return what stands before and after the split's word in a name."""
+    for found in _WORD.finditer(stem):
+        if found.group().lower() in _WORDS:
+            return stem[: found.start()], stem[found.end() :]
+    return stem, ""
+
+
+def _split_of(stem: str) -> Split | None:
+    return next((_WORDS[word.lower()] for word in _WORD.findall(stem) if word.lower() in _WORDS), None)
+
+
+def _of_tables(folder: Path, tables: Sequence[Path]) -> Layout:
+    if len(tables) == 1:
+        return Layout("Table", tables[0])
+    by_split: dict[Split | None, list[Path]] = {}
+    for table in tables:
+        by_split.setdefault(_split_of(table.stem), []).append(table)
+    train = by_split.get("train", [])
+    names = some_of([table.name for table in tables])
+    if len(train) == 1:
+        return _of_file(train[0])
+    if len(train) > 1 and len({_without(table.stem)[0] for table in train}) == 1 and _SHARD.search(train[0].stem):
+        raise JobError(
+            "InvalidData",
+            f"{folder}: the training data lies in {len(train)} files, {some_of([table.name for table in train], 3)}, and a job reads"
+            " one table: put them together, as with pyarrow.parquet.write_table(pyarrow.parquet.read_table(FOLDER), FILE)",
+        )
+    raise JobError("InvalidData", f"{folder}: {len(tables)} tables lie here, {names}: name the one to train on")
+
+
+_SHARD = re.compile(r"\d+-of-\d+$")
+
+
+def _splits(folders: Sequence[Path]) -> dict[Split, Path]:
+    """Return the folders by split, none where one is no split."""
+    found = {_WORDS.get(folder.name.lower()): folder for folder in folders}
+    if None in found or len(found) < len(folders):
+        return {}
+    return {split: folder for split, folder in found.items() if split}
+
+
+def _of_split_folders(path: Path, parts: dict[Split, Path]) -> Layout:
+    below = {split: sorted(entry for entry in folder.iterdir() if entry.is_dir()) for split, folder in parts.items()}
+    if kind := _kind(below["train"]):
+        said = [
+            f"{folder} was taken as {split} data, by its name" for split, folder in parts.items() if split != "train"
+        ]
+        return Layout(kind, parts["train"], parts.get("validation"), parts.get("test"), said)
+    tables = {split: find_layout(folder) for split, folder in parts.items()}
+    if all(layout.kind == "Table" for layout in tables.values()):
+        files = {split: layout.train for split, layout in tables.items()}
+        return Layout("Table", files["train"], files.get("validation"), files.get("test"))
+    raise JobError("InvalidData", f"{path}: its folders are splits, and hold neither a table nor folders of labels")
+
+
+def _kind(folders: Sequence[Path]) -> Kind | None:
+    """Return what lies in folders of labels, by the suffixes of the first files of each."""
+    counts: dict[Kind, int] = {"Image": 0, "Audio": 0}
+    for folder in folders:
+        for suffix in _suffixes(folder):
+            counts["Image"] += suffix in PICTURE_SUFFIXES
+            counts["Audio"] += suffix in CLIP_SUFFIXES
+    best: Kind = "Image" if counts["Image"] >= counts["Audio"] else "Audio"
+    return best if counts[best] else None
+
+
+def _suffixes(folder: Path) -> Iterator[str]:
+    seen = 0
+    for _, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.splitext(name)[1].lower()  # noqa: PTH122 - of millions of files
+            seen += 1
+            if seen >= _LOOKED:
+                return

@@ -1,0 +1,101 @@
+"""Pictures and clips of a source: which cannot be read, how large or long they are, and which hold the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze_trainer.data.files import FileError, FileKind, file_name, threads
+from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.errors import is_passing, unmarked
+
+_MOST_SECONDS = 600
+"""Of a clip that a job can read (maxSeconds)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Media:
+    """What was seen of the files of a source."""
+
+    rows: np.ndarray
+    """Those that were read, int64."""
+    sizes: np.ndarray
+    """Width and height in pixels, or seconds and hertz; float64 of shape (rows, 2), NaN where a file is broken."""
+    kinds: np.ndarray
+    """Mode of each picture, rate of each clip; empty where a file is broken; text of shape (rows,)."""
+    hashes: np.ndarray
+    """Of the content, int64 of shape (rows,)."""
+    broken: list[str]
+    """What is wrong with those that cannot be read, with their names."""
+
+
+def read_media(source: Source, kind: FileKind, most: int) -> Media:
+    """Read files whole, in threads.
+
+    Parameters
+    ----------
+    source, kind
+        Of pictures or clips.
+    most
+        Of more, so many at even distances.
+    """
+    look = _picture if kind.column == "image" else _clip
+    count = len(source.inputs)
+    rows = (
+        np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype(np.int64))
+        if count
+        else np.empty(0, np.int64)
+    )
+
+    def seen(row: int) -> tuple[tuple[float, float], str, int, str]:
+        try:
+            size, shown, digest = look(source.inputs[row].as_py())
+        except FileError as error:
+            return (np.nan, np.nan), "", row, f"{unmarked(file_name(kind, source, row))}: {unmarked(str(error))}"
+        return size, shown, digest, ""
+
+    with ThreadPoolExecutor(threads()) as pool:
+        found = list(pool.map(seen, rows.tolist(), chunksize=16))
+    sizes = np.array([one[0] for one in found], dtype=np.float64).reshape(-1, 2)
+    kinds = np.array([one[1] for one in found], dtype=str)
+    hashes = np.array([one[2] for one in found], dtype=np.int64)
+    return Media(rows, sizes, kinds, hashes, [one[3] for one in found if one[3]])
+
+
+def _picture(content: str | bytes) -> tuple[tuple[float, float], str, int]:
+    from unfreeze_trainer.data.pictures import PictureError, decode, open_picture
+
+    data = _bytes(content, PictureError)
+    with open_picture(data) as image:
+        size, mode = image.size, image.mode
+    decode(data, "RGB")
+    return size, mode, _hash(data)
+
+
+def _clip(content: str | bytes) -> tuple[tuple[float, float], str, int]:
+    from unfreeze_trainer.data.clips import ClipError, decode, read_header
+
+    data = _bytes(content, ClipError)
+    header = read_header(data)
+    decode(data, header.rate, min(header.frames, _MOST_SECONDS * header.rate))
+    return (header.seconds, header.rate), f"{header.rate} Hz", _hash(data)
+
+
+def _bytes(content: str | bytes, broken: Callable[[str], FileError]) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    try:
+        return Path(content).read_bytes()
+    except OSError as error:
+        if is_passing(error):
+            raise
+        raise broken(f"it cannot be read ({error.strerror})") from error
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)

@@ -1,0 +1,161 @@
+"""Values of a first job for some data: batch size, epochs, lengths, metric, each with its reason as a comment."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import is_multi_label
+from unfreeze_trainer.commands.draft import Draft, job_of
+from unfreeze_trainer.commands.surveyed import Survey
+
+_STEPS = 1000
+"""Of the optimizer, which a head needs."""
+_BATCHES = ((400, 8), (2000, 16))
+"""Batch size below so many training samples; otherwise 32."""
+_EPOCHS = 3, 10
+_LONGEST = 512
+"""Tokens of a text that are read at most, unless somebody says so: more costs memory."""
+_ROUND = 8
+_IMBALANCED = 3
+"""How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
+_MISSING_MODEL = "file:///PATH/TO/MODEL"
+_PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
+_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A job: lines of YAML, each value with its comment."""
+
+    lines: list[str]
+
+    def to_yaml(self) -> str:
+        """Return the text of the file."""
+        return "\n".join(self.lines) + "\n"
+
+
+def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -> Chosen:
+    """Return a first job for some data.
+
+    Parameters
+    ----------
+    drafted, found
+        What lies there, and what a survey of it says.
+    model
+        The model's folder; a place for it where None.
+    output
+        The file that is to be written: the run's folder lies beside it.
+    """
+    name = _name(drafted.layout.train, output)
+    source = f"file://{model.absolute()}" if model else _MISSING_MODEL
+    train = found.splits.get("train")
+    samples = train.samples if train else found.sources["train"].rows
+    batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))
+    epochs = min(max(math.ceil(_STEPS * batch / max(1, samples)), _EPOCHS[0]), _EPOCHS[1])
+    lines = [
+        *(f"# {' '.join(line.split())}" for line in drafted.said),
+        "# Paths are those of this machine; in a cluster models, data and results lie on claims: pvc://CLAIM/PATH.",
+        "apiVersion: unfreeze.dev/v1alpha1",
+        "kind: FineTuneJob",
+        "metadata:",
+        f"  name: {name}",
+        "spec:",
+        "  model:",
+        f"    source: {_scalar(source)}" + ("" if model else "  # a folder with config.json, weights and tokenizer"),
+        "  task:",
+        *_task(drafted, found),
+        "  data:",
+        *_data(drafted, found),
+        "  strategy:",
+        "    # The head alone is trained: fast, and hard to overfit. If it falls short, try LinearProbeThenFineTune, then",
+        "    # FullFineTuning with learningRate: {head: 1.0e-3, backbone: 3.0e-5}.",
+        "    type: FeatureExtraction",
+        "    learningRate: {head: 1.0e-3}",
+        "  training:",
+        f"    batchSize: {batch}  # {samples:,} samples to train on: {math.ceil(samples / batch):,} steps an epoch",
+        f"    epochs: {epochs}  # about {math.ceil(samples / batch) * epochs:,} steps",
+        *_metric(drafted, found),
+        "    seed: 0",
+        "  output:",
+        f"    destination: {_scalar(f'file://{_destination(drafted, output, name)}')}  # checkpoints, the model and report.json",
+    ]
+    return Chosen(lines)
+
+
+def _name(train: Path, output: Path) -> str:
+    """Return a name for the job, from that of the data: lower case letters, digits and hyphens."""
+    stem = train.stem if train.is_file() else train.absolute().name
+    if train.is_dir() and stem.lower() in ("train", "training"):
+        stem = train.absolute().parent.name
+    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:50].strip("-")
+    return name or re.sub(r"[^a-z0-9]+", "-", output.stem.lower()).strip("-") or "job"
+
+
+def _destination(drafted: Draft, output: Path, name: str) -> Path:
+    """Return a folder of the run's own beside the job file, or beside the data where these lie around it."""
+    folder = output.absolute().parent
+    for source in drafted.layout.splits.values():
+        if source.is_dir() and folder.is_relative_to(source.absolute()):
+            folder = source.absolute().parent
+    return folder / f"{name}-run"
+
+
+def _task(drafted: Draft, found: Survey) -> Iterator[str]:
+    guess = drafted.guess
+    options: dict[str, tuple[Any, str]] = {name: (value, "") for name, value in guess.options.items()}
+    tokens = [split.lengths["tokens"] for split in found.splits.values() if "tokens" in split.lengths]
+    if tokens:
+        most, usual = max(one.most for one in tokens), max(one.most_have for one in tokens)
+        wanted = most if most <= _LONGEST / 4 else min(usual, _LONGEST)
+        length = max(_ROUND, math.ceil(wanted / _ROUND) * _ROUND)
+        cut = "none is cut" if length >= most else f"longer ones are cut, the longest has {most:,.0f}"
+        options["maxLength"] = (length, f"tokens; of 100 texts 95 have at most {usual:,.0f}: {cut}")
+    yield f"    type: {guess.task}"
+    if options:
+        yield f"    {task_type(guess.task).member}:"
+    for name, (value, why) in options.items():
+        yield f"      {name}: {_scalar(value)}" + (f"  # {why}" if why else "")
+
+
+def _data(drafted: Draft, found: Survey) -> Iterator[str]:
+    data = drafted.data()
+    for name in ("train", "validation", "test"):
+        part = data.get(name)
+        if part is None:
+            continue
+        yield f"    {name}:"
+        if "fraction" in part:
+            yield f"      fraction: {part['fraction']}  # of the training data, labels' shares kept, drawn by training.seed"
+            continue
+        yield f"      source: {_scalar(part['source'])}"
+        if columns := part.get("columns"):
+            yield f"      columns: {{{', '.join(f'{key}: {_scalar(value)}' for key, value in columns.items())}}}"
+    if left_out := sum(source.left_out for source in found.sources.values()):
+        yield f"    onError: Skip  # {left_out:,} rows or files cannot be read and are left out; Fail ends the job at the first"
+    if "test" not in data:
+        yield "    # test: {source: ...}  # a table or folder of its own tells how good the model is; validation flatters it"
+
+
+def _metric(drafted: Draft, found: Survey) -> Iterator[str]:
+    """Yield the metric where another one than the default suits imbalanced labels."""
+    train = found.splits.get("train")
+    counts = [count for count in train.labels.values() if count] if train else []
+    names = [metric.name for metric in task_type(drafted.guess.task).metrics]
+    multi = is_multi_label(job_of(drafted).task.options)
+    if counts and not multi and "macroF1" in names and max(counts) > _IMBALANCED * sum(counts) / len(counts):
+        yield "    metric: macroF1  # the labels are imbalanced, and it counts them alike"
+
+
+def _scalar(value: object) -> str:
+    """Return a value as YAML reads it, on one line."""
+    text = str(value)
+    if isinstance(value, str) and _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(value, ensure_ascii=False)
