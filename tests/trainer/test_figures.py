@@ -31,16 +31,16 @@ from unfreeze_trainer.exports.predictions import FOLDER, About, PredictionsWrite
 from unfreeze_trainer.exports.thresholds import threshold
 
 
-def write(folder, split, outputs, targets, *, kind="OneOf", seen=None, part=7, unseen=None, **columns):
+def write(folder, split, outputs, targets, *, seen=None, part=7, columns=None, **of):
     """Write predictions, some rows at a time."""
     names = [f"class {index}" for index in range(outputs.shape[1])]
-    what = About(split=split, step=5, kind=kind, names=names, unseen=unseen)
+    what = About(**{"split": split, "step": 5, "kind": "OneOf", "names": names} | of)
     (folder / FOLDER).mkdir(exist_ok=True)
     with PredictionsWriter(folder / FOLDER / f"{split}.parquet", what) as file:
         for low in range(0, len(outputs), part):
             rows = slice(low, low + part)
             known = {"row": pa.array(np.arange(low, low + len(outputs[rows])) + 1)}
-            known |= {name: pa.array(values[rows]) for name, values in columns.items()}
+            known |= {name: pa.array(values[rows]) for name, values in (columns or {}).items()}
             known["label"] = what.answers.labels(targets[rows])
             file.write(known | what.answers.columns(outputs[rows], None if seen is None else seen[rows]))
     return names
@@ -235,7 +235,7 @@ def test_numbers_that_are_far_off_are_the_first_of_the_list(tmp_path):
 
 def test_words_are_named_by_their_row_and_place(tmp_path):
     logits, labels = problem(20)
-    write(tmp_path, "test", logits, labels, word=np.arange(20) % 3 + 1)
+    write(tmp_path, "test", logits, labels, columns={"word": np.arange(20) % 3 + 1})
     write_issues(tmp_path / "issues.csv", files(tmp_path))
     rows = listed(tmp_path)
     assert list(rows[0]) == ["split", "row", "word", "label", "suggested", "probable", "score"]

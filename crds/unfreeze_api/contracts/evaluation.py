@@ -100,6 +100,8 @@ class SplitFigures(Model):
     """Of predictions: samples, or words."""
     unseen: int = 0
     """Words that the model does not see, which count as it predicts them."""
+    intervals: dict[str, tuple[float, float]] = Field(default={})
+    """95 % intervals of some metrics, by the bootstrap over samples (Efron 1979)."""
     classes: list[ClassFigures] = Field(default=[])
     classes_left_out: int = 0
     confusion: Confusion | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.evaluation import read_evaluation, use_of, write_evaluation
+from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.runs.checkpoints import readable
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.runs.state import Best, State
     from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class Exporter:
@@ -113,4 +118,11 @@ class Exporter:
             skipped=skipped,
             warnings=warnings,
         )
+        # The page first: the report makes the run a finished one, to which nothing is added.
+        try:
+            write_page(self._folder.path, report, generation)
+        except JobError:
+            raise
+        except Exception:  # what was trained is not lost for a page that can be written again
+            log.exception("report.html could not be written; `unfreeze report` writes it again")
         write_report(self._folder.path, report, generation)

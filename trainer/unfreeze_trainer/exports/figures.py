@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,8 @@ from unfreeze_api.contracts.evaluation import (
     SplitFigures,
     TargetFigures,
 )
-from unfreeze_trainer.exports.predictions import FOLDER, About, about, batches, class_ids, matrix
+from unfreeze_trainer.exports.intervals import intervals
+from unfreeze_trainer.exports.predictions import FOLDER, About, about, batches, class_ids, columns_of, matrix
 from unfreeze_trainer.exports.thresholds import Decided, decided, thresholds
 from unfreeze_trainer.objectives.classification import CALIBRATION_BINS
 
@@ -72,11 +73,12 @@ def evaluate(found: dict[str, tuple[Path, About]]) -> Evaluation | None:
 
 def _of_classes(path: Path, what: About, heat: float | None) -> SplitFigures:
     parts, unseen = [], 0
-    for batch in batches(path, ["label", "prediction", "confidence"]):
+    for batch in batches(path, ["row", "label", "prediction", "confidence"]):
         ids = [class_ids(batch.column(name), what.names).astype(np.int32) for name in ("label", "prediction")]
         unseen += batch.column("confidence").null_count
-        parts.append((*ids, batch.column("confidence").to_numpy(zero_copy_only=False)))
-    actual, predicted, confidence = (np.concatenate(part) for part in zip(*parts, strict=True))
+        row, confidence = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("row", "confidence"))
+        parts.append((*ids, confidence, row))
+    actual, predicted, confidence, row = (np.concatenate(part) for part in zip(*parts, strict=True))
     count = len(what.names)
     hits, given, support = (
         np.bincount(ids[ids >= 0], minlength=count) for ids in (actual[actual == predicted], predicted, actual)
@@ -85,11 +87,36 @@ def _of_classes(path: Path, what: About, heat: float | None) -> SplitFigures:
     return SplitFigures(
         rows=len(actual),
         unseen=unseen,
+        intervals=intervals(_rates(actual, predicted, count, words="word" in columns_of(path)), row),
         classes=figures[:MAX_CLASSES] if count <= MAX_CLASSES else _worst(figures),
         classes_left_out=max(0, count - MAX_CLASSES),
         confusion=_confusion(what.names, actual, predicted),
         calibration=_calibration(path, what, actual == predicted, confidence, heat),
     )
+
+
+def _rates(
+    actual: np.ndarray, predicted: np.ndarray, count: int, *, words: bool
+) -> Callable[[np.ndarray], dict[str, float]]:
+    """Return what computes those metrics of rows with weights that follow from labels and predictions, by the names of the runs'."""
+    right, has = actual == predicted, predicted >= 0
+
+    def rates(weights: np.ndarray) -> dict[str, float]:
+        accuracy = float(weights[right].sum() / weights.sum())
+        if words:
+            return {"tokenAccuracy": accuracy}
+        hits, given, support = (
+            np.bincount(ids[kept], weights[kept], minlength=count)
+            for ids, kept in ((actual, right), (predicted, has), (actual, slice(None)))
+        )
+        either = given + support > 0
+        return {
+            "accuracy": accuracy,
+            "macroF1": float((2 * hits[either] / (given + support)[either]).mean()),
+            "balancedAccuracy": float((hits[support > 0] / support[support > 0]).mean()),
+        }
+
+    return rates
 
 
 def class_figures(names: list[str], hits: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> list[ClassFigures]:
@@ -240,6 +267,13 @@ def _ece(bins: list[Bin]) -> float:
 
 def _of_labels(found: Decided, what: About, chosen: np.ndarray | None) -> SplitFigures:
     figures = class_figures(what.names, found.hits, found.predicted, found.support)
+    right, hits, either = found.of_rows
+
+    def rates(weights: np.ndarray) -> dict[str, float]:
+        total = float(weights @ either)
+        micro = 2 * float(weights @ hits) / total if total else 0.0
+        return {"microF1": micro, "subsetAccuracy": float(weights @ right / weights.sum())}
+
     if chosen is not None:
         at = class_figures(what.names, found.hits_at, found.predicted_at, found.support)
         figures = [
@@ -249,6 +283,7 @@ def _of_labels(found: Decided, what: About, chosen: np.ndarray | None) -> SplitF
     count = len(figures)
     return SplitFigures(
         rows=found.rows,
+        intervals=intervals(rates, np.arange(found.rows)),
         classes=figures if count <= MAX_CLASSES else _worst(figures),
         classes_left_out=max(0, count - MAX_CLASSES),
     )
@@ -271,7 +306,19 @@ def _of_amounts(path: Path, what: About) -> SplitFigures:
                 points=[(one, other) for one, other in pairs[:, shown, place].T.tolist() if isfinite(other)],
             )
         )
-    return SplitFigures(rows=rows, targets=targets)
+
+    def rates(weights: np.ndarray) -> dict[str, float]:
+        errors = pairs[1] - pairs[0]
+        total = weights.sum()
+        squares, mean = weights @ errors**2, weights @ pairs[0] / total
+        spread = weights @ (pairs[0] - mean) ** 2
+        return {
+            "rmse": float(np.sqrt(squares / total).mean()),
+            "mae": float((weights @ np.abs(errors) / total).mean()),
+            "r2": float((1 - squares / np.where(spread > 0, spread, np.nan)).mean()),
+        }
+
+    return SplitFigures(rows=rows, targets=targets, intervals=intervals(rates, np.arange(rows)))
 
 
 def _finite(value: float) -> float | None:

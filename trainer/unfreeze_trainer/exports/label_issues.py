@@ -59,11 +59,19 @@ def write_issues(path: Path, found: Found) -> int:
             lines.writerow(
                 [
                     *(names[issues.split[index]], int(issues.row[index]), *word),
-                    *(issues.label[index], issues.suggested[index]),
+                    *(_cut(issues.label[index]), _cut(issues.suggested[index])),
                     *("yes" if issues.probable[index] else "no", f"{issues.score[index]:.4f}"),
                 ]
             )
     return int(issues.probable.sum())
+
+
+_MAX_CELL = 4000
+"""Characters of a row's labels; readers of CSV have limits."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "\u2026"
 
 
 def _places(found: Found) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

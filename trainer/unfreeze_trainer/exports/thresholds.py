@@ -30,6 +30,8 @@ class Decided:
     hits_at: np.ndarray
     """Where each label is predicted from its threshold on, as below."""
     predicted_at: np.ndarray
+    of_rows: np.ndarray
+    """Of each row, float64 of shape (3, rows): whether all its labels are right, hits, and labels that it has or is given."""
 
 
 def label_matrix(column: pa.Array, names: list[str]) -> np.ndarray:
@@ -47,13 +49,18 @@ def of_labels(path: Path, what: About) -> Iterator[tuple[np.ndarray, np.ndarray]
 
 def decided(path: Path, what: About, chosen: np.ndarray | None) -> Decided:
     """Count what is predicted of each label, at one half and at the thresholds."""
-    rows, sums = 0, np.zeros((5, len(what.names)), dtype=np.int64)
+    rows, parts, sums = 0, list[np.ndarray](), np.zeros((5, len(what.names)), dtype=np.int64)
     at = np.full(len(what.names), USUAL) if chosen is None else chosen
     for has, chances in of_labels(path, what):
         said, said_at = chances > USUAL, chances >= at
         rows += len(has)
+        parts.append(
+            np.stack([(has == said).all(axis=1), (has & said).sum(axis=1), has.sum(axis=1) + said.sum(axis=1)])
+        )
         sums += np.stack([part.sum(axis=0) for part in (has & said, said, has, has & said_at, said_at)])
-    return Decided(rows, *sums)
+    hits, predicted, support, hits_at, predicted_at = sums
+    of_rows = np.concatenate(parts, axis=1).astype(np.float64)
+    return Decided(rows, hits, predicted, support, hits_at, predicted_at, of_rows)
 
 
 def thresholds(path: Path, what: About) -> np.ndarray:
