@@ -127,7 +127,10 @@ def test_the_page_says_what_a_person_needs(tmp_path):
     report = finished(tmp_path, names=("DESC", "ENTY", "HUM"), warnings=["batchSize is more than the samples"])
     text = " ".join(Elements(page(tmp_path, report)).texts)
     for told in (
-        *("accuracy is 0.800 on 200 test samples", "better than always guessing one class, which has 0.300"),
+        *(
+            "The model's accuracy is 0.800 on 200 test samples",
+            "better than always guessing one class, which has 0.300",
+        ),
         *("batchSize is more than the samples", "3 samples of train could not be read and were left out"),
         *("2 samples stand in two splits", "What is taken for what", "precision", "Labels that are probably wrong"),
         *("the temperature", "labels = ['DESC', 'ENTY', 'HUM']", "12,345", "1 min 15 s", "training loss"),
@@ -167,13 +170,17 @@ def test_a_folder_without_a_report_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("results", "metric", "told"),
     [
-        ({"rmse": 0.5, "r2": 0.75}, "rmse", "rmse is 0.500 on 0 test samples; always saying the mean has 1.000."),
+        (
+            {"rmse": 0.5, "r2": 0.75},
+            "rmse",
+            "The model's rmse is 0.500 on 0 test samples; always saying the mean has 1.000.",
+        ),
         (
             {"rmse": 3.0, "r2": 0.0, "pearson": 0.9},
             "pearson",
             "; its rmse is 3.000, that of always saying the mean about 3.000.",
         ),
-        ({"loss": float("nan")}, "loss", "loss is \u2013 on 0 test samples."),
+        ({"loss": float("nan")}, "loss", "The model's loss is \u2013 on 0 test samples."),
     ],
 )
 def test_the_outcome_in_one_sentence(results, metric, told):

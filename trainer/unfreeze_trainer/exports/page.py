@@ -170,10 +170,6 @@ def _notes(report: Report) -> list[str]:
         f"The model does not see {count:,} words of {split}: their texts are cut before them, or they are nothing to its tokenizer."
         for split, count in data.unseen_words.items()
     ]
-    if data.held_out_seed is not None:
-        notes.append(
-            f"Splits without a source of their own were drawn from the training data with seed {data.held_out_seed}."
-        )
     return notes + list(report.warnings)
 
 
