@@ -180,6 +180,8 @@ def compare(status: dict[str, Any], frozen: dict[str, Any], scratch: dict[str, A
         f"classify = run_path('{place}/pooled.py')['classifier']('{place}')",
         "print(classify('How far is it from Denver to Aspen ?'))",
     )
+    page = model.with_name("report.html")
+    console.print(f"\nWhat it is worth, on one page for a browser: {page.relative_to(REPOSITORY)}")
     console.print(f"\nThe model lies in {model.relative_to(REPOSITORY)}. To load it, in {sys.executable}:\n")
     console.print("\n".join(f"    {line}" for line in lines))
     result = subprocess.run(

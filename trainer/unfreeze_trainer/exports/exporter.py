@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.evaluation import read_evaluation, use_of, write_evaluation
+from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.runs.checkpoints import readable
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.runs.state import Best, State
     from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class Exporter:
@@ -46,6 +52,12 @@ class Exporter:
         self._job, self._task, self._engine = job, task, engine
         self._folder, self._tell = folder, tell
 
+    def evaluate(self) -> None:
+        """Write what the predictions say in detail."""
+        if generation := self._folder.generation:
+            self._tell("looking at the predictions")
+            write_evaluation(self._folder.path, generation)
+
     def write(self, best: Best, *, metrics: dict[str, float], phase_steps: int) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen, in each kind that the job asks for.
 
@@ -66,7 +78,7 @@ class Exporter:
         self._tell("loading the model to write it with the best weights")
         loaded = self._task.build_model()
         loaded.hook.begin(phase_steps)
-        module = loaded.module
+        module, found = loaded.module, use_of(read_evaluation(self._folder.path))
         load_whole(module, self._folder.checkpoints.load_weights(best.step))
         module.eval()
         for kind in self._job.output.export:
@@ -77,7 +89,7 @@ class Exporter:
             self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self._task.verify_export(aside, kind, exported)
-            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind)
+            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=found)
             readable(aside)
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)
@@ -106,4 +118,11 @@ class Exporter:
             skipped=skipped,
             warnings=warnings,
         )
+        # The page first: the report makes the run a finished one, to which nothing is added.
+        try:
+            write_page(self._folder.path, report, generation)
+        except JobError:
+            raise
+        except Exception:  # what was trained is not lost for a page that can be written again
+            log.exception("report.html could not be written; `unfreeze report` writes it again")
         write_report(self._folder.path, report, generation)

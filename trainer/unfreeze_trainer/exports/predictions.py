@@ -104,6 +104,14 @@ def about(path: Path) -> About | None:
         return None
 
 
+def columns_of(path: Path) -> list[str]:
+    """Return the names of the columns of a file of predictions."""
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_schema(path).names
+    return names
+
+
 def batches(path: Path, columns: list[str] | None = None, rows: int = 65536) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file of predictions, some at a time."""
     import pyarrow.parquet as pq
@@ -120,3 +128,12 @@ def matrix(column: pa.Array, width: int) -> np.ndarray:
     whole = np.full((len(column), width), np.nan, dtype=values.dtype)
     whole[column.is_valid().to_numpy(zero_copy_only=False)] = values
     return whole
+
+
+def class_ids(column: pa.Array, names: list[str]) -> np.ndarray:
+    """Return the indices of a column's texts among names, int64 of shape (rows,); -1 of none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(names, pa.string()))
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)

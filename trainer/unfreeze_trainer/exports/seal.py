@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,14 @@ class Differences:
         return bool(self.changed or self.missing or self.added)
 
 
-def seal(export: Path, *, fingerprint: str, kind: str) -> None:
-    """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}."""
+def seal(export: Path, *, fingerprint: str, kind: str, found: Mapping[str, Any] | None = None) -> None:
+    """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}.
+
+    `found` is what validation data told of how to use it, for which the libraries have no place: temperature, thresholds.
+    """
     files = {name: hash_file(export / name) for name in _names(export)}
     (export / MARKER).write_text(
-        json.dumps({"fingerprint": fingerprint, "kind": kind, "files": files}, indent=1) + "\n"
+        json.dumps({"fingerprint": fingerprint, "kind": kind, **(found or {}), "files": files}, indent=1) + "\n"
     )
 
 

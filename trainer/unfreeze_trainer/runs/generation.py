@@ -212,7 +212,8 @@ def require_no_links(run_folder: Path) -> None:
 
 _NAMES = (
     *("checkpoints", "model", "adapter", "logs", "predictions"),
-    *("events.jsonl", "recipe.json", "report.json", "tracking.json"),
+    *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
+    *("recipe.json", "report.html", "report.json", "tracking.json"),
 )
 
 

@@ -41,6 +41,7 @@ def finish(run: Run) -> None:
     run.skipped.gather()
     engine.end()
     results = Results(validation=best.metrics, test=test)
+    run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
     run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)
     if gone := run.folder.clear(best=best.step):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.events import Events
     from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.training.decide import Decision
+    from unfreeze_trainer.training.history import CurveFile
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.saver import Saver
@@ -36,7 +37,7 @@ class Reporter:
     ----------
     plan, state, meter, saver, skipped
         Where the figures come from.
-    events, tracking, link
+    events, history, tracking, link
         Told of what happens: the run folder, the trackers, this pod's agent (None without one).
     world_size
         Workers of the run.
@@ -53,6 +54,7 @@ class Reporter:
         skipped: Skipped,
         *,
         events: Events,
+        history: CurveFile,
         tracking: Tracking,
         link: Link | None,
         world_size: int,
@@ -60,6 +62,7 @@ class Reporter:
     ) -> None:
         self._plan, self._state, self._meter, self._saver, self._skipped = plan, state, meter, saver, skipped
         self._events, self._tracking, self._link, self._world_size = events, tracking, link, world_size
+        self._history = history
         self.observers = list(observers)
         self.results: dict[str, float] = {}
         """Of a run that is done, by names like `test.accuracy`."""
@@ -120,12 +123,17 @@ class Reporter:
         self.tell("")
         self.publish("Training")
 
+    def trained(self) -> None:
+        """Tell of a step at which nothing else is told: its loss is a point of a curve."""
+        self._history.trained(self._progress("Training"))
+
     def evaluated(self, decision: Decision) -> None:
         """Tell of the newest evaluation, and of what it has decided."""
         state = self._state
         # JSON has no NaN, which stands for a metric without a value.
         metrics = {name: value if math.isfinite(value) else None for name, value in state.metrics.items()}
         self._events.add("evaluation", step=state.step, metrics=metrics, seconds=state.evaluation_seconds)
+        self._history.evaluated(self._progress("Evaluating"))
         self._tracking.metrics("validation", state.metrics, state.step)
         log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
         if decision.why:

@@ -11,6 +11,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.evaluator import Evaluator
+from unfreeze_trainer.training.history import CurveFile
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.reporter import Observer
 
@@ -91,6 +93,7 @@ class Run:
             saver,
             skipped,
             events=events,
+            history=_history(task, plan, folder, state.step),
             tracking=tracking,
             link=link,
             world_size=engine.world_size,
@@ -116,6 +119,18 @@ class Run:
             plan, feed, state, trainable=trainable, milestones=milestones, meter=meter, saver=saver, reporter=reporter
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
+
+
+def _history(task: Task, plan: Plan, folder: RunFolder, step: int) -> CurveFile:
+    blocks = dict.fromkeys(block for phase in plan.phases for block in phase.learning_rates)
+    return CurveFile(
+        folder.path,
+        folder.generation,
+        step=step,
+        total_steps=plan.total_steps,
+        blocks=list(blocks),
+        metrics=task.metrics.names,
+    )
 
 
 def _observers(job: ResolvedJob, tracking: Tracking, link: Link | None) -> list[Observer]:

@@ -97,6 +97,8 @@ class Work:
             self._saver.check()
             state.loss = meter.loss
             self._reporter.publish("Training")
+            if not self._milestones.due():
+                self._reporter.trained()
         if self._milestones.due():
             meter.pause()
             self._milestones.settle()

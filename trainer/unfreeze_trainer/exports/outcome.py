@@ -1,0 +1,41 @@
+"""How a run has ended, in one sentence for people: how good, how sure, beside what a guess would reach."""
+
+from __future__ import annotations
+
+from math import isfinite, sqrt
+
+from unfreeze_api.contracts.evaluation import Evaluation
+from unfreeze_api.contracts.report import Report
+
+_SMALL, _LARGE = 1e-3, 1e6
+
+
+def spoken(value: float | None) -> str:
+    """Return a figure as people write it; a dash for one that is missing or no number."""
+    if value is None or not isfinite(value):
+        return "\u2013"
+    return f"{value:.3f}" if _SMALL <= abs(value) < _LARGE or value == 0 else f"{value:.3g}"
+
+
+def outcome(report: Report, evaluation: Evaluation | None) -> str:
+    """Return the sentence: the metric that chose, on the test data if there are any, its 95 % interval and the baseline."""
+    split, metrics = ("test", report.results.test) if report.results.test else ("validation", report.results.validation)
+    figures = evaluation.splits.get(split) if evaluation else None
+    told = f"The model's {report.metric} is {spoken(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
+    if figures and (interval := figures.intervals.get(report.metric)):
+        told += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
+    return f"{told}{_beside(report, metrics)}."
+
+
+def _beside(report: Report, metrics: dict[str, float]) -> str:
+    """Return what the model is compared with."""
+    worth = report.usefulness
+    if worth is not None:
+        low, high = f"{worth.gain_low:+.3f}", f"{worth.gain_high:+.3f}"
+        judged = "better than" if worth.better else "not surely better than"
+        return f"; {judged} always guessing one class, which has {spoken(worth.majority)} (difference on validation: {low} to {high})"
+    if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:
+        if report.metric == "rmse":
+            return f"; always saying the mean has {spoken(metrics['rmse'] / sqrt(1 - r2))}"
+        return f"; its rmse is {spoken(metrics['rmse'])}, that of always saying the mean about {spoken(metrics['rmse'] / sqrt(1 - r2))}"
+    return ""

@@ -1,0 +1,183 @@
+"""report.html: what a finished run is worth, for a person, in one file that asks for nothing from outside.
+
+It is made of the run folder's other files, so that `unfreeze report` writes it for older runs too. Everything that comes from
+data is escaped by the template's engine, and the page's policy allows no script at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
+from unfreeze_api.contracts.report import Report
+from unfreeze_trainer.exports.charts import Chart, lines, scatter
+from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
+from unfreeze_trainer.exports.outcome import outcome, spoken
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.runs.generation import Generation
+
+FILE = "report.html"
+_TEMPLATE, _STYLE = "page.html", "page.css"
+_MAX_TEXT = 120
+"""Characters that a label has in the page."""
+_MAX_USAGE = 20_000
+_ISSUES = 20
+_SHOWN_CLASSES = 30
+"""Classes of a table that is open from the beginning."""
+
+
+def write_page(run_folder: Path, report: Report, generation: Generation) -> None:
+    """Write the page of a run whose other files are there."""
+    aside = generation.aside(FILE)
+    aside.write_text(page(run_folder, report), encoding="utf-8")
+    generation.commit(aside, run_folder / FILE)
+
+
+def page(run_folder: Path, report: Report) -> str:
+    """Return the page of a finished run."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("unfreeze_trainer", "exports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "figure": spoken, "short": _short, "seconds": _duration}
+    style = (Path(__file__).parent / _STYLE).read_text(encoding="utf-8")
+    evaluation = read_evaluation(run_folder)
+    return environment.get_template(_TEMPLATE).render(
+        report=report,
+        evaluation=evaluation,
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        outcome=outcome(report, evaluation),
+        curves=curves(run_folder / "history.csv", report),
+        splits=_splits(evaluation),
+        metrics=_metrics(report, evaluation),
+        notes=_notes(report),
+        issues=_issues(run_folder / ISSUES),
+        usages=[(one, one.usage[:_MAX_USAGE], len(one.usage) > _MAX_USAGE) for one in report.exports],
+        shown_classes=_SHOWN_CLASSES,
+    )
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _short(text: object, most: int = _MAX_TEXT) -> str:
+    told = str(text)
+    return told if len(told) <= most else told[: most - 1] + "\u2026"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def curves(path: Path, report: Report) -> list[Chart]:
+    """Return charts of the training loss and of the metric that chose, by history.csv; none where there is no such file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return []
+    phases = _phases(rows)
+    found = []
+    for name, column in (("training loss", "loss"), (f"validation {report.metric}", f"validation.{report.metric}")):
+        points = [
+            (number, value)
+            for row in rows
+            if (number := _number(row.get("step"))) is not None and (value := _number(row.get(column))) is not None
+        ]
+        if chart := lines(name, points, phases, "step"):
+            found.append(chart)
+    return found
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        return float(cell or "")
+    except ValueError:
+        return None
+
+
+def _phases(rows: list[dict[str, str]]) -> list[tuple[str, float, float]]:
+    """Return name, first and last step of each phase."""
+    found, start = [], 0.0
+    for name, group in itertools.groupby(rows, key=lambda row: row.get("phase") or ""):
+        end = max(_number(row.get("step")) or 0.0 for row in group)
+        found.append((name, start, end))
+        start = end
+    return found
+
+
+def _metrics(report: Report, evaluation: Evaluation | None) -> list[tuple[str, list[tuple[float | None, Any]]]]:
+    """Return each metric with its value, and its interval if there is one, on each split."""
+    of_splits = {"validation": report.results.validation, "test": report.results.test}
+    used = [(split, values) for split, values in of_splits.items() if values]
+    names = dict.fromkeys(name for _, values in used for name in values)
+    intervals = {split: evaluation.splits[split].intervals for split in evaluation.splits} if evaluation else {}
+    return [
+        (name, [(values.get(name), intervals.get(split, {}).get(name)) for split, values in used]) for name in names
+    ]
+
+
+def _splits(evaluation: Evaluation | None) -> list[tuple[str, SplitFigures, list[Chart], list[list[int]]]]:
+    """Return figures of each split, the test data first, with charts and shades of the confusion."""
+    if evaluation is None:
+        return []
+    found = []
+    for split in sorted(evaluation.splits):
+        figures, charts = evaluation.splits[split], list[Chart | None]()
+        charts += [scatter(target.name, target.points, "in the data") for target in figures.targets[:8]]
+        if figures.calibration:
+            points = [(one.confidence, one.accuracy) for one in figures.calibration.bins]
+            charts.append(scatter("accuracy by confidence", points, "confidence", alike=False))
+        found.append((split, figures, [chart for chart in charts if chart], _shades(figures)))
+    return found
+
+
+def _shades(figures: SplitFigures) -> list[list[int]]:
+    """Return from 0 to 9 how much of its row each cell of the confusion matrix has."""
+    if not figures.confusion:
+        return []
+    return [[-(-9 * count // max(1, sum(row))) for count in row] for row in figures.confusion.counts]
+
+
+def _notes(report: Report) -> list[str]:
+    """Return what of the data a reader has to know: what was skipped, repeated, cut."""
+    data = report.data
+    notes = [
+        f"{count:,} samples of {split} could not be read and were left out." for split, count in data.skipped.items()
+    ]
+    notes += [
+        f"{count:,} samples stand in two splits ({where}): what is measured on them flatters."
+        for where, count in data.overlaps.items()
+    ]
+    notes += [
+        f"The model does not see {count:,} words of {split}: their texts are cut before them, or they are nothing to its tokenizer."
+        for split, count in data.unseen_words.items()
+    ]
+    return notes + list(report.warnings)
+
+
+def _issues(path: Path) -> list[dict[str, str]]:
+    """Return the rows whose labels are the least believable."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(itertools.islice(csv.DictReader(file), 10 * _ISSUES))
+    except OSError:
+        return []
+    return [row for row in rows if row.get("probable") == "yes"][:_ISSUES]
