@@ -72,7 +72,9 @@ def resolve(
             rendezvous_host=rendezvous_host,
             rendezvous_port=rendezvous_port(namespace, name),
         ),
-        output=ResolvedOutput.resolve(spec.output.destination, places, export=spec.exports),
+        output=ResolvedOutput.resolve(
+            spec.output.destination, places, export=spec.exports, prediction_inputs=spec.prediction_inputs
+        ),
         tracking=ResolvedTracking.resolve(spec.tracking, namespace),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )

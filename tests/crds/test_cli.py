@@ -93,7 +93,7 @@ def test_what_may_be_meant_by_an_unknown_value(tmp_path, written, meant):
 def test_former_names_are_not_among_the_names_that_there_are():
     base = (FOLDER / "base.yaml").read_text()
     result = run("validate", "-", stdin=base.replace("pvc://results/job", "pvc://results/job, exprots: [Model]"))
-    assert result.stderr.splitlines()[1] == "  spec.output has destination, exports; did you mean exports?"
+    assert result.stderr.splitlines()[1] == "  spec.output has destination, exports, predictions; did you mean exports?"
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 import ast
 import json
 import shutil
+from itertools import groupby
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from seqeval.metrics.sequence_labeling import f1_score, precision_recall_fscore_support
 from sklearn.metrics import accuracy_score
 
 from tests.trainer.jobs import WORDS, bert_folder, make_job, write_words
@@ -293,6 +295,17 @@ def test_a_killed_run_ends_as_the_undisturbed_one_and_tells_what_was_not_seen(ra
     assert set(one["results"]["test"]) == {"spanF1", "spanPrecision", "spanRecall", "tokenAccuracy", "loss"}
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
+    for split in ("validation", "test"):
+        whole, killed = (tmp_path / name / "predictions" / f"{split}.parquet" for name in ("whole", "killed"))
+        assert whole.read_bytes() == killed.read_bytes()
+        rows = pq.read_table(whole).to_pylist()
+        assert {row["prediction"] for row in rows if row["confidence"] is None} == {"O"}
+        texts = [[*words] for _, words in groupby(rows, key=lambda row: row["row"])]
+        assert [[row["label"] for row in words] for words in texts] == [
+            row["tags"] for row in rows_of(table, open_task(job_in("whole")), split)
+        ]
+        labels, said = ([[row[name] for row in words] for words in texts] for name in ("label", "prediction"))
+        assert one["results"][split]["spanF1"] == pytest.approx(f1_score(labels, said))
     assert min(one["data"]["unseenWords"].values()) > 0
     assert one["data"]["unseenWords"] == open_task(job_in("whole")).unseen_words
     assert one["usefulness"]["message"].startswith(f"on {words_of(table, job_in('whole'))} validation words")

@@ -20,7 +20,7 @@ from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
-from unfreeze_api.spec.output import ExportKind
+from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.strategy import (
     BLOCKS_PER_PHASE,
@@ -209,6 +209,8 @@ class ResolvedOutput(Location):
     source: Annotated[str, EXECUTION]
     """The manifest's text, for reports."""
     export: Annotated[list[ExportKind], EXECUTION]
+    prediction_inputs: Annotated[Inputs, EXECUTION] = "Omit"
+    """Whether predictions have the texts, or paths of files, beside them."""
 
 
 class ResolvedMlflow(Model):

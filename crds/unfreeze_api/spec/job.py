@@ -14,7 +14,7 @@ from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, METRIC_R
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.model import ModelSpec
-from unfreeze_api.spec.output import ExportKind, OutputSpec
+from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
 from unfreeze_api.spec.run_policy import RunPolicySpec
 from unfreeze_api.spec.strategy import StrategySpec
@@ -168,6 +168,11 @@ class FineTuneJobSpec(Model):
         if self.adapter is None:
             return list(self.output.exports or ["Model"])
         return list(self.output.exports or ["Adapter" if self.adapter.base_weights == "Frozen" else "Merged"])
+
+    @property
+    def prediction_inputs(self) -> Inputs:
+        """Whether predictions have the texts, or paths of files, beside them."""
+        return (self.output.predictions and self.output.predictions.inputs) or "Omit"
 
     @property
     def metric(self) -> Metric:

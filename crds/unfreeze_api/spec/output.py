@@ -11,6 +11,15 @@ from unfreeze_api.sources import forms
 from unfreeze_api.spec.source import OutputSource
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
+Inputs = Literal["Omit", "Include"]
+
+
+class PredictionsSpec(Model):
+    """What stands in the predictions of validation and test data, beside row, label, prediction and probabilities."""
+
+    inputs: Inputs | None = None
+    """Include: the texts too, or the paths of the files. Omit: only which row of the data it is, since texts may be private.
+    Default: Omit."""
 
 
 class OutputSpec(Model):
@@ -27,3 +36,5 @@ class OutputSpec(Model):
     """What is written: Model (without an adapter: a folder that plain transformers or timm loads), Adapter (the
     adapter alone, for PEFT) or Merged (the adapter folded into its base). Default: Model; with an adapter: Adapter, or
     Merged if its baseWeights is ByStrategy."""
+    predictions: PredictionsSpec | None = None
+    """Of the finished model, in predictions/ of the run's folder."""

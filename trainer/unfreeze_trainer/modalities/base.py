@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_trainer.data.rows import input_columns
 from unfreeze_trainer.data.samples import Source, Split
 from unfreeze_trainer.models.export import Example
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Modality(ABC):
@@ -44,6 +48,18 @@ class Modality(ABC):
     @abstractmethod
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and row or file."""
+
+    def shown(self, source: Source, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002 - one each
+        """Return what some samples read, as columns of predictions.
+
+        Parameters
+        ----------
+        source, rows
+            Indices of samples into a source.
+        count
+            How many rows of predictions each has, int64 of shape (samples,).
+        """
+        return input_columns(source, rows)
 
     @property
     @abstractmethod

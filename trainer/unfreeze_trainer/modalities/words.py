@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.samples import Source, Split
 from unfreeze_trainer.data.word_tokens import WordTokens
-from unfreeze_trainer.data.words import joined, read_words
+from unfreeze_trainer.data.words import joined, read_words, words_in
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import rows_of
 from unfreeze_trainer.modalities.text import Text, TextModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Words(Text):
@@ -59,6 +63,15 @@ class Words(Text):
             no_words = torch.full((1, 1), -1)
             places = tokens.places(rows_of(split, indices), length) if len(indices) else no_words
             yield indices, inputs | {self._places: places}
+
+    def shown(self, source: Source, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002
+        """Return `text`, each word of some samples."""
+        import pyarrow as pa
+
+        found: list[str] = []
+        for cell in source.inputs.take(pa.array(rows)).to_pylist():
+            found += [cell[start:end] for start, end in words_in(cell)] if self._spans else json.loads(cell)
+        return {"text": pa.array(found, pa.large_string())}
 
     def seen(self, split: Split) -> np.ndarray:
         """Return how many words of each sample the model sees, int64 of shape (samples,)."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfreeze_trainer.objectives.answers import ABSENT, ANSWERED, Answers
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
@@ -31,6 +32,8 @@ class Objective(ABC):
         What the training data has told.
     """
 
+    has_words: ClassVar[bool] = False
+    """Whether a sample has words, and each of them its prediction."""
     couples: ClassVar[bool] = False
     """Whether the loss of a sample depends on the others of the step, on whatever rank, as a contrastive one does: then
     a step cannot be the sum of its parts."""
@@ -45,6 +48,8 @@ class Objective(ABC):
     scale: tuple[Sequence[float], Sequence[float]] | None = None
     """Factor and offset of each output, by which an export gives it in the units of the data; None where it does so."""
     metrics: Metrics
+    answers: Answers | None = None
+    """What the outputs say of each row, for predictions; None where they are no answers."""
 
     def __init__(self, learned: Encoder[Any]) -> None:
         self.labels = learned.labels
@@ -76,6 +81,23 @@ class Objective(ABC):
     def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return which rows of a batch are samples and no padding, bool of shape (samples,)."""
         return batch[TARGETS] != IGNORED
+
+    def rows_of(self, targets: Targets) -> np.ndarray:
+        """Return how many rows of predictions each sample has, int64 of shape (samples,)."""
+        return np.ones(len(targets), dtype=np.int64)
+
+    @torch.no_grad()
+    def keep(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `answers` takes of each row of a batch, and the rows' states.
+
+        Returns
+        -------
+        tuple
+            Outputs, of shape (samples, rows, outputs), and states, uint8 of shape (samples, rows); the rows beyond a sample's own
+            fill up.
+        """
+        states = torch.where(self.counted(batch), ANSWERED, ABSENT).to(torch.uint8)
+        return outputs.float()[:, None], states[:, None]
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.tasks.labels import LabelOptions
+from unfreeze_trainer.objectives.answers import OneOf
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.ranking import roc_auc
@@ -49,6 +50,7 @@ class Classification(Objective):
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = ClassificationMetrics(len(self.labels))
+        self.answers = OneOf(self.labels)
         self.balances = options.sampling == "Balanced"
         self._smoothing, self._focal = options.label_smoothing or 0.0, options.focal_loss
         weights = class_weights(learned, options, where)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_api.tasks.labels import LabelOptions
+from unfreeze_trainer.objectives.answers import AnyOf
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.classification import focus
 from unfreeze_trainer.objectives.metrics import Metrics
@@ -42,6 +43,7 @@ class MultiLabel(Objective):
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = MultiLabelMetrics(len(self.labels))
+        self.answers = AnyOf(self.labels)
         self._focal = options.focal_loss
         weights = positive_weights(learned, options, where)
         self._weights = None if weights is None else torch.from_numpy(weights).float()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unfreeze_trainer.objectives.answers import Amounts
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Targets
@@ -42,6 +43,7 @@ class Regression(Objective):
         self.outputs, self.mean, self.std = learned.names, learned.mean, learned.std
         self.scale = learned.std.tolist(), learned.mean.tolist()
         self.metrics = RegressionMetrics(self)
+        self.answers = Amounts(self.outputs)
         self._loss, self._delta = loss, delta
 
     def collate(
@@ -70,6 +72,11 @@ class Regression(Objective):
         else:
             losses = functional.mse_loss(outputs.float(), wanted, reduction="none")
         return losses.mean(dim=1) * kept.to(outputs.device)
+
+    @torch.no_grad()
+    def keep(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return predictions in the units of the data, float64 of shape (samples, 1, targets), and states, as Objective has them."""
+        return self.in_units(outputs)[:, None], super().keep(outputs, batch)[1]
 
     def in_units(self, outputs: Tensor) -> Tensor:
         """Return outputs in the units of the data, float64 of shape (samples, targets)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_api.contracts.report import Usefulness
+from unfreeze_trainer.objectives.answers import ABSENT, ANSWERED, UNSEEN, OneOf
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Encoder, Targets
@@ -31,11 +32,13 @@ class Tagging(Objective):
 
     problem_type = "single_label_classification"
     pipelined = True
+    has_words = True
 
     def __init__(self, learned: Encoder[Any]) -> None:
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = TagMetrics(self.labels)
+        self.answers = OneOf(self.labels, unseen=OUTSIDE if OUTSIDE in self.labels else None)
 
     def collate(
         self, targets: Targets, indices: Sequence[int], unread: AbstractSet[int] = frozenset()
@@ -51,6 +54,16 @@ class Tagging(Objective):
     def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return which rows of a batch are samples and no padding, bool of shape (samples,)."""
         return (batch[TARGETS] != IGNORED).any(dim=1)
+
+    def rows_of(self, targets: Targets) -> np.ndarray:
+        """Return how many words each sample has, int64 of shape (samples,)."""
+        return targets.units
+
+    @torch.no_grad()
+    def keep(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of each word, (samples, words, tags), and states; words that the model does not see are unseen."""
+        states = torch.where(batch[PLACES] < 0, UNSEEN, ANSWERED).masked_fill(batch[TARGETS] == IGNORED, ABSENT)
+        return outputs.float(), states.to(torch.uint8)
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the cross-entropies of each sample's words in nats, float32 of shape (samples,).

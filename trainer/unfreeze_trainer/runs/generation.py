@@ -211,7 +211,7 @@ def require_no_links(run_folder: Path) -> None:
 
 
 _NAMES = (
-    *("checkpoints", "model", "adapter", "logs"),
+    *("checkpoints", "model", "adapter", "logs", "predictions"),
     *("events.jsonl", "recipe.json", "report.json", "tracking.json"),
 )
 

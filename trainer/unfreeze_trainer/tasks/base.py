@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.objectives.answers import Answers
 from unfreeze_trainer.objectives.metrics import Metrics
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Batch = dict[str, Tensor]
 
@@ -28,6 +32,8 @@ class Task(ABC):
     splits: Mapping[str, int]
     """Number of samples of each split: train, validation and, if the job has one, test."""
     metrics: Metrics
+    answers: Answers | None = None
+    """What the outputs say of each row, for predictions; None where they are no answers."""
     couples: bool = False
     """Whether the loss of a sample depends on the others of its step, on whatever rank."""
     unread: Mapping[str, set[int]] = MappingProxyType({})
@@ -116,6 +122,32 @@ class Task(ABC):
     def tokens(self, batch: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - of what has some
         """Return how many tokens that are not padding a batch has; 0 for what has none."""
         return 0
+
+    # Predictions, where there are answers
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """Return how many rows of predictions each sample has, int64 of shape (samples,)."""
+        return np.ones(self.splits[split], dtype=np.int64)
+
+    def known(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
+        """Return what is known of the rows of some samples, as columns of predictions: where they stand, and their labels.
+
+        Parameters
+        ----------
+        split, samples
+            Indices into the split.
+        inputs
+            Whether texts, or paths of files, are among it.
+        """
+        raise NotImplementedError
+
+    def source_of(self, split: str) -> str | None:  # noqa: ARG002 - what has none
+        """Return where the rows of a split lie, as in the manifest."""
+        return None
+
+    def keep(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `answers` takes of each row of a batch, (samples, rows, outputs), and the rows' states, (samples, rows)."""
+        raise NotImplementedError
 
     # The model
 

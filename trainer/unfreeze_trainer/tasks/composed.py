@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
+from unfreeze_trainer.data.rows import row_columns
 from unfreeze_trainer.data.samples import overlaps, read_splits, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
@@ -25,6 +26,9 @@ from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.tasks.base import Batch, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 VERIFIED_SAMPLES = 4
 """Samples whose outputs an export is compared on."""
@@ -57,6 +61,7 @@ class ComposedTask(Task):
         library.open(self.objective)
         modality.open()
         self.labels, self.metrics, self.couples = learned.labels, self.objective.metrics, self.objective.couples
+        self.answers = self.objective.answers
         metric = job.metric.name
         if why := self.metrics.undefined(self._splits["validation"].targets).get(metric):
             raise JobError(
@@ -132,6 +137,27 @@ class ComposedTask(Task):
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many tokens that are not padding a batch has, without rows of padding."""
         return self.modality.tokens(batch, self.objective.counted(batch))
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """Return how many rows of predictions each sample has, int64 of shape (samples,)."""
+        return self.objective.rows_of(self._splits[split].targets)
+
+    def known(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
+        """Return row, counted from 1, word where samples have words, the label, and the input if asked for."""
+        assert self.answers is not None
+        part = self._splits[split]
+        rows, count = part.rows[samples], self.rows_of(split)[samples]
+        found = row_columns(part.source, rows, count, words=self.objective.has_words)
+        found["label"] = self.answers.labels(part.targets.values[samples])
+        return found | (self.modality.shown(part.source, rows, count) if inputs else {})
+
+    def source_of(self, split: str) -> str | None:
+        """Return where the rows of a split lie, as in the manifest."""
+        return self._splits[split].source.dataset.source
+
+    def keep(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `answers` takes of each row of a batch, and the rows' states."""
+        return self.objective.keep(outputs, batch)
 
     def build_model(self) -> LoadedModel:
         """Load the model; the same weights on every rank, new ones are drawn from training.seed."""

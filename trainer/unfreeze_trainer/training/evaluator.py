@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.training.predictions import Kept
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -27,6 +28,8 @@ class Measured:
     metrics: dict[str, float]
     usefulness: Usefulness | None = None
     """Whether it is better than guessing; None where that has no meaning."""
+    kept: Kept | None = None
+    """The outputs that this rank has computed, for predictions."""
 
 
 class Evaluator:
@@ -75,11 +78,14 @@ class Evaluator:
         engine.module.eval()
         sums, rows = task.metrics.state_of(task.splits[split]), list[Tensor]()
         gathers = task.metrics.gathers(task.splits[split])
+        kept = Kept.of(task, split, engine.rank, engine.world_size)
         for number, here in enumerate(self._feed.evaluation(split), 1):
             batch = engine.to_device(here)
             with engine.autocast():
                 logits = task.forward(engine.module, batch)
             task.metrics.update(sums, logits, batch)
+            if kept:
+                kept.add(logits, batch)
             if gathers:
                 rows.append(task.metrics.rows(logits, batch).cpu())
             if number % _STOP_CHECK_BATCHES == 0:
@@ -96,4 +102,4 @@ class Evaluator:
                 f"spec.training.metric {self._metric} has no value for the samples of spec.data.validation that can be read:"
                 " correct the others, or choose another metric",
             )
-        return Measured(metrics, task.metrics.usefulness(sums, task.labels, self._metric))
+        return Measured(metrics, task.metrics.usefulness(sums, task.labels, self._metric), kept)

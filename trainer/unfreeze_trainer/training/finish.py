@@ -8,6 +8,7 @@ from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results
 
 if TYPE_CHECKING:
+    from unfreeze_trainer.training.evaluator import Measured
     from unfreeze_trainer.training.run import Run
 
 
@@ -34,7 +35,9 @@ def finish(run: Run) -> None:
     if best.step != state.step:
         _take_best(run, best.step)
     reporter.tell("measuring the best weights on the test data")
-    test = run.evaluator.measure("test").metrics if "test" in run.task.splits else {}
+    test = _measure(run, "test").metrics if "test" in run.task.splits else {}
+    if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
+        _measure(run, "validation")
     run.skipped.gather()
     engine.end()
     results = Results(validation=best.metrics, test=test)
@@ -44,6 +47,14 @@ def finish(run: Run) -> None:
         run.folder.events.add("checkpointsDeleted", steps=gone)
     reporter.done(flat_results(results) | (best.usefulness.figures() if best.usefulness else {}), test)
     engine.barrier()
+
+
+def _measure(run: Run, split: str) -> Measured:
+    """Measure the best weights on a split, and write what they predict there."""
+    assert run.state.best is not None
+    measured = run.evaluator.measure(split)
+    run.predictions.write(split, measured.kept, run.state.best.step)
+    return measured
 
 
 def _take_best(run: Run, step: int) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.state import State
     from unfreeze_trainer.training.evaluator import Evaluator
     from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.predictions import Predictions
     from unfreeze_trainer.training.reporter import Reporter
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.skipped import Skipped
@@ -31,7 +32,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    engine, trainable, evaluator, saver, skipped, reporter
+    engine, trainable, evaluator, predictions, saver, skipped, reporter
         Called on the way.
     """
 
@@ -44,13 +45,14 @@ class Milestones:
         engine: Engine,
         trainable: Trainable,
         evaluator: Evaluator,
+        predictions: Predictions,
         saver: Saver,
         skipped: Skipped,
         reporter: Reporter,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._engine = plan, state, engine
-        self._trainable, self._evaluator = trainable, evaluator
+        self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
         self._counted = time.perf_counter()
 
@@ -96,6 +98,7 @@ class Milestones:
         state.phase_ended = decision.end
         if decision.best:
             state.take_best(self._metric.name)
+            self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
         return decision.best
 

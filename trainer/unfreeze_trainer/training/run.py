@@ -14,6 +14,7 @@ from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
+from unfreeze_trainer.training.predictions import Predictions
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
@@ -98,6 +99,7 @@ class Run:
         self.evaluator = evaluator = Evaluator(
             engine, task, feed, metric=job.metric.name, check_stop=meter.check_stop, resume=freezer.train_mode
         )
+        self.predictions = predictions = Predictions(job, task, engine, folder)
         self.milestones = milestones = Milestones(
             job,
             plan,
@@ -105,6 +107,7 @@ class Run:
             engine=engine,
             trainable=trainable,
             evaluator=evaluator,
+            predictions=predictions,
             saver=saver,
             skipped=skipped,
             reporter=reporter,
