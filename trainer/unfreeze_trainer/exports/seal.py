@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unfreeze_trainer.exports.described import Described
 from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.runs.destination import MARKER
 
@@ -33,12 +34,16 @@ class Differences:
         return bool(self.changed or self.missing or self.added)
 
 
-def seal(export: Path, *, fingerprint: str, kind: str) -> None:
-    """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}."""
-    files = {name: hash_file(export / name) for name in _names(export)}
-    (export / MARKER).write_text(
-        json.dumps({"fingerprint": fingerprint, "kind": kind, "files": files}, indent=1) + "\n"
-    )
+def seal(export: Path, *, fingerprint: str, kind: str, described: Described | None = None) -> None:
+    """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}.
+
+    And what it is, as `described`.
+    """
+    marker: dict[str, Any] = {"fingerprint": fingerprint, "kind": kind}
+    marker["files"] = {name: hash_file(export / name) for name in _names(export)}
+    if described:
+        marker["described"] = json.loads(described.to_json())
+    (export / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
 
 
 def compare(export: Path) -> Differences:
