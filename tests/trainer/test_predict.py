@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from tests.trainer.jobs import WORDS, audio_folder, audio_model, bert_folder, image_folder, make_job, timm_folder
 from unfreeze_api.cli import main
-from unfreeze_trainer.exports.described import describe
+from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.objectives.answers import ANSWERED
 from unfreeze_trainer.tasks import Task, open_task
@@ -110,7 +110,7 @@ def exported(root: Path, base: Path, train: Path, test: Path, bare: Path, kind="
     module = moved(task)
     found, metrics = of_run(task, module)
     task.export(module, root / "model", kind)
-    seal(root / "model", fingerprint="f", kind=kind, described=describe(job, task))
+    seal(root / "model", fingerprint="f", kind=kind, found=described(job, task))
     return Run(root / "model", test, bare, base, found, metrics)
 
 

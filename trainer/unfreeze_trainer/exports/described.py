@@ -32,13 +32,13 @@ class Described(Model):
     """Of the base below an adapter."""
 
 
-def describe(job: ResolvedJob, task: Task) -> Described | None:
-    """Return what an export of a job says of itself; None of a task whose outputs are no answers."""
+def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
+    """Return what the seal of an export says of it, as {"described": ...}; nothing of a task whose outputs are no answers."""
     if task.answers is None:
-        return None
+        return {}
     scale = getattr(getattr(task, "objective", None), "scale", None)
     quantization = job.model.quantization
-    return Described(
+    told = Described(
         task=job.task.model_dump(mode="json", exclude_none=True),
         outputs=list(task.answers.names),
         scale=scale and (list(scale[0]), list(scale[1])),
@@ -47,3 +47,4 @@ def describe(job: ResolvedJob, task: Task) -> Described | None:
         semantics=job.semantics.model_dump(mode="json", exclude_defaults=True),
         quantization=quantization and quantization.model_dump(mode="json", exclude_none=True),
     )
+    return {"described": told.model_dump(mode="json", exclude_none=True)}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
-from unfreeze_trainer.exports.described import describe
+from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.runs.checkpoints import readable
@@ -78,8 +78,9 @@ class Exporter:
             self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self._task.verify_export(aside, kind, exported)
-            told = describe(self._job, self._task)
-            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, described=told)
+            seal(
+                aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=described(self._job, self._task)
+            )
             readable(aside)
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze_trainer.exports.described import Described
 from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.runs.destination import MARKER
 
@@ -34,16 +34,15 @@ class Differences:
         return bool(self.changed or self.missing or self.added)
 
 
-def seal(export: Path, *, fingerprint: str, kind: str, described: Described | None = None) -> None:
+def seal(export: Path, *, fingerprint: str, kind: str, found: Mapping[str, Any] | None = None) -> None:
     """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}.
 
-    And what it is, as `described`.
+    `found` is what validation data told of how to use it, for which the libraries have no place: temperature, thresholds.
     """
-    marker: dict[str, Any] = {"fingerprint": fingerprint, "kind": kind}
-    marker["files"] = {name: hash_file(export / name) for name in _names(export)}
-    if described:
-        marker["described"] = json.loads(described.to_json())
-    (export / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+    files = {name: hash_file(export / name) for name in _names(export)}
+    (export / MARKER).write_text(
+        json.dumps({"fingerprint": fingerprint, "kind": kind, **(found or {}), "files": files}, indent=1) + "\n"
+    )
 
 
 def compare(export: Path) -> Differences:
