@@ -134,6 +134,7 @@ def test_an_export_of_this_run_is_replaced(tmp_path):
     (tmp_path / "report.json").unlink()
     marker = json.loads((tmp_path / "model" / "unfreeze.json").read_text())
     assert marker.pop("files").keys() == {"weights.pt"}
+    assert marker.pop("described")["outputs"] == ["a", "b", "c"]
     assert marker == {"fingerprint": job_in(tmp_path).fingerprint(), "kind": "Model"}
     complete(run_in(tmp_path))
     assert (tmp_path / "report.json").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.evaluation import read_evaluation, use_of, write_evaluation
 from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
@@ -89,7 +90,8 @@ class Exporter:
             self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self._task.verify_export(aside, kind, exported)
-            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=found)
+            told = {**described(self._job, self._task), **(found or {})}
+            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=told)
             readable(aside)
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("model", "adapter", "checkpoints", "report.json")
 """What a run writes under names that others use too."""
 MARKER = "unfreeze.json"
-"""File in an export that tells which run made it: {"fingerprint": ..., "kind": ..., "files": ...}."""
+"""File in an export that tells which run made it: {"fingerprint": ..., "kind": ..., "files": ..., "described": ...}."""
 
 
 def check_apart(job: ResolvedJob) -> None:

@@ -16,7 +16,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
-from unfreeze_trainer.data.samples import overlaps, read_splits, target_kind
+from unfreeze_trainer.data.samples import Split, overlaps, read_splits, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality
@@ -25,6 +25,7 @@ from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ComposedTask(Task):
         self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
     ) -> None:
         self.job, self.modality, self.library = job, modality, library
-        learned, self._splits = read_splits(job, modality.read, target_kind(job))
+        learned, self._splits = self.read()
         self.objective = objective(learned)
         library.open(self.objective)
         modality.open()
@@ -70,6 +71,10 @@ class ComposedTask(Task):
             )
         self.splits = {name: len(split) for name, split in self._splits.items()}
         self.unread = {name: set() for name in self._splits}
+
+    def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
+        """Return what there is to predict, and the splits. JobError as of `read_splits`."""
+        return read_splits(self.job, self.modality.read, target_kind(self.job))
 
     @cached_property
     def left_out(self) -> dict[str, int]:

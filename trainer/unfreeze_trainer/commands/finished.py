@@ -1,0 +1,132 @@
+"""A finished model, found and described: an export, a run folder, an adapter with its base, or any classifier of the libraries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.described import Described
+from unfreeze_trainer.runs.destination import MARKER
+
+_ADAPTERS = {"adapter_config.json": "PEFT", "bottleneck_config.json": "Bottleneck"}
+"""Files that tell what kind of adapter lies in a folder."""
+_LONGEST = 131_072
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model that can be asked."""
+
+    folder: Path
+    """Where its files lie."""
+    base: Path | None
+    """What an adapter is put onto; None of a whole model."""
+    adapter: str | None
+    """PEFT or Bottleneck; None of a whole model."""
+    described: Described
+
+    @property
+    def model(self) -> Path:
+        """The folder that a library loads."""
+        return self.base or self.folder
+
+
+def find_model(path: Path, base: Path | None) -> Finished:
+    """Return the model at a path.
+
+    Parameters
+    ----------
+    path
+        An export, or a run's folder, of which the whole model is taken before the adapter.
+    base
+        The base of an adapter; else where the adapter says that it lies.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: there is none, or it does not say what it is.
+    """
+    folder = next((inner for name in ("model", "adapter") if (inner := path / name).is_dir()), path)
+    if folder == path and (path / "checkpoints").is_dir():
+        raise JobError("InvalidModel", f"{path}: the run has not ended well yet: it has no model/ and no adapter/")
+    adapter = next((kind for name, kind in _ADAPTERS.items() if (folder / name).is_file()), None)
+    marker = _json(folder / MARKER)
+    described = _described(folder, marker) or _inferred(folder, adapter)
+    if adapter is None:
+        return Finished(folder, None, None, described)
+    file = next(name for name, kind in _ADAPTERS.items() if kind == adapter)
+    named = base or Path(str(_json(folder / file).get("base_model_name_or_path") or ""))
+    if not (named / "config.json").is_file():
+        raise JobError(
+            "InvalidModel",
+            f"{folder}: it is an adapter, and its base does not lie in {named}: say where, by --base DIR",
+        )
+    return Finished(folder, named, adapter, described)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _described(folder: Path, marker: dict[str, Any]) -> Described | None:
+    if "described" not in marker:
+        return None
+    try:
+        return Described.model_validate(marker["described"], extra="ignore")
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise JobError(
+            "InvalidModel",
+            f"{folder / MARKER}: described.{where} cannot be read: a newer version of Unfreeze wrote it, or somebody has"
+            " changed it",
+        ) from error
+
+
+def _inferred(folder: Path, adapter: str | None) -> Described:
+    """Return what the configuration of a whole model tells, where nothing describes it."""
+    config, pooled = _json(folder / "config.json"), _json(folder / "pooled_config.json")
+    if adapter or not config:
+        what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
+        raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
+    if "architecture" in config:
+        labels = (config.get("pretrained_cfg") or config).get("label_names") or config.get("label_names")
+        return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
+    named = config.get("id2label") or {}
+    labels = pooled.get("labels") or [named[key] for key in sorted(named, key=int)]
+    problem = pooled.get("problem_type") or config.get("problem_type")
+    kind = str((config.get("architectures") or [""])[0])
+    task = next((task for end, task in _TASKS.items() if kind.endswith(end)), "TextClassification")
+    if problem == "regression" and task == "TextClassification":
+        task = "TextRegression"
+    member = task[0].lower() + task[1:]
+    options: dict[str, Any] = {"labels": "Multi"} if problem == "multi_label_classification" else {}
+    if task.startswith(("Text", "Token")):
+        options["maxLength"] = _LONGEST
+    outputs = _outputs(folder, labels)
+    scale = ([1.0] * len(outputs), [0.0] * len(outputs)) if task == "TextRegression" else None
+    return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
+
+
+_TASKS = {
+    "ForTokenClassification": "TokenClassification",
+    "ForAudioClassification": "AudioClassification",
+    "ForImageClassification": "ImageClassification",
+}
+"""Tasks by the end of the name of a class of transformers."""
+
+
+def _outputs(folder: Path, labels: Any) -> list[str]:
+    if not isinstance(labels, list) or not labels:
+        raise JobError(
+            "InvalidModel", f"{folder}: nothing says what its outputs stand for: is it a base that was not trained yet?"
+        )
+    return [str(label) for label in labels]

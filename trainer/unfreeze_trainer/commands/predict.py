@@ -1,0 +1,228 @@
+"""`unfreeze predict` and `unfreeze evaluate`: what a finished model says of data, and how good it is on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import numpy as np
+
+from unfreeze_trainer.commands.data import column_option, named
+from unfreeze_trainer.commands.local import judged, table_or_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from unfreeze_trainer.commands.asked import Asked
+
+BATCH_SIZE = 32
+
+
+def _asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments MODEL and DATA, and the options of both commands; JobError ends it with 2."""
+
+    @wraps(command)
+    def told(**options: Any) -> None:
+        with judged():
+            command(**options)
+
+    for add in (
+        click.argument("data", type=click.Path(exists=True, path_type=Path)),
+        click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path)),
+        column_option,
+        click.option(
+            "--base",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of the base model of an adapter. Default: where the adapter says that it lies.",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            default=BATCH_SIZE,
+            show_default=True,
+            help="Samples that go through the model at once; those of alike length together.",
+        ),
+        click.option(
+            "--on-error",
+            type=click.Choice(["fail", "skip"]),
+            default="fail",
+            show_default=True,
+            help="What becomes of a row that cannot be read: the first one ends the command, or they are left out.",
+        ),
+        click.option(
+            "--device", help="Where it computes, like cpu or cuda:0. Default: an accelerator if there is one."
+        ),
+    ):
+        told = add(told)
+    return told
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that is written, .csv, .jsonl or .parquet. Default: standard output.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="Of standard output.",
+)
+@click.option("--inputs", is_flag=True, help="Write the texts, or the paths of files, beside the predictions.")
+@click.option("--force", is_flag=True, help="Overwrite the file that is there.")
+@_asking
+def predict(
+    *,
+    model: Path,
+    data: Path,
+    columns: tuple[str, ...],
+    base: Path | None,
+    batch_size: int,
+    on_error: str,
+    device: str | None,
+    output: Path | None,
+    kind: Literal["csv", "jsonl"],
+    inputs: bool,
+    force: bool,
+) -> None:
+    """Print what MODEL says of each row of DATA.
+
+    MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
+    model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
+    (docs/predictions.md), without label.
+    """
+    from unfreeze_trainer.commands.asked import SPLIT, ask
+    from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.rows import FORMATS, opened
+    from unfreeze_trainer.exports.predictions import About
+
+    format_ = output.suffix.lower().removeprefix(".") if output else kind
+    if format_ not in FORMATS:
+        raise click.BadParameter(
+            f"{output}: files end in {', '.join(f'.{name}' for name in FORMATS)}", param_hint="--output"
+        )
+    if output and output.exists() and not force:  # before anything is computed
+        raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
+    asked = ask(
+        find_model(model, base),
+        data,
+        columns=named(columns),
+        labelled=False,
+        skip=on_error == "skip",
+        device=device,
+    )
+    answers = asked.task.answers
+    assert answers is not None  # `ask` opens no other task
+    about = About(
+        source=str(data), task=asked.task.job.task.type, kind=answers.kind, names=answers.names, unseen=answers.unseen
+    )
+    with opened(output, format_, about, force=force) as rows:
+        for found in predictions(asked, batch_size, inputs=inputs):
+            rows.write(found)
+    left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
+    if left_out:
+        click.echo(f"{left_out:,} rows of {data} could not be read and were left out", err=True)
+
+
+def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
+    """Yield rows of predictions in the order of the data, some thousand at a time."""
+    import pyarrow as pa
+
+    from unfreeze_trainer.commands.asked import SPLIT, chunks
+    from unfreeze_trainer.objectives.answers import ABSENT, ANSWERED
+
+    task = asked.task
+    answers, counts = task.answers, task.rows_of(SPLIT)
+    assert answers is not None
+    said = asked.outputs(batch_size)
+    for samples in chunks(task):
+        first = np.cumsum(counts[samples]) - counts[samples]
+        rows = int(counts[samples].sum())
+        outputs, states = np.zeros((rows, answers.width), answers.dtype), np.full(rows, ABSENT, dtype=np.uint8)
+        for _ in range(-(-len(samples) // batch_size)):
+            these, found, batch = next(said)
+            values, kept = (tensor.cpu().numpy() for tensor in task.keep(found, batch))
+            own = np.arange(values.shape[1]) < counts[these][:, None]
+            places = (first[these - samples[0]][:, None] + np.arange(values.shape[1]))[own]
+            outputs[places], states[places] = values[own], kept[own]
+        whole = ((states == ANSWERED) | (states == ABSENT)).all()
+        told = answers.columns(outputs, None if whole else states == ANSWERED)
+        known = task.known(SPLIT, samples, inputs=inputs)
+        known.pop("label")
+        there = pa.array(states != ABSENT)
+        yield {name: column.filter(there) for name, column in (known | told).items()}
+
+
+@click.command()
+@table_or_json
+@_asking
+def evaluate(
+    *,
+    model: Path,
+    data: Path,
+    columns: tuple[str, ...],
+    base: Path | None,
+    batch_size: int,
+    on_error: str,
+    device: str | None,
+    kind: Literal["table", "json"],
+) -> None:
+    """Print how good MODEL is on DATA, by the metrics of its task.
+
+    MODEL and DATA are as of `unfreeze predict`; DATA says what is right. On the test data of a run the figures are those of
+    its report.
+    """
+    from unfreeze_trainer.commands.asked import SPLIT, ask
+    from unfreeze_trainer.commands.finished import find_model
+
+    asked = ask(
+        find_model(model, base), data, columns=named(columns), labelled=True, skip=on_error == "skip", device=device
+    )
+    figures, worth = measured(asked, batch_size)
+    left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
+    samples = asked.task.splits[SPLIT] - len(asked.task.unread[SPLIT])
+    if kind == "json":
+        useful = worth and worth.model_dump(by_alias=True)
+        found = {"samples": samples, "skipped": left_out, "metrics": figures, "usefulness": useful}
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"{samples:,} samples" + (f", {left_out:,} could not be read and were left out" if left_out else ""))
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        click.echo(f"{name.ljust(width)}  {value:.4f}")
+    if worth:
+        click.echo(f"{'better than' if worth.better else 'no better than'} guessing: {worth.message}")
+
+
+def measured(asked: Asked, batch_size: int) -> tuple[dict[str, float], Any]:
+    """Return the metrics of a model on labelled data, and whether it is better than guessing.
+
+    Raises
+    ------
+    JobError
+        InvalidData: no sample can be read.
+    """
+    import torch
+
+    from unfreeze_trainer.commands.asked import SPLIT
+    from unfreeze_trainer.errors import JobError
+
+    task = asked.task
+    count, metrics, rows = task.splits[SPLIT], task.metrics, list[torch.Tensor]()
+    state, gathers = metrics.state_of(count), metrics.gathers(count)
+    for _, outputs, batch in asked.outputs(batch_size):
+        metrics.update(state, outputs, batch)
+        if gathers:
+            rows.append(metrics.rows(outputs, batch).cpu())
+    figures = metrics.compute(state, torch.cat(rows) if gathers else None)
+    if not figures:
+        raise JobError("InvalidData", f"{task.job.data.train.path}: none of the {count} samples can be read")
+    worth = metrics.usefulness(state, task.labels, asked.finished.described.metric or task.job.metric.name)
+    return figures, worth and worth.model_copy(update={"message": worth.message.replace("validation ", "")})
