@@ -201,6 +201,11 @@ _APART = (
     ("classWeights", "sampling"),
     ("classWeightsByLabel", "sampling"),
     ("focalLoss", "labelSmoothing"),
+    ("focalLoss", "mixUp"),
+    ("focalLoss", "cutMix"),
+    ("randAugment", "autoAugment"),
+    ("randAugment", "augMix"),
+    ("autoAugment", "augMix"),
 )
 
 

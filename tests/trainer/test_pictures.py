@@ -201,9 +201,7 @@ def source_of(dataset: Dataset):
 
 
 def loaded(source):
-    [(_, batch)] = ImageLoader(timm_input(CONFIG, (8, 8)), augment=False).batches(
-        source, [([0, 1], np.array([0, 1]))], None
-    )
+    [(_, batch)] = ImageLoader(timm_input(CONFIG, (8, 8))).batches(source, [([0, 1], np.array([0, 1]))], None)
     return batch
 
 

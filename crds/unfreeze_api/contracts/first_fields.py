@@ -72,7 +72,25 @@ _LATER_TASKS = {
     "tokenClassification": _leaves("maxLength annotation"),
 }
 """Options that tasks began with which came later: whoever knows the task knows them."""
-_ALWAYS_WRITTEN = FIRST_FIELDS | {"task": FIRST_FIELDS["task"] | _LATER_TASKS}
+_LABELS = {"focalLoss": _leaves("gamma")}
+_LATER_MEMBERS = {
+    "textClassification": _LABELS,
+    "audioClassification": _LABELS,
+    "imageClassification": {
+        **_LABELS,
+        "randAugment": _leaves("magnitude magnitudeStd numLayers increasing"),
+        "autoAugment": _leaves("policy magnitudeStd"),
+        "augMix": _leaves("magnitude width depth"),
+        "randomErasing": _leaves("probability"),
+        "mixUp": _leaves("alpha"),
+        "cutMix": _leaves("alpha"),
+    },
+}
+"""What options that came later began with: whoever knows the option knows it."""
+_TASKS = FIRST_FIELDS["task"] | _LATER_TASKS
+_ALWAYS_WRITTEN = FIRST_FIELDS | {
+    "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()}
+}
 
 
 def without_new_defaults(whole: Fields, given: Fields, known: Fields = _ALWAYS_WRITTEN) -> Fields:

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_api.tasks.image_classification import ImageClassificationSpec
+from unfreeze_trainer.data.augmentation import Variation
 from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images, sample_name
+from unfreeze_trainer.data.mixing import PARTNERS, SHARES, Mix, Mixing, mixed_batch
 from unfreeze_trainer.data.samples import Source, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import rows_of
@@ -41,13 +44,17 @@ class Image(Files):
         Its data counts.
     model
         Asked once it is open.
-    augment
-        Whether training images are varied at random.
+    options
+        Of the task: how training images are varied and mixed.
     """
 
-    def __init__(self, job: ResolvedJob, model: ImageModel, *, augment: bool) -> None:
+    chances: np.ndarray | None = None
+    """Probability of each training sample to be drawn; None where each comes once in an epoch."""
+
+    def __init__(self, job: ResolvedJob, model: ImageModel, options: ImageClassificationSpec) -> None:
         super().__init__(job)
-        self._model, self._augment = model, augment
+        self._model, self._varied = model, options
+        self._mixing = Mixing(options) if options.mix_up or options.cut_mix else None
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a folder with one sub-folder per label, or a table."""
@@ -57,7 +64,7 @@ class Image(Files):
         """Find out how the model wants its images."""
         self._sees = self._model.sees
         as_shown = self.job.semantics.pictures == "AsShown"
-        self.loader = ImageLoader(self._sees, augment=self._augment, as_shown=as_shown)
+        self.loader = ImageLoader(self._sees, Variation(self._varied, self._sees), as_shown=as_shown)
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""
@@ -76,11 +83,39 @@ class Image(Files):
     def batches(
         self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None, unread: set[int]
     ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-        """Yield each list of indices with images, float32 of shape (samples, channels, height, width)."""
+        """Yield each list of indices with images, float32 of shape (samples, channels, height, width).
+
+        Mixed ones come with the index of each one's partner, and the share of the first in it.
+        """
+        if self._mixing and epoch_seed is not None:
+            yield from self._mixed(split, batches, epoch_seed, unread)
+            return
         rows = ((indices, rows_of(split, indices)) for indices in batches)
         skipped = unread if self._skips else None
         for indices, images in self.loader.batches(split.source, rows, epoch_seed, skipped):
             yield indices, {"images": images}
+
+    def _mixed(
+        self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int, unread: set[int]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        assert self._mixing is not None
+        chances = None if self.chances is None else np.cumsum(self.chances)
+
+        def mix_of(index: int) -> Mix:
+            assert self._mixing is not None
+            return self._mixing.of(index, epoch_seed, len(split), chances)
+
+        both = ([*indices, *(mix_of(index).partner for index in indices)] for indices in batches)
+        rows = ((indices, rows_of(split, indices)) for indices in both)
+        for all_indices, images in self.loader.batches(split.source, rows, epoch_seed, unread if self._skips else None):
+            half = len(all_indices) // 2
+            indices, partners = all_indices[:half], all_indices[half:]
+            mixes = [
+                None if index == partner or not unread.isdisjoint((index, partner)) else mix_of(index)
+                for index, partner in zip(indices, partners, strict=True)
+            ]
+            inputs, shares = mixed_batch(images, mixes or [None])
+            yield indices, {"images": inputs, PARTNERS: torch.tensor(partners, dtype=torch.int64), SHARES: shares}
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> Any:
         """Return the images of the first samples, or pictures, uint8 of (channels, height, width), where a processor makes images of them."""

@@ -118,6 +118,7 @@ def timm_input(config: dict[str, Any], own_size: tuple[int, int]) -> ImageInput:
         width=width,
         own_size=own_size,
         resample=resample.get(config["interpolation"], Resampling.BICUBIC),
+        fill=tuple(min(255, round(255 * value)) for value in config["mean"]),
         whole=create_transform(**config, is_training=False),
         sized=sized,
         blank=torch.zeros(channels, height, width),

@@ -29,6 +29,8 @@ class ImageInput:
     """Height and width that it was pretrained with."""
     resample: Resampling
     """How pictures are scaled."""
+    fill: tuple[int, ...]
+    """Colour that its pixels are centred on, 0 to 255 of each channel: what stands where a picture is moved away."""
     whole: Callable[[Image], Tensor]
     """What is read of a picture in an evaluation, by the library itself."""
     sized: Callable[[Image], Tensor]

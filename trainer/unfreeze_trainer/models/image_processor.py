@@ -114,6 +114,7 @@ def image_input(path: str, where: str, config: Any, image_size: int | None, *, f
         width=width,
         own_size=(own[0][1], own[0][2]),
         resample=resample,
+        fill=_fill(processor, channels),
         whole=whole,
         sized=as_it_is,
         blank=whole(new(mode, (width, height))),
@@ -127,6 +128,11 @@ def _pixels(processor: Any, image: Any, **options: Any) -> Tensor:
     if pixels.ndim != 3:  # noqa: PLR2004 - channels, height, width
         raise ValueError(f"it makes pixel_values of shape {tuple(pixels.shape)} of a picture")
     return pixels.to(torch.float32)
+
+
+def _fill(processor: Any, channels: int) -> tuple[int, ...]:
+    means = getattr(processor, "image_mean", None) or (0.5,) * channels
+    return tuple(min(255, round(255 * value)) for value in means)
 
 
 def _shapes(processor: Any, mode: str) -> list[tuple[int, ...]]:
