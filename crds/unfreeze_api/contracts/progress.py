@@ -21,6 +21,8 @@ CONFIG_FOLDER = "/etc/unfreeze"
 """Where the job's ConfigMap is mounted; it holds job.json."""
 CLAIM_FOLDER = "/mnt/claims"
 """Below it each volume claim of the job is mounted under its name."""
+SOURCES_FOLDER = "/mnt/sources"
+"""Where a pod keeps what it brings over the network."""
 HTTP_PORT = 9470
 """Port on which a pod's agent serves /metrics, /progress and /healthz."""
 TERMINATION_MESSAGE_BYTES = 4096
