@@ -104,6 +104,10 @@ def data_files(names: Collection[str], reference: Reference, where: str, *, besi
         Whether the file is a table that names others, which lie in its folder.
     """
     path = reference.path
+    if reference.is_pattern and any(sign in part for part in PurePosixPath(path).parts[:-1] for sign in "*?["):
+        raise JobError(
+            "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
+        )
     usable = [name for name in names if PurePosixPath(name).suffix.lower() not in _CODE and not _is_hidden(name)]
     if path in usable:
         found = [path]
