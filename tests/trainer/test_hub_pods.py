@@ -62,10 +62,13 @@ def pods(ranks, hub, tmp_path):
 def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
     repository = hub.model("org/bert", {"config.json": b"{}", "model.safetensors": WEIGHTS}, token=TOKEN)
     first = repository.refs["main"]
+    hub.drops["model.safetensors"] = 2  # the client waits a second before it goes on
     pods.begin(1)
     pods.until(lambda: pods.get(1, "/activity") == b"waiting for pod 0 to look the sources up")
     pods.begin(0)
     pods.until((tmp_path / "run" / FILE).exists)
+    pods.until(lambda: pods.progress().total_bytes == len(WEIGHTS) + 2)
+    assert pods.get(0, "/activity").startswith(b"fetching hf://org/bert: ")
     repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
     for index in (0, 1):
         worker = pods.until(lambda index=index: pods.worker(index))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.contracts.progress import JOB_FILE_ENV
+from unfreeze_api.contracts.progress import JOB_FILE_ENV, Progress
+from unfreeze_api.grammar.sizes import share
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import write_atomically
 from unfreeze_trainer.runs.sources import read_pins, store_pins
@@ -74,6 +75,8 @@ def bring(
     elif not _await_pins(job, names, fingerprint, stopping, link):
         return None
     brought = fetch_sources(job, how, read_pins(folder, fingerprint) if names else {})
+    if names:
+        link.write_progress(Progress())
     if brought is not job:
         file = link.folder / "job.json"
         write_atomically(file, brought.to_json())
@@ -82,16 +85,13 @@ def bring(
 
 
 def _teller(link: Link) -> Callable[[str, int, int], None]:
-    return lambda text, done, total: link.write_activity(f"{text}: {_of(done, total)}" if total else text)
+    """Return what tells people, and who asks for /progress, how far the fetching is."""
 
+    def tell(text: str, done: int, total: int) -> None:
+        link.write_activity(f"{text}: {share(done, total)}" if total else text)
+        link.write_progress(Progress(fetched_bytes=done, total_bytes=total) if total else Progress())
 
-def _of(done: int, total: int) -> str:
-    """Return how much of something is there: 3.1 of 14.9 GiB."""
-    unit, size = next(((name, size) for name, size in _UNITS if total >= size), _UNITS[-1])
-    return f"{done / size:.1f} of {total / size:.1f} {unit}"
-
-
-_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+    return tell
 
 
 def _await_pins(job: ResolvedJob, names: list[str], fingerprint: str, stopping: threading.Event, link: Link) -> bool:
