@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
+from unfreeze_api.grammar.sizes import share
 from unfreeze_cli.spark import spark
 from unfreeze_cli.text import line, plain, since
 
@@ -83,6 +84,11 @@ def _reason(status: Json) -> Iterator[RenderableType]:
 
 def _course(job: Json, status: Json) -> Iterator[RenderableType]:
     progress = status.get("progress")
+    if progress and (total := progress.get("totalBytes")):
+        done = progress.get("fetchedBytes", 0)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total, done, width=24), f"fetching {share(done, total)}")
+        yield bar
     if not progress or not progress.get("totalSteps"):
         return
     words = [f"{progress.get('percent', 0)} %", f"step {progress.get('step', 0)}/{progress['totalSteps']}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from unfreeze_api.contracts.progress import CLAIM_FOLDER
+from unfreeze_api.contracts.progress import CLAIM_FOLDER, SOURCES_FOLDER
 from unfreeze_api.contracts.resolved import (
     ResolvedData,
     ResolvedDistribution,
@@ -23,11 +23,18 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
-    held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
-    read = [
-        claim for source in (spec.model.source, spec.data.train.source, *held_out) for claim in needs(source).claims
-    ]
+    read = [claim for source in _read(spec) for claim in needs(source).claims]
     return dict.fromkeys(read, False) | dict.fromkeys(needs(spec.output.destination).claims, True)
+
+
+def schemes(spec: FineTuneJobSpec) -> list[str]:
+    """Return the schemes of a job's sources whose content is brought over the network."""
+    return list(dict.fromkeys(scheme for source in _read(spec) for scheme in needs(source).schemes))
+
+
+def _read(spec: FineTuneJobSpec) -> list[str]:
+    held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
+    return [spec.model.source, spec.data.train.source, *held_out]
 
 
 def resolve(
@@ -51,7 +58,7 @@ def resolve(
     claim_folders
         Folder of each volume claim. Without it each claim lies where the operator mounts it.
     """
-    places = Places(mounts=CLAIM_FOLDER, claims=claim_folders or {})
+    places = Places(mounts=CLAIM_FOLDER, claims=claim_folders or {}, sources=SOURCES_FOLDER)
     job = ResolvedJob(
         name=name,
         namespace=namespace,

@@ -22,6 +22,7 @@ from unfreeze_operator.operate import operate
 from unfreeze_operator.settings.allowed import NODE_ANNOTATIONS, Allowed
 from unfreeze_operator.settings.network import DNS, EgressRule, Network, Peer, parse
 from unfreeze_operator.settings.options import Settings
+from unfreeze_operator.settings.sources import parse_sources
 from unfreeze_operator.telemetry import logs
 from unfreeze_operator.telemetry.health import Health
 from unfreeze_operator.telemetry.metrics import Metrics
@@ -100,6 +101,19 @@ class Json(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class SourcesType(click.ParamType[Any]):
+    """Schemes of sources as JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what is allowed, or say what is wrong with it."""
+        try:
+            return parse_sources(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Patterns(click.ParamType[Any]):
     """A JSON list of patterns."""
 
@@ -160,6 +174,13 @@ class Patterns(click.ParamType[Any]):
     default=None,
     show_default="DNS of the cluster",
     help="What trainers may reach beside their gang: egress rules of a NetworkPolicy, a JSON list; [{}] is anything.",
+)
+@click.option(
+    "--sources",
+    type=SourcesType(),
+    default="{}",
+    help='Schemes whose sources jobs may read over the network, a JSON object: {"hf": {"endpoint": "https://...", "egress": [...]}};'
+    " without egress it is every public address on port 443.",
 )
 @click.option(
     "--refused-annotations",

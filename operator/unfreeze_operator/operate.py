@@ -64,6 +64,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         status_interval=settings.status_interval,
         network=settings.network,
         allowed=settings.allowed,
+        sources=settings.sources,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, poller))
     metrics.queue_depth.set_function(lambda: len(queue))

@@ -45,6 +45,7 @@ from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.settings.allowed import Allowed
 from unfreeze_operator.settings.network import Network
 from unfreeze_operator.settings.options import Settings, TrainerImage
+from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
 from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
 from unfreeze_operator.status.training import leader
@@ -113,7 +114,7 @@ class Reconciler:
         The rooms that it connects.
     image
         Trainer image when a template names none, and what it is pulled with.
-    lost_pod_grace, gang_patience, network, status_interval, allowed
+    lost_pod_grace, gang_patience, network, status_interval, allowed, sources
         See Settings.
     clock
         The time.
@@ -133,6 +134,7 @@ class Reconciler:
         network: Network,
         status_interval: float = Settings.status_interval,
         allowed: Allowed = Settings.allowed,
+        sources: Sources = NOTHING,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -145,7 +147,7 @@ class Reconciler:
         self._gang_patience = gang_patience
         self._network = network
         self._status_interval = status_interval
-        self._allowed = allowed
+        self._allowed, self._sources = allowed, sources
         self._clock = clock
         self._instance = socket.gethostname()
         self._unsure: dict[str, FineTuneJobStatus] = {}
@@ -195,6 +197,7 @@ class Reconciler:
             self._network,
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
+            self._sources,
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
         asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)

@@ -337,7 +337,11 @@ def test_the_operator_reads_every_variable(monkeypatch):
     everything = {
         "replicas": 2,
         "namespaces": ["a"],
-        "trainer": {"imagePullSecrets": [{"name": "s"}], "networkPolicy": {"metricsFrom": [PEER], "egress": []}},
+        "trainer": {
+            "imagePullSecrets": [{"name": "s"}],
+            "networkPolicy": {"metricsFrom": [PEER], "egress": []},
+            "sources": {"hf": {"endpoint": "https://hub.example"}},
+        },
         "metrics": {"tokenReview": True},
         "allowed": {"refusedAnnotations": [], "labels": ["a"], "priorityClasses": ["b", "c-*"], "runtimeClasses": []},
     }
@@ -349,10 +353,11 @@ def test_the_operator_reads_every_variable(monkeypatch):
     assert parsed["namespaces"] == ("a",)
     assert parsed["trainer_pull_secrets"] == ("s",)
     assert parsed["egress"] == ()
+    assert parsed["sources"]["hf"].endpoint == "https://hub.example"
     assert parsed["leader_election"] is True
     assert (parsed["refused_annotations"], parsed["allowed_labels"]) == ((), ("a",))
     assert (parsed["allowed_priority_classes"], parsed["allowed_runtime_classes"]) == (("b", "c-*"), ())
-    assert "REFUSED_ANNOTATIONS" not in options()
+    assert not {"REFUSED_ANNOTATIONS", "SOURCES"} & options().keys()
 
 
 def test_rules_are_the_files_less_the_alerts_that_are_not_wanted():

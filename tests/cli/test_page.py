@@ -243,3 +243,8 @@ def test_a_status_of_another_version_is_shown_without_what_it_lacks(field):
     left = {name: value for name, value in RUNNING.items() if name != field}
     assert "ns/job" in shown(left, [pod(0, "job-0-a")])
     printed(table([job(left)], NOW, namespaces=False))
+
+
+def test_what_is_fetched_is_a_bar():
+    fetching = {"phase": "Running", "progress": {"percent": 0, "fetchedBytes": 3 << 30, "totalBytes": 16_000_000_000}}
+    assert "fetching 3.0 of 14.9 GiB" in shown(fetching)

@@ -28,6 +28,8 @@ PROGRESS = Progress(
     samples_per_second=10,
     tokens_per_second=100,
     eta_seconds=5,
+    fetched_bytes=1,
+    total_bytes=2,
     learning_rates={"head": 1e-3},
     checkpoint=CheckpointInfo(step=4, time=datetime.now(UTC)),
 )

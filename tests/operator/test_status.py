@@ -24,7 +24,7 @@ from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.objects.views import has_termination_message, job_view, pod_view
 from unfreeze_operator.observed.failure import first_failed, pod_failure
 from unfreeze_operator.status.build import condition, worth_writing
-from unfreeze_operator.status.training import gather
+from unfreeze_operator.status.training import at_rest, gather, summarize
 
 
 def words(**fields):
@@ -310,3 +310,16 @@ def test_two_operators_tell_of_a_run_once_and_each_run_of_a_queue_is_told():
 )
 def test_durations(seconds, expected):
     assert duration(seconds) == expected
+
+
+def test_what_is_fetched_is_shown_and_does_not_hide_how_far_the_training_was():
+    said = Progress(fetched_bytes=3 << 30, total_bytes=16_000_000_000)
+    first = gather(FineTuneJobStatus(), None, said)
+    assert (first.progress.fetched_bytes, first.progress.total_bytes) == (3 << 30, 16_000_000_000)
+    assert summarize(first, "accuracy").progress == "fetching 3.0 of 14.9 GiB"
+    trained = FineTuneJobStatus(progress=ProgressInfo(percent=40, step=4, total_steps=10))
+    again = gather(trained, None, said)
+    assert (again.progress.step, again.progress.total_bytes) == (4, 16_000_000_000)
+    loading = gather(FineTuneJobStatus(progress=again.progress), None, Progress())
+    assert summarize(loading, "accuracy").progress == "40%"
+    assert at_rest(again.progress).total_bytes is None

@@ -1,6 +1,7 @@
 """A scheme is a file in the API, and one in the trainer where its content has to be brought: nothing else is edited."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.resolve import claims
 from unfreeze_api.sources import SOURCES, described, locate, needs, rule
 from unfreeze_api.sources.base import Places
+from unfreeze_api.sources.hf import parse
 from unfreeze_api.spec.job import FineTuneJobSpec
 
 FILE = Path(__file__).with_name("with_mem.py")
@@ -37,8 +39,8 @@ def seen(tmp_path_factory):
 
 def test_the_crd_takes_it_for_what_it_holds(seen):
     (first,) = seen["data"]["x-kubernetes-validations"]
-    assert "|mem://[a-z]+)$" in first["rule"]
-    assert first["message"].startswith("must be pvc://CLAIM/PATH or file:///PATH or mem://NAME, ")
+    assert "|mem://[a-z]+|" in first["rule"]
+    assert first["message"].startswith("must be pvc://CLAIM/PATH or file:///PATH or mem://NAME or hf://datasets/")
     assert "mem://NAME" in seen["data"]["description"]
     assert "mem://" not in json.dumps(seen["model"])
 
@@ -62,10 +64,30 @@ def test_the_trainer_reads_what_is_brought(seen):
 
 
 def test_each_scheme_says_where_it_lies():
-    assert [source.scheme for source in SOURCES] == ["pvc", "file"]
+    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf"]
     assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
     assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
     assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"
+    snapshot = "/s/datasets--o--n/snapshots/refs%2Fpr%2F3/a/b.csv"
+    assert locate("hf://datasets/o/n@refs/pr/3/a/b.csv", Places(mounts="", sources="/s")) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("o/n", ("model", "o/n", "main", "")),
+        ("o/n@feature/x", ("model", "o/n", "feature/x", "")),
+        ("datasets/o/n", ("dataset", "o/n", "main", "")),
+        ("datasets/o/n/data/p-*.parquet", ("dataset", "o/n", "main", "data/p-*.parquet")),
+        ("datasets/o/n@v1.0/a@b.csv", ("dataset", "o/n", "v1.0", "a@b.csv")),
+        ("datasets/o/n@refs/convert/parquet/x/0.parquet", ("dataset", "o/n", "refs/convert/parquet", "x/0.parquet")),
+    ],
+)
+def test_parts_of_what_a_hub_has(text, parts):
+    found = parse(text)
+    assert (found.kind, found.repository, found.revision, found.path) == parts
+    held = "Data" if found.kind == "dataset" else "Model"
+    assert re.fullmatch("|".join(source.pattern for source in SOURCES if held in source.holds), text)
 
 
 @pytest.mark.parametrize("text", ["", "pvc", "s3://bucket/key", "file:///a"])
@@ -75,9 +97,9 @@ def test_what_lies_on_no_claim_needs_none(text):
 
 def test_descriptions_name_all_of_them():
     assert described("Model", "a folder").startswith(
-        "pvc://CLAIM/PATH for a folder on a volume claim, or file:///PATH for"
+        "pvc://CLAIM/PATH for a folder on a volume claim, file:///PATH for"
     )
-    assert rule("Data").message == rule("Output").message
+    assert "hf://" not in rule("Output").message
 
 
 def test_a_claim_that_is_read_and_written_is_written():

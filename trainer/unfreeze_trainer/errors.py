@@ -64,13 +64,29 @@ class JobError(Exception):
         super().__init__(self.message)
 
 
+class RetryError(Exception):
+    """Machine or network are to blame, and another try may succeed: exit code 1, retried within backoffLimit.
+
+    Parameters
+    ----------
+    reason
+        That of status.failure, like `HubUnreachable`.
+    message
+        What happened, and what to do if it stays so.
+    """
+
+    def __init__(self, reason: TrainerReason, message: str) -> None:
+        self.reason, self.message = reason, message
+        super().__init__(message)
+
+
 def told_of(error: BaseException) -> tuple[str, str]:
     """Return message and traceback of an error as the agent tells them: what comes from rows of the data is left out.
 
     Row and column numbers stay. What libraries say of an error that came up in reading data may quote these: then its type
     and the places are told. With SHOW_VALUES_ENV everything is.
     """
-    whole = error.message if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    whole = error.message if isinstance(error, JobError | RetryError) else f"{type(error).__name__}: {error}"
     tail = "".join(traceback.format_exception(error))
     if os.environ.get(SHOW_VALUES_ENV):
         return whole, tail

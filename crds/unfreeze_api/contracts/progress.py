@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from unfreeze_api.contracts.decoder import MAX_COUNT, Said
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.grammar.reading import otherwise
+from unfreeze_api.grammar.sizes import share
 
 JOB_FILE_ENV = "UNFREEZE_JOB"
 """Environment variable with the path of job.json."""
@@ -21,6 +22,8 @@ CONFIG_FOLDER = "/etc/unfreeze"
 """Where the job's ConfigMap is mounted; it holds job.json."""
 CLAIM_FOLDER = "/mnt/claims"
 """Below it each volume claim of the job is mounted under its name."""
+SOURCES_FOLDER = "/mnt/sources"
+"""Where a pod keeps what it brings over the network."""
 HTTP_PORT = 9470
 """Port on which a pod's agent serves /metrics, /progress and /healthz."""
 TERMINATION_MESSAGE_BYTES = 4096
@@ -110,6 +113,15 @@ class ProgressInfo(Model):
     """Seconds that are left, evaluations included."""
     skipped_samples: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples of all splits that could not be read and were left out, where data.onError is Skip."""
+    fetched_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    """Bytes of the model or data at a hub that the first pod has, while it fetches them."""
+    total_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    """Bytes of what is fetched, in all."""
+
+    @property
+    def fetching(self) -> str:
+        """What is fetched, like `fetching 3.1 of 14.9 GiB`; empty when nothing is."""
+        return f"fetching {share(self.fetched_bytes or 0, self.total_bytes)}" if self.total_bytes else ""
 
 
 class Progress(ProgressInfo, Said):

@@ -39,6 +39,7 @@ RunningReason = Literal[
     "Forbidden",
     "InvalidSpec",
     "Refused",
+    "SourceNotAllowed",
 ]
 SuspendedReason = Literal[
     "Suspended",
@@ -49,6 +50,7 @@ CompleteReason = Literal["Succeeded",]
 FailedReason = Literal[
     "InvalidSpec",
     "Refused",
+    "SourceNotAllowed",
     "StartupTimeout",
     "DeadlineExceeded",
     "BackoffLimitExceeded",
@@ -87,6 +89,13 @@ TrainerReason = Literal[
     "OutputNotShared",
     "ForeignRunFolder",
     "DataChanged",
+    "NotFound",
+    "Gated",
+    "Unauthorized",
+    "RevisionNotFound",
+    "HubUnreachable",
+    "DiskFull",
+    "NotCached",
     "Superseded",
     "RanksDiffer",
     "SilentFreeze",
@@ -213,6 +222,10 @@ RUNNING: dict[RunningReason, Explanation] = {
         "The platform does not allow what the job asks for (`--refused-annotations`, `--allowed-labels`, `--allowed-priority-classes`, `--allowed-runtime-classes` of the operator), or the API server does not accept a child, for instance by a policy of the cluster.",
         "Suspend the job and change what the message names.",
     ),
+    "SourceNotAllowed": Explanation(
+        "Model or data lie at a hub, and the platform has not opened its scheme for jobs, or the job says itself where that is.",
+        "`trainer.sources` of the chart ([`sources.md`](sources.md)), or a copy on a claim.",
+    ),
 }
 SUSPENDED: dict[SuspendedReason, Explanation] = {
     "Suspended": Explanation(
@@ -227,6 +240,7 @@ COMPLETE: dict[CompleteReason, Explanation] = {
 FAILED: dict[FailedReason, Explanation] = {
     "InvalidSpec": Explanation("As in Running; not final.", "As there."),
     "Refused": Explanation("As in Running; not final.", "As there."),
+    "SourceNotAllowed": Explanation("As in Running; not final.", "As there."),
     "StartupTimeout": Explanation(
         "Not all pods ran within `runPolicy.startupTimeoutSeconds`; the message has the first that waits.",
         "As for the reason that it names.",
@@ -336,8 +350,36 @@ TRAINER: dict[TrainerReason, Explanation] = {
         "Choose another destination, or delete the folder that the message names.",
     ),
     "DataChanged": Explanation(
-        "Files of model or data have changed since the run began.",
+        "Files of model or data have changed since the run began, or a hub gives others than it lists.",
         "Restore them, or start another run in another destination.",
+    ),
+    "NotFound": Explanation(
+        "The hub has no such repository or file.",
+        "The message has the nearest names. A private repository needs a token: `sources.secretRef`.",
+    ),
+    "Gated": Explanation(
+        "The repository is gated: its owner wants conditions accepted first.",
+        "Accept them on its page, and give a token of that account by `sources.secretRef`.",
+    ),
+    "Unauthorized": Explanation(
+        "The hub refuses the token, or the token may not read the repository.",
+        "Put a valid one under HF_TOKEN into the Secret of `sources.secretRef`.",
+    ),
+    "RevisionNotFound": Explanation(
+        "The repository has no such branch, tag or commit.",
+        "The message has those that there are; a commit is written with all 40 digits.",
+    ),
+    "HubUnreachable": Explanation(
+        "The hub does not answer, or breaks off. Tried again for ten minutes, then retried in another pod.",
+        "Look at the network, at what the platform opens for jobs, at mirror and proxy: [`sources.md`](sources.md).",
+    ),
+    "DiskFull": Explanation(
+        "What is to be fetched does not fit on the disk. Retried.",
+        "Make room, or name a smaller model or less data.",
+    ),
+    "NotCached": Explanation(
+        "Only the cache was asked, and it lacks the files that the message names.",
+        "`unfreeze fetch FILE` where the hub can be reached.",
     ),
     "Superseded": Explanation(
         "A later start of the job has taken the run folder over.", "Nothing: the later one trains."

@@ -175,6 +175,12 @@ FIGURES: tuple[Figure, ...] = (
         job=False,  # the operator counts from the start before the first one
         tracker=False,
     ),
+    Figure(
+        name="fetched_bytes",
+        about="Bytes of a model or data at a hub that are here, while they are fetched.",
+        tracker=False,
+    ),
+    Figure(name="fetch_total_bytes", about="Bytes of what is fetched, in all.", field="total_bytes", tracker=False),
     Figure(name="world_size", about="Workers that train together.", job=False, tracker=False),
     Figure(
         name="restarts",

@@ -15,7 +15,8 @@ from unfreeze_api.sources.base import Held, Needs, Places, Source
 
 def _declared() -> tuple[Source, ...]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
-    found = [importlib.import_module(f"{__name__}.{name}").SOURCE for name in names]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    found = [source for module in modules for source in getattr(module, "SOURCES", None) or (module.SOURCE,)]
     return tuple(sorted(found, key=lambda source: source.order))
 
 
@@ -34,7 +35,10 @@ def rule(held: Held, sources: Sequence[Source] = SOURCES) -> Rule:
     found = holding(held, sources)
     patterns = "|".join(f"{source.scheme}://{source.pattern}" for source in found)
     forms = " or ".join(source.form for source in found)
-    return Rule(f"self.matches(r'^({patterns})$')", f"must be {forms}, {MALFORMED}")
+    excluded = "".join(
+        f" && !self.startsWith('{source.scheme}://{start}')" for source in found for start in source.excluded
+    )
+    return Rule(f"self.matches(r'^({patterns})$'){excluded}", f"must be {forms}, {MALFORMED}")
 
 
 def described(held: Held, what: str, sources: Sequence[Source] = SOURCES) -> str:

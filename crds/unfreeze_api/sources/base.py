@@ -1,5 +1,7 @@
 """What each scheme of a source declares: a file of its own in this folder, under the scheme's name, with a `SOURCE`.
 
+One that is written differently for models and for data has `SOURCES`, of one scheme.
+
 A scheme whose content has to be brought to the trainer first has a file of the same name in the trainer, see
 unfreeze_trainer/sources/schemes; what lies on a disk that the trainer sees needs none.
 """
@@ -26,9 +28,12 @@ class Needs:
     ----------
     claims
         Names of the volume claims to mount.
+    schemes
+        Schemes whose content the trainer brings over the network: a folder to keep it, and the platform's leave.
     """
 
     claims: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,13 @@ class Places:
         Below it the operator mounts each volume claim under its name.
     claims
         Folders of volume claims that lie elsewhere.
+    sources
+        Folder for what is brought over the network.
     """
 
     mounts: str
     claims: Mapping[str, str] = field(default_factory=dict)
+    sources: str = ""
 
     def claim(self, name: str) -> str:
         """Return the folder of a volume claim."""
@@ -69,6 +77,8 @@ class Source:
         What it stands for, as a part of a description: `a folder on a volume claim`.
     pattern
         Regular expression of what stands behind ://, in the syntax of RE2.
+    excluded
+        What it must not begin with, though the pattern takes it.
     holds
         What may lie there.
     locate
@@ -83,6 +93,7 @@ class Source:
     form: str
     about: str
     pattern: str
+    excluded: tuple[str, ...] = ()
     holds: tuple[Held, ...] = ("Model", "Data", "Output")
     locate: Callable[[str, Places], str]
     needs: Callable[[str], Needs] = _nothing

@@ -17,6 +17,7 @@ from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
 from unfreeze_api.spec.run_policy import RunPolicySpec
+from unfreeze_api.spec.sources import SourcesSpec
 from unfreeze_api.spec.strategy import StrategySpec
 from unfreeze_api.spec.template import TemplateSpec
 from unfreeze_api.spec.tracking import TrackingSpec
@@ -124,6 +125,12 @@ class FineTuneJobSpec(Model):
             ".tracking",
         ),
         Rule(
+            "(has(self.sources) == has(oldSelf.sources) && (!has(self.sources) || self.sources == oldSelf.sources))"
+            f" || ({_WHILE_SUSPENDED})",
+            "sources can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
+            ".sources",
+        ),
+        Rule(
             "(has(self.runPolicy.hangTimeoutSeconds) == has(oldSelf.runPolicy.hangTimeoutSeconds)"
             " && (!has(self.runPolicy.hangTimeoutSeconds)"
             " || self.runPolicy.hangTimeoutSeconds == oldSelf.runPolicy.hangTimeoutSeconds))"
@@ -157,6 +164,8 @@ class FineTuneJobSpec(Model):
     """Where the run's folder lies."""
     tracking: TrackingSpec | None = None
     """Experiment trackers that get the training's figures besides. Default: none."""
+    sources: SourcesSpec | None = None
+    """How models and data that lie at a hub are brought. Default: without credentials."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """The life of the job in the cluster."""
     template: TemplateSpec = TemplateSpec()

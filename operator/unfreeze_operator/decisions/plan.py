@@ -12,7 +12,7 @@ from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies import ORDER, RESTRAINING, name
 from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.status.budget import within_budget
-from unfreeze_operator.status.build import next_look, observe, refused
+from unfreeze_operator.status.build import RefusedReason, next_look, observe, refused
 
 RETRY_SECONDS = 30.0
 """After how long a job is looked at again of which a part has raised an error."""
@@ -58,7 +58,8 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
     actions: list[Action] = []
     waits: list[float] = []
     problems: list[Problem] = []
-    waiting = not_allowed = ""
+    waiting = ""
+    not_allowed: Verdict | None = None
     failure: Failure | None = None
     for verdict in _verdicts(context, problems):
         actions += verdict.actions
@@ -66,15 +67,16 @@ def plan(context: Context, progress: Progress | None = None) -> Plan:
             waits.append(verdict.requeue_after)
         if verdict.reason == "WaitingForDeletion":
             waiting = verdict.message
-        elif verdict.reason == "Refused":
-            not_allowed = verdict.message
+        elif verdict.reason in ("Refused", "SourceNotAllowed"):
+            not_allowed = verdict
         failure = failure or verdict.failure
     if context.job.deleting:
         return Plan((), None, None, tuple(problems))
     if is_finished(context.status):
         status: FineTuneJobStatus | None = _acknowledged(context)
     elif not_allowed:
-        status = refused(context.job, context.status, context.now, "Refused", not_allowed)
+        reason: RefusedReason = "SourceNotAllowed" if not_allowed.reason == "SourceNotAllowed" else "Refused"
+        status = refused(context.job, context.status, context.now, reason, not_allowed.message)
     else:
         status = _observed(context, progress, waiting, failure, problems)
         look = next_look(context, status) if status is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from unfreeze_api.contracts.progress import (
@@ -12,9 +13,10 @@ from unfreeze_api.contracts.progress import (
     HTTP_PORT,
     JOB_FILE_ENV,
     JOB_UID_ENV,
+    SOURCES_FOLDER,
     ExitCode,
 )
-from unfreeze_api.resolve import claims, rendezvous_port, resolve
+from unfreeze_api.resolve import claims, rendezvous_port, resolve, schemes
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
@@ -42,13 +44,16 @@ from unfreeze_operator.objects.resources import (
     named,
 )
 from unfreeze_operator.objects.views import FineTuneJobView, content_hash
-from unfreeze_operator.settings.network import Network, policy_spec
+from unfreeze_operator.settings.network import EgressRule, Network, policy_spec
 from unfreeze_operator.settings.options import TrainerImage
+from unfreeze_operator.settings.sources import ENDPOINT_ENV, NOTHING, Sources
 
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
 TMP_SIZE = "20Gi"
 """Of /tmp: caches of compilers and libraries. Without a limit one pod could fill its node's disk."""
+SOURCES_SIZE = "200Gi"
+"""Of the folder for what is brought over the network; the trainer looks first whether its disk has room."""
 SHM_SIZE = "16Gi"
 """Of /dev/shm, where the pod has no memory limit, which it counts against."""
 GRACE_SECONDS = 120
@@ -57,6 +62,7 @@ GRACE_SECONDS = 120
 MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 WANDB_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL")
 """The first is needed online."""
+HUB_KEY = "HF_TOKEN"
 
 
 def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
@@ -64,7 +70,9 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
 
     Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
     """
-    own = spec.model_dump(mode="json", include={"distribution", "template", "tracking"}, exclude_defaults=True)
+    own = spec.model_dump(
+        mode="json", include={"distribution", "template", "tracking", "sources"}, exclude_defaults=True
+    )
     hang = spec.run_policy.hang_timeout_seconds
     text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -103,16 +111,28 @@ def service(job: FineTuneJobView, name: str) -> Manifest:
     }
 
 
-def network_policy(job: FineTuneJobView, network: Network) -> Manifest:
-    """Return the NetworkPolicy that keeps all but the gang, and who reads its metrics, away from the pods."""
+def network_policy(job: FineTuneJobView, network: Network, opened: Sequence[EgressRule] = ()) -> Manifest:
+    """Return the NetworkPolicy that keeps all but the gang, and who reads its metrics, away from the pods.
+
+    Parameters
+    ----------
+    opened
+        What they may reach besides, for the job's sources.
+    """
     return {
         **_head(job, NETWORK_POLICIES, named(NETWORK_POLICIES, job.name)),
-        "spec": policy_spec(_gang_labels(job), network),
+        "spec": policy_spec(_gang_labels(job), network, opened),
     }
 
 
 def indexed_job(
-    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, carried: Carried, names: GangNames
+    job: FineTuneJobView,
+    spec: FineTuneJobSpec,
+    image: TrainerImage,
+    carried: Carried,
+    names: GangNames,
+    *,
+    sources: Sources = NOTHING,
 ) -> Manifest:
     """Return the Indexed Job, one pod for each node.
 
@@ -124,6 +144,8 @@ def indexed_job(
         Totals of the runs before this Job.
     names
         Of the Job and of the Service.
+    sources
+        What jobs may read over the network.
     """
     nodes = spec.distribution.num_nodes
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
@@ -141,7 +163,7 @@ def indexed_job(
             # A pod that is still going down holds its accelerators and its name: no second one beside it.
             podReplacementPolicy="Failed",
             podFailurePolicy={"rules": _failure_rules()},
-            template=_pod_template(job, spec, image, names.service),
+            template=_pod_template(job, spec, image, names.service, sources),
         ),
     }
 
@@ -159,7 +181,9 @@ def _failure_rules() -> list[Manifest]:
     ]
 
 
-def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, service: str) -> Manifest:
+def _pod_template(
+    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, service: str, sources: Sources
+) -> Manifest:
     template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
     if image.pull_secrets:
         template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
@@ -173,6 +197,7 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
             {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": not written}}
             for number, (claim, written) in enumerate(claim_names.items())
         ),
+        *([{"name": "sources", "emptyDir": {"sizeLimit": SOURCES_SIZE}}] if schemes(spec) else ()),
     ]
     placement = (
         "nodeSelector",
@@ -204,14 +229,16 @@ def _pod_template(job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerIma
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [_container(spec, image.name, list(claim_names.items()), uid=job.uid)],
+            "containers": [_container(spec, image.name, list(claim_names.items()), sources, uid=job.uid)],
             "volumes": volumes,
             **{name: template[name] for name in placement if name in template},
         },
     }
 
 
-def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]], *, uid: str) -> Manifest:
+def _container(
+    spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]], sources: Sources, *, uid: str
+) -> Manifest:
     user_env: list[Manifest] = [
         variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()
     ]
@@ -231,6 +258,7 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             *({"name": name, "value": value} for name, value in defaults.items() if name not in given),
             *credentials,
+            *_endpoints(spec, sources),
             *user_env,
         ],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
@@ -250,6 +278,7 @@ def _container(spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, b
                 {"name": f"claim-{number}", "mountPath": f"{CLAIM_FOLDER}/{claim}", "readOnly": not written}
                 for number, (claim, written) in enumerate(claim_names)
             ),
+            *([{"name": "sources", "mountPath": SOURCES_FOLDER}] if schemes(spec) else ()),
         ],
     }
 
@@ -266,10 +295,10 @@ def _gang_labels(job: FineTuneJobView) -> dict[str, str]:
 
 
 def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
-    """Return the keys of the trackers' Secrets that their libraries know, as environment.
+    """Return the keys of the trackers' and the sources' Secrets that their libraries know, as environment.
 
     Nothing else of a Secret is taken: a key of another name, such as LD_PRELOAD, would change what runs. A pod waits for
-    the one key that Weights & Biases cannot do without; MLflow's may be any of several.
+    the one key that Weights & Biases or a hub cannot do without; MLflow's may be any of several.
     """
     out: list[Manifest] = []
 
@@ -284,7 +313,15 @@ def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
     if wandb and wandb.secret_ref:
         for key in WANDB_KEYS:
             take(wandb.secret_ref.name, key, optional=key != WANDB_KEYS[0] or wandb.mode == "Offline")
+    if spec.sources and spec.sources.secret_ref and schemes(spec):
+        take(spec.sources.secret_ref.name, HUB_KEY, optional=False)
     return out
+
+
+def _endpoints(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
+    """Return where the platform says that the hubs of a job's sources are, as environment."""
+    found = ((scheme, sources[scheme].endpoint) for scheme in schemes(spec) if scheme in sources)
+    return [{"name": ENDPOINT_ENV[scheme], "value": endpoint} for scheme, endpoint in found if endpoint]
 
 
 def _head(

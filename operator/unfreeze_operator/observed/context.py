@@ -26,6 +26,7 @@ from unfreeze_operator.objects.waiting import Waiting, telling
 from unfreeze_operator.settings.allowed import DEFAULT, Allowed
 from unfreeze_operator.settings.network import ISOLATED, Network
 from unfreeze_operator.settings.options import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
+from unfreeze_operator.settings.sources import NOTHING, Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ class Context:
     """What is out of date in the spec as it is stored, or in the way of another job."""
     allowed: Allowed = DEFAULT
     """What the platform lets jobs ask for."""
+    sources: Sources = field(default_factory=lambda: NOTHING)
+    """What the platform lets jobs read over the network."""
     silent: bool = False
     """Whether the leader, which answered before, has left two questions in a row unanswered."""
 

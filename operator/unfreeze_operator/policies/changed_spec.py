@@ -24,6 +24,8 @@ def check(context: Context) -> Verdict | None:
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
     carried = at_start(context.status, context.carried)
-    manifest = children.indexed_job(context.job, context.spec, context.image, carried, context.names)
+    manifest = children.indexed_job(
+        context.job, context.spec, context.image, carried, context.names, sources=context.sources
+    )
     actions = Delete(JOBS, job), Create(JOBS, manifest)
     return Verdict("Restarting", "the Job is recreated from the new spec", actions, stop=True)

@@ -19,5 +19,7 @@ def check(context: Context) -> Verdict | None:
     if context.job.queue and context.spec.run_policy.suspend:
         return Verdict("Suspended", "the job is suspended", stop=True)
     carried = at_start(context.status, None)
-    manifest = children.indexed_job(context.job, context.spec, context.image, carried, context.names)
+    manifest = children.indexed_job(
+        context.job, context.spec, context.image, carried, context.names, sources=context.sources
+    )
     return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)

@@ -9,12 +9,13 @@ from unfreeze_operator.objects.actions import Create, Patch
 from unfreeze_operator.objects.packing import unpack
 from unfreeze_operator.objects.resources import NETWORK_POLICIES
 from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.settings.sources import opened
 
 
 def check(context: Context) -> Verdict | None:
     """Create or repair the NetworkPolicy; one that the operator's options have changed is brought up to date too."""
     view = context.children.network_policy
-    manifest = network_policy(context.job, context.network)
+    manifest = network_policy(context.job, context.network, opened(context.spec, context.sources))
     if view is None:
         return Verdict("Creating", "the NetworkPolicy is created", (Create(NETWORK_POLICIES, manifest),))
     found, wanted = json.loads(unpack(view.shape)), manifest["spec"]

@@ -8,6 +8,7 @@ itself out of a namespace that is closed by default.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
@@ -116,7 +117,7 @@ def parse(kind: type[Peer | EgressRule], text: str) -> tuple[Any, ...]:
         raise ValueError("; ".join(causes)) from None
 
 
-def policy_spec(gang: dict[str, str], network: Network) -> Manifest:
+def policy_spec(gang: dict[str, str], network: Network, opened: Sequence[EgressRule] = ()) -> Manifest:
     """Return the spec of the NetworkPolicy of a gang, in the form that the API server stores.
 
     Parameters
@@ -125,6 +126,8 @@ def policy_spec(gang: dict[str, str], network: Network) -> Manifest:
         Labels by which its pods are selected.
     network
         Whom they may talk to beside each other.
+    opened
+        What they may reach besides, for what they read.
     """
     members = {"podSelector": {"matchLabels": gang}}
     metrics: Manifest = {"ports": [{"protocol": "TCP", "port": HTTP_PORT}]}
@@ -134,7 +137,7 @@ def policy_spec(gang: dict[str, str], network: Network) -> Manifest:
         "podSelector": {"matchLabels": gang},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [members]}, metrics],
-        "egress": [{"to": [members]}, *(_wire(rule) for rule in network.egress)],
+        "egress": [{"to": [members]}, *(_wire(rule) for rule in (*network.egress, *opened))],
     }
 
 

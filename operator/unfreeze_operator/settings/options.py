@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unfreeze_operator.settings.allowed import DEFAULT, Allowed
 from unfreeze_operator.settings.network import ISOLATED, Network
+from unfreeze_operator.settings.sources import NOTHING, Sources
 
 LOST_POD_GRACE = 60.0
 GANG_PATIENCE = 600.0
@@ -52,6 +53,8 @@ class Settings:
     """Whom trainers may talk to beside their gang."""
     allowed: Allowed = DEFAULT
     """What jobs may ask for beside a restricted pod."""
+    sources: Sources = field(default_factory=lambda: NOTHING)
+    """What jobs may read over the network."""
     lease_namespace: str = ""
     """Where the Lease lies by which one of several operators is chosen; none for no election."""
     lease_name: str = "unfreeze-operator"

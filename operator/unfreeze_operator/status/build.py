@@ -311,8 +311,11 @@ def _pods(count: int) -> str:
     return f"{count} pod" if count == 1 else f"{count} pods"
 
 
+RefusedReason = Literal["InvalidSpec", "Refused", "SourceNotAllowed"]
+
+
 def refused(
-    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: Literal["InvalidSpec", "Refused"], message: str
+    job: FineTuneJobView, old: FineTuneJobStatus, now: datetime, reason: RefusedReason, message: str
 ) -> FineTuneJobStatus:
     """Return the status of a job whose spec, or whose children, cannot be accepted; a newer spec can mend it."""
     conditions = Conditions(old.conditions, now, job.generation)

@@ -73,7 +73,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     unseen = min(reported.phase_index - len(phases), MAX_UNSEEN)
     over = max(0, len(phases) - budget.MAX_PHASES)
     return Training(
-        progress=old.progress if fresh else _finite_info(reported.info()),
+        progress=_begun(old.progress, reported) if fresh else _finite_info(reported.info()),
         checkpoint=reported.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
         phases=phases[over:],
         results=_finite(reported.results) or old.results,
@@ -83,9 +83,17 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     )
 
 
+def _begun(known: ProgressInfo | None, reported: Progress) -> ProgressInfo | None:
+    """Return what is known of a training whose leader has just started, with what that fetches."""
+    fetched = {"fetched_bytes": reported.fetched_bytes, "total_bytes": reported.total_bytes}
+    return known and known.model_copy(update=fetched)
+
+
 def at_rest(progress: ProgressInfo | None) -> ProgressInfo | None:
-    """Return the progress of a job that does not run: speed and time left have no meaning."""
-    return progress and progress.model_copy(update={"samples_per_second": None, "eta_seconds": None})
+    """Return the progress of a job that does not run: speed, time left and what is fetched have no meaning."""
+    return progress and progress.model_copy(
+        update={"samples_per_second": None, "eta_seconds": None, "fetched_bytes": None, "total_bytes": None}
+    )
 
 
 def summarize(training: Training, metric: str) -> Summary | None:
@@ -97,7 +105,7 @@ def summarize(training: Training, metric: str) -> Summary | None:
     tested = training.results.get(f"test.{metric}")
     found, where = (progress.metrics.get(metric), "") if tested is None else (tested, " (test)")
     return Summary(
-        progress=f"{progress.percent}%{part}",
+        progress=progress.fetching or f"{progress.percent}%{part}",
         metric=f"{metric} {_short(found)}{where}" if found is not None else "",
         eta=duration(progress.eta_seconds) if progress.eta_seconds is not None else "",
         checkpoint=str(training.checkpoint.step) if training.checkpoint else "",

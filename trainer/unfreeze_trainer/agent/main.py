@@ -27,12 +27,15 @@ from unfreeze_api.contracts.progress import JOB_FILE_ENV, ExitCode, Progress, Te
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
-from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, told_of
+from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, RetryError, told_of
 from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
+from unfreeze_trainer.sources.schemes import pinned_sources
+from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.agent.gang import Ending, Gang
+    from unfreeze_trainer.runs.generation import Generation
     from unfreeze_trainer.runs.ownership import Heart
 
 log = logging.getLogger("unfreeze.agent")
@@ -53,6 +56,8 @@ class Agent:
         self._endings: queue.Queue[Ending] = queue.Queue()
         self._gang: Gang | None = None
         self._heart: Heart | None = None
+        self._token: str | None = None
+        """Of the hub, taken out of the environment before anything else is started."""
         self._hangs = HangWatch(None)
         self._final: Progress | None = None
         self._silent = True
@@ -101,6 +106,9 @@ class Agent:
         if job.data.show_values:
             os.environ[SHOW_VALUES_ENV] = "1"
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as the image has it
+        if pinned_sources(job) and (token := os.environ.pop(TOKEN_ENV, None)):
+            self._token = token
+            close_to_others()
         if self._pod.ip.startswith("127."):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
@@ -114,12 +122,23 @@ class Agent:
 
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
+            from unfreeze_trainer.agent.bring import bring
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.runs.recipe import open_recipe
-            from unfreeze_trainer.sources.schemes import fetch_sources
 
             start = open_recipe(job)  # before anything is taken or written
-            fetch_sources(job)
+            brought = bring(
+                job,
+                self._pod,
+                self._link,
+                fingerprint=start.fingerprint,
+                token=self._token,
+                stopping=self._stopping,
+                take=lambda: self._take_folder(job, start.fingerprint),
+            )
+            if brought is None:
+                return
+            job = brought
             self._link.write_activity("loading PyTorch")
             if (progress := finished_before(job)) is not None:
                 from unfreeze_trainer.agent.gang import Ending
@@ -130,18 +149,27 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             from unfreeze_trainer.agent.gang import WORKER, Gang
-            from unfreeze_trainer.runs.generation import GENERATION_ENV
-            from unfreeze_trainer.runs.ownership import Heart, Owner, take_folder
 
             if self._pod.index == 0:  # rank 0 is here, and writes
-                generation = take_folder(Path(job.output.path), Owner.of(job, start.fingerprint))
-                os.environ[GENERATION_ENV] = str(generation.number)
-                self._heart = Heart(generation)
+                self._take_folder(job, start.fingerprint)
 
             self._gang = Gang(job, self._pod, self._link, self._stopping, self._worker or WORKER)
             self._gang.run(self._endings.put)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             self._fail(error)
+
+    def _take_folder(self, job: ResolvedJob, fingerprint: str) -> Generation:
+        """Take the right to write to the run folder, once."""
+        from unfreeze_trainer.runs.generation import GENERATION_ENV, Generation
+        from unfreeze_trainer.runs.ownership import Heart, Owner, take_folder
+
+        folder = Path(job.output.path)
+        if self._heart is not None:
+            return Generation(folder, int(os.environ[GENERATION_ENV]))
+        generation = take_folder(folder, Owner.of(job, fingerprint))
+        os.environ[GENERATION_ENV] = str(generation.number)
+        self._heart = Heart(generation)
+        return generation
 
     def _fail(self, error: BaseException) -> None:
         from unfreeze_trainer.agent.gang import Ending
@@ -149,7 +177,7 @@ class Agent:
         if isinstance(error, JobError):
             code, reason = int(ExitCode.JOB_ERROR), error.reason
         else:
-            code, reason = 1, "AgentFailed"
+            code, reason = 1, error.reason if isinstance(error, RetryError) else "AgentFailed"
         log.error("%s", "".join(traceback.format_exception(error)))
         message, tail = told_of(error)
         failure = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])

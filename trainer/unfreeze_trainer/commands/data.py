@@ -13,7 +13,7 @@ import click
 
 from unfreeze_api.claims import claim_options
 from unfreeze_api.contracts.progress import ExitCode
-from unfreeze_trainer.commands.local import judged, read_job, table_or_json
+from unfreeze_trainer.commands.local import judged, read_job_here, table_or_json
 from unfreeze_trainer.data import unread
 
 if TYPE_CHECKING:
@@ -67,11 +67,13 @@ def data(
     folders it is told which task and columns were taken; --task and --column say otherwise. The exit code is 2 where something
     would end a job, else 0; what is merely worth a look is told as a warning.
     """
+    from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.survey import survey
 
     with judged():
         if path.suffix.lower() in _JOBS and path.is_file():
-            job, decided = read_job(path, claim, claims_folder), list[str]()
+            job, _ = bring_here(read_job_here(path, claim, claims_folder), offline=True)
+            decided = list[str]()
             model = Path(job.model.path)
             tokenizer = tokenizer or (model if (model / "config.json").is_file() else None)
         else:

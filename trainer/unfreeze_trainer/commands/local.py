@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_api.job import FineTuneJob
     from unfreeze_api.spec.job import FineTuneJobSpec
+    from unfreeze_trainer.sources.pins import Pin
 
 table_or_json = click.option(
     "--output",
@@ -62,9 +63,18 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Workers on this machine, in place of what the job asks for. Default: those of the job, at most one for each"
     " accelerator that it asks for and this machine has.",
 )
+@click.option(
+    "--offline", is_flag=True, help="Use of a hub only what is in the cache already (`unfreeze fetch` fills it)."
+)
 @job_options
 def run(
-    file: Path, output: Path | None, workers: int | None, claim: tuple[str, ...], claims_folder: Path | None
+    file: Path,
+    output: Path | None,
+    workers: int | None,
+    *,
+    offline: bool,
+    claim: tuple[str, ...],
+    claims_folder: Path | None,
 ) -> None:
     """Run the FineTuneJob in FILE on this machine, without a cluster. Paths in it may be relative to it.
 
@@ -76,51 +86,58 @@ def run(
         spec = spec.model_copy(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
+    from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.look import look
     from unfreeze_trainer.commands.machine import accelerators, fitted
 
     job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
+    job, pins = bring_here(job, offline=offline)
     job, said = fitted(job, workers=workers, present=accelerators())
     if said:
         click.echo(said, err=True)
     look(job)
-    sys.exit(run_job(job))
+    sys.exit(run_job(job, pins=pins))
 
 
-def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
-    """Return the job in a file, resolved for this machine and looked at; nothing is written."""
-    from unfreeze_trainer.commands.look import look
-
-    job = read_job(file, claim, claims_folder)
-    look(job)
-    return job
-
-
-def read_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
-    """Return the job in a file, resolved for this machine; neither data nor model is looked at."""
+def read_job_here(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
+    """Return the job in a file, resolved for this machine; nothing is looked at or written."""
     name, namespace, spec = _read(file)
     return _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
 
 
+def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
+    """Return the job in a file, resolved for this machine and looked at; nothing is written, and no network asked."""
+    from unfreeze_trainer.commands.fetch import bring_here
+    from unfreeze_trainer.commands.look import look
+
+    job = bring_here(read_job_here(file, claim, claims_folder), offline=True)[0]
+    look(job)
+    return job
+
+
 def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None) -> str:
     """Look at what a job reads; return what was seen. `unfreeze validate --claims` finds it by its entry point."""
+    from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.look import look
 
     spec = job.spec
     folders = claim_folders(spec, claim, claims_folder, write=False)
     with judged():
-        return look(_resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders))
+        resolved = _resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders)
+        return look(bring_here(resolved, offline=True)[0])
 
 
 @contextlib.contextmanager
 def judged() -> Iterator[None]:
     """Tell of what is wrong with a job as an error of the command line."""
-    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.errors import JobError, RetryError
 
     try:
         yield
     except JobError as error:
         raise _Invalid(f"{error.reason}: {error.message}") from error
+    except RetryError as error:
+        raise click.ClickException(f"{error.reason}: {error.message}") from error
 
 
 def _read(file: Path) -> tuple[str, str, FineTuneJobSpec]:
@@ -165,20 +182,24 @@ class _Invalid(click.ClickException):
 
 
 def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:
-    """Return the job as this machine has it, once what it reads is here."""
+    """Return the job as this machine has it."""
     from unfreeze_api.resolve import resolve
-    from unfreeze_trainer.sources.schemes import fetch_sources
 
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
-    fetch_sources(job)
     # The job's own port may be held by the same job in another terminal.
     return job.model_copy(
         update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})}
     )
 
 
-def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
-    """Run a resolved job with its agents as local processes, show its progress, return its exit code."""
+def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT, pins: Mapping[str, Pin] | None = None) -> int:
+    """Run a resolved job with its agents as local processes, show its progress, return its exit code.
+
+    Parameters
+    ----------
+    pins
+        Of the sources that have been brought for it.
+    """
     from unfreeze_trainer.commands.interrupts import Interrupts
     from unfreeze_trainer.commands.show import closing_table, show_progress
     from unfreeze_trainer.runs.ownership import Owner, process_uid, require_free
@@ -201,7 +222,7 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT) -> int:
     with interrupts.heard(), tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
         try:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
-                nodes.extend(_start(job, Path(folder), logs, agent, uid=owner.uid))
+                nodes.extend(_start(job, Path(folder), logs, agent, uid=owner.uid, pins=pins or {}))
             show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
         except OSError as error:
             if len(nodes) < job.distribution.num_nodes:
@@ -275,12 +296,17 @@ class _Node:
             return None
 
 
-def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *, uid: str) -> Iterator[_Node]:
+def _start(
+    job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *, uid: str, pins: Mapping[str, Pin]
+) -> Iterator[_Node]:
+    from unfreeze_trainer.agent.bring import PINS_ENV
     from unfreeze_trainer.agent.pod import PARENT_ENV, available_cpus
     from unfreeze_trainer.errors import SHOW_VALUES_ENV
+    from unfreeze_trainer.sources.pins import pins_to_json
 
-    job_file = folder / "job.json"
+    job_file, pins_file = folder / "job.json", folder / "pins.json"
     job_file.write_text(job.to_json())
+    pins_file.write_text(pins_to_json(pins))
     for index in range(job.distribution.num_nodes):
         address = f"127.0.{index // 250}.{index % 250 + 1}"
         port, termination_log = _free_port(address), folder / f"termination-{index}"
@@ -293,6 +319,7 @@ def _start(job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *
             PARENT_ENV: str(os.getpid()),
             JOB_UID_ENV: uid,
             SHOW_VALUES_ENV: "1",  # all of it stays on this machine
+            **({PINS_ENV: str(pins_file)} if pins else {}),
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
         with _log(logs, index).open("ab") as log:

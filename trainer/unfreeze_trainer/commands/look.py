@@ -90,8 +90,10 @@ def sources_of(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:
 
 
 def _bytes(dataset: Dataset) -> int:
-    path = Path(dataset.path)
+    from unfreeze_trainer.data.shards import shards
+    from unfreeze_trainer.errors import JobError
+
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # whoever reads it says so
+        return sum(Path(file).stat().st_size for file in shards(dataset.path, "") if Path(file).is_file())
+    except (OSError, JobError):  # whoever reads it says so
         return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.shards import is_pattern, shards
 from unfreeze_trainer.errors import is_passing
 from unfreeze_trainer.models.folders import hash_file, hash_folder_once
 
@@ -25,7 +26,17 @@ def pin_data(source: Source) -> dict[str, str]:
     path = Path(source.dataset.path)
     if path.is_dir():
         return {"sha256": _hash_pictures(source, path)}
-    return {"sha256": hash_file(path)} | ({"pictures": _hash_pictures(source, path.parent)} if source.files else {})
+    return {"sha256": _hash_table(path)} | ({"pictures": _hash_pictures(source, path.parent)} if source.files else {})
+
+
+def _hash_table(path: Path) -> str:
+    """Return the hash of a table; of one in several files that of their names and hashes."""
+    if not is_pattern(str(path)):
+        return hash_file(path)
+    digest = hashlib.sha256()
+    for file in shards(str(path), f"source {path}"):
+        digest.update(f"{Path(file).name}\0{hash_file(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _hash_pictures(source: Source, folder: Path) -> str:
@@ -69,8 +80,8 @@ def first_pins(job: ResolvedJob, pins: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hash_all(path: str) -> str:
-    if Path(path).is_file():
-        return hash_file(path)
+    if Path(path).is_file() or is_pattern(path):
+        return _hash_table(Path(path))
     digest = hashlib.sha256()
     files = (Path(root, name) for root, _, names in os.walk(path, onerror=_raise) for name in names)
     for file in sorted(files):

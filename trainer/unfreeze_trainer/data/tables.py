@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from unfreeze_api.apiserver.likely import likeliest
 from unfreeze_api.commands import explained
 from unfreeze_trainer.data.quotes import broken_quote
-from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.shards import is_pattern, shards
+from unfreeze_trainer.data.unread import Unread, UnreadOfShard
 from unfreeze_trainer.errors import JobError, is_passing, quoted
 from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pointers import stand_in_at
@@ -44,12 +45,12 @@ def read_table(
     head: bool = False,
     kinds: Mapping[str, Cells | None] = NONE,
 ) -> pa.Table:
-    """Read some columns of a file.
+    """Read some columns of a file, or of several that fit a pattern, one after another in the order of their names.
 
     Parameters
     ----------
     path
-        A file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet.
+        A file that ends in .csv, .tsv, .jsonl, .ndjson or .parquet, or a pattern of such.
     columns
         Names of the columns that are needed.
     where
@@ -66,6 +67,38 @@ def read_table(
     JobError
         InvalidData: not found, unknown suffix, missing column, or the row that cannot be read.
     """
+    unread = Unread(where, skip=False) if unread is None else unread
+    if not is_pattern(path):
+        return _read_file(path, columns, where, unread, head=head, kinds=kinds)
+    import pyarrow as pa
+
+    tables, before = [], 0
+    for file in shards(path, where):
+        place = f"{where}: {Path(file).name}"
+        part = UnreadOfShard(unread, place, before)
+        tables.append(_read_file(file, columns, place, part, head=head, kinds=kinds))
+        before += tables[-1].num_rows + len(part)
+        if head:
+            break
+        try:
+            pa.unify_schemas([table.schema for table in tables if table.num_rows])
+        except pa.ArrowException as error:
+            raise JobError(
+                "InvalidData", f"{place}: its columns have other types than those of the files before: {quoted(error)}"
+            ) from error
+    return pa.concat_tables([table for table in tables if table.num_rows] or tables[:1], promote_options="default")
+
+
+def _read_file(
+    path: str,
+    columns: Sequence[str],
+    where: str,
+    unread: Unread,
+    *,
+    head: bool,
+    kinds: Mapping[str, Cells | None],
+) -> pa.Table:
+    """Read some columns of one file."""
     suffix = Path(path).suffix.lower()
     reader = _READERS.get(suffix)
     if reader is None:
@@ -77,7 +110,6 @@ def read_table(
 
     try:
         _require_file(Path(path), where)
-        unread = Unread(where, skip=False) if unread is None else unread
         options = {"kinds": kinds} if reader is _read_json_lines else {}  # other formats say it themselves
         return reader(path, list(columns), where, unread, head=head, **options)
     except UnicodeDecodeError as error:

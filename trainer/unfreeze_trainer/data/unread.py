@@ -69,6 +69,29 @@ class Unread:
         )
 
 
+class UnreadOfShard(Unread):
+    """Collects the rows of one of a source's files, for that file and for the source.
+
+    Parameters
+    ----------
+    whole
+        Of the source.
+    where
+        What messages start with: field, source and file.
+    before
+        Rows of the files before it.
+    """
+
+    def __init__(self, whole: Unread, where: str, before: int) -> None:
+        super().__init__(where, skip=whole.skip)
+        self._whole, self._before = whole, before
+
+    def add(self, rows: Collection[int], error: JobError) -> None:
+        """Note rows, as indices into the file; the error is about all of them."""
+        super().add(rows, error)
+        self._whole.add([row + self._before for row in rows], error)
+
+
 def too_many(where: str, broken: int, rows: int, first: JobError) -> JobError:
     """Return the error about a source of which more than half cannot be read."""
     return JobError(

@@ -47,8 +47,7 @@ class Closed:
         self.root = str(root)
         self._where, self._reason = where, reason
         real = Path(os.path.realpath(root))
-        in_cache = real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--")
-        self._real = str(real.parent.parent if in_cache else real).rstrip(os.sep)
+        self._real = str(_repository(real) or real).rstrip(os.sep)
         self._parents: dict[str, str] = {}
 
     def path(self, name: str, *, told: str = "") -> str:
@@ -132,6 +131,15 @@ class Closed:
 
     def _refused(self, what: str) -> JobError:
         return JobError(self._reason, f"{self._where}: {what}")
+
+
+def _repository(real: Path) -> Path | None:
+    """Return the folder of the repository whose snapshot, or what lies in it, a folder is."""
+    for folder in (real, *real.parents):
+        snapshots = folder.parent
+        if snapshots.name == "snapshots" and snapshots.parent.name.startswith(("models--", "datasets--")):
+            return snapshots.parent
+    return None
 
 
 _KINDS = {

@@ -1,0 +1,93 @@
+"""Sources that jobs may read over the network: by scheme, where, and what that opens. Nothing unless the platform says so.
+
+NetworkPolicies know no host names. Where a mirror or a proxy stands before the hub, name it in `egress`; else every public address
+can be reached on port 443, by the pods of jobs with such a source alone, and no private one: neither the cluster's nor that of
+a cloud's metadata server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from unfreeze_api.grammar.model import Model
+from unfreeze_api.resolve import schemes
+from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_operator.settings.network import EgressRule, IpBlock, Peer, Port
+
+PUBLIC = EgressRule(
+    to=[
+        Peer(
+            ip_block=IpBlock(
+                cidr="0.0.0.0/0",
+                except_=[
+                    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+                    *("192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4"),
+                ],
+            )
+        ),
+        # 2000::/3 has all that is public; the rest are translations of IPv4, among it private ones.
+        Peer(ip_block=IpBlock(cidr="2000::/3", except_=["2001::/32", "2002::/16"])),
+    ],
+    ports=[Port(port=443)],
+)
+"""Every public address, on the port of HTTPS."""
+ENDPOINT_ENV = {"hf": "HF_ENDPOINT"}
+"""Environment variable by which each scheme's client knows where to go; the platform's to set, since tokens go there."""
+
+
+class SourceAccess(Model):
+    """How jobs may use a scheme."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$", max_length=1024)
+    """Where the hub or its mirror is; none for the client's own default."""
+    egress: list[EgressRule] | None = None
+    """What may be reached for it; none for PUBLIC."""
+
+    @property
+    def opened(self) -> list[EgressRule]:
+        """What may be reached for it."""
+        return [PUBLIC] if self.egress is None else self.egress
+
+
+Sources = Mapping[str, SourceAccess]
+"""By scheme; what is not among them is not allowed."""
+NOTHING: Sources = MappingProxyType({})
+
+
+def parse_sources(text: str) -> dict[str, SourceAccess]:
+    """Read a JSON object of schemes.
+
+    Raises
+    ------
+    ValueError
+        With everything that is wrong, by path.
+    """
+    try:
+        found = TypeAdapter(dict[str, SourceAccess]).validate_json(text)
+    except ValidationError as error:
+        causes = (f"{'.'.join(map(str, cause['loc'])) or 'value'}: {cause['msg']}" for cause in error.errors())
+        raise ValueError("; ".join(causes)) from None
+    if unknown := sorted(set(found) - set(ENDPOINT_ENV)):
+        raise ValueError(f"{unknown[0]}: there is no such scheme; there are {', '.join(ENDPOINT_ENV)}")
+    return found
+
+
+def opened(spec: FineTuneJobSpec, sources: Sources) -> list[EgressRule]:
+    """Return what the sources of a job open for it."""
+    return [rule for scheme in schemes(spec) if scheme in sources for rule in sources[scheme].opened]
+
+
+def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
+    """Yield what a job reads over the network and must not, or how it must not."""
+    given = {variable.name for variable in spec.template.env or ()}
+    for scheme in schemes(spec):
+        if scheme not in sources:
+            yield (
+                f"sources of {scheme}:// are not opened on this cluster: whoever runs the operator sets"
+                f" trainer.sources.{scheme} of the chart, or copy model and data to a claim (pvc://)"
+            )
+        elif (name := ENDPOINT_ENV[scheme]) in given:
+            yield f"template.env {name}: where {scheme}:// leads is the platform's to say (trainer.sources.{scheme}.endpoint)"

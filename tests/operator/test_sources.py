@@ -1,0 +1,161 @@
+"""What a job reads over the network: the platform says whether, where, and what that opens; of the Secret one key is taken."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from tests.operator.fakes import IMAGE, FakeCluster, job
+from tests.operator.test_network import COREDNS, NETWORK, End, allows
+from unfreeze_api.contracts.progress import SOURCES_FOLDER
+from unfreeze_api.job import parse_spec
+from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.main import main
+from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, spec_hash
+from unfreeze_operator.objects.carried import Carried
+from unfreeze_operator.objects.packing import pack, unpack
+from unfreeze_operator.objects.resources import JOBS, GangNames
+from unfreeze_operator.settings.sources import SourceAccess, opened, parse_sources
+from unfreeze_operator.status.build import condition
+
+NAMES = GangNames.of("job")
+MODEL = {"model": {"source": "hf://org/bert@v1"}}
+DATA = {"data": {"train": {"source": "hf://datasets/org/words/train.parquet"}}}
+OPEN = {"hf": SourceAccess()}
+PUBLIC = End(ip="8.8.8.8")
+
+
+def reading(**change):
+    view = job()
+    body = json.loads(unpack(view.spec))
+    return replace(view, spec=pack({**body, **change}))
+
+
+def spec_of(view):
+    return parse_spec(json.loads(unpack(view.spec)))
+
+
+def step(view, sources):
+    cluster = FakeCluster()
+    return plan(replace(cluster.context(view), sources=sources))
+
+
+def pod_of(view, sources=OPEN):
+    made = indexed_job(view, spec_of(view), IMAGE, Carried(), NAMES, sources=sources)
+    return made["spec"]["template"]["spec"]
+
+
+def env_of(view, sources=OPEN):
+    return {variable["name"]: variable for variable in pod_of(view, sources)["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("change", [MODEL, DATA])
+def test_no_job_is_made_where_the_scheme_is_not_opened(change):
+    made = step(reading(**change), {})
+    assert JOBS not in [action.resource for action in made.actions]
+    assert (made.status.phase, made.status.failure.reason) == ("Failed", "SourceNotAllowed")
+    assert "trainer.sources.hf of the chart" in condition(made.status, "Running").message
+    assert made.status.completion_time is None, "the platform may open it, or another spec mend it"
+    assert JOBS in [action.resource for action in step(reading(**change), OPEN).actions]
+
+
+def test_where_a_hub_is_no_job_says():
+    variable = {"env": [{"name": "HF_ENDPOINT", "value": "https://evil.example"}]}
+    made = step(reading(**MODEL, template=variable), OPEN)
+    assert made.actions == ()
+    assert "template.env HF_ENDPOINT: where hf:// leads is the platform's to say" in made.status.failure.message
+    assert JOBS in [action.resource for action in step(reading(template=variable), {}).actions]
+
+
+def test_pods_get_a_folder_and_the_platforms_endpoint():
+    mirror = {"hf": SourceAccess(endpoint="https://hub.example")}
+    pod = pod_of(reading(**MODEL), mirror)
+    assert {"name": "sources", "mountPath": SOURCES_FOLDER} in pod["containers"][0]["volumeMounts"]
+    assert [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "sources"] == [{"sizeLimit": "200Gi"}]
+    assert env_of(reading(**MODEL), mirror)["HF_ENDPOINT"]["value"] == "https://hub.example"
+    assert "HF_ENDPOINT" not in env_of(reading(**MODEL))
+
+
+def test_pods_of_other_jobs_are_as_they_were():
+    assert pod_of(job()) == pod_of(job(), {})
+    assert '"sources"' not in json.dumps(pod_of(job()))
+    secret = {"sources": {"secretRef": {"name": "hub"}}}
+    assert "HF_TOKEN" not in env_of(reading(**secret))
+
+
+def test_of_the_secret_one_key_is_taken_and_it_stands_nowhere_else():
+    view = reading(**MODEL, sources={"secretRef": {"name": "hub"}})
+    assert env_of(view)["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}
+    told = config_map(view, spec_of(view), NAMES)
+    assert "secretRef" not in told["data"]["job.json"]
+    assert spec_hash(view, spec_of(view)) != spec_hash(reading(**MODEL), spec_of(reading(**MODEL)))
+
+
+def policy_of(view, sources):
+    return network_policy(view, NETWORK, opened(spec_of(view), sources))
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "10.0.0.1", "172.20.0.1", "192.168.1.1", "100.100.100.200", "127.0.0.1"]
+)
+def test_the_metadata_server_and_private_addresses_stay_out_of_reach(address):
+    policy = policy_of(reading(**MODEL), OPEN)
+    assert not within(policy, address)
+    assert within(policy, "8.8.8.8")
+    assert not within(policy, "fd00:ec2::254")
+    assert within(policy, "2606:4700::1111")
+
+
+def within(policy, address):
+    """Return whether an address outside of the cluster can be reached on port 443, exceptions counted."""
+    import ipaddress
+
+    ip = ipaddress.ip_address(address)
+    blocks = [
+        peer["ipBlock"]
+        for rule in policy["spec"]["egress"]
+        if {"protocol": "TCP", "port": 443} in rule.get("ports", [])
+        for peer in rule["to"]
+    ]
+    return any(
+        ip in ipaddress.ip_network(block["cidr"])
+        and not any(ip in ipaddress.ip_network(cidr) for cidr in block.get("except", ()))
+        for block in blocks
+    )
+
+
+def test_only_jobs_that_read_from_a_hub_get_out_and_on_one_port():
+    assert not allows(policy_of(job(), OPEN), "egress", PUBLIC, 443)
+    assert not allows(policy_of(reading(**MODEL), {}), "egress", PUBLIC, 443)
+    policy = policy_of(reading(**MODEL), OPEN)
+    assert allows(policy, "egress", PUBLIC, 443)
+    assert not allows(policy, "egress", PUBLIC, 80)
+    assert not allows(policy, "egress", PUBLIC, 443, "UDP")
+    assert allows(policy, "egress", COREDNS, 53, "UDP")
+
+
+def test_the_platform_says_what_is_opened():
+    proxy = '{"hf": {"egress": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"port": 3128}]}]}}'
+    policy = policy_of(reading(**DATA), parse_sources(proxy))
+    assert allows(policy, "egress", End(ip="10.1.2.3"), 3128)
+    assert not allows(policy, "egress", PUBLIC, 443)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "value: Input should be"),
+        ('{"s3": {}}', "s3: there is no such scheme; there are hf"),
+        ('{"hf": {"endpoint": "ftp://x"}}', "hf.endpoint"),
+        ('{"hf": {"endpoint": "https://user:secret@x"}}', "hf.endpoint"),
+        ('{"hf": {"hosts": []}}', "hf.hosts"),
+        ('{"hf": {"egress": [{"to": [{"ipBlock": {"cidr": "x"}}]}]}}', "hf.egress.0"),
+    ],
+)
+def test_what_is_no_list_of_sources_is_said(text, told):
+    with pytest.raises(ValueError, match=told):
+        parse_sources(text)
+    answer = CliRunner().invoke(main, ["--trainer-image", "x", "--sources", text])
+    assert answer.exit_code == 2
+    assert told in answer.output

@@ -1,0 +1,347 @@
+"""Models and data of a hub, by the real huggingface_hub against the small hub of tests/hub: whole, pinned, or an error that says why."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub import serve
+from unfreeze_trainer.errors import JobError, RetryError
+
+pytestmark = pytest.mark.slow
+TOKEN = "hf_planted0123456789"
+WEIGHTS = bytes(range(256)) * 400
+MODEL = {
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"the same as a pickle",
+    "tokenizer.json": b"{}",
+    "modeling_own.py": b"code",
+    "onnx/model.onnx": b"another format",
+}
+
+
+class Client:
+    """Asks the process of tests/hub/client.py."""
+
+    def __init__(self, hub, process, cache):
+        self.hub, self.cache, self._process = hub, cache, process
+        self.told = []
+
+    def __call__(self, what, source, pin=None, *, offline=False, patience=0, model=None, weights=True, beside=False):
+        is_model = not source.startswith("hf://datasets/") if model is None else model
+        field = "spec.model.source" if is_model else "spec.data.train.source"
+        wanted = {
+            "field": field,
+            "source": source,
+            "path": "",
+            "is_model": is_model,
+            "weights": weights,
+            "beside": beside,
+        }
+        request = {"what": what, "wanted": [wanted], "pins": {source: pin}, "cache": str(self.cache)}
+        self._process.stdin.write(json.dumps(request | {"offline": offline, "patience": patience}) + "\n")
+        self._process.stdin.flush()
+        *self.told, last = json.loads(self._process.stdout.readline())
+        if "reason" in last:
+            raise (RetryError if last["again"] else JobError)(last["reason"], last["message"])
+        return last["result"][source]
+
+    def pin(self, source, **options):
+        return self("pin", source, **options)
+
+    def fetch(self, source, pin=None, **options):
+        return Path(self("fetch", source, pin or self.pin(source, **options), **options))
+
+    def asked(self):
+        return [(method, path) for method, path, _ in self.hub.asked]
+
+
+def start(url, *, token=None):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"} | ({"HF_TOKEN": token} if token else {})
+    command = [sys.executable, "-m", "tests.hub.client"]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serve() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def processes(served):
+    with start(served.url) as anonymous, start(served.url, token=TOKEN) as known:
+        yield anonymous, known
+        anonymous.stdin.close()
+        known.stdin.close()
+
+
+@pytest.fixture
+def hub(served):
+    served.__dict__.update(type(served)(url=served.url, store=served.store, valid_tokens={TOKEN}).__dict__)
+    return served
+
+
+@pytest.fixture
+def client(hub, processes, tmp_path):
+    return Client(hub, processes[0], tmp_path / "hub")
+
+
+@pytest.fixture
+def known(hub, processes, tmp_path):
+    return Client(hub, processes[1], tmp_path / "hub")
+
+
+def test_a_model_comes_whole_in_one_format_and_without_code(hub, client):
+    hub.model("org/bert", MODEL)
+    folder = client.fetch("hf://org/bert")
+    assert names_in(folder) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert folder.name == hub.models["org/bert"].refs["main"]
+
+
+def test_a_branch_that_moves_changes_nothing_of_what_is_pinned(hub, client):
+    repository = hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    repository.commit(MODEL | {"model.safetensors": b"another training"})
+    assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
+    assert client.pin("hf://org/bert")["revision"] != pin["revision"]
+
+
+def test_what_is_there_is_not_asked_for_again(hub, client):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    client.fetch("hf://org/bert", pin)
+    hub.asked.clear()
+    client.fetch("hf://org/bert", pin)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("revision", ["v1.0", "refs/pr/3", "feature/x"])
+def test_revisions(hub, client, revision):
+    repository = hub.model("org/bert", MODEL)
+    commit = repository.commit(MODEL | {"config.json": b'{"v": 1}'}, revision)
+    assert client.fetch(f"hf://org/bert@{revision}").name == commit
+    assert client.fetch(f"hf://org/bert@{commit}").name == commit
+
+
+def test_only_the_shards_that_the_index_names_come(hub, client):
+    index = json.dumps({"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}).encode()
+    shards = {f"model-{number}-of-2.safetensors": WEIGHTS for number in (1, 2)}
+    hub.model(
+        "org/large", {"config.json": b"{}", "model.safetensors.index.json": index, "x.safetensors": b"x"} | shards
+    )
+    folder = client.fetch("hf://org/large")
+    assert names_in(folder) == ["config.json", *sorted(shards), "model.safetensors.index.json"]
+
+
+def test_random_weights_are_not_fetched(hub, client):
+    hub.model("org/bert", MODEL)
+    client.fetch("hf://org/bert", weights=False)
+    assert not hub.sent["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("train.parquet", ["train.parquet"]),
+        ("parts/p-*.parquet", ["parts/p-0.parquet", "parts/p-1.parquet"]),
+        ("parts", ["parts/notes.txt", "parts/p-0.parquet", "parts/p-1.parquet"]),
+    ],
+)
+def test_of_data_the_file_the_folder_or_what_fits_the_pattern_comes(hub, client, path, found):
+    names = ["train.parquet", "parts/p-0.parquet", "parts/p-1.parquet", "parts/notes.txt", "parts/load.py", ".git/x"]
+    hub.dataset("org/words", {name: name.encode() for name in names})
+    source = f"hf://datasets/org/words/{path}"
+    assert sorted(client.pin(source)["files"]) == found
+    place = client.fetch(source)
+    assert str(place).endswith(f"/{path}")
+
+
+def test_a_table_brings_the_pictures_beside_it(hub, client):
+    hub.dataset("org/pets", {"a/t.csv": b"image,label\nx.png,1\n", "a/x.png": b"x", "b/y.png": b"y"})
+    assert sorted(client.pin("hf://datasets/org/pets/a/t.csv", beside=True)["files"]) == ["a/t.csv", "a/x.png"]
+
+
+# What goes wrong.
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(hub, client):
+    large = WEIGHTS * 240  # the client keeps what is broken off in blocks of 10 MiB
+    hub.model("org/bert", MODEL | {"model.safetensors": large})
+    hub.drops["model.safetensors"] = 1
+    folder = client.fetch("hf://org/bert")
+    assert (folder / "model.safetensors").read_bytes() == large
+    assert len(large) < hub.sent["model.safetensors"] < 1.2 * len(large)
+
+
+def test_a_file_that_ends_early_is_fetched_again(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.short["model.safetensors"] = 1
+    folder = client.fetch("hf://org/bert", patience=30)
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert any(said["text"].startswith("waiting for the hub") for said in client.told)
+
+
+def test_a_file_that_always_ends_early_is_no_file(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.short["model.safetensors"] = 9
+    with pytest.raises(RetryError, match="breaks off") as caught:
+        client.fetch("hf://org/bert")
+    assert caught.value.reason == "HubUnreachable"
+    assert not list(client.cache.rglob("model.safetensors"))
+
+
+def test_other_content_of_the_same_size_is_fetched_again(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.corrupt["model.safetensors"] = 1
+    assert (client.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_content_that_never_fits_its_hash_is_refused_and_removed(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.corrupt["model.safetensors"] = 9
+    with pytest.raises(JobError, match=r"model\.safetensors of commit .* differs from the hash") as caught:
+        client.fetch("hf://org/bert")
+    assert caught.value.reason == "DataChanged"
+    assert not list(client.cache.rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda file: file.resolve().write_bytes(b"short"), lambda file: file.resolve().unlink()]
+)
+def test_what_has_been_harmed_in_the_cache_is_fetched_again(hub, client, harm):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    harm(client.fetch("hf://org/bert", pin) / "model.safetensors")
+    assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_not_found_has_the_nearest_names(hub, client):
+    hub.model("org/bert-base", MODEL)
+    with pytest.raises(
+        JobError, match=r"has no http.*org/bert-bse; did you mean org/bert-base\? If it is private"
+    ) as caught:
+        client.pin("hf://org/bert-bse")
+    assert caught.value.reason == "NotFound"
+    assert caught.value.message.startswith("spec.model.source hf://org/bert-bse: ")
+
+
+def test_a_file_that_is_not_there_has_the_nearest_names(hub, client):
+    hub.dataset("org/words", {"train.csv": b"x"})
+    with pytest.raises(JobError, match=r"trian.csv is not among its files; there are train.csv") as caught:
+        client.pin("hf://datasets/org/words/trian.csv")
+    assert caught.value.reason == "NotFound"
+
+
+def test_a_revision_that_there_is_not(hub, client):
+    hub.model("org/bert", MODEL).commit(MODEL, "v2")
+    with pytest.raises(JobError, match=r"has no v3; there are main, v2\.$") as caught:
+        client.pin("hf://org/bert@v3")
+    assert caught.value.reason == "RevisionNotFound"
+    with pytest.raises(JobError, match="written with all of its 40 digits"):
+        client.pin("hf://org/bert@0123abc")
+
+
+def test_a_gated_repository(hub, client, known):
+    hub.model("org/gated", MODEL, gated="hf_of_somebody_else")
+    for one in (client, known):
+        with pytest.raises(JobError, match=r"accept its conditions at http.*/org/gated, and give a token") as caught:
+            one.pin("hf://org/gated")
+        assert caught.value.reason == "Gated"
+    hub.models["org/gated"].gated = TOKEN
+    assert known.fetch("hf://org/gated").is_dir()
+
+
+def test_a_token_that_is_not_valid(hub, known):
+    hub.model("org/bert", MODEL)
+    hub.valid_tokens = set()
+    with pytest.raises(JobError, match="refuses the token") as caught:
+        known.pin("hf://org/bert")
+    assert caught.value.reason == "Unauthorized"
+    assert TOKEN not in caught.value.message
+
+
+def test_a_private_repository_and_where_its_token_goes(hub, client, known):
+    hub.model("org/secret", MODEL, token=TOKEN)
+    with pytest.raises(JobError, match="If it is private, give a token") as caught:
+        client.pin("hf://org/secret")
+    assert caught.value.reason == "NotFound"
+    hub.asked.clear()
+    folder = known.fetch("hf://org/secret")
+    assert {authorization for _, path, authorization in hub.asked if path.startswith("/lfs/")} == {None}
+    assert {authorization for _, path, authorization in hub.asked if not path.startswith("/lfs/")} == {
+        f"Bearer {TOKEN}"
+    }
+    for file in folder.parents[2].rglob("*"):
+        assert TOKEN not in str(file)
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_does_not_answer_is_asked_again(hub, client, status):
+    hub.model("org/bert", MODEL)
+    hub.status += [status]
+    with pytest.raises(RetryError) as caught:
+        client.pin("hf://org/bert")
+    assert caught.value.reason == "HubUnreachable"
+    hub.status += [status]
+    assert client.pin("hf://org/bert", patience=30)["files"]
+
+
+def test_nobody_listens(hub, processes, tmp_path):
+    with start("http://127.0.0.1:9") as process:
+        with pytest.raises(RetryError, match="cannot be reached") as caught:
+            Client(hub, process, tmp_path).pin("hf://org/bert")
+        process.stdin.close()
+    assert caught.value.reason == "HubUnreachable"
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(hub, client):
+    hub.model("org/huge", MODEL)
+    hub.sizes["model.safetensors"] = 1 << 60
+    with pytest.raises(RetryError, match=r"1,073,741,824\.0 GiB are to be fetched, and .* left") as caught:
+        client.fetch("hf://org/huge")
+    assert caught.value.reason == "DiskFull"
+    assert not hub.sent
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../b", "a\\b", "a\nb"])
+def test_a_name_that_leads_elsewhere_is_refused(hub, client, name):
+    hub.model("org/evil", MODEL)
+    hub.names["tokenizer.json"] = name
+    with pytest.raises(JobError, match="which is no path below a folder"):
+        client.pin("hf://org/evil")
+
+
+# Without a network.
+
+
+def test_offline_takes_what_was_fetched(hub, client):
+    repository = hub.model("org/bert", MODEL)
+    folder = client.fetch("hf://org/bert")
+    repository.commit(MODEL | {"config.json": b"newer"})
+    hub.asked.clear()
+    assert client.fetch("hf://org/bert", offline=True) == folder
+    assert hub.asked == []
+
+
+def test_offline_says_what_is_missing(hub, client):
+    hub.model("org/bert", MODEL)
+    with pytest.raises(JobError, match="has never been fetched into the cache") as caught:
+        client.pin("hf://org/bert", offline=True)
+    assert caught.value.reason == "NotCached"
+    (client.fetch("hf://org/bert") / "tokenizer.json").unlink()
+    with pytest.raises(
+        JobError, match=r"lacks tokenizer\.json of commit [0-9a-f]{40}, 2 bytes: run `unfreeze fetch FILE`"
+    ):
+        client.fetch("hf://org/bert", offline=True)

@@ -1,0 +1,21 @@
+"""What keeps a credential in the process that has it."""
+
+import os
+import subprocess
+import sys
+
+CHECK = """
+import ctypes, subprocess, sys
+from unfreeze_trainer.sources.secrecy import close_to_others
+close_to_others()
+dumpable = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
+subprocess.run([sys.executable, "-c", dumpable])
+"""
+
+
+def test_a_process_that_is_closed_leaves_no_core_file():
+    """And others of its user read neither its memory nor its environment: the kernel gives both to root. Its children are open."""
+    environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]

@@ -1,0 +1,99 @@
+"""Agents of two pods whose model lies at a hub: one commit for both, whatever moves meanwhile, and no token where models train."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.hub import serve
+from tests.trainer.test_agents import Pods
+from unfreeze_trainer.runs.sources import FILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+TOKEN = "hf_planted0123456789"
+WEIGHTS = bytes(range(256)) * 400
+
+
+class HubPods(Pods):
+    """Pods that have a cache each."""
+
+    def __init__(self, folder: Path, hub):
+        super().__init__(folder)
+        self.environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+        for index in (0, 1):
+            model = {"source": "hf://org/bert", "path": f"{self.cache(index)}/models--org--bert/snapshots/main"}
+            job = self.job.model_copy(update={"model": self.job.model.model_copy(update=model)})
+            (folder / f"job-{index}.json").write_text(job.to_json())
+
+    def cache(self, index):
+        return self.folder / f"sources-{index}"
+
+    def begin(self, index):
+        self.start(index, f"job-{index}.json")
+
+    def worker(self, index):
+        """Return the process id of a worker, None while there is none."""
+        if self.get(index, "/activity") == b"starting the workers, which load PyTorch":
+            with suppress(IndexError):
+                return self.worker_of(index)
+        return None
+
+
+@pytest.fixture
+def hub():
+    with serve() as served:
+        served.valid_tokens = {TOKEN}
+        yield served
+
+
+@pytest.fixture
+def pods(ranks, hub, tmp_path):
+    made = HubPods(tmp_path, hub)
+    yield made
+    for process in made.processes.values():
+        process.kill()
+        process.join()
+
+
+def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
+    repository = hub.model("org/bert", {"config.json": b"{}", "model.safetensors": WEIGHTS}, token=TOKEN)
+    first = repository.refs["main"]
+    hub.drops["model.safetensors"] = 2  # the client waits a second before it goes on
+    pods.begin(1)
+    pods.until(lambda: pods.get(1, "/activity") == b"waiting for pod 0 to look the sources up")
+    pods.begin(0)
+    pods.until((tmp_path / "run" / FILE).exists)
+    pods.until(lambda: pods.progress().total_bytes == len(WEIGHTS) + 2)
+    assert pods.get(0, "/activity").startswith(b"fetching hf://org/bert: ")
+    repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
+    for index in (0, 1):
+        worker = pods.until(lambda index=index: pods.worker(index))
+        (snapshot,) = (pods.cache(index) / "models--org--bert" / "snapshots").iterdir()
+        assert snapshot.name == first
+        assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
+        environment = Path(f"/proc/{worker}/environ").read_bytes()
+        assert TOKEN.encode() not in environment
+        told = json.loads(
+            Path(
+                dict(line.split(b"=", 1) for line in environment.split(b"\0") if line)[b"UNFREEZE_JOB"].decode()
+            ).read_text()
+        )
+        assert told["model"]["path"] == str(snapshot)
+    for root, _, names in os.walk(tmp_path):
+        assert not [name for name in names if TOKEN.encode() in Path(root, name).read_bytes()], root
+
+
+@pytest.mark.parametrize(("gated", "reason"), [(False, "NotFound"), ("hf_of_somebody_else", "Gated")])
+def test_what_the_hub_refuses_ends_the_job_and_leaves_nothing(pods, hub, tmp_path, gated, reason):
+    hub.model("org/bert" if gated else "org/other", {"config.json": b"{}", "model.safetensors": WEIGHTS}, gated=gated)
+    pods.begin(0)
+    assert pods.wait(0) == 2
+    told = pods.message(0)
+    assert (told.outcome, told.reason) == ("Failed", reason)
+    assert told.message.startswith("spec.model.source hf://org/bert: ")
+    assert TOKEN not in (tmp_path / "termination-0").read_text()
+    assert not (tmp_path / "run").exists()

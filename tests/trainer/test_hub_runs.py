@@ -1,0 +1,100 @@
+"""`unfreeze run` of the example whose model and data lie at a hub, against the small hub of tests/hub; then without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tests.hub import serve
+from tests.trainer.jobs import WORDS
+from tests.trainer.test_local import write_bert
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples/sources/hub.yaml"
+MODEL, DATA = "sentence-transformers/all-MiniLM-L6-v2", "stanfordnlp/imdb"
+TOKEN = "hf_planted0123456789"
+PROGRAM = "from unfreeze_api.cli import main; main()"
+
+
+def rows(count):
+    sink = pa.BufferOutputStream()
+    texts = [" ".join((WORDS[n % 2], WORDS[n % 3])) for n in range(count)]
+    parquet.write_table(pa.table({"text": texts, "label": [n % 2 for n in range(count)]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert") / "bert"
+    write_bert(folder)
+    with serve() as served:
+        served.valid_tokens = {TOKEN}
+        served.model(MODEL, {file.name: file.read_bytes() for file in folder.iterdir()}, token=TOKEN)
+        parts = {f"plain_text/train-0000{part}-of-00002.parquet": rows(32) for part in (0, 1)}
+        served.dataset(DATA, parts | {"plain_text/test-00000-of-00001.parquet": rows(16)})
+        yield served
+
+
+def unfreeze(folder, hub, *command):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN}
+    name, *options = command
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, name, str(EXAMPLE), "--claims", str(folder), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+def test_the_example_runs_and_keeps_its_commits(hub, tmp_path):
+    nothing = unfreeze(tmp_path, hub, "run", "--offline")
+    assert nothing.returncode == 2
+    assert f"NotCached: spec.model.source hf://{MODEL}: offline, and it has never been fetched" in nothing.stderr
+    assert hub.asked == []
+
+    first = unfreeze(tmp_path, hub, "run")
+    assert first.returncode == 0, first.stdout + first.stderr
+    run = tmp_path / "results" / "hub"
+    report = json.loads((run / "report.json").read_text())
+    commit = hub.models[MODEL].refs["main"]
+    assert report["base"]["revision"] == commit
+    assert report["data"]["splits"] | {} == {"train": 58, "validation": 6, "test": 16}
+    pinned = json.loads((run / "sources.json").read_text())["sources"]
+    assert pinned[f"hf://{MODEL}"]["revision"] == commit
+    assert len(pinned[f"hf://datasets/{DATA}/plain_text/train-*.parquet"]["files"]) == 2
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes(), file
+
+    hub.models[MODEL].commit({"config.json": b"{}"})
+    hub.asked.clear()
+    again = unfreeze(tmp_path, hub, "run", "--offline")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert hub.asked == []
+
+    shutil.rmtree(tmp_path / "home")
+    fetched = unfreeze(tmp_path, hub, "run")
+    assert fetched.returncode == 0, "the commit of the run is fetched again, not what the branch has now"
+    assert json.loads((run / "report.json").read_text()) == report
+
+
+def test_fetch_fills_the_cache_once(hub, tmp_path):
+    hub.models[MODEL].commit({"config.json": b'{"model_type": "bert"}', "model.safetensors": b"x"})
+    said = unfreeze(tmp_path, hub, "fetch")
+    assert said.returncode == 0, said.stderr
+    assert f"hf://{MODEL}: commit {hub.models[MODEL].refs['main']}, 2 files, 0.0 MiB" in said.stdout
+    before = hub.sent.copy()
+    assert unfreeze(tmp_path, hub, "fetch").returncode == 0
+    assert hub.sent == before

@@ -1,0 +1,84 @@
+"""The process that fetches from a hub: the only one that has its token and goes online.
+
+Its input is one request as JSON, its output lines of JSON: how far it is, and at last a result or an error. It has no core file,
+and processes of the same user cannot read its memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from unfreeze_trainer.errors import JobError, RetryError
+from unfreeze_trainer.sources.hub import Hub
+from unfreeze_trainer.sources.pins import Pin
+from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others
+from unfreeze_trainer.sources.wanted import Wanted
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _guard(parent: int) -> None:
+    """Leave no core file, let nobody of the same user look in, and end with the process that asked."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    close_to_others()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None]) -> None:
+    """Say the result of a request, or why there is none.
+
+    Parameters
+    ----------
+    request
+        `what` (pin or fetch), `wanted`, `pins`, `cache`, `offline`, `patience`; see schemes/hf.py.
+    say
+        Takes a line of the output.
+    """
+    hub = Hub(request["cache"], offline=request["offline"], patience=request["patience"], say=say)
+    wanted = [Wanted(**one) for one in request["wanted"]]
+    try:
+        if request["what"] == "pin":
+            say({"result": {one.source: hub.pin(one).model_dump() for one in wanted}})
+        else:
+            pins = {source: Pin.model_validate(pin) for source, pin in request["pins"].items()}
+            say({"result": {one.source: hub.fetch(one, pins[one.source]) for one in wanted}})
+    except (JobError, RetryError) as error:
+        say({"reason": error.reason, "message": error.message, "again": isinstance(error, RetryError)})
+
+
+def main() -> None:
+    """Do what the input asks for."""
+    request = json.load(sys.stdin)
+    _guard(request["parent"])
+    lock, token = threading.Lock(), os.environ.get(TOKEN_ENV)
+
+    def say(content: Mapping[str, Any]) -> None:
+        text = json.dumps(content)
+        with lock:
+            sys.stdout.write((text.replace(token, "***") if token else text) + "\n")
+            sys.stdout.flush()
+
+    code = 0
+    try:
+        answer(request, say)
+    except Exception:  # noqa: BLE001 - for the log; who asked sees that there is no result
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)  # threads of the client that wait for a network must not hold this process
+
+
+if __name__ == "__main__":
+    main()

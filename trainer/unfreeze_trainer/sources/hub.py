@@ -1,0 +1,273 @@
+"""Repositories of a hub come into a cache of huggingface_hub, by its client: pinned, whole and checked, or not at all.
+
+Belongs into the process of `fetcher` alone, which has the hub's token and the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.hf_api import RepoFile
+from tqdm.auto import tqdm
+
+from unfreeze_api.sources.hf import Reference
+from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
+from unfreeze_trainer.sources.explain import explained, told
+from unfreeze_trainer.sources.pins import MAX_FILES, Pin, PinnedFile, is_plain
+from unfreeze_trainer.sources.selection import data_files, model_files
+from unfreeze_trainer.sources.wanted import Wanted
+
+T = TypeVar("T")
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_PARALLEL = 8
+_LONGEST_PAUSE = 30.0
+_SPARE_BYTES = 64 << 20
+"""What is left free on the disk."""
+_SMALL_BYTES = 64 << 20
+"""Largest index of weights."""
+_TOLD_SECONDS = 0.3
+
+
+class Hub:
+    """Repositories, as a cache has them or gets them.
+
+    Parameters
+    ----------
+    cache
+        Folder in the form of huggingface_hub's cache.
+    offline
+        Whether only the cache is asked.
+    patience
+        Seconds that a hub which does not answer is asked again.
+    say
+        Takes a line of the output.
+    """
+
+    def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
+        self._cache, self._offline, self._patience, self._say = cache, offline, patience, say
+        self._api = HfApi()
+
+    def pin(self, wanted: Wanted) -> Pin:
+        """Return what a source stands for now; offline, what it stood for when it was last brought."""
+        if self._offline:
+            return self._recorded(wanted)
+        where, reference = told(wanted)
+        return self._patiently(wanted, lambda: self._look_up(wanted, where, reference))
+
+    def fetch(self, wanted: Wanted, pin: Pin) -> str:
+        """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
+        reference = told(wanted)[1]
+        root = Path(Reference(reference.kind, reference.repository, "", "").at(self._cache, pin.revision))
+        self._patiently(wanted, lambda: self._bring(wanted, pin, root))
+        self._check(wanted, pin, root)
+        record = self._record(wanted)
+        with suppress(OSError):  # a cache that others have filled may be read-only
+            record.parent.mkdir(parents=True, exist_ok=True)
+            aside = record.with_suffix(f".{os.getpid()}")
+            aside.write_text(pin.model_dump_json(indent=1) + "\n")
+            aside.replace(record)
+        return reference.at(self._cache, pin.revision)
+
+    def _look_up(self, wanted: Wanted, where: str, reference: Reference) -> Pin:
+        name, kind = reference.repository, reference.kind
+        commit = self._api.repo_info(name, repo_type=kind, revision=reference.revision).sha
+        if commit is None or not _COMMIT.fullmatch(commit):
+            raise JobError("RevisionNotFound", f"{where}: the hub gives no commit for {reference.revision}: {commit!r}")
+        files = self._list(where, reference, commit)
+
+        def read(path: str) -> bytes:
+            if files[path].size > _SMALL_BYTES:
+                raise JobError("InvalidModel", f"{where}: {path} has {files[path].size:,} bytes, too many for an index")
+            return Path(self._download(reference, commit, path, _Meter)).read_bytes()
+
+        if wanted.is_model:
+            names = model_files(files, where, weights=wanted.weights, read=read)
+        else:
+            names = data_files(files, reference, where, beside=wanted.beside)
+        return Pin(revision=commit, files={path: files[path] for path in names})
+
+    def _list(self, where: str, reference: Reference, commit: str) -> dict[str, PinnedFile]:
+        """Return every file of a commit; names that lead elsewhere are refused."""
+        found: dict[str, PinnedFile] = {}
+        for entry in self._api.list_repo_tree(
+            reference.repository, recursive=True, revision=commit, repo_type=reference.kind
+        ):
+            if not isinstance(entry, RepoFile):
+                continue
+            if not is_plain(entry.path):
+                raise JobError(
+                    "NotFound", f"{where}: the hub lists a file {entry.path[:200]!r}, which is no path below a folder"
+                )
+            sha256 = entry.lfs.sha256 if entry.lfs else None
+            size = entry.lfs.size if entry.lfs else entry.size
+            found[entry.path] = PinnedFile(size=size, hash=f"sha256:{sha256}" if sha256 else f"git:{entry.blob_id}")
+            if len(found) > MAX_FILES:
+                raise JobError(
+                    "NotFound", f"{where}: the repository has more than {MAX_FILES:,} files; name a smaller one"
+                )
+        return found
+
+    def _bring(self, wanted: Wanted, pin: Pin, root: Path) -> None:
+        missing = {name: file for name, file in pin.files.items() if not file.is_at(root / name)}
+        if not missing:
+            return
+        where, reference = told(wanted)
+        size = sum(file.size for file in missing.values())
+        if self._offline:
+            raise JobError(
+                "NotCached",
+                f"{where}: offline, and the cache {self._cache} lacks {some_of(sorted(missing))} of commit {pin.revision},"
+                f" {_bytes(size)}: run `unfreeze fetch FILE` where the hub can be reached",
+            )
+        Path(self._cache).mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self._cache).free) < size + _SPARE_BYTES:
+            raise RetryError(
+                "DiskFull",
+                f"{where}: {_bytes(size)} are to be fetched, and {self._cache} has {_bytes(free)} left: make room there, or"
+                " name a smaller model or less data",
+            )
+        bar = self._meter(f"fetching {wanted.source}", pin.size - size, pin.size)
+        pool = ThreadPoolExecutor(_PARALLEL)
+        try:
+            for one in [pool.submit(self._one, reference, pin, name, root, bar) for name in missing]:
+                one.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _one(self, reference: Reference, pin: Pin, name: str, root: Path, bar: type[tqdm]) -> None:
+        there = os.path.lexists(root / name)  # what is there under a commit is taken as it is, unless told otherwise
+        found = self._download(reference, pin.revision, name, bar, force=there)
+        if Path(found) != root / name:
+            raise JobError(
+                "DataChanged", f"hf://{reference.repository}: asked for commit {pin.revision}, the hub gave {found}"
+            )
+
+    def _download(self, reference: Reference, commit: str, name: str, bar: type[tqdm], *, force: bool = False) -> str:
+        return hf_hub_download(
+            reference.repository,
+            name,
+            repo_type=reference.kind,
+            revision=commit,
+            cache_dir=self._cache,
+            tqdm_class=bar,
+            force_download=force,
+        )
+
+    def _check(self, wanted: Wanted, pin: Pin, root: Path) -> None:
+        """Compare every file with its pin; what differs is brought once more."""
+        where, reference = told(wanted)
+        for again in (False, True):
+            done, broken = 0, []
+            for name, file in pin.files.items():
+                self._say({"text": f"checking {wanted.source}", "done": done, "total": pin.size})
+                done += file.size
+                if not file.matches(root / name):
+                    broken.append(name)
+            if not broken:
+                return
+            if again or self._offline:
+                break
+            self._patiently(wanted, partial(self._again, broken, reference, pin, root, wanted))
+        for name in broken:  # nobody is to find it in the cache
+            with suppress(OSError):
+                (root / name).resolve().unlink()
+            with suppress(OSError):
+                (root / name).unlink()
+        raise JobError(
+            "DataChanged",
+            f"{where}: {some_of(broken)} of commit {pin.revision} differs from the hash that the hub lists for it"
+            f"{', in the cache' if self._offline else ', also when it was fetched again'}: it was removed from {self._cache}."
+            " If it comes again, ask whoever runs the hub or mirror",
+        )
+
+    def _again(self, names: list[str], reference: Reference, pin: Pin, root: Path, wanted: Wanted) -> None:
+        """Bring files once more."""
+        bar = self._meter(f"fetching {wanted.source} again", 0, sum(pin.files[name].size for name in names))
+        for name in names:
+            self._one(reference, pin, name, root, bar)
+
+    def _record(self, wanted: Wanted) -> Path:
+        """Return the file that says what a source stood for when it was last brought."""
+        key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
+        folder = Path(self._cache, told(wanted)[1].folder, "unfreeze")
+        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+    def _recorded(self, wanted: Wanted) -> Pin:
+        try:
+            return Pin.model_validate_json(self._record(wanted).read_bytes())
+        except (OSError, ValueError):
+            raise JobError(
+                "NotCached",
+                f"{told(wanted)[0]}: offline, and it has never been fetched into the cache {self._cache}: run"
+                " `unfreeze fetch FILE` where the hub can be reached",
+            ) from None
+
+    def _meter(self, text: str, done: int, total: int) -> type[tqdm]:
+        """Return a progress bar that tells of bytes in lines of the output."""
+        lock, state = threading.Lock(), {"done": done, "told": 0.0}
+
+        def count(more: float) -> None:
+            with lock:
+                state["done"] += int(more)
+                now = time.monotonic()
+                if now - state["told"] >= _TOLD_SECONDS:
+                    state["told"] = now
+                    self._say({"text": text, "done": min(int(state["done"]), total), "total": total})
+
+        count(0)
+        return type("_Counting", (_Meter,), {"count": staticmethod(count)})
+
+    def _patiently(self, wanted: Wanted, call: Callable[[], T]) -> T:
+        """Return what a call returns; its errors are told in the words of jobs, those that may pass are tried again."""
+        until, pause = time.monotonic() + self._patience, 1.0
+        while True:
+            try:
+                return call()
+            except (JobError, RetryError):
+                raise
+            except Exception as error:
+                told = explained(error, wanted, self._api, self._cache)
+                if told is None:
+                    raise
+                if not isinstance(told, RetryError) or told.reason == "DiskFull" or time.monotonic() + pause > until:
+                    raise told from error
+                self._say({"text": f"waiting for the hub: {one_line(error, 120)}", "done": 0, "total": 0})
+                time.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _Meter(tqdm):  # type: ignore[misc]
+    """A progress bar without a bar."""
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, **{**named, "disable": True})
+
+    @staticmethod
+    def count(more: float) -> None:
+        """Take note of bytes."""
+
+    def update(self, n: float | None = 1) -> None:
+        """Count bytes; the client calls it."""
+        self.count(n or 0)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":  # noqa: PLR2004
+            return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} {unit}"
+        size /= 1024
+    return ""

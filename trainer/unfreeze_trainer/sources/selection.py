@@ -1,0 +1,129 @@
+"""Which files of a repository are read: those that the libraries load, one format of the weights, never code. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from unfreeze_trainer.errors import JobError, some_of
+from unfreeze_trainer.models.folders import WEIGHTS
+from unfreeze_trainer.sources.pins import is_plain
+
+if TYPE_CHECKING:
+    from unfreeze_api.sources.hf import Reference
+
+_INDEX = ".index.json"
+_TEXTS = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".bpe", ".vocab", ".spm"})
+"""Suffixes of configs, tokenizers and templates."""
+_CARDS = ("readme", "license", "licence", "notice")
+_MORE = (
+    "/attention.safetensors",
+    "/1_Pooling/config.json",
+    "/2_Dense/*.json",
+    "/2_Dense/*.safetensors",
+    "/additional_chat_templates/*.jinja",
+)
+"""What is read besides: how a sentence encoder pools, the head of an export of ours, templates."""
+_CODE = frozenset({".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".sh", ".exe", ".dll"})
+"""Suffixes of what no reader of data needs, and what would be run."""
+
+
+def model_files(names: Collection[str], where: str, *, weights: bool, read: Callable[[str], bytes]) -> list[str]:
+    """Return the files of a repository that a model is loaded from.
+
+    Parameters
+    ----------
+    names
+        Of the whole repository.
+    where
+        What messages start with.
+    weights
+        Whether weights are read.
+    read
+        Gives the content of a small file.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: no model, or no weights in a format that is read.
+    """
+    if "config.json" not in names:
+        what = (
+            "an adapter (adapter_config.json) and no model: name the base model that it was trained on"
+            if "adapter_config.json" in names
+            else f"no config.json, and so no model of transformers or timm: it has {some_of(sorted(names))}"
+        )
+        raise JobError("InvalidModel", f"{where}: the repository holds {what}")
+    found = [name for name in names if _is_text(name) or any(PurePosixPath(f"/{name}").match(like) for like in _MORE)]
+    if weights:
+        found += _weights(names, where, read)
+    return sorted(set(found))
+
+
+def _is_text(name: str) -> bool:
+    path = PurePosixPath(name)
+    if len(path.parts) > 1 or name.startswith(".") or name.endswith(_INDEX):
+        return False
+    return path.suffix.lower() in _TEXTS or name.lower().startswith(_CARDS)
+
+
+def _weights(names: Collection[str], where: str, read: Callable[[str], bytes]) -> list[str]:
+    chosen = next((name for name in WEIGHTS if name in names), None)
+    if chosen is None:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: the repository has no weights that are read ({', '.join(WEIGHTS)}); it has {some_of(sorted(names))}."
+            " Name one that has them, or set spec.model.initialization to Random to train from scratch",
+        )
+    if not chosen.endswith(_INDEX):
+        return [chosen]
+    try:
+        shards = set(json.loads(read(chosen))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise JobError("InvalidModel", f"{where}: {chosen} is no index of weights: {error!r}") from error
+    if bad := [shard for shard in shards if not isinstance(shard, str) or not is_plain(shard) or shard not in names]:
+        raise JobError("InvalidModel", f"{where}: {chosen} names {bad[0]!r}, which the repository does not have")
+    return [chosen, *shards]
+
+
+def data_files(names: Collection[str], reference: Reference, where: str, *, beside: bool) -> list[str]:
+    """Return the files of a repository that data are read from; JobError NotFound where there are none.
+
+    Parameters
+    ----------
+    names
+        Of the whole repository.
+    reference
+        What the source names: a file, a folder, or a pattern whose signs stay within a part of the path.
+    where
+        What messages start with.
+    beside
+        Whether the file is a table that names others, which lie in its folder.
+    """
+    path = reference.path
+    if reference.is_pattern and any(sign in part for part in PurePosixPath(path).parts[:-1] for sign in "*?["):
+        raise JobError(
+            "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
+        )
+    usable = [name for name in names if PurePosixPath(name).suffix.lower() not in _CODE and not _is_hidden(name)]
+    if path in usable:
+        found = [path]
+        if beside:
+            parent = str(PurePosixPath(path).parent)
+            found = usable if parent == "." else [name for name in usable if name.startswith(f"{parent}/")]
+    elif reference.is_pattern:
+        found = [name for name in usable if PurePosixPath(f"/{name}").match(f"/{path}")]
+    else:
+        found = [name for name in usable if not path or name.startswith(f"{path}/")]
+    if not found:
+        near = get_close_matches(path, usable, n=3, cutoff=0.5) or sorted(usable)
+        what = "is not among its files" if path else "has no files of data"
+        raise JobError("NotFound", f"{where}: {path or 'the data set'} {what}; there are {some_of(near)}")
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)

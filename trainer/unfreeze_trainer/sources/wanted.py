@@ -1,0 +1,90 @@
+"""What a job reads, and how what lies elsewhere is brought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+
+PATIENCE_SECONDS = 600.0
+"""Time that a hub which does not answer is tried again, before the pod fails and is retried elsewhere."""
+_TABLES_OF_PATHS = (".csv", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A source that a job reads."""
+
+    field: str
+    """Of the spec, for messages."""
+    source: str
+    """As the manifest has it."""
+    path: str
+    """Where job.json says that it lies."""
+    is_model: bool
+    weights: bool = True
+    """Whether a model's weights are read."""
+    beside: bool = False
+    """Whether a table names files that lie beside it."""
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """How sources are brought."""
+
+    cache: str | None = None
+    """Folder of the hub's files; None for the one that job.json names."""
+    offline: bool = False
+    """Whether only what is there already is used."""
+    patience: float = PATIENCE_SECONDS
+    """Seconds that a network which does not answer is tried again."""
+    token: str | None = field(default=None, repr=False)
+    """Of the hub; None for what the environment has."""
+    tell: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+    """Hears what is done, and how many bytes of how many are there."""
+
+
+def sources_of(job: ResolvedJob) -> Iterator[Wanted]:
+    """Yield every source that a job reads."""
+    from unfreeze_api.tasks import task_type
+
+    yield Wanted(
+        "spec.model.source",
+        job.model.source,
+        job.model.path,
+        is_model=True,
+        weights=job.model.initialization != "Random",
+    )
+    parts = {"train": job.data.train}
+    for name, part in (("validation", job.data.validation), ("test", job.data.test)):
+        if part is not None and part.dataset is not None:
+            parts[name] = part.dataset
+    reads_text = task_type(job.task.type).reads_text
+    for name, place in parts.items():
+        beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
+        yield Wanted(f"spec.data.{name}.source", place.source, place.path, is_model=False, beside=beside)
+
+
+def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
+    """Return a job whose sources lie at other paths.
+
+    Parameters
+    ----------
+    paths
+        By source; what is not among them stays.
+    """
+
+    def moved(place: object) -> object:
+        path = paths.get(place.source)  # type: ignore[attr-defined]
+        return place.model_copy(update={"path": path}) if path else place  # type: ignore[attr-defined]
+
+    data = {"train": moved(job.data.train)}
+    for name in ("validation", "test"):
+        part = getattr(job.data, name)
+        if part is not None and part.dataset is not None:
+            data[name] = part.model_copy(update={"dataset": moved(part.dataset)})
+    update = {"model": moved(job.model), "data": job.data.model_copy(update=data)}
+    return job.model_copy(update=update) if paths else job
