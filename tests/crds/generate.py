@@ -170,6 +170,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     _repair_columns(spec["data"])
     regression = spec["task"].get("textRegression", {})
     regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
+    _repair_embedding(spec["task"].get("textEmbedding", {}))
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -220,9 +221,18 @@ def _repair_labels(spec: dict[str, Any]) -> None:
         if one in options:
             options.pop(other, None)
     task = task_type(spec["task"]["type"])
-    known = {metric.name for metric in (task.multi_label if options.get("labels") == "Multi" else task.metrics)}
+    metrics = task.multi_label if options.get("labels") == "Multi" else task.metrics
+    metrics = task.of_scores if task.of_scores and options.get("annotation") == "Scores" else metrics
+    known = {metric.name for metric in metrics}
     if spec["training"].get("metric") not in known:
         spec["training"].pop("metric", None)
+
+
+def _repair_embedding(options: dict[str, Any]) -> None:
+    if options.get("annotation") != "Scores":
+        options.pop("loss", None)
+    elif options.get("loss") != "CoSENT":
+        options.pop("temperature", None)
 
 
 def _repair_columns(data: dict[str, Any]) -> None:
@@ -266,6 +276,9 @@ def _repair_affinity(node: Any) -> None:
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
+    if spec["task"]["type"] == "TextEmbedding" and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune"):
+        strategy["type"] = "FullFineTuning"
+        strategy.pop("linearProbeThenFineTune", None)
     rates = strategy.get("learningRate", {})
     if strategy["type"] == "PartialFineTuning" and len(strategy.get("partialFineTuning", {})) != 1:
         strategy["partialFineTuning"] = {"lastBlocks": 1}

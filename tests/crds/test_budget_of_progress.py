@@ -102,7 +102,7 @@ def test_figures_of_each_class_are_no_metrics():
 
 
 def test_every_metric_that_a_job_can_name_has_a_place():
-    for metrics in (metrics for task in TASKS for metrics in (task.metrics, task.multi_label)):
+    for metrics in (metrics for task in TASKS for metrics in (task.metrics, task.multi_label, task.of_scores)):
         names = [metric.name for metric in metrics]
         assert list(budget.metrics(dict.fromkeys(names, 1.0))) == names
 

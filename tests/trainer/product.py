@@ -68,6 +68,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "AudioClassification": {},
     "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
     "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
+    "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -93,6 +94,7 @@ PLACES = {
     "AudioClassification": ("speech", "clips"),
     "TokenClassification": ("bert", "words.jsonl"),
     "TextRegression": ("bert", "numbers.csv"),
+    "TextEmbedding": ("bert", "pairs.csv"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -132,6 +134,8 @@ def write_inputs(folder: Path) -> None:
     write_csv(folder / "sets.csv", labels=('"a,b"', "b", '"c,a"', '""'))
     rows = "".join(f"{WORDS[n % 7]} {WORDS[n % 5]},{WORDS[n % 3]},{n % 7}.5,{-n % 5}\n" for n in range(24))
     (folder / "numbers.csv").write_text(f"text,other,one,two\n{rows}")
+    rows = "".join(f"{WORDS[n % 7]} {WORDS[n % 5]},{WORDS[n]},{WORDS[n % 11]} {WORDS[n % 3]}\n" for n in range(22))
+    (folder / "pairs.csv").write_text(f"anchor,positive,negative\n{rows}")
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
     image_model(folder / "pictures", num_hidden_layers=2)

@@ -45,10 +45,12 @@ def train_by_hand(job, task, *, ranks=1):
             for group, (_, rate, _) in zip(optimizer.param_groups, groups, strict=True):
                 group["lr"] = rate * factor
             optimizer.zero_grad()
-            for rank in range(ranks):
+            # What couples its samples is computed of all of them at once.
+            shares = [batch] if task.couples else [shard(batch, rank, ranks) for rank in range(ranks)]
+            for rank, share in enumerate(shares):
                 seed_everything(training.seed, step, rank)
                 factor = (scale.value if scale else 1) * ranks / int(units[list(batch)].sum())
-                _backward(task, module, shard(batch, rank, ranks), factor, training.precision, keep=not rank)
+                _backward(task, module, share, factor, training.precision, keep=not rank)
             penalty = loaded.hook.penalty() * ranks * (scale.value if scale else 1)
             if isinstance(penalty, torch.Tensor):
                 penalty.backward()

@@ -1,4 +1,4 @@
-"""A step is the mean over the units of its samples, however ranks and micro batches divide it; a coupled loss is not divided."""
+"""A step is the mean over the units of its samples, however ranks and micro batches divide it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.mlp import MLPTask
-from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 
 
@@ -58,16 +57,3 @@ def test_where_each_sample_is_a_unit_it_is_the_mean_over_samples(samples, batch_
         for number, micros in feed.steps(0, feed.steps_per_epoch):
             size = min(batch_size, samples - number * batch_size)
             assert {micro.scale for micro in micros} == {world_size / size}
-
-
-@pytest.mark.parametrize(
-    ("accumulate", "world_size", "says"),
-    [(2, 1, "spec.training.gradientAccumulationSteps 2: this task's loss compares all"), (1, 2, "2 workers")],
-)
-def test_a_loss_that_couples_its_samples_is_not_divided(accumulate, world_size, says):
-    task = Weighted([1] * 8)
-    feeds(task, 4, accumulate, world_size)
-    task.couples = True
-    feeds(task, 4, 1, 1)
-    with pytest.raises(JobError, match=says):
-        feeds(task, 4, accumulate, world_size)

@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_trainer.data.order import epoch_order, evaluation_shard, global_batches, shard
-from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.seeds import mix
 
 if TYPE_CHECKING:
@@ -38,11 +37,6 @@ class MicroBatch:
 class Feed:
     """Batches of one rank.
 
-    Raises
-    ------
-    JobError
-        InvalidJob: the task's loss couples the samples of a step, which would be computed in parts.
-
     Notes
     -----
     The order of samples is a pure function, and the units of each are known to all: so every rank knows the units of the
@@ -57,8 +51,6 @@ class Feed:
         self._rank, self._world_size = rank, world_size
         self.samples, self._units = task.splits["train"], task.units("train")
         self._chances = task.chances("train")
-        if task.couples:
-            _require_whole_steps(accumulate, world_size)
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
 
     @property
@@ -128,20 +120,3 @@ class Feed:
         mine = evaluation_shard(total, self._rank, self._world_size)
         rounds = math.ceil(math.ceil(total / self._world_size) / size)
         return self._task.batches(split, (mine[low : low + size] for low in range(0, rounds * size, size)))
-
-
-def _require_whole_steps(accumulate: int, world_size: int) -> None:
-    """Refuse to divide the steps of a loss that couples their samples: each part would be compared with itself alone."""
-    why = "this task's loss compares all samples of a step with each other"
-    if accumulate > 1:
-        raise JobError(
-            "InvalidJob",
-            f"spec.training.gradientAccumulationSteps {accumulate}: {why}, which micro batches would keep apart. Set it to 1;"
-            " if memory is short, lower spec.training.batchSize",
-        )
-    if world_size > 1:
-        raise JobError(
-            "InvalidJob",
-            f"{world_size} workers (spec.distribution.numNodes x numProcPerNode): {why}, and workers do not exchange them yet."
-            " Use one worker",
-        )

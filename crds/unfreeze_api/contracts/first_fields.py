@@ -68,6 +68,7 @@ FIRST_FIELDS = _leaves(
 
 _LATER_TASKS = {
     "audioClassification": _leaves("maxSeconds"),
+    "textEmbedding": _leaves("maxLength annotation pooling temperature loss"),
     "textRegression": _leaves("maxLength pooling loss huberDelta"),
     "tokenClassification": _leaves("maxLength annotation"),
 }

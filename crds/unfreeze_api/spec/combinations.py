@@ -86,14 +86,24 @@ def _each(kinds: Sequence[Named]) -> str:
 
 
 def metric_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
-    """Yield the rules about which metrics a task is measured by, with one label for each sample and with several."""
+    """Yield the rules about which metrics a task is measured by, with one label for each sample, with several, with scores."""
     labelled = [task for task in tasks if task.multi_label]
     member = "has(self.task.{0}) && has(self.task.{0}.labels) && self.task.{0}.labels == 'Multi'"
     several = " || ".join(f"({member.format(task.member)})" for task in labelled)
+    scored = [task for task in tasks if task.of_scores]
+    scores = " || ".join(
+        f"(has(self.task.{task.member}) && self.task.{task.member}.annotation == 'Scores')" for task in scored
+    )
     for metrics in dict.fromkeys(task.metrics for task in tasks):
         kinds = [task for task in tasks if task.metrics == metrics]
+        if any(task in scored for task in kinds):
+            yield _metric_rule(kinds, metrics, unless=scores, about=" without scores")
+            continue
         choice = any(task in labelled for task in kinds)
         yield _metric_rule(kinds, metrics, unless=several if choice else "", about=" with one label" * choice)
+    for metrics in dict.fromkeys(task.of_scores for task in scored):
+        kinds = [task for task in scored if task.of_scores == metrics]
+        yield _metric_rule(kinds, metrics, unless=f"!({scores})", about=" with annotation Scores")
     for metrics in dict.fromkeys(task.multi_label for task in labelled):
         kinds = [task for task in labelled if task.multi_label == metrics]
         yield _metric_rule(kinds, metrics, unless=f"!({several})", about=" with labels Multi")
@@ -107,6 +117,19 @@ def _metric_rule(kinds: Sequence[TaskType], metrics: Sequence[Metric], *, unless
         f"{every(kinds)}{about} {'are' if len(kinds) > 1 else 'is'} measured by other metrics: choose {either(metrics)}",
         ".training.metric",
     )
+
+
+def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyKind] = STRATEGIES) -> Iterator[Rule]:
+    """Yield the rules about strategies that train the head alone, for tasks that have none."""
+    probes, others = ([kind for kind in strategies if bool(kind.head_alone) == alone] for alone in (True, False))
+    for why in dict.fromkeys(task.no_head for task in tasks if task.no_head):
+        kinds = [task for task in tasks if task.no_head == why]
+        yield Rule(
+            f"!{_among('self.task.type', kinds)} || !{_among('self.strategy.type', probes)}",
+            f"{every(kinds)} {why}, which {every(probes)} would train alone: choose strategy.type {either(others)}, with or"
+            " without an adapter",
+            ".strategy",
+        )
 
 
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
@@ -137,6 +160,7 @@ ADAPTER_RULES = (
 )
 
 METRIC_RULES = tuple(metric_rules())
+HEAD_RULES = tuple(head_rules())
 
 EXPORT_RULES = (
     Rule(

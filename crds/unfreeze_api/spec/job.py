@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
-from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, METRIC_RULES
+from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, HEAD_RULES, METRIC_RULES
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.model import ModelSpec
@@ -65,6 +65,7 @@ class FineTuneJobSpec(Model):
         *ADAPTER_RULES,
         *EXPORT_RULES,
         *METRIC_RULES,
+        *HEAD_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(

@@ -137,6 +137,8 @@ class StrategyKind(Variant):
     """Why it takes no adapter, as a part of a message; empty where it takes one."""
     some_blocks: bool = False
     """It trains some blocks and not the others, in some phase at least."""
+    head_alone: bool = False
+    """What it is about is to train the head before anything else, or alone."""
 
 
 STRATEGIES: tuple[StrategyKind, ...] = (
@@ -144,6 +146,7 @@ STRATEGIES: tuple[StrategyKind, ...] = (
         "FeatureExtraction",
         "trains the new head alone",
         no_adapter="trains the head alone, an adapter would never be trained",
+        head_alone=True,
     ),
     StrategyKind(
         "PartialFineTuning",
@@ -153,7 +156,9 @@ STRATEGIES: tuple[StrategyKind, ...] = (
         needs="partialFineTuning.lastBlocks or partialFineTuning.blocks",
     ),
     StrategyKind("FullFineTuning", "everything"),
-    StrategyKind("LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec),
+    StrategyKind(
+        "LinearProbeThenFineTune", "the head first, then everything", LinearProbeThenFineTuneSpec, head_alone=True
+    ),
     StrategyKind("GradualUnfreezing", "the head, then block after block", GradualUnfreezingSpec, some_blocks=True),
     StrategyKind(
         "BitFit",

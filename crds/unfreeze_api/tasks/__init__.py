@@ -20,7 +20,9 @@ def _declared() -> tuple[TaskType, ...]:
 
 
 TASKS = _declared()
-METRICS = tuple(dict.fromkeys(metric.name for task in TASKS for metric in (*task.metrics, *task.multi_label)))
+METRICS = tuple(
+    dict.fromkeys(metric.name for task in TASKS for metric in (*task.metrics, *task.multi_label, *task.of_scores))
+)
 """Names of the metrics of all tasks."""
 
 

@@ -44,10 +44,14 @@ class TaskType(Variant):
     """What training.metric may name; the first is the default."""
     multi_label: tuple[Metric, ...] = ()
     """The same where each sample has any number of labels; none where the task has no such choice."""
+    of_scores: tuple[Metric, ...] = ()
+    """The same where pairs of samples have scores; none where the task has no such choice."""
     pipeline: str
     """Name of the task on the Hugging Face Hub."""
     targets: str = "Labels"
     """What the column holds that is predicted: Labels is one of a set for each sample."""
+    no_head: str = ""
+    """Why no new head stands on the base, as a part of a message; empty where one does."""
 
     @property
     def libraries(self) -> tuple[str, ...]:
@@ -61,13 +65,24 @@ class TaskType(Variant):
 
     def metric(self, name: str | None, options: Model | None = None) -> Metric:
         """Return a metric of a task with such options by name; the default one for None."""
-        metrics = self.multi_label if is_multi_label(options) else self.metrics
+        metrics = self.measured_by(options)
         return next((metric for metric in metrics if metric.name == name), metrics[0])
+
+    def measured_by(self, options: Model | None) -> tuple[Metric, ...]:
+        """Return the metrics of a task with such options; the first is the default."""
+        if is_multi_label(options):
+            return self.multi_label
+        return self.of_scores if self.of_scores and has_scores(options) else self.metrics
 
 
 def is_multi_label(options: Model | None) -> bool:
     """Return whether a task with such options gives each sample any number of labels."""
     return getattr(options, "labels", None) == "Multi"
+
+
+def has_scores(options: Model | None) -> bool:
+    """Return whether a task with such options learns from pairs of samples with a score."""
+    return getattr(options, "annotation", None) == "Scores"
 
 
 TEXT = Column("text", "with the text")

@@ -59,6 +59,7 @@ def reader_of(job: ResolvedJob) -> Callable[..., Source]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.samples import read_texts, target_kind
 
@@ -67,6 +68,10 @@ def reader_of(job: ResolvedJob) -> Callable[..., Source]:
         from unfreeze_trainer.data.words import read_words
 
         return partial(read_words, spans=words.annotation == "Spans")
+    if sentences := job.task.of(TextEmbeddingSpec):
+        from unfreeze_trainer.data.sentences import read_sentences
+
+        return partial(read_sentences, kind=target_kind(job), annotation=sentences.annotation)
     if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
     if AUDIO in task.reads:

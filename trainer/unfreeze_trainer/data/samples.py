@@ -67,21 +67,33 @@ class Split:
 
 
 def read_texts(
-    dataset: Dataset, where: str, *, kind: TargetKind = LABELS, skip: bool = False, head: bool = False
+    dataset: Dataset,
+    where: str,
+    *,
+    kind: TargetKind = LABELS,
+    skip: bool = False,
+    head: bool = False,
+    texts: Sequence[str] | None = None,
 ) -> Source:
     """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
-    JobError InvalidData where a text or target is missing or empty, unless such rows are skipped.
+    JobError InvalidData where a text or target is missing or empty, unless such rows are skipped. `texts` are the columns of
+    texts; without them those of text and textPair.
     """
     unread, targets = Unread(where, skip=skip), kind.columns(dataset.columns)
-    texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
+    if texts is None:
+        texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
     cells = dict.fromkeys(targets, kind.cells)
     table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
     source = Source(
-        dataset, where, _beside(inputs, texts), _beside([table[name] for name in targets], targets), numbers=numbers
+        dataset,
+        where,
+        _beside(inputs, list(texts)),
+        _beside([table[name] for name in targets], targets),
+        numbers=numbers,
     )
     return readable(source, unread, total, head=head, kind=kind)
 

@@ -254,22 +254,26 @@ class Engine(ABC):
         return [adapter.validate_json(each.cpu().numpy().tobytes()) for each in found]
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of all ranks, those of rank 0 first, on the CPU. Collective.
+        """Return the rows of all ranks, those of rank 0 first, where these are. Collective.
 
         Parameters
         ----------
         rows
-            Of shape (rows, columns), on the CPU; ranks may have different numbers of them, but of as many columns.
+            Of shape (rows, columns); ranks may have different numbers of them, but of as many columns.
         """
         if self.world_size == 1:
             return rows
-        counts = torch.zeros(self.world_size, dtype=torch.int64)
-        counts[self.rank] = len(rows)
-        counts = self.all_reduce(counts)
-        start = int(counts[: self.rank].sum())
-        whole = rows.new_zeros(int(counts.sum()), *rows.shape[1:])
+        start, total = self.place_of(len(rows))
+        whole = rows.new_zeros(total, *rows.shape[1:])
         whole[start : start + len(rows)] = rows
         return self.all_reduce(whole)  # the others have 0 there
+
+    def place_of(self, count: int) -> tuple[int, int]:
+        """Return how many rows the ranks before this one have, and how many all have; `count` are its own. Collective."""
+        counts = torch.zeros(self.world_size, dtype=torch.int64)
+        counts[self.rank] = count
+        counts = self.all_reduce(counts)
+        return int(counts[: self.rank].sum()), int(counts.sum())
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

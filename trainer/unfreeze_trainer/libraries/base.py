@@ -133,6 +133,10 @@ class Library(ABC):
         """
         return self._plain_adapter(folder, base, example) if kind == "Adapter" else self._plain(folder, example)
 
+    def proof(self, kind: ExportKind, folder: str, base: str, example: Example) -> Plain:
+        """Return how an export's verification loads it: as `plain`, but where that library is not installed."""
+        return self.plain(kind, folder, base, example)
+
     @abstractmethod
     def _plain(self, folder: str, example: Example) -> Plain:
         """Return how a whole model is loaded."""

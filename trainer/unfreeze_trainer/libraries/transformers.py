@@ -129,7 +129,12 @@ class Transformers(Library):
         if self._pooling:
             write_script(folder)
             if kind == "Adapter":  # a whole model says it itself
-                pooled_layers.describe(str(folder), self._pooling, self.head.outputs, self.head.problem_type)
+                self._describe(str(folder))
+
+    def _describe(self, folder: str) -> None:
+        """Write beside an adapter what the script makes the model of."""
+        assert self._pooling is not None
+        pooled_layers.describe(folder, self._pooling, self.head.outputs, self.head.problem_type)
 
     def _save(self, module: Any, folder: Path) -> None:
         if self._pooling:

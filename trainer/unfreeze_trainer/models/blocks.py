@@ -20,7 +20,7 @@ class Block:
     name: str
     """embeddings, layer.0, layer.1, ..., what lies between the last layer and the head (pooler, norm), head."""
     parameters: tuple[str, ...]
-    """As in named_parameters(), in its order; never empty."""
+    """As in named_parameters(), in its order; none in the head of a model that has none."""
 
     @property
     def is_layer(self) -> bool:

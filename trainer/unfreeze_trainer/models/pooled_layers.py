@@ -1,4 +1,4 @@
-"""Classifiers whose head reads a pooling of all tokens, and how an exported one is loaded.
+"""Classifiers whose head reads a pooling of all tokens, encoders that give the pooling itself, and how exported ones are loaded.
 
 This file is written beside every export of such a model: it needs torch and transformers, nothing of Unfreeze.
 
@@ -7,11 +7,16 @@ This file is written beside every export of such a model: it needs torch and tra
     print(classify("some text"))
 
 Where sentence-transformers has the pooling too, `SentenceTransformer("FOLDER").encode(texts)` gives the same logits.
+
+An encoder, whose outputs are vectors of texts, with transformers alone:
+
+    pooled = run_path("FOLDER/pooled.py")
+    print(pooled["embedder"](pooled["load_encoder"]("FOLDER"), "FOLDER")(["some text", "another text"]))
 """
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 CONFIG = "pooled_config.json"
-POOLING, HEAD, WEIGHTS = "1_Pooling", "2_Dense", "model.safetensors"
+POOLING, HEAD, WEIGHTS, NORMALIZE = "1_Pooling", "2_Dense", "model.safetensors", "2_Normalize"
 """Of an export, as sentence-transformers has them."""
 ATTENTION, ATTENTION_WEIGHTS = "attention", "attention.safetensors"
 """The one mode that sentence-transformers does not have."""
@@ -101,16 +106,7 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
     ValueError
         The architecture has no part that makes one vector of each token of a text.
     """
-    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
-
-    kind = type(config)
-    encoders: Any = MODEL_FOR_TEXT_ENCODING_MAPPING
-    if kind not in encoders and (kind not in MODEL_MAPPING or config.is_encoder_decoder):
-        raise ValueError(f"transformers has no encoder of texts for {kind.__name__}")
-    body_class: Any = encoders[kind] if kind in encoders else MODEL_MAPPING[kind]
-    body_class = body_class[0] if isinstance(body_class, tuple) else body_class
-    if "input_ids" not in inspect.signature(body_class.forward).parameters:
-        raise ValueError(f"{body_class.__name__} reads no texts")
+    body_class = _body_class(config)
     base: Any = next(parent for parent in body_class.__mro__[1:] if parent.__name__.endswith("PreTrainedModel"))
     # What only the architecture's own classifier reads would stay without gradients.
     options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(body_class).parameters else {}
@@ -145,6 +141,21 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
 
     PooledClassifier.__name__ = PooledClassifier.__qualname__ = f"Pooled{body_class.__name__}"
     return PooledClassifier
+
+
+def _body_class(config: Any) -> Any:
+    """Return transformers' class that makes one vector of each token of a text. Raises as of pooled_class."""
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+
+    kind = type(config)
+    encoders: Any = MODEL_FOR_TEXT_ENCODING_MAPPING
+    if kind not in encoders and (kind not in MODEL_MAPPING or config.is_encoder_decoder):
+        raise ValueError(f"transformers has no encoder of texts for {kind.__name__}")
+    body_class: Any = encoders[kind] if kind in encoders else MODEL_MAPPING[kind]
+    body_class = body_class[0] if isinstance(body_class, tuple) else body_class
+    if "input_ids" not in inspect.signature(body_class.forward).parameters:
+        raise ValueError(f"{body_class.__name__} reads no texts")
+    return body_class
 
 
 def _width(config: Any, body_class: Any) -> int:
@@ -200,9 +211,14 @@ def save(model: Any, folder: str) -> None:
     if own:
         save_file(own, root / ATTENTION_WEIGHTS, {"format": "pt"})
         return
-    width = {"word_embedding_dimension": model.classifier.in_features // len(model.modes)}
-    _write(root / POOLING, width | {f"pooling_mode_{flag}": mode in model.modes for mode, flag in FLAGS.items()})
-    kinds = (("", "Transformer"), (POOLING, "Pooling"), (HEAD, "Dense"))
+    _write_modules(root, model.classifier.in_features // len(model.modes), model.modes, (HEAD, "Dense"))
+
+
+def _write_modules(root: Path, width: int, modes: Sequence[str], *more: tuple[str, str]) -> None:
+    """Write what sentence-transformers builds a model from: encoder, pooling of vectors of a width, and more by folder."""
+    flags = {f"pooling_mode_{flag}": mode in modes for mode, flag in FLAGS.items()}
+    _write(root / POOLING, {"word_embedding_dimension": width} | flags)
+    kinds = (("", "Transformer"), (POOLING, "Pooling"), *more)
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (path, kind) in enumerate(kinds)
@@ -269,3 +285,80 @@ def classifier(folder: str) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return Classifier(model=load(folder), tokenizer=tokenizer, truncation=True)
+
+
+def encoder_class(config: Any) -> Any:
+    """Return transformers' class of an encoder of texts, without what stands on its last layer. Raises as of pooled_class."""
+    body_class = _body_class(config)
+    if "add_pooling_layer" not in inspect.signature(body_class).parameters:
+        return body_class
+
+    class Encoder(body_class):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config, add_pooling_layer=False)
+
+    Encoder.__name__ = Encoder.__qualname__ = body_class.__name__
+    return Encoder
+
+
+def encoder_width(config: Any) -> int:
+    """Return how wide the vectors of an encoder's tokens are. Raises as of pooled_class."""
+    return _width(config, _body_class(config))
+
+
+def embed(hidden: Tensor, mask: Tensor, modes: Sequence[str], *, normalize: bool) -> Tensor:
+    """Return the vectors of texts, (texts, width * modes), of those of their tokens; parameters as of pool.
+
+    `normalize` says whether each is made as long as 1. Vectors of a prompt before the text do not count.
+    """
+    pooled = pool(hidden[:, -mask.shape[1] :], mask, modes)
+    return nn.functional.normalize(pooled, dim=-1) if normalize else pooled
+
+
+def save_encoder(model: Any, folder: str, modes: Sequence[str], *, normalize: bool) -> None:
+    """Write an encoder so that sentence-transformers and `load_encoder` load it again."""
+    model.save_pretrained(folder)
+    describe_encoder(folder, modes, normalize=normalize)
+    root = Path(folder)
+    if normalize:
+        _write(root / NORMALIZE, {})
+    more = [(NORMALIZE, "Normalize")] if normalize else []
+    _write_modules(root, encoder_width(model.config), modes, *more)
+
+
+def describe_encoder(folder: str, modes: Sequence[str], *, normalize: bool) -> None:
+    """Write what `embedder` makes vectors of texts by."""
+    (Path(folder) / CONFIG).write_text(json.dumps({"pooling": list(modes), "normalize": normalize}, indent=2) + "\n")
+
+
+def load_encoder(folder: str, **options: Any) -> Any:
+    """Load an exported encoder, or the base that an exported adapter belongs to; `options` go to from_pretrained."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    options = {"local_files_only": True, "dtype": torch.float32} | options
+    return encoder_class(config).from_pretrained(folder, config=config, trust_remote_code=False, **options).eval()
+
+
+def embedder(model: Any, folder: str) -> Callable[[Sequence[str]], Tensor]:
+    """Return a function from texts to their vectors, (texts, width).
+
+    Parameters
+    ----------
+    model
+        The encoder, with its adapter if it has one.
+    folder
+        The export, with its tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    described = json.loads(Path(folder, CONFIG).read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    @torch.no_grad()
+    def vectors(texts: Sequence[str]) -> Tensor:
+        inputs = tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt")
+        hidden = model(**inputs).last_hidden_state
+        return embed(hidden, inputs["attention_mask"], described["pooling"], normalize=described["normalize"])
+
+    return vectors

@@ -15,6 +15,8 @@ from unfreeze_trainer.sources.closed import Closed
 MODES = {"Mean": "mean", "CLS": "cls", "LastToken": "lasttoken", "Max": "max", "Attention": layers.ATTENTION}
 """Modes of pooled_layers, by the spec's names."""
 _OF_BASE = f"{layers.POOLING}/config.json"
+MODULES = "modules.json"
+"""What sentence-transformers lists a model's parts in."""
 SCRIPT = "pooled.py"
 """What pooled_layers is called in an export."""
 
@@ -75,6 +77,31 @@ def files(path: str, where: str) -> list[str]:
     closed = Closed(path, where, "InvalidModel")
     names = (layers.CONFIG, _OF_BASE, f"{layers.HEAD}/{layers.WEIGHTS}", layers.ATTENTION_WEIGHTS)
     return [name for name in names if closed.exists(name)]
+
+
+def normalizes(path: str, where: str) -> bool:
+    """Return whether a sentence encoder's folder makes each vector as long as 1.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: it has parts beside encoder, pooling and that, which would be lost.
+    """
+    closed = Closed(path, where, "InvalidModel")
+    try:
+        listed = json.loads(Path(closed.path(MODULES)).read_text())
+        kinds = [str(part["type"]).rpartition(".")[2] for part in listed]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return False
+    own_head = "labels" in _read(closed, layers.CONFIG)  # a classifier of ours, whose head is none of the encoder's
+    known = {"Transformer", "Pooling", "Normalize", *(["Dense"] if own_head else [])}
+    if others := [kind for kind in kinds if kind not in known]:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: {MODULES} names {' and '.join(others)} beside Transformer, Pooling and Normalize, and nothing else is"
+            " trained or exported: choose another sentence encoder, or remove it there if its vectors may lack it",
+        )
+    return "Normalize" in kinds
 
 
 def trained_head(path: str, where: str, modes: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:

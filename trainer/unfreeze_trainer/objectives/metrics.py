@@ -90,7 +90,7 @@ class Metrics(ABC):
             A metric is not among `names`.
         """
         values = self._compute(state)
-        if values and rows is not None:
+        if rows is not None and len(rows):
             values |= self._compute_of_rows(rows)
         if unknown := sorted(set(values) - set(self.names)):
             raise ValueError(

@@ -134,8 +134,8 @@ class RegressionMetrics(Metrics):
             "rmse": float(np.average(np.sqrt(np.average((actual - predicted) ** 2, axis=0)))),
             "mae": float(np.average(np.average(np.abs(predicted - actual), axis=0))),
             "r2": float(np.average(_r2(actual, predicted))),
-            "pearson": float(np.mean([_pearson(*pair) for pair in zip(actual.T, predicted.T, strict=True)])),
-            "spearman": float(np.mean([_spearman(*pair) for pair in zip(actual.T, predicted.T, strict=True)])),
+            "pearson": float(np.mean([pearson(*pair) for pair in zip(actual.T, predicted.T, strict=True)])),
+            "spearman": float(np.mean([spearman(*pair) for pair in zip(actual.T, predicted.T, strict=True)])),
             "loss": float(losses.mean()),
         }
 
@@ -146,7 +146,7 @@ def _r2(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return 1 - np.sum((actual - predicted) ** 2, axis=0) / np.where(total > 0, total, np.nan)
 
 
-def _pearson(actual: np.ndarray, predicted: np.ndarray) -> float:
+def pearson(actual: np.ndarray, predicted: np.ndarray) -> float:
     """Return the linear correlation, rounded where SciPy does; NaN where one of both is constant."""
     if _constant(actual) or _constant(predicted):
         return float("nan")
@@ -161,7 +161,7 @@ def _normed(values: np.ndarray) -> np.ndarray:
     return normed
 
 
-def _spearman(actual: np.ndarray, predicted: np.ndarray) -> float:
+def spearman(actual: np.ndarray, predicted: np.ndarray) -> float:
     """Return the correlation of ranks, equal values with the mean of theirs; NaN where one of both is constant."""
     if _constant(actual) or _constant(predicted):
         return float("nan")

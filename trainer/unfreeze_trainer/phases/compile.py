@@ -15,6 +15,7 @@ from unfreeze_api.spec.strategy import (
     PartialFineTuningSpec,
     PlateauSpec,
 )
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError
 
 ALL = "all"
@@ -75,6 +76,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     """
     total = max(1, round(job.training.epochs * steps_per_epoch))
     stretches = _plan(job, block_names, steps_per_epoch)
+    if task_type(job.task.type).no_head:  # nothing would train in a phase of the head alone
+        stretches = [stretch for stretch in stretches if set(stretch.blocks) != {block_names[-1]}]
     rates = _learning_rates(job.strategy.learning_rate, block_names)
     part: Part = "BiasesAndNorms" if job.strategy.type == "BitFit" else "All"
     beside = job.adapter is not None and job.adapter.base_weights == "ByStrategy"

@@ -163,6 +163,26 @@ class Task(ABC):
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
 
+    def coupled(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the other samples of a step have to know of a batch, where the loss couples them.
+
+        Returns
+        -------
+        tuple
+            Which rows are samples and no padding, bool of shape (samples,), and the targets of all rows.
+        """
+        raise NotImplementedError
+
+    def coupled_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample among all of a step, float32 of shape (samples,), where it couples them.
+
+        Parameters
+        ----------
+        outputs, targets
+            Of the samples of all workers, none of them padding: outputs are float32.
+        """
+        raise NotImplementedError
+
     # What is written
 
     def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:  # noqa: ARG002 - the same for each kind

@@ -25,6 +25,7 @@ from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.base import Batch, Task
 
@@ -177,6 +178,15 @@ class ComposedTask(Task):
         """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
         return self.objective.loss(outputs, batch)
 
+    def coupled(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return which rows of a batch are samples and no padding, and the targets of all."""
+        return self.objective.counted(batch), batch[TARGETS]
+
+    def coupled_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample among all of a step, float32 of shape (samples,)."""
+        assert isinstance(self.objective, Coupled)
+        return self.objective.losses(outputs, targets)
+
     def exportable(self, module: nn.Module, kind: ExportKind) -> nn.Module:
         """Return the module that an export of a kind is written from."""
         return self.library.exportable(module, kind)
@@ -218,7 +228,7 @@ class ComposedTask(Task):
             expected = self.compared(module, batch).float()
         if training:
             module.train()
-        plain = self.plain(kind, str(folder), self.job.model.path)
+        plain = self.library.proof(kind, str(folder), self.job.model.path, self.modality.example)
         compare(plain, folder, samples, expected=expected, names=self.objective.outputs, scale=self.objective.scale)
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

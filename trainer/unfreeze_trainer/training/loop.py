@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.seeds import seed_everything
+from unfreeze_trainer.training.coupled import coupled_step
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.feed import MicroBatch
+    from unfreeze_trainer.models.hook import StepHook
+    from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.run import Run
 
 
@@ -21,18 +29,30 @@ def train(run: Run) -> None:
         The guard has found weights that do not train, or that should not; or gradients were never finite.
     """
     engine, task, work, meter, hook = run.engine, run.task, run.work, run.meter, run.hook
-    seed = run.job.training.seed
+    seed, take = run.job.training.seed, coupled_step if task.couples else _plain_step
     for phase in work.phases_left():
         work.enter(phase)
         for step, micro_batches in work.steps(phase):
             seed_everything(seed, step, engine.rank)
             engine.set_learning_rates(work.rate_factor(step))
-            for micro in micro_batches:
-                batch = engine.to_device(micro.tensors)
-                with engine.micro_step(last=micro.last):
-                    loss = task.loss(task.forward(engine.model, batch), batch).sum()
-                    penalty = hook.penalty() if micro.last else 0.0
-                    engine.backward(loss * micro.scale + penalty, last=micro.last)
-                meter.add(loss.detach(), micro.samples, task.tokens(micro.tensors), micro.units)
+            for micro, loss in take(engine, task, hook, micro_batches, (seed, step, engine.rank)):
+                meter.add(loss, micro.samples, task.tokens(micro.tensors), micro.units)
             engine.step()
             work.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
+
+
+def _plain_step(
+    engine: Engine,
+    task: Task,
+    hook: StepHook,
+    micros: Iterable[MicroBatch],
+    seeds: Sequence[int],  # noqa: ARG001 - of steps that compute micro batches twice
+) -> Iterator[tuple[MicroBatch, Tensor]]:
+    """Add the gradients of a step, yield each micro batch with the sum of its losses, detached. Parameters as of coupled_step."""
+    for micro in micros:
+        batch = engine.to_device(micro.tensors)
+        with engine.micro_step(last=micro.last):
+            loss = task.loss(task.forward(engine.model, batch), batch).sum()
+            penalty = hook.penalty() if micro.last else 0.0
+            engine.backward(loss * micro.scale + penalty, last=micro.last)
+        yield micro, loss.detach()

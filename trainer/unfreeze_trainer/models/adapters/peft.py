@@ -78,7 +78,8 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     head = frozenset(blocks[-1].parameters)
     text = hasattr(module, "config") and getattr(module, "main_input_name", None) not in _NO_TEXT
     options = _options(module, head, adapter)
-    options |= {"task_type": _task_type(module) if text else None, "modules_to_save": whole_modules(module, head)}
+    whole = whole_modules(module, head) or None
+    options |= {"task_type": _task_type(module, head) if text else None, "modules_to_save": whole}
     prompt = adapter.of(PromptTuningSpec)
     if prompt and prompt.prompt_tuning_init == "Text":
         options["tokenizer_name_or_path"] = base
@@ -96,11 +97,13 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
     return _divided(wrapped, before, list(blocks), adapter)
 
 
-def _task_type(module: nn.Module) -> str:
+def _task_type(module: nn.Module, head: Collection[str]) -> str:
     """Return what PEFT calls the task of a transformers model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
 
-    return "TOKEN_CLS" if type(module).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values() else "SEQ_CLS"
+    if type(module).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values():
+        return "TOKEN_CLS"
+    return "SEQ_CLS" if head else "FEATURE_EXTRACTION"
 
 
 def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter: AdapterSpec) -> LoadedModel:

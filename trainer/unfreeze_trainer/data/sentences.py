@@ -1,0 +1,29 @@
+"""Texts that are compared with each other, in the columns of a table."""
+
+from __future__ import annotations
+
+from unfreeze_api.contracts.resolved import Dataset
+from unfreeze_trainer.data.samples import Source, TargetKind, read_texts
+
+
+def read_sentences(
+    dataset: Dataset, where: str, *, annotation: str, kind: TargetKind, skip: bool = False, head: bool = False
+) -> Source:
+    """Read a table of texts and what is said of them, or its first rows.
+
+    Parameters
+    ----------
+    dataset, where, kind, skip, head
+        As of read_texts.
+    annotation
+        What the table says, in the API's word: which columns have texts.
+
+    Returns
+    -------
+    Source
+        Its inputs are structs of the texts of each row, or single texts.
+    """
+    names = dataset.columns
+    texts = {"Labels": [names.anchor], "Scores": [names.anchor, names.positive]}.get(annotation)
+    texts = kind.columns(names) if texts is None else texts
+    return read_texts(dataset, where, kind=kind, skip=skip, head=head, texts=texts)
