@@ -116,7 +116,7 @@ def _model(folder: Path) -> Path:
 def _pipeline(model: Path) -> Any:
     from transformers import pipeline
 
-    return pipeline("text-classification", model=str(model), device="cpu")
+    return pipeline("text-classification", model=str(model), device="cpu", trust_remote_code=False)
 
 
 if __name__ == "__main__":
