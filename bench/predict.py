@@ -109,7 +109,7 @@ def _model(folder: Path) -> Path:
         names = dict(enumerate("abcdef"))
         model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(names), id2label=names)
         model.save_pretrained(place)
-        AutoTokenizer.from_pretrained(base, model_max_length=256).save_pretrained(place)
+        AutoTokenizer.from_pretrained(base, model_max_length=256, trust_remote_code=False).save_pretrained(place)
     return place
 
 
