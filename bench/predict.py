@@ -107,7 +107,9 @@ def _model(folder: Path) -> Path:
         torch.manual_seed(0)
         base = folder / "models" / "minilm"
         names = dict(enumerate("abcdef"))
-        model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(names), id2label=names)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(names), id2label=names, trust_remote_code=False
+        )
         model.save_pretrained(place)
         AutoTokenizer.from_pretrained(base, model_max_length=256, trust_remote_code=False).save_pretrained(place)
     return place
