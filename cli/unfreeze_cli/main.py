@@ -39,6 +39,31 @@ def status(kubectl: Kubectl, name: str) -> None:
 @cli.command()
 @options
 @click.argument("name")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Where the page is written; - prints it. Default: NAME-report.html."
+)
+@click.option("--wait", "seconds", type=click.FloatRange(1), default=120, help="Seconds that the pod may take.")
+def report(kubectl: Kubectl, name: str, output: str | None, seconds: float) -> None:
+    """Bring the page of a job that has succeeded, by a pod that mounts its claim to read and prints the file."""
+    from pathlib import Path
+
+    from unfreeze_cli.report import fetch, save
+
+    text = fetch(kubectl, name, seconds=seconds)
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    path = Path(output or f"{name}-report.html")
+    try:
+        save(text, path)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(str(path))
+
+
+@cli.command()
+@options
+@click.argument("name")
 @click.option("-f", "--follow", "following", is_flag=True, help="Follow what is written, through restarts.")
 @click.option("--index", type=click.IntRange(0), help="Which pod of the gang. Default: the failed one's, else 0.")
 @click.option("--tail", type=click.IntRange(0), help="Last lines of each pod alone.")

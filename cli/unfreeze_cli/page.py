@@ -22,6 +22,8 @@ from unfreeze_cli.text import line, plain, since
 
 Json = dict[str, Any]
 
+SUCCEEDED = "the job has succeeded. "
+"""What stands before the trainer's sentence in the message of condition Complete."""
 COLOURS = {"Running": "green", "Succeeded": "green", "Failed": "red", "Queued": "yellow", "Pending": "yellow"}
 
 
@@ -71,8 +73,10 @@ def _head(job: Json, status: Json, now: datetime) -> RenderableType:
 
 
 def _reason(status: Json) -> Iterator[RenderableType]:
-    """Say why it does not run, while nothing has ended it; and that its model is of no use, if it is not."""
+    """Say why it does not run, while nothing has ended it; or how good its model is, and that it is of no use, if it is not."""
     conditions = {one["type"]: one for one in status.get("conditions", ())}
+    if outcome := conditions.get("Complete", {}).get("message", "").partition(SUCCEEDED)[2]:
+        yield Text(plain(outcome))
     running, useful = conditions.get("Running"), conditions.get("Useful")
     if useful and useful["status"] == "False":
         yield Text(plain(f"{useful['reason']}: {useful.get('message', '')}"), "yellow")

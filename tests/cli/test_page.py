@@ -166,6 +166,14 @@ def test_a_model_that_is_no_better_than_guessing_is_said_first(useful):
     assert ("NoBetterThanMajority: it has .5" in lines[2]) == (useful == "False")
 
 
+def test_how_good_the_model_is_is_said_first():
+    told = {"type": "Complete", "status": "True", "message": "the job has succeeded. The model's accuracy is 0.913."}
+    lines = shown({"phase": "Succeeded", "conditions": [told]}).splitlines()
+    assert lines[2].strip() == "The model's accuracy is 0.913."
+    plain = shown({"phase": "Succeeded", "conditions": [told | {"message": "the job has succeeded"}]})
+    assert "has succeeded" not in plain
+
+
 def test_what_is_left_out_is_counted():
     text = shown({**RUNNING, "omitted": {"phases": 1, "results": 4}, "results": {"test.accuracy": 0.93}})
     lines = [" ".join(line.split()) for line in text.splitlines()]

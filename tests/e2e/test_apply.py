@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from tests.e2e.jobs import SECONDS, finished, manifest
 from tests.e2e.watched import JOB, Watched
 from tests.operator.world import Json, World, condition, until
+from unfreeze_cli.kubectl import Kubectl
+from unfreeze_cli.report import fetch
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_apply_to_model(watched: Watched, tmp_path: Path) -> None:
+def test_apply_to_model(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, seen = watched.world, watched.seen
     status = seen[-1]
     assert status["phase"] == "Succeeded", status
@@ -32,6 +35,11 @@ def test_apply_to_model(watched: Watched, tmp_path: Path) -> None:
     report = json.loads((world.folder / JOB / "report.json").read_text())
     assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
 
+    page = _page(world, monkeypatch)
+    assert page == (world.folder / JOB / "report.html").read_text(encoding="utf-8")
+    sentence = condition(status, "Complete")["message"].removeprefix("the job has succeeded. ")
+    assert sentence.startswith("The model's accuracy is ")
+    assert sentence in page.replace("&#39;", "'")
     logs = world.cluster.kubectl("-n", world.namespace, "logs", "-l", f"unfreeze.dev/job-name={JOB}", "--tail=-1")
     assert "step" in logs
     assert _answer(world.folder / JOB / "model", "How far is it from Denver to Aspen ?") in report["data"]["labels"]
@@ -67,6 +75,17 @@ def test_suspended_job_resumes_from_its_checkpoint(world: World) -> None:
     starts = [event["step"] for event in events if event["event"] == "start"]
     assert starts[0] == 0
     assert starts[-1] >= kept
+
+
+def _page(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what `kubectl ftj report` brings."""
+    monkeypatch.setenv("PATH", f"{world.cluster.folder / 'bin'}:{os.environ['PATH']}")
+    kubectl = Kubectl((f"--namespace={world.namespace}", f"--kubeconfig={world.cluster.kubeconfig}"))
+    text = fetch(kubectl, JOB, seconds=SECONDS)
+    until(
+        lambda: not kubectl.json("get", "pods", "--selector=unfreeze.dev/reads-report-of")["items"], "its pod is gone"
+    )
+    return text
 
 
 def _answer(model: Path, question: str) -> str:

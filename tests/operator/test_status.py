@@ -285,6 +285,18 @@ def test_what_a_model_is_worth_is_told_once_the_job_has_succeeded(low, status):
     assert condition(observed(*silent, **ended), "Useful") is None, "an older trainer does not compare"
 
 
+def test_how_good_the_model_is_stands_in_complete_and_stays_when_the_pod_is_gone():
+    sentence = "The model's accuracy is 0.913 on 538 test samples (95 % interval 0.890 to 0.935)."
+    last = words(outcome="Succeeded", reason="Completed", message=sentence)
+    ended = {"conditions": [("Complete", "")], "completionTime": text(NOW)}
+    after = observed(pod(0, "Succeeded", code=0, message=last), pod(1, "Succeeded", code=0), **ended)
+    assert condition(after, "Complete").message == f"the job has succeeded. {sentence}"
+    later = observed(old=after, after=60, **ended)
+    assert condition(later, "Complete") == condition(after, "Complete")
+    silent = pod(0, "Succeeded", code=0, message=words(outcome="Succeeded", reason="Completed"))
+    assert condition(observed(silent, **ended), "Complete").message == "the job has succeeded"
+
+
 def test_each_step_of_life_is_told_once():
     pending, running = observed(), observed(pod(0), pod(1))
     assert [note.reason for note in notes(FineTuneJobStatus(), pending)] == ["Created"]

@@ -96,7 +96,17 @@ def test_neighbours_are_fine(tmp_path):
     check_apart(paths_job(tmp_path / "x" / "model", tmp_path / "x" / "t.csv", tmp_path / "x" / "model-2"))
 
 
-@pytest.mark.parametrize("name", ["model/model.safetensors", "adapter/x", "checkpoints/step-3/weights", "report.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model/model.safetensors",
+        "adapter/x",
+        "checkpoints/step-3/weights",
+        "report.json",
+        "history.csv",
+        "predictions/x",
+    ],
+)
 def test_what_another_hand_made_is_never_touched(tmp_path, name):
     file = tmp_path / "run" / name
     file.parent.mkdir(parents=True)
@@ -135,6 +145,7 @@ def test_an_export_of_this_run_is_replaced(tmp_path):
     marker = json.loads((tmp_path / "model" / "unfreeze.json").read_text())
     assert marker.pop("files").keys() == {"weights.pt"}
     assert marker.pop("described")["outputs"] == ["a", "b", "c"]
+    assert marker.pop("temperature") > 0
     assert marker == {"fingerprint": job_in(tmp_path).fingerprint(), "kind": "Model"}
     complete(run_in(tmp_path))
     assert (tmp_path / "report.json").exists()

@@ -74,6 +74,7 @@ def test_figures_of_classes_are_scikit_learns(tmp_path):
     assert sum(one.rows for one in figures.calibration.bins) == figures.rows == 200
 
 
+@pytest.mark.slow
 def test_of_many_classes_those_with_the_most_errors_are_confused(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(1200)
@@ -89,7 +90,7 @@ def test_of_many_classes_those_with_the_most_errors_are_confused(tmp_path):
     assert len(evaluate(files(tmp_path)).to_json()) < 300_000
 
 
-@pytest.mark.parametrize("heat", [0.4, 1.0, 3.0])
+@pytest.mark.parametrize("heat", [0.4, 3.0])
 def test_the_temperature_has_the_highest_likelihood(tmp_path, heat):
     logits, labels = problem(2000, heat=heat)
     write(tmp_path, "validation", logits, labels, part=900)
@@ -104,8 +105,7 @@ def test_the_temperature_has_the_highest_likelihood(tmp_path, heat):
     assert found.temperature == pytest.approx(heat, rel=0.1)
     validation, test = (found.splits[name].calibration for name in ("validation", "test"))
     assert validation.calibrated_nll == pytest.approx(best.fun)
-    if heat != 1:
-        assert test.calibrated_ece < 0.5 * test.ece, "it holds for rows that it was not chosen on"
+    assert test.calibrated_ece < 0.5 * test.ece, "it holds for rows that it was not chosen on"
 
 
 @pytest.mark.parametrize("case", ["right", "constant", "not finite", "unseen"])
@@ -187,6 +187,7 @@ def listed(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_planted_label_errors_are_the_first_of_the_list(tmp_path, seed):
     """5 % of the labels are flipped, in what is learned and in what is measured: at least 60 % lie in the first tenth."""

@@ -129,7 +129,7 @@ def test_the_page_says_what_a_person_needs(tmp_path):
     for told in (
         *(
             "The model's accuracy is 0.800 on 200 test samples",
-            "better than always guessing one class, which has 0.300",
+            "its accuracy is better than that of always guessing one class, 0.300, by +0.200 to +0.400",
         ),
         *("batchSize is more than the samples", "3 samples of train could not be read and were left out"),
         *("2 samples stand in two splits", "What is taken for what", "precision", "Labels that are probably wrong"),

@@ -22,6 +22,7 @@ from tests.trainer.jobs import bert_folder, image_folder, make_job, merge, timm_
 from tests.trainer.mlp import MLPTask
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.exports import exporter
 from unfreeze_trainer.exports.predictions import About, PredictionsWriter, about, batches, matrix
 from unfreeze_trainer.objectives.answers import ABSENT, ANSWERED, UNSEEN, Amounts, AnyOf, OneOf
 from unfreeze_trainer.tasks import open_task
@@ -254,6 +255,10 @@ def test_a_history_goes_on_where_its_run_does(tmp_path):
     before = (tmp_path / "history.csv").read_bytes()
     resumed(30)
     assert (tmp_path / "history.csv").read_bytes() == before
+    resumed(22, metrics=["mcc", "loss"], blocks=["head"])
+    assert [row["learningRate.head"] for row in history(tmp_path)] == ["0.1"] * 3, "as an older version wrote it"
+    assert history(tmp_path)[2]["validation.mcc"] == ""
+    resumed(22)
     assert history(tmp_path)[2]["validation.accuracy"] == "", "a metric without a value has none"
 
 
@@ -325,3 +330,19 @@ def test_a_million_rows_of_ten_classes_would_fit_into_a_gibibyte(tmp_path):
     command = [sys.executable, "-m", "tests.trainer.many_rows", str(rows), str(tmp_path)]
     said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert said["after"] - said["before"] < 170 + 270 * rows / 1_000_000, said
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_what_is_said_of_a_model_is_not_worth_the_model(monkeypatch, tmp_path):
+    def fail(*_):
+        raise ZeroDivisionError("of some figure")
+
+    monkeypatch.setattr(exporter, "write_evaluation", fail)
+    monkeypatch.setattr(exporter, "write_page", fail)
+    complete(run_in(tmp_path))
+    assert (tmp_path / "report.json").is_file()
+    told = [event["message"] for event in events(tmp_path, "warning")]
+    assert told == [
+        f"{name} could not be written: ZeroDivisionError: of some figure" for name in ("evaluation.json", "report.html")
+    ]

@@ -16,6 +16,11 @@ _LABEL = 40
 """Characters of a label that a message has."""
 
 
+def compared(metric: str) -> str:
+    """Return what of a model `judge` compares with a constant answer's where a job has a metric."""
+    return "balanced accuracy" if metric in _OF_CLASSES else "accuracy"
+
+
 def judge(
     hits: np.ndarray,
     actual: np.ndarray,
@@ -41,10 +46,8 @@ def judge(
     reach
         How far the interval reaches to both sides of the difference at least, where what is counted hangs together.
     """
-    if metric in _OF_CLASSES:
-        name, (value, chance, low, high) = "balanced accuracy", _balanced(hits, actual)
-    else:
-        name, (value, chance, low, high) = "accuracy", _plain(hits, actual)
+    name = compared(metric)
+    value, chance, low, high = (_balanced if metric in _OF_CLASSES else _plain)(hits, actual)
     low, high = min(low, value - chance - reach), max(high, value - chance + reach)
     better, count = low > 0, int(actual.sum())
     guess = labels[int(actual.argmax())]

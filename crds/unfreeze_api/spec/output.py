@@ -28,7 +28,7 @@ class OutputSpec(Model):
     destination: OutputSource = Field(
         description=f"Folder for checkpoints, the exported model and report.json: {forms('Output')}; on a volume claim, one that all"
         " pods can write to. A folder of the run's own: no source may contain it or lie in it, and a run starts in none that"
-        " holds model/, adapter/, checkpoints/ or report.json that another hand has made."
+        " holds model/, checkpoints/, predictions/, report.json or another output that another hand has made."
     )
     exports: Annotated[list[ExportKind] | None, Formerly("export")] = Field(
         default=None, min_length=1, max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"}

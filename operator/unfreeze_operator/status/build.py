@@ -57,7 +57,7 @@ def observe(
         training = replace(training, progress=at_rest(training.progress))
     completed = _completion_time(context, end, given_up)
     conditions = Conditions(old.conditions, context.now, context.job.generation)
-    _set_conditions(conditions, context, phase, failure, waiting)
+    _set_conditions(conditions, context, phase, failure, waiting=waiting, outcome=training.outcome)
     if recovery := training.recovery:
         conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
     if phase == "Succeeded":
@@ -203,7 +203,7 @@ def _accelerator_seconds(context: Context) -> int | None:
 
 
 def _set_conditions(
-    conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, waiting: str
+    conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, *, waiting: str, outcome: str
 ) -> None:
     desired, running = context.spec.distribution.num_nodes, context.at_work
     suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
@@ -233,12 +233,19 @@ def _set_conditions(
     else:
         conditions.clear("Suspended", "Resumed", "runPolicy.suspend is false")
     if phase == "Succeeded":
-        conditions.set("Complete", True, "Succeeded", "the job has succeeded")
+        conditions.set("Complete", True, "Succeeded", _success(conditions, outcome))
     if phase == "Failed" and failure is not None:
         conditions.set_failed(failure.reason, failure.message)
     else:
         conditions.clear("Failed", "Retrying", "the job is tried again")
         conditions.clear("Stalled", "Retrying", "the job is tried again")
+
+
+def _success(conditions: Conditions, outcome: str) -> str:
+    """Return what is said of a job that has succeeded; what its leader said stays when its pod is gone."""
+    if outcome:
+        return f"the job has succeeded. {outcome}"
+    return conditions.message("Complete") or "the job has succeeded"
 
 
 def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:

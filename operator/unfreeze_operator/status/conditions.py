@@ -43,6 +43,11 @@ class Conditions:
         self._now = now.replace(microsecond=0)
         self._generation = generation
 
+    def message(self, type_: Type) -> str:
+        """Return the message of a condition that holds; nothing of one that does not."""
+        found = self._by_type.get(type_)
+        return found.message if found and found.status == "True" else ""
+
     def set(self, type_: Type, holds: bool, reason: _Reason, message: str) -> None:
         """Set one condition; its time moves only when its value does.
 

@@ -40,6 +40,8 @@ class Training:
     """As the leader at hand reported it; what an earlier one reported stands in a condition."""
     omitted: Omitted | None = None
     """What is not in `phases`, and what was left out before."""
+    outcome: str = ""
+    """Of a job that has succeeded, how good its model is, in a sentence of the leader's."""
 
 
 def leader(pods: Sequence[PodView]) -> PodView | None:
@@ -60,10 +62,11 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         The newest answer of the leader at hand.
     """
     words = TerminationMessage.from_termination_log(last.termination_message) if last is not None else None
+    outcome = words.message if words is not None and words.outcome == "Succeeded" else ""
     reported = words.progress if words is not None and words.progress is not None else progress
     if reported is None:
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
-        return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted)
+        return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted, outcome=outcome)
     # A leader that has just started, after a suspend or a crash, knows less than the status does.
     fresh = reported.activity == "Starting" and reported.step == 0 and old.progress is not None
     phases, before = _merged(old.phases, reported.phases)
@@ -80,6 +83,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         in_place_restarts=reported.restarts,
         recovery=reported.recovery,
         omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
+        outcome=outcome,
     )
 
 

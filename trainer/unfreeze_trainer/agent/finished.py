@@ -47,6 +47,21 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     return finished_progress(report)
 
 
+def outcome_of(job: ResolvedJob) -> str:
+    """Return how the finished run of a job is, in the first sentence of its page; nothing where there is none."""
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.exports.evaluation import read_evaluation
+    from unfreeze_trainer.exports.outcome import outcome
+    from unfreeze_trainer.exports.report import read_report
+
+    folder = Path(job.output.path)
+    try:
+        report = read_report(folder)
+    except (JobError, OSError):
+        return ""
+    return outcome(report, read_evaluation(folder)) if report else ""
+
+
 def clear_finished(job: ResolvedJob) -> None:
     """Delete what a run that was killed between its report and its end has left of its checkpoints."""
     from unfreeze_trainer.exports.report import read_report

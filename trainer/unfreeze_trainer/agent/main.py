@@ -81,7 +81,7 @@ class Agent:
             self._prepare_environment(job)
             self._hangs = HangWatch(job.hang_timeout_seconds)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()
-            message = self._message(self._wait())
+            message = self._message(self._wait(), job)
         except JobError as error:
             message = TerminationMessage(
                 outcome="Failed", reason=error.reason, message=told_of(error)[0], exit_code=ExitCode.JOB_ERROR
@@ -221,7 +221,7 @@ class Agent:
         gang.kill_workers()
         gang.workers_started = float("inf")
 
-    def _message(self, ending: Ending | None) -> TerminationMessage:
+    def _message(self, ending: Ending | None, job: ResolvedJob) -> TerminationMessage:
         progress = self.progress()
         reported: dict[str, Any] = {"checkpoint": progress.checkpoint, "progress": progress}
         if ending is None:
@@ -234,7 +234,15 @@ class Agent:
                 **reported,
             )
         if ending.exit_code == ExitCode.DONE:
-            return TerminationMessage(outcome="Succeeded", reason="Completed", exit_code=ExitCode.DONE, **reported)
+            from unfreeze_trainer.agent.finished import outcome_of
+
+            return TerminationMessage(
+                outcome="Succeeded",
+                reason="Completed",
+                message=outcome_of(job) if self._pod.index == 0 else "",
+                exit_code=ExitCode.DONE,
+                **reported,
+            )
         error = ending.error
         assert error is not None  # every failure has one
         return TerminationMessage(

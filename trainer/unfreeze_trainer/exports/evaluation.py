@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from unfreeze_api.contracts.evaluation import Evaluation
-from unfreeze_trainer.exports.figures import evaluate, files
-from unfreeze_trainer.exports.label_issues import write_issues
 
 if TYPE_CHECKING:
     from unfreeze_trainer.runs.generation import Generation
@@ -20,6 +18,9 @@ FILE, ISSUES = "evaluation.json", "label-issues.csv"
 
 def write_evaluation(run_folder: Path, generation: Generation) -> Evaluation | None:
     """Write both files of a run whose predictions are there; return what they say, None without predictions."""
+    from unfreeze_trainer.exports.figures import evaluate, files
+    from unfreeze_trainer.exports.label_issues import write_issues
+
     found = files(run_folder)
     evaluation = evaluate(found)
     if evaluation is None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.exports.described import described
-from unfreeze_trainer.exports.evaluation import read_evaluation, use_of, write_evaluation
+from unfreeze_trainer.exports.evaluation import FILE, read_evaluation, use_of, write_evaluation
+from unfreeze_trainer.exports.page import FILE as PAGE
 from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
@@ -57,7 +58,7 @@ class Exporter:
         """Write what the predictions say in detail."""
         if generation := self._folder.generation:
             self._tell("looking at the predictions")
-            write_evaluation(self._folder.path, generation)
+            self._beside(FILE, lambda: write_evaluation(self._folder.path, generation))
 
     def write(self, best: Best, *, metrics: dict[str, float], phase_steps: int) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen, in each kind that the job asks for.
@@ -121,10 +122,15 @@ class Exporter:
             warnings=warnings,
         )
         # The page first: the report makes the run a finished one, to which nothing is added.
-        try:
-            write_page(self._folder.path, report, generation)
-        except JobError:
-            raise
-        except Exception:  # what was trained is not lost for a page that can be written again
-            log.exception("report.html could not be written; `unfreeze report` writes it again")
+        self._beside(PAGE, lambda: write_page(self._folder.path, report, generation))
         write_report(self._folder.path, report, generation)
+
+    def _beside(self, name: str, write: Callable[[], object]) -> None:
+        """Write a file that a model does not depend on: what was trained is not lost where that fails, and the run says so."""
+        try:
+            write()
+        except (JobError, OSError):  # the folder is lost, or full, for what comes after it too
+            raise
+        except Exception as error:
+            log.exception("%s could not be written", name)
+            self._folder.events.add("warning", message=f"{name} could not be written: {one_line(error)}")

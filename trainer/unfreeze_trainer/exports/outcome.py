@@ -6,6 +6,7 @@ from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation
 from unfreeze_api.contracts.report import Report
+from unfreeze_trainer.usefulness import compared
 
 _SMALL, _LARGE = 1e-3, 1e6
 
@@ -31,9 +32,11 @@ def _beside(report: Report, metrics: dict[str, float]) -> str:
     """Return what the model is compared with."""
     worth = report.usefulness
     if worth is not None:
-        low, high = f"{worth.gain_low:+.3f}", f"{worth.gain_high:+.3f}"
-        judged = "better than" if worth.better else "not surely better than"
-        return f"; {judged} always guessing one class, which has {spoken(worth.majority)} (difference on validation: {low} to {high})"
+        judged = "better" if worth.better else "not surely better"
+        return (
+            f"; on the validation data its {compared(report.metric)} is {judged} than that of always guessing one class,"
+            f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
+        )
     if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:
         if report.metric == "rmse":
             return f"; always saying the mean has {spoken(metrics['rmse'] / sqrt(1 - r2))}"

@@ -14,7 +14,10 @@ from unfreeze_trainer.sources.closed import require_in_claim
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
 
-OUTPUTS = ("model", "adapter", "checkpoints", "report.json")
+OUTPUTS = (
+    *("model", "adapter", "checkpoints", "predictions"),
+    *("evaluation.json", "history.csv", "label-issues.csv", "report.html", "report.json"),
+)
 """What a run writes under names that others use too."""
 MARKER = "unfreeze.json"
 """File in an export that tells which run made it: {"fingerprint": ..., "kind": ..., "files": ..., "described": ...}."""

@@ -57,9 +57,10 @@ class CurveFile:
     def _begin(self, generation: Generation, step: int) -> None:
         """Keep what was written up to a step; a line that a crash has cut is not among it."""
         text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
-        rows = [row for row in csv.reader(io.StringIO(text)) if len(row) == len(self._header)]
-        kept = [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]
-        whole = "".join(self._line(row) for row in (self._header, *kept))
+        rows = [row for row in csv.DictReader(io.StringIO(text)) if None not in row.values()]
+        kept = [row for row in rows if row.get("step", "").isdecimal() and int(row["step"]) <= step]
+        lines = ([row.get(name, "") for name in self._header] for row in kept)  # another version had other columns
+        whole = "".join(self._line(line) for line in (self._header, *lines))
         if text != whole:
             aside = generation.aside(FILE)
             aside.write_text(whole, encoding="utf-8", newline="")
