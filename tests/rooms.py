@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SHARED = {"crds": "cluster", "images": "cluster"}
+SHARED = {"crds": "cluster", "images": "cluster", "python": "cluster"}
 """Rooms whose tests run on the cluster of another one."""
 CLUSTERS = ("operator", "e2e", "charts", "cluster")
 """Rooms that have a cluster of their own, the longest first; they come one after the other in one process."""

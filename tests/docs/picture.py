@@ -13,6 +13,7 @@ from tests.cluster.cluster import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs/architecture.md"
 PACKAGES = {
+    "unfreeze": "python",
     "unfreeze_api": "crds",
     "unfreeze_cli": "cli",
     "unfreeze_operator": "operator",
@@ -65,7 +66,8 @@ def drawn() -> str:
 
 
 def _id(room: str) -> str:
-    return room.removeprefix("unfreeze_").replace(".", "_")
+    name = PACKAGES[room] if room == "unfreeze" else room  # a subgraph has that name
+    return name.removeprefix("unfreeze_").replace(".", "_")
 
 
 def _title(room: str) -> str:

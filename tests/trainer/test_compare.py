@@ -1,6 +1,9 @@
 """`unfreeze compare`: finished runs side by side, and whether they may be compared."""
 
+import base64
+import hashlib
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -122,3 +125,32 @@ def test_no_figure_is_cut_off(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     _, narrow, said = compare(folder)
     assert (narrow.count("0.1234"), "…" in narrow, "too narrow for all metrics" in said) == (2, False, True), narrow
+
+
+BAD = "<script>document.title='<b>'</script>"
+
+
+def test_the_page_holds_what_is_known_and_nothing_comes_to_life(run, tmp_path):
+    file = tmp_path / "pages" / "compare.html"
+    bad = {"job": f"default/{BAD}", "warnings": [BAD], "base": REPORT.base.model_copy(update={"source": BAD})}
+    code, _, err = compare(run("full", accuracy=0.9), run("a<img src=x>", accuracy=0.7, **bad), "--html", str(file))
+    assert (code, err) == (0, "")
+    text = file.read_text()
+    assert "full has the best test accuracy, 0.9000; the next one is a&lt;img src=x&gt; with 0.7000." in text
+    assert "&lt;script&gt;document.title=" in text
+    assert not re.search(r"<(script|img|link|iframe|object|a|base)\b|\s(src|href|style|on\w+)=[\"']", text)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in text.replace("&#39;", "'")
+    assert "url(" not in style
+    assert len(text) < 20_000
+    assert [path.name for path in file.parent.iterdir()] == ["compare.html"]
+
+
+def test_the_page_says_what_speaks_against_it(run, tmp_path):
+    file = tmp_path / "compare.html"
+    other = run("other", results={"test": {}, "validation": {"accuracy": 0.5}})
+    compare("--html", str(file), run("first"), other)
+    text = file.read_text()
+    assert '<p class="note">not every run has been measured on test data: validation decides</p>' in text
+    assert "have the same validation accuracy, 0.5000" in text

@@ -96,6 +96,21 @@ def test_of_several_columns_one_is_taken_and_the_others_are_named(tmp_path):
     assert guessed(path, given={"label": "topic"}).columns == {"text": "text", "label": "topic"}
 
 
+def test_dates_and_ids_are_not_predicted(tmp_path):
+    path = write(
+        tmp_path / "t.csv",
+        user_id=lambda n: n % 4,
+        text=TEXTS,
+        when=lambda n: f"2020-01-0{n % 9 + 1}",
+        stars=lambda n: n % 5 + 1,
+        verified=lambda n: bool(n % 2),
+    )
+    told = guessed(path)
+    assert told.columns == {"text": "text", "label": "stars"}
+    assert "'verified' could be it too" in told.said[-1]
+    assert "to predict how large they are use task TextRegression" in told.said[0]
+
+
 def test_what_somebody_says_is_taken(tmp_path):
     path = write(tmp_path / "t.csv", text=TEXTS, other=TEXTS[::-1], rating=lambda n: n % 5)
     assert guessed(path).task == "TextClassification"
@@ -127,11 +142,13 @@ def test_files_that_are_called_alike_are_splits(tmp_path):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder, in which the command is called, with a model that fits texts."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.save(str(model_folder(tmp_path / "models" / "bert") / "tokenizer.json"))
-    return tmp_path
+    words.save(str(model_folder(folder / "models" / "bert") / "tokenizer.json"))
+    return folder
 
 
 def job(path: Path):
@@ -152,7 +169,7 @@ def test_a_job_file_validates_and_names_what_it_took(here):
     seen = ask("validate", "job.yaml", "--claims", here)
     assert (seen.exit_code, seen.stdout) == (
         0,
-        'job.yaml: FineTuneJob "train" is valid; 4 labels, samples: 270 in train, 30 in validation, 20 in test\n',
+        'job.yaml: FineTuneJob "questions" is valid; 4 labels, samples: 270 in train, 30 in validation, 20 in test\n',
     )
 
 
@@ -169,6 +186,7 @@ def test_nothing_is_overwritten_unasked(here):
     assert job(here / "job.yaml")["task"]["textClassification"] == {"maxLength": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [image_folder, audio_folder])
 def test_folders_of_pictures_and_clips(here, make):
     make(here / "things" / "train")

@@ -129,6 +129,7 @@ def test_words_numbers_and_several_labels(tmp_path):
     assert sum(one["withoutLabel"] for one in whole.values()) == 14
 
 
+@pytest.mark.slow
 def test_pictures_are_read_whole(tmp_path):
     folder = image_folder(tmp_path / "train", per_label=10)
     image_folder(tmp_path / "test", per_label=1)
@@ -145,6 +146,7 @@ def test_pictures_are_read_whole(tmp_path):
     assert train["repeated"]["samples"] + found["repeated"].get("validation in train", {"samples": 0})["samples"] == 1
 
 
+@pytest.mark.slow
 def test_clips_have_seconds_and_rates(tmp_path):
     found, code, _ = ask(audio_folder(tmp_path / "clips"))
     train = found["splits"]["train"]
@@ -170,9 +172,11 @@ spec:
   output: {destination: run}
 """
     )
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     program = (
         "import sys\n"
-        "sys.modules |= dict.fromkeys(('torch', 'transformers', 'timm', 'accelerate', 'peft', 'safetensors'))\n"
+        "sys.modules |= dict.fromkeys(('torch', 'transformers', 'tokenizers', 'timm', 'accelerate', 'peft', 'safetensors'))\n"
         "from unfreeze_api.cli import main; main()"
     )
     command = [sys.executable, "-c", program, "data", str(tmp_path / "job.yaml")]

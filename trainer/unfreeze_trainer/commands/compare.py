@@ -63,8 +63,14 @@ class Run:
 
 @click.command()
 @table_or_json
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page of its own besides, one file that asks for nothing from outside; one that is there is replaced.",
+)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(exists=True, path_type=Path))
-def compare(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
+def compare(runs: tuple[Path, ...], kind: Literal["table", "json"], page: Path | None) -> None:
     """Print finished runs side by side, the best by the test metric first.
 
     RUN is a run's folder, or its report.json. Without test data the validation metric decides, which has chosen each
@@ -73,6 +79,10 @@ def compare(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
     found = [Run(name, _read(path)) for name, path in zip(_names(runs), runs, strict=True)]
     ordered = ranked(found)
     doubts = doubtful(found)
+    if page:
+        from unfreeze_trainer.commands.compare_page import write_page
+
+        write_page(page, ordered, doubts, judge_of(found))
     if kind == "json":
         click.echo(json.dumps({"runs": [run.to_json() for run in ordered], "warnings": doubts}, indent=2))
         return
@@ -110,29 +120,30 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def ranked(runs: Sequence[Run]) -> list[Run]:
     """Return runs from the best to the worst by the metric of the first one, those without it last."""
-    metric, split = runs[0].report.metric, _judge(runs)
+    metric, split = runs[0].report.metric, judge_of(runs)
 
     def order(run: Run) -> tuple[bool, float]:
         value = getattr(run.report.results, split).get(metric)
-        return value is None, 0.0 if value is None else (value if _lower_is_better(metric) else -value)
+        return value is None, 0.0 if value is None else (value if lower_is_better(metric) else -value)
 
     return sorted(runs, key=order)
 
 
-def _lower_is_better(metric: str) -> bool:
+def lower_is_better(metric: str) -> bool:
+    """Return whether less of a metric is better."""
     from unfreeze_api.tasks import TASKS
 
     return next((one.better == "Lower" for task in TASKS for one in task.metrics if one.name == metric), False)
 
 
-def _judge(runs: Sequence[Run]) -> Literal["test", "validation"]:
+def judge_of(runs: Sequence[Run]) -> Literal["test", "validation"]:
     """Return the split that decides: test, where each run has been measured on it."""
     return "test" if all(run.report.metric in run.report.results.test for run in runs) else "validation"
 
 
 def doubtful(runs: Sequence[Run]) -> list[str]:
     """Return what speaks against comparing the figures of runs, for people."""
-    first, doubts, split = runs[0], [], _judge(runs)
+    first, doubts, split = runs[0], [], judge_of(runs)
     for run in runs[1:]:
         if run.report.metric != first.report.metric:
             doubts.append(
@@ -171,7 +182,7 @@ def _table(runs: Sequence[Run], chosen: Collection[str], *, alone: bool) -> Tabl
     metrics = {
         split: [
             name
-            for name in dict.fromkeys(name for run in runs for name in _shown(run, split))
+            for name in dict.fromkeys(name for run in runs for name in shown_metrics(run, split))
             if not alone or name in chosen
         ]
         for split in ("validation", "test")
@@ -187,7 +198,7 @@ def _table(runs: Sequence[Run], chosen: Collection[str], *, alone: bool) -> Tabl
     for run in runs:
         report = run.report
         figures = [
-            _figure(getattr(report.results, split).get(name)) for split, names in metrics.items() for name in names
+            figure(getattr(report.results, split).get(name)) for split, names in metrics.items() for name in names
         ]
         table.add_row(
             run.name, report.strategy, f"{run.trained:,}", f"{report.best_step:,}", f"{report.seconds:,.0f}", *figures
@@ -195,11 +206,12 @@ def _table(runs: Sequence[Run], chosen: Collection[str], *, alone: bool) -> Tabl
     return table
 
 
-def _shown(run: Run, split: str) -> list[str]:
+def shown_metrics(run: Run, split: str) -> list[str]:
     """Return the metrics of a split that have a column: the one that chose the best step, then the others."""
     names = list(getattr(run.report.results, split))
     return sorted(names, key=lambda name: (name != run.report.metric, name == "loss"))
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Return a figure as the table and the page have it."""
     return "" if value is None else f"{value:.4f}"

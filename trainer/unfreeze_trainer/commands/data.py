@@ -15,6 +15,7 @@ from unfreeze_api.claims import claim_options
 from unfreeze_api.contracts.progress import ExitCode
 from unfreeze_trainer.commands.local import judged, read_job_here, table_or_json
 from unfreeze_trainer.data import unread
+from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
     from unfreeze_trainer.commands.survey import Count
@@ -73,18 +74,15 @@ def data(
     with judged():
         if path.suffix.lower() in _JOBS and path.is_file():
             job, _ = bring_here(read_job_here(path, claim, claims_folder), offline=True)
-            decided = list[str]()
-            model = Path(job.model.path)
-            tokenizer = tokenizer or (model if (model / "config.json").is_file() else None)
+            decided, counter = list[str](), token_counter(tokenizer) if tokenizer else _counter_of(Path(job.model.path))
         else:
             from unfreeze_trainer.commands.draft import draft, job_of
 
             drafted = draft(path, task=task, columns=named(columns))
             job, decided = job_of(drafted), drafted.said
+            counter = token_counter(tokenizer) if tokenizer else None
         with logged() as told:
-            found = survey(
-                job, count_tokens=token_counter(tokenizer) if tokenizer else None, files=files, decided=decided
-            )
+            found = survey(job, count_tokens=counter, files=files, decided=decided)
         found = found.model_copy(update={"warnings": [*found.warnings, *told]})
     if kind == "json":
         click.echo(found.to_json(indent=2))
@@ -126,6 +124,14 @@ def named(columns: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"{text!r} is not FIELD=NAME", param_hint="--column")
         found[name] = column
     return found
+
+
+def _counter_of(model: Path) -> Count | None:
+    """Return what counts a job's tokens; None where its model is not here, is broken, or there is no library for it."""
+    try:
+        return token_counter(model) if (model / "config.json").is_file() else None
+    except (ImportError, JobError):  # whoever runs the job says so
+        return None
 
 
 def token_counter(folder: Path) -> Count:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.data.cells import Cells
 
 Look = Literal[
-    "empty", "constant", "id", "whole number", "number", "boolean", "category", "text", "words", "list", "spans", "picture", "audio", "bytes",
+    "empty", "constant", "id", "date", "whole number", "number", "boolean", "category", "text", "words", "list", "spans", "picture", "audio", "bytes",
     "object",
 ]  # fmt: skip
 """What a column looks like. Words are lists of texts, as many as those of another column of such lists, or not; list is one of
@@ -31,6 +31,7 @@ SAMPLED_ROWS = 20_000
 _MOST = 0.95
 """Share of the cells that a look has to fit: tables have strays."""
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+_DATE = re.compile(r"\s*[0-9]{4}-[01]?[0-9]-[0-3]?[0-9]([T ].*)?|\s*[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}\s*")
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _BOOLEANS = frozenset({"true", "false", "yes", "no"})
 _ID_NAMES = frozenset(
@@ -113,12 +114,13 @@ class Facts:
             ("object", lambda value: value.startswith("{") and value.endswith("}")),
             ("picture", lambda value: value.lower().endswith(tuple(PICTURE_SUFFIXES))),
             ("audio", lambda value: value.lower().endswith(CLIP_SUFFIXES)),
+            ("date", _DATE.fullmatch),
             ("boolean", lambda value: value.strip().lower() in _BOOLEANS),
             ("whole number", _WHOLE.fullmatch),
             ("number", _NUMBER.fullmatch),
         )
         look = next((look for look, test in forms if self._are(test)), None)
-        counts_rows = look == "whole number" and (self._is_named_id or self._climbs())
+        counts_rows = look == "whole number" and (self.is_named_id or self._climbs())
         return "id" if counts_rows else look
 
     def _of_words(self) -> Look:
@@ -126,14 +128,15 @@ class Facts:
         distinct, rows = len(self.counts), len(self.values)
         if distinct <= max(2, min(_CATEGORIES, rows / 4)) and self.length <= 2 * _TEXT_WORDS:
             return "category"
-        if self.length < _ONE_WORD and (self._is_named_id or distinct == rows):
+        if self.length < _ONE_WORD and (self.is_named_id or distinct == rows):
             return "id"
         characters = float(np.mean([len(value) for value in self.values]))
         is_text = self.length >= _TEXT_WORDS or characters >= _TEXT_CHARACTERS or 2 * distinct > rows
         return "text" if is_text else "category"
 
     @property
-    def _is_named_id(self) -> bool:
+    def is_named_id(self) -> bool:
+        """Whether its name says that it tells rows apart, or when they were made."""
         return not _ID_NAMES.isdisjoint(self.words)
 
     def _are(self, test: Callable[[str], object]) -> bool:

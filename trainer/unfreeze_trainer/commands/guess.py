@@ -17,7 +17,7 @@ _LABEL_NAMES = frozenset(
 )  # fmt: skip
 _SURE = frozenset({"label", "labels"})
 _VALUE_NAMES = frozenset(
-    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count"}
+    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars"}
 )  # fmt: skip
 _TEXT_NAMES = (
     *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
@@ -252,7 +252,18 @@ def _add_labels(
 
 def _points(one: Facts, order: Sequence[str]) -> float:
     """Return what speaks for predicting a column."""
-    if one.look in ("empty", "constant", "id", "picture", "audio", "bytes", "object", "spans", "text"):
+    if one.is_named_id or one.look in (
+        "empty",
+        "constant",
+        "id",
+        "date",
+        "picture",
+        "audio",
+        "bytes",
+        "object",
+        "spans",
+        "text",
+    ):
         return 5.0 if one.look == "text" and set(one.words) & _SURE and _several(one) else 0.0
     words = set(one.words)
     named = words & (_LABEL_NAMES | _VALUE_NAMES)

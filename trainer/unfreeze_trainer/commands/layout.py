@@ -17,7 +17,7 @@ from unfreeze_trainer.errors import JobError, some_of
 Kind = Literal["Table", "Image", "Audio"]
 Split = Literal["train", "validation", "test"]
 
-_WORDS: dict[str, Split] = {
+SPLIT_WORDS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
@@ -105,13 +105,13 @@ def _fits(train: str, other: str) -> bool:
 def _without(stem: str) -> tuple[str, str]:
     """Return what stands before and after the split's word in a name."""
     for found in _WORD.finditer(stem):
-        if found.group().lower() in _WORDS:
+        if found.group().lower() in SPLIT_WORDS:
             return stem[: found.start()], stem[found.end() :]
     return stem, ""
 
 
 def _split_of(stem: str) -> Split | None:
-    return next((_WORDS[word.lower()] for word in _WORD.findall(stem) if word.lower() in _WORDS), None)
+    return next((SPLIT_WORDS[word.lower()] for word in _WORD.findall(stem) if word.lower() in SPLIT_WORDS), None)
 
 
 def _of_tables(folder: Path, tables: Sequence[Path]) -> Layout:
@@ -138,7 +138,7 @@ _SHARD = re.compile(r"\d+-of-\d+$")
 
 def _splits(folders: Sequence[Path]) -> dict[Split, Path]:
     """Return the folders by split, none where one is no split."""
-    found = {_WORDS.get(folder.name.lower()): folder for folder in folders}
+    found = {SPLIT_WORDS.get(folder.name.lower()): folder for folder in folders}
     if None in found or len(found) < len(folders):
         return {}
     return {split: folder for split, folder in found.items() if split}

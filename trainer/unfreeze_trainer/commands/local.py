@@ -90,7 +90,7 @@ def run(
     from unfreeze_trainer.commands.look import look
     from unfreeze_trainer.commands.machine import accelerators, fitted
 
-    job = _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
+    job = resolved_here(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=True))
     job, pins = bring_here(job, offline=offline)
     job, said = fitted(job, workers=workers, present=accelerators())
     if said:
@@ -102,7 +102,7 @@ def run(
 def read_job_here(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
     """Return the job in a file, resolved for this machine; nothing is looked at or written."""
     name, namespace, spec = _read(file)
-    return _resolve(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
+    return resolved_here(name, namespace, spec, claim_folders(spec, claim, claims_folder, write=False))
 
 
 def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
@@ -123,7 +123,7 @@ def look_at(job: FineTuneJob, claim: tuple[str, ...], claims_folder: Path | None
     spec = job.spec
     folders = claim_folders(spec, claim, claims_folder, write=False)
     with judged():
-        resolved = _resolve(job.metadata.name or "job", job.metadata.namespace, spec, folders)
+        resolved = resolved_here(job.metadata.name or "job", job.metadata.namespace, spec, folders)
         return look(bring_here(resolved, offline=True)[0])
 
 
@@ -181,8 +181,8 @@ class _Invalid(click.ClickException):
     exit_code = int(ExitCode.JOB_ERROR)
 
 
-def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:
-    """Return the job as this machine has it."""
+def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[str, str]) -> ResolvedJob:
+    """Return the job as this machine has it; what lies at a hub is not fetched yet."""
     from unfreeze_api.resolve import resolve
 
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
@@ -193,24 +193,57 @@ def _resolve(name: str, namespace: str, spec: FineTuneJobSpec, folders: Mapping[
 
 
 def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT, pins: Mapping[str, Pin] | None = None) -> int:
-    """Run a resolved job with its agents as local processes, show its progress, return its exit code.
+    """Run a resolved job with its agents as local processes, show its progress and its end, return its exit code.
 
     Parameters
     ----------
     pins
         Of the sources that have been brought for it.
     """
+    from unfreeze_trainer.commands.show import closing_table
+
+    with judged():
+        code, messages = _run(job, agent, pins)
+    if code == ExitCode.DONE:
+        with judged():
+            closing_table(job)
+    elif code == ExitCode.STOPPED:
+        step = max((message.checkpoint.step for message in messages if message.checkpoint), default=None)
+        kept = (
+            f"a checkpoint of step {step} is kept, the same command resumes from it"
+            if step is not None
+            else "nothing was trained yet"
+        )
+        click.echo(f"\nStopped: {kept}.")
+    else:
+        _explain(messages, code, _logs(job))
+    return code
+
+
+def run_agents(job: ResolvedJob, pins: Mapping[str, Pin]) -> tuple[int, TerminationMessage | None]:
+    """Run a resolved job as `run_job` does; return its exit code, and what speaks for it where it failed.
+
+    Raises
+    ------
+    JobError
+        It cannot be begun: its run folder belongs to another job, or is in use.
+    """
+    code, messages = _run(job, AGENT, pins)
+    return code, next(iter(_failed(messages, code)), None)
+
+
+def _run(
+    job: ResolvedJob, agent: tuple[str, ...], pins: Mapping[str, Pin] | None
+) -> tuple[int, list[TerminationMessage]]:
     from unfreeze_trainer.commands.interrupts import Interrupts
-    from unfreeze_trainer.commands.show import closing_table, show_progress
+    from unfreeze_trainer.commands.show import show_progress
     from unfreeze_trainer.runs.ownership import Owner, process_uid, require_free
     from unfreeze_trainer.runs.recipe import open_recipe
 
-    run_folder = Path(job.output.path)
-    logs = run_folder / "logs"
-    with judged():
-        start = open_recipe(job)  # before anything is written
-        owner = Owner(uid=process_uid(os.getpid()), job=f"{job.namespace}/{job.name}", fingerprint=start.fingerprint)
-        require_free(run_folder, owner)
+    run_folder, logs = Path(job.output.path), _logs(job)
+    start = open_recipe(job)  # before anything is written
+    owner = Owner(uid=process_uid(os.getpid()), job=f"{job.namespace}/{job.name}", fingerprint=start.fingerprint)
+    require_free(run_folder, owner)
     try:
         logs.mkdir(parents=True, exist_ok=True)
         for index in range(job.distribution.num_nodes):
@@ -232,22 +265,12 @@ def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT, pins: Mapping[str,
             pass
         finally:
             _end(nodes)
-        messages = [node.message() for node in nodes]
-        code = _exit_code([node.process.wait() for node in nodes])
-    if code == ExitCode.DONE:
-        with judged():
-            closing_table(job)
-    elif code == ExitCode.STOPPED:
-        step = max((message.checkpoint.step for message in messages if message and message.checkpoint), default=None)
-        kept = (
-            f"a checkpoint of step {step} is kept, the same command resumes from it"
-            if step is not None
-            else "nothing was trained yet"
-        )
-        click.echo(f"\nStopped: {kept}.")
-    else:
-        _explain(messages, code, logs)
-    return code
+        messages = [message for node in nodes if (message := node.message())]
+        return _exit_code([node.process.wait() for node in nodes]), messages
+
+
+def _logs(job: ResolvedJob) -> Path:
+    return Path(job.output.path) / "logs"
 
 
 def _say(text: str) -> None:
@@ -376,10 +399,14 @@ def _exit_code(codes: list[int]) -> int:
     return max(codes)
 
 
-def _explain(messages: list[TerminationMessage | None], code: int, logs: Path) -> None:
-    failed = [message for message in messages if message and message.outcome == "Failed"]
-    failed.sort(key=lambda message: message.exit_code != code)
-    if failed:
+def _failed(messages: list[TerminationMessage], code: int) -> list[TerminationMessage]:
+    """Return what the agents that failed have left, first those with the job's exit code."""
+    failed = [message for message in messages if message.outcome == "Failed"]
+    return sorted(failed, key=lambda message: message.exit_code != code)
+
+
+def _explain(messages: list[TerminationMessage], code: int, logs: Path) -> None:
+    if failed := _failed(messages, code):
         rank = f" (rank {failed[0].rank})" if failed[0].rank is not None else ""
         click.echo(f"\nFailed: {failed[0].reason}{rank}: {failed[0].message}", err=True)
     else:

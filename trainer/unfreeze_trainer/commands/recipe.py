@@ -13,6 +13,7 @@ from typing import Any
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.commands.draft import Draft, job_of
+from unfreeze_trainer.commands.layout import SPLIT_WORDS
 from unfreeze_trainer.commands.surveyed import Survey
 
 _STEPS = 1000
@@ -27,6 +28,8 @@ _IMBALANCED = 3
 """How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
 _MISSING_MODEL = "file:///PATH/TO/MODEL"
 _PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
+_SHARD = re.compile(r"\d+-of-\d+$")
+_NO_NAMES = frozenset({*SPLIT_WORDS, "data"})
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 
 
@@ -90,12 +93,14 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
 
 
 def _name(train: Path, output: Path) -> str:
-    """Return a name for the job, from that of the data: lower case letters, digits and hyphens."""
-    stem = train.stem if train.is_file() else train.absolute().name
-    if train.is_dir() and stem.lower() in ("train", "training"):
-        stem = train.absolute().parent.name
-    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:50].strip("-")
-    return name or re.sub(r"[^a-z0-9]+", "-", output.stem.lower()).strip("-") or "job"
+    """Return a name for the job, from that of the data without its split: lower case letters, digits and hyphens."""
+    place = train.absolute()
+    named = (place.stem if place.is_file() else place.name, *(folder.name for folder in place.parents[:2]), output.stem)
+    for stem in named:
+        words = [word for word in re.findall(r"[a-z0-9]+", _SHARD.sub("", stem.lower())) if word not in _NO_NAMES]
+        if words:
+            return "-".join(words)[:50].strip("-")
+    return "job"
 
 
 def _destination(drafted: Draft, output: Path, name: str) -> Path:

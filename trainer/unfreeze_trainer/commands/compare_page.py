@@ -1,0 +1,118 @@
+"""The page of `unfreeze compare --html`: finished runs side by side, in one file that asks for nothing from outside.
+
+Everything that comes from data or from names of files is escaped by the template's engine; the page's policy allows no script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from unfreeze_trainer import exports
+from unfreeze_trainer.commands.compare import Run, figure, lower_is_better, shown_metrics
+
+_TEMPLATE = "compare.html"
+_STYLE = Path(exports.__file__).with_name("page.css")
+
+
+def write_page(file: Path, runs: Sequence[Run], doubts: Sequence[str], split: Literal["test", "validation"]) -> None:
+    """Write the page, whole or not at all.
+
+    Parameters
+    ----------
+    file
+        Where to.
+    runs
+        The best one first.
+    doubts
+        What speaks against comparing them.
+    split
+        That decides.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(page(runs, doubts, split), encoding="utf-8")
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def page(runs: Sequence[Run], doubts: Sequence[str], split: Literal["test", "validation"]) -> str:
+    """Return the page. Parameters as of `write_page`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("unfreeze_trainer", "commands"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, metric = _STYLE.read_text(encoding="utf-8"), runs[0].report.metric
+    return environment.get_template(_TEMPLATE).render(
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        outcome=_outcome(runs, metric, split),
+        doubts=doubts,
+        metric=metric,
+        split=split,
+        runs=[_shown(run, metric, split) for run in runs],
+        figures=list(_figures(runs)),
+    )
+
+
+def _value(run: Run, metric: str, split: str) -> float | None:
+    value: float | None = getattr(run.report.results, split).get(metric)
+    return value
+
+
+def _outcome(runs: Sequence[Run], metric: str, split: str) -> str:
+    """Return which run is the best, in a sentence."""
+    best = _value(runs[0], metric, split)
+    if best is None:
+        return f"None of them has {split} {metric}."
+    told = f"{runs[0].name} has the best {split} {metric}, {figure(best)}"
+    second = _value(runs[1], metric, split) if len(runs) > 1 else None
+    if second is None:
+        return f"{told}."
+    if second == best:
+        return f"{runs[0].name} and {runs[1].name} have the same {split} {metric}, {figure(best)}."
+    return f"{told}; the next one is {runs[1].name} with {figure(second)}{' (less is better)' if lower_is_better(metric) else ''}."
+
+
+def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
+    report, value = run.report, _value(run, metric, split)
+    useful = {True: "yes", False: "no"}[report.usefulness.better] if report.usefulness else ""
+    is_share = value is not None and 0 <= value <= 1
+    facts = {
+        "job": report.job,
+        "base": report.base.source,
+        "training data": report.data.sources.get("train", ""),
+        "samples": ", ".join(f"{count:,} in {name}" for name, count in report.data.splits.items()),
+        "finished": f"{report.finished:%Y-%m-%d %H:%M} UTC",
+        "ran on": f"{report.world.world_size} x {report.world.device}, {report.world.engine}, {report.world.precision}",
+        "notes": " ".join(report.warnings),
+    }
+    return {
+        "name": run.name,
+        "value": figure(value),
+        "share": round(100 * value, 1) if value is not None and is_share else None,
+        "strategy": report.strategy,
+        "trained": f"{run.trained:,}",
+        "best_step": f"{report.best_step:,}",
+        "seconds": f"{report.seconds:,.0f}",
+        "useful": useful,
+        "facts": [(term, told) for term, told in facts.items() if told],
+    }
+
+
+def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each metric of each split with its values, those of the runs in order."""
+    for split in ("test", "validation"):
+        for name in dict.fromkeys(name for run in runs for name in shown_metrics(run, split)):
+            yield f"{split} {name}", [figure(_value(run, name, split)) for run in runs]
