@@ -20,9 +20,9 @@ from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow
+
 TASK = {"type": "ImageClassification"}
-FEW = ("vit", "resnet")
-FOLDERS = [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in IMAGE_MODELS]
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
 CONVOLUTIONS = {"adapter": {"type": "LoRA", "lora": {"r": 2, "targetModules": ["convolution"]}}}
 BOTTLENECK = {"adapter": {"type": "Bottleneck"}}
@@ -38,7 +38,7 @@ def task_of(model, data, size=None, /, **change):
     return open_task(make_job(model, data, task=TASK | options, **change))
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_what_a_model_sees_is_what_its_own_processor_makes(tmp_path, data, name):
     folder = image_model(tmp_path / "m", name)
     task = task_of(folder, data)
@@ -59,7 +59,7 @@ def test_what_a_model_sees_is_what_its_own_processor_makes(tmp_path, data, name)
     assert torch.equal(batch["images"][0], own["pixel_values"][0])
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_blocks_gradients_and_batches_of_one(tmp_path, data, name):
     task = task_of(image_model(tmp_path / "m", name), data)
     loaded = task.build_model()
@@ -90,7 +90,6 @@ RUNS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), RUNS, ids=[name for name, _ in RUNS])
 def test_an_export_gives_the_same_outputs_in_the_plain_library(tmp_path, data, name, change):
     if change is MULTI:
