@@ -14,8 +14,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
-python3 -m venv --system-site-packages venv
-venv/bin/python -m pip install --quiet --disable-pip-version-check peft==0.21.2 transformers==5.23.0
+python3 -m venv venv
+venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.15.0 peft==0.21.2 transformers==5.23.0
 
 cat > try.py <<'PY'
 import torch

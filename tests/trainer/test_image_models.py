@@ -111,6 +111,22 @@ def test_an_export_gives_the_same_outputs_in_the_plain_library(tmp_path, data, n
             task.verify_export(tmp_path / kind, kind, loaded.module)
 
 
+@pytest.mark.parametrize(("name", "share"), [("mobilenet_v2", 0.003), ("efficientnet", 0.01), ("resnet", 0.1)])
+def test_running_statistics_are_means_over_batches(tmp_path, data, name, share):
+    """And those of an export: what a class makes of them when it is loaded is for whoever trains it."""
+    task = task_of(image_model(tmp_path / "m", name), data)
+    module = task.build_model().module
+    norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert round(norms[0].momentum, 6) == share
+    assert max(part.momentum for part in norms) <= 0.1
+    before = norms[0].running_mean.clone()
+    [batch] = task.batches("train", [[0, 1, 2]])
+    seen = []
+    norms[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3))))
+    task.forward(module, batch)
+    assert torch.allclose(norms[0].running_mean, before + share * (seen[0] - before), atol=1e-6)
+
+
 def test_a_distilled_model_gives_the_mean_of_its_two_heads(tmp_path, data):
     folder = image_model(tmp_path / "m", "deit")
     config = json.loads((folder / "config.json").read_text())
@@ -142,6 +158,8 @@ def test_folders_that_cannot_be_used_are_told_what_they_lack(tmp_path, data):
         return refused(folder, data)
 
     said.unlink()
+    with pytest.raises(JobError, match=r"no preprocessor_config\.json, which says how a picture"):
+        look(make_job(folder, data, task=TASK))
     assert "no preprocessor_config.json, which says how a picture becomes what the model reads" in refused(folder, data)
     assert "none of the code" in (words := with_processor(auto_map={"AutoImageProcessor": "x.Y"})) or "code" in words
     assert (
