@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
-python3 -m venv --system-site-packages venv
+python3 -m venv venv
 venv/bin/python -m pip install --quiet --disable-pip-version-check timm==1.0.31 pillow==13.0.0
 
 cat > try.py <<'PY'

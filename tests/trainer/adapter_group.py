@@ -28,11 +28,12 @@ BESIDE = {
 }
 CASES = {name: {"adapter": adapter} for name, adapter in TEXT.items() if name not in ALIKE} | {"beside": BESIDE}
 QUANTIZED = ("Int8", "NF4")
+CASES["experts"] = {"adapter": TEXT["lora"]}
 CASES |= {kind: {"adapter": TEXT["lora"], "model": {"quantization": {"type": kind}}} for kind in QUANTIZED}
 # Its scale starts to move when its matrices have.
 CASES["DELORA"]["training"] = {"epochs": 3}
 RESUMED = [
-    *((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora")),
+    *((case, "DDP") for case in ("adalora", "ia3", "prompt", "pfeiffer", "dora", "experts")),
     ("NF4", "DDP"),
     ("dora", "ZeRO-3"),
 ]
@@ -53,7 +54,11 @@ def job_of(case: str, engine: str, folder: Path, **change):
         "output": {"destination": f"file://{folder}/{engine}-{case}"},
         "distribution": {"numNodes": 2, **ENGINES[engine]},
     }
-    return make_job(folder / "bert", folder / "texts.csv", **merge(merge(spec, CASES[case]), change))
+    return make_job(
+        folder / ("mixtral" if case == "experts" else "bert"),
+        folder / "texts.csv",
+        **merge(merge(spec, CASES[case]), change),
+    )
 
 
 # Biases stay whole between steps, weights do not.

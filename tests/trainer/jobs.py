@@ -99,6 +99,34 @@ def bert_folder(folder: Path, *, pooler: bool = True, **config: Any) -> Path:
     return folder
 
 
+_MIXTURE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+_MIXTURE |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0, "num_experts_per_tok": 2}
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 8, "head_dim": 8},
+    "gpt_oss": {"num_local_experts": 4, "head_dim": 8},
+    "phimoe": {"num_local_experts": 4},
+    "jetmoe": {"num_local_experts": 4, "kv_channels": 8},
+    "deepseek_v3": {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "moe_intermediate_size": 8}
+    | {"first_k_dense_replace": 1, **_LATENT},
+}
+"""Tiny mixtures of experts, by transformers' names of their kinds."""
+
+
+def mixture_folder(folder: Path, kind: str = "mixtral", **config: Any) -> Path:
+    """Write a tiny mixture of experts with the tokenizer of the tiny BERT; its weights are random."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import AutoModel
+
+    bert_folder(folder)
+    torch.manual_seed(0)
+    sizes = _MIXTURE | {"vocab_size": 5 + len(WORDS), "eos_token_id": 3, "bos_token_id": 2} | MIXTURES[kind] | config
+    AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+    return folder
+
+
 def timm_folder(folder: Path, name: str = "resnet10t", **options: Any) -> Path:
     """Write a timm model with random weights, as timm's hub folders are."""
     import timm

@@ -10,7 +10,7 @@ import torch
 
 from tests.trainer import adapter_group
 from tests.trainer.adapter_group import CASES, RESUMED, engines_of, job_of
-from tests.trainer.jobs import bert_folder, write_csv
+from tests.trainer.jobs import bert_folder, mixture_folder, write_csv
 from tests.trainer.reference import train_by_hand
 from unfreeze_trainer.tasks import open_task
 
@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
     write_csv(folder / "texts.csv")
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    mixture_folder(folder / "mixtral")
     return folder
 
 

@@ -198,6 +198,7 @@ def opened(tmp_path_factory):
     return task
 
 
+@pytest.mark.slow
 def test_mixed_labels_are_timms_soft_targets(opened):
     task = opened(json.dumps({"mixUp": {"alpha": 2}, "labelSmoothing": 0.1}))
     [batch] = task.batches("train", [[0, 5, 9, 12]], epoch_seed=4)
@@ -236,6 +237,7 @@ def test_workers_and_where_a_run_resumes_change_no_picture(opened, given):
     assert seen(3, 5) == {number: cells for number, cells in whole.items() if number >= 5}
 
 
+@pytest.mark.slow
 def test_a_partner_that_cannot_be_read_leaves_a_picture_as_it_is(tmp_path):
     data = image_folder(tmp_path / "d", 10)
     for label in ("blue", "red"):

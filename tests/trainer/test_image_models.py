@@ -20,9 +20,9 @@ from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow
+
 TASK = {"type": "ImageClassification"}
-FEW = ("vit", "resnet")
-FOLDERS = [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in IMAGE_MODELS]
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
 CONVOLUTIONS = {"adapter": {"type": "LoRA", "lora": {"r": 2, "targetModules": ["convolution"]}}}
 BOTTLENECK = {"adapter": {"type": "Bottleneck"}}
@@ -38,7 +38,7 @@ def task_of(model, data, size=None, /, **change):
     return open_task(make_job(model, data, task=TASK | options, **change))
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_what_a_model_sees_is_what_its_own_processor_makes(tmp_path, data, name):
     folder = image_model(tmp_path / "m", name)
     task = task_of(folder, data)
@@ -59,7 +59,7 @@ def test_what_a_model_sees_is_what_its_own_processor_makes(tmp_path, data, name)
     assert torch.equal(batch["images"][0], own["pixel_values"][0])
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_blocks_gradients_and_batches_of_one(tmp_path, data, name):
     task = task_of(image_model(tmp_path / "m", name), data)
     loaded = task.build_model()
@@ -90,7 +90,6 @@ RUNS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), RUNS, ids=[name for name, _ in RUNS])
 def test_an_export_gives_the_same_outputs_in_the_plain_library(tmp_path, data, name, change):
     if change is MULTI:
@@ -110,6 +109,22 @@ def test_an_export_gives_the_same_outputs_in_the_plain_library(tmp_path, data, n
         task.export(loaded.module, tmp_path / kind, kind)
         with patch.object(export, "reload", plain_outputs):
             task.verify_export(tmp_path / kind, kind, loaded.module)
+
+
+@pytest.mark.parametrize(("name", "share"), [("mobilenet_v2", 0.003), ("efficientnet", 0.01), ("resnet", 0.1)])
+def test_running_statistics_are_means_over_batches(tmp_path, data, name, share):
+    """And those of an export: what a class makes of them when it is loaded is for whoever trains it."""
+    task = task_of(image_model(tmp_path / "m", name), data)
+    module = task.build_model().module
+    norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert round(norms[0].momentum, 6) == share
+    assert max(part.momentum for part in norms) <= 0.1
+    before = norms[0].running_mean.clone()
+    [batch] = task.batches("train", [[0, 1, 2]])
+    seen = []
+    norms[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3))))
+    task.forward(module, batch)
+    assert torch.allclose(norms[0].running_mean, before + share * (seen[0] - before), atol=1e-6)
 
 
 def test_a_distilled_model_gives_the_mean_of_its_two_heads(tmp_path, data):
@@ -143,6 +158,8 @@ def test_folders_that_cannot_be_used_are_told_what_they_lack(tmp_path, data):
         return refused(folder, data)
 
     said.unlink()
+    with pytest.raises(JobError, match=r"no preprocessor_config\.json, which says how a picture"):
+        look(make_job(folder, data, task=TASK))
     assert "no preprocessor_config.json, which says how a picture becomes what the model reads" in refused(folder, data)
     assert "none of the code" in (words := with_processor(auto_map={"AutoImageProcessor": "x.Y"})) or "code" in words
     assert (

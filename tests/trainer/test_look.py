@@ -131,6 +131,11 @@ def test_folders_of_images(tmp_path):
     assert look(job.model_copy(update={"data": skip})).startswith("2 labels")
     with pytest.raises(JobError, match="this is a timm model"):
         look(make_job(model, images))
+    bert = model_folder(tmp_path / "bert")
+    with pytest.raises(JobError, match=r"no preprocessor_config\.json, which says how a picture"):
+        look(make_job(bert, images, task={"type": "ImageClassification"}))
+    with pytest.raises(JobError, match="does not exist; check claim and path"):
+        look(make_job(tmp_path / "none", images, task={"type": "ImageClassification"}))
 
 
 def test_relative_paths_count_from_the_manifest(claims, monkeypatch):

@@ -49,7 +49,8 @@ class LoraSpec(Model):
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout before the update, in training."""
     target_modules: Modules = Field(default=["all-linear"])
-    """Names of the modules that get an update, or all-linear for every linear layer of the backbone."""
+    """Names of the modules that get an update, or all-linear for every linear layer of the backbone, in a mixture of experts the
+    experts too."""
     use_rslora: bool = False
     """As rsLoRA does it, the update is multiplied by loraAlpha / sqrt(r), so that high ranks learn too (Kalajdzievski 2023, arXiv
     2312.03732)."""

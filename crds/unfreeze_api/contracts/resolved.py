@@ -267,6 +267,9 @@ class Semantics(Model):
     held_out: Annotated[Literal["Proportional", "OfEachLabel"], Before("OfEachLabel")] = "Proportional"
     """What data.*.fraction holds out. Proportional: that share of all samples, of as many labels as it has room for.
     OfEachLabel: at least a sample of each label, however many there are."""
+    experts: Annotated[Literal["Adapted", "PassedOver"], Before("PassedOver")] = "Adapted"
+    """What all-linear means in a mixture of experts. Adapted: the experts too, and what cannot reach them is refused, as is a
+    quantisation that leaves them as they are. PassedOver: the layers that there are beside them."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

@@ -32,19 +32,19 @@ def look(job: ResolvedJob) -> str:
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
     from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.base import IMAGE
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
-    from unfreeze_trainer.models.folders import check_folder, library_of
+    from unfreeze_trainer.models.folders import check_folder, library_of, preprocessor_files
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
     reader = partial(reader_of(job), skip=job.data.on_error == "Skip")
     check_apart(job)
-    check_folder(
-        job.model.path,
-        job.model.source,
-        library=library_of(job.model.path, task_type(job.task.type).libraries),
-        weights=job.model.initialization != "Random",
-    )
+    task, path, where = task_type(job.task.type), job.model.path, f"spec.model.source {job.model.source}"
+    library = library_of(path, job.model.source, task.libraries)
+    check_folder(path, job.model.source, library=library, weights=job.model.initialization != "Random")
+    if IMAGE in task.reads and library == "transformers":
+        preprocessor_files(path, where, says="a picture", kind="image processor")
     sources = list(sources_of(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:

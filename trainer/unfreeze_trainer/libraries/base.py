@@ -83,7 +83,12 @@ class Library(ABC):
         blocks = find_blocks(module, head)
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
-        return add_adapter(module, blocks, self.job.adapter, seed=self.job.training.seed, base=self.path)
+        options: dict[str, Any] = {"seed": self.job.training.seed, "base": self.path}
+        return add_adapter(module, blocks, self.job.adapter, **options, reach_experts=self._reaches_experts)
+
+    @property
+    def _reaches_experts(self) -> bool:
+        return self.job.semantics.experts == "Adapted"
 
     @abstractmethod
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
 from unfreeze_trainer.models import LoadedModel, pooled_layers
 from unfreeze_trainer.models.adapters.targets import whole_modules
+from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import tokenizer_files
 from unfreeze_trainer.models.output_layer import require_output_layer, rescaled
@@ -104,6 +105,8 @@ class Transformers(Library):
                 where = {"where": self.where, "field": f"spec.task.{self.job.task.kind.member}"}
                 require_no_padding(loaded.module, self.tokenizer, adapter=adapter.type, **where)
             return loaded
+        if self._reaches_experts:
+            require_layers(module, head, quantization, self.where)
         self._kept = whole_modules(module, head)
         quantized = load_quantized(module, head, self.path, self.where, quantization)
         loaded = self._with_adapter(quantized, head)

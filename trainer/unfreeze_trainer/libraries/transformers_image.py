@@ -13,6 +13,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.libraries.base import Head, Library
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.batch_norm import average_over_batches
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import preprocessor_files
 from unfreeze_trainer.models.image_processor import image_input, load_config
@@ -65,6 +66,7 @@ class TransformersImage(Library):
             problem_type=self.head.problem_type,
         )
         check_complete(module, head, fresh, self.where)
+        average_over_batches(module)
         names = frozenset(name for name, _ in module.named_parameters())
         return self._with_adapter(module.train(), head | (fresh & names))
 

@@ -1,4 +1,4 @@
-"""BatchNorm where a batch has one value a channel: one sample, before a layer that knows no places."""
+"""BatchNorm as it is meant: of one value a channel, and with TensorFlow's decay in the place of torch's momentum."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+_MOST = 0.5
+"""Share of a new batch in running statistics: above it, it is no mean over batches."""
 
 
 def accept_single_values(module: nn.Module) -> None:
@@ -19,6 +22,17 @@ def accept_single_values(module: nn.Module) -> None:
         if isinstance(part, _BatchNorm) and part.running_mean is not None:
             part.register_forward_pre_hook(_spare)
             part.register_forward_hook(_go_back)
+
+
+def average_over_batches(module: nn.Module) -> None:
+    """Give BatchNorms that have TensorFlow's decay as their momentum the share of a new batch that it means.
+
+    transformers makes MobileNetV1's (0.9997), MobileNetV2's (0.997) and EfficientNet's (0.99) so: torch's momentum is the share of
+    the new batch, and their running statistics would be those of the last batch alone.
+    """
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and part.momentum is not None and part.momentum > _MOST:
+            part.momentum = 1 - part.momentum
 
 
 def _spare(part: Any, inputs: Any) -> None:

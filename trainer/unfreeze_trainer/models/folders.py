@@ -49,11 +49,11 @@ def check_folder(path: str, source: str, *, library: str, weights: bool) -> dict
         raise JobError("InvalidModel", f"{where}: the model folder cannot be read: {explained(error)}") from error
 
 
-def library_of(path: str, libraries: Sequence[str]) -> str:
+def library_of(path: str, source: str, libraries: Sequence[str]) -> str:
     """Return which of some libraries' models a folder holds, by its config.json; the first one where that does not tell."""
     if len(libraries) == 1:
         return libraries[0]
-    kind = _kind(_read_object(Closed(path, "", "InvalidModel"), "config.json"))
+    kind = _kind(_read_object(Closed(path, f"spec.model.source {source}", "InvalidModel"), "config.json"))
     return kind if kind in libraries else libraries[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import CHANNELS, PREPROCESSOR_FILES, listing
 from unfreeze_trainer.models.image_input import MODES, ImageInput
 from unfreeze_trainer.models.loading import be_quiet, failed
+
+if TYPE_CHECKING:
+    from PIL.Image import Resampling
 
 _OTHER_INPUTS = {
     "imagegpt": "reads colours by number",
@@ -72,7 +75,7 @@ def image_input(path: str, where: str, config: Any, image_size: int | None, *, f
     JobError
         InvalidModel: there is no image processor, or it is none of this model's.
     """
-    from PIL.Image import Image, Resampling, new
+    from PIL.Image import Image, new
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     mode = MODES[_channels(config)]
@@ -83,7 +86,7 @@ def image_input(path: str, where: str, config: Any, image_size: int | None, *, f
         if image_size:
             _resize(processor, image_size)
         shapes = _shapes(processor, mode) if image_size else own
-        resample = Resampling(int(getattr(processor, "resample", None) or Resampling.NEAREST))
+        resample = _resampling(processor)
     except Exception as error:  # as above
         message = f"{where}: the image processor cannot be used{sized}"
         raise failed(message, error, path, f"; {listing(path)}") from error
@@ -128,6 +131,16 @@ def _pixels(processor: Any, image: Any, **options: Any) -> Tensor:
     if pixels.ndim != 3:  # noqa: PLR2004 - channels, height, width
         raise ValueError(f"it makes pixel_values of shape {tuple(pixels.shape)} of a picture")
     return pixels.to(torch.float32)
+
+
+def _resampling(processor: Any) -> Resampling:
+    """Return how a processor scales, in Pillow's words; those that do not say so do it bilinearly."""
+    from PIL.Image import Resampling
+
+    said = getattr(processor, "resample", None)
+    if said is None:
+        return Resampling.BILINEAR
+    return Resampling(said) if isinstance(said, int) else Resampling[said.name]
 
 
 def _fill(processor: Any, channels: int) -> tuple[int, ...]:

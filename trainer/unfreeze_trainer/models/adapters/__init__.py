@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def add_adapter(
-    module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *, seed: int, base: str
+    module: nn.Module,
+    blocks: Sequence[Block],
+    adapter: AdapterSpec,
+    *,
+    seed: int,
+    base: str,
+    reach_experts: bool = True,
 ) -> LoadedModel:
     """Put an adapter into a model.
 
@@ -33,6 +39,9 @@ def add_adapter(
         Seed of the new weights.
     base
         The base model's folder, for the export's configuration.
+    reach_experts
+        Whether all-linear means a mixture's experts too, and is refused where they are out of reach; runs of earlier versions
+        pass over them.
 
     Raises
     ------
@@ -41,11 +50,16 @@ def add_adapter(
     """
     if bottleneck := adapter.of(BottleneckSpec):
         from unfreeze_trainer.models.adapters.bottleneck import add_bottlenecks
+        from unfreeze_trainer.models.adapters.stacked import require_reach
+        from unfreeze_trainer.models.adapters.targets import ALL_LINEAR
 
+        if reach_experts and bottleneck.target_modules is None:
+            head, field = blocks[-1].parameters, "spec.adapter.bottleneck.targetModules"
+            require_reach(module, head, [ALL_LINEAR], adapter.type, field)
         return add_bottlenecks(module, blocks, bottleneck, seed=seed)
     from unfreeze_trainer.models.adapters.peft import add_peft
 
-    return add_peft(module, blocks, adapter, seed=seed, base=base)
+    return add_peft(module, blocks, adapter, seed=seed, base=base, reach_experts=reach_experts)
 
 
 def save_adapter(

@@ -23,6 +23,7 @@ from unfreeze_api.spec.adapter import PROMPTS, AdapterSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
+from unfreeze_trainer.models.adapters.stacked import lora_targets, require_reach
 from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.hook import StepHook
@@ -62,7 +63,15 @@ _CHANGES_BASE = ("PiSSA", "OLoRA")
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *, seed: int, base: str) -> LoadedModel:
+def add_peft(
+    module: nn.Module,
+    blocks: Sequence[Block],
+    adapter: AdapterSpec,
+    *,
+    seed: int,
+    base: str,
+    reach_experts: bool = True,
+) -> LoadedModel:
     """Wrap a model into PEFT's, with an adapter in the backbone and the head as a module that trains whole and is saved.
 
     Every new parameter belongs to the block of the module that it sits in; what sits in none (prompts, vectors that all
@@ -77,7 +86,7 @@ def add_peft(module: nn.Module, blocks: Sequence[Block], adapter: AdapterSpec, *
 
     head = frozenset(blocks[-1].parameters)
     text = hasattr(module, "config") and getattr(module, "main_input_name", None) not in _NO_TEXT
-    options = _options(module, head, adapter)
+    options = _options(module, head, adapter, reach_experts=reach_experts)
     whole = whole_modules(module, head) or None
     options |= {"task_type": _task_type(module, head) if text else None, "modules_to_save": whole}
     prompt = adapter.of(PromptTuningSpec)
@@ -147,10 +156,12 @@ def _config_class(adapter: AdapterSpec) -> Any:
     return PEFT_TYPE_TO_CONFIG_MAPPING[other.method if other else METHODS[adapter.type]]
 
 
-def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> dict[str, Any]:
+def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec, *, reach_experts: bool) -> dict[str, Any]:
     """Return the fields of PEFT's configuration that the manifest says, module names in full."""
     member = adapter.options
     assert member is not None  # the job is resolved
+    if reach_experts and not isinstance(member, LoraSpec):
+        _require_reach(module, head, adapter)
     if isinstance(member, PeftSpec):
         return _checked(module, head, member, _config_class(adapter))
     options = {
@@ -159,7 +170,11 @@ def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> 
         if name not in _OURS
     }
     if isinstance(member, LoraSpec):
-        options["target_modules"] = find_targets(module, head, member.target_modules, "spec.adapter.lora.targetModules")
+        if reach_experts:
+            options |= lora_targets(module, head, member)
+        else:
+            field = "spec.adapter.lora.targetModules"
+            options["target_modules"] = find_targets(module, head, member.target_modules, field)
         _check_patterns("rankPattern", member.rank_pattern, options["target_modules"])
         _check_patterns("alphaPattern", member.alpha_pattern, options["target_modules"])
     if isinstance(member, AdaLoraSpec):
@@ -171,6 +186,15 @@ def _options(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> 
         options["target_modules"] = targets
         options["feedforward_modules"] = _feedforward(module, head, member, targets)
     return options
+
+
+def _require_reach(module: nn.Module, head: Collection[str], adapter: AdapterSpec) -> None:
+    member, field = adapter.options, f"spec.adapter.{adapter.kind.member}"
+    if isinstance(member, PeftSpec):
+        wanted = member.config.get("target_modules", [ALL_LINEAR])
+        require_reach(module, head, wanted, f"PEFT's {member.method}", f"{field}.config.target_modules")
+    elif wanted := getattr(member, "target_modules", None):
+        require_reach(module, head, wanted, adapter.type, f"{field}.targetModules")
 
 
 def _check_patterns(field: str, patterns: Mapping[str, int] | None, targets: Sequence[str]) -> None:

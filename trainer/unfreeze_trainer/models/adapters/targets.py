@@ -53,6 +53,8 @@ def _takes(part: nn.Module) -> bool:
         return part.groups == 1  # depthwise filters have no two factors to split into
     if isinstance(part, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return False  # torch's attention takes the weights of its output layer and never calls it
+    if "Router" in type(part).__name__:
+        return False  # it returns more than a layer's product
     return isinstance(part, nn.Linear | nn.Embedding) or is_conv1d(part)
 
 
