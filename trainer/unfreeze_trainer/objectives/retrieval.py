@@ -70,7 +70,7 @@ class Retrieval(Metrics):
 
     def new_state(self) -> Tensor:
         """Return the state of no samples: all is computed of rows."""
-        return torch.zeros(0)
+        return torch.zeros(1)
 
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add nothing: all is computed of rows."""
