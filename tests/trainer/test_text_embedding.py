@@ -253,6 +253,19 @@ def test_a_metric_that_has_no_value_is_refused_before_anything_is_trained(bert, 
         open_task(make_job(bert, table, task=LABELS, data=data))
 
 
+def test_negatives_are_read_of_the_training_data_alone(bert, table, tmp_path):
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("anchor,positive\n" + "".join(f"{WORDS[n]},{WORDS[n + 1]}\n" for n in range(5)))
+    data = {"validation": {"source": f"file://{held_out}", "fraction": None}}
+    job = make_job(bert, table, task=TASK, data=data | NEGATIVES["data"])
+    task = open_task(job)
+    assert {name: split.targets.values.shape[1] for name, split in task._splits.items()} == {
+        "train": 3,
+        "validation": 2,
+    }
+    assert look(job).startswith("samples: 26 in train, 5 in validation")
+
+
 def test_texts_of_a_sample_stand_one_after_the_other(bert, table):
     task = open_task(make_job(bert, table, task=TASK, **NEGATIVES))
     [batch] = task.batches("train", [[4, 0]])
