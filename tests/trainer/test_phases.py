@@ -38,6 +38,22 @@ def test_partial_fine_tuning_trains_the_last_blocks() -> None:
     assert phase.trainable == tuple(BLOCKS)
 
 
+def test_without_a_head_no_phase_names_one() -> None:
+    def of(strategy: dict[str, Any]) -> list[Phase]:
+        job = make_job("/m", "/d.csv", task={"type": "TextEmbedding"}, strategy=strategy, training={"epochs": 9})
+        return compile_phases(job, BLOCKS, 10)
+
+    [partial] = of({"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 2}})
+    assert (partial.name, partial.trainable) == ("pooler", ("layer.2", "pooler"))
+    [full] = of({"type": "FullFineTuning", "learningRate": {"backbone": 1e-5}})
+    assert (full.name, list(full.trainable), full.learning_rates["pooler"]) == ("all", BLOCKS[:-1], 1e-5)
+    gradual = of({"type": "GradualUnfreezing"})
+    assert [phase.name for phase in gradual] == BLOCKS[-2::-1]
+    assert (gradual[0].first_step, gradual[0].trainable) == (0, ("pooler",))
+    thaw = of({"type": "GradualUnfreezing", "gradualUnfreezing": {"order": "ChainThaw"}})
+    assert [phase.name for phase in thaw] == [*BLOCKS[:-1], "all"]
+
+
 def test_full_fine_tuning_decays_from_the_head_down() -> None:
     rate = {"head": 1e-2, "backbone": 1e-3, "layerDecay": 0.5}
     [phase] = phases({"type": "FullFineTuning", "learningRate": rate})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,12 +13,21 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
+from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import WORDS, bert_folder, make_job
+from tests.trainer.kill_group import Moment, arm
+from tests.trainer.ranks import run_gang
+from tests.trainer.reference import train_by_hand
+from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
+from unfreeze_trainer.libraries import sentence_encoder
+from unfreeze_trainer.models import export
+from unfreeze_trainer.models import pooled_layers as layers
 from unfreeze_trainer.models.hook import StepHook
+from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.base import TARGETS
 from unfreeze_trainer.objectives.contrast import LabelContrast, PairContrast
 from unfreeze_trainer.objectives.retrieval import LabelRetrieval, PairRetrieval, _best
@@ -24,6 +35,7 @@ from unfreeze_trainer.objectives.similarity import CoSENT
 from unfreeze_trainer.objectives.targets import encoder
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.coupled import coupled_step
+from unfreeze_trainer.training.loop import train
 
 TASK = {"type": "TextEmbedding"}
 SCORES = TASK | {"textEmbedding": {"annotation": "Scores"}}
@@ -158,6 +170,38 @@ def test_the_second_pass_of_a_micro_batch_has_the_dropout_of_the_first(bert, tab
     assert not torch.equal(seen[0], first[0]), "there is dropout"
 
 
+def trained(job) -> dict[str, torch.Tensor]:
+    """Train on this rank; return the weights on rank 0."""
+    run = open_run(job, open_task(job))
+    train(run)
+    weights = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
+    run.saver.close()
+    return weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "engine"), [(TASK, "DDP"), (TASK, "FSDP"), (TASK, "ZeRO-3"), (RANKED, "DDP")])
+def test_two_workers_with_uneven_shares_train_as_one_process_with_the_whole_batch(ranks, kind, engine, table, tmp_path):
+    """20 samples in batches of 5, 3 and 2 a worker, each in two micro batches."""
+    still = bert_folder(tmp_path / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    job = make_job(
+        still,
+        table,
+        task=kind,
+        training={"epochs": 2, "batchSize": 5, "gradientAccumulationSteps": 2, "optimizer": "SGD", "weightDecay": 0}
+        | {"evaluate": {"everySteps": 100}},
+        strategy={"learningRate": {"head": 5e-1, "backbone": 5e-2}},
+        distribution={"numNodes": 2, **ENGINES[engine]},
+        output={"destination": f"file://{tmp_path}/run"},
+    )
+    task = open_task(job)
+    ours, _ = ranks.call(trained, job)
+    start = {name: tensor.detach().clone() for name, tensor in task.build_model().module.named_parameters()}
+    wanted = train_by_hand(job, task, ranks=2)
+    assert max((ours[name] - wanted[name]).abs().max().item() for name in ours) < 1e-5
+    assert max((ours[name] - start[name]).abs().max().item() for name in ours) > 1e-2
+
+
 # What is read
 
 
@@ -170,6 +214,7 @@ def test_the_second_pass_of_a_micro_batch_has_the_dropout_of_the_first(bert, tab
         (TASK, "anchor,positive\na,x\nb,x\nc,x\nd,x\n", "have one text alone that belongs to others"),
         (SCORES, "anchor,positive,score\na,b,0.5\nc,d,high\n", "row 2, column 'score': 'high' is no number"),
         (SCORES, "anchor,positive,score\na,b,0.5\nc,d,5\ne,f,-3\n", "column 'score', rows 2, 3: 5 is no cosine"),
+        (SCORES, "anchor,positive,score\na,b,1\nc,d,1\ne,f,1\n", r"Name another one in spec\.data\.train\.columns"),
         (LABELS, "anchor,label\na,x\nb,x\nc,x\nd,x\n", "all 4 texts have the label 'x'"),
         (LABELS, "anchor,label\na,x\nb,\n", "no label in column 'label' of row 2"),
     ],
@@ -206,6 +251,19 @@ def test_a_metric_that_has_no_value_is_refused_before_anything_is_trained(bert, 
     data = {"validation": {"source": f"file://{held_out}", "fraction": None}}
     with pytest.raises(JobError, match="no two of its texts have the same label; hold out more"):
         open_task(make_job(bert, table, task=LABELS, data=data))
+
+
+def test_negatives_are_read_of_the_training_data_alone(bert, table, tmp_path):
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("anchor,positive\n" + "".join(f"{WORDS[n]},{WORDS[n + 1]}\n" for n in range(5)))
+    data = {"validation": {"source": f"file://{held_out}", "fraction": None}}
+    job = make_job(bert, table, task=TASK, data=data | NEGATIVES["data"])
+    task = open_task(job)
+    assert {name: split.targets.values.shape[1] for name, split in task._splits.items()} == {
+        "train": 3,
+        "validation": 2,
+    }
+    assert look(job).startswith("samples: 26 in train, 5 in validation")
 
 
 def test_texts_of_a_sample_stand_one_after_the_other(bert, table):
@@ -351,3 +409,70 @@ def test_cosent_is_the_sum_over_pairs_in_the_wrong_order():
     cosines = functional.cosine_similarity(vectors[:, 0], vectors[:, 1]).tolist()
     gaps = [(cosines[i] - cosines[j]) / 0.1 for i in range(7) for j in range(7) if scores[i, 0] < scores[j, 0]]
     assert losses.tolist() == pytest.approx([np.log1p(np.exp(gaps).sum())] * 7, rel=1e-5)
+
+
+# What is written
+
+
+@pytest.fixture(scope="module")
+def bases(bert, tmp_path_factory):
+    """A plain folder, and one of sentence-transformers that pools by the greatest values and makes vectors as long as 1."""
+    shutil.copytree(bert, folder := tmp_path_factory.mktemp("encoder") / "max")
+    layers._write_modules(folder, 16, ["max"], (layers.NORMALIZE, "Normalize"))
+    (folder / layers.NORMALIZE).mkdir()
+    return {"plain": bert, "sentence-transformers": folder}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", ["plain", "sentence-transformers"])
+@pytest.mark.parametrize("kind", ["Model", "Adapter"])
+def test_an_export_pools_as_its_base_and_loads_with_transformers_alone_too(base, kind, bases, table, tmp_path):
+    adapter = {"adapter": {"type": "LoRA"}, "output": {"exports": ["Adapter"]}} if kind == "Adapter" else {}
+    task = open_task(make_job(bases[base], table, task=TASK, **adapter))
+    module = task.build_model().module
+    task.export(module, folder := tmp_path / "export", kind)
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(folder, kind, module)
+        with patch.object(sentence_encoder.importlib.util, "find_spec", lambda _: None):
+            task.verify_export(folder, kind, module)
+    batch, texts = task.first_samples()
+    vectors = task.compared(module.eval(), batch)
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(len(texts))) == (base != "plain")
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: sentence-similarity" in card
+    assert ('model = SentenceTransformer(".")' in card) == (kind == "Model")
+    described = json.loads((folder / "pooled_config.json").read_text())
+    assert described == {"pooling": ["mean" if base == "plain" else "max"], "normalize": base != "plain"}
+    if kind == "Model":  # what goes on from it pools as it does
+        classes = open_task(make_job(folder, table, data={"train": {"columns": {"text": "anchor"}}}))
+        assert classes.library._pooling == tuple(described["pooling"])
+        assert open_task(make_job(folder, table, task=TASK)).library._normalize == described["normalize"]
+
+
+def work_and_die(job, moment: Moment, log: Path) -> int:
+    arm(moment, Path(job.output.path))
+    return work(job, log)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_two_workers_ends_as_the_undisturbed_one(ranks, bert, table, tmp_path):
+    def job_in(name: str):
+        return make_job(
+            bert,
+            table,
+            task=TASK,
+            data={"test": {"fraction": 0.2}},
+            strategy={"type": "GradualUnfreezing", "gradualUnfreezing": {"stepsPerPhase": 3, "blocksPerPhase": 2}},
+            training={"epochs": 3, "batchSize": 7, "gradientAccumulationSteps": 2, "checkpoint": {"everySteps": 2}},
+            distribution={"numNodes": 2},
+            output={"destination": f"file://{tmp_path}/{name}"},
+        )
+
+    assert run_gang(2, work, job_in("whole"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
+    assert -9 in run_gang(2, work_and_die, job_in("killed"), Moment("step", 5), tmp_path / "log")
+    assert run_gang(2, work, job_in("killed"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
+    one, other = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed"))
+    assert one["results"] == other["results"]
+    assert set(one["results"]["test"]) == {"ndcgAt10", "mrrAt10", "recallAt1", "recallAt10", "loss"}
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]

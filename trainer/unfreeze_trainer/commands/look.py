@@ -71,7 +71,7 @@ def reader_of(job: ResolvedJob) -> Callable[..., Source]:
     if sentences := job.task.of(TextEmbeddingSpec):
         from unfreeze_trainer.data.sentences import read_sentences
 
-        return partial(read_sentences, kind=target_kind(job), annotation=sentences.annotation)
+        return partial(read_sentences, train=job.data.train, kind=target_kind(job), annotation=sentences.annotation)
     if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
     if AUDIO in task.reads:

@@ -108,7 +108,9 @@ def preview(job: ResolvedJob) -> Preview:
     return Preview(
         samples=feed.samples,
         steps_per_epoch=feed.steps_per_epoch,
-        blocks={block.name: sum(sizes[name] for name in block.parameters) for block in loaded.blocks},
+        blocks={
+            block.name: sum(sizes[name] for name in block.parameters) for block in loaded.blocks if block.parameters
+        },
         phases=found,
         trainable=trainable,
         optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],

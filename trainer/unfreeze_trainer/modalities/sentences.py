@@ -33,7 +33,10 @@ class Sentences(Text):
 
     def read(self, dataset: Dataset, where: str) -> Source:
         """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
-        return read_sentences(dataset, where, annotation=self._annotation, kind=target_kind(self.job), skip=self._skips)
+        own = self.job.data.train
+        return read_sentences(
+            dataset, where, train=own, annotation=self._annotation, kind=target_kind(self.job), skip=self._skips
+        )
 
     def name_of(self, source: Source, row: int) -> str:
         """Return what a JobError's message calls a sample: source and row."""

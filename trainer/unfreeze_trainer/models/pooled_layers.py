@@ -311,7 +311,7 @@ def embed(hidden: Tensor, mask: Tensor, modes: Sequence[str], *, normalize: bool
 
     `normalize` says whether each is made as long as 1. Vectors of a prompt before the text do not count.
     """
-    pooled = pool(hidden[:, -mask.shape[1] :], mask, modes)
+    pooled = pool(hidden[:, -mask.shape[1] :].float(), mask, modes)
     return nn.functional.normalize(pooled, dim=-1) if normalize else pooled
 
 

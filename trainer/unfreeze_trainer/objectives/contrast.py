@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ class _Contrast(Coupled):
         What cosines are divided by.
     """
 
-    texts: ClassVar[int | None] = None
-    """How many texts a sample has; None for as many as its targets."""
-
     def __init__(self, learned: Encoder[Any], temperature: float = TEMPERATURE) -> None:
         super().__init__(learned)
         self.outputs: Sequence[str] = ()
@@ -46,7 +43,7 @@ class _Contrast(Coupled):
 
     def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return which rows of a batch are samples and no padding, bool of shape (samples,)."""
-        return batch[TARGETS].flatten(1)[:, 0] != IGNORED if batch[TARGETS].ndim > 1 else batch[TARGETS] != IGNORED
+        return batch[TARGETS].view(len(batch[TARGETS]), -1)[:, 0] != IGNORED
 
     def answer(self, outputs: str) -> str:
         """Return a Python expression for the vectors of some texts."""
@@ -87,8 +84,6 @@ class LabelContrast(_Contrast):
 
     Khosla et al. 2020, arXiv 2004.11362, equation 2. A text whose label no other text of the step has is without loss.
     """
-
-    texts = 1
 
     def __init__(self, learned: Encoder[Any], temperature: float = TEMPERATURE) -> None:
         super().__init__(learned, temperature)

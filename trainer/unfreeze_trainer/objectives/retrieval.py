@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,8 +18,8 @@ from unfreeze_trainer.objectives.targets import Targets
 
 BEST = 10
 """How many of what is found count."""
-_CHUNK = 2**23
-"""Scores that are held at a time, 32 MiB."""
+_CHUNK = 2**22
+"""Scores that are held at a time, 16 MiB, and as many numbers of other kinds."""
 _DIGIT = 4096
 """Whole numbers stand in rows as two digits of this base: each is exact in float32."""
 
@@ -32,8 +32,8 @@ class _Task:
     """float32 of shape (queries, width), each of length 1."""
     corpus: Tensor
     """The same of what may be found."""
-    pairs: Tensor
-    """What belongs to what: index of a query and of a text of the corpus, int64 of shape (pairs, 2), sorted."""
+    belongs: Callable[[int, int], Tensor]
+    """Of queries from one to below another: what of the corpus belongs to each, bool of shape (queries, corpus)."""
     apart: bool
     """Whether query i is text i of the corpus, which is not to find itself."""
 
@@ -70,7 +70,7 @@ class Retrieval(Metrics):
 
     def new_state(self) -> Tensor:
         """Return the state of no samples: all is computed of rows."""
-        return torch.zeros(0)
+        return torch.zeros(1)
 
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add nothing: all is computed of rows."""
@@ -94,13 +94,9 @@ class Retrieval(Metrics):
         numbers = digits[..., 0] * _DIGIT + digits[..., 1]
         order = numbers[:, 0].argsort()
         vectors = rows[:, 2 * columns :].reshape(len(rows), self.texts, -1)[order]
-        task = self._task(numbers[order, 1:], vectors)
-        if not len(task.pairs):
-            return {}
-        counts = torch.bincount(task.pairs[:, 0], minlength=len(task.queries))
-        hits, losses = _search(task, counts, self._temperature)
+        hits, counts, loss = _search(self._task(numbers[order, 1:], vectors), self._temperature)
         asked = counts > 0
-        return _figures(hits[asked].numpy(), counts[asked].numpy()) | {"loss": float(losses.mean())}
+        return _figures(hits[asked].numpy(), counts[asked].numpy()) | {"loss": loss} if asked.any() else {}
 
     @abstractmethod
     def _task(self, targets: Tensor, vectors: Tensor) -> _Task:
@@ -114,8 +110,15 @@ class PairRetrieval(Retrieval):
 
     def _task(self, targets: Tensor, vectors: Tensor) -> _Task:
         (queries, who), (corpus, what) = (_distinct(targets[:, side], vectors[:, side]) for side in (0, 1))
-        pairs = np.unique(torch.stack([who, what], dim=1).numpy(), axis=0)
-        return _Task(queries, corpus, torch.from_numpy(pairs), apart=False)
+        pairs = torch.from_numpy(np.unique(torch.stack([who, what], dim=1).numpy(), axis=0))
+
+        def belongs(start: int, end: int) -> Tensor:
+            low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, end])).tolist()
+            found = torch.zeros(end - start, len(corpus), dtype=torch.bool)
+            found[pairs[low:high, 0] - start, pairs[low:high, 1]] = True
+            return found
+
+        return _Task(queries, corpus, belongs, apart=False)
 
 
 class LabelRetrieval(Retrieval):
@@ -131,12 +134,13 @@ class LabelRetrieval(Retrieval):
 
     def _task(self, targets: Tensor, vectors: Tensor) -> _Task:
         labels = targets[:, 0]
-        found = []
-        for start in range(0, len(labels), step := max(1, _CHUNK // len(labels))):
-            same = labels[start : start + step, None] == labels
-            same[torch.arange(len(same)), torch.arange(start, start + len(same))] = False
-            found.append(same.nonzero() + torch.tensor([start, 0]))
-        return _Task(vectors[:, 0], vectors[:, 0], torch.cat(found), apart=True)
+
+        def belongs(start: int, end: int) -> Tensor:
+            same = labels[start:end, None] == labels
+            same[torch.arange(end - start), torch.arange(start, end)] = False
+            return same
+
+        return _Task(vectors[:, 0], vectors[:, 0], belongs, apart=True)
 
 
 def _distinct(ids: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,25 +151,23 @@ def _distinct(ids: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     return vectors[torch.from_numpy(first[order])], torch.from_numpy(place[which])
 
 
-def _search(task: _Task, counts: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return which of the best are hits, bool of shape (queries, up to 10), and the loss of each pair, float64."""
-    ends = counts.cumsum(0)
-    hits, losses = [], []
+def _search(task: _Task, temperature: float) -> tuple[Tensor, Tensor, float]:
+    """Return which of the best are hits, bool of shape (queries, up to 10), how much belongs to each, and the mean loss."""
+    hits, counts, total = [], [], 0.0
     for start in range(0, len(task.queries), step := max(1, _CHUNK // len(task.corpus))):
         part = task.queries[start : start + step]
         scores = part @ task.corpus.T
-        rows = torch.arange(len(part))
         if task.apart:
+            rows = torch.arange(len(part))
             scores[rows, rows + start] = float("-inf")
-        last = start + len(part) - 1
-        pairs = task.pairs[int(ends[start] - counts[start]) : int(ends[last])]
-        which, what = pairs[:, 0] - start, pairs[:, 1]
-        belongs = torch.zeros_like(scores, dtype=torch.bool)
-        belongs[which, what] = True
+        belongs = task.belongs(start, start + len(part))
         hits.append(belongs.gather(1, _best(scores, min(BEST, scores.shape[1] - task.apart))))
+        counts.append(belongs.sum(dim=1))
+        which, what = belongs.nonzero(as_tuple=True)
         others = (scores / temperature).masked_fill(belongs, float("-inf")).double().logsumexp(dim=1)
-        losses.append(functional.softplus(others[which] - scores[which, what].double() / temperature))
-    return torch.cat(hits), torch.cat(losses)
+        total += float(functional.softplus(others[which] - scores[which, what].double() / temperature).sum())
+    found = torch.cat(counts)
+    return torch.cat(hits), found, total / max(1, int(found.sum()))
 
 
 def _best(scores: Tensor, count: int) -> Tensor:

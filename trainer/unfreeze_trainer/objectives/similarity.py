@@ -22,8 +22,6 @@ from unfreeze_trainer.objectives.targets.relations import Scores
 class _Similarity(Objective):
     """Base of both; outputs are (samples, 2, width), targets float64 of shape (samples, 1)."""
 
-    texts = 2
-
     def __init__(self, learned: Scores) -> None:
         super().__init__(learned)
         self.outputs: Sequence[str] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unfreeze_api.adapters.adalora import AdaLoraSpec
@@ -76,8 +76,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     """
     total = max(1, round(job.training.epochs * steps_per_epoch))
     stretches = _plan(job, block_names, steps_per_epoch)
-    if task_type(job.task.type).no_head:  # nothing would train in a phase of the head alone
-        stretches = [stretch for stretch in stretches if set(stretch.blocks) != {block_names[-1]}]
+    if task_type(job.task.type).no_head:
+        stretches = _without_head(stretches, block_names)
     rates = _learning_rates(job.strategy.learning_rate, block_names)
     part: Part = "BiasesAndNorms" if job.strategy.type == "BitFit" else "All"
     beside = job.adapter is not None and job.adapter.base_weights == "ByStrategy"
@@ -147,6 +147,17 @@ def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list
     gradual = strategy.of(GradualUnfreezingSpec)
     assert gradual is not None
     return _thaw(gradual, gradual.steps_per_phase or steps(gradual.epochs_per_phase or 1), below, head)
+
+
+def _without_head(stretches: Sequence[_Stretch], block_names: Sequence[str]) -> list[_Stretch]:
+    """Return the phases of a model that has no head: those in which it would train alone are left out."""
+    *below, head = block_names
+    kept = []
+    for stretch in stretches:
+        if blocks := [name for name in below if name in stretch.blocks]:
+            name = blocks[-1] if stretch.name == head else stretch.name
+            kept.append(replace(stretch, name=name, blocks=blocks))
+    return kept
 
 
 def _thaw(gradual: GradualUnfreezingSpec, steps: int, below: Sequence[str], head: str) -> list[_Stretch]:

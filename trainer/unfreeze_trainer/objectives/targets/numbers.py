@@ -113,7 +113,7 @@ class Numbers(Encoder[Read]):
                 raise JobError(
                     "InvalidData",
                     f"{about} the value {quoted(f'{low:.6g}')}: there is nothing to learn. Is it the right column? Name"
-                    " another one in columns.value",
+                    " another one in spec.data.train.columns",
                 )
             if std < _SMALLEST or max(abs(low), abs(high)) * _STEP > _COARSE * std:
                 raise JobError(
@@ -157,7 +157,7 @@ def _parsed(cells: pa.ChunkedArray, name: str, where: str) -> np.ndarray:
         raise JobError(
             "InvalidData",
             f"{where}: column {name!r} holds {kind} ({quoted(repr(example))}), not numbers. Name another column in"
-            " columns.value or columns.values",
+            " spec.data.<part>.columns",
         )
     found = found.astype(np.float64)
     return np.where(np.abs(found) > _LARGEST, np.inf, found)
