@@ -182,9 +182,10 @@ class Hub:
             if again or self._offline:
                 break
             self._patiently(wanted, partial(self._again, broken, reference, pin, root, wanted))
-        for name in broken:  # nobody is to find it in the cache
+        for name in broken:  # nobody is to find it in the cache; what other repositories share stays
             with suppress(OSError):
-                (root / name).resolve().unlink()
+                blob = (root / name).parent / (root / name).readlink()
+                (root.parents[1] / "blobs" / blob.name).unlink()
             with suppress(OSError):
                 (root / name).unlink()
         raise JobError(
