@@ -26,7 +26,8 @@ class Repository:
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
+    gated: bool | str = False
+    """Whether who is not on the owner's list, or has another token than this one, may see names, and no content."""
     token: str | None = None
     """Who does not send it sees no such repository."""
 
@@ -151,8 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, kind, name, what, revision):
         repositories, revision = getattr(self.hub, kind), unquote(revision or "main")
-        gated_content = what == "tree"
-        if opened := self._open(repositories, name, "main" if what == "refs" else revision, content=gated_content):
+        if opened := self._open(repositories, name, "main" if what == "refs" else revision, content=False):
             repository, commit = opened
             if what == "tree":
                 self._json([self._entry(path, content) for path, content in repository.commits[commit].items()])

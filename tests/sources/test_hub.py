@@ -256,7 +256,7 @@ def test_a_gated_repository(hub, client, known):
     hub.model("org/gated", MODEL, gated="hf_of_somebody_else")
     for one in (client, known):
         with pytest.raises(JobError, match=r"accept its conditions at http.*/org/gated, and give a token") as caught:
-            one.pin("hf://org/gated")
+            one.fetch("hf://org/gated")
         assert caught.value.reason == "Gated"
     hub.models["org/gated"].gated = TOKEN
     assert known.fetch("hf://org/gated").is_dir()

@@ -262,8 +262,14 @@ class _Meter(tqdm):  # type: ignore[misc]
         """Take note of bytes."""
 
     def update(self, n: float | None = 1) -> None:
-        """Count bytes; the client calls it."""
+        """Count bytes that are written; the client calls it."""
         self.count(n or 0)
+
+    def update_transfer(self, n: float | None = 1) -> None:
+        """Take no note of bytes that have come: by Xet these are others than are written, and by HTTP the same."""
+
+    def set_transfer_postfix_str(self, postfix: str, *, refresh: bool = False) -> None:
+        """Show no rate."""
 
 
 def _bytes(size: float) -> str:
