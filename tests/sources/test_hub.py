@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,32 @@ def test_what_has_been_harmed_in_the_cache_is_fetched_again(hub, client, harm):
     hub.model("org/bert", MODEL)
     pin = client.pin("hf://org/bert")
     harm(client.fetch("hf://org/bert", pin) / "model.safetensors")
+    assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_two_processes_with_one_cache_fetch_once(hub, client, known):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda one: one.fetch("hf://org/bert", pin), (client, known)))
+    assert places[0] == places[1]
+    assert hub.sent["model.safetensors"] == len(WEIGHTS)
+
+
+def test_a_process_that_was_killed_leaves_nothing_that_is_used(hub, client, tmp_path):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    hub.drops["model.safetensors"] = 1  # the client waits a second before it goes on
+    with start(hub.url) as process:
+        other = Client(hub, process, client.cache)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(other.fetch, "hf://org/bert", pin)
+            while not hub.sent["model.safetensors"]:
+                time.sleep(0.01)
+            process.kill()
+            with pytest.raises(ValueError, match="Expecting value"):
+                asked.result()
+    assert not list(client.cache.rglob("model.safetensors"))
     assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
 
 
