@@ -20,6 +20,7 @@ EXAMPLES = {
         *SOURCES,
         "hf://o/n",
         "hf://o-1/n.2@refs/pr/3",
+        "timm://r.a_1",
         f"hf://o/n@{'0' * 40}",
     ),
     "must be pvc://CLAIM/PATH or file:///PATH or hf://datasets": (

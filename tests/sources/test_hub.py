@@ -128,6 +128,15 @@ def test_what_is_there_is_not_asked_for_again(hub, client):
     assert hub.asked == []
 
 
+def test_a_model_of_timm_by_its_name(hub, client):
+    commit = hub.model("timm/resnet18.a1_in1k", MODEL).refs["main"]
+    assert client.fetch("timm://resnet18.a1_in1k").name == commit
+    with pytest.raises(
+        JobError, match=r"source timm://resnet18: the hub has no .*; did you mean timm/resnet18\.a1_in1k\?"
+    ):
+        client.pin("timm://resnet18")
+
+
 @pytest.mark.parametrize("revision", ["v1.0", "refs/pr/3", "feature/x"])
 def test_revisions(hub, client, revision):
     repository = hub.model("org/bert", MODEL)

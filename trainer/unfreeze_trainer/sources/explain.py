@@ -18,7 +18,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from unfreeze_api.sources.hf import Reference, parse
+from unfreeze_api.sources import hf, timm
+from unfreeze_api.sources.hf import Reference
 from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
 from unfreeze_trainer.sources.wanted import Wanted
 
@@ -29,7 +30,8 @@ _HOW = "in HF_TOKEN: on a cluster by the Secret in spec.sources.secretRef, here 
 
 def told(wanted: Wanted) -> tuple[str, Reference]:
     """Return what messages about a source start with, and its parts."""
-    return f"{wanted.field} {wanted.source}", parse(wanted.source.partition("://")[2])
+    scheme, _, rest = wanted.source.partition("://")
+    return f"{wanted.field} {wanted.source}", (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
 
 
 def explained(error: Exception, wanted: Wanted, api: HfApi, cache: str) -> JobError | RetryError | None:
