@@ -218,6 +218,24 @@ def test_other_content_of_the_same_size_is_fetched_again(hub, client):
     assert (client.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
 
 
+def test_an_address_that_is_no_longer_good_is_asked_for_again(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.expired["model.safetensors"] = 1
+    assert (client.fetch("hf://org/bert", patience=30) / "model.safetensors").read_bytes() == WEIGHTS
+    hub.model("org/other", MODEL | {"model.safetensors": b"others"})
+    hub.expired["model.safetensors"] = 9
+    with pytest.raises(RetryError) as caught:
+        client.fetch("hf://org/other")
+    assert caught.value.reason == "HubUnreachable"
+
+
+def test_a_cache_behind_a_link(hub, client, tmp_path):
+    hub.model("org/bert", MODEL)
+    (tmp_path / "disk").mkdir()
+    client.cache.symlink_to(tmp_path / "disk")
+    assert (client.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_content_that_never_fits_its_hash_is_refused_and_removed(hub, client):
     hub.model("org/bert", MODEL)
     hub.corrupt["model.safetensors"] = 9
