@@ -16,6 +16,18 @@ from unfreeze_api.tasks import task_type
 
 SOURCES = ("pvc://data", "pvc://my.claim/a/b c.csv", "file:///models/x", "pvc://d/.hidden/..x")
 EXAMPLES = {
+    "must be pvc://CLAIM/PATH or file:///PATH or hf://OWNER": (
+        *SOURCES,
+        "hf://o/n",
+        "hf://o-1/n.2@refs/pr/3",
+        "timm://r.a_1",
+        f"hf://o/n@{'0' * 40}",
+    ),
+    "must be pvc://CLAIM/PATH or file:///PATH or hf://datasets": (
+        *SOURCES,
+        "hf://datasets/o/n@v1/a b-*.csv",
+        "hf://datasets/o/n",
+    ),
     "must be pvc://": SOURCES,
     "must be the name of an object": ("a-secret", "my.name", "n" * 253),
     "must be the name of a namespace": ("default", "team-a"),

@@ -26,7 +26,8 @@ class Repository:
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
-    gated: bool = False
+    gated: bool | str = False
+    """Whether who is not on the owner's list, or has another token than this one, may see names, and no content."""
     token: str | None = None
     """Who does not send it sees no such repository."""
 
@@ -58,6 +59,8 @@ class Hub:
     """How often a file comes with other content of the same size."""
     short: Counter = field(default_factory=Counter)
     """How often a file ends early, as if it were whole."""
+    expired: Counter = field(default_factory=Counter)
+    """How often a file's address is no longer good."""
     sizes: dict[str, int] = field(default_factory=dict)
     """What is listed as the size of a file."""
     names: dict[str, str] = field(default_factory=dict)
@@ -151,8 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, kind, name, what, revision):
         repositories, revision = getattr(self.hub, kind), unquote(revision or "main")
-        gated_content = what == "tree"
-        if opened := self._open(repositories, name, "main" if what == "refs" else revision, content=gated_content):
+        if opened := self._open(repositories, name, "main" if what == "refs" else revision, content=False):
             repository, commit = opened
             if what == "tree":
                 self._json([self._entry(path, content) for path, content in repository.commits[commit].items()])
@@ -195,10 +197,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _lfs(self, path):
         wanted = urlsplit(self.path).query
+        if self.hub.expired[unquote(path)] > 0:
+            self.hub.expired[unquote(path)] -= 1
+            return self._fail(403, "")
         every = [*self.hub.models.values(), *self.hub.datasets.values()]
         files = (files.get(unquote(path)) for repository in every for files in repository.commits.values())
         content = next(found for found in files if found is not None and hashlib.sha256(found).hexdigest() == wanted)
-        self._content(unquote(path), content, ETag=f'"{wanted}"')
+        return self._content(unquote(path), content, ETag=f'"{wanted}"')
 
     def _content(self, path, content, **headers):
         begin = int(found[1]) if (found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0

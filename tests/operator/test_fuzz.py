@@ -24,6 +24,7 @@ from unfreeze_operator.objects.resources import (
 )
 from unfreeze_operator.objects.views import fine_tune_job_view
 from unfreeze_operator.settings.network import ISOLATED
+from unfreeze_operator.settings.sources import PUBLIC, SourceAccess
 
 pytestmark = pytest.mark.cluster
 
@@ -79,7 +80,7 @@ def children(stored):
     stored["metadata"] |= {"resourceVersion": "1"}
     view, spec = fine_tune_job_view(stored), parse_spec(stored["spec"])
     names = GangNames.of(view.name)
-    job = indexed_job(view, spec, IMAGE, Carried(), names)
+    job = indexed_job(view, spec, IMAGE, Carried(), names, sources={"hf": SourceAccess(endpoint="https://hub.example")})
     pod = copy.deepcopy(job["spec"]["template"])
     pod["metadata"] |= {"name": f"{job['metadata']['name']}-511-abcde"}
     pod["spec"].pop("priorityClassName", None)  # it, and the runtime's class, would have to exist
@@ -87,7 +88,7 @@ def children(stored):
     return [
         (CONFIG_MAPS, config_map(view, spec, names)),
         (SERVICES, service(view, names.service)),
-        (NETWORK_POLICIES, network_policy(view, ISOLATED)),
+        (NETWORK_POLICIES, network_policy(view, ISOLATED, [PUBLIC])),
         (JOBS, job),
         (PODS, pod),
     ]

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,15 @@ def test_what_is_there_is_not_asked_for_again(hub, client):
     assert hub.asked == []
 
 
+def test_a_model_of_timm_by_its_name(hub, client):
+    commit = hub.model("timm/resnet18.a1_in1k", MODEL).refs["main"]
+    assert client.fetch("timm://resnet18.a1_in1k").name == commit
+    with pytest.raises(
+        JobError, match=r"source timm://resnet18: the hub has no .*; did you mean timm/resnet18\.a1_in1k\?"
+    ):
+        client.pin("timm://resnet18")
+
+
 @pytest.mark.parametrize("revision", ["v1.0", "refs/pr/3", "feature/x"])
 def test_revisions(hub, client, revision):
     repository = hub.model("org/bert", MODEL)
@@ -207,6 +218,24 @@ def test_other_content_of_the_same_size_is_fetched_again(hub, client):
     assert (client.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
 
 
+def test_an_address_that_is_no_longer_good_is_asked_for_again(hub, client):
+    hub.model("org/bert", MODEL)
+    hub.expired["model.safetensors"] = 1
+    assert (client.fetch("hf://org/bert", patience=30) / "model.safetensors").read_bytes() == WEIGHTS
+    hub.model("org/other", MODEL | {"model.safetensors": b"others"})
+    hub.expired["model.safetensors"] = 9
+    with pytest.raises(RetryError) as caught:
+        client.fetch("hf://org/other")
+    assert caught.value.reason == "HubUnreachable"
+
+
+def test_a_cache_behind_a_link(hub, client, tmp_path):
+    hub.model("org/bert", MODEL)
+    (tmp_path / "disk").mkdir()
+    client.cache.symlink_to(tmp_path / "disk")
+    assert (client.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_content_that_never_fits_its_hash_is_refused_and_removed(hub, client):
     hub.model("org/bert", MODEL)
     hub.corrupt["model.safetensors"] = 9
@@ -223,6 +252,32 @@ def test_what_has_been_harmed_in_the_cache_is_fetched_again(hub, client, harm):
     hub.model("org/bert", MODEL)
     pin = client.pin("hf://org/bert")
     harm(client.fetch("hf://org/bert", pin) / "model.safetensors")
+    assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_two_processes_with_one_cache_fetch_once(hub, client, known):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda one: one.fetch("hf://org/bert", pin), (client, known)))
+    assert places[0] == places[1]
+    assert hub.sent["model.safetensors"] == len(WEIGHTS)
+
+
+def test_a_process_that_was_killed_leaves_nothing_that_is_used(hub, client, tmp_path):
+    hub.model("org/bert", MODEL)
+    pin = client.pin("hf://org/bert")
+    hub.drops["model.safetensors"] = 1  # the client waits a second before it goes on
+    with start(hub.url) as process:
+        other = Client(hub, process, client.cache)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(other.fetch, "hf://org/bert", pin)
+            while not hub.sent["model.safetensors"]:
+                time.sleep(0.01)
+            process.kill()
+            with pytest.raises(ValueError, match="Expecting value"):
+                asked.result()
+    assert not list(client.cache.rglob("model.safetensors"))
     assert (client.fetch("hf://org/bert", pin) / "model.safetensors").read_bytes() == WEIGHTS
 
 
@@ -256,7 +311,7 @@ def test_a_gated_repository(hub, client, known):
     hub.model("org/gated", MODEL, gated="hf_of_somebody_else")
     for one in (client, known):
         with pytest.raises(JobError, match=r"accept its conditions at http.*/org/gated, and give a token") as caught:
-            one.pin("hf://org/gated")
+            one.fetch("hf://org/gated")
         assert caught.value.reason == "Gated"
     hub.models["org/gated"].gated = TOKEN
     assert known.fetch("hf://org/gated").is_dir()

@@ -64,10 +64,11 @@ def test_the_trainer_reads_what_is_brought(seen):
 
 
 def test_each_scheme_says_where_it_lies():
-    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf"]
+    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf", "timm"]
     assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
     assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
     assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"
+    assert locate("timm://r.a_1@v1", Places(mounts="", sources="/s")) == "/s/models--timm--r.a_1/snapshots/v1"
     snapshot = "/s/datasets--o--n/snapshots/refs%2Fpr%2F3/a/b.csv"
     assert locate("hf://datasets/o/n@refs/pr/3/a/b.csv", Places(mounts="", sources="/s")) == snapshot
 

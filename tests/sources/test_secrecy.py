@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from unfreeze_trainer.sources.secrecy import redacted
+
 CHECK = """
 import ctypes, subprocess, sys
 from unfreeze_trainer.sources.secrecy import close_to_others
@@ -19,3 +21,11 @@ def test_a_process_that_is_closed_leaves_no_core_file():
     environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1"]
+
+
+def test_messages_have_neither_tokens_nor_signed_addresses():
+    said = "403 for url 'https://store.example/a/b?X-Signature=0123&Expires=1', token hf_abc, see https://hub.example/a"
+    assert (
+        redacted(said, "hf_abc") == "403 for url 'https://store.example/a/b?...', token ***, see https://hub.example/a"
+    )
+    assert redacted("did you mean org/name? Yes", None) == "did you mean org/name? Yes"

@@ -105,6 +105,25 @@ def test_links_to_blobs_in_the_cache_of_a_hub_are_inside(tmp_path, outside):
     refused(lambda: closed.path("other"))
 
 
+def test_blobs_that_the_repositories_of_a_cache_share_are_inside(tmp_path):
+    """As huggingface_hub 2.4 lays files of Xet down: REPOSITORY/blobs/ETAG is a link to blobs/XX/HASH of the cache."""
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--name" / "blobs").mkdir()
+    (tmp_path / "blobs" / "ab").mkdir(parents=True)
+    (tmp_path / "blobs" / "ab" / "ab12").write_text("weights")
+    (tmp_path / "models--org--name" / "blobs" / "1").symlink_to("../../blobs/ab/ab12")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1")
+    refused(lambda: Closed(snapshot, WHERE, "InvalidModel").path("model.safetensors"))
+    (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
+    closed = Closed(snapshot, WHERE, "InvalidModel")
+    assert Path(closed.path("model.safetensors")).read_text() == "weights"
+    (snapshot / "other").symlink_to(tmp_path / "models--org--other" / "blobs" / "1")
+    (tmp_path / "models--org--other" / "blobs").mkdir(parents=True)
+    (tmp_path / "models--org--other" / "blobs" / "1").write_text("of another repository")
+    refused(lambda: closed.path("other"))
+
+
 @pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a folder", "a device"])
 def test_what_is_no_regular_file_is_refused(root, kind, monkeypatch):
     if kind == "a named pipe":

@@ -87,6 +87,14 @@ def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
         assert not [name for name in names if TOKEN.encode() in Path(root, name).read_bytes()], root
 
 
+def test_what_another_try_may_mend_is_tried_again(pods, hub):
+    hub.model("org/bert", {"config.json": b"{}", "model.safetensors": WEIGHTS})
+    hub.sizes["model.safetensors"] = 1 << 60
+    pods.begin(0)
+    assert pods.wait(0) == 1
+    assert (pods.message(0).outcome, pods.message(0).reason) == ("Failed", "DiskFull")
+
+
 @pytest.mark.parametrize(("gated", "reason"), [(False, "NotFound"), ("hf_of_somebody_else", "Gated")])
 def test_what_the_hub_refuses_ends_the_job_and_leaves_nothing(pods, hub, tmp_path, gated, reason):
     hub.model("org/bert" if gated else "org/other", {"config.json": b"{}", "model.safetensors": WEIGHTS}, gated=gated)
@@ -96,4 +104,4 @@ def test_what_the_hub_refuses_ends_the_job_and_leaves_nothing(pods, hub, tmp_pat
     assert (told.outcome, told.reason) == ("Failed", reason)
     assert told.message.startswith("spec.model.source hf://org/bert: ")
     assert TOKEN not in (tmp_path / "termination-0").read_text()
-    assert not (tmp_path / "run").exists()
+    assert not [file.name for file in (tmp_path / "run").glob("[!.]*") if file.name != FILE]

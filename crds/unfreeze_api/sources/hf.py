@@ -13,7 +13,10 @@ _REPOSITORY = "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = "[A-Za-z0-9_][A-Za-z0-9._+-]*"
 # Of revisions with a slash a path can only follow the hub's own, as in huggingface_hub's HfFileSystem.
 _SPECIAL = "refs/pr/[0-9]+|refs/convert/[A-Za-z0-9_]+"
-_OF_MODEL = rf"{_REPOSITORY}(@{_NAME}(/{_NAME})*)?"
+_REVISION = f"(@{_NAME}(/{_NAME})*)?"
+_OF_MODEL = f"{_REPOSITORY}{_REVISION}"
+NAME_OF_MODEL = f"[A-Za-z0-9][A-Za-z0-9._-]*{_REVISION}"
+"""Regular expression of a model whose owner is known."""
 _OF_DATA = rf"datasets/{_REPOSITORY}(@({_SPECIAL}|{_NAME}))?(/{SEGMENT})*"
 _PARTS = re.compile(
     rf"(?P<data>datasets/)?(?P<repository>{_REPOSITORY})"

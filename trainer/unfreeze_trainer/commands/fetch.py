@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from unfreeze_trainer.commands.local import job_options, read_job_here
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.sources.wanted import Bringing
 
 _PATIENCE_SECONDS = 30.0
-"""Time that a hub which does not answer is tried again: somebody waits for it."""
+"""Pauses between tries of a hub that does not answer, all together: somebody waits for it."""
 
 
 @click.command()
@@ -69,8 +67,21 @@ def bring_here(job: ResolvedJob, *, offline: bool, keep: bool = True) -> tuple[R
 @contextmanager
 def _shown(*, offline: bool) -> Iterator[Bringing]:
     """Show what is fetched: a bar on a terminal, else a line for each source."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+    except ImportError as error:  # where `unfreeze validate --claims` alone is installed
+        raise click.ClickException(
+            f"sources at a hub need the trainer's packages, and {error.name} is missing: pip install '.[trainer]'"
+        ) from error
     from unfreeze_trainer.sources.wanted import Bringing
 
     console = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)

@@ -17,6 +17,8 @@ from typing import Any
 from unfreeze_api.contracts.reasons import TrainerReason
 from unfreeze_trainer.errors import JobError, quoted
 
+_SHARED, _SHARED_MARK = "blobs", ".huggingface-shared-blobs"
+"""Folder of a cache of huggingface_hub with the blobs that repositories share (since 2.4), and the file that says so."""
 _IMPLEMENTATION = re.compile("_?(attn|experts)_implementation(_internal)?")
 _BUILT_IN = frozenset({"eager", "sdpa", "flex_attention", "paged|eager", "paged|sdpa", "batched_mm", "grouped_mm"})
 """Implementations that transformers has itself; for others it imports a package, or loads a kernel from the hub."""
@@ -39,15 +41,19 @@ class Closed:
 
     Notes
     -----
-    A snapshot of huggingface_hub's cache is made of links to the blobs of its repository: there the repository's folder
-    counts.
+    A snapshot of huggingface_hub's cache is made of links to the blobs of its repository, and these may be links to blobs that
+    all repositories of the cache share: there the repository's folder counts, and that store.
     """
 
     def __init__(self, root: str | Path, where: str, reason: TrainerReason) -> None:
         self.root = str(root)
         self._where, self._reason = where, reason
         real = Path(os.path.realpath(root))
-        self._real = str(_repository(real) or real).rstrip(os.sep)
+        repository = _repository(real)
+        self._real = str(repository or real).rstrip(os.sep)
+        self._also = (
+            f"{repository.parent / _SHARED}{os.sep}" if repository and _has_shared_blobs(repository.parent) else ""
+        )
         self._parents: dict[str, str] = {}
 
     def path(self, name: str, *, told: str = "") -> str:
@@ -123,7 +129,7 @@ class Closed:
             return False
 
     def _require_below(self, real: str, what: str, told: str) -> None:
-        if not real.startswith(self._real + os.sep):
+        if not real.startswith(self._real + os.sep) and not (self._also and real.startswith(self._also)):
             raise self._refused(
                 f"{what} leads to {told}, which does not lie below {self._real}: copy it there; nothing is read from outside"
                 " of a source"
@@ -131,6 +137,12 @@ class Closed:
 
     def _refused(self, what: str) -> JobError:
         return JobError(self._reason, f"{self._where}: {what}")
+
+
+def _has_shared_blobs(cache: Path) -> bool:
+    """Return whether a cache has blobs that its repositories share: a folder of that name with huggingface_hub's mark."""
+    store = cache / _SHARED
+    return not store.is_symlink() and (store / _SHARED_MARK).is_file()
 
 
 def _repository(real: Path) -> Path | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi
 from huggingface_hub.constants import ENDPOINT
@@ -18,7 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from unfreeze_api.sources.hf import Reference, parse
+from unfreeze_api.sources import hf, timm
+from unfreeze_api.sources.hf import Reference
 from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
 from unfreeze_trainer.sources.wanted import Wanted
 
@@ -29,7 +31,8 @@ _HOW = "in HF_TOKEN: on a cluster by the Secret in spec.sources.secretRef, here 
 
 def told(wanted: Wanted) -> tuple[str, Reference]:
     """Return what messages about a source start with, and its parts."""
-    return f"{wanted.field} {wanted.source}", parse(wanted.source.partition("://")[2])
+    scheme, _, rest = wanted.source.partition("://")
+    return f"{wanted.field} {wanted.source}", (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
 
 
 def explained(error: Exception, wanted: Wanted, api: HfApi, cache: str) -> JobError | RetryError | None:
@@ -63,10 +66,16 @@ def _refused(cause: BaseException, wanted: Wanted, api: HfApi) -> JobError | Non
         return JobError("NotFound", f"{where}: the hub has no {link}{_near(reference, api)}")
     if isinstance(cause, RevisionNotFoundError):
         return JobError("RevisionNotFound", f"{where}: {link} has no {reference.revision}{_refs(reference, api)}")
-    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (_UNAUTHORIZED, _FORBIDDEN):
+    # Elsewhere it is an address that was good for some minutes, and the next one is good again.
+    if (
+        isinstance(cause, HfHubHTTPError)
+        and cause.response.status_code in (_UNAUTHORIZED, _FORBIDDEN)
+        and urlsplit(str(cause.response.url)).netloc == urlsplit(ENDPOINT).netloc
+    ):
+        said = f" ({cause.server_message})" if cause.server_message else ""
         return JobError(
             "Unauthorized",
-            f"{where}: the hub {ENDPOINT} refuses the token: give one that is valid and may read {link}, {_HOW}",
+            f"{where}: the hub {ENDPOINT} refuses the token{said}: give one that is valid and may read {link}, {_HOW}",
         )
     return None
 

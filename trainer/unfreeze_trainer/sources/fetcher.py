@@ -20,7 +20,7 @@ from typing import Any
 from unfreeze_trainer.errors import JobError, RetryError
 from unfreeze_trainer.sources.hub import Hub
 from unfreeze_trainer.sources.pins import Pin
-from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others
+from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others, redacted
 from unfreeze_trainer.sources.wanted import Wanted
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -65,9 +65,9 @@ def main() -> None:
     lock, token = threading.Lock(), os.environ.get(TOKEN_ENV)
 
     def say(content: Mapping[str, Any]) -> None:
-        text = json.dumps(content)
+        texts = {name: redacted(value, token) if isinstance(value, str) else value for name, value in content.items()}
         with lock:
-            sys.stdout.write((text.replace(token, "***") if token else text) + "\n")
+            sys.stdout.write(json.dumps(texts) + "\n")
             sys.stdout.flush()
 
     code = 0

@@ -52,14 +52,17 @@ class Hub:
     offline
         Whether only the cache is asked.
     patience
-        Seconds that a hub which does not answer is asked again.
+        Seconds of all pauses between tries of a hub that does not answer, until another file has come.
     say
         Takes a line of the output.
     """
 
     def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
-        self._cache, self._offline, self._patience, self._say = cache, offline, patience, say
+        self._cache = os.path.realpath(cache)  # the client gives real paths back
+        self._offline, self._patience, self._say = offline, patience, say
         self._api = HfApi()
+        self._whole = 0
+        """Files that have come."""
 
     def pin(self, wanted: Wanted) -> Pin:
         """Return what a source stands for now; offline, what it stood for when it was last brought."""
@@ -155,6 +158,7 @@ class Hub:
             raise JobError(
                 "DataChanged", f"hf://{reference.repository}: asked for commit {pin.revision}, the hub gave {found}"
             )
+        self._whole += 1
 
     def _download(self, reference: Reference, commit: str, name: str, bar: type[tqdm], *, force: bool = False) -> str:
         return hf_hub_download(
@@ -182,9 +186,10 @@ class Hub:
             if again or self._offline:
                 break
             self._patiently(wanted, partial(self._again, broken, reference, pin, root, wanted))
-        for name in broken:  # nobody is to find it in the cache
+        for name in broken:  # nobody is to find it in the cache; what other repositories share stays
             with suppress(OSError):
-                (root / name).resolve().unlink()
+                blob = (root / name).parent / (root / name).readlink()
+                (root.parents[1] / "blobs" / blob.name).unlink()
             with suppress(OSError):
                 (root / name).unlink()
         raise JobError(
@@ -233,18 +238,21 @@ class Hub:
 
     def _patiently(self, wanted: Wanted, call: Callable[[], T]) -> T:
         """Return what a call returns; its errors are told in the words of jobs, those that may pass are tried again."""
-        until, pause = time.monotonic() + self._patience, 1.0
+        paused, pause, whole = 0.0, 1.0, self._whole
         while True:
             try:
                 return call()
             except (JobError, RetryError):
                 raise
             except Exception as error:
-                told = explained(error, wanted, self._api, self._cache)
-                if told is None:
+                found = explained(error, wanted, self._api, self._cache)
+                if found is None:
                     raise
-                if not isinstance(told, RetryError) or told.reason == "DiskFull" or time.monotonic() + pause > until:
-                    raise told from error
+                if self._whole > whole:
+                    paused, pause, whole = 0.0, 1.0, self._whole
+                paused += pause
+                if not isinstance(found, RetryError) or found.reason == "DiskFull" or paused > self._patience:
+                    raise found from error
                 self._say({"text": f"waiting for the hub: {one_line(error, 120)}", "done": 0, "total": 0})
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -261,8 +269,14 @@ class _Meter(tqdm):  # type: ignore[misc]
         """Take note of bytes."""
 
     def update(self, n: float | None = 1) -> None:
-        """Count bytes; the client calls it."""
+        """Count bytes that are written; the client calls it."""
         self.count(n or 0)
+
+    def update_transfer(self, n: float | None = 1) -> None:
+        """Take no note of bytes that have come: by Xet these are others than are written, and by HTTP the same."""
+
+    def set_transfer_postfix_str(self, postfix: str, *, refresh: bool = False) -> None:
+        """Show no rate."""
 
 
 def _bytes(size: float) -> str:

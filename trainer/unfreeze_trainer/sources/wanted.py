@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
 
 PATIENCE_SECONDS = 600.0
-"""Time that a hub which does not answer is tried again, before the pod fails and is retried elsewhere."""
+"""Pauses between tries of a hub that does not answer, all together, before the pod fails and is retried elsewhere."""
 _TABLES_OF_PATHS = (".csv", ".jsonl", ".ndjson")
 
 
@@ -40,7 +40,7 @@ class Bringing:
     offline: bool = False
     """Whether only what is there already is used."""
     patience: float = PATIENCE_SECONDS
-    """Seconds that a network which does not answer is tried again."""
+    """Seconds of all pauses between tries of a network that does not answer."""
     token: str | None = field(default=None, repr=False)
     """Of the hub; None for what the environment has."""
     tell: Callable[[str, int, int], None] = lambda _what, _done, _total: None

@@ -26,6 +26,7 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_SHARED_BLOBS": "1",  # what is broken is removed from its own repository alone
 }
 
 
@@ -56,6 +57,8 @@ def _ask(what: str, wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Brin
         "parent": os.getpid(),
     }
     environment = {name: value for name, value in os.environ.items() if name not in _OFFLINE} | _QUIET
+    if how.cache is None:  # a pod: chunks that are kept, and whatever else, lie where there is room
+        environment["HF_HOME"] = f"{request['cache']}/.home"
     if how.offline:
         environment["HF_HUB_OFFLINE"] = "1"
     if how.token:
