@@ -107,16 +107,18 @@ def _model(folder: Path) -> Path:
         torch.manual_seed(0)
         base = folder / "models" / "minilm"
         names = dict(enumerate("abcdef"))
-        model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(names), id2label=names)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(names), id2label=names, trust_remote_code=False
+        )
         model.save_pretrained(place)
-        AutoTokenizer.from_pretrained(base, model_max_length=256).save_pretrained(place)
+        AutoTokenizer.from_pretrained(base, model_max_length=256, trust_remote_code=False).save_pretrained(place)
     return place
 
 
 def _pipeline(model: Path) -> Any:
     from transformers import pipeline
 
-    return pipeline("text-classification", model=str(model), device="cpu")
+    return pipeline("text-classification", model=str(model), device="cpu", trust_remote_code=False)
 
 
 if __name__ == "__main__":
