@@ -267,6 +267,8 @@ def test_what_is_no_finished_model_is_said(asked, tmp_path, bert):
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone"}')
     assert "an adapter that does not say what it is of" in ask("predict", adapter, asked.bare).stderr
     (adapter / "unfreeze.json").write_text((asked.folder / "unfreeze.json").read_text())
+    assert "no adapter_model.safetensors beside" in ask("predict", adapter, asked.bare).stderr
+    (adapter / "adapter_model.safetensors").touch()
     assert "its base does not lie in /gone: say where, by --base DIR" in ask("predict", adapter, asked.bare).stderr
 
 

@@ -171,6 +171,8 @@ def ask(
     except JobError as error:
         told = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
         raise JobError(error.reason, told) from error
+    if task.answers is None:
+        raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Asked(task, finished, torch.device(chosen))
 

@@ -14,7 +14,6 @@ import click
 from unfreeze_api.claims import claim_options
 from unfreeze_api.contracts.progress import ExitCode
 from unfreeze_trainer.commands.local import judged, read_job_here, table_or_json
-from unfreeze_trainer.data import unread
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 _JOBS = (".yaml", ".yml", ".json")
 FILES = 2000
+_BROKEN_ROWS = "unfreeze_trainer.data.unread"
+"""Who logs that rows are left out."""
 column_option = click.option(
     "--column",
     "columns",
@@ -102,7 +103,7 @@ def logged() -> Iterator[list[str]]:
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.name != unread.__name__:
+            if record.name != _BROKEN_ROWS:
                 told.append(record.getMessage())
 
     log, collector = logging.getLogger("unfreeze_trainer"), Collector(logging.WARNING)

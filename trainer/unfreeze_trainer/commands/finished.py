@@ -59,6 +59,10 @@ def find_model(path: Path, base: Path | None) -> Finished:
     described = _described(folder, marker) or _inferred(folder, adapter)
     if adapter is None:
         return Finished(folder, None, None, described)
+    if adapter == "PEFT" and not (folder / "adapter_model.safetensors").is_file():  # PEFT would ask the hub for it
+        raise JobError(
+            "InvalidModel", f"{folder}: no adapter_model.safetensors beside adapter_config.json: copy it there"
+        )
     file = next(name for name, kind in _ADAPTERS.items() if kind == adapter)
     named = base or Path(str(_json(folder / file).get("base_model_name_or_path") or ""))
     if not (named / "config.json").is_file():

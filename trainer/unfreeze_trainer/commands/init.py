@@ -78,11 +78,12 @@ def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None,
     """
     from unfreeze_api.tasks import task_type
     from unfreeze_trainer.errors import JobError
-    from unfreeze_trainer.models.folders import check_folder
+    from unfreeze_trainer.models.folders import check_folder, library_of
 
-    library = task_type(drafted.guess.task).library
+    libraries = task_type(drafted.guess.task).libraries
 
     def check(folder: Path) -> None:
+        library = library_of(str(folder), str(folder), libraries)
         check_folder(str(folder), str(folder), library=library, weights=True)
 
     if given:
@@ -97,7 +98,8 @@ def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None,
         fitting.append(folder)
     if not fitting:
         return None, [
-            f"no folder of a {library} model was found: name one by --model, or write it into spec.model.source"
+            f"no folder of a {' or '.join(libraries)} model was found: name one by --model, or write it into"
+            " spec.model.source"
         ]
     others = ", ".join(str(folder) for folder in fitting[1:])
     more = f"; {others} would do too: --model" if others else ""

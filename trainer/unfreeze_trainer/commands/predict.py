@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-import numpy as np
 
 from unfreeze_trainer.commands.data import column_option, named
 from unfreeze_trainer.commands.local import judged, table_or_json
@@ -133,6 +132,7 @@ def predict(
 
 def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
     """Yield rows of predictions in the order of the data, some thousand at a time."""
+    import numpy as np
     import pyarrow as pa
 
     from unfreeze_trainer.commands.asked import SPLIT, chunks
