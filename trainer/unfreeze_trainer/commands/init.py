@@ -97,10 +97,8 @@ def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None,
             continue
         fitting.append(folder)
     if not fitting:
-        return None, [
-            f"no folder of a {' or '.join(libraries)} model was found: name one by --model, or write it into"
-            " spec.model.source"
-        ]
+        kind = " or ".join(libraries)
+        return None, [f"no folder of a {kind} model was found: name one by --model, or write it into spec.model.source"]
     others = ", ".join(str(folder) for folder in fitting[1:])
     more = f"; {others} would do too: --model" if others else ""
     return fitting[0], [f"{fitting[0]} was taken as the model{more}"]
