@@ -110,6 +110,7 @@ def test_losses_are_sentence_transformers_where_no_text_stands_twice():
     torch.testing.assert_close(ours.mean(), expected)
 
 
+@pytest.mark.slow
 def test_padding_has_no_loss_and_no_gradient(bert, table):
     for task in (open_task(make_job(bert, table, task=kind)) for kind in (TASK, SCORES, RANKED, LABELS)):
         module = task.build_model().module
@@ -462,6 +463,9 @@ def test_an_export_pools_as_its_base_and_loads_with_transformers_alone_too(base,
     described = json.loads((folder / "pooled_config.json").read_text())
     assert described == {"pooling": ["mean" if base == "plain" else "max"], "normalize": base != "plain"}
     if kind == "Model":  # what goes on from it pools as it does
+        assert {"modules.json", "1_Pooling/config.json"} <= open_task(make_job(folder, table, task=TASK)).pins["base"][
+            "files"
+        ].keys()
         classes = open_task(make_job(folder, table, data={"train": {"columns": {"text": "anchor"}}}))
         assert classes.library._pooling == tuple(described["pooling"])
         assert open_task(make_job(folder, table, task=TASK)).library._normalize == described["normalize"]
