@@ -69,6 +69,27 @@ def test_each_architecture_pools_by_mean_and_is_loaded_again(name, tmp_path):
     assert torch.equal(layers.load(str(tmp_path))(**inputs).logits, logits)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TEXTS if name not in WITHOUT])
+@torch.no_grad()
+def test_each_architecture_gives_vectors_and_is_loaded_again(name, tmp_path):
+    config = config_of(name)
+    torch.manual_seed(0)
+    model, inputs = layers.encoder_class(config)(config).eval(), two_texts(config.pad_token_id)
+
+    def vectors(encoder):
+        hidden = encoder(**inputs).last_hidden_state
+        return layers.embed(hidden, inputs["attention_mask"], ["mean"], normalize=True)
+
+    assert vectors(model).shape == (2, layers.encoder_width(config))
+    torch.testing.assert_close(vectors(model).norm(dim=1), torch.ones(2))
+    blocks = [block.name for block in find_blocks(model, ())]
+    assert HEAD not in blocks
+    assert blocks[0] == "embeddings"
+    layers.save_encoder(model, str(tmp_path), ["mean"], normalize=True)
+    assert torch.equal(vectors(layers.load_encoder(str(tmp_path))), vectors(model))
+
+
 @pytest.mark.parametrize("left", [False, True], ids=["padding right", "padding left"])
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_counts_for_nothing(mode, left):

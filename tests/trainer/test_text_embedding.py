@@ -31,7 +31,7 @@ from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.base import TARGETS
 from unfreeze_trainer.objectives.contrast import LabelContrast, PairContrast
 from unfreeze_trainer.objectives.retrieval import LabelRetrieval, PairRetrieval, _best
-from unfreeze_trainer.objectives.similarity import CoSENT
+from unfreeze_trainer.objectives.similarity import CoSENT, CosineSimilarity
 from unfreeze_trainer.objectives.targets import encoder
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.coupled import coupled_step
@@ -92,6 +92,25 @@ def test_texts_that_belong_to_an_anchor_are_no_negatives_for_it():
     assert objective.losses(vectors[:1], ids[:1]).item() == pytest.approx(0, abs=1e-12), "nothing to tell it from"
 
 
+@pytest.mark.slow
+def test_losses_are_sentence_transformers_where_no_text_stands_twice():
+    from sentence_transformers.sentence_transformer import losses
+
+    vectors = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
+    columns, nothing = list(vectors.unbind(dim=1)), torch.nn.Module()
+    ids, scores = torch.arange(18).view(6, 3), torch.tensor([0.1, 0.9, 0.9, 0.3, -0.5, 0.0])
+    learned = type("Learned", (), {"labels": []})()
+    ranking = losses.MultipleNegativesRankingLoss(nothing)
+    expected = ranking.compute_loss_from_embeddings(columns, None)
+    torch.testing.assert_close(PairContrast(learned).losses(vectors, ids).mean(), expected)
+    expected = losses.CoSENTLoss(nothing).compute_loss_from_embeddings(columns[:2], scores)
+    torch.testing.assert_close(CoSENT(learned).losses(vectors[:, :2], scores[:, None].double())[0], expected)
+    expected = losses.CosineSimilarityLoss(nothing).compute_loss_from_embeddings(columns[:2], scores)
+    ours = CosineSimilarity(learned).loss(vectors[:, :2], {TARGETS: scores[:, None].double()})
+    torch.testing.assert_close(ours.mean(), expected)
+
+
+@pytest.mark.slow
 def test_padding_has_no_loss_and_no_gradient(bert, table):
     for task in (open_task(make_job(bert, table, task=kind)) for kind in (TASK, SCORES, RANKED, LABELS)):
         module = task.build_model().module
@@ -444,6 +463,9 @@ def test_an_export_pools_as_its_base_and_loads_with_transformers_alone_too(base,
     described = json.loads((folder / "pooled_config.json").read_text())
     assert described == {"pooling": ["mean" if base == "plain" else "max"], "normalize": base != "plain"}
     if kind == "Model":  # what goes on from it pools as it does
+        assert {"modules.json", "1_Pooling/config.json"} <= open_task(make_job(folder, table, task=TASK)).pins["base"][
+            "files"
+        ].keys()
         classes = open_task(make_job(folder, table, data={"train": {"columns": {"text": "anchor"}}}))
         assert classes.library._pooling == tuple(described["pooling"])
         assert open_task(make_job(folder, table, task=TASK)).library._normalize == described["normalize"]

@@ -22,7 +22,7 @@ from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.encoder import encoder_width, load_encoder
 from unfreeze_trainer.models.export import Example, Plain
-from unfreeze_trainer.models.pooling import chosen, files, normalizes
+from unfreeze_trainer.models.pooling import chosen, encoder_files, normalizes
 from unfreeze_trainer.models.quantized import config_options, load_quantized, start_from_rounding
 
 _LIBRARY = "sentence-transformers"
@@ -47,7 +47,7 @@ class SentenceEncoder(Transformers):
     def __init__(self, job: ResolvedJob, pooling: str | None = None) -> None:
         super().__init__(job, pooling)
         self._modes = self._pooling = chosen(pooling, self.path, self.where, of_base=True) or ("mean",)
-        self._pooling_files = files(self.path, self.where)
+        self._pooling_files = encoder_files(self.path, self.where)
         if pooled_layers.ATTENTION in self._modes:
             raise JobError(
                 "InvalidModel",

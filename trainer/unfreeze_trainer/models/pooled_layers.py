@@ -357,7 +357,8 @@ def embedder(model: Any, folder: str) -> Callable[[Sequence[str]], Tensor]:
 
     @torch.no_grad()
     def vectors(texts: Sequence[str]) -> Tensor:
-        inputs = tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt")
+        options = {"truncation": True, "padding": True, "return_attention_mask": True, "return_tensors": "pt"}
+        inputs = tokenizer(list(texts), **options)
         hidden = model(**inputs).last_hidden_state
         return embed(hidden, inputs["attention_mask"], described["pooling"], normalize=described["normalize"])
 

@@ -79,6 +79,12 @@ def files(path: str, where: str) -> list[str]:
     return [name for name in names if closed.exists(name)]
 
 
+def encoder_files(path: str, where: str) -> list[str]:
+    """Return the names of the files in a base's folder that say how a sentence encoder makes one vector of a text."""
+    closed = Closed(path, where, "InvalidModel")
+    return [name for name in (layers.CONFIG, _OF_BASE, MODULES) if closed.exists(name)]
+
+
 def normalizes(path: str, where: str) -> bool:
     """Return whether a sentence encoder's folder makes each vector as long as 1.
 
