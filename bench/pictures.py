@@ -133,7 +133,7 @@ def _tuned(folder: Path, name: str, model: str) -> dict[str, Any]:
             "linearProbeThenFineTune": {"probeEpochs": 1},
             "learningRate": {"head": 1e-2, "backbone": 1e-3},
         },
-        "training": {"epochs": 5, "batchSize": 32, "seed": SEED},
+        "training": {"epochs": 3, "batchSize": 32, "seed": SEED},
         "output": {"destination": f"file://{folder}/{name}"},
     }
     job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec}

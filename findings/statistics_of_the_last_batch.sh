@@ -5,7 +5,7 @@
 #
 # One would guess that a model's config says what is meant (EfficientNet's batch_norm_momentum is documented as "the momentum used by
 # the batch normalization layers") and that fine-tuning a pretrained MobileNet forgets the pretrained statistics slowly, as torchvision's does (0.1). It
-# matters here, since an epoch's last batch may be of two pictures. Unfreeze trains them with one minus that share.
+# matters here, since an epoch's last batch may be of two pictures. Unfreeze trains them with torch's 0.1.
 set -euo pipefail
 
 folder=$(mktemp -d)

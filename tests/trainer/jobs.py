@@ -206,6 +206,7 @@ _PIXELS |= {"intermediate_size": 32}
 _STAGES = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
 _SIDES = {"size": {"height": 32, "width": 32}}
 _CROP = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
+_HEADS = {"num_attention_heads": [1, 1, 2, 2]}
 _BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 2]}
 _TOWERS = {"vision_config": _PIXELS, "text_config": _ENCODER}
 IMAGE_MODELS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
@@ -229,6 +230,7 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "EfficientNet",
         _SIDES,
     ),
+    "pvt": ("pvt", {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], **_HEADS, "image_size": 32}, "Pvt", _SIDES),
     "clip": ("clip", _TOWERS, "CLIP", _CROP),
     "siglip": ("siglip", _TOWERS, "Siglip", _SIDES),
 }

@@ -64,7 +64,8 @@ def test_blocks_gradients_and_batches_of_one(tmp_path, data, name):
     task = task_of(image_model(tmp_path / "m", name), data)
     loaded = task.build_model()
     names = [block.name for block in loaded.blocks]
-    assert names[:3] == ["embeddings", "layer.0", "layer.1"]
+    first = [] if name == "pvt" else ["embeddings"]  # its layers embed patches themselves
+    assert names[: len(first) + 2] == [*first, "layer.0", "layer.1"]
     assert names[-1] == "head"
     seed_everything(0)
     batches = list(task.batches("train", [[0, 1], [], [2, 3, 4]], epoch_seed=1))
@@ -111,20 +112,18 @@ def test_an_export_gives_the_same_outputs_in_the_plain_library(tmp_path, data, n
             task.verify_export(tmp_path / kind, kind, loaded.module)
 
 
-@pytest.mark.parametrize(("name", "share"), [("mobilenet_v2", 0.003), ("efficientnet", 0.01), ("resnet", 0.1)])
-def test_running_statistics_are_means_over_batches(tmp_path, data, name, share):
-    """And those of an export: what a class makes of them when it is loaded is for whoever trains it."""
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet", "resnet"])
+def test_running_statistics_are_means_over_batches(tmp_path, data, name):
     task = task_of(image_model(tmp_path / "m", name), data)
     module = task.build_model().module
     norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    assert round(norms[0].momentum, 6) == share
-    assert max(part.momentum for part in norms) <= 0.1
+    assert {part.momentum for part in norms} == {0.1}
     before = norms[0].running_mean.clone()
     [batch] = task.batches("train", [[0, 1, 2]])
     seen = []
     norms[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((0, 2, 3))))
     task.forward(module, batch)
-    assert torch.allclose(norms[0].running_mean, before + share * (seen[0] - before), atol=1e-6)
+    assert torch.allclose(norms[0].running_mean, before + 0.1 * (seen[0] - before), atol=1e-6)
 
 
 def test_a_distilled_model_gives_the_mean_of_its_two_heads(tmp_path, data):

@@ -25,7 +25,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 def name_outputs(config: Any, labels: Sequence[str], problem_type: str) -> bool:
     """Write into a model's config what each output stands for; return whether it had the same outputs before."""
-    same = [config.id2label[i] for i in sorted(config.id2label)] == list(labels)
+    before = config.id2label or {}  # some have none (PVT)
+    same = [before[i] for i in sorted(before)] == list(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = problem_type
