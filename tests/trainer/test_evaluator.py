@@ -21,7 +21,7 @@ def evaluator_of(batches, *, check_stop=lambda: None, ranks: int = 1):
     engine = SimpleNamespace(
         module=module,
         rank=0,
-        world_size=1,
+        world_size=ranks,
         sync_buffers=lambda: None,
         to_device=lambda batch: batch,
         autocast=nullcontext,
@@ -30,8 +30,8 @@ def evaluator_of(batches, *, check_stop=lambda: None, ranks: int = 1):
     )
     task = SimpleNamespace(
         metrics=ClassificationMetrics(2),
-        labels=["no", "yes"],
         answers=None,
+        labels=["no", "yes"],
         splits={"test": 4},
         forward=lambda module, batch: module(batch["x"]),
     )

@@ -87,6 +87,10 @@ def test_a_killed_run_ends_bit_for_bit_as_the_undisturbed_one(kills, engine):
     last = f"checkpoints/step-{STEPS}"
     for file in ("weights.safetensors", "moments.safetensors"):
         assert (again / last / file).read_bytes() == (whole / last / file).read_bytes()
+    for file in ("predictions/validation.parquet", "predictions/test.parquet", "evaluation.json", "label-issues.csv"):
+        assert (again / file).read_bytes() == (whole / file).read_bytes()
+    steps = [line.partition(",")[0] for line in (again / "history.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps), key=int), "each step once, whatever was killed when"
     assert [event["event"] for event in events(again, "brokenCheckpoint")] == [], "an interrupted write is no damage"
 
 
@@ -100,7 +104,19 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint_and_leaves_nothing_behi
     assert len(set(starts)) > 3, "most attempts got further"
     generation = events(run, "start")[-1]["generation"]
     left = sorted(path.name for path in run.iterdir())
-    assert left == [f".generation-{generation}", "checkpoints", "events.jsonl", "model", "recipe.json", "report.json"]
+    figures = ["evaluation.json", "events.jsonl", "history.csv", "label-issues.csv"]
+    assert left == sorted(
+        [
+            f".generation-{generation}",
+            "checkpoints",
+            *figures,
+            "model",
+            "predictions",
+            "recipe.json",
+            "report.html",
+            "report.json",
+        ]
+    )
     assert list((run / f".generation-{generation}").iterdir()) == []
     assert all(path.name.startswith("step-") for path in (run / "checkpoints").iterdir())
 

@@ -13,7 +13,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.trainer.jobs import WORDS, audio_folder, audio_model, bert_folder, image_folder, make_job, timm_folder
+from tests.trainer.jobs import (
+    WORDS,
+    audio_folder,
+    audio_model,
+    bert_folder,
+    image_folder,
+    image_model,
+    make_job,
+    timm_folder,
+)
 from unfreeze_api.cli import main
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.seal import seal
@@ -156,7 +165,7 @@ def bert(tmp_path_factory):
     return bert_folder(tmp_path_factory.mktemp("bert"))
 
 
-@pytest.fixture(params=[*CASES, "pictures", "pictures by lora", "clips"])
+@pytest.fixture(params=[*CASES, "pictures", "pictures by lora", "pictures by transformers", "clips"])
 def run(request, tmp_path, bert) -> Run:
     if request.param in CASES:
         kind, export, change = CASES[request.param]
@@ -168,6 +177,9 @@ def run(request, tmp_path, bert) -> Run:
         base = audio_model(tmp_path / "base")
         return exported(tmp_path, base, train, test, test, task=task)
     train, test = image_folder(tmp_path / "train"), image_folder(tmp_path / "test", per_label=3)
+    if request.param.endswith("transformers"):
+        base = image_model(tmp_path / "base", "vit")
+        return exported(tmp_path, base, train, test, test, task={"type": "ImageClassification"})
     vit = {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32, "patch_size": 16}
     base = timm_folder(tmp_path / "base", "vit_tiny_patch16_224", **vit)
     task = {"type": "ImageClassification", "imageClassification": {"imageSize": 48}}

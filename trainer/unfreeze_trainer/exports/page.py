@@ -141,7 +141,10 @@ def _splits(evaluation: Evaluation | None) -> list[tuple[str, SplitFigures, list
     found = []
     for split in sorted(evaluation.splits):
         figures, charts = evaluation.splits[split], list[Chart | None]()
-        charts += [scatter(target.name, target.points, "in the data") for target in figures.targets[:8]]
+        charts += [
+            scatter(f"{target.name}, as the model has it", target.points, "in the data")
+            for target in figures.targets[:8]
+        ]
         if figures.calibration:
             points = [(one.confidence, one.accuracy) for one in figures.calibration.bins]
             charts.append(scatter("accuracy by confidence", points, "confidence", alike=False))
