@@ -79,12 +79,13 @@ def test_the_blocks_that_need_no_cluster():
         "README.md",
         "docs/own-data.md",
         "docs/own-data.md",
+        "docs/predictions.md",
     ]
     assert FILES[0] == REPOSITORY / "README.md"
 
 
 def test_a_newcomers_lines_run_in_their_order(machine):
-    install, phases, own_data, predict = ALONE
+    install, phases, own_data, classify, predict = ALONE
     example = machine.folder / "examples" / "trec-minilm.yaml"
     whole = example.read_text()
     for long, short in SHORTER.items():
@@ -104,4 +105,6 @@ def test_a_newcomers_lines_run_in_their_order(machine):
     shown = machine(commands(own_data))
     assert "is valid on this machine (no cluster takes relative paths); 3 labels" in shown
     assert f'["classifier"]("{machine.folder}/tickets/run/model")' in shown
-    assert "'label': 'billing'" in machine(commands(predict))
+    assert "'label': 'billing'" in machine(commands(classify))
+    assert "accuracy" in machine(commands(predict))
+    assert (machine.folder / "tickets" / "said.parquet").is_file()
