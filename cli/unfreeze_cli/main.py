@@ -23,9 +23,15 @@ def cli() -> None:
 @cli.command()
 @options
 @click.argument("name")
-def status(kubectl: Kubectl, name: str) -> None:
+@click.option(
+    "--classes",
+    is_flag=True,
+    help="Figures of the classes too, those with the lowest F1 first, by a pod that mounts the claim of a job that has succeeded.",
+)
+@click.option("--wait", "seconds", type=click.FloatRange(1), default=120, help="Seconds that this pod may take.")
+def status(kubectl: Kubectl, name: str, *, classes: bool, seconds: float) -> None:
     """Show a job on one page: progress and metrics over time, phases, pods, restarts, failure."""
-    from unfreeze_cli.page import page
+    from unfreeze_cli.page import figures, page
     from unfreeze_cli.text import console
 
     job = kubectl.job(name)
@@ -34,6 +40,10 @@ def status(kubectl: Kubectl, name: str) -> None:
     except ForbiddenError:
         pods = None
     console().print(page(job, pods, datetime.now(UTC)))
+    if classes:
+        from unfreeze_cli.report import FIGURES, fetch
+
+        console().print(figures(fetch(kubectl, name, FIGURES, seconds=seconds)))
 
 
 @cli.command()

@@ -10,11 +10,13 @@ from datetime import datetime
 from textwrap import indent
 from typing import Any
 
+import click
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from unfreeze_api.contracts.evaluation import Evaluation
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
 from unfreeze_api.grammar.sizes import share
 from unfreeze_cli.spark import spark
@@ -24,6 +26,8 @@ Json = dict[str, Any]
 
 SUCCEEDED = "the job has succeeded. "
 """What stands before the trainer's sentence in the message of condition Complete."""
+MOST_CLASSES = 20
+"""That are shown."""
 COLOURS = {"Running": "green", "Succeeded": "green", "Failed": "red", "Queued": "yellow", "Pending": "yellow"}
 
 
@@ -204,6 +208,34 @@ def _results(status: Json) -> Iterator[RenderableType]:
             yield Text(f"  {line(name)}  {value:.4g}")
         if more := status.get("omitted", {}).get("results", 0):
             yield Text(f"  and {more} more in report.json")
+
+
+def figures(text: str) -> RenderableType:
+    """Return the figures of the classes, of test data where there is some; evaluation.json is given, as any version has it.
+
+    Raises
+    ------
+    click.ClickException
+        It cannot be read.
+    """
+    try:
+        evaluation = Evaluation.read(text)
+    except ValueError as error:
+        raise click.ClickException(f"evaluation.json cannot be read: {error}") from None
+    name = "test" if "test" in evaluation.splits else "validation"
+    split = evaluation.splits.get(name)
+    if split is None or not split.classes:
+        return Text("\nNo figures of classes: the model predicts numbers")
+    worst = sorted(split.classes, key=lambda one: (one.f1, -one.support))
+    columns = ("CLASS", "PRECISION", "RECALL", "F1", "ROWS")
+    table = Table(*columns, box=None, pad_edge=False, show_edge=False)
+    for one in worst[:MOST_CLASSES]:
+        table.add_row(
+            line(one.label), *(f"{value:.3f}" for value in (one.precision, one.recall, one.f1)), f"{one.support:,}"
+        )
+    more = len(worst) - MOST_CLASSES + split.classes_left_out
+    rest = [Text(f"and {more:,} more in evaluation.json")] if more > 0 else []
+    return Group(Text(), Text(f"Classes of the {name} data, the lowest F1 first", "bold"), table, *rest)
 
 
 def _failure(status: Json) -> Iterator[RenderableType]:

@@ -1,6 +1,6 @@
-"""`kubectl ftj report`: the page of a job that has succeeded, from the volume claim where its run lies.
+"""`kubectl ftj report` and `status --classes`: files of a job that has succeeded, from the volume claim where its run lies.
 
-A pod that mounts the claim to read, and nothing else, prints the file; its log is the page. The job's own pods have ended by
+A pod that mounts the claim to read, and nothing else, prints the file; its log is the file. The job's own pods have ended by
 then, and nothing can be run in them.
 """
 
@@ -18,10 +18,11 @@ import click
 from unfreeze_api.contracts.names import API_VERSION, GROUP, JOB_LABEL, KIND
 from unfreeze_cli.kubectl import Json, Kubectl
 
-FILE = "report.html"
+FILE, FIGURES = "report.html", "evaluation.json"
 CLAIM = "/claim"
 _SCHEME = "pvc://"
-_BEGIN = "<!DOCTYPE html>"
+_BEGIN = {FILE: "<!DOCTYPE html>", FIGURES: "{"}
+_WHAT = {FILE: "page", FIGURES: "figures of classes"}
 _READER = f"{GROUP}/reads-report-of"
 """Label of the pod; not the job's own, by which the operator would take it for a trainer."""
 _LIFE_SECONDS = 300
@@ -30,13 +31,17 @@ _OF_POD = ("securityContext", "nodeSelector", "tolerations", "imagePullSecrets",
 _OF_CONTAINER = ("image", "imagePullPolicy", "securityContext")
 
 
-def fetch(kubectl: Kubectl, name: str, *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> str:
-    """Return the page of a job.
+def fetch(
+    kubectl: Kubectl, name: str, file: str = FILE, *, seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """Return a file of a job's run.
 
     Parameters
     ----------
     kubectl, name
         The cluster and the job.
+    file
+        FILE, the page, or FIGURES.
     seconds
         How long the pod may take.
     sleep
@@ -48,7 +53,7 @@ def fetch(kubectl: Kubectl, name: str, *, seconds: float, sleep: Callable[[float
         There is none, or it cannot be read; the message says what to do.
     """
     job = kubectl.job(name)
-    claim, path = _place(job)
+    claim, path = _place(job, file)
     pod = reader(job, _template(kubectl, job), claim, path)
     pod_name = pod["metadata"]["name"]
     kubectl.run("create", "--filename=-", stdin=json.dumps(pod))
@@ -57,24 +62,24 @@ def fetch(kubectl: Kubectl, name: str, *, seconds: float, sleep: Callable[[float
         text = kubectl.run("logs", pod_name)
     finally:
         kubectl.run("delete", "pod", pod_name, "--wait=false", "--ignore-not-found")
-    if ended != "Succeeded" or not text.lstrip().startswith(_BEGIN):
+    if ended != "Succeeded" or not text.lstrip().startswith(_BEGIN[file]):
         raise click.ClickException(
-            f"claim {claim} has no page at {path}: {text.strip()[:200]!r}. A run of an earlier version has none: `unfreeze report`"
-            " writes it where the claim is mounted"
+            f"claim {claim} has no {_WHAT[file]} at {path}: {text.strip()[:200]!r}. A run of an earlier version has none: `unfreeze"
+            " report` writes it where the claim is mounted"
         )
     return text
 
 
-def _place(job: Json) -> tuple[str, str]:
-    """Return claim and path of a job's page."""
+def _place(job: Json, file: str) -> tuple[str, str]:
+    """Return claim and path of a file of a job's run."""
     name, phase = job["metadata"]["name"], job.get("status", {}).get("phase", "Pending")
     if phase != "Succeeded":
         raise click.ClickException(f"{name} is {phase}: the report is written when a job has succeeded")
     destination = job["spec"]["output"]["destination"]
     if not destination.startswith(_SCHEME):
-        raise click.ClickException(f"the run lies at {destination}, on no volume claim: look for {FILE} there")
+        raise click.ClickException(f"the run lies at {destination}, on no volume claim: look for {file} there")
     claim, _, path = destination.removeprefix(_SCHEME).partition("/")
-    return claim, f"{path}/{FILE}".lstrip("/")
+    return claim, f"{path}/{file}".lstrip("/")
 
 
 def _template(kubectl: Kubectl, job: Json) -> Json:

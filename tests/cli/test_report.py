@@ -4,9 +4,11 @@ import json
 
 import click
 import pytest
+from rich.console import Console
 
 from unfreeze_cli.kubectl import KubectlError
-from unfreeze_cli.report import fetch, reader, save
+from unfreeze_cli.page import figures
+from unfreeze_cli.report import FIGURES, fetch, reader, save
 
 PAGE = "<!DOCTYPE html>\n<html>\u2026</html>\n"
 JOB = {
@@ -164,3 +166,37 @@ def test_a_page_is_written_whole(tmp_path):
     save(PAGE, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == PAGE
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_figures_of_classes_come_the_same_way():
+    cluster = Cluster({"phase": "Succeeded"}, log='{"schemaVersion": 1}')
+    assert fetch(cluster, "job", FIGURES, seconds=60, sleep=lambda _: None) == '{"schemaVersion": 1}'
+    assert cluster.pod["spec"]["containers"][0]["command"][-1] == "/claim/team/job/evaluation.json"
+    with pytest.raises(click.ClickException, match="has no figures of classes at team"):
+        fetch(Cluster({"phase": "Failed"}, log="cat: no such"), "job", FIGURES, seconds=60, sleep=lambda _: None)
+
+
+def shown(text: str) -> list[list[str]]:
+    console = Console(width=100)
+    with console.capture() as said:
+        console.print(figures(text))
+    return [line.split() for line in said.get().splitlines() if line.strip()]
+
+
+def test_the_worst_classes_are_shown():
+    def of(label: str, f1: float) -> dict:
+        return {"label": label, "precision": 0.5, "recall": 0.25, "f1": f1, "support": 1200, "predicted": 3}
+
+    classes = [of("good", 0.9), of("\x1b[31mbad\n", 0.1), *(of(f"c{n}", 0.95) for n in range(30))]
+    one = {"rows": 5, "classes": classes, "classesLeftOut": 8}
+    text = json.dumps({"kind": "OneOf", "splits": {"validation": one | {"classes": []}, "test": one}, "later": 1})
+    title, head, first, second, *_, last = shown(text)
+    assert " ".join(title) == "Classes of the test data, the lowest F1 first"
+    assert head == ["CLASS", "PRECISION", "RECALL", "F1", "ROWS"]
+    assert first[-4:] == ["0.500", "0.250", "0.100", "1,200"]
+    assert "\x1b" not in "".join(first)
+    assert second[0] == "good"
+    assert " ".join(last) == "and 20 more in evaluation.json"
+    assert "numbers" in " ".join(shown(json.dumps({"kind": "Amounts", "splits": {}}))[0])
+    with pytest.raises(click.ClickException, match="cannot be read"):
+        figures("{")

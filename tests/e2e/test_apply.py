@@ -14,7 +14,7 @@ from tests.e2e.jobs import SECONDS, finished, manifest
 from tests.e2e.watched import JOB, Watched
 from tests.operator.world import Json, World, condition, until
 from unfreeze_cli.kubectl import Kubectl
-from unfreeze_cli.report import fetch
+from unfreeze_cli.report import FIGURES, FILE, fetch
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -35,7 +35,8 @@ def test_apply_to_model(watched: Watched, tmp_path: Path, monkeypatch: pytest.Mo
     report = json.loads((world.folder / JOB / "report.json").read_text())
     assert report["results"]["test"]["accuracy"] == status["results"]["test.accuracy"]
 
-    page = _page(world, monkeypatch)
+    page, evaluation = (_file(world, monkeypatch, name) for name in (FILE, FIGURES))
+    assert evaluation == (world.folder / JOB / "evaluation.json").read_text(encoding="utf-8")
     assert page == (world.folder / JOB / "report.html").read_text(encoding="utf-8")
     sentence = condition(status, "Complete")["message"].removeprefix("the job has succeeded. ")
     assert sentence.startswith("The model's accuracy is ")
@@ -77,11 +78,11 @@ def test_suspended_job_resumes_from_its_checkpoint(world: World) -> None:
     assert starts[-1] >= kept
 
 
-def _page(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return what `kubectl ftj report` brings."""
+def _file(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> str:
+    """Return what `kubectl ftj report` and `status --classes` bring."""
     monkeypatch.setenv("PATH", f"{world.cluster.folder / 'bin'}:{os.environ['PATH']}")
     kubectl = Kubectl((f"--namespace={world.namespace}", f"--kubeconfig={world.cluster.kubeconfig}"))
-    text = fetch(kubectl, JOB, seconds=SECONDS)
+    text = fetch(kubectl, JOB, name, seconds=SECONDS)
     until(
         lambda: not kubectl.json("get", "pods", "--selector=unfreeze.dev/reads-report-of")["items"], "its pod is gone"
     )
