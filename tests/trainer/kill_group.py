@@ -23,7 +23,7 @@ from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity, Snapshot
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.recovery import find
 from unfreeze_trainer.runs.saving import prune, write
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.work import Work
 
 STRATEGY = {"type": "GradualUnfreezing", "learningRate": {"head": 1e-2, "backbone": 5e-3}}
@@ -160,7 +160,7 @@ def write_and_die(place: Path, access: int) -> int:
 
 
 def replace_oldest(checkpoints: Checkpoints, generation: Generation, step: int) -> None:
-    snapshot = Snapshot(State(step=step), {"w": torch.full((3,), float(step))}, {"w": {"step": torch.tensor(1.0)}})
+    snapshot = Snapshot(RunState(step=step), {"w": torch.full((3,), float(step))}, {"w": {"step": torch.tensor(1.0)}})
     write(checkpoints, snapshot, generation)
     prune(checkpoints, snapshot.state, generation, keep=2)
 

@@ -11,7 +11,7 @@ from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.generation import Superseded
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.saving import write
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 
 PINS = {"base": {"files": {"w": "1"}}, "data": {}}
 
@@ -26,7 +26,7 @@ def open_folder(folder, *, writes: bool = True, **training) -> RunFolder:
 
 
 def save(folder: RunFolder, step: int) -> None:
-    write(folder.checkpoints, Snapshot(State(step=step), {"w": torch.ones(2)}, {}), folder.generation)
+    write(folder.checkpoints, Snapshot(RunState(step=step), {"w": torch.ones(2)}, {}), folder.generation)
 
 
 def test_one_that_writes_finds_what_there_is_and_keeps_the_recipe(tmp_path):

@@ -24,7 +24,7 @@ from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.objectives.targets.labels import Labels
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.run import Run
 from unfreeze_trainer.training.skipped import Skipped
@@ -205,14 +205,14 @@ def test_a_table_without_a_row_that_can_be_read_is_an_error(tmp_path):
 
 def test_what_ranks_and_starts_skip_counts_once():
     found = [[{"train": {3, 5}, "test": set()}, {"train": {5}, "test": {1}}], [{"train": {4}}, {"train": {3}}]]
-    state, told = State(), []
+    state, told = RunState(), []
     events = SimpleNamespace(add=lambda *kind, **keys: told.append((*kind, keys["samples"])))
     for everywhere in (*found, found[1]):
         engine = SimpleNamespace(gather_json=lambda *_, everywhere=everywhere: everywhere)
         task = SimpleNamespace(left_out={"train": 10}, unread={})
         skipped = Skipped(task, engine, state, events, on=True)
         skipped.gather()
-        state = State.model_validate_json(state.model_dump_json())  # a checkpoint
+        state = RunState.model_validate_json(state.model_dump_json())  # a checkpoint
     assert state.unread == {"train": [3, 4, 5], "test": [1]}
     assert (skipped.counts(), skipped.total) == ({"train": 13, "test": 1}, 14)
     assert told == [("skippedSamples", {"train": 12, "test": 1}), ("skippedSamples", {"train": 13, "test": 1})]

@@ -11,8 +11,8 @@ from unfreeze_api.contracts.progress import CheckpointInfo, Finite, Metrics, Pha
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.grammar.reading import KNOWN_ENTRIES, otherwise
 
-Phase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
-State = Literal["Pending", "Queued", "Starting", "Training", "Recovering", "Suspended"]
+JobPhase = Literal["Pending", "Queued", "Running", "Suspended", "Succeeded", "Failed"]
+JobState = Literal["Pending", "Queued", "Starting", "Training", "Recovering", "Suspended"]
 
 
 class Condition(Model):
@@ -80,7 +80,7 @@ class HistoryPoint(Model):
 class StateSeconds(Model):
     """Where the job's time went, in whole seconds. All of them together are the time from its creation until `since`."""
 
-    state: Annotated[State | None, otherwise(lambda _: "Starting")] = None
+    state: Annotated[JobState | None, otherwise(lambda _: "Starting")] = None
     """What the job does now; none when it has ended."""
     since: datetime
     """When the job began to do that."""
@@ -133,7 +133,7 @@ class FineTuneJobStatus(Model):
 
     observed_generation: int | None = Field(default=None, ge=-1)
     """Generation of the spec that this status is about; -1 until an operator has seen the job."""
-    phase: Annotated[Phase | None, otherwise(lambda _: None)] = None
+    phase: Annotated[JobPhase | None, otherwise(lambda _: None)] = None
     """The state in one word, for people and scripts."""
     conditions: Annotated[list[Condition], KNOWN_ENTRIES] = Field(
         default=[],

@@ -179,7 +179,7 @@ class Cache(Generic[V]):
             self._others.pop(view.key, None)
 
 
-class Source(Protocol):
+class ListWatch(Protocol):
     """The part of the API client that a reflector needs."""
 
     async def list(self, path: str, *, params: dict[str, str] | None = None, accept: str = "") -> Manifest:
@@ -227,7 +227,7 @@ class Reflector(Generic[V]):
 
     def __init__(
         self,
-        api: Source,
+        api: ListWatch,
         kind: Kind[V],
         cache: Cache[V],
         namespace: str | None,

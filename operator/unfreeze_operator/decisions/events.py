@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from unfreeze_api.contracts.reasons import EventReason
-from unfreeze_api.contracts.status import FineTuneJobStatus, Phase
+from unfreeze_api.contracts.status import FineTuneJobStatus, JobPhase
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.objects.views import FineTuneJobView, JobView
 from unfreeze_operator.observed.context import SHARED
@@ -75,7 +75,7 @@ def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:
 _WARNINGS: tuple[EventReason, EventReason] = ("DeprecatedField", "SharedDestination")
 _BLOCKED: tuple[EventReason, ...] = ("NameTaken", "Forbidden", "NodesGivenBack")
 """Reasons of condition Running that are worth an event."""
-_PHASES: dict[Phase, tuple[EventReason, str]] = {
+_PHASES: dict[JobPhase, tuple[EventReason, str]] = {
     "Running": ("Running", "all pods are running"),
     "Suspended": ("Suspended", "the job is suspended"),
     "Queued": ("Queued", "the job waits for Kueue to admit it"),

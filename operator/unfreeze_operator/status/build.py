@@ -10,7 +10,7 @@ from typing import Literal
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.reasons import RunningReason, UsefulReason
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
-from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, Nodes, Phase, Restarts, WaitingPod
+from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, JobPhase, Nodes, Restarts, WaitingPod
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
 from unfreeze_operator.objects.waiting import MAX_WAITING, describe
@@ -151,11 +151,11 @@ def _completion_time(context: Context, end: JobCondition | None, given_up: Failu
     return ((job and job.completed) or end.time) if end else None
 
 
-def _phase(context: Context, end: JobCondition | None) -> Phase:
+def _phase(context: Context, end: JobCondition | None) -> JobPhase:
     job, children, old = context.children.job, context.children, context.status.phase
     if end is not None:
         return "Succeeded" if end.type == "Complete" else "Failed"
-    starting: Phase = "Running" if old == "Running" else "Pending"
+    starting: JobPhase = "Running" if old == "Running" else "Pending"
     if context.spec.run_policy.suspend:
         # The pods hold their nodes until they have written a checkpoint: not suspended before that.
         stopping = children.live_pods or (job is not None and (not job.suspended or job.active))
@@ -173,7 +173,7 @@ def _waiting_pods(context: Context) -> list[WaitingPod]:
     return [WaitingPod(pod=name, reason=what.reason, message=what.message[:1024]) for name, what in waits]
 
 
-def _failure(context: Context, end: JobCondition | None, phase: Phase) -> Failure | None:
+def _failure(context: Context, end: JobCondition | None, phase: JobPhase) -> Failure | None:
     if phase == "Succeeded":
         return None
     if phase == "Failed" and end is not None:
@@ -203,7 +203,7 @@ def _accelerator_seconds(context: Context) -> int | None:
 
 
 def _set_conditions(
-    conditions: Conditions, context: Context, phase: Phase, failure: Failure | None, *, waiting: str, outcome: str
+    conditions: Conditions, context: Context, phase: JobPhase, failure: Failure | None, *, waiting: str, outcome: str
 ) -> None:
     desired, running = context.spec.distribution.num_nodes, context.at_work
     suspending = context.spec.run_policy.suspend and phase not in ("Suspended", "Succeeded", "Failed")
@@ -219,7 +219,7 @@ def _set_conditions(
         shown = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
         conditions.set_running(phase, False, *shown)
     else:
-        texts: dict[Phase, tuple[RunningReason, str]] = {
+        texts: dict[JobPhase, tuple[RunningReason, str]] = {
             "Queued": ("Queued", _queued(context)),
             "Suspended": ("Suspended", "runPolicy.suspend is true"),
             "Succeeded": ("Succeeded", "the job has succeeded"),

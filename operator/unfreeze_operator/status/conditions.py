@@ -16,7 +16,7 @@ from unfreeze_api.contracts.reasons import (
     SuspendedReason,
     UsefulReason,
 )
-from unfreeze_api.contracts.status import Condition, Phase
+from unfreeze_api.contracts.status import Condition, JobPhase
 
 Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"]
 
@@ -77,7 +77,7 @@ class Conditions:
         if type_ in self._by_type:
             self.set(type_, False, reason, message)
 
-    def set_running(self, phase: Phase, holds: bool, reason: RunningReason, message: str) -> None:
+    def set_running(self, phase: JobPhase, holds: bool, reason: RunningReason, message: str) -> None:
         """Set Running, and Reconciling with it: true while pods should run, and not all do."""
         self.set("Running", holds, reason, message)
         if phase in ("Pending", "Running") and not holds:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_api.contracts.status import Phase, State, StateSeconds
+from unfreeze_api.contracts.status import JobPhase, JobState, StateSeconds
 from unfreeze_operator.observed.context import Context
 
-_OF_PHASE: dict[Phase, State | None] = {
+_OF_PHASE: dict[JobPhase, JobState | None] = {
     "Pending": "Pending",
     "Queued": "Queued",
     "Suspended": "Suspended",
@@ -18,7 +18,7 @@ _OF_PHASE: dict[Phase, State | None] = {
 _AT_WORK = ("Starting", "Training", "Recovering")
 
 
-def account(context: Context, phase: Phase, progress: Progress | None, ended: datetime | None) -> StateSeconds:
+def account(context: Context, phase: JobPhase, progress: Progress | None, ended: datetime | None) -> StateSeconds:
     """Return the seconds of each state; the same as before when the state is.
 
     Parameters
@@ -40,7 +40,7 @@ def account(context: Context, phase: Phase, progress: Progress | None, ended: da
     return old.model_copy(update={"state": state, "since": now, field: total})
 
 
-def _state(context: Context, phase: Phase, progress: Progress | None, old: State | None) -> State | None:
+def _state(context: Context, phase: JobPhase, progress: Progress | None, old: JobState | None) -> JobState | None:
     if phase != "Running":
         return _OF_PHASE[phase]
     known = old if old in _AT_WORK else "Starting"

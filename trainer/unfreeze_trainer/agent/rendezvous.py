@@ -28,7 +28,7 @@ Node = tuple[str, NonNegativeInt, NonNegativeInt]
 """Address, process id, number of the handler in its process."""
 
 
-class State(BaseModel):
+class StoredRendezvous(BaseModel):
     """torch's _RendezvousState, as it stands in the store."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -52,7 +52,7 @@ def encode(state: _RendezvousState) -> bytes:
     def entries(found: dict[_NodeDesc, Any]) -> list[tuple[Node, Any]]:
         return [((node.addr, node.pid, node.local_id), value) for node, value in found.items()]
 
-    plain = State(
+    plain = StoredRendezvous(
         round=state.round,
         complete=state.complete,
         deadline=state.deadline,
@@ -76,7 +76,7 @@ def decode(text: bytes) -> _RendezvousState:
     if len(text) > MAX_BYTES:
         raise RendezvousStateError(f"the rendezvous' state has {len(text)} bytes")
     try:
-        plain = State.model_validate_json(text)
+        plain = StoredRendezvous.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise RendezvousStateError(f"what lies in the rendezvous' store is no state of it: {problem}") from error

@@ -21,7 +21,7 @@ from unfreeze_api.tasks.base import AUDIO
 from unfreeze_api.tasks.token_classification import TokenClassificationSpec
 from unfreeze_trainer.commands.finished import Finished
 from unfreeze_trainer.commands.look import reader_of
-from unfreeze_trainer.data.samples import Source, Split, read_targets, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
@@ -251,7 +251,7 @@ def _unlabelled(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any], Spl
     return learned, Split(source, np.arange(count), Targets(values, units, np.zeros(count, dtype=np.int64)))
 
 
-def _inputs(job: ResolvedJob) -> tuple[Source, np.ndarray | None]:
+def _inputs(job: ResolvedJob) -> tuple[DataSource, np.ndarray | None]:
     """Return a source without regard to what is right, and how many words each sample has, where these are what is asked."""
     from unfreeze_trainer.data.samples import read_texts
     from unfreeze_trainer.data.words import read_words, words_in
@@ -275,7 +275,7 @@ def _inputs(job: ResolvedJob) -> tuple[Source, np.ndarray | None]:
     return reader_of(job)(same, where, kind=Unlabelled, skip=skip), None
 
 
-def _flat(job: ResolvedJob, dataset: Dataset) -> Source | None:
+def _flat(job: ResolvedJob, dataset: Dataset) -> DataSource | None:
     """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
     import pyarrow as pa
 
@@ -291,7 +291,7 @@ def _flat(job: ResolvedJob, dataset: Dataset) -> Source | None:
         ends = ", ".join(sorted(kind.suffixes))
         raise JobError("InvalidData", f"{root}: no {kind.files} lie here; they end in {ends}")
     inputs = pa.chunked_array([pa.array(files, pa.string())])
-    return Source(dataset, _where(job), inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)
+    return DataSource(dataset, _where(job), inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)
 
 
 def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:

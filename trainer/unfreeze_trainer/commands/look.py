@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-    from unfreeze_trainer.data.samples import Source
+    from unfreeze_trainer.data.samples import DataSource
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of all tables together that are read to their end: a fifth of a second as CSV, half of one as JSON lines."""
@@ -55,7 +55,7 @@ def look(job: ResolvedJob) -> str:
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
 
 
-def reader_of(job: ResolvedJob) -> Callable[..., Source]:
+def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.base import AUDIO

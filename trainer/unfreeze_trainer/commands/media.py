@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from unfreeze_trainer.data.files import FileError, FileKind, file_name, threads
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import DataSource
 from unfreeze_trainer.errors import is_passing, unmarked
 
 _MOST_SECONDS = 600
@@ -34,7 +34,7 @@ class Media:
     """What is wrong with those that cannot be read, with their names."""
 
 
-def read_media(source: Source, kind: FileKind, most: int) -> Media:
+def read_media(source: DataSource, kind: FileKind, most: int) -> Media:
     """Read files whole, in threads.
 
     Parameters

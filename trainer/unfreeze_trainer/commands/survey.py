@@ -22,7 +22,7 @@ from unfreeze_trainer.commands.repeats import between, numbered, within
 from unfreeze_trainer.commands.surveyed import Column, Repeated, SourceSurvey, SplitSurvey, Spread, Survey
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.files import FileKind
-from unfreeze_trainer.data.samples import Source, Split, read_splits, target_kind, whole_inputs
+from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind, whole_inputs
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.objectives.targets import Encoder, missing_rows
 
@@ -52,9 +52,9 @@ def survey(job: ResolvedJob, *, count_tokens: Count | None, files: int, decided:
     """
     named = {where.partition(".source")[0].rpartition(".")[2]: (where, dataset) for where, dataset in sources_of(job)}
     tables = {name: _table(job.task.type, dataset, where) for name, (where, dataset) in named.items()}
-    read: dict[str, Source] = {}
+    read: dict[str, DataSource] = {}
 
-    def reader(dataset: Dataset, where: str) -> Source:
+    def reader(dataset: Dataset, where: str) -> DataSource:
         read[where] = reader_of(job)(dataset, where, skip=True)
         return read[where]
 
@@ -126,7 +126,9 @@ def _table(task: str, dataset: Dataset, where: str) -> _Table:
     return _Table(len(cells.numbers), cells.numbers, columns, others)
 
 
-def _of_source(dataset: Dataset, source: Source | None, table: _Table, media: Mapping[Source, Media]) -> SourceSurvey:
+def _of_source(
+    dataset: Dataset, source: DataSource | None, table: _Table, media: Mapping[DataSource, Media]
+) -> SourceSurvey:
     broken = [unmarked(error.message) for error in source.broken] if source else []
     left_out = source.left_out if source else 0
     if source and source in media:
@@ -161,13 +163,13 @@ def _kind(job: ResolvedJob) -> FileKind | None:
     return CLIPS if AUDIO in task.reads else PICTURES
 
 
-def _media(job: ResolvedJob, splits: Mapping[str, Split], files: int) -> dict[Source, Media]:
+def _media(job: ResolvedJob, splits: Mapping[str, Split], files: int) -> dict[DataSource, Media]:
     kind = _kind(job)
     sources = dict.fromkeys(split.source for split in splits.values())
     return {source: read_media(source, kind, files) for source in sources} if kind else {}
 
 
-def _inputs(splits: Mapping[str, Split], media: Mapping[Source, Media]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _inputs(splits: Mapping[str, Split], media: Mapping[DataSource, Media]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return for each split the same number for the same input, and which of its samples these are."""
     import pyarrow as pa
 

@@ -9,7 +9,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.clips import SUFFIXES, ClipError, read_header
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, check_headers, file_name, read_files, threads
-from unfreeze_trainer.data.samples import LABELS, Source, TargetKind
+from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind
 from unfreeze_trainer.errors import JobError
 
 CLIPS = FileKind("audio", "clip", "clips", "audio file", "audio files", SUFFIXES)
@@ -23,7 +23,7 @@ def read_audio(
     head: bool = False,
     checked: int = CHECKED_FILES,
     kind: TargetKind = LABELS,
-) -> Source:
+) -> DataSource:
     """Read a folder of audio files, or a table of paths relative to it or of their content; JobError for broken ones.
 
     Parameters
@@ -54,12 +54,12 @@ def read_audio(
     return source
 
 
-def clip_name(source: Source, row: int) -> str:
+def clip_name(source: DataSource, row: int) -> str:
     """Return what a JobError's message calls a clip: its source, and its path, or its row where it stands in a table."""
     return file_name(CLIPS, source, row)
 
 
-def read_seconds(source: Source, *, skip: bool) -> np.ndarray:
+def read_seconds(source: DataSource, *, skip: bool) -> np.ndarray:
     """Return how long each clip of a source lasts by its header, in seconds, float64 of shape (samples,).
 
     Parameters

@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from unfreeze_trainer.data.files import FileError, FileKind, file_name, threads
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import DataSource
 from unfreeze_trainer.data.unread import too_many
 from unfreeze_trainer.errors import JobError, one_line, quoted
 
@@ -57,7 +57,7 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
     def gather(self, prepared: Sequence[Prepared]) -> Gathered:
         """Return the batch of some samples, at least one."""
 
-    def check(self, source: Source, rank: int, world_size: int, *, skip: bool, seconds: float) -> None:
+    def check(self, source: DataSource, rank: int, world_size: int, *, skip: bool, seconds: float) -> None:
         """Read this rank's share of a source's files for some seconds; the others are read when it is their turn.
 
         Raises
@@ -78,7 +78,7 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
                 self.kind.many,
             )
 
-    def _try(self, source: Source, rows: np.ndarray, seconds: float) -> tuple[int, list[JobError]]:
+    def _try(self, source: DataSource, rows: np.ndarray, seconds: float) -> tuple[int, list[JobError]]:
         """Read files for a while, in threads; return how many were read, and what those give that cannot be."""
 
         def tried(row: int) -> JobError | None:
@@ -99,7 +99,7 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
 
     def batches(
         self,
-        source: Source,
+        source: DataSource,
         batches: Iterable[tuple[Sequence[int], np.ndarray]],
         epoch_seed: int | None,
         skipped: set[int] | None = None,
@@ -136,7 +136,9 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
     def _collect(self, indices: Sequence[int], futures: list[Future[Prepared]]) -> tuple[Sequence[int], Gathered]:
         return indices, self.gather([future.result() for future in futures] or [self.blank()])
 
-    def _load(self, source: Source, row: int, index: int, epoch_seed: int | None, skipped: set[int] | None) -> Prepared:
+    def _load(
+        self, source: DataSource, row: int, index: int, epoch_seed: int | None, skipped: set[int] | None
+    ) -> Prepared:
         try:
             return self._prepare(source, row, index, epoch_seed)
         except JobError:
@@ -145,7 +147,7 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
             skipped.add(index)
             return self.blank()
 
-    def _prepare(self, source: Source, row: int, index: int, epoch_seed: int | None) -> Prepared:
+    def _prepare(self, source: DataSource, row: int, index: int, epoch_seed: int | None) -> Prepared:
         opened = self.open(source, row)
         try:
             return self.prepare(opened, index, epoch_seed)
@@ -156,7 +158,7 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
             message = f"{file_name(self.kind, source, row)}: it cannot be prepared ({why}); replace or remove it"
             raise JobError("InvalidData", message) from error
 
-    def open(self, source: Source, row: int) -> Opened:
+    def open(self, source: DataSource, row: int) -> Opened:
         """Return what the file of a row shows; JobError InvalidData, which names it."""
         try:
             return self.decode(source.inputs[row].as_py())

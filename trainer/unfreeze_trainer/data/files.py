@@ -16,7 +16,7 @@ import numpy as np
 
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Columns, Dataset
-from unfreeze_trainer.data.samples import LABELS, Source, TargetKind, readable
+from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
@@ -76,7 +76,7 @@ def read_files(
     skip: bool = False,
     head: bool = False,
     targets: TargetKind = LABELS,
-) -> Source:
+) -> DataSource:
     """Read a folder of files, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
     Parameters
@@ -105,7 +105,7 @@ def read_files(
             [[label] for label in labels] if targets.cells == "Lists" else labels
         )  # a comma in a name separates nothing
         of_folders = pa.chunked_array([pa.array(cells) if targets.cells else pa.array(cells).dictionary_encode()])
-        source = Source(dataset, where, pa.chunked_array([pa.array(paths)]), of_folders, files=True)
+        source = DataSource(dataset, where, pa.chunked_array([pa.array(paths)]), of_folders, files=True)
     else:
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
         label = dataset.columns.label
@@ -121,7 +121,7 @@ def read_files(
         it = "it" if len(missing) == 1 else "them"
         message = f"{where}: no {kind.one} in column {column!r} of {some_rows(missing)}; remove {it}"
         unread.add(missing, JobError("InvalidData", message))
-        source = Source(dataset, where, inputs, table[label], numbers=numbers)
+        source = DataSource(dataset, where, inputs, table[label], numbers=numbers)
         source = readable(source, unread, total, head=head, kind=targets)
         if not _is_binary(inputs.type):
             source = _located(kind, source, root.parent, skip=skip)
@@ -155,7 +155,7 @@ def _cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -
     return cells
 
 
-def _located(kind: FileKind, source: Source, folder: Path, *, skip: bool) -> Source:
+def _located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> DataSource:
     """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped."""
     import pyarrow as pa
 
@@ -268,7 +268,7 @@ def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -
     raise JobError("InvalidData", f"{where}: {', '.join(folders)} are splits and no labels: set {ways}")
 
 
-def file_name(kind: FileKind, source: Source, row: int) -> str:
+def file_name(kind: FileKind, source: DataSource, row: int) -> str:
     """Return what a JobError's message calls a sample: its source, and its path, or its row where it stands in a table."""
     content, column = source.inputs[row].as_py(), kind.column_of(source.dataset.columns)
     if isinstance(content, bytes):
@@ -278,7 +278,7 @@ def file_name(kind: FileKind, source: Source, row: int) -> str:
     return f"{source.where}: row {source.number(row)}, column {column!r}: {quoted(content)}"
 
 
-def check_headers(kind: FileKind, source: Source, checked: int, broken: Callable[[int], str]) -> None:
+def check_headers(kind: FileKind, source: DataSource, checked: int, broken: Callable[[int], str]) -> None:
     """Read the headers of some files in threads.
 
     Parameters

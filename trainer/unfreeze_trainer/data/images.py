@@ -7,7 +7,7 @@ import logging
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, check_headers, file_name, read_files
 from unfreeze_trainer.data.pictures import FORMATS, PictureError, open_picture, spare_channels
-from unfreeze_trainer.data.samples import LABELS, Source, TargetKind
+from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind
 from unfreeze_trainer.errors import unmarked
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def read_images(
     head: bool = False,
     checked: int = CHECKED_FILES,
     kind: TargetKind = LABELS,
-) -> Source:
+) -> DataSource:
     """Read a folder of images, or a table of paths relative to it or of the files' content; JobError for broken ones.
 
     Parameters
@@ -46,12 +46,12 @@ def read_images(
     return source
 
 
-def sample_name(source: Source, row: int) -> str:
+def sample_name(source: DataSource, row: int) -> str:
     """Return what a JobError's message calls a picture: its source, and its path, or its row where it stands in a table."""
     return file_name(PICTURES, source, row)
 
 
-def _check_headers(source: Source, checked: int) -> None:
+def _check_headers(source: DataSource, checked: int) -> None:
     spare = list[str]()
 
     def broken(row: int) -> str:

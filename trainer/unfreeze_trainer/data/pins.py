@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import DataSource
 from unfreeze_trainer.data.shards import is_pattern, shards
 from unfreeze_trainer.errors import is_passing
 from unfreeze_trainer.models.folders import hash_file, hash_folder_once
@@ -18,7 +18,7 @@ PINNED = "pinned"
 """Entry of a base model's pins that says which files they cover; earlier versions pinned others, and did not say."""
 
 
-def pin_data(source: Source) -> dict[str, str]:
+def pin_data(source: DataSource) -> dict[str, str]:
     """Return `sha256` of a table, or of the pictures in a folder; of a table of paths also that of its `pictures`.
 
     Of pictures it is the hash of their sorted relative paths and sizes: to read them would cost as much as an epoch.
@@ -39,7 +39,7 @@ def _hash_table(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _hash_pictures(source: Source, folder: Path) -> str:
+def _hash_pictures(source: DataSource, folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(set(source.inputs.to_pylist())):
         digest.update(f"{os.path.relpath(file, folder)}\0{_size(file)}\n".encode())

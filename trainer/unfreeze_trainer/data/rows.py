@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfreeze_trainer.data.samples import Source
+from unfreeze_trainer.data.samples import DataSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def row_columns(source: Source, rows: np.ndarray, count: np.ndarray, *, words: bool) -> dict[str, pa.Array]:
+def row_columns(source: DataSource, rows: np.ndarray, count: np.ndarray, *, words: bool) -> dict[str, pa.Array]:
     """Return `row`, and `word` where a sample has several rows of predictions: both counted from 1, int64.
 
     Parameters
@@ -37,7 +37,7 @@ def row_columns(source: Source, rows: np.ndarray, count: np.ndarray, *, words: b
     return found
 
 
-def input_columns(source: Source, rows: np.ndarray) -> dict[str, pa.Array]:
+def input_columns(source: DataSource, rows: np.ndarray) -> dict[str, pa.Array]:
     """Return `text`, and `textPair` of pairs, or `file`, relative to the source, of some samples; none of bytes in a table."""
     import pyarrow as pa
 

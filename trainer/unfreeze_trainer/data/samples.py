@@ -27,7 +27,7 @@ LABELS: TargetKind = encoder("Labels")
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class DataSource:
     """What one file or folder holds."""
 
     dataset: Dataset
@@ -56,7 +56,7 @@ class Source:
 class Split:
     """Samples that are trained on, or measured on."""
 
-    source: Source
+    source: DataSource
     rows: np.ndarray
     """Indices into the source, sorted, int64."""
     targets: Targets
@@ -74,7 +74,7 @@ def read_texts(
     skip: bool = False,
     head: bool = False,
     texts: Sequence[str] | None = None,
-) -> Source:
+) -> DataSource:
     """Read a table of texts, or of pairs of them, and targets of a kind, or its first rows.
 
     JobError InvalidData where a text or target is missing or empty, unless such rows are skipped. `texts` are the columns of
@@ -88,7 +88,7 @@ def read_texts(
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
-    source = Source(
+    source = DataSource(
         dataset,
         where,
         _beside(inputs, list(texts)),
@@ -124,7 +124,7 @@ def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray
     return pa.Table.from_arrays(columns, names=names).to_struct_array()
 
 
-def readable(source: Source, unread: Unread, total: int, *, head: bool, kind: TargetKind = LABELS) -> Source:
+def readable(source: DataSource, unread: Unread, total: int, *, head: bool, kind: TargetKind = LABELS) -> DataSource:
     """Return a source without the rows that cannot be read and, where these are skipped, without those that lack a target.
 
     Parameters
@@ -170,12 +170,12 @@ def target_kind(job: ResolvedJob) -> TargetKind:
     return encoder(kind).with_options(job.task.options)
 
 
-def read_targets(source: Source, kind: TargetKind) -> Any:
+def read_targets(source: DataSource, kind: TargetKind) -> Any:
     """Return what an encoder makes of a source's column."""
     return kind.read(source.targets, target_name(source, kind), source.where)
 
 
-def target_name(source: Source, kind: TargetKind) -> str:
+def target_name(source: DataSource, kind: TargetKind) -> str:
     """Return what messages call the column, or the columns, with the targets."""
     return ", ".join(kind.columns(source.dataset.columns))
 
@@ -186,7 +186,7 @@ def source_name(split: str, dataset: Dataset) -> str:
 
 
 def read_splits(
-    job: ResolvedJob, read: Callable[[Dataset, str], Source], kind: TargetKind
+    job: ResolvedJob, read: Callable[[Dataset, str], DataSource], kind: TargetKind
 ) -> tuple[Encoder[Any], dict[str, Split]]:
     """Read and check all data of a job.
 

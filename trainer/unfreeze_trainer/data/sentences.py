@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unfreeze_api.contracts.resolved import Dataset
-from unfreeze_trainer.data.samples import Source, TargetKind, read_texts
+from unfreeze_trainer.data.samples import DataSource, TargetKind, read_texts
 
 
 def read_sentences(
@@ -15,7 +15,7 @@ def read_sentences(
     kind: TargetKind,
     skip: bool = False,
     head: bool = False,
-) -> Source:
+) -> DataSource:
     """Read a table of texts and what is said of them, or its first rows.
 
     Parameters
@@ -29,7 +29,7 @@ def read_sentences(
 
     Returns
     -------
-    Source
+    DataSource
         Its inputs are structs of the texts of each row, or single texts.
     """
     names = dataset.columns

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.contracts.resolved import Dataset
-from unfreeze_trainer.data.samples import Source, readable
+from unfreeze_trainer.data.samples import DataSource, readable
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted
@@ -33,7 +33,7 @@ class _RowError(ValueError):
     """What is wrong with a row, as the rest of a message that begins with its number."""
 
 
-def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False, head: bool = False) -> Source:
+def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False, head: bool = False) -> DataSource:
     """Read a table of words with tags, or its first rows.
 
     Parameters
@@ -49,7 +49,7 @@ def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False,
 
     Returns
     -------
-    Source
+    DataSource
         Its inputs are texts, or lists of words as JSON; its targets a list of tags for each, those of spans in IOB2.
 
     Raises
@@ -80,7 +80,7 @@ def read_words(dataset: Dataset, where: str, *, spans: bool, skip: bool = False,
                 rows.append((None, None))
         inputs.append(pa.array([row[0] for row in rows], pa.large_string()))
         tags.append(pa.array([row[1] for row in rows], pa.large_list(pa.string())))
-    source = Source(dataset, where, pa.chunked_array(inputs), pa.chunked_array(tags), numbers=numbers)
+    source = DataSource(dataset, where, pa.chunked_array(inputs), pa.chunked_array(tags), numbers=numbers)
     return readable(source, unread, total, head=head)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.folder import RunFolder
-    from unfreeze_trainer.runs.state import Best, State
+    from unfreeze_trainer.runs.state import Best, RunState
     from unfreeze_trainer.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Exporter:
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)
 
-    def report(self, state: State, results: Results, *, skipped: dict[str, int], warnings: list[str]) -> None:
+    def report(self, state: RunState, results: Results, *, skipped: dict[str, int], warnings: list[str]) -> None:
         """Write report.json, which makes the run a finished one.
 
         Parameters

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.checkpoints import Identity
     from unfreeze_trainer.runs.generation import Generation
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.tasks import ExportKind, Task
 
 
@@ -67,7 +67,7 @@ def build_report(
     job: ResolvedJob,
     task: Task,
     engine: Engine,
-    state: State,
+    state: RunState,
     *,
     identity: Identity,
     results: Results,

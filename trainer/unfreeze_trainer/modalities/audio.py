@@ -14,7 +14,7 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.audio import clip_name, read_audio, read_seconds
 from unfreeze_trainer.data.audio_loader import AudioLoader
-from unfreeze_trainer.data.samples import Source, Split, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import rows_of
 from unfreeze_trainer.modalities.files import Files
@@ -48,9 +48,9 @@ class Audio(Files):
     def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
         super().__init__(job)
         self._model, self._wanted = model, max_seconds
-        self._seconds: dict[Source, np.ndarray] = {}
+        self._seconds: dict[DataSource, np.ndarray] = {}
 
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a folder with one sub-folder per label, or a table."""
         return read_audio(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
@@ -82,12 +82,12 @@ class Audio(Files):
                     self._options,
                 )
 
-    def _lasting(self, source: Source) -> np.ndarray:
+    def _lasting(self, source: DataSource) -> np.ndarray:
         if source not in self._seconds:
             self._seconds[source] = read_seconds(source, skip=self._skips)
         return self._seconds[source]
 
-    def name_of(self, source: Source, row: int) -> str:
+    def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""
         return clip_name(source, row)
 
@@ -117,7 +117,7 @@ class Audio(Files):
         """Return the first clips at the model's rate, float32 of shape (values,) each; those that are skipped as the batch has them."""
         return [torch.from_numpy(self._opened(split.source, int(row))) for row in split.rows[:count]]
 
-    def _opened(self, source: Source, row: int) -> np.ndarray:
+    def _opened(self, source: DataSource, row: int) -> np.ndarray:
         try:
             return self.loader.open(source, row)
         except JobError:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_trainer.data.rows import input_columns
-from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.data.samples import DataSource, Split
 from unfreeze_trainer.models.export import Example
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Modality(ABC):
         self._options = f"spec.task.{job.task.kind.member}"
 
     @abstractmethod
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a source; `where` is what messages start with. JobError InvalidData where it cannot be read."""
 
     @abstractmethod
@@ -46,10 +46,10 @@ class Modality(ABC):
         """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""
 
     @abstractmethod
-    def name_of(self, source: Source, row: int) -> str:
+    def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and row or file."""
 
-    def shown(self, source: Source, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002 - one each
+    def shown(self, source: DataSource, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002 - one each
         """Return what some samples read, as columns of predictions.
 
         Parameters

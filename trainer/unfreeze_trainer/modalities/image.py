@@ -16,7 +16,7 @@ from unfreeze_trainer.data.augmentation import Variation
 from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images, sample_name
 from unfreeze_trainer.data.mixing import PARTNERS, SHARES, Mix, Mixing, mixed_batch
-from unfreeze_trainer.data.samples import Source, Split, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import rows_of
 from unfreeze_trainer.modalities.files import Files
@@ -56,7 +56,7 @@ class Image(Files):
         self._model, self._varied = model, options
         self._mixing = Mixing(options) if options.mix_up or options.cut_mix else None
 
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a folder with one sub-folder per label, or a table."""
         return read_images(dataset, where, kind=target_kind(self.job), skip=self._skips)
 
@@ -66,7 +66,7 @@ class Image(Files):
         as_shown = self.job.semantics.pictures == "AsShown"
         self.loader = ImageLoader(self._sees, Variation(self._varied, self._sees), as_shown=as_shown)
 
-    def name_of(self, source: Source, row: int) -> str:
+    def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source, and file or row."""
         return sample_name(source, row)
 
@@ -124,7 +124,7 @@ class Image(Files):
         pictures = (np.array(self._opened(split.source, int(row))) for row in split.rows[:count])
         return [torch.from_numpy(np.atleast_3d(picture)).permute(2, 0, 1) for picture in pictures]
 
-    def _opened(self, source: Source, row: int) -> Picture:
+    def _opened(self, source: DataSource, row: int) -> Picture:
         from PIL import Image as Pictures
 
         try:

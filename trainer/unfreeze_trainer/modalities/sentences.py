@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.data.sentences import read_sentences
 from unfreeze_trainer.data.tokens import Tokens
 from unfreeze_trainer.modalities.base import rows_of
@@ -31,14 +31,14 @@ class Sentences(Text):
         super().__init__(job, model, max_length)
         self._annotation, self._pairs = annotation, False
 
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a table; JobError InvalidData where a text is missing or empty, unless such rows are skipped."""
         own = self.job.data.train
         return read_sentences(
             dataset, where, train=own, annotation=self._annotation, kind=target_kind(self.job), skip=self._skips
         )
 
-    def name_of(self, source: Source, row: int) -> str:
+    def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source and row."""
         return super().name_of(source, row % len(source.inputs))
 
@@ -61,7 +61,7 @@ class Sentences(Text):
             rows = rows_of(split, indices) if len(indices) else split.rows[:1]
             yield indices, tokens.collate(_all_texts(rows, count, _texts_of(split.source)))
 
-    def _tokenize(self, source: Source) -> Tokens:
+    def _tokenize(self, source: DataSource) -> Tokens:
         import pyarrow as pa
 
         parts = source.inputs.flatten() if _texts_of(source) > 1 else [source.inputs]
@@ -85,7 +85,7 @@ class Sentences(Text):
         return Example('["some text", "another text"]')
 
 
-def _texts_of(source: Source) -> int:
+def _texts_of(source: DataSource) -> int:
     """Return how many texts a sample has."""
     return max(1, source.inputs.type.num_fields)
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split, read_texts, target_kind
+from unfreeze_trainer.data.samples import DataSource, Split, read_texts, target_kind
 from unfreeze_trainer.data.tokens import TextError, Tokens, has_types, runs_together
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
@@ -49,9 +49,9 @@ class Text(Modality):
         super().__init__(job)
         self._pairs = job.data.train.columns.text_pair is not None
         self._model, self._wanted = model, max_length
-        self._tokens: dict[Source, Tokens] = {}
+        self._tokens: dict[DataSource, Tokens] = {}
 
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a table.
 
         Raises
@@ -115,7 +115,7 @@ class Text(Modality):
                 self.job.data.train.columns.text_pair,
             )
 
-    def name_of(self, source: Source, row: int) -> str:
+    def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source and row."""
         return f"{source.where}, row {source.number(row)}"
 
@@ -144,7 +144,7 @@ class Text(Modality):
             # Padding has the text of a sample, since a row without any token may give NaN.
             yield indices, tokens.collate(rows_of(split, indices) if len(indices) else split.rows[:1])
 
-    def _tokenized(self, source: Source) -> Tokens:
+    def _tokenized(self, source: DataSource) -> Tokens:
         if source not in self._tokens:
             try:
                 tokens = self._tokenize(source)
@@ -156,7 +156,7 @@ class Text(Modality):
             self._tokens[source] = tokens
         return self._tokens[source]
 
-    def _tokenize(self, source: Source) -> Tokens:
+    def _tokenize(self, source: DataSource) -> Tokens:
         return Tokens(self.tokenizer, source.inputs, self.max_length)
 
     def _require_row(self, token: int, what: str) -> None:

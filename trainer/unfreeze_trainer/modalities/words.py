@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_trainer.data.samples import Source, Split
+from unfreeze_trainer.data.samples import DataSource, Split
 from unfreeze_trainer.data.word_tokens import WordTokens
 from unfreeze_trainer.data.words import joined, read_words, words_in
 from unfreeze_trainer.errors import JobError
@@ -39,7 +39,7 @@ class Words(Text):
         super().__init__(job, model, max_length)
         self._spans, self._places = spans, places
 
-    def read(self, dataset: Dataset, where: str) -> Source:
+    def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a table; JobError InvalidData where words and tags do not belong together, unless such rows are skipped."""
         return read_words(dataset, where, spans=self._spans, skip=self._skips)
 
@@ -64,7 +64,7 @@ class Words(Text):
             places = tokens.places(rows_of(split, indices), length) if len(indices) else no_words
             yield indices, inputs | {self._places: places}
 
-    def shown(self, source: Source, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002
+    def shown(self, source: DataSource, rows: np.ndarray, count: np.ndarray) -> dict[str, pa.Array]:  # noqa: ARG002
         """Return `text`, each word of some samples."""
         import pyarrow as pa
 
@@ -81,10 +81,10 @@ class Words(Text):
         """Return how many words each sample has, int64 of shape (samples,)."""
         return self._tokenized(split.source).words[split.rows]
 
-    def _tokenize(self, source: Source) -> WordTokens:
+    def _tokenize(self, source: DataSource) -> WordTokens:
         return WordTokens(self.tokenizer, source.inputs, self.max_length, spans=self._spans)
 
-    def _tokenized(self, source: Source) -> WordTokens:
+    def _tokenized(self, source: DataSource) -> WordTokens:
         tokens = super()._tokenized(source)
         assert isinstance(tokens, WordTokens)
         return tokens

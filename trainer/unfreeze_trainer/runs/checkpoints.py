@@ -24,7 +24,7 @@ from unfreeze_trainer.data.pins import PINNED
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.runs.generation import Generation, sync_folder
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 
 FORMAT = 1
 _WEIGHTS, _MOMENTS, _STATE, _MANIFEST = "weights.safetensors", "moments.safetensors", "state.json", "manifest.json"
@@ -38,7 +38,7 @@ _END = {"format": "2, of a run that is finished"}
 class Snapshot:
     """What a checkpoint holds."""
 
-    state: State
+    state: RunState
     weights: dict[str, Tensor]
     """Parameters and persistent buffers by name."""
     moments: Mapping[str, Mapping[str, Tensor]]
@@ -226,9 +226,9 @@ class Checkpoints:
             moments.setdefault(name, {})[entry] = tensor
         return Snapshot(self.load_state(step), self.load_weights(step), moments)
 
-    def load_state(self, step: int) -> State:
+    def load_state(self, step: int) -> RunState:
         """Read the position alone."""
-        return State.model_validate_json((self.path(step) / _STATE).read_bytes(), extra="ignore")
+        return RunState.model_validate_json((self.path(step) / _STATE).read_bytes(), extra="ignore")
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
         """Read the weights alone."""

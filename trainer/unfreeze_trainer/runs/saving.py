@@ -5,7 +5,7 @@ from __future__ import annotations
 from unfreeze_api.contracts.progress import CheckpointInfo
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Snapshot
 from unfreeze_trainer.runs.generation import Generation
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 
 
 def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) -> CheckpointInfo:
@@ -18,7 +18,7 @@ def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) 
     return info
 
 
-def prune(checkpoints: Checkpoints, state: State, generation: Generation, *, keep: int) -> None:
+def prune(checkpoints: Checkpoints, state: RunState, generation: Generation, *, keep: int) -> None:
     """Delete all checkpoints of this run but the newest ones and that of the best evaluation."""
     for step in checkpoints.own_steps()[keep:]:
         if state.best is None or step != state.best.step:

@@ -22,7 +22,7 @@ class Best(BaseModel):
     usefulness: Usefulness | None = None
 
 
-class State(BaseModel):
+class RunState(BaseModel):
     """Position in the plan, evaluations and finished phases; stands in each checkpoint as JSON.
 
     `step` is the position in the plan: a phase that stops early skips the rest of its steps, so that learning rates and

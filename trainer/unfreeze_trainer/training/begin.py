@@ -14,7 +14,7 @@ from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
@@ -84,7 +84,7 @@ def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None)
 
 def resume(
     job: ResolvedJob, found: Found, folder: RunFolder, engine: Engine, *, hook: StepHook, freezer: Freezer, plan: Plan
-) -> tuple[State, OptimizerState]:
+) -> tuple[RunState, OptimizerState]:
     """Put engine and hook where a checkpoint was; return its state and moments, new ones where there is none. Collective.
 
     Raises
@@ -92,7 +92,7 @@ def resume(
     JobError
         This rank does not see the checkpoint, or it trained other parameters.
     """
-    state = State()
+    state = RunState()
     moments: OptimizerState = {}
     if found.checkpoint:
         state, moments = _load(found.checkpoint.step, folder, engine, hook=hook, freezer=freezer, plan=plan)
@@ -106,7 +106,7 @@ def resume(
 
 def _load(
     step: int, folder: RunFolder, engine: Engine, *, hook: StepHook, freezer: Freezer, plan: Plan
-) -> tuple[State, OptimizerState]:
+) -> tuple[RunState, OptimizerState]:
     place = folder.checkpoints.path(step)
     if not place.is_dir():
         raise JobError(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.phases.freezer import ParamGroup
     from unfreeze_trainer.runs.events import Events
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ MAX_SKIPPED = 20
 """Steps in a row that may be skipped. Under float16 each halves the factor of the loss, which starts at 2 ** 16."""
 
 
-def count_skipped(state: State, events: Events, phase_name: str) -> None:
+def count_skipped(state: RunState, events: Events, phase_name: str) -> None:
     """Count a step that was skipped, since its gradients were not finite; tell of the first one in a row.
 
     Raises

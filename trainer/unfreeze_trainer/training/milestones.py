@@ -11,7 +11,7 @@ from unfreeze_trainer.training.decide import History, decide
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.training.evaluator import Evaluator
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
@@ -40,7 +40,7 @@ class Milestones:
         self,
         job: ResolvedJob,
         plan: Plan,
-        state: State,
+        state: RunState,
         *,
         engine: Engine,
         trainable: Trainable,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.events import Events
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.training.decide import Decision
     from unfreeze_trainer.training.history import CurveFile
     from unfreeze_trainer.training.meter import Meter
@@ -48,7 +48,7 @@ class Reporter:
     def __init__(
         self,
         plan: Plan,
-        state: State,
+        state: RunState,
         meter: Meter,
         saver: Saver,
         skipped: Skipped,

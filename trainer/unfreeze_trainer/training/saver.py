@@ -14,7 +14,7 @@ from unfreeze_trainer.runs.checkpoints import Snapshot
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.saving import prune, write
-from unfreeze_trainer.runs.state import State
+from unfreeze_trainer.runs.state import RunState
 
 
 class Saver:
@@ -49,7 +49,7 @@ class Saver:
         self.newest = newest
         """The newest complete checkpoint; rank 0 knows it at once, the others when the next one begins."""
 
-    def save(self, state: State, names: Collection[str]) -> None:
+    def save(self, state: RunState, names: Collection[str]) -> None:
         """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective."""
         if state.step == self._saved:
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.events import Events
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Skipped:
         Whether data.onError is Skip.
     """
 
-    def __init__(self, task: Task, engine: Engine, state: State, events: Events, *, on: bool) -> None:
+    def __init__(self, task: Task, engine: Engine, state: RunState, events: Events, *, on: bool) -> None:
         self._task, self._engine, self._state, self._events, self._on = task, engine, state, events, on
 
     def gather(self) -> None:

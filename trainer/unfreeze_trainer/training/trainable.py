@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.runs.events import Events
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.training.unused import Unused
 
 
@@ -42,7 +42,7 @@ class Trainable:
         hook: StepHook,
         *,
         unused: Unused,
-        state: State,
+        state: RunState,
         events: Events,
         weight_decay: float,
         moments: OptimizerState,

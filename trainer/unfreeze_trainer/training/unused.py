@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.runs.events import Events
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Unused:
         The same on every rank.
     """
 
-    def __init__(self, engine: Engine, freezer: Freezer, state: State, events: Events, evidence: Evidence) -> None:
+    def __init__(self, engine: Engine, freezer: Freezer, state: RunState, events: Events, evidence: Evidence) -> None:
         self._engine, self._freezer, self._state, self._events = engine, freezer, state, events
         self._late: set[str] = set()
         self._handles: list[Any] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unfreeze_trainer.feed import Feed, MicroBatch
     from unfreeze_trainer.phases.compile import Phase
-    from unfreeze_trainer.runs.state import State
+    from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.milestones import Milestones
     from unfreeze_trainer.training.plan import Plan
@@ -34,7 +34,7 @@ class Work:
         self,
         plan: Plan,
         feed: Feed,
-        state: State,
+        state: RunState,
         *,
         trainable: Trainable,
         milestones: Milestones,
