@@ -37,6 +37,7 @@ def test_committed_file_is_up_to_date():
     assert crd.FILE.read_text(encoding="utf-8") == crd.to_yaml(), "run `make crds`"
 
 
+@pytest.mark.slow
 def test_file_is_plain_yaml():
     text = crd.to_yaml()
     assert yaml.safe_load(text) == crd.definition()

@@ -35,6 +35,7 @@ def planted(tmp_path_factory):
     return plant(tmp_path_factory.mktemp("planted"))
 
 
+@pytest.mark.slow
 def test_fields_that_are_added_move_no_fingerprint_and_no_job_file(planted):
     cases = resolved_cases(planted)
     assert cases.keys() == GOLDEN.keys()

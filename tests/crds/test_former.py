@@ -48,6 +48,7 @@ def test_there_are_few():
     assert [path for path, node, _ in SPEC_FIELDS if former.is_deprecated(node)] == ["spec.output.export"]
 
 
+@pytest.mark.slow
 @FEW
 @given(manifests())
 def test_a_former_name_means_what_todays_does(manifest):

@@ -32,6 +32,7 @@ def test_each_reason_of_a_type_is_told(name):
         assert "|" not in "".join(explained)
 
 
+@pytest.mark.slow
 def test_a_trainer_gives_these_reasons_and_no_others():
     assert set(trainer_reasons(_trees("crds", "trainer"))) == reasons.TRAINER.keys()
 

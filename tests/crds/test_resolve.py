@@ -25,6 +25,7 @@ def of(patch):
     return resolved(patched(BASE, patch))
 
 
+@pytest.mark.slow
 @FEW
 @given(manifests())
 def test_resolve_is_total_and_pure_and_round_trips(manifest):

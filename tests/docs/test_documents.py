@@ -97,6 +97,7 @@ def test_programs_can_be_read(block):
     compile(block.text, str(block), "exec")
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_rooms_is_new():
     text = DOCUMENT.read_text(encoding="utf-8")
     assert with_picture(text) == text, "python -m tests.docs.picture --write"

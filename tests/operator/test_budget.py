@@ -111,6 +111,7 @@ def test_so_is_what_an_operator_of_before_has_left(character):
         assert status.phases
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(PROGRESS, min_size=1, max_size=4), st.text(max_size=2000))
 def test_whatever_leaders_say_one_after_another(answers, message):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def pod_of(view, image=IMAGE):
     return made(view, image)["spec"]["template"]["spec"]
 
 
+@pytest.mark.slow
 @given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True))
 def test_names_and_labels_stay_within_63_characters_at_rank_511(name):
     short = child_name(name)

@@ -78,6 +78,7 @@ def test_a_life_without_a_crash(undisturbed):
     assert told == {"Created": 1, "Running": 2, "Suspended": 1, "Resumed": 1, "PodRestarted": 1, "Succeeded": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_crash_at_each_request_changes_nothing(undisturbed, done):
     number, met = 0, set()

@@ -1,5 +1,6 @@
 """The history of a training: bounded, at rest between its points, right after a step back."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_it_is_bounded_and_in_order_whatever_the_trainer_says(moments):
         assert extended(history, at(step, total), "accuracy") == history
 
 
+@pytest.mark.slow
 @given(st.integers(1, 100_000))
 def test_a_whole_training_has_a_point_in_every_part(total):
     history = []

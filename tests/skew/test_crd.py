@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support import first_build
@@ -22,6 +23,7 @@ def filled_in(now: dict[str, Any], then: dict[str, Any], path: str) -> Iterator[
             yield from filled_in(node, then["properties"][name], f"{path}.{name}")
 
 
+@pytest.mark.slow
 def test_fields_that_are_added_have_no_default_in_the_schema():
     """That operator refuses a spec with a field that it does not know, and gives up the job that has it."""
     first = spec_of(yaml.safe_load(first_build.text("crds/unfreeze.dev_finetunejobs.yaml")))

@@ -116,6 +116,7 @@ def test_a_connection_ends_in_time(server, drip):
         ended(client)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_ends_in_time(server, monkeypatch):
     writing, done = threading.Event(), threading.Event()
     monkeypatch.setattr(http, "render_metrics", lambda _: writing.set() or b"x" * 100_000_000)

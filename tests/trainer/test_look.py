@@ -54,6 +54,7 @@ def ask(*arguments: str):
     return CliRunner().invoke(main, arguments)
 
 
+@pytest.mark.slow
 def test_run_tells_what_is_wrong_without_the_libraries_that_train(claims):
     program = (
         "import sys\n"

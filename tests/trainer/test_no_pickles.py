@@ -23,7 +23,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _NodeDesc, _
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.jobs import make_job
 from unfreeze_api.contracts.progress import CheckpointInfo
-from unfreeze_trainer.agent.rendezvous import MAX_BYTES, JsonBackend, State, decode, encode
+from unfreeze_trainer.agent.rendezvous import MAX_BYTES, JsonBackend, StoredRendezvous, decode, encode
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.training.unused import Evidence
@@ -65,7 +65,7 @@ def test_a_state_of_the_rendezvous_is_the_same_after_json(seed):
 
 def test_every_field_of_the_state_is_carried():
     """A newer torch may have more."""
-    assert set(State.model_fields) == set(vars(_RendezvousState())) == set(_RendezvousState.__annotations__)
+    assert set(StoredRendezvous.model_fields) == set(vars(_RendezvousState())) == set(_RendezvousState.__annotations__)
     assert [field.name for field in dataclasses.fields(_NodeDesc)] == ["addr", "pid", "local_id"]
 
 
@@ -120,7 +120,7 @@ def test_a_pickle_that_a_stranger_puts_into_the_store_is_not_loaded(tmp_path):
     ],
 )
 def test_what_is_no_state_is_refused(change):
-    plain = State.model_validate_json(encode(some_state(3))).model_dump(mode="json")
+    plain = StoredRendezvous.model_validate_json(encode(some_state(3))).model_dump(mode="json")
     decode(json.dumps(plain).encode())
     with pytest.raises(RendezvousStateError):
         decode(json.dumps(plain | change).encode())

@@ -209,6 +209,7 @@ def test_a_sentencepiece_file_alone_is_a_tokenizer(tmp_path, sentencepiece_model
     assert task.forward(task.build_model().module, batch).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_tokenizers_without_files_are_tokenizers(tmp_path):
     for family, small in (
         ("canine", SMALL | {"max_position_embeddings": 64, "local_transformer_stride": 8}),
