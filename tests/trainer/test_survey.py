@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -207,6 +209,10 @@ def test_tokens_are_counted_by_the_tokenizer_of_a_folder(tmp_path):
         ({"train-00000-of-00002.csv": "t\n", "train-00001-of-00002.csv": "t\n"}, "lies in 2 files"),
         ({"notes.txt": ""}, "nothing here that a job reads"),
         ({"t.csv": "a,b\n1,2\n3,4\n"}, "it cannot be told what is to be predicted from what"),
+        ({"t.csv": "text,label,label\na,b,c\n"}, "Also, several columns are called label: they are left aside"),
+        ({"t.csv": "text,label\n"}, "t.csv: no samples; the file has no rows"),
+        ({"t.jsonl": ""}, "t.jsonl: the file is empty"),
+        ({"t.jsonl": '[{"text": "a", "label": "b"}]\n'}, "t.jsonl: line 1 is no JSON object"),
     ],
 )
 def test_what_cannot_be_told_is_asked(tmp_path, files, said):
@@ -214,6 +220,14 @@ def test_what_cannot_be_told_is_asked(tmp_path, files, said):
         (tmp_path / name).write_text(content)
     done = CliRunner().invoke(main, ["data", str(tmp_path)])
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(("rows", "said"), [(0, "no samples; the file has no rows"), (9, "rename all of them but one")])
+def test_parquet_without_rows_or_with_names_that_repeat_is_no_riddle(tmp_path, rows, said):
+    columns = [pa.array([f"{n % 3}" for n in range(rows)], pa.string())] * 3
+    pq.write_table(pa.table(columns, names=["text", "label", "label"]), tmp_path / "t.parquet")
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.parquet")])
+    assert (done.exit_code, said in done.stderr) == (2, True), done.output
 
 
 def test_conflicts_of_tags_and_numbers():
