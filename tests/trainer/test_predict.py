@@ -236,6 +236,15 @@ def test_broken_rows_end_it_or_are_left_out(asked, tmp_path):
     assert "1 rows of" in done.stderr
 
 
+def test_what_cannot_be_computed_or_written_is_said_before(asked, tmp_path):
+    done = ask("predict", asked.folder, asked.bare, "--device", "abacus")
+    assert (done.exit_code, "--device abacus: nothing can be computed there" in done.stderr) == (2, True), done.output
+    before = asked.bare.read_bytes()
+    done = ask("predict", asked.folder, asked.bare, "--output", asked.bare, "--force")
+    assert (done.exit_code, "--output has to name another file" in done.stderr) == (1, True), done.output
+    assert asked.bare.read_bytes() == before
+
+
 def test_columns_of_other_names_are_named(asked, tmp_path):
     data = tmp_path / "data.csv"
     data.write_text("words\nhow far\n")

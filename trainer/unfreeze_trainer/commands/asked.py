@@ -22,7 +22,7 @@ from unfreeze_api.tasks.token_classification import TokenClassificationSpec
 from unfreeze_trainer.commands.finished import Finished
 from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.samples import Source, Split, read_targets, target_kind
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
 if TYPE_CHECKING:
@@ -156,8 +156,9 @@ def ask(
     Raises
     ------
     JobError
-        InvalidModel or InvalidData.
+        InvalidModel, InvalidData, or InvalidJob: no such device.
     """
+    place = _device(device)
     job = _job(finished, data, columns, skip=skip)
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
@@ -171,8 +172,20 @@ def ask(
     except JobError as error:
         told = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
         raise JobError(error.reason, told) from error
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Asked(task, finished, torch.device(chosen))
+    return Asked(task, finished, place)
+
+
+def _device(name: str | None) -> torch.device:
+    """Return a device on which something can be computed."""
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=chosen).tolist()
+        return torch.device(chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says that it was built without one
+        raise JobError(
+            "InvalidJob",
+            f"--device {chosen}: nothing can be computed there ({one_line(error, 200)}); name another, like cpu",
+        ) from error
 
 
 def _job(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bool) -> ResolvedJob:
