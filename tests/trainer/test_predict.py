@@ -279,6 +279,35 @@ def test_what_is_no_finished_model_is_said(asked, tmp_path, bert):
     assert "its base does not lie in /gone: say where, by --base DIR" in ask("predict", adapter, asked.bare).stderr
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("task", {"type": "Divination"}), ("task", {}), ("semantics", {"later": 1}), ("quantization", {"type": "x"})],
+)
+def test_what_a_newer_version_says_of_an_export_is_no_riddle(asked, tmp_path, field, value):
+    found = json.loads((asked.folder / "unfreeze.json").read_text())
+    (tmp_path / "unfreeze.json").write_text(json.dumps(found | {"described": found["described"] | {field: value}}))
+    done = ask("predict", tmp_path, asked.bare)
+    assert (done.exit_code, "cannot be read: a newer version of Unfreeze wrote it" in done.stderr) == (2, True), (
+        done.output
+    )
+
+
+def test_a_field_that_the_task_has_not_is_said(asked):
+    done = ask("predict", asked.folder, asked.bare, "--column", "price=question")
+    assert (done.exit_code, "--column price: TextClassification has no such field" in done.stderr) == (2, True), (
+        done.output
+    )
+
+
+def test_a_base_with_names_of_labels_but_no_head_predicts_nothing(asked, tmp_path, bert):
+    config = json.loads((bert / "config.json").read_text()) | {"id2label": {"0": "a", "1": "b"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = ask("predict", tmp_path, asked.bare)
+    assert (done.exit_code, "says BertModel in architectures, which has no head" in done.stderr) == (2, True), (
+        done.output
+    )
+
+
 def test_a_flat_folder_of_pictures_is_asked(tmp_path):
     train, test = image_folder(tmp_path / "train"), image_folder(tmp_path / "test", per_label=3)
     base = timm_folder(tmp_path / "base")

@@ -222,6 +222,12 @@ def test_what_cannot_be_told_is_asked(tmp_path, files, said):
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
 
 
+def test_a_broken_tokenizer_is_said(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    done = CliRunner().invoke(main, ["data", str(write_csv(tmp_path / "t.csv")), "--tokenizer", str(tmp_path)])
+    assert (done.exit_code, "tokenizer.json: the tokenizer cannot be loaded" in done.stderr) == (2, True), done.output
+
+
 @pytest.mark.parametrize(("rows", "said"), [(0, "no samples; the file has no rows"), (9, "rename all of them but one")])
 def test_parquet_without_rows_or_with_names_that_repeat_is_no_riddle(tmp_path, rows, said):
     columns = [pa.array([f"{n % 3}" for n in range(rows)], pa.string())] * 3

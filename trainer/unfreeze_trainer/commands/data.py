@@ -15,7 +15,7 @@ from unfreeze_api.claims import claim_options
 from unfreeze_api.contracts.progress import ExitCode
 from unfreeze_trainer.commands.local import judged, read_job_here, table_or_json
 from unfreeze_trainer.data import unread
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 
 if TYPE_CHECKING:
     from unfreeze_trainer.commands.survey import Count
@@ -140,7 +140,10 @@ def token_counter(folder: Path) -> Count:
     if file.is_file():
         from tokenizers import Tokenizer
 
-        fast = Tokenizer.from_file(str(file))
+        try:
+            fast = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no narrower one
+            raise JobError("InvalidModel", f"{file}: the tokenizer cannot be loaded: {one_line(error)}") from error
         fast.no_truncation()
         fast.no_padding()
         return lambda texts: [
