@@ -302,6 +302,9 @@ def test_a_field_that_the_task_has_not_is_said(asked):
 def test_a_base_with_names_of_labels_but_no_head_predicts_nothing(asked, tmp_path, bert):
     config = json.loads((bert / "config.json").read_text()) | {"id2label": {"0": "a", "1": "b"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modules.json").write_text("[]")
+    assert "its answers are vectors of texts" in ask("predict", tmp_path, asked.bare).stderr
+    (tmp_path / "modules.json").unlink()
     done = ask("predict", tmp_path, asked.bare)
     assert (done.exit_code, "says BertModel in architectures, which has no head" in done.stderr) == (2, True), (
         done.output

@@ -222,6 +222,27 @@ def test_what_cannot_be_told_is_asked(tmp_path, files, said):
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("negative", [False, True])
+def test_texts_that_belong_together_are_counted_one_by_one(tmp_path, negative):
+    train = table(
+        tmp_path / "t.csv", ["anchor", "positive", "no"], zip(texts(20), texts(20, 30), texts(20, 60), strict=True)
+    )
+    job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "t"}, "spec": {}}
+    columns = {"columns": {"negative": "no"}} if negative else {}
+    job["spec"] = {
+        "model": {"source": "m"},
+        "task": {"type": "TextEmbedding"},
+        "data": {"train": {"source": str(train)} | columns, "validation": {"fraction": 0.25}},
+        "strategy": {"type": "FullFineTuning"},
+        "output": {"destination": "run"},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    found, code, said = ask(tmp_path / "job.json")
+    assert (code, found["problem"]) == (0, ""), said
+    assert found["splits"]["train"]["values"] == {}
+    assert found["splits"]["train"]["lengths"]["characters"]["most"] == len(texts(1, 60)[0])
+
+
 def test_a_broken_tokenizer_is_said(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     done = CliRunner().invoke(main, ["data", str(write_csv(tmp_path / "t.csv")), "--tokenizer", str(tmp_path)])

@@ -104,6 +104,12 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     if adapter or not config:
         what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
         raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
+    if (folder / "modules.json").is_file():
+        raise JobError(
+            "InvalidModel",
+            f"{folder}: its answers are vectors of texts, and no labels or numbers: load it as its README.md says, by"
+            " sentence-transformers or pooled.py",
+        )
     if "architecture" in config:
         labels = (config.get("pretrained_cfg") or config).get("label_names") or config.get("label_names")
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
