@@ -243,6 +243,15 @@ def test_texts_that_belong_together_are_counted_one_by_one(tmp_path, negative):
     assert found["splits"]["train"]["lengths"]["characters"]["most"] == len(texts(1, 60)[0])
 
 
+@pytest.mark.parametrize(
+    "content", ['[{"text": "a", "label": "b"}]', '{"text": "a", "label": "b"}\n{"text": "c", "label": "d"}\n']
+)
+def test_rows_that_are_called_json_are_no_job(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.json")])
+    assert (done.exit_code, "this holds rows: write one object a line" in done.stderr) == (2, True), done.output
+
+
 def test_a_broken_tokenizer_is_said(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     done = CliRunner().invoke(main, ["data", str(write_csv(tmp_path / "t.csv")), "--tokenizer", str(tmp_path)])
