@@ -91,20 +91,22 @@ def job(
     ------
     InvalidJob
         With everything that the API server would say of it.
+    TypeError
+        A part is nothing that it can be.
     """
     data = {
-        "train": _at("source", train) | ({"columns": dict(columns)} if columns else {}),
-        "validation": _held_out(validation),
-        "test": None if test is None else _held_out(test),
+        "train": _at("train", train) | ({"columns": _fields("columns", columns)} if columns else {}),
+        "validation": _held_out("validation", validation),
+        "test": None if test is None else _held_out("test", test),
         "on_error": on_error,
     }
     parts = {
-        "model": _at("source", model),
-        "task": _one_of(TaskSpec, task),
+        "model": _at("model", model),
+        "task": _one_of("task", TaskSpec, task),
         "data": _given(data),
-        "strategy": _one_of(StrategySpec, strategy),
-        "adapter": None if adapter is None else _one_of(AdapterSpec, adapter),
-        "output": _at("destination", f"{name}-run" if output is None else output),
+        "strategy": _one_of("strategy", StrategySpec, strategy),
+        "adapter": None if adapter is None else _one_of("adapter", AdapterSpec, adapter),
+        "output": _at("output", f"{name}-run" if output is None else output),
     }
     others = {
         "training": training,
@@ -113,7 +115,7 @@ def job(
         "run_policy": run_policy,
         "template": template,
     }
-    given = parts | {key: _fields(value) for key, value in others.items() if value is not None}
+    given = parts | {key: _fields(key, value) for key, value in others.items() if value is not None}
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     try:
         spec = FineTuneJobSpec.model_validate(_given(given))
@@ -147,6 +149,7 @@ def load(file: Place) -> FineTuneJob:
 
 def manifest(job: FineTuneJob) -> dict[str, Any]:
     """Return a job as `kubectl apply` takes it: what was said of it, without defaults."""
+    require_job(job)
     found = job.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
     metadata = {
         key: found["metadata"][key]
@@ -154,6 +157,14 @@ def manifest(job: FineTuneJob) -> dict[str, Any]:
         if key in found["metadata"]
     }
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": found["spec"]}
+
+
+def require_job(job: FineTuneJob) -> None:
+    """Raise TypeError of anything that is no job."""
+    if not isinstance(job, FineTuneJob):
+        raise TypeError(
+            f"a job is what unfreeze.job() returns, or unfreeze.load() of a file, not {job!r:.80} ({type(job).__name__})"
+        )
 
 
 def _judged(document: dict[str, Any], folder: Path) -> FineTuneJob:
@@ -177,16 +188,22 @@ def _given(fields: Fields) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _fields(value: BaseModel | Fields) -> dict[str, Any]:
-    """Return what somebody has set of a part."""
-    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else dict(value)
+def _fields(part: str, value: BaseModel | Fields, others: str = "") -> dict[str, Any]:
+    """Return what somebody has set of a part; `others` are its short forms, for the message about anything else."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{part} is {others}a dict of fields or a model of the API, not {value!r} ({type(value).__name__})")
 
 
-def _at(field: str, value: Place | BaseModel | Fields) -> dict[str, Any]:
+def _at(part: str, value: Place | BaseModel | Fields, others: str = "") -> dict[str, Any]:
     """Return a part of which a path says all that is needed."""
-    if isinstance(value, BaseModel | Mapping):
-        return _fields(value)
-    return {field: _place(value)}
+    if not isinstance(value, str | PathLike):
+        return _fields(part, value, f"a path, a source, {others}")
+    if not fspath(value):
+        raise InvalidJob(f"{part} is empty: name a path, or a source such as pvc://CLAIM/PATH")
+    return {"destination" if part == "output" else "source": _place(value)}
 
 
 def _place(value: Place) -> str:
@@ -196,15 +213,15 @@ def _place(value: Place) -> str:
     return text if "://" in path else f"file://{os.path.normpath(Path(path).absolute())}"
 
 
-def _held_out(value: float | Place | BaseModel | Fields) -> dict[str, Any]:
-    return {"fraction": value} if isinstance(value, int | float) else _at("source", value)
+def _held_out(part: str, value: float | Place | BaseModel | Fields) -> dict[str, Any]:
+    return {"fraction": value} if isinstance(value, int | float) else _at(part, value, "a share of the training data, ")
 
 
-def _one_of(kinds: type[OneOf], value: str | BaseModel | Fields) -> dict[str, Any]:
+def _one_of(part: str, kinds: type[OneOf], value: str | BaseModel | Fields) -> dict[str, Any]:
     """Return a union from its type alone, from the options of a type, or as it is."""
     if isinstance(value, str):
         return {"type": value}
     if isinstance(value, BaseModel):
         own = next((kind for kind in kinds.kinds if kind.options is type(value)), None)
-        return {"type": own.name, own.field: _fields(value)} if own else _fields(value)
-    return dict(value)
+        return {"type": own.name, own.field: _fields(part, value)} if own else _fields(part, value)
+    return _fields(part, value, "a type, ")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfreeze.building import manifest
+from unfreeze.building import manifest, require_job
 from unfreeze.results import JobFailed, Result, of_status
 from unfreeze_api.contracts.names import GROUP, INDEX_ANNOTATION, JOB_LABEL, PLURAL, VERSION
 from unfreeze_api.job import FineTuneJob
@@ -52,6 +52,7 @@ def submit(job: FineTuneJob, namespace: str | None = None, *, client: Any = None
     JobFailed
         The API server refuses it, in its words.
     """
+    require_job(job)
     _warn_of_paths(job)
     body, place = manifest(job), namespace or job.metadata.namespace
     body["metadata"] = {**body["metadata"], "namespace": place}
@@ -93,6 +94,7 @@ def wait(job: Submitted, *, timeout: float | None = None, progress: bool = True)
     TimeoutError
         It has not ended in that time, and goes on.
     """
+    _require_submitted(job)
     end = None if timeout is None else time.monotonic() + timeout
     with _bar(job.name) if progress else _nothing() as show:
         for found in _states(job, end):
@@ -110,6 +112,7 @@ def logs(job: Submitted, *, lines: int | None = None) -> str:
     """Return the log of a job's first pod, which speaks for all; its last lines alone where a number is given."""
     from kubernetes import client
 
+    _require_submitted(job)
     core = client.CoreV1Api(job.client or _client())
     with _in_words():
         pods = core.list_namespaced_pod(job.namespace, label_selector=f"{JOB_LABEL}={job.name}").items
@@ -126,11 +129,20 @@ def delete(job: Submitted) -> None:
     """Delete a job with its pods; its run folder stays. One that is not there is no error."""
     from kubernetes.client import ApiException
 
+    _require_submitted(job)
     try:
         _objects(job).delete_namespaced_custom_object(GROUP, VERSION, job.namespace, PLURAL, job.name)
     except ApiException as error:
         if error.status != _NOT_FOUND:
             raise
+
+
+def _require_submitted(job: Submitted) -> None:
+    if not isinstance(job, Submitted):
+        raise TypeError(
+            "a job in a cluster is what unfreeze.submit() returns, or unfreeze.Submitted(NAME, NAMESPACE),"
+            f" not {job!r:.80} ({type(job).__name__})"
+        )
 
 
 def _client() -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
+from unfreeze.building import require_job
 from unfreeze.results import JobFailed, Result, result
 from unfreeze_api.job import FineTuneJob
 
@@ -15,7 +16,7 @@ def run(
 ) -> Result:
     """Run a job on this machine, show its progress, and return what came out.
 
-    Interrupting leaves a checkpoint, and the same call resumes from it. A run that has ended is not trained again.
+    Interrupting leaves a checkpoint, and the same call resumes from it; in a thread other than the main one nothing interrupts it. A run that has ended is not trained again.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def run(
     ------
     JobFailed
         The job is wrong, or it has failed.
+    TypeError, ValueError
+        `job` is no job, or `workers` no number from 1 on.
     KeyboardInterrupt
         It was stopped.
     """
@@ -43,6 +46,9 @@ def run(
     from unfreeze_trainer.commands.machine import accelerators, fitted
     from unfreeze_trainer.errors import JobError, RetryError
 
+    require_job(job)
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers is a number from 1 on, not {workers!r}")
     given = tuple(f"{name}={Path(folder)}" for name, folder in (claims or {}).items())
     try:
         folders = claim_folders(job.spec, given, None, write=True)

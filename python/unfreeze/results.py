@@ -68,7 +68,7 @@ def result(folder: str | PathLike[str]) -> Result:
     path = Path(folder)
     try:
         report = Report.read((path / "report.json").read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{path} has no report.json: the run has not ended well yet, or this is not a run's folder"
         ) from None

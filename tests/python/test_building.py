@@ -92,6 +92,39 @@ def test_a_job_that_is_wrong(change, said):
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": None}, "model is a path, a source, a dict of fields or a model of the API, not None (NoneType)"),
+        ({"test": ["a.csv"]}, "test is a path, a source, a share of the training data, a dict"),
+        ({"task": 5}, "task is a type, a dict of fields or a model of the API, not 5 (int)"),
+        ({"columns": ["text"]}, "columns is a dict"),
+        ({"training": 3}, "training is a dict"),
+    ],
+)
+def test_a_part_of_a_wrong_type_is_named(change, said):
+    with pytest.raises(TypeError) as caught:
+        unfreeze.job("words", **PARTS | change)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["model", "train", "test", "output"])
+def test_an_empty_path_is_not_the_current_folder(part):
+    with pytest.raises(unfreeze.InvalidJob, match=f"^{part} is empty"):
+        unfreeze.job("words", **PARTS | {part: ""})
+
+
+@pytest.mark.parametrize("use", [unfreeze.run, unfreeze.submit, unfreeze.manifest])
+def test_what_is_no_job_is_not_run(use):
+    with pytest.raises(TypeError, match=r"a job is what unfreeze\.job\(\) returns"):
+        use("job.yaml")
+    for ask in (unfreeze.wait, unfreeze.logs, unfreeze.delete):
+        with pytest.raises(TypeError, match=r"what unfreeze\.submit\(\) returns"):
+            ask(unfreeze.job("words", **PARTS))
+    with pytest.raises(ValueError, match="workers is a number from 1 on, not 0"):
+        unfreeze.run(unfreeze.job("words", **PARTS), workers=0)
+
+
 def test_a_name_that_no_job_has():
     with pytest.raises(unfreeze.InvalidJob, match="RFC 1123"):
         unfreeze.job("Words!", **PARTS)

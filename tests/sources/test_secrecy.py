@@ -28,4 +28,9 @@ def test_messages_have_neither_tokens_nor_signed_addresses():
     assert (
         redacted(said, "hf_abc") == "403 for url 'https://store.example/a/b?...', token ***, see https://hub.example/a"
     )
+    said = "http://me:p@ss@hub.example/a cannot be reached by socks5h://u:p@proxy:1, timm://resnet18@main"
+    assert (
+        redacted(said, None)
+        == "http://***@hub.example/a cannot be reached by socks5h://***@proxy:1, timm://resnet18@main"
+    )
     assert redacted("did you mean org/name? Yes", None) == "did you mean org/name? Yes"

@@ -78,6 +78,20 @@ WORDS = ["one", "two", "three"]
             {"text": "text", "spans": "entities"},
             {"annotation": "Spans"},
         ),
+        (
+            "t.csv",
+            {"anchor": TEXTS, "positive": lambda n: f"an entirely different text {n}", "negative": lambda n: f"no {n} at all"},
+            "TextEmbedding",
+            {"anchor": "anchor", "positive": "positive", "negative": "negative"},
+            {"annotation": "Pairs"},
+        ),
+        (
+            "t.csv",
+            {"anchor": TEXTS, "positive": lambda n: f"an entirely different text {n}", "score": lambda n: n % 6},
+            "TextEmbedding",
+            {"anchor": "anchor", "positive": "positive", "score": "score"},
+            {"annotation": "Scores", "loss": "CoSENT"},
+        ),
         ("t.csv", {"file": lambda n: f"pictures/{n}.png", "class": lambda n: "ab"[n % 2]}, "ImageClassification", {"image": "file", "label": "class"}, {}),
         ("t.csv", {"clip": lambda n: f"{n}.wav", "speaker": lambda n: "ab"[n % 2]}, "AudioClassification", {"audio": "clip", "label": "speaker"}, {}),
     ],
@@ -85,6 +99,15 @@ WORDS = ["one", "two", "three"]
 def test_task_and_columns_follow_from_the_table(tmp_path, name, columns, task, found, options):  # noqa: PLR0917
     told = guessed(write(tmp_path / name, **columns))
     assert (told.task, told.columns, told.options) == (task, found, options)
+
+
+def test_vectors_are_learned_where_somebody_says_so(here):
+    path = write(here / "questions.csv", question=TEXTS, label=lambda n: "ab"[n % 2])
+    done = ask("init", path, "--task", "TextEmbedding", "--column", "anchor=question")
+    assert done.exit_code == 0, done.output
+    spec = yaml.safe_load((here / "job.yaml").read_text())["spec"]
+    assert spec["task"] == {"type": "TextEmbedding", "textEmbedding": {"annotation": "Labels", "maxLength": 8}}
+    assert (spec["data"]["train"]["columns"], spec["strategy"]["type"]) == ({"anchor": "question"}, "FullFineTuning")
 
 
 def test_of_several_columns_one_is_taken_and_the_others_are_named(tmp_path):

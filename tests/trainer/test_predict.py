@@ -248,6 +248,15 @@ def test_broken_rows_end_it_or_are_left_out(asked, tmp_path):
     assert "1 rows of" in done.stderr
 
 
+def test_what_cannot_be_computed_or_written_is_said_before(asked, tmp_path):
+    done = ask("predict", asked.folder, asked.bare, "--device", "abacus")
+    assert (done.exit_code, "--device abacus: nothing can be computed there" in done.stderr) == (2, True), done.output
+    before = asked.bare.read_bytes()
+    done = ask("predict", asked.folder, asked.bare, "--output", asked.bare, "--force")
+    assert (done.exit_code, "--output has to name another file" in done.stderr) == (1, True), done.output
+    assert asked.bare.read_bytes() == before
+
+
 def test_columns_of_other_names_are_named(asked, tmp_path):
     data = tmp_path / "data.csv"
     data.write_text("words\nhow far\n")
@@ -282,6 +291,38 @@ def test_what_is_no_finished_model_is_said(asked, tmp_path, bert):
     assert "no adapter_model.safetensors beside" in ask("predict", adapter, asked.bare).stderr
     (adapter / "adapter_model.safetensors").touch()
     assert "its base does not lie in /gone: say where, by --base DIR" in ask("predict", adapter, asked.bare).stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("task", {"type": "Divination"}), ("task", {}), ("semantics", {"later": 1}), ("quantization", {"type": "x"})],
+)
+def test_what_a_newer_version_says_of_an_export_is_no_riddle(asked, tmp_path, field, value):
+    found = json.loads((asked.folder / "unfreeze.json").read_text())
+    (tmp_path / "unfreeze.json").write_text(json.dumps(found | {"described": found["described"] | {field: value}}))
+    done = ask("predict", tmp_path, asked.bare)
+    assert (done.exit_code, "cannot be read: a newer version of Unfreeze wrote it" in done.stderr) == (2, True), (
+        done.output
+    )
+
+
+def test_a_field_that_the_task_has_not_is_said(asked):
+    done = ask("predict", asked.folder, asked.bare, "--column", "price=question")
+    assert (done.exit_code, "--column price: TextClassification has no such field" in done.stderr) == (2, True), (
+        done.output
+    )
+
+
+def test_a_base_with_names_of_labels_but_no_head_predicts_nothing(asked, tmp_path, bert):
+    config = json.loads((bert / "config.json").read_text()) | {"id2label": {"0": "a", "1": "b"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modules.json").write_text("[]")
+    assert "its answers are vectors of texts" in ask("predict", tmp_path, asked.bare).stderr
+    (tmp_path / "modules.json").unlink()
+    done = ask("predict", tmp_path, asked.bare)
+    assert (done.exit_code, "says BertModel in architectures, which has no head" in done.stderr) == (2, True), (
+        done.output
+    )
 
 
 def test_a_flat_folder_of_pictures_is_asked(tmp_path):

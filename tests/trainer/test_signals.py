@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,13 @@ def test_an_interrupt_waits_for_what_must_not_be_cut_short():
     signal.signal(signal.SIGHUP, before)
     assert done == ["all"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_thread_runs_without_hearing_signals():
+    with ThreadPoolExecutor(1) as pool:
+
+        def within():
+            with Interrupts().heard():
+                return signal.getsignal(signal.SIGINT)
+
+        assert pool.submit(within).result() == signal.getsignal(signal.SIGINT)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -207,6 +209,10 @@ def test_tokens_are_counted_by_the_tokenizer_of_a_folder(tmp_path):
         ({"train-00000-of-00002.csv": "t\n", "train-00001-of-00002.csv": "t\n"}, "lies in 2 files"),
         ({"notes.txt": ""}, "nothing here that a job reads"),
         ({"t.csv": "a,b\n1,2\n3,4\n"}, "it cannot be told what is to be predicted from what"),
+        ({"t.csv": "text,label,label\na,b,c\n"}, "Also, several columns are called label: they are left aside"),
+        ({"t.csv": "text,label\n"}, "t.csv: no samples; the file has no rows"),
+        ({"t.jsonl": ""}, "t.jsonl: the file is empty"),
+        ({"t.jsonl": '[{"text": "a", "label": "b"}]\n'}, "t.jsonl: line 1 is no JSON object"),
     ],
 )
 def test_what_cannot_be_told_is_asked(tmp_path, files, said):
@@ -214,6 +220,50 @@ def test_what_cannot_be_told_is_asked(tmp_path, files, said):
         (tmp_path / name).write_text(content)
     done = CliRunner().invoke(main, ["data", str(tmp_path)])
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_texts_that_belong_together_are_counted_one_by_one(tmp_path, negative):
+    train = table(
+        tmp_path / "t.csv", ["anchor", "positive", "no"], zip(texts(20), texts(20, 30), texts(20, 60), strict=True)
+    )
+    job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "t"}, "spec": {}}
+    columns = {"columns": {"negative": "no"}} if negative else {}
+    job["spec"] = {
+        "model": {"source": "m"},
+        "task": {"type": "TextEmbedding"},
+        "data": {"train": {"source": str(train)} | columns, "validation": {"fraction": 0.25}},
+        "strategy": {"type": "FullFineTuning"},
+        "output": {"destination": "run"},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    found, code, said = ask(tmp_path / "job.json")
+    assert (code, found["problem"]) == (0, ""), said
+    assert found["splits"]["train"]["values"] == {}
+    assert found["splits"]["train"]["lengths"]["characters"]["most"] == len(texts(1, 60)[0])
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"text": "a", "label": "b"}]', '{"text": "a", "label": "b"}\n{"text": "c", "label": "d"}\n']
+)
+def test_rows_that_are_called_json_are_no_job(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.json")])
+    assert (done.exit_code, "this holds rows: write one object a line" in done.stderr) == (2, True), done.output
+
+
+def test_a_broken_tokenizer_is_said(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    done = CliRunner().invoke(main, ["data", str(write_csv(tmp_path / "t.csv")), "--tokenizer", str(tmp_path)])
+    assert (done.exit_code, "tokenizer.json: the tokenizer cannot be loaded" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize(("rows", "said"), [(0, "no samples; the file has no rows"), (9, "rename all of them but one")])
+def test_parquet_without_rows_or_with_names_that_repeat_is_no_riddle(tmp_path, rows, said):
+    columns = [pa.array([f"{n % 3}" for n in range(rows)], pa.string())] * 3
+    pq.write_table(pa.table(columns, names=["text", "label", "label"]), tmp_path / "t.parquet")
+    done = CliRunner().invoke(main, ["data", str(tmp_path / "t.parquet")])
+    assert (done.exit_code, said in done.stderr) == (2, True), done.output
 
 
 def test_conflicts_of_tags_and_numbers():

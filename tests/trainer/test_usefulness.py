@@ -139,3 +139,10 @@ def test_the_card_says_it_first(tmp_path, worth):
     body = (tmp_path / "README.md").read_text().rpartition("---\n")[2]
     begins = "# job\n\n> **No better than guessing**: on 9 samples.\n\nText" if worth is False else "# job\n\nText"
     assert body.startswith(begins)
+
+
+def test_a_label_is_no_markup_of_the_card(tmp_path):
+    usefulness = judged([2, 1], [2, 1]).model_copy(update={"better": False, "message": "'<b>' ![x](http://y) a_b"})
+    job, pins = make_job("/m", "/d.csv"), {"base": {"files": {}}, "data": {}}
+    write_card(tmp_path, job, pins, library="timm", usage="pass", metrics=None, usefulness=usefulness)
+    assert r"'\<b>' !\[x\](http://y) a\_b" in (tmp_path / "README.md").read_text()

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob, Semantics
+from unfreeze_api.grammar.reading import causes
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import AUDIO
 from unfreeze_api.tasks.token_classification import TokenClassificationSpec
-from unfreeze_trainer.commands.finished import Finished
+from unfreeze_trainer.commands.finished import Finished, unreadable
 from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
 if TYPE_CHECKING:
@@ -156,8 +158,9 @@ def ask(
     Raises
     ------
     JobError
-        InvalidModel or InvalidData.
+        InvalidModel, InvalidData, or InvalidJob: no such device.
     """
+    place = _device(device)
     job = _job(finished, data, columns, skip=skip)
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
@@ -171,10 +174,20 @@ def ask(
     except JobError as error:
         told = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
         raise JobError(error.reason, told) from error
-    if task.answers is None:
-        raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Asked(task, finished, torch.device(chosen))
+    return Asked(task, finished, place)
+
+
+def _device(name: str | None) -> torch.device:
+    """Return a device on which something can be computed."""
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=chosen).tolist()
+        return torch.device(chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says that it was built without one
+        raise JobError(
+            "InvalidJob",
+            f"--device {chosen}: nothing can be computed there ({one_line(error, 200)}); name another, like cpu",
+        ) from error
 
 
 def _job(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bool) -> ResolvedJob:
@@ -188,6 +201,10 @@ def _job(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bo
     options = {key: value for key, value in (task.get(name) or {}).items() if key not in _ONLY_TRAINING}
     if "maxLength" in options and (longest := _tokens(finished.folder)):
         options["maxLength"] = min(options["maxLength"], longest)
+    reads = [column.name for column in task_type(task["type"]).reads]
+    if unknown := [name for name in columns if name not in reads]:
+        known = ", ".join(reads)
+        raise JobError("InvalidJob", f"--column {unknown[0]}: {task['type']} has no such field: its fields are {known}")
     own = _columns(task["type"], described.columns) | dict(columns)
     if "value" in columns:
         own.pop("values", None)
@@ -202,8 +219,13 @@ def _job(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bo
         "strategy": {"type": "FeatureExtraction"},
         "output": {"destination": "file:///nowhere"},
     }
-    job = resolve("asked", "default", FineTuneJobSpec.model_validate(spec), rendezvous_host="localhost")
-    return job.model_copy(update={"semantics": Semantics.model_validate(described.semantics)})
+    try:
+        asked = FineTuneJobSpec.model_validate(spec)
+        semantics = Semantics.model_validate(described.semantics)
+    except ValidationError as error:
+        raise unreadable(finished.folder, causes(error)) from error
+    job = resolve("asked", "default", asked, rendezvous_host="localhost")
+    return job.model_copy(update={"semantics": semantics})
 
 
 def _columns(task: str, given: Mapping[str, Any]) -> dict[str, Any]:

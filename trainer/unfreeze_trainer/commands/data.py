@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import click
 from unfreeze_api.claims import claim_options
 from unfreeze_api.contracts.progress import ExitCode
 from unfreeze_trainer.commands.local import judged, read_job_here, table_or_json
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, one_line
 
 if TYPE_CHECKING:
     from unfreeze_trainer.commands.survey import Count
@@ -74,6 +75,7 @@ def data(
 
     with judged():
         if path.suffix.lower() in _JOBS and path.is_file():
+            _require_no_rows(path)
             job, _ = bring_here(read_job_here(path, claim, claims_folder), offline=True)
             decided, counter = list[str](), token_counter(tokenizer) if tokenizer else _counter_of(Path(job.model.path))
         else:
@@ -94,6 +96,23 @@ def data(
     if found.problem:
         click.echo(f"Error: {found.problem}", err=True)
         sys.exit(int(ExitCode.JOB_ERROR))
+
+
+def _require_no_rows(path: Path) -> None:
+    """Raise JobError of JSON that is rows, which many call .json: here that is a job."""
+    if path.suffix.lower() != ".json":
+        return
+    try:
+        rows = not isinstance(json.loads(path.read_bytes()), dict)
+    except json.JSONDecodeError as error:
+        rows = error.msg == "Extra data"  # a second object
+    except (ValueError, RecursionError):  # whoever reads the job says so
+        rows = False
+    if rows:
+        raise JobError(
+            "InvalidData",
+            f"{path}: a .json file is read as a FineTuneJob, and this holds rows: write one object a line, into a file that ends in .jsonl",
+        )
 
 
 @contextmanager
@@ -141,7 +160,10 @@ def token_counter(folder: Path) -> Count:
     if file.is_file():
         from tokenizers import Tokenizer
 
-        fast = Tokenizer.from_file(str(file))
+        try:
+            fast = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no narrower one
+            raise JobError("InvalidModel", f"{file}: the tokenizer cannot be loaded: {one_line(error)}") from error
         fast.no_truncation()
         fast.no_padding()
         return lambda texts: [

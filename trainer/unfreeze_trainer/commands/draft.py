@@ -12,6 +12,7 @@ from unfreeze_trainer.commands.facts import facts_of
 from unfreeze_trainer.commands.guess import Guess, guess, of_folder
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -74,8 +75,20 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
     layout = find_layout(path)
     if layout.kind != "Table":
         return Draft(layout, of_folder(layout.kind))
-    cells = read_cells(str(layout.train), str(layout.train), rows=_LOOKED_ROWS)
-    return Draft(layout, guess(facts_of(cells), str(layout.train), columns, task))
+    where = str(layout.train)
+    cells = read_cells(where, where, rows=_LOOKED_ROWS)
+    if not len(cells.numbers):
+        raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
+    aside = f"several columns are called {some_of(cells.repeated)}: they are left aside, rename all of them but one"
+    try:
+        guessed = guess(facts_of(cells), where, columns, task)
+    except JobError as error:
+        if not cells.repeated:
+            raise
+        raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error
+    if cells.repeated:
+        guessed.said.append(aside)
+    return Draft(layout, guessed)
 
 
 def job_of(drafted: Draft) -> ResolvedJob:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import Described
 from unfreeze_trainer.runs.destination import MARKER
@@ -85,14 +86,20 @@ def _described(folder: Path, marker: dict[str, Any]) -> Described | None:
     if "described" not in marker:
         return None
     try:
-        return Described.model_validate(marker["described"], extra="ignore")
+        found = Described.model_validate(marker["described"], extra="ignore")
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise JobError(
-            "InvalidModel",
-            f"{folder / MARKER}: described.{where} cannot be read: a newer version of Unfreeze wrote it, or somebody has"
-            " changed it",
-        ) from error
+        raise unreadable(folder, ".".join(map(str, error.errors()[0]["loc"]))) from error
+    if found.task.get("type") not in {task.name for task in TASKS}:
+        raise unreadable(folder, "task.type")
+    return found
+
+
+def unreadable(folder: Path, field: str) -> JobError:
+    """Return the error of an export that says of itself what this version does not know."""
+    return JobError(
+        "InvalidModel",
+        f"{folder / MARKER}: described.{field} cannot be read: a newer version of Unfreeze wrote it, or somebody has changed it",
+    )
 
 
 def _inferred(folder: Path, adapter: str | None) -> Described:
@@ -101,6 +108,12 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     if adapter or not config:
         what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
         raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
+    if (folder / "modules.json").is_file():
+        raise JobError(
+            "InvalidModel",
+            f"{folder}: its answers are vectors of texts, and no labels or numbers: load it as its README.md says, by"
+            " sentence-transformers or pooled.py",
+        )
     if "architecture" in config:
         labels = (config.get("pretrained_cfg") or config).get("label_names") or config.get("label_names")
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
@@ -108,7 +121,15 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     labels = pooled.get("labels") or [named[key] for key in sorted(named, key=int)]
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
-    task = next((task for end, task in _TASKS.items() if kind.endswith(end)), "TextClassification")
+    task = next((task for part, task in _TASKS.items() if part in kind), None)
+    if task is None and pooled:
+        task = "TextClassification"
+    if task is None:
+        raise JobError(
+            "InvalidModel",
+            f"{folder}: config.json says {kind or 'no class'} in architectures, which has no head that was trained to tell"
+            f" labels: those are of classes named {', '.join(f'...{part}' for part in _TASKS)}",
+        )
     if problem == "regression" and task == "TextClassification":
         task = "TextRegression"
     member = task[0].lower() + task[1:]
@@ -121,11 +142,12 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
 
 
 _TASKS = {
+    "ForSequenceClassification": "TextClassification",
     "ForTokenClassification": "TokenClassification",
     "ForAudioClassification": "AudioClassification",
     "ForImageClassification": "ImageClassification",
 }
-"""Tasks by the end of the name of a class of transformers."""
+"""Tasks by a part of the name of a class of transformers."""
 
 
 def _outputs(folder: Path, labels: Any) -> list[str]:

@@ -79,7 +79,7 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_files, _of_texts):
+    for ask in (_of_words, _of_files, _of_relations, _of_texts):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -148,6 +148,51 @@ def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         _add_labels(found, facts, given, task, where)
         return found
     return None
+
+
+def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
+    """Return text embedding, where it is asked for, or columns are called anchor and positive as in sentence-transformers."""
+    if task not in (None, "TextEmbedding"):
+        return None
+    fields = ("anchor", "positive", "negative", "score", "label")
+    columns = {name: given.get(name, name) for name in fields if given.get(name, name) in facts}
+    if "anchor" not in columns or (
+        task is None and not {"anchor", "positive"} & given.keys() and "positive" not in columns
+    ):
+        return None
+    reads: tuple[str, ...]
+    if "positive" not in columns:
+        reads, annotation = ("anchor", "label"), "Labels"
+    elif "score" in given or ("score" in columns and facts[columns["score"]].look in ("number", "whole number")):
+        reads, annotation = ("anchor", "positive", "score"), "Scores"
+    else:
+        reads, annotation = ("anchor", "positive", "negative"), "Pairs"
+    if "label" in reads and "label" not in columns:
+        return None
+    found = Guess(
+        "TextEmbedding", {name: columns[name] for name in reads if name in columns}, {"annotation": annotation}
+    )
+    if annotation == "Scores" and _is_beyond_cosines(facts[columns["score"]]):
+        found.options["loss"] = "CoSENT"
+        found.said.append(
+            "scores beyond 1 are no cosines: loss CoSENT learns their order; divide them to learn how large they are"
+        )
+    if task is None:
+        found.said.append(
+            f"columns {' and '.join(map(repr, found.columns.values()))} were taken for texts that belong together; to predict"
+            " something from them use --task"
+        )
+    return found
+
+
+def _is_beyond_cosines(one: Facts) -> bool:
+    for value in one.values:
+        try:
+            if abs(float(value)) > 1:
+                return True
+        except ValueError:  # whoever reads the data says so
+            continue
+    return False
 
 
 def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:

@@ -40,7 +40,7 @@ def init(
     """Write a FineTuneJob for the data at PATH, with a comment at each choice.
 
     PATH is a table, or a folder of tables, pictures or audio files. What was chosen among several is told, and how to have it
-    otherwise. The job starts with feature extraction, which trains the head alone and tells soonest what data and model are
+    otherwise. The job starts with feature extraction, where the task has a head: it trains that alone and tells soonest what data and model are
     worth.
     """
     if output.exists() and not force:

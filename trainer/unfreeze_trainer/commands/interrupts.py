@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -18,8 +19,9 @@ class Interrupts:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Listen while the block runs."""
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        """Listen while the block runs; not in other threads than the main one, which alone gets signals."""
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in _SIGNALS if main}
         heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
         for number in heard:
             signal.signal(number, self._interrupt)

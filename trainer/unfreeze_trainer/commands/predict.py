@@ -109,6 +109,8 @@ def predict(
         )
     if output and output.exists() and not force:  # before anything is computed
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
+    if output and output.exists() and output.samefile(data):
+        raise click.ClickException(f"{output} is the data that are asked of: --output has to name another file")
     asked = ask(
         find_model(model, base),
         data,

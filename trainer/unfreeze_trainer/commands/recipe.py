@@ -44,6 +44,19 @@ class Chosen:
         return "\n".join(self.lines) + "\n"
 
 
+_HEAD = (
+    "    # The head alone is trained: fast, and hard to overfit. If it falls short, try LinearProbeThenFineTune, then",
+    "    # FullFineTuning with learningRate: {head: 1.0e-3, backbone: 3.0e-5}.",
+    "    type: FeatureExtraction",
+    "    learningRate: {head: 1.0e-3}",
+)
+_ALL = (
+    "    # There is no head that could be trained alone. If it overfits, try an adapter, LoRA, or PartialFineTuning.",
+    "    type: FullFineTuning",
+    "    learningRate: {backbone: 3.0e-5}",
+)
+
+
 def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -> Chosen:
     """Return a first job for some data.
 
@@ -77,10 +90,7 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         "  data:",
         *_data(drafted, found),
         "  strategy:",
-        "    # The head alone is trained: fast, and hard to overfit. If it falls short, try LinearProbeThenFineTune, then",
-        "    # FullFineTuning with learningRate: {head: 1.0e-3, backbone: 3.0e-5}.",
-        "    type: FeatureExtraction",
-        "    learningRate: {head: 1.0e-3}",
+        *(_ALL if task_type(drafted.guess.task).no_head else _HEAD),
         "  training:",
         f"    batchSize: {batch}  # {samples:,} samples to train on: {math.ceil(samples / batch):,} steps an epoch",
         f"    epochs: {epochs}  # about {math.ceil(samples / batch) * epochs:,} steps",

@@ -237,7 +237,9 @@ def _labels(split: Split, learned: Encoder[Any]) -> tuple[dict[str, int], int | 
 
 
 def _values(split: Split, learned: Encoder[Any]) -> dict[str, Spread]:
-    names = getattr(learned, "names", [])
+    names = getattr(learned, "names", None)
+    if names is None:  # which texts belong together is no figure
+        return {}
     return {name: spread(column) for name, column in zip(names, split.targets.values.T, strict=True)}
 
 
@@ -257,9 +259,10 @@ def _sizes(sizes: np.ndarray, kinds: Mapping[str, int]) -> dict[str, Spread]:
 
 
 def _lengths(job: ResolvedJob, split: Split, count_tokens: Count | None) -> Iterator[tuple[str, Spread]]:
-    """Yield how long texts are: of pairs both together, of lists of words their number too."""
+    """Yield how long texts are: of pairs both together but where each has a vector, of lists of words their number too."""
     import pyarrow.compute as pc
 
+    from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.words import joined
 
@@ -274,6 +277,10 @@ def _lengths(job: ResolvedJob, split: Split, count_tokens: Count | None) -> Iter
     else:
         lengths = [pc.utf8_length(part).to_numpy() for part in _parts(split.source.inputs)]
         characters = np.sum(lengths, axis=0)[split.rows]
+    if job.task.of(TextEmbeddingSpec):
+        texts = [(text,) for all_of in texts for text in all_of if text]
+        each = np.concatenate([part[split.rows] for part in lengths])
+        characters = each[each > 0]  # without negatives that are not there
     yield "characters", spread(characters)
     if count_tokens:
         yield "tokens", spread(np.array(count_tokens(texts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,14 @@ class Cells:
         Columns of bytes, or of the hub's structs of bytes and path, each with its first content.
     numbers
         Index in the file of each row, int64.
+    repeated
+        Names that several columns have: these are left aside.
     """
 
     texts: dict[str, pa.ChunkedArray]
     contents: dict[str, bytes]
     numbers: np.ndarray
+    repeated: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -65,19 +69,23 @@ def read_cells(path: str, where: str, *, rows: int | None = None) -> Cells:
         read_table(
             path, [], where, Unread(where, skip=True), head=True
         )  # whoever trains says what is wrong with the file
-        return _json(path, rows)
+        found = _json(path, rows)
+        if not found.names:  # with nothing to look at, it is said here
+            read_table(path, [], where, head=True)
+        return found
     if suffix == ".parquet":
         return _parquet(path, where, rows)
     unread = Unread(where, skip=True)
-    names = _csv_names(path, where)
+    names, repeated = _once(read_table(path, [], where, Unread(where, skip=True), head=True).column_names)
     table = read_table(path, names, where, unread, head=rows is not None)
     texts = {name: table[name] for name in names}
-    return Cells(texts, {}, unread.others(table.num_rows + len(unread))[: table.num_rows])
+    return Cells(texts, {}, unread.others(table.num_rows + len(unread))[: table.num_rows], repeated)
 
 
-def _csv_names(path: str, where: str) -> list[str]:
-    names: list[str] = read_table(path, [], where, Unread(where, skip=True), head=True).column_names
-    return [name for name in names if names.count(name) == 1]
+def _once(names: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return names that stand there once, and those that stand there several times."""
+    counts = Counter(names)
+    return [name for name in counts if counts[name] == 1], tuple(name for name in counts if counts[name] > 1)
 
 
 def _json(path: str, most: int | None) -> Cells:
@@ -129,21 +137,22 @@ def _parquet(path: str, where: str, rows: int | None) -> Cells:
     texts: dict[str, pa.ChunkedArray] = {}
     contents: dict[str, bytes] = {}
     with parquet.ParquetFile(path) as file:
-        held = {name: field for name in file.schema_arrow.names if (field := file.schema_arrow.field(name).type)}
+        names, repeated = _once(file.schema_arrow.names)
+        held = {name: file.schema_arrow.field(name).type for name in names}
         files = [name for name, kind in held.items() if _holds_bytes(kind)]
         whole = [name for name in held if name not in files]
         if files:
             first = next(file.iter_batches(batch_size=_HEAD_LINES, columns=files), None)
             contents = {name: _first(first.column(name).to_pylist() if first else []) for name in files}
-        batches = list(_until(file.iter_batches(columns=whole), rows)) if rows else None
-        table = file.read(columns=whole) if batches is None else pa.Table.from_batches(batches)
+        batches = list(_until(file.iter_batches(columns=whole), rows)) if rows else []
+        table = pa.Table.from_batches(batches) if batches else file.read(columns=whole)
         total = table.num_rows if whole else file.metadata.num_rows
     for name in whole:
         try:
             texts[name] = table[name].cast(pa.large_string())
         except pa.ArrowException:  # lists and structs
             texts[name] = pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
-    return Cells(texts, contents, np.arange(total))
+    return Cells(texts, contents, np.arange(total), repeated)
 
 
 def _plain(column: pa.ChunkedArray) -> Iterator[Any]:

@@ -5,6 +5,7 @@ Its form is Hugging Face's: metadata in YAML, results in the model index, text f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def _body(
     metrics: Mapping[str, float],
     usefulness: Usefulness | None,
 ) -> str:
-    worth = f"\n> **No better than guessing**: {usefulness.message}.\n" if usefulness and not usefulness.better else ""
+    worth = ""
+    if usefulness and not usefulness.better:
+        worth = f"\n> **No better than guessing**: {_escaped(usefulness.message)}.\n"
     table = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
     results = f"\n## Results\n\n| metric | value |\n|---|---|\n{table}\n" if metrics else ""
     weights = "\n".join(f"  - `{name}` SHA-256 {digest}" for name, digest in pins["base"]["files"].items())
@@ -112,3 +115,8 @@ def _body(
 
 {data}
 """
+
+
+def _escaped(text: str) -> str:
+    """Return text that names labels as Markdown that shows it as it is: no markup, link or picture of theirs."""
+    return re.sub(r"[\\`*_\[\]<&]", r"\\\g<0>", text)

@@ -10,11 +10,15 @@ TOKEN_ENV = "HF_TOKEN"  # noqa: S105 - a name
 """Environment variable with a hub's token; no process that trains has it."""
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_USER = re.compile(r"((?:https?|socks\w*)://)[^\s/'\"]+@")
 
 
 def redacted(text: str, token: str | None) -> str:
-    """Return a text without a token, and without what addresses have behind `?`: the signatures of stores lie there."""
-    text = _QUERY.sub(r"\1?...", text)
+    """Return a text without a token, and without what addresses have before `@` and behind `?`.
+
+    Passwords of mirrors and proxies stand before the one, the signatures of stores behind the other.
+    """
+    text = _USER.sub(r"\1***@", _QUERY.sub(r"\1?...", text))
     return text.replace(token, "***") if token else text
 
 
