@@ -57,6 +57,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         TEXT[name]["type"]: {"adapter": TEXT[name]}
         for name in ("lora", "adalora", "ia3", "prompt", "prefix", "p-tuning", "pfeiffer", "LOHA")
     },
+    # Its vectors begin at 1, where float32 loses the steps of a small loss at a small rate.
+    "IA3": {"adapter": TEXT["ia3"], "strategy": {"learningRate": {"head": 1.0}}},
     "DoRA": {"adapter": TEXT["dora"]},
     "Beside": {"adapter": TEXT["lora"] | {"baseWeights": "ByStrategy"}},
     "NF4": {"adapter": TEXT["lora"], "model": {"quantization": {"type": "NF4"}}},

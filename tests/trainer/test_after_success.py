@@ -41,7 +41,7 @@ def test_they_are_deleted_once_the_report_is_there(tmp_path, monkeypatch):
     assert seen[0] == seen[1]
     assert steps(tmp_path) == []
     assert sorted(events(tmp_path, "checkpointsDeleted")[0]["steps"]) == seen[0]
-    assert finished_before_of(tmp_path).state == "Done"
+    assert finished_before_of(tmp_path).activity == "Done"
 
 
 def test_the_best_one_can_stay(tmp_path):

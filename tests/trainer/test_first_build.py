@@ -74,7 +74,7 @@ def test_a_run_of_the_first_build_ends_here_as_it_would_have_there(runs, name, c
 
 
 def test_a_finished_run_of_the_first_build_is_finished_here(runs):
-    assert finished_before(job_of("FeatureExtraction", runs, "FeatureExtraction-whole")).state == "Done"
+    assert finished_before(job_of("FeatureExtraction", runs, "FeatureExtraction-whole")).activity == "Done"
 
 
 def test_another_job_is_refused_as_ever(runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,27 +78,24 @@ def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None,
         InvalidModel: a folder that was named holds no model for the task.
     """
     from unfreeze_api.tasks import task_type
+    from unfreeze_trainer.commands.look import look_at_model
     from unfreeze_trainer.errors import JobError
-    from unfreeze_trainer.models.folders import check_folder, library_of
 
-    libraries = task_type(drafted.guess.task).libraries
-
-    def check(folder: Path) -> None:
-        library = library_of(str(folder), str(folder), libraries)
-        check_folder(str(folder), str(folder), library=library, weights=True)
+    task = task_type(drafted.guess.task)
+    check = partial(look_at_model, task, weights=True)
 
     if given:
-        check(given)
+        check(str(given), str(given))
         return given, []
     fitting = []
     for folder in _folders(path):
         try:
-            check(folder)
+            check(str(folder), str(folder))
         except JobError:
             continue
         fitting.append(folder)
     if not fitting:
-        kind = " or ".join(libraries)
+        kind = " or ".join(task.libraries)
         return None, [f"no folder of a {kind} model was found: name one by --model, or write it into spec.model.source"]
     others = ", ".join(str(folder) for folder in fitting[1:])
     more = f"; {others} would do too: --model" if others else ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+    from unfreeze_api.tasks.base import TaskType
     from unfreeze_trainer.data.samples import DataSource
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -32,19 +33,14 @@ def look(job: ResolvedJob) -> str:
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
     from unfreeze_api.tasks import task_type
-    from unfreeze_api.tasks.base import IMAGE
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
-    from unfreeze_trainer.models.folders import check_folder, library_of, preprocessor_files
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
     reader = partial(reader_of(job), skip=job.data.on_error == "Skip")
     check_apart(job)
-    task, path, where = task_type(job.task.type), job.model.path, f"spec.model.source {job.model.source}"
-    library = library_of(path, job.model.source, task.libraries)
-    check_folder(path, job.model.source, library=library, weights=job.model.initialization != "Random")
-    if IMAGE in task.reads and library == "transformers":
-        preprocessor_files(path, where, says="a picture", kind="image processor")
+    weights = job.model.initialization != "Random"
+    look_at_model(task_type(job.task.type), job.model.path, job.model.source, weights=weights)
     sources = list(sources_of(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
@@ -53,6 +49,32 @@ def look(job: ResolvedJob) -> str:
     learned, splits = read_splits(job, reader, kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
+
+
+def look_at_model(task: TaskType, path: str, source: str, *, weights: bool) -> None:
+    """Look whether a folder holds a model for a task.
+
+    Parameters
+    ----------
+    task, path, source
+        The task, the folder, and its name in the manifest.
+    weights
+        Whether weights are read, too.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: it does not.
+    """
+    from unfreeze_api.tasks.base import AUDIO, IMAGE
+    from unfreeze_trainer.models.folders import check_folder, library_of, preprocessor_files
+
+    library, where = library_of(path, source, task.libraries), f"spec.model.source {source}"
+    check_folder(path, source, library=library, weights=weights)
+    if IMAGE in task.reads and library == "transformers":
+        preprocessor_files(path, where, says="a picture", kind="image processor")
+    elif AUDIO in task.reads:
+        preprocessor_files(path, where, says="sound", kind="feature extractor")
 
 
 def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:

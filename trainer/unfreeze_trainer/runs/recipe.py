@@ -109,7 +109,8 @@ def open_recipe(job: ResolvedJob) -> Start:
         require_no_links(folder)
         start = _open(job)
         own, unmarked = start.fingerprint if start.begun else None, start.began_earlier or _is_finished(folder)
-        require_own(folder, foreign_outputs(folder, fingerprint=own, unmarked=unmarked))
+        foreign = foreign_outputs(folder, fingerprint=own, unmarked=unmarked)
+        require_own(folder, _without_curve(foreign) if (folder / FILE).is_file() else foreign)
     except PermissionError as error:
         raise JobError(
             "ForeignRunFolder",
@@ -204,7 +205,12 @@ def _fingerprints(folder: Path) -> Iterator[str]:
 
 
 def _holds_work(folder: Path) -> bool:
-    return bool(foreign_outputs(folder, fingerprint=None))
+    return bool(_without_curve(foreign_outputs(folder, fingerprint=None)))
+
+
+def _without_curve(outputs: list[str]) -> list[str]:
+    """Return outputs but for the one that a run has before it has trained anything: of a run's folder it is nobody else's."""
+    return [name for name in outputs if name != "history.csv"]
 
 
 def _is_finished(folder: Path) -> bool:
