@@ -295,7 +295,7 @@ def memory_case(case: str, engine_name: str, folder: Path):
     def measuring():
         if run.state.phase_steps:
             held = [measured[run.state.phase_index][1]] if run.state.phase_index in measured else []
-            for _ in range(3):
+            for _ in range(12):
                 engine.barrier()
                 held.append(held_bytes(beside=[*weights_of(engine.module), *data]))
             measured[run.state.phase_index] = run.trainable.parameters, min(held)
