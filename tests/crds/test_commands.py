@@ -14,6 +14,7 @@ from unfreeze_api.commands import explained
 BASE = FOLDER / "base.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -54,11 +54,13 @@ def broken(old, new, path):
             yield from broken(old[key], new.get(key), f"{path}[]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_nothing_of_a_release_is_gone_or_means_something_else(release):
     assert list(broken(root(released(release)), root(definition()), "")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_kind_keeps_its_names_and_columns(release):
     old, new = released(release)["spec"], definition()["spec"]

@@ -94,6 +94,7 @@ def test_the_largest_status_is_below_32_kib(length, character):
     assert full(largest(length), character=character, old=status) == status, "written once, it rests"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("character", ["<", "€"])
 def test_so_is_what_an_operator_of_before_has_left(character):
     old = filled(full(largest(128)), character)
@@ -165,6 +166,7 @@ def layers(first, last):
     return [f"layer.{number}" for number in range(first, last)]
 
 
+@pytest.mark.slow
 def test_the_newest_64_phases_are_listed_and_the_others_counted():
     assert listed(after(told(*layers(0, 64)))) == (layers(0, 64), None)
     assert listed(after(told(*layers(0, 100)))) == (layers(36, 100), 36)
@@ -173,6 +175,7 @@ def test_the_newest_64_phases_are_listed_and_the_others_counted():
     assert listed(after(*growing, *growing[-1:] * 3)) == (layers(36, 100), 36)
 
 
+@pytest.mark.slow
 def test_so_it_is_with_a_leader_that_tells_of_its_newest_alone():
     windows = [told(*layers(max(0, number - 64), number), phase_index=number) for number in range(58, 101)]
     assert listed(after(*windows)) == (layers(36, 100), 36)

@@ -94,6 +94,7 @@ def ended(code, message):
     return cluster, view
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.binary(max_size=64) | spoiled(), st.binary(max_size=64) | spoiled(), st.sampled_from([0, 1, 2, 143]))
 def test_any_bytes_from_plan_to_wire_and_page(words, answer, code):

@@ -71,6 +71,7 @@ def test_a_new_leader_is_asked_at_once_and_then_at_each_interval(monkeypatch):
     assert 8 <= len(later) <= 11
 
 
+@pytest.mark.slow
 def test_never_more_at_once_than_allowed(monkeypatch):
     leaders = Leaders(monkeypatch, seconds=4)
     run(pull(30, many(1000)))

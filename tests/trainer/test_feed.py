@@ -37,6 +37,7 @@ def feeds(task, batch_size, accumulate, world_size):
     ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4))
 def test_a_step_is_the_mean_over_its_units(units, batch_size, accumulate, world_size):
     task = Weighted(units)

@@ -31,6 +31,7 @@ from unfreeze_trainer.objectives.targets import Targets
 from unfreeze_trainer.training.meter import Meter
 
 
+@pytest.mark.slow
 @given(data=st.data(), classes=st.integers(2, 6), n=st.integers(1, 60), workers=st.integers(1, 4))
 def test_sums_of_workers_equal_scikit_learn(data: st.DataObject, classes: int, n: int, workers: int) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -63,6 +64,7 @@ def test_sums_of_workers_equal_scikit_learn(data: st.DataObject, classes: int, n
         assert result["auroc"] == exactly(roc_auc_score(labels, probabilities, multi_class="ovr"))
 
 
+@pytest.mark.slow
 @given(data=st.data(), width=st.integers(2, 6), n=st.integers(1, 60), workers=st.integers(1, 4))
 def test_sums_of_workers_equal_scikit_learn_with_several_labels(
     data: st.DataObject, width: int, n: int, workers: int

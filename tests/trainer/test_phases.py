@@ -187,6 +187,7 @@ strategies = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     strategy=strategies,
     epochs=st.floats(0.1, 12),
