@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -15,10 +14,8 @@ from torch.nn import functional
 
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import WORDS, bert_folder, make_job
-from tests.trainer.kill_group import Moment, arm
-from tests.trainer.ranks import run_gang
 from tests.trainer.reference import train_by_hand
-from tests.trainer.whole_worker import work
+from tests.trainer.whole_worker import ends_as_undisturbed
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
@@ -471,11 +468,6 @@ def test_an_export_pools_as_its_base_and_loads_with_transformers_alone_too(base,
         assert open_task(make_job(folder, table, task=TASK)).library._normalize == described["normalize"]
 
 
-def work_and_die(job, moment: Moment, log: Path) -> int:
-    arm(moment, Path(job.output.path))
-    return work(job, log)
-
-
 @pytest.mark.slow
 def test_a_killed_run_of_two_workers_ends_as_the_undisturbed_one(ranks, bert, table, tmp_path):
     def job_in(name: str):
@@ -490,11 +482,5 @@ def test_a_killed_run_of_two_workers_ends_as_the_undisturbed_one(ranks, bert, ta
             output={"destination": f"file://{tmp_path}/{name}"},
         )
 
-    assert run_gang(2, work, job_in("whole"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
-    assert -9 in run_gang(2, work_and_die, job_in("killed"), Moment("step", 5), tmp_path / "log")
-    assert run_gang(2, work, job_in("killed"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
-    one, other = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed"))
-    assert one["results"] == other["results"]
+    one = ends_as_undisturbed(job_in, tmp_path)
     assert set(one["results"]["test"]) == {"ndcgAt10", "mrrAt10", "recallAt1", "recallAt10", "loss"}
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert weights[0] == weights[1]

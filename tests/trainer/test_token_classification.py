@@ -15,9 +15,7 @@ from seqeval.metrics.sequence_labeling import f1_score, precision_recall_fscore_
 from sklearn.metrics import accuracy_score
 
 from tests.trainer.jobs import WORDS, bert_folder, make_job, write_words
-from tests.trainer.kill_group import Moment, arm
-from tests.trainer.ranks import run_gang
-from tests.trainer.whole_worker import work
+from tests.trainer.whole_worker import ends_as_undisturbed
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import export
@@ -268,11 +266,6 @@ def test_tags_that_the_pipeline_does_not_put_together_are_shown_one_by_one(bert:
         assert f'aggregation_strategy="{strategy}"' in usage
 
 
-def work_and_die(job, moment: Moment, log: Path) -> int:
-    arm(moment, Path(job.output.path))
-    return work(job, log)
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_as_the_undisturbed_one_and_tells_what_was_not_seen(ranks, bert, table, tmp_path) -> None:
     def job_in(name: str):
@@ -287,14 +280,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one_and_tells_what_was_not_seen(ra
             output={"destination": f"file://{tmp_path}/{name}"},
         )
 
-    assert run_gang(2, work, job_in("whole"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
-    assert -9 in run_gang(2, work_and_die, job_in("killed"), Moment("step", 5), tmp_path / "log")
-    assert run_gang(2, work, job_in("killed"), tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()
-    one, other = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed"))
-    assert one["results"] == other["results"]
+    one = ends_as_undisturbed(job_in, tmp_path)
     assert set(one["results"]["test"]) == {"spanF1", "spanPrecision", "spanRecall", "tokenAccuracy", "loss"}
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert weights[0] == weights[1]
     for split in ("validation", "test"):
         whole, killed = (tmp_path / name / "predictions" / f"{split}.parquet" for name in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes()

@@ -13,7 +13,7 @@ from torch import nn
 
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import PREPROCESSOR_FILES, listing
-from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, load_classifier
+from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, load_classifier, open_config
 from unfreeze_trainer.models.padding import hide_padding
 
 DEFAULT_SECONDS = 30.0
@@ -47,13 +47,9 @@ class AudioInput:
 
 def load_config(path: str, where: str) -> Any:
     """Return transformers' configuration of an audio classifier; InvalidModel for a model that reads something else."""
-    from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        raise failed(f"{where}: the model cannot be loaded", error, path) from error
+    config = open_config(path, where)
     taken = [name for name in CLASSES if name not in _SQUEEZING]
     if config.model_type in taken:
         return config

@@ -9,12 +9,12 @@ from torch import nn
 
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import pooled_layers as layers
-from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, seeded
+from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, open_config, seeded
 
 
 def encoder_width(path: str, where: str) -> int:
     """Return how wide the vectors of a folder's tokens are. JobError InvalidModel: it is no encoder of texts."""
-    config = _config(path, where)
+    config = open_config(path, where, use="built")
     try:
         return layers.encoder_width(config)
     except ValueError as error:
@@ -41,7 +41,7 @@ def load_encoder(path: str, where: str, *, tokenizer: Any, random: bool, seed: i
         InvalidModel: it cannot be loaded, or lacks weights.
     """
     be_quiet()
-    config = _config(path, where)
+    config = open_config(path, where, use="built")
     config.pad_token_id = tokenizer.pad_token_id
     module: Any
     try:
@@ -55,12 +55,3 @@ def load_encoder(path: str, where: str, *, tokenizer: Any, random: bool, seed: i
         raise failed(f"{where}: the model cannot be loaded", error, path) from error
     check_complete(module, frozenset(), fresh, where)
     return module.train()
-
-
-def _config(path: str, where: str) -> Any:
-    from transformers.models.auto.configuration_auto import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise failed(f"{where}: the model cannot be built", error, path) from error

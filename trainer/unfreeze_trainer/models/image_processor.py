@@ -10,7 +10,7 @@ from torch import Tensor
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import CHANNELS, PREPROCESSOR_FILES, listing
 from unfreeze_trainer.models.image_input import MODES, ImageInput
-from unfreeze_trainer.models.loading import be_quiet, failed
+from unfreeze_trainer.models.loading import be_quiet, failed, open_config
 
 if TYPE_CHECKING:
     from PIL.Image import Resampling
@@ -28,14 +28,10 @@ _PROBES = ((48, 32), (40, 72))
 
 def load_config(path: str, where: str) -> Any:
     """Return transformers' configuration of an image classifier; InvalidModel for a model that reads something else."""
-    from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
     be_quiet()
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        raise failed(f"{where}: the model cannot be loaded", error, path) from error
+    config = open_config(path, where)
     taken = [name for name in CLASSES if name not in _OTHER_INPUTS]
     kind = config.model_type
     if kind not in taken:

@@ -23,6 +23,29 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def open_config(path: str, where: str, *, use: str = "loaded") -> Any:
+    """Return transformers' configuration of a folder.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what messages start with.
+    use
+        What cannot be done with the model where there is none.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: it cannot be read.
+    """
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
+        raise failed(f"{where}: the model cannot be {use}", error, path) from error
+
+
 def name_outputs(config: Any, labels: Sequence[str], problem_type: str) -> bool:
     """Write into a model's config what each output stands for; return whether it had the same outputs before."""
     before = config.id2label or {}  # some have none (PVT)
