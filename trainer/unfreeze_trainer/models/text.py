@@ -21,6 +21,7 @@ from unfreeze_trainer.models.loading import (
     from_folder,
     initialize,
     name_outputs,
+    open_config,
     seeded,
 )
 from unfreeze_trainer.models.output_layer import Scale, output_layer, rescale
@@ -76,17 +77,16 @@ def text_limits(path: str, where: str) -> Limits:
     Families differ in how many of the rows are positions: those that count from the padding id on (RoBERTa, MPNet, ESM)
     lose the rows up to it, others have an offset (BART, OPT) or say less than they have (YOSO).
     """
-    from transformers.models.auto.configuration_auto import AutoConfig
     from transformers.models.auto.modeling_auto import AutoModel
 
+    config = open_config(path, where, use="built")
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         stated = getattr(config, "max_position_embeddings", None)
         with contextlib.suppress(AttributeError, TypeError):  # one layer tells as much as all, where a config lets it
             config.num_hidden_layers = 1
         with torch.device("meta"):
             skeleton = AutoModel.from_config(config, trust_remote_code=False)
-    except Exception as error:  # as below: a broken folder is broken in many ways
+    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be built", error, path) from error
     found = [stated] if isinstance(stated, int) and stated > 0 else []
     anchor = None
@@ -200,11 +200,10 @@ def load_text_model(
         The model in training mode, and the head's parameters by name.
     """
     from transformers.models.auto import modeling_auto
-    from transformers.models.auto.configuration_auto import AutoConfig
 
     be_quiet()
+    config = open_config(path, where)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         same_kind = (config.problem_type == "regression") == (scale is not None)
         # A classifier's own head reads something else than a pooling.
         own_head = name_outputs(config, labels, problem_type) and same_kind and not pooling
@@ -228,7 +227,7 @@ def load_text_model(
                 _to_standard(module, head, scale)
     except JobError:
         raise
-    except Exception as error:  # as above: a broken folder is broken in many ways
+    except Exception as error:  # as above
         raise failed(f"{where}: the model cannot be loaded", error, path) from error
     check_complete(module, head, fresh, where)
     names = frozenset(name for name, _ in module.named_parameters())
