@@ -143,8 +143,8 @@ MUTATIONS = (
     Mutation(
         "a step whose gradients are not finite is taken",
         "trainer/unfreeze_trainer/engines/base.py",
-        "self.skipped = not bool(norm.isfinite())",
-        "self.skipped = False",
+        "skip = ~norm.isfinite()",
+        "skip = torch.zeros_like(norm, dtype=torch.bool)",
         "tests/trainer/test_engines.py",
     ),
     Mutation(

@@ -25,7 +25,7 @@ def train_by_hand(job, task, *, ranks=1):
     phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
     total = sum(phase.steps for phase in phases)
     parameters = dict(module.named_parameters())
-    carried, scale = {}, LossScale() if training.precision == "Float16" else None
+    carried, scale = {}, LossScale(torch.device("cpu")) if training.precision == "Float16" else None
     for phase in phases:
         rates = _rates(phase, loaded)
         for name, parameter in parameters.items():
@@ -49,15 +49,15 @@ def train_by_hand(job, task, *, ranks=1):
             shares = [batch] if task.couples else [shard(batch, rank, ranks) for rank in range(ranks)]
             for rank, share in enumerate(shares):
                 seed_everything(training.seed, step, rank)
-                factor = (scale.value if scale else 1) * ranks / int(units[list(batch)].sum())
+                factor = (scale.state()[0] if scale else 1) * ranks / int(units[list(batch)].sum())
                 _backward(task, module, share, factor, training.precision, keep=not rank)
-            penalty = loaded.hook.penalty() * ranks * (scale.value if scale else 1)
+            penalty = loaded.hook.penalty() * ranks * (scale.state()[0] if scale else 1)
             if isinstance(penalty, torch.Tensor):
                 penalty.backward()
             trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
             trained = [parameter for parameter in trained if parameter.grad is not None]
             skipped = _step(optimizer, trained, ranks, scale, training.max_grad_norm)
-            loaded.hook.after_update(step + 1 - phase.first_step, skipped=skipped)
+            loaded.hook.after_update(step + 1 - phase.first_step, skipped=lambda skipped=skipped: skipped)
         carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}
 
@@ -90,10 +90,10 @@ def _step(optimizer, trained, ranks, scale, max_grad_norm):
     """Take a step; return whether it was skipped, since gradients are not finite."""
     trained = [parameter for parameter in trained if parameter.grad is not None]
     for parameter in trained:
-        parameter.grad /= ranks * (scale.value if scale else 1)
+        parameter.grad /= ranks * (scale.state()[0] if scale else 1)
     overflow = not all(parameter.grad.isfinite().all() for parameter in trained)
     if scale:
-        scale.update(overflow=overflow)
+        scale.update(torch.tensor(overflow))
     if not overflow:
         if max_grad_norm:
             torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)

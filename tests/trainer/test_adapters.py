@@ -127,7 +127,7 @@ def train(task, loaded, phase) -> None:
         optimizer.zero_grad()
         (task.loss(task.forward(loaded.module, batch), batch).sum() + loaded.hook.penalty()).backward()
         optimizer.step()
-        loaded.hook.after_update(step, skipped=False)
+        loaded.hook.after_update(step, skipped=lambda: False)
 
 
 @torch.no_grad()

@@ -81,14 +81,14 @@ def test_float16_needs_an_accelerator():
 
 
 def test_the_scale_of_a_loss_halves_at_once_and_doubles_late():
-    scale = LossScale()
-    scale.update(overflow=True)
-    assert (scale.value, scale.good_steps) == (2.0**15, 0)
+    scale = LossScale(torch.device("cpu"))
+    scale.update(torch.tensor(True))
+    assert scale.state() == (2.0**15, 0)
     for _ in range(1999):
-        scale.update(overflow=False)
-    assert scale.value == 2.0**15
-    scale.update(overflow=False)
-    assert (scale.value, scale.good_steps) == (2.0**16, 0)
+        scale.update(torch.tensor(False))
+    assert scale.state() == (2.0**15, 1999)
+    scale.update(torch.tensor(False))
+    assert scale.state() == (2.0**16, 0)
 
 
 def test_parts_are_the_topmost_modules_of_a_block_without_tied_weights():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed import distributed_c10d
 
 from unfreeze_trainer.engines.bits import bit_sum
-from unfreeze_trainer.engines.optimizers import build_optimizer
+from unfreeze_trainer.engines.optimizers import build_optimizer, take_step
 from unfreeze_trainer.engines.parts import compile_blocks
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError, some_of
@@ -73,9 +73,8 @@ class Engine(ABC):
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.dtype = compute_dtype(recipe.precision, self.device)
         """Type of the computation, under autocast unless it is float32."""
-        self.skipped = False
-        """Whether the newest step has left the weights as they were, since its gradients were not finite."""
-        self.loss_scale = LossScale() if self.dtype is torch.float16 else None
+        self._skips: list[Tensor] = []
+        self.loss_scale = LossScale(self.device) if self.dtype is torch.float16 else None
         self.module: nn.Module
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer
@@ -108,7 +107,7 @@ class Engine(ABC):
     def step(self) -> None:
         """Clip to the global norm, change the weights, forget the gradients.
 
-        Where the norm is not finite the weights and moments stay as they are on every rank, and `skipped` says so.
+        Where the norm is not finite the weights and moments stay as they are on every rank, and `skips` says so.
         """
 
     @abstractmethod
@@ -192,6 +191,21 @@ class Engine(ABC):
         for group, peak in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = peak * factor
 
+    @property
+    def steps_unseen(self) -> int:
+        """How many steps `skips` would tell of."""
+        return len(self._skips)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the newest step has left the weights as they were, since its gradients were not finite. Waits for the device."""
+        return bool(self._skips[-1])
+
+    def skips(self) -> list[bool]:
+        """Return of each step since the last call whether it was skipped, the same on every rank. Waits for the device."""
+        seen, self._skips = self._skips, []
+        return torch.stack(seen).tolist() if seen else []
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that a forward pass runs in."""
         if self.dtype is torch.float32:
@@ -202,7 +216,8 @@ class Engine(ABC):
         """Return the batch on this rank's device."""
         if self.device.type == "cpu":
             return batch
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        # What is not pinned would be waited for.
+        return {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Reduce a tensor over all ranks in place and return it, on the device it came on."""
@@ -306,20 +321,20 @@ class Engine(ABC):
         return loss * self.loss_scale.value if self.loss_scale else loss
 
     def _take_step(self, parameters: Collection[Tensor]) -> None:
-        """Be `step`, for gradients that lie in parameters."""
+        """Be `step`, for gradients that lie in parameters. Waits for the device only under SGD, which has no fused skip."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         limit, scale = self.recipe.max_grad_norm, self.loss_scale
         norm = self._norm(gradients)
         if scale:
             torch._foreach_mul_(gradients, 1 / scale.value)
             norm = norm / scale.value
-        self.skipped = not bool(norm.isfinite())
+        skip = ~norm.isfinite()
+        self._skips.append(skip)
         if scale:
-            scale.update(overflow=self.skipped)
-        if not self.skipped:
-            if limit:
-                torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-            self.optimizer.step()
+            scale.update(skip)
+        if limit:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        take_step(self.optimizer, skip)
         self.after_update()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -268,7 +268,7 @@ class DeepSpeedEngine(Engine):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
         if self.loss_scale and self._stage:
-            self._engine.optimizer.override_loss_scale(self.loss_scale.value)
+            self._engine.optimizer.override_loss_scale(self.loss_scale.state()[0])
         self._engine.backward(loss if self._stage else self._scaled(loss))
 
     @override
@@ -277,9 +277,10 @@ class DeepSpeedEngine(Engine):
             self._take_step(self._masters.values())
             return
         self._engine.step()
-        self.skipped = bool(self._engine.optimizer.overflow)
+        skip = torch.tensor(bool(self._engine.optimizer.overflow), device=self.device)
+        self._skips.append(skip)
         if self.loss_scale:
-            self.loss_scale.update(overflow=self.skipped)
+            self.loss_scale.update(skip)
 
     @override
     def optimizer_state(self) -> OptimizerState:

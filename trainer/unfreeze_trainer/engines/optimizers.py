@@ -38,3 +38,15 @@ def build_optimizer(kind: str, groups: Sequence[tuple[list[Tensor], float, float
     if kind == "SGD":
         return SGDW(dicts, momentum=0.9)
     return torch.optim.AdamW(dicts, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def take_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Take a step, unless `skip` (bool without dimensions, on the device of the weights) says that gradients are not finite.
+
+    AdamW decides on the device, as it does for torch's GradScaler: weights, moments and count of steps stay as they are.
+    """
+    if isinstance(optimizer, torch.optim.AdamW):
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not skip:
+        optimizer.step()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import torch
+from torch import Tensor
 
 _GROWTH_STEPS = 2000  # torch's GradScaler
 
 
-@dataclass
 class LossScale:
     """A dynamic factor of the loss (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2), in torch's GradScaler's steps.
+
+    It lies on the device, so that no step waits for it.
+
+    Parameters
+    ----------
+    device
+        Of the gradients.
+    value
+        The factor.
+    good_steps
+        Steps without an overflow since the factor changed.
 
     Notes
     -----
@@ -18,14 +29,18 @@ class LossScale:
     each parameter group. So engines judge by the norm over all ranks here, which they need for clipping anyway.
     """
 
-    value: float = 65536.0
-    good_steps: int = 0
-    """Steps without an overflow since the factor changed."""
+    def __init__(self, device: torch.device, value: float = 65536.0, good_steps: int = 0) -> None:
+        self.value = torch.tensor(value, device=device)
+        """float32 without dimensions."""
+        self._good_steps = torch.tensor(good_steps, device=device)
 
-    def update(self, *, overflow: bool) -> None:
-        """Halve it after an overflow, double it after 2000 steps without one."""
-        self.good_steps = 0 if overflow else self.good_steps + 1
-        if overflow:
-            self.value /= 2
-        elif self.good_steps == _GROWTH_STEPS:
-            self.value, self.good_steps = self.value * 2, 0
+    def update(self, overflow: Tensor) -> None:
+        """Halve it after an overflow (bool without dimensions), double it after 2000 steps without one."""
+        good = torch.where(overflow, 0, self._good_steps + 1)
+        grows = good == _GROWTH_STEPS
+        self.value = torch.where(overflow, self.value / 2, torch.where(grows, self.value * 2, self.value))
+        self._good_steps = torch.where(grows, 0, good)
+
+    def state(self) -> tuple[float, int]:
+        """Return the factor and the steps without an overflow; waits for the device."""
+        return float(self.value), int(self._good_steps)

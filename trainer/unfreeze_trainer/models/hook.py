@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class StepHook:
         """Return what is added to the mean loss of a step, the same on every rank; float32 without dimensions."""
         return 0.0
 
-    def after_update(self, step: int, *, skipped: bool) -> None:
+    def after_update(self, step: int, *, skipped: Callable[[], bool]) -> None:
         """Change weights after the optimizer, while the gradients are there.
 
         Parameters
@@ -27,7 +27,7 @@ class StepHook:
         step
             Steps of the phase that are done, this one included.
         skipped
-            Whether it changed nothing, since its gradients were not finite.
+            Returns whether it changed nothing, since its gradients were not finite. Waits for the device.
         """
 
     def at_rest(self) -> Collection[str]:

@@ -117,7 +117,7 @@ def _load(
     snapshot = folder.checkpoints.load(step)
     state, moments = snapshot.state, hook.load_state(snapshot.moments)
     if engine.loss_scale and state.loss_scale:
-        engine.loss_scale = LossScale(*state.loss_scale)
+        engine.loss_scale = LossScale(engine.device, *state.loss_scale)
     engine.load_weights(snapshot.weights)
     phase = plan.phases[state.phase_index]
     if state.trainable_hash != trainable_hash(freezer, phase):

@@ -31,7 +31,7 @@ MAX_SKIPPED = 20
 """Steps in a row that may be skipped. Under float16 each halves the factor of the loss, which starts at 2 ** 16."""
 
 
-def count_skipped(state: RunState, events: Events, phase_name: str) -> None:
+def count_skipped(state: RunState, events: Events, phase_name: str, step: int) -> None:
     """Count a step that was skipped, since its gradients were not finite; tell of the first one in a row.
 
     Raises
@@ -42,12 +42,12 @@ def count_skipped(state: RunState, events: Events, phase_name: str) -> None:
     state.skipped_steps += 1
     state.skipped_in_a_row += 1
     if state.skipped_in_a_row == 1:
-        events.add("skippedStep", step=state.step, skippedSteps=state.skipped_steps)
-        log.warning("step %d is skipped: its gradients are not finite", state.step)
+        events.add("skippedStep", step=step, skippedSteps=state.skipped_steps)
+        log.warning("step %d is skipped: its gradients are not finite", step)
     if state.skipped_in_a_row == MAX_SKIPPED:
         raise JobError(
             "NonFiniteGradients",
-            f"phase {phase_name}: {MAX_SKIPPED} steps in a row, up to step {state.step}, had gradients that were not finite,"
+            f"phase {phase_name}: {MAX_SKIPPED} steps in a row, up to step {step}, had gradients that were not finite,"
             " and changed nothing: lower spec.strategy.learningRate or raise its warmupRatio, set spec.training.maxGradNorm,"
             " choose another spec.training.precision than Float16, or look for values in the data or the base model that"
             " are not finite",
@@ -86,6 +86,10 @@ class Guard:
         self._before = engine.checksums()
         self._done = 0
         self._next, self._last = min(FIRST_CHECK, steps), min(PATIENCE, steps)
+
+    def wants(self, steps: int) -> bool:
+        """Return whether, if so many steps more have been taken, it is time to check."""
+        return 0 < self._next <= self._done + steps
 
     def after_step(self) -> None:
         """Count a step, check when it is time. Collective at the same steps on every rank."""

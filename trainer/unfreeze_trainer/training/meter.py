@@ -72,6 +72,11 @@ class Meter:
             self._units += units
             self._tokens += tokens
 
+    @property
+    def meets_next(self) -> bool:
+        """Whether the ranks meet at the end of the step that is under way."""
+        return self._steps + 1 >= self._interval
+
     def after_step(self) -> bool:
         """Count a step; return whether the ranks have just met, with new figures. Raises StopRequested."""
         self._steps += 1

@@ -123,5 +123,5 @@ class Milestones:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
         if scale := self._engine.loss_scale:
-            self._state.loss_scale = scale.value, scale.good_steps
+            self._state.loss_scale = scale.state()
         self._saver.save(self._state, self._trainable.names(self._plan.phases[: self._state.phase_index + 1]))

@@ -77,13 +77,19 @@ class Trainable:
 
     def _after_update(self) -> None:
         assert self._phase is not None
-        self._hook.after_update(self._state.step + 1 - self._phase.first_step, skipped=self._engine.skipped)
+        self._hook.after_update(self._state.step + 1 - self._phase.first_step, skipped=lambda: self._engine.skipped)
 
     def _at_rest(self) -> set[str]:
         return {*self._hook.at_rest(), *self._state.gradients_at_times}
 
-    def after_step(self) -> None:
+    def after_step(self, *, look: bool) -> None:
         """Look at a step that is done: was it taken, have the right weights moved, did idle ones get a gradient. Collective.
+
+        Parameters
+        ----------
+        look
+            Whether this must be known now. Otherwise steps on an accelerator are looked at later, several at once: each
+            look waits for it.
 
         Raises
         ------
@@ -91,15 +97,22 @@ class Trainable:
             The guard has found something, or too many steps in a row were skipped.
         """
         assert self._phase is not None
-        if self._engine.skipped:
-            count_skipped(self._state, self._events, self._phase.name)
-        else:
-            self._state.skipped_in_a_row = 0
-            if self._guard:
-                self._guard.after_step()
+        wanted = self._guard is not None and self._guard.wants(self._engine.steps_unseen)
+        if look or wanted or self._engine.device.type == "cpu":
+            self._look(self._phase)
         if late := self._unused.late():
             self._unused.take_in(late)
             self.begin(self._phase)
+
+    def _look(self, phase: Phase) -> None:
+        skips = self._engine.skips()
+        for step, skipped in enumerate(skips, self._state.step + 1 - len(skips)):
+            if skipped:
+                count_skipped(self._state, self._events, phase.name, step)
+                continue
+            self._state.skipped_in_a_row = 0
+            if self._guard:
+                self._guard.after_step()
 
     def names(self, phases: Sequence[Phase]) -> set[str]:
         """Return the parameters that any of some phases trains."""

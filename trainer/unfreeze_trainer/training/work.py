@@ -92,7 +92,7 @@ class Work:
         state, meter = self._state, self._meter
         state.step = step + 1
         state.phase_steps += 1
-        self._trainable.after_step()
+        self._trainable.after_step(look=meter.meets_next or self._milestones.due())
         if meter.after_step():
             self._saver.check()
             state.loss = meter.loss

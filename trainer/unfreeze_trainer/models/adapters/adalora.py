@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -61,9 +61,9 @@ class RankAllocation(StepHook):
             return self._config.orth_reg_weight * torch.stack(distances).mean()
 
     @override
-    def after_update(self, step: int, *, skipped: bool) -> None:
+    def after_update(self, step: int, *, skipped: Callable[[], bool]) -> None:
         last = self._config.total_step - self._config.tfinal
-        if not self._trains or (skipped and step < last):
+        if not self._trains or (step < last and skipped()):
             return
         if step >= last and not self._allocator.exp_avg_ipt and not self._config.rank_pattern:
             raise JobError(
