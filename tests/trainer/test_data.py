@@ -140,7 +140,7 @@ def test_a_volume_that_fails_is_not_blamed_on_the_file(tmp_path: Path, monkeypat
         raise OSError(errno.EIO, "Input/output error")
 
     write_csv(tmp_path / "t.csv")
-    monkeypatch.setattr("pyarrow.csv.read_csv", fails)
+    monkeypatch.setattr("pyarrow.csv.open_csv", fails)
     with pytest.raises(OSError, match="Input/output"):
         read_table(str(tmp_path / "t.csv"), ["text", "label"], "spec.data.train.source x")
 
@@ -149,7 +149,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in table_error(tmp_path / "missing.csv")
     assert str(tmp_path / "missing.csv") in table_error(tmp_path / "missing.csv")
     (tmp_path / "t.xlsx").write_text("")
-    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, not .xlsx" in table_error(tmp_path / "t.xlsx")
+    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, .arrow, .feather, not .xlsx" in table_error(tmp_path / "t.xlsx")
     (tmp_path / "t.parquet").write_text("no parquet")
     assert "cannot be read as .parquet" in table_error(tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("")

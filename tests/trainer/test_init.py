@@ -162,6 +162,43 @@ def test_files_that_are_called_alike_are_splits(tmp_path):
     assert list(find_layout(tmp_path / "hub").splits) == ["train", "validation", "test"]
 
 
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (
+            [
+                "train-00000-of-00002.parquet",
+                "train-00001-of-00002.parquet",
+                "test-00000-of-00001.parquet",
+                "README.md",
+            ],
+            {"train": "train-*.parquet", "test": "test-00000-of-00001.parquet"},
+        ),
+        (["part-0.csv.gz", "part-1.csv.gz", "part-10.csv.gz"], {"train": "part-*.csv.gz"}),
+        (["a_train.jsonl.zst", "a_test.jsonl.zst"], {"train": "a_train.jsonl.zst", "test": "a_test.jsonl.zst"}),
+        (["train/0.arrow", "train/1.arrow", "val/0.arrow"], {"train": "*.arrow", "validation": "0.arrow"}),
+    ],
+)
+def test_splits_in_several_files_are_patterns(tmp_path, names, splits):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert {name: path.name for name, path in find_layout(tmp_path).splits.items()} == splits
+
+
+def test_a_job_for_tables_in_several_files(here):
+    for part in range(2):
+        write(here / f"train-{part}.csv", text=TEXTS, label=lambda n: "ab"[n % 2])
+    write(here / "test-0.csv", text=TEXTS, label=lambda n: "ab"[n % 2])
+    done = ask("init", here)
+    assert done.exit_code == 0, done.output
+    data = job(here / "job.yaml")["data"]
+    assert data["train"]["source"].endswith("train-*.csv")
+    assert data["test"]["source"].endswith("test-0.csv")
+    shown = ask("data", "--output", "json", "train-*.csv")
+    assert json.loads(shown.stdout)["sources"]["train"]["rows"] == 120
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty folder, in which the command is called, with a model that fits texts."""

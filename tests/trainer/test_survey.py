@@ -206,7 +206,6 @@ def test_tokens_are_counted_by_the_tokenizer_of_a_folder(tmp_path):
             {"a.csv": "text,label\n", "b.csv": "text,label\n"},
             "2 tables lie here, a.csv, b.csv: name the one to train on",
         ),
-        ({"train-00000-of-00002.csv": "t\n", "train-00001-of-00002.csv": "t\n"}, "lies in 2 files"),
         ({"notes.txt": ""}, "nothing here that a job reads"),
         ({"t.csv": "a,b\n1,2\n3,4\n"}, "it cannot be told what is to be predicted from what"),
         ({"t.csv": "text,label,label\na,b,c\n"}, "Also, several columns are called label: they are left aside"),

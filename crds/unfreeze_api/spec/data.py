@@ -30,7 +30,7 @@ class TrainSpec(Model):
     """The data that the model learns from."""
 
     source: DataSource = Field(
-        description=f"A file (.csv, .jsonl, .parquet), several by a pattern (train-*.parquet), or a folder with one sub-folder of images per label: {forms('Data')}."
+        description=f"A table (.csv, .jsonl, .parquet, .arrow), several by a pattern (train-*.parquet) or their folder, or a folder with one sub-folder of images per label: {forms('Data')}."
     )
     columns: ColumnsSpec | None = None
     """Names of the columns, when they are not the default ones."""

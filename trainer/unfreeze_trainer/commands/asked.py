@@ -303,9 +303,14 @@ def _flat(job: ResolvedJob, dataset: Dataset) -> DataSource | None:
 
     from unfreeze_trainer.data.audio import CLIPS
     from unfreeze_trainer.data.images import PICTURES
+    from unfreeze_trainer.data.shards import is_table_folder
 
     root = Path(dataset.path)
-    if not root.is_dir() or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir()):
+    if (
+        not root.is_dir()
+        or is_table_folder(dataset.path)
+        or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
+    ):
         return None
     kind = CLIPS if AUDIO in task_type(job.task.type).reads else PICTURES
     files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -24,6 +24,18 @@ _JOBS = (".yaml", ".yml", ".json")
 FILES = 2000
 _BROKEN_ROWS = "unfreeze_trainer.data.unread"
 """Who logs that rows are left out."""
+
+
+class DataPath(click.Path):
+    """A path that is there, or a pattern of tables."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it as a path; BadParameter where there is none."""
+        from unfreeze_trainer.data.shards import is_pattern
+
+        return Path(value) if is_pattern(str(value)) else super().convert(value, param, ctx)
+
+
 column_option = click.option(
     "--column",
     "columns",
@@ -52,7 +64,7 @@ task_option = click.option("--task", help="Type of the task. Default: what the d
     help="Pictures or clips of each source that are read whole; of more, so many at even distances.",
 )
 @claim_options
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=DataPath(exists=True, path_type=Path))
 def data(
     *,
     path: Path,
@@ -66,7 +78,7 @@ def data(
 ) -> None:
     """Print what a job would read at PATH, without training.
 
-    PATH is a table, a folder of pictures or audio files, or the file of a FineTuneJob, whose splits are shown. Of tables and
+    PATH is a table, a pattern of tables ('train-*.parquet'), a folder of tables, pictures or audio files, or the file of a FineTuneJob, whose splits are shown. Of tables and
     folders it is told which task and columns were taken; --task and --column say otherwise. The exit code is 2 where something
     would end a job, else 0; what is merely worth a look is told as a warning.
     """

@@ -87,7 +87,7 @@ def guess(
 
 
 def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], task: str | None) -> None:
-    from unfreeze_trainer.data.tables import check_columns
+    from unfreeze_trainer.data.columns import check_columns
 
     names = [task.name for task in TASKS]
     if task and task not in names:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unfreeze_trainer.commands.data import column_option, named, task_option
+from unfreeze_trainer.commands.data import DataPath, column_option, named, task_option
 from unfreeze_trainer.commands.local import judged
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite the file that is there.")
 @task_option
 @column_option
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=DataPath(exists=True, path_type=Path))
 def init(
     *, path: Path, model: Path | None, output: Path, force: bool, task: str | None, columns: tuple[str, ...]
 ) -> None:
     """Write a FineTuneJob for the data at PATH, with a comment at each choice.
 
-    PATH is a table, or a folder of tables, pictures or audio files. What was chosen among several is told, and how to have it
+    PATH is a table, a pattern of tables ('train-*.parquet'), or a folder of tables, pictures or audio files. What was chosen among several is told, and how to have it
     otherwise. The job starts with feature extraction, where the task has a head: it trains that alone and tells soonest what data and model are
     worth.
     """

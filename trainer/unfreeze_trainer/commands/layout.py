@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
 from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
-from unfreeze_trainer.data.tables import SUFFIXES as TABLE_SUFFIXES
+from unfreeze_trainer.data.shards import is_pattern, shards
+from unfreeze_trainer.data.split_names import SPLIT_WORDS, Split, split_of, without_split
+from unfreeze_trainer.data.suffixes import TABLES, is_table, stem, suffixes
 from unfreeze_trainer.errors import JobError, some_of
 
 Kind = Literal["Table", "Image", "Audio"]
-Split = Literal["train", "validation", "test"]
-
-SPLIT_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-"""What people call splits."""
-_WORD = re.compile(r"[A-Za-z]+")
 _LOOKED = 1000
 """Files of a folder whose suffix tells what all are."""
 
@@ -48,19 +41,23 @@ class Layout:
 
 
 def find_layout(path: Path) -> Layout:
-    """Return what lies at a path.
+    """Return what lies at a path, which may be a pattern of tables.
 
     Raises
     ------
     JobError
         InvalidData: nothing that a job reads, or several things of which one has to be named.
     """
+    if is_pattern(str(path)):
+        shards(str(path), str(path))
+        return Layout("Table", path)
     if not path.exists():
         raise JobError("InvalidData", f"{path}: no such file or folder")
     if path.is_file():
         return _of_file(path)
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    tables = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.suffix.lower() in TABLE_SUFFIXES)
+    files = (entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    tables = sorted(entry for entry in files if is_table(entry))
     if tables:
         return _of_tables(path, tables)
     if (parts := _splits(folders)) and "train" in parts:
@@ -71,47 +68,39 @@ def find_layout(path: Path) -> Layout:
         return find_layout(folders[0])
     raise JobError(
         "InvalidData",
-        f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one"
+        f"{path}: nothing here that a job reads: a job takes a table ({', '.join(TABLES)}), or a folder with one"
         " sub-folder of pictures or audio files for each label",
     )
 
 
 def _of_file(path: Path) -> Layout:
     """Return a table, with those beside it that are called alike but for the split."""
-    if path.suffix.lower() not in TABLE_SUFFIXES:
+    if not is_table(path):
         raise JobError(
             "InvalidData",
-            f"{path}: files end in {', '.join(TABLE_SUFFIXES)}, not {path.suffix or 'nothing'}; convert or rename it",
+            f"{path}: files end in {', '.join(TABLES)}, not {suffixes(path)[0] or 'nothing'}; convert or rename it",
         )
-    if _split_of(path.stem) != "train":
+    if split_of(stem(path)) != "train":
         return Layout("Table", path)
     found: dict[Split, Path] = {}
     for other in sorted(path.parent.iterdir()):
-        split = _split_of(other.stem)
-        is_other = other.is_file() and other.suffix == path.suffix and split != "train"
-        if split and is_other and _fits(path.stem, other.stem):
+        split = split_of(stem(other))
+        is_other = other.is_file() and suffixes(other) == suffixes(path) and split != "train"
+        if split and is_other and _fits(stem(path), stem(other)):
             found.setdefault(split, other)
-    said = [f"{other} beside it was taken as {split} data, by its name" for split, other in found.items()]
-    return Layout("Table", path, found.get("validation"), found.get("test"), said)
+    return _with_others(path, found)
+
+
+def _with_others(train: Path, others: Mapping[Split, Path]) -> Layout:
+    said = [f"{other} beside it was taken as {split} data, by its name" for split, other in others.items()]
+    return Layout("Table", train, others.get("validation"), others.get("test"), said)
 
 
 def _fits(train: str, other: str) -> bool:
     """Return whether two names differ in the split alone; that of the training may have an end of its own, `train-1000`."""
-    before, after = _without(other)
-    own_before, own_after = _without(train)
+    before, after = without_split(other)
+    own_before, own_after = without_split(train)
     return before == own_before and after in (own_after, "")
-
-
-def _without(stem: str) -> tuple[str, str]:
-    """Return what stands before and after the split's word in a name."""
-    for found in _WORD.finditer(stem):
-        if found.group().lower() in SPLIT_WORDS:
-            return stem[: found.start()], stem[found.end() :]
-    return stem, ""
-
-
-def _split_of(stem: str) -> Split | None:
-    return next((SPLIT_WORDS[word.lower()] for word in _WORD.findall(stem) if word.lower() in SPLIT_WORDS), None)
 
 
 def _of_tables(folder: Path, tables: Sequence[Path]) -> Layout:
@@ -119,21 +108,39 @@ def _of_tables(folder: Path, tables: Sequence[Path]) -> Layout:
         return Layout("Table", tables[0])
     by_split: dict[Split | None, list[Path]] = {}
     for table in tables:
-        by_split.setdefault(_split_of(table.stem), []).append(table)
+        by_split.setdefault(split_of(stem(table)), []).append(table)
     train = by_split.get("train", [])
-    names = some_of([table.name for table in tables])
+    if len(train) == 1 and all(len(files) == 1 for files in by_split.values()):
+        return _of_file(train[0])
+    found = {split: _pattern(folder, files) for split, files in by_split.items() if split or not train}
+    if len(found) == 1 and None in found and (whole := found[None]):  # parts whose names tell no split
+        return Layout("Table", whole)
+    parts = {split: path for split, path in found.items() if split and path}
+    if len(parts) == len(found) and "train" in parts:
+        return _with_others(parts.pop("train"), parts)
     if len(train) == 1:
         return _of_file(train[0])
-    if len(train) > 1 and len({_without(table.stem)[0] for table in train}) == 1 and _SHARD.search(train[0].stem):
-        raise JobError(
-            "InvalidData",
-            f"{folder}: the training data lies in {len(train)} files, {some_of([table.name for table in train], 3)}, and a job reads"
-            " one table: put them together, as with pyarrow.parquet.write_table(pyarrow.parquet.read_table(FOLDER), FILE)",
-        )
-    raise JobError("InvalidData", f"{folder}: {len(tables)} tables lie here, {names}: name the one to train on")
+    raise JobError(
+        "InvalidData",
+        f"{folder}: {len(tables)} tables lie here, {some_of([table.name for table in tables])}: name the one to train on, or"
+        " a pattern (train-*.parquet) for several",
+    )
 
 
-_SHARD = re.compile(r"\d+-of-\d+$")
+_NUMBER = re.compile(r"\d+")
+
+
+def _pattern(folder: Path, files: Sequence[Path]) -> Path | None:
+    """Return the pattern of files that are called alike but for their numbers, and of no others; of a single one itself."""
+    if len(files) == 1:
+        return files[0]
+    names = [file.name for file in files]
+    alike = {_NUMBER.sub("0", name) for name in names}
+    if len(alike) > 1 or any(sign in name for name in names for sign in "*?["):
+        return None
+    before, *_, after = _NUMBER.split(names[0])
+    pattern = folder / f"{before}*{after}"
+    return pattern if [Path(file) for file in shards(str(pattern), str(pattern))] == sorted(files) else None
 
 
 def _splits(folders: Sequence[Path]) -> dict[Split, Path]:

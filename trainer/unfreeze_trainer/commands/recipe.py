@@ -13,8 +13,8 @@ from typing import Any
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.commands.draft import Draft, job_of
-from unfreeze_trainer.commands.layout import SPLIT_WORDS
 from unfreeze_trainer.commands.surveyed import Survey
+from unfreeze_trainer.data.split_names import SPLIT_WORDS
 
 _STEPS = 1000
 """Of the optimizer, which a head needs."""

@@ -23,6 +23,7 @@ from unfreeze_trainer.commands.surveyed import Column, Repeated, SourceSurvey, S
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.files import FileKind
 from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind, whole_inputs
+from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.errors import JobError, unmarked
 from unfreeze_trainer.objectives.targets import Encoder, missing_rows
 
@@ -113,7 +114,7 @@ class _Table:
 def _table(task: str, dataset: Dataset, where: str) -> _Table:
     """Return what is in a table; nothing of a folder, and of what cannot be read."""
     try:
-        if Path(dataset.path).is_dir():
+        if Path(dataset.path).is_dir() and not is_table_folder(dataset.path):
             return _Table(0, np.empty(0, np.int64), [], {})
         cells = read_cells(dataset.path, where)
     except JobError:  # as whoever reads it says

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze_trainer.data.columnar import read_arrow, read_parquet, schema_of
+from unfreeze_trainer.data.json_lines import open_lines
+from unfreeze_trainer.data.shards import is_several, shards
+from unfreeze_trainer.data.suffixes import BY_COLUMNS, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 
@@ -33,7 +37,9 @@ class Cells:
     contents
         Columns of bytes, or of the hub's structs of bytes and path, each with its first content.
     numbers
-        Index in the file of each row, int64.
+        Index in the file of each row, int64; counted through several files.
+    rows
+        How many of them were read, with broken ones.
     repeated
         Names that several columns have: these are left aside.
     """
@@ -41,6 +47,7 @@ class Cells:
     texts: dict[str, pa.ChunkedArray]
     contents: dict[str, bytes]
     numbers: np.ndarray
+    rows: int
     repeated: tuple[str, ...] = ()
 
     @property
@@ -55,7 +62,7 @@ def read_cells(path: str, where: str, *, rows: int | None = None) -> Cells:
     Parameters
     ----------
     path, where
-        A file, and what messages start with.
+        A file, several by a pattern or a folder, and what messages start with.
     rows
         Read so many of the first rows, at least; all where None.
 
@@ -64,22 +71,60 @@ def read_cells(path: str, where: str, *, rows: int | None = None) -> Cells:
     JobError
         InvalidData: no such file, or none that is read.
     """
-    suffix = Path(path).suffix.lower()
+    if not is_several(path):
+        return _read_file(path, where, rows)
+    found: list[Cells] = []
+    for file in shards(path, where):
+        found.append(_read_file(file, f"{where}: {Path(file).name}", rows))
+        if rows and sum(len(part.numbers) for part in found) >= rows:
+            break
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _together(parts: Sequence[Cells]) -> Cells:
+    """Return the cells of several files, one after the other; null where one lacks a column."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for part in parts for name in part.texts)
+    texts = {name: list[pa.Array]() for name in names}
+    numbers, before = [], 0
+    for part in parts:
+        for name, chunks in texts.items():
+            own = part.texts.get(name)
+            chunks.extend([pa.nulls(len(part.numbers), pa.large_string())] if own is None else _large(own).chunks)
+        numbers.append(part.numbers + before)
+        before += part.rows
+    contents = {name: content for part in reversed(parts) for name, content in part.contents.items()}
+    repeated = tuple(dict.fromkeys(name for part in parts for name in part.repeated))
+    whole = {name: pa.chunked_array(chunks, pa.large_string()) for name, chunks in texts.items()}
+    return Cells(whole, contents, np.concatenate(numbers), before, repeated)
+
+
+def _large(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    return column.cast(pa.large_string())
+
+
+def _read_file(path: str, where: str, rows: int | None) -> Cells:
+    suffix = suffixes(path)[0]
     if suffix in (".jsonl", ".ndjson"):
         read_table(
             path, [], where, Unread(where, skip=True), head=True
         )  # whoever trains says what is wrong with the file
-        found = _json(path, rows)
+        found = _json(path, where, rows)
         if not found.names:  # with nothing to look at, it is said here
             read_table(path, [], where, head=True)
         return found
-    if suffix == ".parquet":
-        return _parquet(path, where, rows)
+    if suffix in BY_COLUMNS:
+        read_table(path, [], where, head=True)
+        return _by_columns(path, where, rows)
     unread = Unread(where, skip=True)
     names, repeated = _once(read_table(path, [], where, Unread(where, skip=True), head=True).column_names)
     table = read_table(path, names, where, unread, head=rows is not None)
     texts = {name: table[name] for name in names}
-    return Cells(texts, {}, unread.others(table.num_rows + len(unread))[: table.num_rows], repeated)
+    total = table.num_rows + len(unread)
+    return Cells(texts, {}, unread.others(total)[: table.num_rows], total, repeated)
 
 
 def _once(names: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -88,7 +133,7 @@ def _once(names: list[str]) -> tuple[list[str], tuple[str, ...]]:
     return [name for name in counts if counts[name] == 1], tuple(name for name in counts if counts[name] > 1)
 
 
-def _json(path: str, most: int | None) -> Cells:
+def _json(path: str, where: str, most: int | None) -> Cells:
     import pyarrow as pa
 
     names: dict[str, None] = {}
@@ -101,7 +146,7 @@ def _json(path: str, most: int | None) -> Cells:
         chunks.append(pa.table({name: pa.array(cells, pa.large_string()) for name, cells in columns.items()}))
         lines.clear()
 
-    with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
+    with open_lines(path, where, errors="replace") as file:
         for line in file:
             lines.append(_object(line))
             count += 1
@@ -113,7 +158,7 @@ def _json(path: str, most: int | None) -> Cells:
                 break
     keep()
     table = pa.concat_tables(chunks)
-    return Cells({name: table[name] for name in names}, {}, np.arange(count))
+    return Cells({name: table[name] for name in names}, {}, np.arange(count), count)
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -129,30 +174,32 @@ def _text(value: Any) -> str | None:
     return text and text.encode(errors="replace").decode()  # escapes may be halves of a character
 
 
-def _parquet(path: str, where: str, rows: int | None) -> Cells:
+def _by_columns(path: str, where: str, rows: int | None) -> Cells:
+    """Read Parquet or Arrow's format."""
     import pyarrow as pa
-    from pyarrow import parquet
 
-    read_table(path, [], where, head=True)
     texts: dict[str, pa.ChunkedArray] = {}
     contents: dict[str, bytes] = {}
-    with parquet.ParquetFile(path) as file:
-        names, repeated = _once(file.schema_arrow.names)
-        held = {name: file.schema_arrow.field(name).type for name in names}
-        files = [name for name, kind in held.items() if _holds_bytes(kind)]
-        whole = [name for name in held if name not in files]
-        if files:
-            first = next(file.iter_batches(batch_size=_HEAD_LINES, columns=files), None)
-            contents = {name: _first(first.column(name).to_pylist() if first else []) for name in files}
-        batches = list(_until(file.iter_batches(columns=whole), rows)) if rows else []
-        table = pa.Table.from_batches(batches) if batches else file.read(columns=whole)
-        total = table.num_rows if whole else file.metadata.num_rows
+    schema = schema_of(path)
+    names, repeated = _once(schema.names)
+    files = [name for name in names if _holds_bytes(schema.field(name).type)]
+    whole = [name for name in names if name not in files]
+    if files:
+        first = read_table(path, files, where, head=True)
+        contents = {name: _first(first[name].slice(0, _HEAD_LINES).to_pylist()) for name in files}
+    read = read_parquet if suffixes(path)[0] == ".parquet" else read_arrow
+    parts = _until(read(path, whole or files[:1], where, Unread(where, skip=True), head=False), rows)
+    if whole:
+        table = pa.concat_tables(parts)
+        total = table.num_rows
+    else:
+        total = sum(part.num_rows for part in parts)
     for name in whole:
         try:
             texts[name] = table[name].cast(pa.large_string())
         except pa.ArrowException:  # lists and structs
             texts[name] = pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
-    return Cells(texts, contents, np.arange(total), repeated)
+    return Cells(texts, contents, np.arange(total), total, repeated)
 
 
 def _plain(column: pa.ChunkedArray) -> Iterator[Any]:
@@ -163,12 +210,12 @@ def _plain(column: pa.ChunkedArray) -> Iterator[Any]:
             )
 
 
-def _until(batches: Iterator[Any], rows: int) -> Iterator[Any]:
+def _until(parts: Iterator[pa.Table], rows: int | None) -> Iterator[pa.Table]:
     read = 0
-    for batch in batches:
-        yield batch
-        read += batch.num_rows
-        if read >= rows:
+    for part in parts:
+        yield part
+        read += part.num_rows
+        if rows and read >= rows:
             return
 
 

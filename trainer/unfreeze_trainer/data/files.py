@@ -17,6 +17,7 @@ import numpy as np
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind, readable
+from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
@@ -96,7 +97,8 @@ def read_files(
 
     root = Path(dataset.path)
     try:
-        folder = _list_folder(kind, root, where, skip=skip) if root.is_dir() else None
+        of_labels = root.is_dir() and not is_table_folder(dataset.path)
+        folder = _list_folder(kind, root, where, skip=skip) if of_labels else None
     except OSError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     if folder:
@@ -124,7 +126,7 @@ def read_files(
         source = DataSource(dataset, where, inputs, table[label], numbers=numbers)
         source = readable(source, unread, total, head=head, kind=targets)
         if not _is_binary(inputs.type):
-            source = _located(kind, source, root.parent, skip=skip)
+            source = _located(kind, source, root if root.is_dir() else root.parent, skip=skip)
     return source
 
 
@@ -273,7 +275,7 @@ def file_name(kind: FileKind, source: DataSource, row: int) -> str:
     content, column = source.inputs[row].as_py(), kind.column_of(source.dataset.columns)
     if isinstance(content, bytes):
         return f"{source.where}: row {source.number(row)}, column {column!r}"
-    if Path(source.dataset.path).is_dir():
+    if Path(source.dataset.path).is_dir() and not is_table_folder(source.dataset.path):
         return f"{source.where}: {content}"
     return f"{source.where}: row {source.number(row)}, column {column!r}: {quoted(content)}"
 

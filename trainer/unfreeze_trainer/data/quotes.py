@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from pathlib import Path
+
+from unfreeze_trainer.data.packed import open_bytes
 
 _CHUNK = 1 << 20
 
 
-def broken_quote(path: str, rows: int, separator: str = ",") -> tuple[int, int] | None:
+def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") -> tuple[int, int] | None:
     """Return row and line where a cell begins that a quote opens and does not close right, None where all do.
 
     Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, or where there
@@ -21,13 +23,15 @@ def broken_quote(path: str, rows: int, separator: str = ",") -> tuple[int, int] 
         How many were read from the file, without the header.
     separator
         Between cells.
+    where
+        What messages about compressed files start with.
     """
-    quotes, lines = _count(Path(path))
+    quotes, lines = _count(path, where)
     if not quotes or (quotes % 2 == 0 and lines <= rows + 1):
         return None
     csv.field_size_limit(sys.maxsize)
     number, line = 0, 1
-    with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
         while True:
             reader, before = csv.reader(file, strict=True, delimiter=separator), line - 1
             try:
@@ -41,10 +45,10 @@ def broken_quote(path: str, rows: int, separator: str = ",") -> tuple[int, int] 
                 return None
 
 
-def _count(path: Path) -> tuple[int, int]:
+def _count(path: str, where: str) -> tuple[int, int]:
     """Return how many quotes and lines there are in a file."""
     quotes, lines, last = 0, 0, b""
-    with path.open("rb") as file:
+    with open_bytes(path, where) as file:
         while chunk := file.read(_CHUNK):
             quotes, lines, last = quotes + chunk.count(b'"'), lines + chunk.count(b"\n"), chunk
     return quotes, lines + (not last.endswith(b"\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
@@ -248,9 +250,13 @@ def _require_other_files(job: ResolvedJob) -> None:
 
 
 def _is_same(one: str, other: str) -> bool:
+    """Return whether two paths are one folder, or have a file in common."""
     try:
-        return Path(one).samefile(other)
-    except OSError:  # whoever reads it reports which is missing
+        if any(Path(path).is_dir() and not is_table_folder(path) for path in (one, other)):
+            return Path(one).samefile(other)
+        files = {(stat.st_dev, stat.st_ino) for stat in map(os.stat, shards(one, ""))}
+        return any((stat.st_dev, stat.st_ino) in files for stat in map(os.stat, shards(other, "")))
+    except (OSError, JobError):  # whoever reads it reports which is missing
         return False
 
 

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 600.0
 """Pauses between tries of a hub that does not answer, all together, before the pod fails and is retried elsewhere."""
-_TABLES_OF_PATHS = (".csv", ".jsonl", ".ndjson")
+_TABLES_OF_PATHS = tuple(
+    f"{suffix}{packed}"
+    for suffix in (".csv", ".tsv", ".jsonl", ".ndjson")
+    for packed in ("", ".gz", ".bz2", ".xz", ".zst")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,222 @@
+"""Tables as they lie there: compressed, in Arrow's formats, in folders; what is cut off, broken or made to fill the memory."""
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from tests.trainer.jobs import make_job
+from unfreeze_trainer.data import packed
+from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.pins import pin_data
+from unfreeze_trainer.data.samples import read_splits, read_texts
+from unfreeze_trainer.data.tables import read_table
+from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.errors import JobError
+
+WHERE = "spec.data.train.source pvc://data/t"
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+}
+CSV = b"text,label\n" + b"".join(b'"some, text %d",a\n' % n for n in range(50))
+LINES = b"".join(json.dumps({"text": f"some, text {n}", "label": "a"}).encode() + b"\n" for n in range(50))
+
+
+def texts(path: Path, **options):
+    return read_table(str(path), ["text", "label"], WHERE, **options)["text"].to_pylist()
+
+
+def refused(path: Path, **options) -> str:
+    with pytest.raises(JobError) as error:
+        texts(path, **options)
+    assert (error.value.reason, error.value.message.startswith(WHERE)) == ("InvalidData", True)
+    return error.value.message
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize(("kind", "content"), [(".csv", CSV), (".jsonl", LINES)])
+def test_compressed_tables_are_what_they_were(tmp_path, suffix, kind, content):
+    path = tmp_path / f"t{kind}{suffix}"
+    path.write_bytes(
+        PACKERS[suffix](content) + PACKERS[suffix](content.partition(b"\n")[2] if kind == ".csv" else content)
+    )
+    wanted = [f"some, text {n}" for n in range(50)] * 2
+    assert texts(path) == wanted
+    assert read_cells(str(path), WHERE).texts["text"].to_pylist() == wanted
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize(("kind", "content"), [(".csv", CSV), (".jsonl", LINES)])
+def test_what_is_cut_off_or_broken_is_refused_by_name(tmp_path, suffix, kind, content):
+    path = tmp_path / f"t{kind}{suffix}"
+    whole = PACKERS[suffix](content * 40)
+    path.write_bytes(whole[:-9])
+    assert "file is cut off, after" in refused(path)
+    path.write_bytes(whole[: len(whole) // 2] + bytes(8) + whole[len(whole) // 2 + 8 :])
+    assert "file is " in (said := refused(path)) or "is not JSON" in said  # gzip has no sum before its end
+    path.write_bytes(content)
+    assert f"ends in {suffix}, and is no" in refused(path)
+    path.write_bytes(b"")
+    assert "and is empty" in refused(path)
+
+
+def test_a_compressed_file_without_its_suffix_is_told_which(tmp_path):
+    (tmp_path / "t.csv").write_bytes(gzip.compress(CSV))
+    assert "it is compressed: rename it, so that it ends in .csv.gz" in refused(tmp_path / "t.csv")
+    (tmp_path / "t.parquet.gz").write_bytes(gzip.compress(CSV))
+    assert ".parquet is compressed within: unpack it" in refused(tmp_path / "t.parquet.gz")
+
+
+def test_rows_of_compressed_files_are_named(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(CSV + b"a,b,c\n"))
+    assert "row 51 has 3 cells, the header 2" in refused(path)
+    path.write_bytes(gzip.compress(CSV + b'"a,b\nc,d\n'))
+    assert "row 51, on line 52, has a quote that is not closed" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize("kind", [".csv", ".jsonl"])
+def test_a_bomb_is_refused_and_not_kept(tmp_path, monkeypatch, suffix, kind):
+    monkeypatch.setattr(packed, "FREE_BYTES", 1 << 16)
+    path = tmp_path / f"t{kind}{suffix}"
+    row = b'{"text": "a", "label": "b"}\n' if kind == ".jsonl" else b"aaaa,b\n"
+    path.write_bytes(PACKERS[suffix](b"text,label\n" * (kind == ".csv") + row * 60_000))
+    assert "become more than 200 times as many" in refused(path)
+
+
+def test_a_first_line_without_an_end_is_not_read_whole(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"a" * (8 << 20)))
+    assert "the header is longer than 1 MiB" in refused(path)
+
+
+def test_columns_that_unpack_a_thousandfold_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.data.packed.FREE_BYTES", 1 << 20)
+    cells = pa.table({"text": ["x" * 20_000] * 1000, "label": ["a"] * 1000})
+    parquet.write_table(cells, tmp_path / "t.parquet")
+    assert "become more than 200 times as many" in refused(tmp_path / "t.parquet")
+    with pa.ipc.new_file(
+        tmp_path / "t.arrow", cells.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
+        file.write_table(cells)
+    assert "become more than 200 times as many" in refused(tmp_path / "t.arrow")
+
+
+ROWS = pa.table(
+    {"text": [f"t{n}" for n in range(5)], "label": pa.array(list("aabab")).dictionary_encode(), "n": range(5)}
+)
+
+
+def write_arrow(path: Path, rows: pa.Table, *, stream: bool = False) -> None:
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(path, rows.schema) as file:
+        file.write_table(rows, max_chunksize=2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("suffix", [".arrow", ".feather"])
+def test_arrow_files_and_streams(tmp_path, stream, suffix):
+    path = tmp_path / f"t{suffix}"
+    write_arrow(path, ROWS, stream=stream)
+    found = read_table(str(path), ["label", "text"], WHERE)
+    assert (found.column_names, found["text"].to_pylist()) == (["label", "text"], [f"t{n}" for n in range(5)])
+    assert len(texts(path, head=True)) == 2
+    cells = read_cells(str(path), WHERE)
+    assert (cells.names, cells.texts["n"].to_pylist()) == (["text", "label", "n"], list("01234"))
+    with pytest.raises(JobError, match="no column 'txt'; did you mean 'text'"):
+        read_table(str(path), ["txt"], WHERE)
+    path.write_bytes(path.read_bytes()[:-150])
+    assert f"cannot be read as {suffix}" in refused(path)
+
+
+def test_arrow_of_offsets_beyond_its_texts_is_refused(tmp_path):
+    path = tmp_path / "t.arrow"
+    write_arrow(path, pa.table({"text": ["some", "more"], "label": ["a", "b"]}))
+    offsets, beyond = (b"".join(n.to_bytes(4, "little") for n in (0, 4, end)) for end in (8, 1 << 30))
+    path.write_bytes(path.read_bytes().replace(offsets, beyond))
+    assert "cannot be read as .arrow" in refused(path)
+
+
+def test_a_folder_of_tables_is_one_table(tmp_path):
+    for name, rows in (("b.csv.gz", b"3,z\n"), ("a.csv.gz", b"1,x\n2,y\n")):
+        (tmp_path / name).write_bytes(gzip.compress(b"text,label\n" + rows))
+    for name in ("README.md", ".hidden.csv", "state.json"):
+        (tmp_path / name).write_text("nothing\n")
+    assert texts(tmp_path) == ["1", "2", "3"]
+    assert read_cells(str(tmp_path), WHERE).numbers.tolist() == [0, 1, 2]
+    (tmp_path / "c.csv").write_text("text,label\nd,e,f\n")
+    assert f"{WHERE}: c.csv: row 1 has 3 cells" in refused(tmp_path)
+    unread = Unread(WHERE, skip=True)
+    assert (texts(tmp_path, unread=unread), unread.others(4).tolist()) == (["1", "2", "3"], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a.csv", "b.jsonl"], "of several formats, a.csv, b.jsonl"),
+        (["train-0.csv", "test-0.csv"], "of several splits, test-0.csv, train-0.csv"),
+        (["notes.txt", "sub/a.csv"], "it has files notes.txt and the folders sub"),
+        ([], "it has no files"),
+    ],
+)
+def test_a_folder_that_is_no_table_says_what_lies_there(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text,label\n")
+    assert said in refused(tmp_path)
+
+
+def test_pins_of_a_folder_change_with_its_tables(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
+    job = make_job(tmp_path / "model", tmp_path)
+    pins = [pin_data(read_texts(job.data.train, WHERE))]
+    (tmp_path / "b.csv").write_text("text,label\nz,b\n")
+    pins.append(pin_data(read_texts(job.data.train, WHERE)))
+    (tmp_path / "notes.md").write_text("no table\n")
+    pins.append(pin_data(read_texts(job.data.train, WHERE)))
+    assert pins[0] != pins[1] == pins[2]
+
+
+def test_a_file_of_the_training_folder_is_no_data_to_measure_on(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
+    job = make_job(
+        tmp_path / "model", tmp_path, data={"validation": {"source": f"file://{tmp_path}/a.csv", "fraction": None}}
+    )
+    with pytest.raises(JobError, match="is the training data"):
+        read_splits(job, read_texts, None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cells=st.lists(st.tuples(st.text(min_size=1).filter(str.strip), st.sampled_from("ab")), min_size=1, max_size=30),
+    parts=st.integers(1, 4),
+    suffix=st.sampled_from([".parquet", ".arrow", ".jsonl", *(f".jsonl{packed}" for packed in PACKERS)]),
+)
+def test_parts_of_any_format_are_the_whole(tmp_path_factory, cells, parts, suffix):
+    folder = tmp_path_factory.mktemp("parts")
+    for part in range(parts):
+        rows = [
+            {"text": text, "label": label}
+            for text, label in cells[part * len(cells) // parts : (part + 1) * len(cells) // parts]
+        ]
+        path = folder / f"{part}{suffix}"
+        if ".jsonl" in suffix:
+            content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+            if not rows:
+                continue
+            path.write_bytes(PACKERS.get(path.suffix, bytes)(content))
+        else:
+            table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in ("text", "label")})
+            (parquet.write_table if suffix == ".parquet" else lambda rows, path: write_arrow(path, rows))(table, path)
+    found = read_table(str(folder), ["text", "label"], WHERE)
+    assert list(zip(*(found[name].to_pylist() for name in ("text", "label")), strict=True)) == cells

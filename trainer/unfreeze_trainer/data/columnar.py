@@ -1,0 +1,149 @@
+"""Tables by columns: Parquet, and Arrow's files and streams (Feather)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze_trainer.data.columns import check_columns
+from unfreeze_trainer.data.json_lines import HEAD_ROWS
+from unfreeze_trainer.data.packed import check_fold
+from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.errors import JobError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+_FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
+_BATCH_BYTES = 16 << 20
+"""Of the batches that Parquet is read in, by what its metadata say."""
+_BATCH_ROWS = 65536
+
+
+def read_parquet(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,  # noqa: ARG001 - all or nothing
+    *,
+    head: bool,
+) -> Iterator[pa.Table]:
+    """Read some columns of Parquet."""
+    from pyarrow import parquet
+
+    wanted = list(dict.fromkeys(columns))
+    with parquet.ParquetFile(path) as file:
+        check_columns(columns, file.schema_arrow.names, where)
+        schema = file.schema_arrow
+        count = HEAD_ROWS if head else _rows_at_once(file.metadata, wanted)
+        batches = file.iter_batches(batch_size=count, columns=wanted)
+        yield from _tables(batches, schema, wanted, Path(path).stat().st_size, where, head=head)
+
+
+def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str]) -> int:
+    """Return how many rows have about _BATCH_BYTES."""
+    size = rows = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows += group.num_rows
+        columns = (group.column(place) for place in range(group.num_columns))
+        size += sum(one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] in wanted)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * max(1, rows) // max(1, size)))
+
+
+def read_arrow(
+    path: str,
+    columns: list[str],
+    where: str,
+    unread: Unread,  # noqa: ARG001 - all or nothing
+    *,
+    head: bool,
+) -> Iterator[pa.Table]:
+    """Read some columns of Arrow's format, as a file or a stream."""
+    import pyarrow as pa
+
+    with Path(path).open("rb") as content:
+        magic = content.read(len(_FILE))
+    if magic.startswith(_FIRST_FEATHER):
+        raise JobError(
+            "InvalidData", f"{where}: this is Feather of version 1; save it again as version 2, or as Parquet"
+        )
+    wanted = list(dict.fromkeys(columns))
+    with ExitStack() as stack:
+        file = stack.enter_context(pa.OSFile(path))
+        schema = (pa.ipc.open_file(file) if magic == _FILE else pa.ipc.open_stream(file)).schema
+        check_columns(columns, schema.names, where)
+        file.seek(0)
+        # Without any of its columns a file of many would be read whole.
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(map(schema.names.index, wanted)) or [0])
+        batches: Iterator[pa.RecordBatch]
+        if magic == _FILE:
+            reader = stack.enter_context(pa.ipc.open_file(file, options=options))
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            batches = iter(stack.enter_context(pa.ipc.open_stream(file, options=options)))
+        if not wanted:
+            yield schema.empty_table()
+            return
+        yield from _tables(_valid(batches), schema, wanted, Path(path).stat().st_size, where, head=head)
+
+
+def schema_of(path: str) -> pa.Schema:
+    """Return the columns of Parquet or of Arrow's format, by a file that `read_parquet` or `read_arrow` reads."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if Path(path).suffix.lower() == ".parquet":
+        return parquet.read_schema(path)
+    with pa.OSFile(path) as file:
+        opened = pa.ipc.open_file if file.read(len(_FILE)) == _FILE else pa.ipc.open_stream
+        file.seek(0)
+        return opened(file).schema
+
+
+def _valid(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches whose offsets and texts have been looked at: Arrow takes those of its own formats as they come."""
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
+
+
+def _tables(
+    batches: Iterator[Any], schema: pa.Schema, wanted: list[str], size: int, where: str, *, head: bool
+) -> Iterator[pa.Table]:
+    """Yield batches of a file of some bytes as tables with types that Arrow's functions take; one at least."""
+    import pyarrow as pa
+
+    kept = pa.schema([schema.field(name).with_type(plain_type(schema.field(name).type)) for name in wanted])
+    unpacked, read = 0, False
+    for batch in batches:
+        unpacked += batch.nbytes
+        check_fold(unpacked, size, where)
+        yield pa.Table.from_batches([batch]).select(wanted).cast(kept)
+        read = True
+        if head:
+            return
+    if not read:
+        yield kept.empty_table()
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type whose cells are the same and which Arrow's functions take: no views, no dictionaries in lists."""
+    import pyarrow as pa
+
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return kind if plain_type(kind.value_type) == kind.value_type else plain_type(kind.value_type)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not (is_list or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)):
+        return kind
+    inner = plain_type(kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    # A view with offsets of as many bits as the list's is not cast where a list is missing.
+    small = pa.types.is_list(kind) or pa.types.is_large_list_view(kind)
+    return pa.list_(inner) if small else pa.large_list(inner)
