@@ -113,9 +113,14 @@ class Feed:
         """Return how many micro batches every rank makes of a global batch of so many samples."""
         return min(self._accumulate, math.ceil(batch / self._world_size))
 
+    @property
+    def evaluation_size(self) -> int:
+        """Samples of a batch that needs no gradients."""
+        return max(32, 2 * math.ceil(self._batch_size / (self._world_size * self._accumulate)))
+
     def evaluation(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield this rank's batches of a split, each sample on one rank; every rank has the same number of batches."""
-        size = max(32, 2 * math.ceil(self._batch_size / (self._world_size * self._accumulate)))
+        size = self.evaluation_size
         total = self._task.splits[split]
         mine = evaluation_shard(total, self._rank, self._world_size)
         rounds = math.ceil(math.ceil(total / self._world_size) / size)

@@ -254,10 +254,12 @@ class Semantics(Model):
     pooling: Annotated[Literal["OfBase", "Architecture"], Before("Architecture")] = "OfBase"
     """What a text's head reads where pooling is Auto. OfBase: what the base was trained to give, if its folder says so.
     Architecture: what the library's own class reads, often the first token."""
-    dropout: Annotated[Literal["Everywhere"], Before("Everywhere")] = "Everywhere"
-    """Where dropout is on in training. Everywhere: in frozen blocks too."""
-    features: Annotated[Literal["Computed"], Before("Computed")] = "Computed"
-    """Where the outputs of frozen blocks come from. Computed: again in each step, no cache."""
+    dropout: Annotated[Literal["WhereTrained", "Everywhere"], Before("Everywhere")] = "WhereTrained"
+    """Where dropout is on in training. WhereTrained: from the lowest block that trains upwards. Everywhere: in frozen blocks
+    too."""
+    features: Annotated[Literal["Cached", "Computed"], Before("Computed")] = "Cached"
+    """Where the outputs of frozen blocks come from. Cached: computed once for each sample, where that is exact and pays.
+    Computed: again in each step, no cache."""
     pictures: Annotated[Literal["AsShown", "AsConverted"], Before("AsConverted")] = "AsShown"
     """How a picture's file becomes 8 bits a channel. AsShown: as a viewer shows it (data/pictures.py). AsConverted: by
     Pillow's conversion alone, without orientation, range and ground."""

@@ -231,22 +231,24 @@ class Engine(ABC):
         """Whether a value is true on any rank. Collective."""
         return bool(self.all_reduce(torch.tensor([float(value)]), dist.ReduceOp.MAX).item())
 
-    def broadcast_object(self, value: Any) -> Any:
-        """Return rank 0's value on every rank. Collective.
+    def broadcast_object(self, value: Any, *, source: int = 0) -> Any:
+        """Return one rank's value on every rank. Collective.
 
         Parameters
         ----------
         value
             Tensors, numbers, texts, and dicts and lists of them: nothing else is taken from another rank.
+        source
+            Whose value it is.
         """
         if self.world_size == 1:
             return value
         file = io.BytesIO()
-        if self.rank == 0:
+        if self.rank == source:
             torch.save(value, file)
         size = int(self.all_reduce(torch.tensor([file.tell()])).item())  # the others have nothing
         content = torch.frombuffer(bytearray(file.getvalue() or bytes(size)), dtype=torch.uint8).to(self.device)
-        dist.broadcast(content, src=0)
+        dist.broadcast(content, src=source)
         return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), weights_only=True)
 
     def broadcast_json(self, value: T, kind: Any) -> T:

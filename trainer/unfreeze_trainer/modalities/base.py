@@ -86,6 +86,17 @@ class Modality(ABC):
             Takes the indices of those that cannot be read and are to be skipped.
         """
 
+    varies: bool = False
+    """Whether training inputs vary at random."""
+
+    def remembered(
+        self,
+        split: Split,  # noqa: ARG002 - of what holds its samples in memory
+        batches: Iterable[Sequence[int]],
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with those inputs that lie in memory. Parameters as of `batches`."""
+        yield from ((indices, {}) for indices in batches)
+
     def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:  # noqa: ARG002 - of what has some
         """Return how many tokens that are not padding the rows have that count, bool of shape (samples,)."""
         return 0

@@ -55,6 +55,8 @@ class Image(Files):
         super().__init__(job)
         self._model, self._varied = model, options
         self._mixing = Mixing(options) if options.mix_up or options.cut_mix else None
+        policies = (options.rand_augment, options.auto_augment, options.aug_mix, options.random_erasing)
+        self.varies = self._mixing is not None or options.augmentation != "None" or any(policies)
 
     def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a folder with one sub-folder per label, or a table."""

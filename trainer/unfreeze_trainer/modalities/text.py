@@ -144,6 +144,12 @@ class Text(Modality):
             # Padding has the text of a sample, since a row without any token may give NaN.
             yield indices, tokens.collate(rows_of(split, indices) if len(indices) else split.rows[:1])
 
+    def remembered(
+        self, split: Split, batches: Iterable[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with its inputs, which all lie in memory."""
+        return self.batches(split, batches, None, set())
+
     def _tokenized(self, source: DataSource) -> Tokens:
         if source not in self._tokens:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from torch import nn
@@ -43,6 +44,8 @@ class Freezer:
         phase has an adapter_rate all of them train, and the block's own beside them. The head's own are among them.
     rate_factors
         What the learning rates of parameters are multiplied by, where it is not 1.
+    frozen_dropout
+        Whether blocks below the lowest one that trains are in training mode too.
     """
 
     def __init__(
@@ -51,12 +54,15 @@ class Freezer:
         blocks: Sequence[Block],
         adapter_parameters: Collection[str],
         rate_factors: Mapping[str, float] | None = None,
+        *,
+        frozen_dropout: bool = True,
     ) -> None:
         self._module = module
         self._block = {name: block.name for block in blocks for name in block.parameters}
         self._order = [block.name for block in blocks]
         self._dimensions = {name: parameter.ndim for name, parameter in module.named_parameters()}
         self._adapter, self._factors = frozenset(adapter_parameters), dict(rate_factors or {})
+        self._frozen_dropout, self._at_rest = frozen_dropout, list[nn.Module]()
         self._small = _biases_and_norms(module)
         self._undecayed = self._small | _without_decay(module)
         self.unused: frozenset[str] = frozenset()
@@ -87,15 +93,30 @@ class Freezer:
             parameter.requires_grad_(name in trainable)
             if name not in trainable:
                 parameter.grad = None
+        self._at_rest = [] if self._frozen_dropout else self._below(trainable)
         self.train_mode()
+
+    def _below(self, trainable: AbstractSet[str]) -> list[nn.Module]:
+        """Return the modules that have parameters of blocks below the lowest one that trains, and of no others."""
+        lowest = min((self._order.index(self._block[name]) for name in trainable), default=0)
+        place = {
+            id(parameter): self._order.index(self._block[name]) for name, parameter in self._module.named_parameters()
+        }
+        highest = {
+            part: max((place[id(own)] for own in part.parameters()), default=lowest) for part in self._module.modules()
+        }
+        return [part for part, block in highest.items() if block < lowest]
 
     def train_mode(self) -> None:
         """Put the module into training mode, except for BatchNorm whose parameters are frozen.
 
         Their running statistics belong to the frozen weights (Keras' and fastai's rule too): in training mode they
-        would drift to the new data although nothing trains. Dropout stays on everywhere.
+        would drift to the new data although nothing trains. Dropout is off in blocks below the lowest one that trains, unless
+        it is to stay on there: their outputs are the same each time.
         """
         self._module.train()
+        for part in self._at_rest:
+            part.eval()
         named = self._module.named_parameters()
         anything_frozen = not all(parameter.requires_grad or name in self.unused for name, parameter in named)
         for module in self._module.modules():

@@ -119,6 +119,17 @@ class Task(ABC):
         A sample that cannot be read and is to be skipped keeps its place, and is a row of padding.
         """
 
+    def repeats(self, split: str) -> bool:  # noqa: ARG002 - of what says so
+        """Return whether the inputs of a split's samples are the same each time: then a model's frozen blocks need them once."""
+        return False
+
+    def remembered(self, split: str, batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield each list of sample indices with its batch, of a split that repeats, without inputs that would be read from files.
+
+        Parameters as of `batches`.
+        """
+        raise NotImplementedError
+
     def tokens(self, batch: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - of what has some
         """Return how many tokens that are not padding a batch has; 0 for what has none."""
         return 0

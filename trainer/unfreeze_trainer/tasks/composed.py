@@ -140,6 +140,18 @@ class ComposedTask(Task):
         for indices, inputs in self.modality.batches(part, batches, epoch_seed, unread):
             yield inputs | self.objective.collate(part.targets, indices, unread)
 
+    def repeats(self, split: str) -> bool:
+        """Return whether the inputs of a split's samples are the same each time."""
+        return split != "train" or not self.modality.varies
+
+    def remembered(self, split: str, batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Yield each list of sample indices with its batch, without inputs that would be read from files."""
+        part, unread = self._splits[split], self.unread[split]
+        found = self.modality.remembered(part, batches)
+        yield from (
+            (indices, inputs | self.objective.collate(part.targets, indices, unread)) for indices, inputs in found
+        )
+
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many tokens that are not padding a batch has, without rows of padding."""
         return self.modality.tokens(batch, self.objective.counted(batch))

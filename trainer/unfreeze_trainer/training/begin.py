@@ -15,12 +15,14 @@ from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
+from unfreeze_trainer.training.cuts import find_cuts
 from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine, OptimizerState
+    from unfreeze_trainer.features.cut import Cut
     from unfreeze_trainer.feed import Feed
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel
@@ -42,8 +44,8 @@ def attach(
     feed: Feed,
     freezer: Freezer,
     link: Link | None,
-) -> Evidence:
-    """Try a model on the data and hand it to the engine; return what the trial says of its weights. Collective.
+) -> tuple[Evidence, dict[int, Cut]]:
+    """Try a model on the data and hand it to the engine; return what the trial says of its weights, and its cuts. Collective.
 
     Raises
     ------
@@ -58,8 +60,10 @@ def attach(
     tell(link, "trying the longest batch, and looking for weights that get no gradient")
     chosen = {name for phase in plan.phases for name in freezer.chosen_names(phase)}
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
+    tell(link, "looking for blocks that need to compute once only")
+    cuts = find_cuts(job, task, loaded, engine, phases=plan.phases, freezer=freezer)
     engine.attach(module, loaded.blocks, evidence.unused)
-    return evidence
+    return evidence, cuts
 
 
 def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None) -> tuple[RunFolder, Found]:

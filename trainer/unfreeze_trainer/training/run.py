@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.exporter import Exporter
+from unfreeze_trainer.features.cached import CachedTask
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
@@ -53,8 +54,10 @@ class Run:
     """
 
     def __init__(self, job: ResolvedJob, task: Task, loaded: LoadedModel, engine: Engine, link: Link | None) -> None:
-        self.job, self.task, self.engine = job, task, engine
+        self.job, self.engine = job, engine
         self.hook = hook = loaded.hook
+        self.features = features = CachedTask(task, engine)
+        self.task = task = cast("Task", features)
         self.feed = feed = Feed(
             task,
             seed=job.training.seed,
@@ -65,8 +68,15 @@ class Run:
         )
         blocks = [block.name for block in loaded.blocks]
         self.plan = plan = Plan.of(job, blocks, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
-        self.freezer = freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
-        evidence = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
+        self.freezer = freezer = Freezer(
+            loaded.module,
+            loaded.blocks,
+            loaded.adapter_parameters,
+            loaded.rate_factors,
+            frozen_dropout=job.semantics.dropout == "Everywhere",
+        )
+        features.batch = feed.evaluation_size
+        evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
@@ -116,7 +126,15 @@ class Run:
             reporter=reporter,
         )
         self.work = Work(
-            plan, feed, state, trainable=trainable, milestones=milestones, meter=meter, saver=saver, reporter=reporter
+            plan,
+            feed,
+            state,
+            features=features,
+            trainable=trainable,
+            milestones=milestones,
+            meter=meter,
+            saver=saver,
+            reporter=reporter,
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unfreeze_trainer.features.cached import CachedTask
     from unfreeze_trainer.feed import Feed, MicroBatch
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.state import RunState
@@ -26,7 +27,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    trainable, milestones, meter, saver, reporter
+    features, trainable, milestones, meter, saver, reporter
         Called on the way, on all ranks at the same places.
     """
 
@@ -36,6 +37,7 @@ class Work:
         feed: Feed,
         state: RunState,
         *,
+        features: CachedTask,
         trainable: Trainable,
         milestones: Milestones,
         meter: Meter,
@@ -43,7 +45,7 @@ class Work:
         reporter: Reporter,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
-        self._trainable, self._milestones = trainable, milestones
+        self._features, self._trainable, self._milestones = features, trainable, milestones
         self._meter, self._saver, self._reporter = meter, saver, reporter
 
     def phases_left(self) -> Iterator[Phase]:
@@ -60,10 +62,18 @@ class Work:
         left = self._trainable.begin(phase)
         self._milestones.start_clock()
         self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
+        self._features.enter(phase.index, self._plan.reads_left(state.step, phase.index), beat=self._computed)
+        self._reporter.tell("")
         if state.phase_steps:
             self._milestones.settle()  # an evaluation that a stop cut short
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
+
+    def _computed(self, done: int, samples: int) -> None:
+        """Tell how many samples frozen blocks have computed. Collective."""
+        self._reporter.tell(f"frozen blocks have computed {done:,} of {samples:,} samples, once for all epochs")
+        self._reporter.publish("Training")
+        self._meter.check_stop()
 
     def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""

@@ -1,0 +1,154 @@
+"""The block cache: where a forward pass can start, what is kept of each sample, and that nothing is learned otherwise."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.trainer import features_group
+from tests.trainer.jobs import bert_folder, write_csv
+from unfreeze_trainer.features.cut import MASK, padded, rows_of
+from unfreeze_trainer.features.find import Probe, find_cut
+from unfreeze_trainer.features.memory import Rows
+from unfreeze_trainer.features.room import SHARE, available_bytes
+
+WIDTH = 5
+TOLERANCE = 1e-5
+"""Between weights that sums over other batches have led to: 80 steps at a rate of 1e-2."""
+
+
+class Encoder(nn.Module):
+    """Three layers over tokens, a pooling of those that count, and a head."""
+
+    def __init__(self, skip=False, dropout=0.0, mixes=False, both=False):
+        super().__init__()
+        self.embeddings = nn.Embedding(20, WIDTH)
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.dropout, self.skip, self.mixes, self.both = nn.Dropout(dropout), skip, mixes, both
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, ids, mask):
+        first = x = self.embeddings(ids)
+        for layer in self.layers:
+            x = self.dropout(torch.tanh(layer(x)))
+            if self.mixes:
+                x = x - x.mean(dim=0)
+        if self.skip:
+            x = x + first
+        weights = mask[:, :, None].float()
+        return self.head((x * weights).sum(1) / weights.sum(1))
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 20, (2, 8), generator=generator)
+    mask = torch.ones(2, 8, dtype=torch.int64)
+    ids[1, 4:] = mask[1, 4:] = 0
+    return [{"ids": ids, MASK: mask}, {"ids": ids[1:, :4].expand(3, 4), MASK: mask[1:, :4].expand(3, 4)}]
+
+
+def cut_of(module, *trained):
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name.startswith(trained))
+    return find_cut(Probe(module, batches(), lambda batch: module(batch["ids"], batch[MASK])))
+
+
+@pytest.mark.parametrize(
+    ("trained", "path"), [(("head",), "layers.2"), (("head", "layers.2"), "layers.1"), (("layers.0",), "embeddings")]
+)
+def test_a_cut_is_the_last_module_before_what_trains(trained, path):
+    torch.manual_seed(0)
+    module = Encoder()
+    cut = cut_of(module, *trained)
+    assert cut.path == path
+    assert cut.row_bytes(7) == 7 * WIDTH * 4
+
+
+def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes_nothing_below():
+    torch.manual_seed(0)
+    module = Encoder()
+    cut = cut_of(module, "head", "layers.2")
+    batch, other = batches()
+
+    def forward():
+        return module(batch["ids"], batch[MASK])
+
+    values = cut.capture(module, forward, stop=True)
+    alone = rows_of(cut.capture(module, lambda: module(other["ids"], other[MASK]), stop=True), cut.shapes, other)
+    rows = [rows_of(values, cut.shapes, batch)[0], alone[0]]
+    expected = forward()
+    with torch.no_grad():
+        module.embeddings.weight.fill_(torch.nan)
+        module.layers[0].weight.fill_(torch.nan)
+    with cut.replaying(module, padded(rows, cut.shapes, batch), 8):
+        torch.testing.assert_close(forward(), expected)
+    assert [name for name, _ in module.named_modules()] == [name for name, _ in Encoder().named_modules()]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"skip": True}, "embeddings"),
+        ({"mixes": True}, "gives all that the blocks that train read"),
+        ({"dropout": 0.5}, "layers.0"),
+    ],
+    ids=["a skip connection across the cut", "samples that are mixed", "dropout in between"],
+)
+def test_a_model_that_cannot_start_at_the_top_is_recognised_by_running_it(options, found):
+    torch.manual_seed(0)
+    cut = cut_of(Encoder(**options).train(), "head")
+    assert found in (cut if isinstance(cut, str) else cut.path)
+
+
+def test_rows_go_from_one_worker_to_another():
+    torch.manual_seed(0)
+    module = Encoder()
+    shapes = cut_of(module, "head").shapes
+    rows, others = Rows(6, shapes), Rows(6, shapes)
+    for index, length in ((1, 3), (4, 2), (5, 7)):
+        rows.add([index], [(torch.randn(length, WIDTH),)])
+    for part in rows.packed():
+        others.unpack(part)
+    assert (others.count, others.bytes) == (3, rows.bytes) == (3, 12 * WIDTH * 4)
+    assert all(torch.equal(others[index][0], rows[index][0]) for index in (1, 4, 5))
+
+
+def test_a_cache_takes_its_share_of_what_machine_and_container_have_free(tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    assert available_bytes(tmp_path) == SHARE * 4000 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert available_bytes(tmp_path) == SHARE * 4000 * 1024
+    (group / "memory.max").write_text("3000\n")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert available_bytes(tmp_path) == SHARE * 2000 / 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    bert_folder(folder / "bert", num_hidden_layers=2)
+    write_csv(folder / "texts.csv", rows=40)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["DDP", "FSDP", "ZeRO-1", "ZeRO-3"])
+def test_a_job_learns_the_same_with_and_without_the_cache_and_after_a_resume(ranks, folder, engine):
+    (plain, nothing, _), _ = ranks.call(features_group.trained, engine, folder, "Computed")
+    (cached, *saved), (_, *others) = ranks.call(features_group.trained, engine, folder, "Cached")
+    assert nothing.hits == 0
+    samples = 30
+    for found, cuts in (saved, others):
+        assert cuts == {0: "bert", 1: "bert.encoder", 2: "bert.encoder.layer.0"}
+        assert found.hits > 2 * samples
+        assert found.bytes > 0
+    features_group.forget_after(15, folder / f"{engine}-Cached")
+    (resumed, again, _), _ = ranks.call(features_group.trained, engine, folder, "Cached", 15)
+    assert again.hits > 0
+    for name, weight in plain.items():
+        torch.testing.assert_close(cached[name], weight, rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(resumed[name], weight, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,187 @@
+"""A task whose frozen blocks have computed already: its batches bring their outputs, its forward pass starts behind them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze_trainer.features.cut import Cut, length_of, padded, rows_of
+from unfreeze_trainer.features.memory import Rows
+from unfreeze_trainer.features.room import available_bytes
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.tasks import Batch, Task
+
+log = logging.getLogger(__name__)
+
+VALUES = "cached."
+"""What the tensors that are cached are called in a batch, with their numbers."""
+MIN_READS = 1.5
+"""How often a sample is read, at least, in the phases that share a cut: what is read once is not cached."""
+_CHECK_BATCHES = 4
+
+
+@dataclass
+class Saved:
+    """What the cache has done for a run, on this rank."""
+
+    hits: int = 0
+    """Samples whose frozen blocks did not compute."""
+    computed: int = 0
+    """Distinct samples that were computed for it."""
+    found: int = 0
+    """Those that another job had computed."""
+    bytes: int = 0
+    """What lies in it now."""
+    seconds: float = 0.0
+    """About what it has saved: what the samples took to compute, for each that was not, less what filling it took."""
+
+
+class CachedTask:
+    """A task as any other, whose batches have what frozen blocks make of them while a cut is in use.
+
+    Parameters
+    ----------
+    task
+        Whatever is not about batches and forward passes is its own.
+    engine
+        Has taken the module over.
+    """
+
+    cuts: Mapping[int, Cut] = MappingProxyType({})
+    """By phase; phases without one are computed whole."""
+    batch = 32
+    """Samples of a batch without gradients."""
+
+    def __init__(self, task: Task, engine: Engine) -> None:
+        self._task, self._engine = task, engine
+        self._cut: Cut | None = None
+        self._rows: dict[str, Rows] = {}
+        self.saved = Saved()
+        self._sample_seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def enter(self, phase: int, reads: Mapping[str, float], *, beat: Callable[[int, int], None]) -> None:
+        """Fill the cache for a phase, where it pays; what another cut has left is let go. Collective.
+
+        Parameters
+        ----------
+        phase
+            Its index.
+        reads
+            How often each sample of a split is still read in it, by split.
+        beat
+            Called now and then with the samples that are done, and all; may raise, on every rank.
+        """
+        cut = self.cuts.get(phase)
+        if cut is not self._cut:
+            self._rows.clear()
+            self._cut = cut
+        if cut is None:
+            return
+        wanted = [split for split, times in reads.items() if times >= MIN_READS and split not in self._rows]
+        wanted = [split for split in wanted if self._task.repeats(split)]
+        size = sum(self._split_bytes(cut, split) for split in wanted)
+        if self._engine.any_rank(size > (room := available_bytes())):
+            log.warning(
+                "the outputs of frozen blocks are computed in each step: they would take %.1f GB of memory, and there is room for %.1f",
+                size / 1e9,
+                room / 1e9,
+            )
+            return
+        for split in wanted:
+            self._fill(cut, split, beat)
+        self.saved.bytes = sum(rows.bytes for rows in self._rows.values())
+
+    def _split_bytes(self, cut: Cut, split: str) -> int:
+        lengths, times = np.unique(self._task.lengths(split), return_counts=True)
+        return sum(cut.row_bytes(int(length)) * int(count) for length, count in zip(lengths, times, strict=True))
+
+    @torch.no_grad()
+    def _fill(self, cut: Cut, split: str, beat: Callable[[int, int], None]) -> None:
+        """Compute what is cached of each sample of a split once, the ranks share them out; every rank gets all."""
+        engine, task = self._engine, self._task
+        began, module = time.perf_counter(), engine.module
+        order = np.argsort(task.lengths(split), kind="stable")[::-1]
+        lists = [order[low : low + self.batch].tolist() for low in range(0, len(order), self.batch)]
+        mine = lists[engine.rank :: engine.world_size]
+        rounds = -(-len(lists) // engine.world_size)
+        rows = Rows(task.splits[split], cut.shapes)
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
+        for number, batch in enumerate(batches, 1):
+            here = engine.to_device(batch)
+
+            def run(here: Batch = here) -> None:
+                with engine.autocast():
+                    task.forward(module, here)
+
+            values = cut.capture(module, run, stop=not engine.divides)
+            if number <= len(mine):
+                rows.add(mine[number - 1], rows_of(values, cut.shapes, here))
+            if number % _CHECK_BATCHES == 0:
+                beat(min(number * self.batch * engine.world_size, len(order)), len(order))
+        for part, training in modes:
+            part.training = training
+        seconds = time.perf_counter() - began
+        self.saved.computed += rows.count
+        self._sample_seconds = seconds / max(1, rows.count)
+        self.saved.seconds -= seconds
+        self._share(split, rows)
+        self._rows[split] = rows
+
+    def _share(self, split: str, rows: Rows) -> None:
+        """Bring the rows of all ranks together. Collective."""
+        engine = self._engine
+        if engine.world_size == 1:
+            return
+        own = rows.packed()
+        for owner in range(engine.world_size):
+            while part := engine.broadcast_object(next(own, {}) if owner == engine.rank else {}, source=owner):
+                if owner != engine.rank:
+                    rows.unpack(part)
+        unread = engine.gather_json(sorted(self._task.unread[split]), list[int])
+        if split in self._task.unread:
+            self._task.unread[split].update(*unread)
+
+    def batches(
+        self, split: str, batches: Iterable[Sequence[int]], *, epoch_seed: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batch of each list of sample indices, on the CPU, as the task does, or with what is cached of them."""
+        rows, cut = self._rows.get(split), self._cut
+        if rows is None or cut is None:
+            yield from self._task.batches(split, batches, epoch_seed=epoch_seed)
+            return
+        for indices, batch in self._task.remembered(split, batches):
+            self.saved.hits += len(indices)
+            self.saved.seconds += len(indices) * self._sample_seconds
+            yield batch | self._values(cut, rows, indices if len(indices) else [0], batch)
+
+    def _values(self, cut: Cut, rows: Rows, indices: Sequence[int], batch: Batch) -> Batch:
+        values = padded([rows[index] for index in indices], cut.shapes, batch)
+        found = {f"{VALUES}{number}": value for number, value in enumerate(values)}
+        for name, shape in cut.inputs.items():
+            if name not in batch:  # the model is called with it, and nothing reads it
+                found[name] = torch.zeros((), dtype=shape.dtype).expand(shape(len(indices), length_of(batch)))
+        return found
+
+    def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the model's outputs, of shape (samples, outputs); of what is cached only the rest computes."""
+        values = [tensor for name, tensor in batch.items() if name.startswith(VALUES)]
+        if not values or self._cut is None:
+            return self._task.forward(module, batch)
+        inputs = {name: tensor for name, tensor in batch.items() if not name.startswith(VALUES)}
+        with self._cut.replaying(self._engine.module, values, length_of(inputs)):
+            return self._task.forward(module, inputs)

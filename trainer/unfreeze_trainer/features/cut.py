@@ -1,0 +1,227 @@
+"""A cut: where a model's forward pass can start, and what it needs there of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+MASK = "attention_mask"
+"""What transformers calls the input that tells tokens from padding, (samples, length)."""
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a tensor, as it follows from a batch: None stands for the number of samples, 0 for the padded length."""
+
+    sizes: tuple[int | None, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor, batches: Sequence[Batch]) -> Shape | None:
+        """Derive it from the same tensor of two batches; None where it follows from neither samples nor length."""
+        if first.ndim != second.ndim or first.dtype != second.dtype:
+            return None
+        known = [(len(next(iter(batch.values()))), length_of(batch)) for batch in batches]
+        sizes: list[int | None] = []
+        for place, pair in enumerate(zip(first.shape, second.shape, strict=True)):
+            if place == 0 and pair == tuple(samples for samples, _ in known):
+                sizes.append(None)
+            elif pair[0] == pair[1]:
+                sizes.append(pair[0])
+            elif pair == tuple(length for _, length in known):
+                sizes.append(0)
+            else:
+                return None
+        return cls(tuple(sizes), first.dtype)
+
+    def __call__(self, samples: int, length: int) -> tuple[int, ...]:
+        """Return the shape in a batch."""
+        return tuple(samples if size is None else size or length for size in self.sizes)
+
+    @property
+    def padded(self) -> bool:
+        """Whether a sample's value is as long as the sample, in its first dimension."""
+        return len(self.sizes) > 1 and self.sizes[1] == 0
+
+    @property
+    def of_samples(self) -> bool:
+        """Whether each sample has a part of its own, no longer than the sample."""
+        return self.sizes[:1] == (None,) and 0 not in self.sizes[2:]
+
+
+def length_of(batch: Batch) -> int:
+    """Return how long the samples of a batch are with their padding; 0 where they have no lengths."""
+    return batch[MASK].shape[1] if MASK in batch else 0
+
+
+class _Stub(nn.Module):
+    """Stands in a module's place for a forward pass: returns something of the shape of its output."""
+
+    def __init__(self, outputs: Sequence[Callable[[], Any]]) -> None:
+        super().__init__()
+        self._outputs, self._calls = outputs, 0
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """Return the output of the next call."""
+        self._calls += 1
+        return self._outputs[self._calls - 1]()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call returns, without its numbers."""
+
+    leaves: Sequence[Any]
+    """Shapes of tensors, and what else there is."""
+    spec: Any
+
+    def filled(self, samples: int, length: int, device: torch.device, values: Mapping[int, Tensor], fill: float) -> Any:
+        """Return it with some tensors, by number, and with others that have one number all over and no memory."""
+        found: list[Any] = []
+        tensors = 0
+        for leaf in self.leaves:
+            if not isinstance(leaf, Shape):
+                found.append(leaf)
+                continue
+            value = values.get(tensors)
+            if value is None:
+                number = fill if leaf.dtype.is_floating_point else 0
+                value = torch.full((), number, dtype=leaf.dtype, device=device).expand(leaf(samples, length))
+            found.append(value)
+            tensors += 1
+        return pytree.tree_unflatten(found, self.spec)
+
+
+class StopForward(Exception):  # noqa: N818 - no error
+    """Ends a forward pass that has given what was wanted of it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in a model from which its forward pass can start."""
+
+    path: str
+    """The module whose output is cached, by its name."""
+    needed: tuple[int, ...]
+    """Which of the tensors in it the rest needs, by number."""
+    outputs: Mapping[str, Sequence[Output]]
+    """What each call returns of the modules that need not compute, the outermost ones, that of the cut among them."""
+    inputs: Mapping[str, Shape]
+    """Of the batches, but for targets."""
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Of the tensors that are cached."""
+        [output] = self.outputs[self.path]
+        shapes = [leaf for leaf in output.leaves if isinstance(leaf, Shape)]
+        return [shapes[number] for number in self.needed]
+
+    def row_bytes(self, length: int) -> int:
+        """Return how much a sample takes that has so many tokens."""
+        total = 0
+        for shape in self.shapes:
+            total += torch.empty((), dtype=shape.dtype).element_size() * torch.Size(shape(1, length)).numel()
+        return total
+
+    def parameters(self, module: nn.Module) -> set[str]:
+        """Return the names of the parameters that the rest does without."""
+        return {name for path in self.outputs for name, _ in module.get_submodule(path).named_parameters(prefix=path)}
+
+    @contextmanager
+    def replaying(
+        self, module: nn.Module, values: Sequence[Tensor], length: int, *, fill: float = 0.0
+    ) -> Iterator[None]:
+        """Have forward passes of a module start at the cut.
+
+        Parameters
+        ----------
+        module
+            The bare module, whatever wraps it.
+        values
+            Of the batch: the tensors that are cached, padded.
+        length
+            Of the batch, its padding included; 0 where it has none.
+        fill
+            In the place of what is not needed.
+        """
+        samples, device = len(values[0]), values[0].device
+        with ExitStack() as stack:
+            for path, outputs in self.outputs.items():
+                known = dict(zip(self.needed, values, strict=True)) if path == self.path else {}
+                fills = [partial(output.filled, samples, length, device, known, fill) for output in outputs]
+                stack.enter_context(_in_place_of(module, path, _Stub(fills)))
+            yield
+
+    def capture(self, module: nn.Module, run: Callable[[], Any], *, stop: bool) -> list[Tensor]:
+        """Run a forward pass and return the tensors that are cached, padded; `stop` ends it at the cut."""
+        found: list[Tensor] = []
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+            found.extend(leaves[number].detach() for number in self.needed)
+            if stop:
+                raise StopForward
+
+        handle = module.get_submodule(self.path).register_forward_hook(note)
+        try:
+            run()
+        except StopForward:
+            pass
+        finally:
+            handle.remove()
+        return found
+
+
+def rows_of(values: Sequence[Tensor], shapes: Sequence[Shape], batch: Batch) -> list[tuple[Tensor, ...]]:
+    """Return what is cached of each sample of a batch, without padding."""
+    mask = batch[MASK].bool().to(values[0].device) if any(shape.padded for shape in shapes) else None
+    return [
+        tuple(
+            value[row, mask[row]] if shape.padded and mask is not None else value[row].clone()
+            for value, shape in zip(values, shapes, strict=True)
+        )
+        for row in range(len(values[0]))
+    ]
+
+
+def padded(rows: Sequence[tuple[Tensor, ...]], shapes: Sequence[Shape], batch: Batch) -> list[Tensor]:
+    """Return what is cached of the samples of a batch as its tensors, with 0 where there is padding."""
+    found = []
+    for number, shape in enumerate(shapes):
+        parts = [row[number] for row in rows]
+        if not shape.padded:
+            found.append(torch.stack(parts))
+            continue
+        mask = batch[MASK].bool()
+        value = parts[0].new_zeros(shape(len(rows), mask.shape[1]))
+        value[mask] = torch.cat(parts)
+        found.append(value)
+    return found
+
+
+@contextmanager
+def _in_place_of(module: nn.Module, path: str, stub: nn.Module) -> Iterator[None]:
+    """Put a module in the place of another, wherever that stands."""
+    there = module.get_submodule(path)
+    places = [
+        (part._modules, key)  # noqa: SLF001 - to set an attribute would look at what trains, and move the module to the end
+        for part in module.modules()
+        for key, child in part._modules.items()  # noqa: SLF001
+        if child is there
+    ]
+    for modules, key in places:
+        modules[key] = stub
+    try:
+        yield
+    finally:
+        for modules, key in places:
+            modules[key] = there

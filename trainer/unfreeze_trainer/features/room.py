@@ -1,0 +1,32 @@
+"""How much memory there is for a cache."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+SHARE = 0.5
+"""Of the memory that is free, what the caches of a machine's workers take at most."""
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Return how much memory this worker's cache may take: its part of a share of what machine and container have free."""
+    free = [int(line.split()[1]) * 1024 for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable:")]
+    group = root / "sys/fs/cgroup"
+    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+    if limit is not None and used is not None:
+        free.append(max(0, limit - used))
+    return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _lines(file: Path) -> list[str]:
+    with suppress(OSError):
+        return file.read_text().splitlines()
+    return []
+
+
+def _number(file: Path) -> int | None:
+    """Return the number in a file; None without one, as where there is no limit."""
+    found = "".join(_lines(file)).strip()
+    return int(found) if found.isdecimal() else None

@@ -1,0 +1,84 @@
+"""Where the forward pass of each phase can start, found before an engine takes the model over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_trainer.features.find import Probe, find_cut
+from unfreeze_trainer.models.blocks import LAYER
+from unfreeze_trainer.training.dry_run import traceless
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.features.cut import Batch, Cut
+    from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.phases.compile import Phase
+    from unfreeze_trainer.phases.freezer import Freezer
+    from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+def find_cuts(
+    job: ResolvedJob, task: Task, loaded: LoadedModel, engine: Engine, *, phases: Sequence[Phase], freezer: Freezer
+) -> dict[int, Cut]:
+    """Return the cuts of phases, by index: of those in which a whole layer or more computes the same each time. Collective.
+
+    Parameters
+    ----------
+    job
+        Whether there is a cache is its semantics'.
+    task
+        Two batches of its training samples are tried.
+    loaded
+        Whole, where it will compute.
+    engine
+        Has not taken the model over.
+    phases, freezer
+        Of the job.
+    """
+    if job.semantics.features != "Cached" or not any(map(task.repeats, task.splits)):
+        return {}
+    found: dict[int, Cut] = {}
+    trained: set[str] = set()
+    layers = [block for block in loaded.blocks if block.name.startswith(LAYER)] or loaded.blocks[:1]
+    with traceless(loaded.module):
+        batches = _batches(task, engine)
+        for phase in phases:
+            trained |= {*freezer.chosen_names(phase)}
+            if not trained.isdisjoint(layers[0].parameters):
+                break
+            freezer.apply(phase)
+            cut = _cut(task, loaded, engine, batches)
+            if isinstance(cut, str):
+                log.info("phase %s computes all blocks in each step: %s", phase.name, cut)
+            elif (skipped := cut.parameters(loaded.module)) >= {*layers[0].parameters} and skipped.isdisjoint(trained):
+                found[phase.index] = cut
+    known = {str(index): cut.path for index, cut in found.items()}
+    return found if all(each == known for each in engine.gather_json(known, dict[str, str])) else {}
+
+
+def _cut(task: Task, loaded: LoadedModel, engine: Engine, batches: Sequence[Batch]) -> Cut | str:
+    """Return the topmost cut of a model whose phase has been applied, or why there is none."""
+
+    def forward(batch: Batch) -> Tensor:
+        with engine.autocast():
+            return task.forward(loaded.module, batch)
+
+    [(_, known)] = task.remembered("train", [[0]])
+    return find_cut(Probe(loaded.module, batches, forward, sorted(batches[0].keys() - known.keys())))
+
+
+def _batches(task: Task, engine: Engine) -> list[Batch]:
+    """Return two batches of other sizes, and lengths if there are any, that have their last sample in common."""
+    lengths = task.lengths("train")
+    longest, shortest = int(np.argmax(lengths)), int(np.argmin(lengths))
+    found = task.batches("train", [[longest, shortest], [shortest] * 3])
+    return [engine.to_device(batch) for batch in found]
