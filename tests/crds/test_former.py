@@ -227,6 +227,21 @@ def test_a_change_of_the_name_alone_is_none():
     assert same > 20
 
 
+def test_what_cannot_be_changed_is_said_at_the_value_itself():
+    rules = [rule for name in ("first", "second") for rule in former.fixed(Outer, [name], f"{name} is fixed")]
+    placed = crd._with_rules(crd._structural_root(Outer), rules)
+    assert (("first", "kept"), former.UNCHANGED) in [(path, rule.rule) for path, rule in rules]
+    for old, value in itertools.product(VALUES[::3], VALUES):
+        both = (with_defaults(given, SCHEMA) for given in (value, {**old, "": 0}))
+        said = {cause.message.split(": ")[-1] for cause in evaluate(*both, placed)} & {
+            "first is fixed",
+            "second is fixed",
+        }
+        before, after = Outer.model_validate(old), Outer.model_validate(value)
+        wanted = {name for name in ("first", "second") if normal(getattr(before, name)) != normal(getattr(after, name))}
+        assert said == {f"{name} is fixed" for name in wanted}, (old, value)
+
+
 def test_both_names_at_once_are_refused():
     assert messages({"first": {"names": ["a"], "name": ["a"]}}) == {
         "names and name, its former name, are both set: remove name"

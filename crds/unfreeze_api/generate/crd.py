@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from unfreeze_api.contracts.names import GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule, former_names
-from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_api.spec.job import FineTuneJobSpec, fixed_rules
 
 FILE = Path(__file__).parents[2] / "unfreeze.dev_finetunejobs.yaml"
 """The committed text of the CRD; a test proves that it is up to date."""
@@ -156,11 +156,21 @@ def schema() -> dict[str, Any]:
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {KIND}."},
             "metadata": {"type": "object", "properties": {"name": name}},
-            "spec": _structural_root(FineTuneJobSpec),
+            "spec": _with_rules(_structural_root(FineTuneJobSpec), fixed_rules()),
             # Else kstatus would take a job that no operator has seen yet for one that is as it should be.
             "status": _without_defaults(_structural_root(FineTuneJobStatus)) | {"default": {"observedGeneration": -1}},
         },
     }
+
+
+def _with_rules(node: dict[str, Any], rules: Iterable[tuple[former.Path, Rule]]) -> dict[str, Any]:
+    """Add rules to the fields at their paths."""
+    for path, rule in rules:
+        place = node
+        for name in path:
+            place = place["properties"][name]
+        place["x-kubernetes-validations"] = [*place.get("x-kubernetes-validations", ()), rule.to_schema()]
+    return node
 
 
 def _structural_root(model: type[Model]) -> dict[str, Any]:

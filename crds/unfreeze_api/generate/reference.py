@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.generate.crd import definition
+from unfreeze_api.grammar import former
 
 FILE = Path(__file__).parents[3] / "docs" / "api.md"
 """The committed text; a test proves that it is up to date."""
@@ -94,15 +95,24 @@ def _bounds(field: Node) -> str:
 
 
 def _rules(node: Node) -> Iterator[str]:
-    for rule in node.get("x-kubernetes-validations", ()):
-        yield _cell(rule["message"])
+    """Yield what is said of an object and its values; that they cannot be changed, which each says for itself, once."""
+    values = [field for field in node.get("properties", {}).values() if not field.get("properties")]
+    fixed = (
+        rule
+        for field in values
+        for rule in field.get("x-kubernetes-validations", ())
+        if rule["rule"] == former.UNCHANGED
+    )
+    own = (*node.get("x-kubernetes-validations", ()), *fixed)
+    yield from dict.fromkeys(_cell(rule["message"]) for rule in own)
     for name, field in node.get("properties", {}).items():
         if not field.get("properties"):
             for rule in (
                 *field.get("x-kubernetes-validations", ()),
                 *_inner(field).get("x-kubernetes-validations", ()),
             ):
-                yield f"`{name}`: {_cell(rule['message'])}"
+                if rule["rule"] != former.UNCHANGED:
+                    yield f"`{name}`: {_cell(rule['message'])}"
 
 
 def _columns(columns: list[Node]) -> Iterator[str]:

@@ -7,7 +7,7 @@ name cannot be told from what was given. Fields of the items of lists and maps a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -18,6 +18,8 @@ from unfreeze_api.grammar.model import FirstDefault, Model, Rule, former_names
 
 Path = tuple[str, ...]
 
+UNCHANGED = "self == oldSelf"
+"""The CEL rule of a value that cannot be changed."""
 _DEPRECATED = "Deprecated: "
 
 
@@ -87,6 +89,35 @@ def rules(model: type[Model]) -> Iterator[Rule]:
         yield Rule(f"!has(self.{old}) || !has(self.{new})", message, f".{old}")
 
 
+def fixed(model: type[Model], names: Iterable[str], message: str, path: Path = ()) -> Iterator[tuple[Path, Rule]]:
+    """Yield the rules that fields of a model cannot be changed, each with the path at which it stands.
+
+    A rule stands at the very value wherever it can: for each field that a rule takes from an object the API server copies
+    the schemas of all its fields, and it evaluates the rules about a spec with each write of a status too.
+
+    Parameters
+    ----------
+    model, names
+        The fields by their wire names.
+    message
+        What is said when one was changed.
+    path
+        Of the object within the spec.
+    """
+    for name in names:
+        field = _fields(model)[name]
+        inner = _object(field)
+        moved = {place[0] for place, _ in renamed(model)} | {place[0] for place in _without_default_now(model)}
+        if name not in moved:
+            yield (*path, name), Rule(UNCHANGED, message)
+            if not _there(field):
+                yield path, Rule(f"has(self.{name}) == has(oldSelf.{name})", message, f".{name}")
+        elif inner and _there(field):
+            yield from fixed(inner, _fields(inner), message, (*path, name))
+        else:
+            yield path, Rule(both_names(_same(field, "", name), model), message, f".{name}")
+
+
 def both_names(rule: str, model: type[Model]) -> str:
     """Return a CEL rule over today's names that sees a value under its former name, and a default that the server stored once.
 
@@ -142,16 +173,17 @@ def _with_former(rule: str, today: str, former: str) -> str:
 
 def _same_members(model: type[Model], path: str) -> str:
     """Return the CEL expression that an object at a path has the same members in self and oldSelf, by today's names."""
-    parts = []
-    for name, field in _fields(model).items():
-        now, before = f"self{path}.{name}", f"oldSelf{path}.{name}"
-        same = f"{now} == {before}"
-        if (first := _first_default(field)) is not None:
-            now, before = (f"(has({place}) ? {place} : '{first}')" for place in (now, before))
-            parts.append(f"{now} == {before}")
-            continue
-        parts.append(same if _there(field) else f"has({now}) == has({before}) && (!has({now}) || {same})")
-    return f"({' && '.join(parts)})"
+    return f"({' && '.join(_same(field, path, name) for name, field in _fields(model).items())})"
+
+
+def _same(field: FieldInfo, path: str, name: str) -> str:
+    """Return the CEL expression that a field of the object at a path is the same in self and oldSelf, by today's name."""
+    now, before = f"self{path}.{name}", f"oldSelf{path}.{name}"
+    same = f"{now} == {before}"
+    if (first := _first_default(field)) is not None:
+        now, before = (f"(has({place}) ? {place} : '{first}')" for place in (now, before))
+        return f"{now} == {before}"
+    return same if _there(field) else f"has({now}) == has({before}) && (!has({now}) || {same})"
 
 
 @cache

@@ -6,8 +6,10 @@ A field is here only if it works; a union is a `type` plus a member of the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
+from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, HEAD_RULES, METRIC_RULES
@@ -24,14 +26,6 @@ from unfreeze_api.spec.tracking import TrackingSpec
 from unfreeze_api.spec.training import TrainingSpec
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import Metric
-
-
-def _immutable(field: str, reason: str = "delete and recreate the job, or use another name") -> Rule:
-    return Rule(
-        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-        f"{field} cannot be changed: {reason}",
-        f".{field}",
-    )
 
 
 def _apart(path: str, *optional: str) -> Rule:
@@ -56,6 +50,16 @@ _APART_RULES = (
 
 
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
+
+
+def fixed_rules() -> Iterator[tuple[former.Path, Rule]]:
+    """Yield the rules about what cannot be changed, suspended or not, each with the path below spec at which it stands."""
+    way_out = "cannot be changed: delete and recreate the job, or use another name"
+    for field in ("model", "task", "data", "strategy", "adapter", "training", "output"):
+        yield from former.fixed(FineTuneJobSpec, [field], f"{field} {way_out}")
+    engine = f"distribution.engine and distribution.deepSpeed {way_out}"
+    yield from former.fixed(DistributionSpec, ["engine", "deepSpeed"], engine, ("distribution",))
+    yield from former.fixed(RunPolicySpec, ["backoffLimit"], f"runPolicy.backoffLimit {way_out}", ("runPolicy",))
 
 
 class FineTuneJobSpec(Model):
@@ -97,15 +101,6 @@ class FineTuneJobSpec(Model):
             " lower deepSpeed.zeroStage, or set compile to false",
             ".training.compile",
         ),
-        *(_immutable(field) for field in ("model", "task", "data", "strategy", "adapter", "training", "output")),
-        Rule(
-            "self.distribution.engine == oldSelf.distribution.engine"
-            " && has(self.distribution.deepSpeed) == has(oldSelf.distribution.deepSpeed)"
-            " && (!has(self.distribution.deepSpeed) || self.distribution.deepSpeed == oldSelf.distribution.deepSpeed)",
-            "distribution.engine and distribution.deepSpeed cannot be changed: delete and recreate the job, or"
-            " use another name",
-            ".distribution",
-        ),
         Rule(
             f"self.distribution == oldSelf.distribution || ({_WHILE_SUSPENDED})",
             "distribution can only be changed while runPolicy.suspend is true: suspend the job first, then change it,"
@@ -130,20 +125,6 @@ class FineTuneJobSpec(Model):
             f" || ({_WHILE_SUSPENDED})",
             "sources can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
             ".sources",
-        ),
-        Rule(
-            "(has(self.runPolicy.hangTimeoutSeconds) == has(oldSelf.runPolicy.hangTimeoutSeconds)"
-            " && (!has(self.runPolicy.hangTimeoutSeconds)"
-            " || self.runPolicy.hangTimeoutSeconds == oldSelf.runPolicy.hangTimeoutSeconds))"
-            f" || ({_WHILE_SUSPENDED})",
-            "runPolicy.hangTimeoutSeconds can only be changed while runPolicy.suspend is true: suspend the job first,"
-            " then change it, then resume",
-            ".runPolicy.hangTimeoutSeconds",
-        ),
-        Rule(
-            "self.runPolicy.backoffLimit == oldSelf.runPolicy.backoffLimit",
-            "runPolicy.backoffLimit cannot be changed: delete and recreate the job, or use another name",
-            ".runPolicy.backoffLimit",
         ),
     )
 

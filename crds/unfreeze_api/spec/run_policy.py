@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model
+from unfreeze_api.grammar.model import Model, Rule
 
 
 class RunPolicySpec(Model):
     """The life of the job in the cluster."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.hangTimeoutSeconds) == has(oldSelf.hangTimeoutSeconds)"
+            " && (!has(self.hangTimeoutSeconds) || self.hangTimeoutSeconds == oldSelf.hangTimeoutSeconds))"
+            " || (oldSelf.suspend && self.suspend)",
+            "runPolicy.hangTimeoutSeconds can only be changed while runPolicy.suspend is true: suspend the job first,"
+            " then change it, then resume",
+            ".hangTimeoutSeconds",
+        ),
+    )
 
     suspend: bool = False
     """True stops the pods after a checkpoint; false resumes from it."""
