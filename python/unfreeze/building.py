@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from unfreeze_api.apiserver.validate import InvalidManifest, hints, load_job
+from unfreeze_api.commands import explained
 from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.grammar.one_of import OneOf
 from unfreeze_api.grammar.reading import causes
@@ -132,13 +133,15 @@ def load(file: Place) -> FineTuneJob:
     Raises
     ------
     InvalidJob
-        It holds none or several, or the API server would refuse it.
+        It cannot be read, it holds none or several, or the API server would refuse it.
     """
     from unfreeze_api.apiserver.manifest import ManifestError, read
 
     path = Path(file)
     try:
         documents = [document.manifest for document in read(path.read_text(encoding="utf-8-sig"))]
+    except OSError as error:
+        raise InvalidJob(f"{path} cannot be read: {explained(error)}") from error
     except (ManifestError, UnicodeDecodeError) as error:
         raise InvalidJob(f"{path}: {error}") from error
     found = [document for document in documents if document.get("kind") == KIND]

@@ -32,7 +32,7 @@ def run(
     JobFailed
         The job is wrong, or it has failed.
     TypeError, ValueError
-        `job` is no job, or `workers` no number from 1 on.
+        `job` is no job, `claims` are no folders by claim, or `workers` is no number from 1 on.
     KeyboardInterrupt
         It was stopped.
     """
@@ -49,7 +49,7 @@ def run(
     require_job(job)
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise ValueError(f"workers is a number from 1 on, not {workers!r}")
-    given = tuple(f"{name}={Path(folder)}" for name, folder in (claims or {}).items())
+    given = tuple(f"{name}={Path(folder)}" for name, folder in _folders(claims).items())
     try:
         folders = claim_folders(job.spec, given, None, write=True)
         resolved = resolved_here(job.metadata.name, job.metadata.namespace, job.spec, folders)
@@ -68,3 +68,16 @@ def run(
         reason, message = (failed.reason, failed.message) if failed else ("Killed", "an agent was killed")
         raise JobFailed(str(reason), f"{message}\nLogs: {logs}")
     return result(resolved.output.path)
+
+
+def _folders(claims: Mapping[str, str | PathLike[str]] | None) -> Mapping[str, str | PathLike[str]]:
+    """Return the folders by claim; TypeError where they are something else."""
+    found: object = {} if claims is None else claims
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f'claims are folders by claim, like {{"data": "DIR"}}, not {found!r:.80} ({type(found).__name__})'
+        )
+    for name, folder in found.items():
+        if not isinstance(name, str) or not isinstance(folder, str | PathLike):
+            raise TypeError(f"claims name a folder for each claim, and not {folder!r:.80} for {name!r:.80}")
+    return found

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.commands import explained
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY, Report
 
 _FIGURES = (MAJORITY, GAIN_LOW, GAIN_HIGH)
@@ -60,18 +61,23 @@ def result(folder: str | PathLike[str]) -> Result:
 
     Raises
     ------
-    FileNotFoundError
-        The run has not ended well yet, or this is not a run's folder.
-    ValueError
-        Its report cannot be read.
+    JobFailed
+        NoReport: the run has not ended well yet, this is not a run's folder, or its report cannot be read.
     """
     path = Path(folder)
     try:
         report = Report.read((path / "report.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"{path} has no report.json: the run has not ended well yet, or this is not a run's folder"
+        raise JobFailed(
+            "NoReport", f"{path} has no report.json: the run has not ended well yet, or this is not a run's folder"
         ) from None
+    except OSError as error:
+        raise JobFailed("NoReport", f"{path / 'report.json'} cannot be read: {explained(error)}") from error
+    except ValueError as error:
+        raise JobFailed(
+            "NoReport",
+            f"{path / 'report.json'} is no report: another version of Unfreeze wrote it, or somebody has changed it",
+        ) from error
     return Result(
         name=report.job.rpartition("/")[2],
         metrics={"validation": dict(report.results.validation), "test": dict(report.results.test)},

@@ -154,8 +154,37 @@ def test_a_status_becomes_metrics_by_split():
 
 
 def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no report\.json: the run has not ended well yet"):
+    with pytest.raises(unfreeze.JobFailed, match=r"has no report\.json: the run has not ended well yet"):
         unfreeze.result(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(unfreeze.JobFailed, match=r"report\.json is no report: another version"):
+        unfreeze.result(tmp_path)
+    (tmp_path / "report.json").unlink()
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(unfreeze.JobFailed, match=r"report\.json cannot be read: "):
+        unfreeze.result(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gone.yaml", ".", "base.yaml/job.yaml"])
+def test_a_file_that_cannot_be_read_is_no_job(tmp_path, name):
+    (tmp_path / "base.yaml").touch()
+    with pytest.raises(unfreeze.InvalidJob, match="cannot be read: "):
+        unfreeze.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ("x", "claims are folders by claim"),
+        (["x"], "claims are folders by claim"),
+        ({"data": None}, "not None for 'data'"),
+        ({3: "x"}, "for 3"),
+    ],
+)
+def test_claims_that_are_no_folders_are_said(claims, message):
+    job = unfreeze.load(FOLDER / "base.yaml")
+    with pytest.raises(TypeError, match=message):
+        unfreeze.run(job, claims=claims)
 
 
 def test_all_names_are_there_and_others_are_not():

@@ -346,3 +346,92 @@ def test_a_flat_folder_of_pictures_is_asked(tmp_path):
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["file"] for row in found] == [f"{number}.png" for number in range(1, 6)]
     assert [row["prediction"] for row in found] == run.rows["prediction"].to_pylist()[1:]
+
+
+def sealed(folder: Path, **change: Any) -> None:
+    """Change what an export says of itself."""
+    marker = folder / "unfreeze.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | change))
+
+
+def test_several_labels_are_predicted_from_the_thresholds_of_the_export_on(tmp_path, bert):
+    run = of_texts(tmp_path, bert, "multi", **json.loads(json.dumps(SETS)))
+    names = json.loads((run.folder / "unfreeze.json").read_text())["described"]["outputs"]
+    chances = np.array(run.rows["probabilities"].to_pylist(), dtype=np.float32)
+
+    def said(*options: Any) -> list[list[str]]:
+        done = ask("predict", run.folder, run.bare, "--format", "jsonl", *options)
+        assert done.exit_code == 0, done.output
+        return [json.loads(line)["prediction"] for line in done.stdout.splitlines()]
+
+    def wanted(least: np.ndarray) -> list[list[str]]:
+        return [[name for name, has in zip(names, row, strict=True) if has] for row in chances >= least]
+
+    # Between two probabilities, so that rounding in another order changes nothing.
+    ranked = np.sort(chances, axis=0)
+    least = (ranked[10] + ranked[11]) / 2
+    sealed(run.folder, thresholds={name: float(value) for name, value in zip(names, least, strict=True)})
+    assert said() == wanted(least) != wanted(np.full(len(names), 0.5))
+    assert said("--threshold", 0.5) == wanted(np.full(len(names), 0.5)), "an option says otherwise"
+    sealed(run.folder, thresholds={names[0]: float(least[0])})
+    assert said() == wanted(np.array([least[0], *[0.5] * (len(names) - 1)])), "the others have the usual one"
+    done = ask("evaluate", run.folder, run.test, "--output", "json")
+    assert json.loads(done.stdout)["metrics"] == pytest.approx(run.metrics, rel=1e-5), "as the report has it"
+    sealed(run.folder, thresholds={"a": "much"})
+    assert "thresholds is no map of labels to probabilities" in ask("predict", run.folder, run.bare).stderr
+
+
+def test_a_threshold_of_a_model_with_one_label_is_refused(asked):
+    done = ask("predict", asked.folder, asked.bare, "--threshold", 0.3)
+    assert (done.exit_code, "--threshold 0.3" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize("export", ["Model", "Adapter"])
+def test_outputs_that_the_head_does_not_have_are_said(tmp_path, bert, export):
+    run = of_texts(
+        tmp_path, bert, "single", export, **json.loads(json.dumps(QUESTION | (LORA if export == "Adapter" else {})))
+    )
+    whole = json.loads((run.folder / "unfreeze.json").read_text())["described"]
+    others = [["a", "b", "c", "d"], ["a", "b"], *([["x", "y", "z"]] if export == "Model" else [])]
+    for outputs in others:
+        sealed(run.folder, described=whole | {"outputs": outputs})
+        done = ask("predict", run.folder, run.bare)
+        assert (done.exit_code, f"{len(outputs)} outputs" in done.stderr) == (2, True), done.output
+        assert "described.outputs" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["single", "multi", "tags"])
+def test_labels_that_the_model_does_not_have_are_left_out_of_an_evaluation(tmp_path, bert, kind):
+    changes = {"single": QUESTION, "multi": SETS, "tags": TAGS}[kind]
+    run = of_texts(tmp_path, bert, kind, **json.loads(json.dumps(changes)))
+    known = [json.loads(line) for line in run.test.read_text().splitlines()]
+    field = "tags" if kind == "tags" else "label"
+    strange = known[4] | {field: "x" if kind == "single" else ["x", *known[4][field][1:]]}
+    data = table(tmp_path / "strange.jsonl", [*known[:5], strange, *known[5:]])
+    done = ask("evaluate", run.folder, data)
+    assert done.exit_code == 2
+    assert "row 6" in done.stderr
+    done = ask("evaluate", run.folder, data, "--output", "json", "--on-error", "skip")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["samples"], found["skipped"]) == (len(known), 1)
+    assert found["metrics"] == pytest.approx(run.metrics, rel=1e-5, abs=1e-7)
+    done = ask("evaluate", run.folder, table(data, [known[0], strange, strange]), "--on-error", "skip")
+    assert (done.exit_code, "2 of 3 rows cannot be read" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize("export", ["Model", "Adapter"])
+def test_of_a_model_of_vectors_is_said_what_to_use(tmp_path, bert, export):
+    path = table(tmp_path / "train.jsonl", [{"anchor": text, "positive": text + " a"} for text in lines(20, 3)])
+    task = {"type": "TextEmbedding", "textEmbedding": {"maxLength": 12}}
+    strategy = {"type": "FullFineTuning"}
+    job = make_job(bert, path, task=task, strategy=strategy, **(LORA if export == "Adapter" else {}))
+    opened = open_task(job)
+    opened.export(opened.build_model().module, tmp_path / "model", export)
+    seal(tmp_path / "model", fingerprint="f", kind=export, found=described(job, opened))
+    for command in ("predict", "evaluate"):
+        done = ask(command, tmp_path / "model", path)
+        assert done.exit_code == 2, done.output
+        assert (
+            "its answers are vectors of texts, and no labels or numbers: load it as its README.md says" in done.stderr
+        )

@@ -16,16 +16,17 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_snake
 from torch import Tensor, nn
 
-from unfreeze_api.contracts.resolved import Dataset, ResolvedJob, Semantics
+from unfreeze_api.contracts.resolved import ResolvedJob, Semantics
 from unfreeze_api.grammar.reading import causes
 from unfreeze_api.tasks import task_type
-from unfreeze_api.tasks.base import AUDIO
-from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+from unfreeze_trainer.commands.asked_data import labelled_data, unlabelled_data
 from unfreeze_trainer.commands.finished import Finished, unreadable
-from unfreeze_trainer.commands.look import reader_of
-from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
+from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.errors import JobError, one_line
-from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.exports.thresholds import USUAL
+from unfreeze_trainer.objectives.answers import AnyOf
+from unfreeze_trainer.objectives.targets import Encoder
+from unfreeze_trainer.runs.destination import MARKER
 
 if TYPE_CHECKING:
     from unfreeze_trainer.tasks.composed import ComposedTask
@@ -36,31 +37,6 @@ _CHUNK = 16_384
 """Samples among which those of alike length are put together."""
 _ONLY_TRAINING = ("classWeights", "classWeightsByLabel", "labelSmoothing", "focalLoss", "sampling")
 """Options of a task that change what is learned alone."""
-
-
-class Unlabelled(Encoder[None]):
-    """Stands for the targets of data that has none: its column is one that is read anyway."""
-
-    @staticmethod
-    def columns(names: Any) -> list[str]:
-        """Return the column of texts."""
-        return [names.text]
-
-    @staticmethod
-    def broken(*_: Any) -> Iterator[tuple[list[int], JobError]]:
-        """Yield nothing: nobody reads it."""
-        yield from ()
-
-    def __init__(self) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def read(*_: Any) -> None:
-        """Return nothing."""
-
-    def encode(self, *_: Any) -> Targets:
-        """Return no targets: there are none."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -87,13 +63,26 @@ class Asked:
         module = self.task.build_model().module
         folder = str(self.finished.folder)
         if self.finished.adapter == "PEFT":
-            from peft import PeftModel
+            import peft
 
-            module = PeftModel.from_pretrained(module, folder)
+            put = peft.PeftModel.from_pretrained
         elif self.finished.adapter:
-            from unfreeze_trainer.models.adapters.bottleneck_layers import load
-
-            module = load(module, folder)
+            from unfreeze_trainer.models.adapters.bottleneck_layers import load as put
+        else:
+            return module.eval().to(self.device)
+        try:
+            module = put(module, folder)
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+        ) as error:  # torch's and the libraries' words for weights of other shapes
+            raise JobError(
+                "InvalidModel",
+                f"{folder}: the adapter does not fit its base {self.finished.base} with the {len(self.finished.described.outputs)}"
+                f" outputs that {MARKER} names (described.outputs): {one_line(error)}. Name the base that it was trained on, by"
+                " --base DIR, and copy the export again if somebody has changed it",
+            ) from error
         return module.eval().to(self.device)
 
     @torch.inference_mode()
@@ -165,7 +154,7 @@ def ask(
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
     def read(task: ComposedTask) -> tuple[Encoder[Any], dict[str, Split]]:
-        split = _labelled(task.job, finished) if labelled else _unlabelled(task.job, finished)
+        split = labelled_data(task.job, finished) if labelled else unlabelled_data(task.job, finished)
         return split[0], dict.fromkeys(("train", "validation", SPLIT), split[1])
 
     kind = getattr(module, job.task.type)
@@ -175,6 +164,27 @@ def ask(
         told = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
         raise JobError(error.reason, told) from error
     return Asked(task, finished, place)
+
+
+def decide(asked: Asked, threshold: float | None) -> None:
+    """Have labels predicted, where a sample may have several, from a probability on; else from those that the export says.
+
+    Raises
+    ------
+    JobError
+        InvalidJob: a threshold, and the model has no such labels.
+    """
+    answers, told = asked.task.answers, asked.finished.thresholds
+    if isinstance(answers, AnyOf):
+        if threshold is not None or told:
+            usual = USUAL if threshold is None else threshold
+            chosen = told if threshold is None else {}
+            answers.thresholds = np.array([chosen.get(name, usual) for name in answers.names])
+    elif threshold is not None:
+        raise JobError(
+            "InvalidJob",
+            f"--threshold {threshold:g}: {asked.finished.folder} does not predict several labels of a sample: leave it out",
+        )
 
 
 def _device(name: str | None) -> torch.device:
@@ -242,105 +252,3 @@ def _tokens(folder: Path) -> int | None:
     except (OSError, ValueError, AttributeError):
         return None
     return int(most) if isinstance(most, int | float) and 0 < most <= 131_072 else None  # noqa: PLR2004 - maxLength's
-
-
-def _where(job: ResolvedJob) -> str:
-    return job.data.train.path
-
-
-def _labelled(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any], Split]:
-    """Return data with what is right of each sample."""
-    kind = target_kind(job)
-    source = reader_of(job)(job.data.train, _where(job), skip=job.data.on_error == "Skip")
-    learned = _learned(job, finished)
-    targets = learned.encode(read_targets(source, kind), source.where, source.numbers)
-    return learned, Split(source, np.arange(len(targets)), targets)
-
-
-def _unlabelled(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any], Split]:
-    """Return data alone."""
-    source, lengths = _inputs(job)
-    learned, count = _learned(job, finished), len(source.inputs)
-    values: np.ndarray
-    if lengths is not None:
-        values = np.empty(count, dtype=object)
-        values[:] = [np.zeros(length, dtype=np.int32) for length in lengths]
-    elif not learned.labels:
-        values = np.zeros((count, len(finished.described.outputs)))
-    else:
-        values = np.full((count, 1), -1) if target_kind(job).cells == "Lists" else np.zeros(count, dtype=np.int64)
-    units = np.ones(count, dtype=np.int64) if lengths is None else lengths
-    return learned, Split(source, np.arange(count), Targets(values, units, np.zeros(count, dtype=np.int64)))
-
-
-def _inputs(job: ResolvedJob) -> tuple[DataSource, np.ndarray | None]:
-    """Return a source without regard to what is right, and how many words each sample has, where these are what is asked."""
-    from unfreeze_trainer.data.samples import read_texts
-    from unfreeze_trainer.data.words import read_words, words_in
-
-    dataset, where, skip = job.data.train, _where(job), job.data.on_error == "Skip"
-    columns, task = dataset.columns, task_type(job.task.type)
-    if words := job.task.of(TokenClassificationSpec):
-        if words.annotation == "Tags":
-            # The words stand in for their tags, since there are as many.
-            same = dataset.model_copy(update={"columns": columns.model_copy(update={"tags": columns.tokens})})
-            source = read_words(same, where, spans=False, skip=skip)
-            return source, np.array([len(row) for row in source.targets.to_pylist()], dtype=np.int64)
-        source = read_texts(dataset, where, kind=Unlabelled, skip=skip)
-        return source, np.array([len(words_in(text)) for text in source.inputs.to_pylist()], dtype=np.int64)
-    if task.reads_text:
-        return read_texts(dataset, where, kind=Unlabelled, skip=skip), None
-    column = columns.audio if AUDIO in task.reads else columns.image
-    same = dataset.model_copy(update={"columns": columns.model_copy(update={"label": column})})
-    if (flat := _flat(job, same)) is not None:
-        return flat, None
-    return reader_of(job)(same, where, kind=Unlabelled, skip=skip), None
-
-
-def _flat(job: ResolvedJob, dataset: Dataset) -> DataSource | None:
-    """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
-    import pyarrow as pa
-
-    from unfreeze_trainer.data.audio import CLIPS
-    from unfreeze_trainer.data.images import PICTURES
-    from unfreeze_trainer.data.shards import is_table_folder
-
-    root = Path(dataset.path)
-    if (
-        not root.is_dir()
-        or is_table_folder(dataset.path)
-        or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
-    ):
-        return None
-    kind = CLIPS if AUDIO in task_type(job.task.type).reads else PICTURES
-    files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)
-    if not files:
-        ends = ", ".join(sorted(kind.suffixes))
-        raise JobError("InvalidData", f"{root}: no {kind.files} lie here; they end in {ends}")
-    inputs = pa.chunked_array([pa.array(files, pa.string())])
-    return DataSource(dataset, _where(job), inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)
-
-
-def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
-    """Return what training has learned of what there is to predict, from what the model says of itself."""
-    from unfreeze_trainer.objectives.targets.label_sets import Sets
-    from unfreeze_trainer.objectives.targets.labels import Codes
-    from unfreeze_trainer.objectives.targets.numbers import Numbers, Read
-    from unfreeze_trainer.objectives.targets.tags import TagCodes
-
-    kind, names, scale = target_kind(job), finished.described.outputs, finished.described.scale
-    each = np.arange(len(names))
-    made: dict[str, Any] = {
-        "Labels": Codes(each, names),
-        "LabelSets": Sets(each, each, names, len(names)),
-        "Tags": TagCodes(each, names, np.array([len(names)])),
-        "Numbers": Read(np.zeros((1, len(names))), names),
-    }
-    if kind.__name__ not in made:
-        raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")
-    learned: Encoder[Any] = kind(made[kind.__name__], str(finished.folder))
-    if learned.labels:
-        learned.labels = list(names)
-    if isinstance(learned, Numbers) and scale:
-        learned.std, learned.mean = np.array(scale[0]), np.array(scale[1])
-    return learned

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from unfreeze_api.tasks import TASKS
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.exports.described import Described
 from unfreeze_trainer.runs.destination import MARKER
 
@@ -30,6 +30,8 @@ class Finished:
     adapter: str | None
     """PEFT or Bottleneck; None of a whole model."""
     described: Described
+    thresholds: dict[str, float]
+    """Probability from which on a label is predicted, where a sample may have several and validation data told one."""
 
     @property
     def model(self) -> Path:
@@ -57,9 +59,12 @@ def find_model(path: Path, base: Path | None) -> Finished:
         raise JobError("InvalidModel", f"{path}: the run has not ended well yet: it has no model/ and no adapter/")
     adapter = next((kind for name, kind in _ADAPTERS.items() if (folder / name).is_file()), None)
     marker = _json(folder / MARKER)
-    described = _described(folder, marker) or _inferred(folder, adapter)
+    described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
+    if described.task["type"] == "TextEmbedding":
+        raise _no_answers(folder)
     if adapter is None:
-        return Finished(folder, None, None, described)
+        _require_outputs(folder, described)
+        return Finished(folder, None, None, described, thresholds)
     if adapter == "PEFT" and not (folder / "adapter_model.safetensors").is_file():  # PEFT would ask the hub for it
         raise JobError(
             "InvalidModel", f"{folder}: no adapter_model.safetensors beside adapter_config.json: copy it there"
@@ -71,7 +76,7 @@ def find_model(path: Path, base: Path | None) -> Finished:
             "InvalidModel",
             f"{folder}: it is an adapter, and its base does not lie in {named}: say where, by --base DIR",
         )
-    return Finished(folder, named, adapter, described)
+    return Finished(folder, named, adapter, described, thresholds)
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -94,6 +99,42 @@ def _described(folder: Path, marker: dict[str, Any]) -> Described | None:
     return found
 
 
+def _thresholds(folder: Path, marker: dict[str, Any]) -> dict[str, float]:
+    found = marker.get("thresholds", {})
+    if not (
+        isinstance(found, dict) and all(isinstance(each, int | float) and 0 <= each <= 1 for each in found.values())
+    ):
+        raise JobError(
+            "InvalidModel",
+            f"{folder / MARKER}: thresholds is no map of labels to probabilities: somebody has changed it; copy the export again",
+        )
+    return found
+
+
+def _require_outputs(folder: Path, described: Described) -> None:
+    """Raise InvalidModel where a whole model's configuration has other outputs than what stands beside it: its head would be drawn anew."""
+    own = _named(_json(folder / "config.json"), _json(folder / "pooled_config.json"))
+    if not own or own == described.outputs:
+        return
+    raise JobError(
+        "InvalidModel",
+        f"{folder}: {MARKER} says that the model has {len(described.outputs)} outputs (described.outputs: {_some(described.outputs)}),"
+        f" and its configuration {len(own)} ({_some(own)}): they are of two models, or somebody has changed one: copy the export again",
+    )
+
+
+def _some(names: list[str]) -> str:
+    return quoted(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))  # noqa: PLR2004 - as many as one reads
+
+
+def _no_answers(folder: Path) -> JobError:
+    return JobError(
+        "InvalidModel",
+        f"{folder}: its answers are vectors of texts, and no labels or numbers: load it as its README.md says, by"
+        " sentence-transformers or pooled.py",
+    )
+
+
 def unreadable(folder: Path, field: str) -> JobError:
     """Return the error of an export that says of itself what this version does not know."""
     return JobError(
@@ -109,16 +150,10 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
         raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
     if (folder / "modules.json").is_file():
-        raise JobError(
-            "InvalidModel",
-            f"{folder}: its answers are vectors of texts, and no labels or numbers: load it as its README.md says, by"
-            " sentence-transformers or pooled.py",
-        )
+        raise _no_answers(folder)
+    labels = _named(config, pooled)
     if "architecture" in config:
-        labels = (config.get("pretrained_cfg") or config).get("label_names") or config.get("label_names")
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
-    named = config.get("id2label") or {}
-    labels = pooled.get("labels") or [named[key] for key in sorted(named, key=int)]
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
     task = next((task for part, task in _TASKS.items() if part in kind), None)
@@ -139,6 +174,14 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     outputs = _outputs(folder, labels)
     scale = ([1.0] * len(outputs), [0.0] * len(outputs)) if task == "TextRegression" else None
     return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
+
+
+def _named(config: dict[str, Any], pooled: dict[str, Any]) -> Any:
+    """Return what a model's configuration says that its outputs stand for; nothing, or anything, where it does not."""
+    if "architecture" in config:
+        return (config.get("pretrained_cfg") or config).get("label_names") or config.get("label_names")
+    named = config.get("id2label") or {}
+    return pooled.get("labels") or [named[key] for key in sorted(named, key=int)]
 
 
 _TASKS = {

@@ -74,6 +74,12 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Of standard output.",
 )
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Probability from which on a label is predicted, where a row may have several. Default: that of each label in the"
+    " export's unfreeze.json, which validation data told; where it has none, those above 0.5.",
+)
 @click.option("--inputs", is_flag=True, help="Write the texts, or the paths of files, beside the predictions.")
 @click.option("--force", is_flag=True, help="Overwrite the file that is there.")
 @_asking
@@ -88,6 +94,7 @@ def predict(
     device: str | None,
     output: Path | None,
     kind: Literal["csv", "jsonl"],
+    threshold: float | None,
     inputs: bool,
     force: bool,
 ) -> None:
@@ -97,7 +104,7 @@ def predict(
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
     (docs/predictions.md), without label.
     """
-    from unfreeze_trainer.commands.asked import SPLIT, ask
+    from unfreeze_trainer.commands.asked import SPLIT, ask, decide
     from unfreeze_trainer.commands.finished import find_model
     from unfreeze_trainer.commands.rows import FORMATS, opened
     from unfreeze_trainer.exports.predictions import About
@@ -119,6 +126,7 @@ def predict(
         skip=on_error == "skip",
         device=device,
     )
+    decide(asked, threshold)
     answers = asked.task.answers
     assert answers is not None  # `ask` opens no other task
     about = About(
@@ -179,7 +187,7 @@ def evaluate(
     """Print how good MODEL is on DATA, by the metrics of its task.
 
     MODEL and DATA are as of `unfreeze predict`; DATA says what is right. On the test data of a run the figures are those of
-    its report.
+    its report, of several labels too: a label is predicted above 0.5.
     """
     from unfreeze_trainer.commands.asked import SPLIT, ask
     from unfreeze_trainer.commands.finished import find_model

@@ -19,7 +19,7 @@ class Described(Model):
     task: dict[str, Any]
     """As in the manifest."""
     outputs: list[str]
-    """What each output stands for."""
+    """What each output stands for; nothing where they are no answers, but vectors."""
     scale: tuple[list[float], list[float]] | None = None
     """Factor and offset by which the outputs are in the units of the data, where training has others."""
     columns: dict[str, Any] = Field(default={})
@@ -33,14 +33,12 @@ class Described(Model):
 
 
 def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
-    """Return what the seal of an export says of it, as {"described": ...}; nothing of a task whose outputs are no answers."""
-    if task.answers is None:
-        return {}
+    """Return what the seal of an export says of it, as {"described": ...}."""
     scale = getattr(getattr(task, "objective", None), "scale", None)
     quantization = job.model.quantization
     told = Described(
         task=job.task.model_dump(mode="json", exclude_none=True),
-        outputs=list(task.answers.names),
+        outputs=list(task.answers.names) if task.answers else [],
         scale=scale and (list(scale[0]), list(scale[1])),
         columns=job.data.train.columns.model_dump(mode="json", exclude_none=True),
         metric=job.metric.name,

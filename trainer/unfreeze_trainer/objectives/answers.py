@@ -103,10 +103,14 @@ class AnyOf(Answers):
     """Any number of labels: lists `label` and `prediction`, and `probabilities`, one for each label."""
 
     kind = "AnyOf"
+    thresholds: np.ndarray | None = None
+    """Probability of each label from which on it is predicted, float64 of shape (labels,); None for all that are above 0.5."""
 
     def columns(self, outputs: np.ndarray, seen: np.ndarray | None = None) -> dict[str, pa.Array]:  # noqa: ARG002
-        """Return predictions (logits above 0) and probabilities (sigmoid, float32)."""
-        return {"prediction": self._sets(outputs > 0), "probabilities": _lists(sigmoid(outputs))}
+        """Return predictions (logits above 0, or probabilities from the thresholds on) and probabilities (sigmoid, float32)."""
+        chances = sigmoid(outputs)
+        has = outputs > 0 if self.thresholds is None else chances >= self.thresholds
+        return {"prediction": self._sets(has), "probabilities": _lists(chances)}
 
     def labels(self, values: np.ndarray) -> pa.Array:
         """Return the labels of class ids, of shape (samples, most labels), filled up with -1."""

@@ -130,6 +130,10 @@ class Encoder(ABC, Generic[_Read]):
             InvalidData: the training data has nothing like it.
         """
 
+    def strange(self, read: _Read) -> np.ndarray:  # noqa: ARG002 - of those that have labels
+        """Return the indices of rows with labels that the training data does not have, int64: `encode` refuses them."""
+        return np.zeros(0, dtype=np.int64)
+
     def fit(self, train: Targets, where: str) -> None:
         """Learn what depends on which samples are trained on: statistics of the training split.
 

@@ -11,7 +11,7 @@ import numpy as np
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows, no_target
-from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, sort_labels
+from unfreeze_trainer.objectives.targets.labels import class_ids, encode_labels, frequencies_of, known_ids, sort_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,6 +104,10 @@ class LabelSets(Encoder[Sets]):
         codes, names = encode_labels(pa.chunked_array([cells]), name, where)
         pairs = np.unique(np.stack([rows, codes]), axis=1)  # a label that is named twice counts once
         return Sets(pairs[1], pairs[0], names, len(lists))
+
+    def strange(self, read: Sets) -> np.ndarray:
+        """Return the rows with a label that the training data does not have."""
+        return np.unique(read.rows[known_ids(read.names, self.labels)[read.codes] < 0])
 
     def encode(self, read: Sets, where: str, numbers: np.ndarray | None = None) -> Targets:
         """Return the class ids of each row in order, int64 of shape (rows, most labels of a row), filled up with -1.

@@ -51,6 +51,10 @@ class Labels(Encoder[Codes]):
         """Return the labels of a source."""
         return Codes(*encode_labels(column, name, where))
 
+    def strange(self, read: Codes) -> np.ndarray:
+        """Return the rows whose label the training data does not have."""
+        return np.flatnonzero(known_ids(read.names, self.labels)[read.codes] < 0)
+
     def encode(self, read: Codes, where: str, numbers: np.ndarray | None = None) -> Targets:
         """Return class ids, int64 of shape (rows,); each sample is a unit, held-out parts keep the shares of classes."""
         ids = class_ids(read.codes, read.names, self.labels, where, numbers)
@@ -137,9 +141,7 @@ def class_ids(
     JobError
         InvalidData when there is a label that the training data does not have.
     """
-    ids = {label: index for index, label in enumerate(labels)}
-    lookup = np.array([ids.get(name, -1) for name in names], dtype=np.int64)
-    result = lookup[codes]
+    result = known_ids(names, labels)[codes]
     if (unknown := np.flatnonzero(result < 0)).size:
         strange = sorted({names[codes[row]] for row in unknown})
         raise JobError(
@@ -149,6 +151,12 @@ def class_ids(
             " a model cannot predict what it never saw: correct the label, or add such samples to spec.data.train",
         )
     return result
+
+
+def known_ids(names: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Return the index of each name in `labels`, -1 where it is none of them; int64 of shape (names,)."""
+    ids = {label: index for index, label in enumerate(labels)}
+    return np.array([ids.get(name, -1) for name in names], dtype=np.int64)
 
 
 def _shown(labels: Sequence[str]) -> str:

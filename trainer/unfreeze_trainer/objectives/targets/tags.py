@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze_trainer.errors import JobError, quoted, some_of
 from unfreeze_trainer.objectives.targets import Encoder, Targets
-from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, class_ids, sort_labels
+from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, class_ids, known_ids, sort_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,6 +75,11 @@ class Tags(Encoder[TagCodes]):
             )
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         return TagCodes(encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names, lengths)
+
+    def strange(self, read: TagCodes) -> np.ndarray:
+        """Return the rows with a tag that the training data does not have."""
+        rows = np.repeat(np.arange(len(read.lengths)), read.lengths)
+        return np.unique(rows[known_ids(read.names, self.labels)[read.codes] < 0])
 
     def encode(self, read: TagCodes, where: str, numbers: np.ndarray | None = None) -> Targets:
         """Return arrays of class ids, one for each row, int32 of shape (words,); each word is a unit."""
