@@ -33,6 +33,8 @@ TOOLS = {
     "helm3": "helm.sh/helm/v3/cmd/helm@v3.22.0",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
     "kueue": f"sigs.k8s.io/kueue/cmd/kueue@{KUEUE_VERSION}",
+    "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
+    "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
 }
 CEL_COST = {"celcost": "oldest.mod", "celcost-tested": "go.mod"}
 """The estimator of rules' costs of build/celcost, by the module file that says of which Kubernetes: the oldest that is

@@ -10,6 +10,7 @@ from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.test_network import COREDNS, NETWORK, End, allows
 from unfreeze_api.contracts.progress import SOURCES_FOLDER
 from unfreeze_api.job import parse_spec
+from unfreeze_api.sources import ACCESS
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.main import main
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, spec_hash
@@ -23,6 +24,11 @@ NAMES = GangNames.of("job")
 MODEL = {"model": {"source": "hf://org/bert@v1"}}
 DATA = {"data": {"train": {"source": "hf://datasets/org/words/train.parquet"}}}
 OPEN = {"hf": SourceAccess()}
+STORES = {
+    "s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+    "gs": ["GOOGLE_SERVICE_ACCOUNT_KEY"],
+    "az": ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"],
+}
 PUBLIC = End(ip="8.8.8.8")
 
 
@@ -92,6 +98,55 @@ def test_of_the_secret_one_key_is_taken_and_it_stands_nowhere_else():
     assert spec_hash(view, spec_of(view)) != spec_hash(reading(**MODEL), spec_of(reading(**MODEL)))
 
 
+@pytest.mark.parametrize("scheme", STORES)
+def test_each_store_is_opened_by_itself_and_takes_its_own_keys(scheme):
+    view = reading(data={"train": {"source": f"{scheme}://bucket/words.csv"}}, sources={"secretRef": {"name": "store"}})
+    made = step(view, OPEN)
+    assert f"trainer.sources.{scheme} of the chart" in made.status.failure.message
+    place = {scheme: SourceAccess(endpoint="https://store.example")}
+    assert JOBS in [action.resource for action in step(view, place).actions]
+    found = env_of(view, place)
+    secret = {
+        name: one["valueFrom"]["secretKeyRef"]
+        for name, one in found.items()
+        if "secretKeyRef" in one.get("valueFrom", {})
+    }
+    assert list(secret) == STORES[scheme]
+    assert not secret[STORES[scheme][0]].get("optional")
+    assert found[ACCESS[scheme].endpoint]["value"] == "https://store.example"
+    assert {"name": "sources", "mountPath": SOURCES_FOLDER} in pod_of(view, place)["containers"][0]["volumeMounts"]
+    for name in (ACCESS[scheme].endpoint, *ACCESS[scheme].elsewhere):
+        led = step(
+            replace(
+                view, spec=pack(json.loads(unpack(view.spec)) | {"template": {"env": [{"name": name, "value": "x"}]}})
+            ),
+            place,
+        )
+        assert f"template.env {name}: where {scheme}:// leads is the platform's to say" in led.status.failure.message
+
+
+def test_where_sources_are_of_two_schemes_each_may_do_without_credentials():
+    view = reading(
+        **MODEL, data={"train": {"source": "s3://bucket/words.csv"}}, sources={"secretRef": {"name": "both"}}
+    )
+    found = env_of(view, OPEN | {"s3": SourceAccess()})
+    assert all(found[name]["valueFrom"]["secretKeyRef"]["optional"] for name in ("HF_TOKEN", *STORES["s3"]))
+
+
+def test_credentials_go_to_no_endpoint_without_tls_unless_the_platform_says_so():
+    secret = reading(**MODEL, sources={"secretRef": {"name": "hub"}})
+    plain = SourceAccess(endpoint="http://hub.example")
+    made = step(secret, {"hf": plain})
+    assert made.status.failure.reason == "SourceNotAllowed"
+    assert "sources.secretRef: the endpoint of hf:// on this cluster has no TLS" in made.status.failure.message
+    for view, place in (
+        (secret, plain.model_copy(update={"insecure": True})),
+        (secret, SourceAccess(endpoint="https://hub.example")),
+        (reading(**MODEL), plain),
+    ):
+        assert JOBS in [action.resource for action in step(view, {"hf": place}).actions]
+
+
 def policy_of(view, sources):
     return network_policy(view, NETWORK, opened(spec_of(view), sources))
 
@@ -146,7 +201,7 @@ def test_the_platform_says_what_is_opened():
     ("text", "told"),
     [
         ("[]", "value: Input should be"),
-        ('{"s3": {}}', "s3: there is no such scheme; there are hf"),
+        ('{"ftp": {}}', "ftp: there is no such scheme; there are hf, s3, gs, az"),
         ('{"hf": {"endpoint": "ftp://x"}}', "hf.endpoint"),
         ('{"hf": {"endpoint": "https://user:secret@x"}}', "hf.endpoint"),
         ('{"hf": {"hosts": []}}', "hf.hosts"),

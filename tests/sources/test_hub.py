@@ -1,16 +1,14 @@
 """Models and data of a hub, by the real huggingface_hub against the small hub of tests/hub: whole, pinned, or an error that says why."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from tests.hub import serve
+from tests.hub.asking import Client as Asking
+from tests.hub.asking import start as begin
 from unfreeze_trainer.errors import JobError, RetryError
 
 pytestmark = pytest.mark.slow
@@ -26,47 +24,19 @@ MODEL = {
 }
 
 
-class Client:
-    """Asks the process of tests/hub/client.py."""
+class Client(Asking):
+    """Knows the hub that it asks."""
 
     def __init__(self, hub, process, cache):
-        self.hub, self.cache, self._process = hub, cache, process
-        self.told = []
-
-    def __call__(self, what, source, pin=None, *, offline=False, patience=0, model=None, weights=True, beside=False):
-        is_model = not source.startswith("hf://datasets/") if model is None else model
-        field = "spec.model.source" if is_model else "spec.data.train.source"
-        wanted = {
-            "field": field,
-            "source": source,
-            "path": "",
-            "is_model": is_model,
-            "weights": weights,
-            "beside": beside,
-        }
-        request = {"what": what, "wanted": [wanted], "pins": {source: pin}, "cache": str(self.cache)}
-        self._process.stdin.write(json.dumps(request | {"offline": offline, "patience": patience}) + "\n")
-        self._process.stdin.flush()
-        *self.told, last = json.loads(self._process.stdout.readline())
-        if "reason" in last:
-            raise (RetryError if last["again"] else JobError)(last["reason"], last["message"])
-        return last["result"][source]
-
-    def pin(self, source, **options):
-        return self("pin", source, **options)
-
-    def fetch(self, source, pin=None, **options):
-        return Path(self("fetch", source, pin or self.pin(source, **options), **options))
+        super().__init__(process, cache)
+        self.hub = hub
 
     def asked(self):
         return [(method, path) for method, path, _ in self.hub.asked]
 
 
 def start(url, *, token=None):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"} | ({"HF_TOKEN": token} if token else {})
-    command = [sys.executable, "-m", "tests.hub.client"]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return begin(HF_ENDPOINT=url, HF_HUB_DISABLE_TELEMETRY="1", **({"HF_TOKEN": token} if token else {}))
 
 
 def names_in(folder):

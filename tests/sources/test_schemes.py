@@ -64,7 +64,7 @@ def test_the_trainer_reads_what_is_brought(seen):
 
 
 def test_each_scheme_says_where_it_lies():
-    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf", "timm"]
+    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf", "timm", "s3", "gs", "az"]
     assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
     assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
     assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"

@@ -26,11 +26,12 @@ def test_a_process_that_is_closed_leaves_no_core_file():
 def test_messages_have_neither_tokens_nor_signed_addresses():
     said = "403 for url 'https://store.example/a/b?X-Signature=0123&Expires=1', token hf_abc, see https://hub.example/a"
     assert (
-        redacted(said, "hf_abc") == "403 for url 'https://store.example/a/b?...', token ***, see https://hub.example/a"
+        redacted(said, ["hf_abc"])
+        == "403 for url 'https://store.example/a/b?...', token ***, see https://hub.example/a"
     )
     said = "http://me:p@ss@hub.example/a cannot be reached by socks5h://u:p@proxy:1, timm://resnet18@main"
     assert (
-        redacted(said, None)
+        redacted(said, [])
         == "http://***@hub.example/a cannot be reached by socks5h://***@proxy:1, timm://resnet18@main"
     )
-    assert redacted("did you mean org/name? Yes", None) == "did you mean org/name? Yes"
+    assert redacted("did you mean org/name? Yes", []) == "did you mean org/name? Yes"

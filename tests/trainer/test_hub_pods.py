@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import stores
 from tests.hub import serve
 from tests.trainer.test_agents import Pods
 from unfreeze_trainer.runs.sources import FILE
@@ -35,12 +36,13 @@ class HubPods(Pods):
     def begin(self, index):
         self.start(index, f"job-{index}.json")
 
-    def worker(self, index):
-        """Return the process id of a worker, None while there is none."""
-        if self.get(index, "/activity") == b"starting the workers, which load PyTorch":
-            with suppress(IndexError):
-                return self.worker_of(index)
-        return None
+
+def worker_of(pods, index):
+    """Return the process id of a worker, None while there is none."""
+    if pods.get(index, "/activity") == b"starting the workers, which load PyTorch":
+        with suppress(IndexError):
+            return pods.worker_of(index)
+    return None
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
     assert pods.get(0, "/activity").startswith(b"fetching hf://org/bert: ")
     repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
     for index in (0, 1):
-        worker = pods.until(lambda index=index: pods.worker(index))
+        worker = pods.until(lambda index=index: worker_of(pods, index))
         (snapshot,) = (pods.cache(index) / "models--org--bert" / "snapshots").iterdir()
         assert snapshot.name == first
         assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
@@ -105,3 +107,30 @@ def test_what_the_hub_refuses_ends_the_job_and_leaves_nothing(pods, hub, tmp_pat
     assert told.message.startswith("spec.model.source hf://org/bert: ")
     assert TOKEN not in (tmp_path / "termination-0").read_text()
     assert not [file.name for file in (tmp_path / "run").glob("[!.]*") if file.name != FILE]
+
+
+def test_what_trains_has_no_credentials_of_a_store(ranks, tmp_path):
+    with stores.s3(tmp_path / "s3") as url:
+        stores.put(stores.s3_client(url), "models", {"bert/config.json": b"{}", "bert/model.safetensors": WEIGHTS})
+        pods = Pods(tmp_path)
+        pods.environment |= stores.environment_of("s3", url)
+        model = {"source": "s3://models/bert", "path": str(tmp_path / "sources/s3--models/snapshots/listed/bert")}
+        alone = {"distribution": pods.job.distribution.model_copy(update={"num_nodes": 1})}
+        job = pods.job.model_copy(update={"model": pods.job.model.model_copy(update=model), **alone})
+        (tmp_path / "job-0.json").write_text(job.to_json())
+        try:
+            pods.start(0, "job-0.json")
+            worker = pods.until(lambda: worker_of(pods, 0))
+            environment = Path(f"/proc/{worker}/environ").read_bytes()
+        finally:
+            for process in pods.processes.values():
+                process.kill()
+                process.join()
+    assert stores.SECRET.encode() not in environment
+    revision = json.loads((tmp_path / "run" / FILE).read_text())["sources"]["s3://models/bert"]["revision"]
+    told = dict(line.split(b"=", 1) for line in environment.split(b"\0") if line)[b"UNFREEZE_JOB"].decode()
+    path = tmp_path / "sources/s3--models/snapshots" / revision / "bert"
+    assert json.loads(Path(told).read_text())["model"]["path"] == str(path)
+    assert (path / "model.safetensors").read_bytes() == WEIGHTS
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or stores.SECRET.encode() not in file.read_bytes(), file

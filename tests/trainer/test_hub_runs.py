@@ -1,4 +1,4 @@
-"""`unfreeze run` of the example whose model and data lie at a hub, against the small hub of tests/hub; then without a network."""
+"""`unfreeze run` of the examples whose model and data lie at a hub or in a store, against servers of this machine; then without."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from tests import stores
 from tests.hub import serve
 from tests.trainer.jobs import WORDS
 from tests.trainer.test_local import write_bert
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples/sources/hub.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples/sources"
+EXAMPLE = EXAMPLES / "hub.yaml"
 MODEL, DATA = "sentence-transformers/all-MiniLM-L6-v2", "stanfordnlp/imdb"
 TOKEN = "hf_planted0123456789"
 PROGRAM = "from unfreeze_api.cli import main; main()"
@@ -44,12 +46,13 @@ def hub(tmp_path_factory):
         yield served
 
 
-def unfreeze(folder, hub, *command):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN}
+def unfreeze(folder, hub, *command, example=EXAMPLE, **more):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "AWS_"))}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN} if hub else {}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache")} | more
     name, *options = command
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, str(EXAMPLE), "--claims", str(folder), *options],
+        [sys.executable, "-c", PROGRAM, name, str(example), "--claims", str(folder), *options],
         env=environment,
         capture_output=True,
         text=True,
@@ -98,3 +101,33 @@ def test_fetch_fills_the_cache_once(hub, tmp_path):
     before = hub.sent.copy()
     assert unfreeze(tmp_path, hub, "fetch").returncode == 0
     assert hub.sent == before
+
+
+def test_the_example_of_a_store_runs_and_knows_what_it_began_with(tmp_path):
+    write_bert(tmp_path / "bert")
+    with stores.s3(tmp_path / "s3") as url:
+        client, known = stores.s3_client(url), stores.environment_of("s3", url)
+        stores.put(
+            client, "acme-models", {f"minilm/{file.name}": file.read_bytes() for file in (tmp_path / "bert").iterdir()}
+        )
+        stores.put(client, "acme-data", {f"reviews/train-{part}.parquet": rows(32) for part in (0, 1)})
+        example = EXAMPLES / "store.yaml"
+        first = unfreeze(tmp_path, None, "run", example=example, **known)
+        assert first.returncode == 0, first.stdout + first.stderr
+        run = tmp_path / "results" / "store"
+        pinned = json.loads((run / "sources.json").read_text())["sources"]
+        assert set(pinned["s3://acme-data/reviews/train-*.parquet"]["files"]) == {
+            f"reviews/train-{n}.parquet" for n in (0, 1)
+        }
+        fetched = unfreeze(tmp_path, None, "fetch", example=example, **known)
+        assert "s3://acme-models/minilm: 5 files, " in fetched.stdout, fetched.stderr
+        shutil.rmtree(tmp_path / "cache")
+        stores.put(client, "acme-data", {"reviews/train-1.parquet": rows(30)})
+        changed = unfreeze(tmp_path, None, "run", example=example, **known)
+    assert changed.returncode == 2
+    assert (
+        "DataChanged: spec.data.train.source s3://acme-data/reviews/train-*.parquet: reviews/train-1.parquet is no"
+        in changed.stderr
+    )
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or stores.SECRET.encode() not in file.read_bytes(), file

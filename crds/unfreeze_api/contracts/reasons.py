@@ -94,6 +94,7 @@ TrainerReason = Literal[
     "Unauthorized",
     "RevisionNotFound",
     "HubUnreachable",
+    "StoreUnreachable",
     "DiskFull",
     "NotCached",
     "Superseded",
@@ -354,7 +355,7 @@ TRAINER: dict[TrainerReason, Explanation] = {
         "Restore them, or start another run in another destination.",
     ),
     "NotFound": Explanation(
-        "The hub has no such repository or file.",
+        "The hub or store has no such repository, bucket or file.",
         "The message has the nearest names. A private repository needs a token: `sources.secretRef`.",
     ),
     "Gated": Explanation(
@@ -362,8 +363,8 @@ TRAINER: dict[TrainerReason, Explanation] = {
         "Accept them on its page, and give a token of that account by `sources.secretRef`.",
     ),
     "Unauthorized": Explanation(
-        "The hub refuses the token, or the token may not read the repository.",
-        "Put a valid one under HF_TOKEN into the Secret of `sources.secretRef`.",
+        "The hub refuses the token or the store the credentials, or they may not read what is named.",
+        "Put valid ones into the Secret of `sources.secretRef`: [`sources.md`](sources.md).",
     ),
     "RevisionNotFound": Explanation(
         "The repository has no such branch, tag or commit.",
@@ -372,6 +373,10 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "HubUnreachable": Explanation(
         "The hub does not answer, or breaks off. Tried again for ten minutes, then retried in another pod.",
         "Look at the network, at what the platform opens for jobs, at mirror and proxy: [`sources.md`](sources.md).",
+    ),
+    "StoreUnreachable": Explanation(
+        "The object store does not answer, or breaks off. Tried again for ten minutes, then retried in another pod.",
+        "Look at the network, at what the platform opens for jobs, at its endpoint: [`sources.md`](sources.md).",
     ),
     "DiskFull": Explanation(
         "What is to be fetched does not fit on the disk. Retried.",

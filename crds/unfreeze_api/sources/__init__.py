@@ -10,17 +10,22 @@ import pkgutil
 from collections.abc import Sequence
 
 from unfreeze_api.grammar.model import Rule
-from unfreeze_api.sources.base import Held, Needs, Places, Source
+from unfreeze_api.sources.base import Access, Held, Needs, Places, Source
+
+_SHARED = ("base", "bucket")
+"""Files that are no scheme's."""
 
 
 def _declared() -> tuple[Source, ...]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
     modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     found = [source for module in modules for source in getattr(module, "SOURCES", None) or (module.SOURCE,)]
     return tuple(sorted(found, key=lambda source: source.order))
 
 
 SOURCES = _declared()
+ACCESS = {source.access.scheme: source.access for source in SOURCES if source.access}
+"""By the scheme under which the platform opens it."""
 MALFORMED = "without '..', '//' or a '/' at the end"
 """How the message about a source that is none ends."""
 
@@ -56,6 +61,11 @@ def needs(uri: str) -> Needs:
     """Return what a pod must have for a source; nothing for what is none."""
     scheme, _, rest = uri.partition("://")
     return next((source.needs(rest) for source in SOURCES if source.scheme == scheme), Needs())
+
+
+def access_of(uri: str) -> list[Access]:
+    """Return how the clients that a source needs get to their servers; nothing for what lies on a disk."""
+    return [ACCESS[scheme] for scheme in needs(uri).schemes]
 
 
 def locate(uri: str, places: Places) -> str:

@@ -36,6 +36,34 @@ class Needs:
     schemes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How the client of a scheme gets to its server, and what it shows there.
+
+    Parameters
+    ----------
+    scheme
+        Under which the platform opens it.
+    endpoint
+        Environment variable that says where the server is; the platform's to set, since credentials go there.
+    elsewhere
+        Other variables by which a library would be led elsewhere.
+    needed, optional
+        Credentials: keys of the Secret, and environment variables of the same names. No process that trains has them.
+    """
+
+    scheme: str
+    endpoint: str
+    elsewhere: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """All credentials."""
+        return (*self.needed, *self.optional)
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where things lie for whoever reads a source.
@@ -85,6 +113,8 @@ class Source:
         Gives the path for the trainer, from what stands behind ://.
     needs
         Gives what a pod must have for it, from what stands behind ://.
+    access
+        How its content is brought over the network, None where it is not.
     order
         Place among the others in messages and descriptions; the most usual one comes first.
     """
@@ -97,4 +127,5 @@ class Source:
     holds: tuple[Held, ...] = ("Model", "Data", "Output")
     locate: Callable[[str, Places], str]
     needs: Callable[[str], Needs] = _nothing
+    access: Access | None = None
     order: int = 1

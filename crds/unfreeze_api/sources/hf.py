@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from unfreeze_api.sources.base import SEGMENT, Needs, Places, Source
+from unfreeze_api.sources.base import SEGMENT, Access, Needs, Places, Source
 
 _REPOSITORY = "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = "[A-Za-z0-9_][A-Za-z0-9._+-]*"
@@ -72,6 +72,7 @@ def _needs(_: str) -> Needs:
     return Needs(schemes=("hf",))
 
 
+ACCESS = Access(scheme="hf", endpoint="HF_ENDPOINT", needed=("HF_TOKEN",))
 MODELS = Source(
     scheme="hf",
     form="hf://OWNER/NAME[@REVISION]",
@@ -81,6 +82,7 @@ MODELS = Source(
     holds=("Model",),
     locate=_locate,
     needs=_needs,
+    access=ACCESS,
     order=2,
 )
 DATASETS = Source(
@@ -91,6 +93,7 @@ DATASETS = Source(
     holds=("Data",),
     locate=_locate,
     needs=_needs,
+    access=ACCESS,
     order=2,
 )
 SOURCES = (MODELS, DATASETS)

@@ -26,5 +26,6 @@ SOURCE = Source(
     holds=("Model",),
     locate=_locate,
     needs=lambda _: Needs(schemes=("hf",)),
+    access=hf.ACCESS,
     order=3,
 )

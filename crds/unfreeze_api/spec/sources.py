@@ -1,4 +1,4 @@
-"""How models and data that lie at a hub are brought: with which credentials."""
+"""How models and data that lie at a hub or in an object store are brought: with which credentials."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from unfreeze_api.spec.template import LocalObjectReference
 
 
 class SourcesSpec(Model):
-    """How sources of a hub are brought."""
+    """How sources of a hub or an object store are brought."""
 
     secret_ref: LocalObjectReference | None = None
-    """Secret with the hub's token under HF_TOKEN, for gated and private repositories; no process that trains has it. Default:
-    none."""
+    """Secret with credentials, of which each scheme takes its own: for hf:// the hub's token under HF_TOKEN, for s3://
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, perhaps AWS_SESSION_TOKEN, for gs:// the JSON key of a service account under
+    GOOGLE_SERVICE_ACCOUNT_KEY, for az:// AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; no
+    process that trains has them. Default: none."""

@@ -17,6 +17,7 @@ from unfreeze_api.contracts.progress import (
     ExitCode,
 )
 from unfreeze_api.resolve import claims, rendezvous_port, resolve, schemes
+from unfreeze_api.sources import ACCESS
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
@@ -46,7 +47,7 @@ from unfreeze_operator.objects.resources import (
 from unfreeze_operator.objects.views import FineTuneJobView, content_hash
 from unfreeze_operator.settings.network import EgressRule, Network, policy_spec
 from unfreeze_operator.settings.options import TrainerImage
-from unfreeze_operator.settings.sources import ENDPOINT_ENV, NOTHING, Sources
+from unfreeze_operator.settings.sources import NOTHING, Sources
 
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
@@ -62,7 +63,6 @@ GRACE_SECONDS = 120
 MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 WANDB_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL")
 """The first is needed online."""
-HUB_KEY = "HF_TOKEN"
 
 
 def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
@@ -298,7 +298,8 @@ def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
     """Return the keys of the trackers' and the sources' Secrets that their libraries know, as environment.
 
     Nothing else of a Secret is taken: a key of another name, such as LD_PRELOAD, would change what runs. A pod waits for
-    the one key that Weights & Biases or a hub cannot do without; MLflow's may be any of several.
+    the keys that Weights & Biases, a hub or a store cannot do without; MLflow's may be any of several, and where sources are of
+    several schemes, each may do without.
     """
     out: list[Manifest] = []
 
@@ -313,15 +314,18 @@ def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
     if wandb and wandb.secret_ref:
         for key in WANDB_KEYS:
             take(wandb.secret_ref.name, key, optional=key != WANDB_KEYS[0] or wandb.mode == "Offline")
-    if spec.sources and spec.sources.secret_ref and schemes(spec):
-        take(spec.sources.secret_ref.name, HUB_KEY, optional=False)
+    if spec.sources and spec.sources.secret_ref:
+        used = schemes(spec)
+        for access in (ACCESS[scheme] for scheme in used):
+            for key in access.credentials:
+                take(spec.sources.secret_ref.name, key, optional=key in access.optional or len(used) > 1)
     return out
 
 
 def _endpoints(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
-    """Return where the platform says that the hubs of a job's sources are, as environment."""
+    """Return where the platform says that the hubs and stores of a job's sources are, as environment."""
     found = ((scheme, sources[scheme].endpoint) for scheme in schemes(spec) if scheme in sources)
-    return [{"name": ENDPOINT_ENV[scheme], "value": endpoint} for scheme, endpoint in found if endpoint]
+    return [{"name": ACCESS[scheme].endpoint, "value": endpoint} for scheme, endpoint in found if endpoint]
 
 
 def _head(

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.resolve import schemes
+from unfreeze_api.sources import ACCESS
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.settings.network import EgressRule, IpBlock, Peer, Port
 
@@ -34,15 +35,15 @@ PUBLIC = EgressRule(
     ports=[Port(port=443)],
 )
 """Every public address, on the port of HTTPS."""
-ENDPOINT_ENV = {"hf": "HF_ENDPOINT"}
-"""Environment variable by which each scheme's client knows where to go; the platform's to set, since tokens go there."""
 
 
 class SourceAccess(Model):
     """How jobs may use a scheme."""
 
     endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$", max_length=1024)
-    """Where the hub or its mirror is; none for the client's own default."""
+    """Where the hub, its mirror or the store is; none for the client's own default."""
+    insecure: bool = False
+    """Whether credentials may go to an endpoint without TLS, where the network can read them."""
     egress: list[EgressRule] | None = None
     """What may be reached for it; none for PUBLIC."""
 
@@ -70,8 +71,8 @@ def parse_sources(text: str) -> dict[str, SourceAccess]:
     except ValidationError as error:
         causes = (f"{'.'.join(map(str, cause['loc'])) or 'value'}: {cause['msg']}" for cause in error.errors())
         raise ValueError("; ".join(causes)) from None
-    if unknown := sorted(set(found) - set(ENDPOINT_ENV)):
-        raise ValueError(f"{unknown[0]}: there is no such scheme; there are {', '.join(ENDPOINT_ENV)}")
+    if unknown := sorted(set(found) - set(ACCESS)):
+        raise ValueError(f"{unknown[0]}: there is no such scheme; there are {', '.join(ACCESS)}")
     return found
 
 
@@ -89,5 +90,18 @@ def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
                 f"sources of {scheme}:// are not opened on this cluster: whoever runs the operator sets"
                 f" trainer.sources.{scheme} of the chart, or copy model and data to a claim (pvc://)"
             )
-        elif (name := ENDPOINT_ENV[scheme]) in given:
+            continue
+        names = (ACCESS[scheme].endpoint, *ACCESS[scheme].elsewhere)
+        for name in filter(given.__contains__, names):
             yield f"template.env {name}: where {scheme}:// leads is the platform's to say (trainer.sources.{scheme}.endpoint)"
+        place = sources[scheme]
+        if (
+            spec.sources
+            and spec.sources.secret_ref
+            and (place.endpoint or "").startswith("http://")
+            and not place.insecure
+        ):
+            yield (
+                f"sources.secretRef: the endpoint of {scheme}:// on this cluster has no TLS, and credentials would be read on their"
+                f" way: whoever runs the operator gives it TLS, or sets trainer.sources.{scheme}.insecure of the chart"
+            )

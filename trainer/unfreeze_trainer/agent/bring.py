@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ def bring(
     link: Link,
     *,
     fingerprint: str,
-    token: str | None,
+    credentials: Mapping[str, str],
     stopping: threading.Event,
     take: Callable[[], Generation],
 ) -> ResolvedJob | None:
@@ -53,8 +53,8 @@ def bring(
         What runs, and whose the run folder is.
     pod, link
         Where, and the folder shared with the workers, who get a job.json with the paths.
-    token
-        Of the hub.
+    credentials
+        Of hubs and stores, by environment variable.
     stopping
         Set when this pod is asked to stop.
     take
@@ -66,7 +66,7 @@ def bring(
         if pins and pod.index == 0 and read_pins(folder, fingerprint) != pins:
             store_pins(pins, take(), folder, fingerprint)
         return job
-    how = Bringing(token=token, tell=_teller(link))
+    how = Bringing(credentials=credentials, tell=_teller(link))
     names = [wanted.source for wanted in pinned_sources(job)]
     pins = read_pins(folder, fingerprint) if names else {}
     if pod.index == 0 and not pins.keys() >= set(names):

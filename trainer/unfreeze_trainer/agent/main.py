@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.contracts.progress import JOB_FILE_ENV, ExitCode, Progress, TerminationMessage
+from unfreeze_api.sources import access_of
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
 from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, RetryError, told_of
 from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
 from unfreeze_trainer.sources.schemes import pinned_sources
-from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others
+from unfreeze_trainer.sources.secrecy import close_to_others
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -56,8 +57,8 @@ class Agent:
         self._endings: queue.Queue[Ending] = queue.Queue()
         self._gang: Gang | None = None
         self._heart: Heart | None = None
-        self._token: str | None = None
-        """Of the hub, taken out of the environment before anything else is started."""
+        self._credentials: dict[str, str] = {}
+        """Of hubs and stores, taken out of the environment before anything else is started."""
         self._hangs = HangWatch(None)
         self._final: Progress | None = None
         self._silent = True
@@ -106,8 +107,11 @@ class Agent:
         if job.data.show_values:
             os.environ[SHOW_VALUES_ENV] = "1"
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as the image has it
-        if pinned_sources(job) and (token := os.environ.pop(TOKEN_ENV, None)):
-            self._token = token
+        shown = {
+            name for wanted in pinned_sources(job) for access in access_of(wanted.source) for name in access.credentials
+        }
+        self._credentials = {name: os.environ.pop(name) for name in shown & os.environ.keys()}
+        if self._credentials:
             close_to_others()
         if self._pod.ip.startswith("127."):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -132,7 +136,7 @@ class Agent:
                 self._pod,
                 self._link,
                 fingerprint=start.fingerprint,
-                token=self._token,
+                credentials=self._credentials,
                 stopping=self._stopping,
                 take=lambda: self._take_folder(job, start.fingerprint),
             )

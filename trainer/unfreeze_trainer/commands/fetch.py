@@ -1,4 +1,4 @@
-"""`unfreeze fetch`, and what other commands do first: models and data of a hub come into this machine's cache."""
+"""`unfreeze fetch`, and what other commands do first: models and data of hubs and stores come into this machine's cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unfreeze_api.sources import needs
 from unfreeze_trainer.commands.local import job_options, read_job_here
 
 if TYPE_CHECKING:
@@ -24,16 +25,17 @@ _PATIENCE_SECONDS = 30.0
 @click.command()
 @job_options
 def fetch(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> None:
-    """Fetch the model and the data that the FineTuneJob in FILE names at a hub, into the cache that `unfreeze run` reads.
+    """Fetch the model and the data that the FineTuneJob in FILE names at a hub or in a store, into the cache that `unfreeze run` reads.
 
     What is there already is checked by its hashes, and not fetched again. Afterwards `unfreeze run --offline FILE` needs no network.
     """
     job = read_job_here(file, claim, claims_folder)
     pins = bring_here(job, offline=False, keep=False)[1]
     for source, pin in pins.items():
-        click.echo(f"{source}: commit {pin.revision}, {len(pin.files)} files, {pin.size / (1 << 20):,.1f} MiB")
+        of = f"commit {pin.revision}, " if "hf" in needs(source).schemes else ""
+        click.echo(f"{source}: {of}{len(pin.files)} files, {pin.size / (1 << 20):,.1f} MiB")
     if not pins:
-        click.echo("nothing to fetch: the job names no source at a hub")
+        click.echo("nothing to fetch: the job names no source at a hub or in a store")
 
 
 def bring_here(job: ResolvedJob, *, offline: bool, keep: bool = True) -> tuple[ResolvedJob, dict[str, Pin]]:
@@ -103,4 +105,5 @@ def _shown(*, offline: bool) -> Iterator[Bringing]:
                 said.add(text)
                 console.print(text)
 
-        yield Bringing(cache=HF_HUB_CACHE, offline=offline, patience=_PATIENCE_SECONDS, tell=tell)
+        stores = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze", "stores")
+        yield Bringing(cache=HF_HUB_CACHE, stores=str(stores), offline=offline, patience=_PATIENCE_SECONDS, tell=tell)

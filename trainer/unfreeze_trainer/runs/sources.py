@@ -42,5 +42,7 @@ def read_pins(run_folder: Path, fingerprint: str) -> dict[str, Pin]:
 def store_pins(pins: Mapping[str, Pin], generation: Generation, run_folder: Path, fingerprint: str) -> None:
     """Write sources.json into a run's folder, whole or not at all."""
     aside = generation.aside(FILE)
-    aside.write_text(Pins(fingerprint=fingerprint, sources=dict(pins)).model_dump_json(indent=1) + "\n")
+    aside.write_text(
+        Pins(fingerprint=fingerprint, sources=dict(pins)).model_dump_json(indent=1, exclude_none=True) + "\n"
+    )
     generation.commit(aside, run_folder / FILE)

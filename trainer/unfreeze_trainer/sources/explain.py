@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from urllib.parse import urlsplit
@@ -22,10 +20,10 @@ from huggingface_hub.errors import (
 from unfreeze_api.sources import hf, timm
 from unfreeze_api.sources.hf import Reference
 from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
+from unfreeze_trainer.sources.bringer import causes
 from unfreeze_trainer.sources.wanted import Wanted
 
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HOW = "in HF_TOKEN: on a cluster by the Secret in spec.sources.secretRef, here by the environment or `hf auth login`"
 
 
@@ -35,19 +33,16 @@ def told(wanted: Wanted) -> tuple[str, Reference]:
     return f"{wanted.field} {wanted.source}", (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
 
 
-def explained(error: Exception, wanted: Wanted, api: HfApi, cache: str) -> JobError | RetryError | None:
-    """Return an error of the client in the words of jobs; None for one that is no word of hub, network or disk."""
+def explained(error: Exception, wanted: Wanted, api: HfApi) -> JobError | RetryError | None:
+    """Return an error of the client in the words of jobs; None for one that is no word of hub or network."""
     where = told(wanted)[0]
-    causes = list(_causes(error))
-    for cause in causes:
-        if found := _refused(cause, wanted, api):
-            return found
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            return RetryError("DiskFull", f"{where}: {cache} is full: make room there: {one_line(cause, 200)}")
-    if any(isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError) or _is_network(cause) for cause in causes):
+    found = list(causes(error))
+    if refused := next(filter(None, (_refused(cause, wanted, api) for cause in found)), None):
+        return refused
+    if any(isinstance(cause, HfHubHTTPError | LocalEntryNotFoundError) or _is_network(cause) for cause in found):
         return RetryError(
             "HubUnreachable",
-            f"{where}: {ENDPOINT} cannot be reached, or breaks off: {one_line(causes[-1], 300)}. Look at network, proxy"
+            f"{where}: {ENDPOINT} cannot be reached, or breaks off: {one_line(found[-1], 300)}. Look at network, proxy"
             " (HTTPS_PROXY) and mirror (HF_ENDPOINT), or use what is cached: --offline",
         )
     return None
@@ -101,16 +96,6 @@ def _refs(reference: Reference, api: HfApi) -> str:
         " A commit is written with all of its 40 digits." if re.fullmatch("[0-9a-f]{4,39}", reference.revision) else ""
     )
     return f"; there are {some_of(found)}.{short}" if found else f".{short}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what led to it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _is_network(error: BaseException) -> bool:

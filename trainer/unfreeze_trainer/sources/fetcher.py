@@ -1,4 +1,4 @@
-"""The process that fetches from a hub: the only one that has its token and goes online.
+"""The process that fetches from a hub or a store: the only one that has their credentials and goes online.
 
 Its input is one request as JSON, its output lines of JSON: how far it is, and at last a result or an error. It has no core file,
 and processes of the same user cannot read its memory.
@@ -7,6 +7,7 @@ and processes of the same user cannot read its memory.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -15,13 +16,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.errors import JobError, RetryError
-from unfreeze_trainer.sources.hub import Hub
 from unfreeze_trainer.sources.pins import Pin
-from unfreeze_trainer.sources.secrecy import TOKEN_ENV, close_to_others, redacted
+from unfreeze_trainer.sources.secrecy import CREDENTIALS, close_to_others, redacted
 from unfreeze_trainer.sources.wanted import Wanted
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.sources.bringer import Bringer
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -42,30 +45,44 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None])
     Parameters
     ----------
     request
-        `what` (pin or fetch), `wanted`, `pins`, `cache`, `offline`, `patience`; see schemes/hf.py.
+        `what` (pin or fetch), `wanted` (all of one scheme), `pins`, `cache`, `offline`, `patience`; see asking.py.
     say
         Takes a line of the output.
     """
-    hub = Hub(request["cache"], offline=request["offline"], patience=request["patience"], say=say)
     wanted = [Wanted(**one) for one in request["wanted"]]
     try:
+        bringer = _bringer(request, wanted[0].source.partition("://")[0], say)
         if request["what"] == "pin":
-            say({"result": {one.source: hub.pin(one).model_dump() for one in wanted}})
+            say({"result": {one.source: bringer.pin(one).model_dump() for one in wanted}})
         else:
             pins = {source: Pin.model_validate(pin) for source, pin in request["pins"].items()}
-            say({"result": {one.source: hub.fetch(one, pins[one.source]) for one in wanted}})
+            say({"result": {one.source: bringer.fetch(one, pins[one.source]) for one in wanted}})
     except (JobError, RetryError) as error:
         say({"reason": error.reason, "message": error.message, "again": isinstance(error, RetryError)})
+
+
+def _bringer(request: Mapping[str, Any], scheme: str, say: Callable[[Mapping[str, Any]], None]) -> Bringer:
+    """Return what brings the sources of a scheme; each has a client of its own, which takes its time to import."""
+    how = {"offline": request["offline"], "patience": request["patience"], "say": say}
+    module = importlib.import_module(f"unfreeze_trainer.sources.schemes.{scheme}")
+    if not hasattr(module, "connect"):
+        from unfreeze_trainer.sources.hub import Hub
+
+        return Hub(request["cache"], **how)
+    from unfreeze_trainer.sources.store import Store
+
+    return Store(request["cache"], module, **how)
 
 
 def main() -> None:
     """Do what the input asks for."""
     request = json.load(sys.stdin)
     _guard(request["parent"])
-    lock, token = threading.Lock(), os.environ.get(TOKEN_ENV)
+    lock = threading.Lock()
+    secrets = [os.environ[name] for name in CREDENTIALS if name in os.environ]
 
     def say(content: Mapping[str, Any]) -> None:
-        texts = {name: redacted(value, token) if isinstance(value, str) else value for name, value in content.items()}
+        texts = {name: redacted(value, secrets) if isinstance(value, str) else value for name, value in content.items()}
         with lock:
             sys.stdout.write(json.dumps(texts) + "\n")
             sys.stdout.flush()

@@ -5,44 +5,34 @@ Belongs into the process of `fetcher` alone, which has the hub's token and the n
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
-import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 from tqdm.auto import tqdm
 
 from unfreeze_api.sources.hf import Reference
-from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
+from unfreeze_trainer.errors import JobError, RetryError, some_of
+from unfreeze_trainer.sources.bringer import Bringer
 from unfreeze_trainer.sources.explain import explained, told
 from unfreeze_trainer.sources.pins import MAX_FILES, Pin, PinnedFile, is_plain
 from unfreeze_trainer.sources.selection import data_files, model_files
 from unfreeze_trainer.sources.wanted import Wanted
 
-T = TypeVar("T")
-
 _COMMIT = re.compile("[0-9a-f]{40}")
 _PARALLEL = 8
-_LONGEST_PAUSE = 30.0
-_SPARE_BYTES = 64 << 20
-"""What is left free on the disk."""
 _SMALL_BYTES = 64 << 20
 """Largest index of weights."""
-_TOLD_SECONDS = 0.3
 
 
-class Hub:
+class Hub(Bringer):
     """Repositories, as a cache has them or gets them.
 
     Parameters
@@ -57,12 +47,11 @@ class Hub:
         Takes a line of the output.
     """
 
+    _server = "hub"
+
     def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
-        self._cache = os.path.realpath(cache)  # the client gives real paths back
-        self._offline, self._patience, self._say = offline, patience, say
+        super().__init__(cache, offline=offline, patience=patience, say=say)
         self._api = HfApi()
-        self._whole = 0
-        """Files that have come."""
 
     def pin(self, wanted: Wanted) -> Pin:
         """Return what a source stands for now; offline, what it stood for when it was last brought."""
@@ -77,12 +66,7 @@ class Hub:
         root = Path(Reference(reference.kind, reference.repository, "", "").at(self._cache, pin.revision))
         self._patiently(wanted, lambda: self._bring(wanted, pin, root))
         self._check(wanted, pin, root)
-        record = self._record(wanted)
-        with suppress(OSError):  # a cache that others have filled may be read-only
-            record.parent.mkdir(parents=True, exist_ok=True)
-            aside = record.with_suffix(f".{os.getpid()}")
-            aside.write_text(pin.model_dump_json(indent=1) + "\n")
-            aside.replace(record)
+        self._note(wanted, pin)
         return reference.at(self._cache, pin.revision)
 
     def _look_up(self, wanted: Wanted, where: str, reference: Reference) -> Pin:
@@ -131,18 +115,9 @@ class Hub:
         where, reference = told(wanted)
         size = sum(file.size for file in missing.values())
         if self._offline:
-            raise JobError(
-                "NotCached",
-                f"{where}: offline, and the cache {self._cache} lacks {some_of(sorted(missing))} of commit {pin.revision},"
-                f" {_bytes(size)}: run `unfreeze fetch FILE` where the hub can be reached",
-            )
-        Path(self._cache).mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(self._cache).free) < size + _SPARE_BYTES:
-            raise RetryError(
-                "DiskFull",
-                f"{where}: {_bytes(size)} are to be fetched, and {self._cache} has {_bytes(free)} left: make room there, or"
-                " name a smaller model or less data",
-            )
+            sizes = {name: file.size for name, file in missing.items()}
+            raise self._not_cached(where, sizes, f"of commit {pin.revision}")
+        self._require_room(where, size)
         bar = self._meter(f"fetching {wanted.source}", pin.size - size, pin.size)
         pool = ThreadPoolExecutor(_PARALLEL)
         try:
@@ -205,57 +180,15 @@ class Hub:
         for name in names:
             self._one(reference, pin, name, root, bar)
 
-    def _record(self, wanted: Wanted) -> Path:
-        """Return the file that says what a source stood for when it was last brought."""
-        key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
-        folder = Path(self._cache, told(wanted)[1].folder, "unfreeze")
-        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    def _folder(self, wanted: Wanted) -> str:
+        return told(wanted)[1].folder
 
-    def _recorded(self, wanted: Wanted) -> Pin:
-        try:
-            return Pin.model_validate_json(self._record(wanted).read_bytes())
-        except (OSError, ValueError):
-            raise JobError(
-                "NotCached",
-                f"{told(wanted)[0]}: offline, and it has never been fetched into the cache {self._cache}: run"
-                " `unfreeze fetch FILE` where the hub can be reached",
-            ) from None
+    def _explained(self, error: Exception, wanted: Wanted) -> JobError | RetryError | None:
+        return explained(error, wanted, self._api)
 
     def _meter(self, text: str, done: int, total: int) -> type[tqdm]:
         """Return a progress bar that tells of bytes in lines of the output."""
-        lock, state = threading.Lock(), {"done": done, "told": 0.0}
-
-        def count(more: float) -> None:
-            with lock:
-                state["done"] += int(more)
-                now = time.monotonic()
-                if now - state["told"] >= _TOLD_SECONDS:
-                    state["told"] = now
-                    self._say({"text": text, "done": min(int(state["done"]), total), "total": total})
-
-        count(0)
-        return type("_Counting", (_Meter,), {"count": staticmethod(count)})
-
-    def _patiently(self, wanted: Wanted, call: Callable[[], T]) -> T:
-        """Return what a call returns; its errors are told in the words of jobs, those that may pass are tried again."""
-        paused, pause, whole = 0.0, 1.0, self._whole
-        while True:
-            try:
-                return call()
-            except (JobError, RetryError):
-                raise
-            except Exception as error:
-                found = explained(error, wanted, self._api, self._cache)
-                if found is None:
-                    raise
-                if self._whole > whole:
-                    paused, pause, whole = 0.0, 1.0, self._whole
-                paused += pause
-                if not isinstance(found, RetryError) or found.reason == "DiskFull" or paused > self._patience:
-                    raise found from error
-                self._say({"text": f"waiting for the hub: {one_line(error, 120)}", "done": 0, "total": 0})
-                time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+        return type("_Counting", (_Meter,), {"count": staticmethod(self._counter(text, done, total))})
 
 
 class _Meter(tqdm):  # type: ignore[misc]
@@ -277,11 +210,3 @@ class _Meter(tqdm):  # type: ignore[misc]
 
     def set_transfer_postfix_str(self, postfix: str, *, refresh: bool = False) -> None:
         """Show no rate."""
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":  # noqa: PLR2004
-            return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} {unit}"
-        size /= 1024
-    return ""

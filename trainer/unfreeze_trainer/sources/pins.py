@@ -24,6 +24,8 @@ class PinnedFile(BaseModel):
     """Bytes."""
     hash: str = Field(pattern="^(sha256:[0-9a-f]{64}|git:[0-9a-f]{40})$")
     """SHA-256 of the content, or git's name of a blob of it."""
+    etag: str | None = None
+    """What an object store called this state of it, for people."""
 
     def is_at(self, path: Path) -> bool:
         """Return whether a file has this size."""
@@ -50,7 +52,7 @@ class Pin(BaseModel):
     """What a source stands for."""
 
     revision: str = Field(pattern="^[0-9a-f]{40}$")
-    """Full commit."""
+    """Full commit; of an object store, a name of the listing."""
     files: dict[str, PinnedFile] = Field(max_length=MAX_FILES)
     """What is read of it, by path below its root."""
 
@@ -82,7 +84,7 @@ def is_plain(name: str) -> bool:
 
 def pins_to_json(pins: Mapping[str, Pin]) -> str:
     """Return pins as JSON, for another process."""
-    return json.dumps({source: pin.model_dump() for source, pin in pins.items()})
+    return json.dumps({source: pin.model_dump(exclude_none=True) for source, pin in pins.items()})
 
 
 def pins_from_json(text: str | bytes) -> dict[str, Pin]:

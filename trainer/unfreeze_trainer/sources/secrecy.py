@@ -5,21 +5,26 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+from collections.abc import Iterable
 
-TOKEN_ENV = "HF_TOKEN"  # noqa: S105 - a name
-"""Environment variable with a hub's token; no process that trains has it."""
+from unfreeze_api.sources import ACCESS
+
+CREDENTIALS = frozenset(name for access in ACCESS.values() for name in access.credentials)
+"""Environment variables with credentials of hubs and stores; no process that trains has them."""
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
 _USER = re.compile(r"((?:https?|socks\w*)://)[^\s/'\"]+@")
 
 
-def redacted(text: str, token: str | None) -> str:
-    """Return a text without a token, and without what addresses have before `@` and behind `?`.
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without credentials, and without what addresses have before `@` and behind `?`.
 
     Passwords of mirrors and proxies stand before the one, the signatures of stores behind the other.
     """
     text = _USER.sub(r"\1***@", _QUERY.sub(r"\1?...", text))
-    return text.replace(token, "***") if token else text
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be a part of another
+        text = text.replace(secret, "***")
+    return text
 
 
 def close_to_others() -> None:

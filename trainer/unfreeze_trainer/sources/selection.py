@@ -13,6 +13,7 @@ from unfreeze_trainer.models.folders import WEIGHTS
 from unfreeze_trainer.sources.pins import is_plain
 
 if TYPE_CHECKING:
+    from unfreeze_api.sources.bucket import Place
     from unfreeze_api.sources.hf import Reference
 
 _INDEX = ".index.json"
@@ -89,7 +90,7 @@ def _weights(names: Collection[str], where: str, read: Callable[[str], bytes]) -
     return [chosen, *shards]
 
 
-def data_files(names: Collection[str], reference: Reference, where: str, *, beside: bool) -> list[str]:
+def data_files(names: Collection[str], reference: Reference | Place, where: str, *, beside: bool) -> list[str]:
     """Return the files of a repository that data are read from; JobError NotFound where there are none.
 
     Parameters

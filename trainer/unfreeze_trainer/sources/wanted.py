@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,14 @@ class Bringing:
 
     cache: str | None = None
     """Folder of the hub's files; None for the one that job.json names."""
+    stores: str | None = None
+    """Folder of the files of object stores; None for the one that job.json names."""
     offline: bool = False
     """Whether only what is there already is used."""
     patience: float = PATIENCE_SECONDS
     """Seconds of all pauses between tries of a network that does not answer."""
-    token: str | None = field(default=None, repr=False)
-    """Of the hub; None for what the environment has."""
+    credentials: Mapping[str, str] | None = field(default=None, repr=False)
+    """Of hubs and stores, by environment variable; None for what the environment has."""
     tell: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     """Hears what is done, and how many bytes of how many are there."""
 

@@ -1,0 +1,173 @@
+"""What bringing sources is the same for, wherever they lie: patience, room on the disk, how far it is, what was brought last."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
+from unfreeze_trainer.sources.pins import Pin
+from unfreeze_trainer.sources.wanted import Wanted
+
+T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a system says of a disk, a quota or a file that takes no more."""
+_LONGEST_PAUSE = 30.0
+_SPARE_BYTES = 64 << 20
+"""What is left free on the disk."""
+_TOLD_SECONDS = 0.3
+
+
+class Bringer:
+    """Brings sources into a cache; what is a hub's or a store's is added by who extends it.
+
+    Parameters
+    ----------
+    cache
+        Folder of the cache.
+    offline
+        Whether only the cache is asked.
+    patience
+        Seconds of all pauses between tries of a server that does not answer, until another file has come.
+    say
+        Takes a line of the output.
+    """
+
+    _server = ""
+    """What it talks to, in a word."""
+
+    def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
+        self._cache = os.path.realpath(cache)
+        self._offline, self._patience, self._say = offline, patience, say
+        self._whole = 0
+        """Files that have come."""
+
+    def pin(self, wanted: Wanted) -> Pin:
+        """Return what a source stands for now; offline, what it stood for when it was last brought."""
+        raise NotImplementedError
+
+    def fetch(self, wanted: Wanted, pin: Pin) -> str:
+        """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
+        raise NotImplementedError
+
+    def _folder(self, wanted: Wanted) -> str:
+        """Return the folder of the repository or the bucket in the cache."""
+        raise NotImplementedError
+
+    def _explained(self, error: Exception, wanted: Wanted) -> JobError | RetryError | None:
+        """Return an error in the words of jobs, None for one that is no word of server, network or disk."""
+        raise NotImplementedError
+
+    def _record(self, wanted: Wanted) -> Path:
+        """Return the file that says what a source stood for when it was last brought."""
+        key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
+        folder = Path(self._cache, self._folder(wanted), "unfreeze")
+        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+    def _recorded(self, wanted: Wanted) -> Pin:
+        try:
+            return Pin.model_validate_json(self._record(wanted).read_bytes())
+        except (OSError, ValueError):
+            raise JobError(
+                "NotCached",
+                f"{wanted.field} {wanted.source}: offline, and it has never been fetched into the cache {self._cache}: run"
+                f" `unfreeze fetch FILE` where the {self._server} can be reached",
+            ) from None
+
+    def _note(self, wanted: Wanted, pin: Pin) -> None:
+        """Write down what a source stands for."""
+        record = self._record(wanted)
+        with suppress(OSError):  # a cache that others have filled may be read-only
+            record.parent.mkdir(parents=True, exist_ok=True)
+            aside = record.with_suffix(f".{os.getpid()}")
+            aside.write_text(pin.model_dump_json(indent=1) + "\n")
+            aside.replace(record)
+
+    def _not_cached(self, where: str, missing: Mapping[str, int], of: str) -> JobError:
+        return JobError(
+            "NotCached",
+            f"{where}: offline, and the cache {self._cache} lacks {some_of(sorted(missing))} {of},"
+            f" {in_bytes(sum(missing.values()))}: run `unfreeze fetch FILE` where the {self._server} can be reached",
+        )
+
+    def _require_room(self, where: str, size: int) -> None:
+        """Raise RetryError DiskFull where the disk of the cache has no room for so many bytes."""
+        Path(self._cache).mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(self._cache).free) < size + _SPARE_BYTES:
+            raise RetryError(
+                "DiskFull",
+                f"{where}: {in_bytes(size)} are to be fetched, and {self._cache} has {in_bytes(free)} left: make room there, or"
+                " name a smaller model or less data",
+            )
+
+    def _counter(self, text: str, done: int, total: int) -> Callable[[float], None]:
+        """Return what takes note of bytes that have come, and tells of them in lines of the output."""
+        lock, state = threading.Lock(), {"done": float(done), "told": 0.0}
+
+        def count(more: float) -> None:
+            with lock:
+                state["done"] += more
+                now = time.monotonic()
+                if now - state["told"] >= _TOLD_SECONDS:
+                    state["told"] = now
+                    self._say({"text": text, "done": min(int(state["done"]), total), "total": total})
+
+        count(0)
+        return count
+
+    def _patiently(self, wanted: Wanted, call: Callable[[], T]) -> T:
+        """Return what a call returns; its errors are told in the words of jobs, those that may pass are tried again."""
+        paused, pause, whole = 0.0, 1.0, self._whole
+        while True:
+            try:
+                return call()
+            except (JobError, RetryError):
+                raise
+            except Exception as error:
+                found = self._full(error, wanted) or self._explained(error, wanted)
+                if found is None:
+                    raise
+                if self._whole > whole:
+                    paused, pause, whole = 0.0, 1.0, self._whole
+                paused += pause
+                if not isinstance(found, RetryError) or found.reason == "DiskFull" or paused > self._patience:
+                    raise found from error
+                self._say({"text": f"waiting for the {self._server}: {one_line(error, 120)}", "done": 0, "total": 0})
+                time.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _full(self, error: Exception, wanted: Wanted) -> RetryError | None:
+        full = (cause for cause in causes(error) if isinstance(cause, OSError) and cause.errno in FULL)
+        if cause := next(full, None):
+            said = f"{self._cache} is full: make room there: {one_line(cause, 200)}"
+            return RetryError("DiskFull", f"{wanted.field} {wanted.source}: {said}")
+        return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def in_bytes(size: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":  # noqa: PLR2004
+            return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} {unit}"
+        size /= 1024
+    return ""

@@ -1,0 +1,330 @@
+"""Objects of a store come into a cache by pyarrow.fs: pinned by their content, whole and checked, or not at all.
+
+A bucket keeps no earlier content, and what an ETag says of the content is each store's own. So pod 0 pins objects by fetching
+them: the SHA-256 of what came is what every pod and every later start must get. Belongs into the process of `fetcher` alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from pyarrow import NativeFile
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
+
+from unfreeze_api.sources import bucket
+from unfreeze_api.sources.bucket import Place
+from unfreeze_trainer.errors import JobError, RetryError, some_of
+from unfreeze_trainer.sources.bringer import Bringer
+from unfreeze_trainer.sources.pins import MAX_FILES, Pin, PinnedFile, is_plain
+from unfreeze_trainer.sources.selection import data_files, model_files
+from unfreeze_trainer.sources.wanted import Wanted
+
+_PARALLEL = 8
+_BLOCK = 8 << 20
+_SMALL_BYTES = 64 << 20
+"""Largest index of weights."""
+_TRIES = 3
+"""How often an object is read that is replaced meanwhile."""
+_LOOK_SECONDS = 0.5
+
+
+class Scheme(Protocol):
+    """What a scheme's file in `schemes` says of its store."""
+
+    def connect(self) -> FileSystem:
+        """Return the store; JobError Unauthorized without credentials that it cannot do without."""
+
+    def explain(self, error: BaseException, where: str, bucket: str) -> JobError | RetryError | None:
+        """Return an error of the client in the words of jobs, None for one that is no word of the store."""
+
+
+class Store(Bringer):
+    """Buckets of one scheme, as a cache has them or gets them; parameters as of Bringer."""
+
+    _server = "store"
+
+    def __init__(
+        self,
+        cache: str,
+        scheme: Scheme,
+        *,
+        offline: bool,
+        patience: float,
+        say: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        super().__init__(cache, offline=offline, patience=patience, say=say)
+        self._scheme = scheme
+        self._connected: FileSystem | None = None
+
+    def pin(self, wanted: Wanted) -> Pin:
+        """Return what a source stands for now, and bring it; offline, what it stood for when it was last brought."""
+        if self._offline:
+            return self._recorded(wanted)
+        with self._alone(wanted):
+            found = self._patiently(wanted, lambda: self._look_up(wanted))
+            if known := self._patiently(wanted, lambda: self._unchanged(wanted, found)):
+                return known
+            return self._patiently(
+                wanted, lambda: self._bring_new(wanted, {name: one.size for name, one in found.items()})
+            )
+
+    def fetch(self, wanted: Wanted, pin: Pin) -> str:
+        """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
+        place = bucket.parse(wanted.source)
+        root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
+        with self._alone(wanted):
+            broken = self._broken(wanted, pin, root)
+            if broken and self._offline:
+                sizes = {name: pin.files[name].size for name in broken}
+                raise self._not_cached(f"{wanted.field} {wanted.source}", sizes, "as they were pinned")
+            if broken:
+                self._patiently(wanted, lambda: self._bring_again(wanted, pin, broken, root))
+            self._note(wanted, pin)
+        return place.at(self._cache, pin.revision)
+
+    def _folder(self, wanted: Wanted) -> str:
+        return bucket.parse(wanted.source).folder
+
+    def _explained(self, error: Exception, wanted: Wanted) -> JobError | RetryError | None:
+        place = bucket.parse(wanted.source)
+        return self._scheme.explain(error, f"{wanted.field} {wanted.source}", place.bucket)
+
+    @property
+    def _system(self) -> FileSystem:
+        self._connected = self._connected or self._scheme.connect()
+        return self._connected
+
+    # What a source names.
+
+    def _look_up(self, wanted: Wanted) -> dict[str, FileInfo]:
+        """Return the objects of a source, by their keys."""
+        place, where = bucket.parse(wanted.source), f"{wanted.field} {wanted.source}"
+        if not wanted.is_model:
+            listed = self._list_data(wanted, place, where)
+            return {name: listed[name] for name in data_files(listed, place, where, beside=wanted.beside)}
+        listed = self._list(place, place.path, where, recursive=True)
+        prefix = f"{place.path}/"
+
+        def read(name: str) -> bytes:
+            info = listed[prefix + name]
+            if info.size > _SMALL_BYTES:
+                raise JobError("InvalidModel", f"{where}: {name} has {info.size:,} bytes, too many for an index")
+            with self._open(place, prefix + name, where) as file:
+                return bytes(file.read())
+
+        names = [name.removeprefix(prefix) for name in listed]
+        if not names:
+            raise self._nothing(place, where)
+        return {
+            prefix + name: listed[prefix + name]
+            for name in model_files(names, where, weights=wanted.weights, read=read)
+        }
+
+    def _list_data(self, wanted: Wanted, place: Place, where: str) -> dict[str, FileInfo]:
+        """Return the objects that may belong to a data set, no more of them than that takes."""
+        parent = str(PurePosixPath(place.path).parent).removeprefix(".")
+        if place.is_pattern:
+            return self._list(place, parent, where, recursive=False)
+        info = self._system.get_file_info(f"{place.bucket}/{place.path}")
+        if info.type is FileType.NotFound:
+            return self._list(place, parent, where, recursive=False)
+        if info.type is FileType.Directory:
+            return self._list(place, place.path, where, recursive=True)
+        return self._list(place, parent, where, recursive=True) if wanted.beside else {place.path: info}
+
+    def _list(self, place: Place, folder: str, where: str, *, recursive: bool) -> dict[str, FileInfo]:
+        """Return the objects below a folder by their keys; keys that are no plain paths are refused."""
+        selector = FileSelector(f"{place.bucket}/{folder}", recursive=recursive, allow_not_found=True)
+        found: dict[str, FileInfo] = {}
+        for info in self._system.get_file_info(selector):
+            name = info.path.removeprefix(f"{place.bucket}/")
+            if not is_plain(name.removesuffix("/")):
+                raise JobError(
+                    "NotFound", f"{where}: the bucket has a key {name[:200]!r}, which is no path below a folder"
+                )
+            if info.type is FileType.File:
+                found[name] = info
+            if len(found) > MAX_FILES:
+                raise JobError("NotFound", f"{where}: there are more than {MAX_FILES:,} objects; name fewer")
+        return found
+
+    def _nothing(self, place: Place, where: str) -> JobError:
+        """Return the error about a model that is not there, with names like its own."""
+        parent = str(PurePosixPath(place.path).parent).removeprefix(".")
+        root = f"{place.bucket}/{parent}".rstrip("/") + "/"
+        found: list[FileInfo] = []
+        for recursive in (False, True):  # a store may list no folders
+            selector = FileSelector(root.rstrip("/"), allow_not_found=True, recursive=recursive)
+            found = found or self._system.get_file_info(selector)
+        below = {info.path.removeprefix(root).partition("/")[0] for info in found}
+        names = sorted(f"{parent}/{name}" if parent else name for name in below)
+        near = get_close_matches(place.path, names, n=3, cutoff=0.5) or names
+        there = f"; there are {some_of(near)}" if near else ""
+        return JobError("NotFound", f"{where}: the bucket {place.bucket} has nothing below {place.path}{there}")
+
+    def _unchanged(self, wanted: Wanted, found: Mapping[str, FileInfo]) -> Pin | None:
+        """Return what a source stood for when it was last brought, if the store still has the same."""
+        try:
+            known = self._recorded(wanted)
+        except JobError:
+            return None
+        if {name: file.size for name, file in known.files.items()} != {name: one.size for name, one in found.items()}:
+            return None
+        place, where = bucket.parse(wanted.source), f"{wanted.field} {wanted.source}"
+
+        def state(name: str) -> str:
+            with self._open(place, name, where) as source:
+                return _state(source)
+
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            states = dict(zip(found, pool.map(state, found), strict=True))
+        return known if all(states[name] == file.etag for name, file in known.files.items()) else None
+
+    # How it comes.
+
+    def _bring_new(self, wanted: Wanted, sizes: Mapping[str, int]) -> Pin:
+        """Bring objects whose content is not known yet; return what came."""
+        place = bucket.parse(wanted.source)
+        aside = self._aside(place) / uuid.uuid4().hex
+        files = self._bring(wanted, sizes, lambda name, _: aside / name)
+        text = json.dumps(sorted((name, file.hash) for name, file in files.items()))
+        pin = Pin(revision=hashlib.sha256(text.encode()).hexdigest()[:40], files=files)
+        root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
+        for name in files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (aside / name).replace(root / name)
+        self._note(wanted, pin)
+        return pin
+
+    def _bring_again(self, wanted: Wanted, pin: Pin, names: list[str], root: Path) -> None:
+        """Bring objects that must be what they were."""
+
+        def target(name: str, found: PinnedFile) -> Path:
+            if (found.size, found.hash) != (pin.files[name].size, pin.files[name].hash):
+                raise JobError(
+                    "DataChanged",
+                    f"{wanted.field} {wanted.source}: {name} is no longer what it was when the run began: restore it, or start"
+                    " another run in another destination",
+                )
+            return root / name
+
+        self._bring(wanted, {name: pin.files[name].size for name in names}, target)
+
+    def _bring(
+        self, wanted: Wanted, sizes: Mapping[str, int], target: Callable[[str, PinnedFile], Path]
+    ) -> dict[str, PinnedFile]:
+        """Bring objects and put each where it belongs once it is whole; return what they are."""
+        place, where = bucket.parse(wanted.source), f"{wanted.field} {wanted.source}"
+        total = sum(sizes.values())
+        self._require_room(where, total)
+        count = self._counter(f"fetching {wanted.source}", 0, total)
+
+        def one(name: str) -> PinnedFile:
+            found = self._download(place, name, where, target, count)
+            self._whole += 1
+            return found
+
+        pool = ThreadPoolExecutor(_PARALLEL)
+        try:
+            tasks = {name: pool.submit(one, name) for name in sizes}
+            return {name: task.result() for name, task in tasks.items()}
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _download(
+        self,
+        place: Place,
+        name: str,
+        where: str,
+        target: Callable[[str, PinnedFile], Path],
+        count: Callable[[float], None],
+    ) -> PinnedFile:
+        """Bring one object, in one state of it, and put it into place whole."""
+        aside = self._aside(place) / uuid.uuid4().hex
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for _ in range(_TRIES):
+                digest, size = hashlib.sha256(), 0
+                with self._open(place, name, where) as source, aside.open("wb") as file:
+                    before = _state(source)
+                    while block := source.read(_BLOCK):
+                        file.write(block)
+                        digest.update(block)
+                        size += len(block)
+                        count(len(block))
+                with self._open(place, name, where) as source:
+                    same = _state(source) == before and size == source.size()
+                if same:
+                    found = PinnedFile(size=size, hash=f"sha256:{digest.hexdigest()}", etag=before)
+                    place_at = target(name, found)
+                    place_at.parent.mkdir(parents=True, exist_ok=True)
+                    aside.replace(place_at)
+                    return found
+                count(-size)
+        finally:
+            aside.unlink(missing_ok=True)
+        raise RetryError(
+            "DataChanged", f"{where}: {name} is replaced again and again while it is read; wait until it is written"
+        )
+
+    def _open(self, place: Place, name: str, where: str) -> NativeFile:
+        try:
+            return self._system.open_input_file(f"{place.bucket}/{name}")
+        except FileNotFoundError:
+            raise JobError("NotFound", f"{where}: the bucket {place.bucket} no longer has {name}") from None
+
+    def _broken(self, wanted: Wanted, pin: Pin, root: Path) -> list[str]:
+        """Return the files that are missing or differ from their pins; who has them open keeps what he has."""
+        done, broken = 0, []
+        for name, file in pin.files.items():
+            self._say({"text": f"checking {wanted.source}", "done": done, "total": pin.size})
+            done += file.size
+            if not file.matches(root / name):
+                broken.append(name)
+        return broken
+
+    def _aside(self, place: Place) -> Path:
+        return Path(self._cache, place.folder, "incoming")
+
+    @contextmanager
+    def _alone(self, wanted: Wanted) -> Iterator[None]:
+        """Let one process at a time bring what lies in a bucket, and clear what one that was killed has left."""
+        place = bucket.parse(wanted.source)
+        folder = Path(self._cache, place.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / ".lock").open("w")
+        except OSError as error:
+            if found := self._full(error, wanted):
+                raise found from error
+            yield  # a cache that others have filled may be read-only
+            return
+        with lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self._say(
+                        {"text": f"waiting for another process that fetches {wanted.source}", "done": 0, "total": 0}
+                    )
+                    time.sleep(_LOOK_SECONDS)
+            shutil.rmtree(self._aside(place), ignore_errors=True)
+            yield
+
+
+def _state(source: Any) -> str:
+    """Return what the store calls the state of an object: its ETag, else when it was changed."""
+    metadata = {key.lower(): value.decode() for key, value in source.metadata().items()}
+    return metadata.get("etag") or metadata.get("last-modified", "")
