@@ -16,8 +16,9 @@ import numpy as np
 
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind, readable
-from unfreeze_trainer.data.shards import is_table_folder
+from unfreeze_trainer.data.shards import folder_of, is_table_folder
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
@@ -112,6 +113,7 @@ def read_files(
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
         label = dataset.columns.label
         table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
+        table = with_names(table, dataset, [label])
         total = table.num_rows + len(unread)
         if not table.num_rows and not head:
             unread.check(total)
@@ -126,7 +128,7 @@ def read_files(
         source = DataSource(dataset, where, inputs, table[label], numbers=numbers)
         source = readable(source, unread, total, head=head, kind=targets)
         if not _is_binary(inputs.type):
-            source = _located(kind, source, root if root.is_dir() else root.parent, skip=skip)
+            source = _located(kind, source, folder_of(dataset.path), skip=skip)
     return source
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfreeze_trainer.data.samples import DataSource
+from unfreeze_trainer.data.shards import folder_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +50,5 @@ def input_columns(source: DataSource, rows: np.ndarray) -> dict[str, pa.Array]:
         return {}
     if not source.files:
         return {"text": cells.cast(pa.large_string())}
-    path = Path(source.dataset.path)
-    root = path if path.is_dir() else path.parent
+    root = folder_of(source.dataset.path)
     return {"file": pa.array([os.path.relpath(file, root) for file in cells.to_pylist()], pa.large_string())}

@@ -14,6 +14,7 @@ from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
@@ -87,6 +88,7 @@ def read_texts(
         texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
     cells = dict.fromkeys(targets, kind.cells)
     table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
+    table = with_names(table, dataset, targets)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
