@@ -9,6 +9,7 @@ import numpy as np
 
 from unfreeze_trainer.data.samples import DataSource
 from unfreeze_trainer.data.shards import folder_of
+from unfreeze_trainer.data.web_dataset import is_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +45,9 @@ def input_columns(source: DataSource, rows: np.ndarray) -> dict[str, pa.Array]:
     cells = source.inputs.take(pa.array(rows)).combine_chunks()
     cells = cells if isinstance(cells, pa.Array) else cells.chunk(0)
     kind = cells.type
+    if is_reference(kind):
+        parts = zip(*(cells.field(name).to_pylist() for name in ("shard", "member")), strict=True)
+        return {"file": pa.array([f"{os.path.basename(shard)}/{member}" for shard, member in parts], pa.large_string())}  # noqa: PTH119
     if pa.types.is_struct(kind):
         return dict(zip(("text", "textPair"), (part.cast(pa.large_string()) for part in cells.flatten()), strict=True))
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
