@@ -136,7 +136,7 @@ def test_random_weights_are_not_fetched(hub, client):
     [
         ("train.parquet", ["train.parquet"]),
         ("parts/p-*.parquet", ["parts/p-0.parquet", "parts/p-1.parquet"]),
-        ("parts", ["parts/notes.txt", "parts/p-0.parquet", "parts/p-1.parquet"]),
+        ("parts", ["parts/p-0.parquet", "parts/p-1.parquet"]),
     ],
 )
 def test_of_data_the_file_the_folder_or_what_fits_the_pattern_comes(hub, client, path, found):
@@ -370,3 +370,14 @@ def test_offline_says_what_is_missing(hub, client):
         JobError, match=r"lacks tokenizer\.json of commit [0-9a-f]{40}, 2 bytes: run `unfreeze fetch FILE`"
     ):
         client.fetch("hf://org/bert", offline=True)
+
+
+def test_a_config_of_the_card_comes_with_all_of_its_splits(hub, client):
+    card = b"---\nconfigs:\n- {config_name: de, data_files: [{split: train, path: de/t*}, {split: test, path: de/e*}]}\n- {config_name: fr, data_files: fr/*}\n---\n"
+    files = {"README.md": card, "de/t.parquet": b"1", "de/e.parquet": b"2", "de/notes.txt": b"", "fr/t.parquet": b"3"}
+    hub.dataset("org/words", files)
+    pin = client.pin("hf://datasets/org/words/de")
+    assert sorted(pin["files"]) == ["README.md", "de/e.parquet", "de/t.parquet"]
+    assert names_in(client.fetch("hf://datasets/org/words/de", pin)) == ["e.parquet", "t.parquet"]
+    with pytest.raises(JobError, match="has 2 configs, de, fr: name one, as in hf://datasets/org/words/de"):
+        client.pin("hf://datasets/org/words")

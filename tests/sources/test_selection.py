@@ -112,7 +112,8 @@ NAMES = [
         ("/data/train-0.parquet", ["data/train-0.parquet"]),
         ("/data/train-*.parquet", ["data/train-0.parquet", "data/train-1.parquet"]),
         ("/data/train-[1-9].parquet", ["data/train-1.parquet"]),
-        ("/data", ["data/train-0.parquet", "data/train-1.parquet"]),
+        ("/data", ["README.md", "data/train-0.parquet", "data/train-1.parquet"]),
+        ("/data/train-{1..1}.parquet", ["data/train-1.parquet"]),
         ("", ["README.md", "a/b/c.png", "data/train-0.parquet", "data/train-1.parquet"]),
     ],
 )

@@ -149,7 +149,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in table_error(tmp_path / "missing.csv")
     assert str(tmp_path / "missing.csv") in table_error(tmp_path / "missing.csv")
     (tmp_path / "t.xlsx").write_text("")
-    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, .arrow, .feather, not .xlsx" in table_error(tmp_path / "t.xlsx")
+    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, .arrow, .feather, .tar, not .xlsx" in table_error(
+        tmp_path / "t.xlsx"
+    )
     (tmp_path / "t.parquet").write_text("no parquet")
     assert "cannot be read as .parquet" in table_error(tmp_path / "t.parquet")
     (tmp_path / "t.csv").write_text("")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from unfreeze_trainer.data.shards import shards
+from unfreeze_trainer.data.shards import expanded, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
@@ -93,3 +93,17 @@ def test_in_a_snapshot_of_a_hub_links_lead_to_its_blobs(tmp_path):
     (snapshot / "p-0.csv").symlink_to("../../../blobs/p.csv")
     assert shards(str(snapshot / "p-*.csv"), WHERE) == [str(snapshot / "p-0.csv")]
     assert read(snapshot, "p-*.csv") == ["a"]
+
+
+def test_braces_stand_for_files_that_must_be_there(tmp_path):
+    for name, texts in (("a/p-08", ["1"]), ("a/p-09", ["2"]), ("a/p-10", ["3"]), ("b/q", ["4"])):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / f"{name}.csv", texts)
+    assert read(tmp_path, "a/p-{08..10}.csv") == ["1", "2", "3"]
+    assert read(tmp_path, "{b/q,a/p-{10..09}}.csv") == ["4", "3", "2"]
+    assert read(tmp_path, "a/p-{0*,10}.csv") == ["1", "2", "3"]
+    assert [Path(one).name for one in expanded("p-{0..10}", WHERE)] == [f"p-{n}" for n in range(11)]
+    with pytest.raises(JobError, match=r"no file fits p-11\.csv"):
+        read(tmp_path, "a/p-{08..11}.csv")
+    with pytest.raises(JobError, match="its braces stand for more than 100,000 files"):
+        read(tmp_path, "p-{0..9999}{0..9999}.csv")

@@ -81,6 +81,8 @@ class Dataset(Location):
     """Data with a source of its own."""
 
     columns: Columns
+    label_names: Annotated[dict[str, list[str]] | None, EXECUTION] = None
+    """What the whole numbers of columns stand for, as the data set says: filled in by the trainer that has brought it."""
 
 
 class HeldOut(Model):

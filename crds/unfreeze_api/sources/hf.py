@@ -35,7 +35,7 @@ class Reference:
     revision: str
     """Branch, tag or commit; main where none is named."""
     path: str
-    """File, folder or pattern of files below the repository's root; empty for all of it."""
+    """File, folder or pattern of files below the repository's root, or CONFIG or CONFIG/SPLIT; empty for all of it."""
 
     @property
     def folder(self) -> str:
@@ -45,7 +45,7 @@ class Reference:
     @property
     def is_pattern(self) -> bool:
         """Whether the path stands for several files."""
-        return any(sign in self.path for sign in "*?[")
+        return any(sign in self.path for sign in "*?[{")
 
     def at(self, cache: str, revision: str) -> str:
         """Return where a cache of huggingface_hub has it at a revision."""
@@ -87,7 +87,7 @@ MODELS = Source(
 )
 DATASETS = Source(
     scheme="hf",
-    form="hf://datasets/OWNER/NAME[@REVISION]/PATH",
+    form="hf://datasets/OWNER/NAME[@REVISION][/PATH]",
     about="in a data set of a hub",
     pattern=_OF_DATA,
     holds=("Data",),

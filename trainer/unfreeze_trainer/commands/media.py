@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unfreeze_trainer.data.files import FileError, FileKind, file_name, threads
+from unfreeze_trainer.data.files import FileKind, file_name, threads
 from unfreeze_trainer.data.samples import DataSource
+from unfreeze_trainer.data.unread import FileError
 from unfreeze_trainer.errors import is_passing, unmarked
 
 _MOST_SECONDS = 600
@@ -54,7 +55,7 @@ def read_media(source: DataSource, kind: FileKind, most: int) -> Media:
 
     def seen(row: int) -> tuple[tuple[float, float], str, int, str]:
         try:
-            size, shown, digest = look(source.inputs[row].as_py())
+            size, shown, digest = look(source.content(row))
         except FileError as error:
             return (np.nan, np.nan), "", row, f"{unmarked(file_name(kind, source, row))}: {unmarked(str(error))}"
         return size, shown, digest, ""

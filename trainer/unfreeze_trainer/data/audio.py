@@ -44,7 +44,7 @@ def read_audio(
 
     def broken(row: int) -> str:
         try:
-            read_header(source.inputs[row].as_py())
+            read_header(source.content(row))
         except ClipError as error:
             return str(error)
         return ""
@@ -72,7 +72,7 @@ def read_seconds(source: DataSource, *, skip: bool) -> np.ndarray:
 
     def seconds(row: int) -> float:
         try:
-            return read_header(source.inputs[row].as_py()).seconds
+            return read_header(source.content(row)).seconds
         except ClipError as error:
             if skip:
                 return 0.0

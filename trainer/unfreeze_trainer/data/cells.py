@@ -17,6 +17,7 @@ from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.web_dataset import column_names, holds_media, read_reference, read_web_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,6 +117,8 @@ def _read_file(path: str, where: str, rows: int | None) -> Cells:
         if not found.names:  # with nothing to look at, it is said here
             read_table(path, [], where, head=True)
         return found
+    if suffix == ".tar":
+        return _web_dataset(path, where, rows)
     if suffix in BY_COLUMNS:
         read_table(path, [], where, head=True)
         return _by_columns(path, where, rows)
@@ -172,6 +175,26 @@ def _object(line: str) -> dict[str, Any]:
 def _text(value: Any) -> str | None:
     text = value if isinstance(value, str) or value is None else json.dumps(value, ensure_ascii=False)
     return text and text.encode(errors="replace").decode()  # escapes may be halves of a character
+
+
+def _web_dataset(path: str, where: str, rows: int | None) -> Cells:
+    """Read a shard of a WebDataset; samples that lack a column are passed over."""
+    import pyarrow as pa
+
+    read_table(path, [], where, Unread(where, skip=True), head=True)
+    names, unread = column_names(path, where), Unread(where, skip=True)
+    files = [name for name in names if holds_media(name)]
+    table = pa.concat_tables(
+        _until(read_web_dataset(path, names, where, unread, head=False), rows), promote_options="default"
+    )
+    contents = {name: read_reference(table[name][0].as_py()) if table.num_rows else b"" for name in files}
+    texts = {
+        name: pa.chunked_array([pa.array(map(_text, _plain(table[name])), pa.large_string())])
+        for name in names
+        if name not in files
+    }
+    total = table.num_rows + len(unread)
+    return Cells(texts, contents, unread.others(total)[: table.num_rows], total)
 
 
 def _by_columns(path: str, where: str, rows: int | None) -> Cells:

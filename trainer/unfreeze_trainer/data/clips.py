@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unfreeze_trainer.data.files import FileError
+from unfreeze_trainer.data.unread import FileError
 from unfreeze_trainer.errors import is_passing, quoted
 
 if TYPE_CHECKING:

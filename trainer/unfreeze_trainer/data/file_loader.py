@@ -13,9 +13,9 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from unfreeze_trainer.data.files import FileError, FileKind, file_name, threads
+from unfreeze_trainer.data.files import FileKind, file_name, threads
 from unfreeze_trainer.data.samples import DataSource
-from unfreeze_trainer.data.unread import too_many
+from unfreeze_trainer.data.unread import FileError, too_many
 from unfreeze_trainer.errors import JobError, one_line, quoted
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,6 @@ class FileLoader(ABC, Generic[Opened, Prepared, Gathered]):
     def open(self, source: DataSource, row: int) -> Opened:
         """Return what the file of a row shows; JobError InvalidData, which names it."""
         try:
-            return self.decode(source.inputs[row].as_py())
+            return self.decode(source.content(row))
         except FileError as error:
             raise JobError("InvalidData", f"{file_name(self.kind, source, row)}: {error}") from error

@@ -16,10 +16,12 @@ import numpy as np
 
 from unfreeze_api.commands import explained
 from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import LABELS, DataSource, TargetKind, readable
-from unfreeze_trainer.data.shards import is_table_folder
+from unfreeze_trainer.data.shards import folder_of, is_table_folder
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.web_dataset import is_reference
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pointers import stand_in, stand_in_at
@@ -36,10 +38,6 @@ _SPLIT = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that hold a split, and not the files of a label."""
-
-
-class FileError(ValueError):
-    """A file that cannot be read; the message says why, without its name, for that of a JobError."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,7 @@ def read_files(
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
         label = dataset.columns.label
         table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
+        table = with_names(table, dataset, [label])
         total = table.num_rows + len(unread)
         if not table.num_rows and not head:
             unread.check(total)
@@ -125,8 +124,8 @@ def read_files(
         unread.add(missing, JobError("InvalidData", message))
         source = DataSource(dataset, where, inputs, table[label], numbers=numbers)
         source = readable(source, unread, total, head=head, kind=targets)
-        if not _is_binary(inputs.type):
-            source = _located(kind, source, root if root.is_dir() else root.parent, skip=skip)
+        if not _is_binary(inputs.type) and not is_reference(inputs.type):
+            source = _located(kind, source, folder_of(dataset.path), skip=skip)
     return source
 
 
@@ -140,6 +139,8 @@ def _cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -
     if not len(cells):  # no row could be read, and so its type is not known
         return cells.cast(pa.string())
     held = cells.type
+    if is_reference(held):
+        return cells
     if pa.types.is_struct(held) and {field.name for field in held} >= {"bytes"}:
         content = pc.struct_field(cells, "bytes")
         if content.null_count < len(cells) or "path" not in {field.name for field in held}:
@@ -185,6 +186,8 @@ def _missing_files(cells: pa.ChunkedArray) -> np.ndarray:
     """Return the indices of paths or contents that are null or empty."""
     import pyarrow.compute as pc
 
+    if is_reference(cells.type):
+        return np.flatnonzero(pc.equal(pc.struct_field(cells, "size"), 0).to_numpy(zero_copy_only=False))
     return np.flatnonzero(pc.equal(pc.fill_null(pc.binary_length(cells), 0), 0).to_numpy(zero_copy_only=False))
 
 
@@ -275,6 +278,8 @@ def file_name(kind: FileKind, source: DataSource, row: int) -> str:
     content, column = source.inputs[row].as_py(), kind.column_of(source.dataset.columns)
     if isinstance(content, bytes):
         return f"{source.where}: row {source.number(row)}, column {column!r}"
+    if isinstance(content, dict):
+        return f"{source.where}: {Path(content['shard']).name}: member {quoted(content['member'])}"
     if Path(source.dataset.path).is_dir() and not is_table_folder(source.dataset.path):
         return f"{source.where}: {content}"
     return f"{source.where}: row {source.number(row)}, column {column!r}: {quoted(content)}"
@@ -306,7 +311,7 @@ def check_headers(kind: FileKind, source: DataSource, checked: int, broken: Call
     with ThreadPoolExecutor(threads()) as pool:
         for row, why in pool.map(tried, chosen, chunksize=64):
             if why:
-                raise JobError("InvalidData", f"{file_name(kind, source, row)}: {_instead(inputs[row].as_py()) or why}")
+                raise JobError("InvalidData", f"{file_name(kind, source, row)}: {_instead(source.content(row)) or why}")
 
 
 def _instead(content: str | bytes) -> str:

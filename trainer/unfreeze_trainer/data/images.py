@@ -56,7 +56,7 @@ def _check_headers(source: DataSource, checked: int) -> None:
 
     def broken(row: int) -> str:
         try:
-            with open_picture(source.inputs[row].as_py()) as image:
+            with open_picture(source.content(row)) as image:
                 if count := spare_channels(image):
                     spare.append(f"{count} in {sample_name(source, row).removeprefix(f'{source.where}: ')}")
         except PictureError as error:

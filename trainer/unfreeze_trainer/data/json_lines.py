@@ -43,7 +43,7 @@ def read_json_lines(
             try:
                 record = _json_record(line, number, where)
                 place = f"{where}: line {number}"
-                values = [_json_cell(record, name, types, place, kinds.get(name)) for name in wanted]
+                values = [json_cell(record, name, types, place, kinds.get(name)) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
             else:
@@ -76,7 +76,7 @@ def _bounded(file: io.TextIOWrapper, where: str) -> Iterator[str]:
         yield line
 
 
-def _json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
+def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
     if name not in record:
         check_columns([name], list(record), where)

@@ -10,7 +10,7 @@ from typing import Any
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.samples import DataSource
-from unfreeze_trainer.data.shards import is_pattern, is_several, is_table_folder, shards
+from unfreeze_trainer.data.shards import folder_of, is_pattern, is_several, is_table_folder, shards
 from unfreeze_trainer.errors import is_passing
 from unfreeze_trainer.models.folders import hash_file, hash_folder_once
 
@@ -24,8 +24,7 @@ def pin_data(source: DataSource) -> dict[str, str]:
     Of pictures it is the hash of their sorted relative paths and sizes: to read them would cost as much as an epoch.
     """
     path = Path(source.dataset.path)
-    folder = path if path.is_dir() else path.parent
-    pictures = _hash_pictures(source, folder) if source.files else ""
+    pictures = _hash_pictures(source, folder_of(str(path))) if source.files else ""
     if path.is_dir() and pictures and not is_table_folder(str(path)):
         return {"sha256": pictures}
     return {"sha256": _hash_table(path)} | ({"pictures": pictures} if pictures else {})

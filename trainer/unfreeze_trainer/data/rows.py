@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfreeze_trainer.data.samples import DataSource
+from unfreeze_trainer.data.shards import folder_of
+from unfreeze_trainer.data.web_dataset import is_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +45,14 @@ def input_columns(source: DataSource, rows: np.ndarray) -> dict[str, pa.Array]:
     cells = source.inputs.take(pa.array(rows)).combine_chunks()
     cells = cells if isinstance(cells, pa.Array) else cells.chunk(0)
     kind = cells.type
+    if is_reference(kind):
+        parts = zip(*(cells.field(name).to_pylist() for name in ("shard", "member")), strict=True)
+        return {"file": pa.array([f"{os.path.basename(shard)}/{member}" for shard, member in parts], pa.large_string())}  # noqa: PTH119
     if pa.types.is_struct(kind):
         return dict(zip(("text", "textPair"), (part.cast(pa.large_string()) for part in cells.flatten()), strict=True))
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         return {}
     if not source.files:
         return {"text": cells.cast(pa.large_string())}
-    path = Path(source.dataset.path)
-    root = path if path.is_dir() else path.parent
+    root = folder_of(source.dataset.path)
     return {"file": pa.array([os.path.relpath(file, root) for file in cells.to_pylist()], pa.large_string())}

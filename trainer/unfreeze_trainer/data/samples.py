@@ -14,9 +14,11 @@ from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.web_dataset import is_reference, read_reference
 from unfreeze_trainer.errors import JobError, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
 
@@ -48,6 +50,11 @@ class DataSource:
     """How many of its rows could not be read and were left out."""
     broken: Sequence[JobError] = ()
     """What is wrong with the first of these."""
+
+    def content(self, row: int) -> Any:
+        """Return the text of a sample, or the path or content of its file."""
+        cell = self.inputs[row].as_py()
+        return read_reference(cell) if is_reference(self.inputs.type) else cell
 
     def number(self, row: int) -> int:
         """Return what a message calls a sample's row, counted from 1."""
@@ -87,6 +94,7 @@ def read_texts(
         texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
     cells = dict.fromkeys(targets, kind.cells)
     table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
+    table = with_names(table, dataset, targets)
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
@@ -268,6 +276,8 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if any(is_reference(split.source.inputs.type) for split in splits.values()):
+        return {}  # to read all pictures would cost as much as an epoch
     found = {}
     inputs = {name: whole_inputs(split.source.inputs.take(pa.array(split.rows))) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):

@@ -1,8 +1,9 @@
-"""Tables in several files: a source whose file name is a pattern, `train-*.parquet`, or a folder of tables."""
+"""Tables in several files: a source that is a pattern, `train-*.parquet`, `{00..12}.csv`, or a folder of tables."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,11 +14,55 @@ from unfreeze_trainer.errors import JobError, some_of
 from unfreeze_trainer.sources.closed import Closed
 
 _SIGNS = "*?["
+_BRACES = re.compile(r"\{([^{},]*,[^{}]*|(\d+)\.\.(\d+))\}")
+"""`{a,b}` and `{000..012}`."""
+MAX_FILES = 100_000
+"""That braces stand for."""
 
 
 def is_pattern(path: str) -> bool:
-    """Return whether a path stands for several files: its name has signs of a pattern, and nothing is called like it."""
-    return any(sign in Path(path).name for sign in _SIGNS) and not os.path.lexists(path)
+    """Return whether a path stands for several files: it has signs of a pattern, and nothing is called like it."""
+    signs = any(sign in Path(path).name for sign in _SIGNS) or _BRACES.search(path)
+    return bool(signs) and not os.path.lexists(path)
+
+
+def expanded(path: str, where: str) -> list[str]:
+    """Return what a path's braces stand for, in the order in which they say it: one path for each."""
+    found, left = list[str](), [path]
+    while left:
+        one = left.pop()
+        if not _BRACES.search(one):
+            found.append(one)
+            continue
+        left.extend(reversed(_once_expanded(one, where)))
+        if len(found) + len(left) > MAX_FILES:
+            raise _too_many(where)
+    return found
+
+
+def _once_expanded(path: str, where: str) -> list[str]:
+    found = _BRACES.search(path)
+    assert found
+    inner: Sequence[str] = found[1].split(",")
+    if found[2]:
+        first, last = int(found[2]), int(found[3])
+        if abs(last - first) >= MAX_FILES:
+            raise _too_many(where)
+        step, width = (1 if last >= first else -1), max(map(len, found.group(2, 3)))
+        padded = any(number.startswith("0") and number != "0" for number in found.group(2, 3))
+        inner = [f"{number:0{width * padded}d}" for number in range(first, last + step, step)]
+    return [path[: found.start()] + one + path[found.end() :] for one in inner]
+
+
+def _too_many(where: str) -> JobError:
+    return JobError("InvalidData", f"{where}: its braces stand for more than {MAX_FILES:,} files; use a pattern with *")
+
+
+def folder_of(path: str) -> Path:
+    """Return the folder that a table lies in, or several: that of a pattern, the one that all of braces have in common."""
+    if Path(path).is_dir():
+        return Path(path)
+    return Path(path.partition("{")[0] + "x" if is_pattern(path) else path).parent
 
 
 def is_several(path: str) -> bool:
@@ -34,13 +79,13 @@ def is_table_folder(path: str) -> bool:
 
 
 def shards(path: str, where: str) -> list[str]:
-    """Return the files that a pattern or a folder of tables stands for, sorted by name; a path that is neither alone.
+    """Return the files that a pattern or a folder of tables stands for, sorted by name, but for what braces say; a path that is neither alone.
 
     Parameters
     ----------
     path
-        Signs are those of a shell: `*`, `?`, `[a-z]`; they stand in the file's name alone, and hidden files fit none. Of a
-        folder it is the tables that lie in it, all of one format.
+        Signs are those of a shell: `*`, `?`, `[a-z]` stand in the file's name alone, and hidden files fit none; `{a,b}` and
+        `{00..12}` stand anywhere, and for files that must be there. Of a folder it is the tables that lie in it, all of one format.
     where
         What messages start with: field and source.
 
@@ -51,28 +96,43 @@ def shards(path: str, where: str) -> list[str]:
     """
     if not is_several(path):
         return [path]
-    is_folder = Path(path).is_dir()
-    folder = Path(path) if is_folder else Path(path).parent
+    if Path(path).is_dir():
+        return _in_folder(Path(path), where)
+    found = dict.fromkeys(file for one in expanded(path, where) for file in _fitting(one, where))
+    return list(found)
+
+
+def _fitting(path: str, where: str) -> list[str]:
+    """Return the files that a pattern without braces stands for."""
+    folder, pattern = Path(path).parent, Path(path).name
+    names = [entry.name for entry in _entries(folder, where) if not entry.is_dir()]
+    found = [name for name in names if not name.startswith(".") and (name == pattern or fnmatchcase(name, pattern))]
+    if not found:
+        held = f"holds {some_of(names)}" if names else "is empty"
+        raise JobError("InvalidData", f"{where}: no file fits {pattern}; the folder {folder} {held}")
+    closed = Closed(folder, where, "InvalidData")
+    return [closed.path(name) for name in found]
+
+
+def _in_folder(folder: Path, where: str) -> list[str]:
+    """Return the tables of a folder."""
+    entries = _entries(folder, where)
+    names = [entry.name for entry in entries if not entry.is_dir()]
+    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    found = [name for name in names if not name.startswith(".") and is_table(name)]
+    _require_one_table(found, names, folders, where)
+    closed = Closed(folder, where, "InvalidData")
+    return [closed.path(name) for name in found]
+
+
+def _entries(folder: Path, where: str) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, sorted by name."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        names = [entry.name for entry in entries if not entry.is_dir()]
-        folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise JobError(
             "InvalidData", f"{where}: no such folder: {folder}: {error.strerror}; check claim and path"
         ) from error
-    found = [name for name in names if not name.startswith(".")]
-    if is_folder:
-        found = [name for name in found if is_table(name)]
-        _require_one_table(found, names, folders, where)
-    else:
-        pattern = Path(path).name
-        found = [name for name in found if fnmatchcase(name, pattern)]
-        if not found:
-            held = f"holds {some_of(names)}" if names else "is empty"
-            raise JobError("InvalidData", f"{where}: no file fits {pattern}; the folder {folder} {held}")
-    closed = Closed(folder, where, "InvalidData")
-    return [closed.path(name) for name in found]
 
 
 def _require_one_table(tables: Sequence[str], names: Sequence[str], folders: Sequence[str], where: str) -> None:

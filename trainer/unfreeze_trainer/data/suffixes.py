@@ -6,7 +6,7 @@ from pathlib import Path
 
 BY_COLUMNS = (".parquet", ".arrow", ".feather")
 """Suffixes of formats that are compressed within."""
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", *BY_COLUMNS)
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", *BY_COLUMNS, ".tar")
 """Suffixes of tables."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""

@@ -19,6 +19,7 @@ from unfreeze_trainer.data.packed import packed_as
 from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, TABLES, suffixes
 from unfreeze_trainer.data.unread import Unread, UnreadOfShard
+from unfreeze_trainer.data.web_dataset import read_web_dataset
 from unfreeze_trainer.errors import JobError, is_passing, quoted
 from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pointers import stand_in_at
@@ -112,7 +113,9 @@ def _read_file(
     try:
         _require_file(Path(path), where)
         _require_packing(path, suffix, packed, where)
-        options: dict[str, Any] = {"kinds": kinds} if reader is read_json_lines else {}  # others say it themselves
+        options: dict[str, Any] = (
+            {"kinds": kinds} if reader in (read_json_lines, read_web_dataset) else {}
+        )  # others say it themselves
         yield from reader(path, list(columns), where, unread, head=head, **options)
     except UnicodeDecodeError as error:
         raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
@@ -140,12 +143,14 @@ def _require_file(path: Path, where: str) -> None:
 
 
 def _require_packing(path: str, suffix: str, packed: str, where: str) -> None:
+    if packed and suffix == ".tar":
+        raise JobError("InvalidData", f"{where}: unpack it to a .tar: its members are read from where they lie in it")
     if packed and suffix in BY_COLUMNS:
         raise JobError(
             "InvalidData",
             f"{where}: ends in {suffix}{packed}, and {suffix} is compressed within: unpack it, and remove {packed}",
         )
-    if not packed and suffix not in BY_COLUMNS and (own := packed_as(path)):
+    if not packed and suffix not in (*BY_COLUMNS, ".tar") and (own := packed_as(path)):
         raise JobError("InvalidData", f"{where}: it is compressed: rename it, so that it ends in {suffix}{own}")
 
 
@@ -156,4 +161,5 @@ _READERS: dict[str, Callable[..., Iterator[pa.Table]]] = {
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,
+    ".tar": read_web_dataset,
 }

@@ -15,6 +15,10 @@ MAX_ERRORS = 20
 """Errors about rows that are left out that are kept: as many as people read."""
 
 
+class FileError(ValueError):
+    """A file that cannot be read; the message says why, without its name, for that of a JobError."""
+
+
 class Unread:
     """Collects the rows of one source that cannot be read.
 

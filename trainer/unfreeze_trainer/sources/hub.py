@@ -84,7 +84,7 @@ class Hub(Bringer):
         if wanted.is_model:
             names = model_files(files, where, weights=wanted.weights, read=read)
         else:
-            names = data_files(files, reference, where, beside=wanted.beside)
+            names = data_files(files, reference, where, beside=wanted.beside, read=read)
         return Pin(revision=commit, files={path: files[path] for path in names})
 
     def _list(self, where: str, reference: Reference, commit: str) -> dict[str, PinnedFile]:

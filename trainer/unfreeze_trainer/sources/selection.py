@@ -8,8 +8,11 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.data.shards import expanded
+from unfreeze_trainer.data.suffixes import is_table
 from unfreeze_trainer.errors import JobError, some_of
 from unfreeze_trainer.models.folders import WEIGHTS
+from unfreeze_trainer.sources.card import CARD, Config, find_config
 from unfreeze_trainer.sources.pins import is_plain
 
 if TYPE_CHECKING:
@@ -28,6 +31,24 @@ _MORE = (
     "/additional_chat_templates/*.jinja",
 )
 """What is read besides: how a sentence encoder pools, the head of an export of ours, templates."""
+_MEDIA = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".wav",
+        ".flac",
+        ".mp3",
+        ".ogg",
+        ".oga",
+        ".opus",
+    }
+)
 _CODE = frozenset({".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".sh", ".exe", ".dll"})
 """Suffixes of what no reader of data needs, and what would be run."""
 
@@ -90,7 +111,14 @@ def _weights(names: Collection[str], where: str, read: Callable[[str], bytes]) -
     return [chosen, *shards]
 
 
-def data_files(names: Collection[str], reference: Reference | Place, where: str, *, beside: bool) -> list[str]:
+def data_files(
+    names: Collection[str],
+    reference: Reference | Place,
+    where: str,
+    *,
+    beside: bool,
+    read: Callable[[str], bytes] = lambda _: b"",
+) -> list[str]:
     """Return the files of a repository that data are read from; JobError NotFound where there are none.
 
     Parameters
@@ -98,17 +126,16 @@ def data_files(names: Collection[str], reference: Reference | Place, where: str,
     names
         Of the whole repository.
     reference
-        What the source names: a file, a folder, or a pattern whose signs stay within a part of the path.
+        What the source names: a file, a folder, a pattern whose signs stay within a part of the path, or what the data set's
+        card calls a config, with all of its splits.
     where
         What messages start with.
     beside
         Whether the file is a table that names others, which lie in its folder.
+    read
+        Gives the content of a small file.
     """
     path = reference.path
-    if reference.is_pattern and any(sign in part for part in PurePosixPath(path).parts[:-1] for sign in "*?["):
-        raise JobError(
-            "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
-        )
     usable = [name for name in names if PurePosixPath(name).suffix.lower() not in _CODE and not _is_hidden(name)]
     if path in usable:
         found = [path]
@@ -116,14 +143,41 @@ def data_files(names: Collection[str], reference: Reference | Place, where: str,
             parent = str(PurePosixPath(path).parent)
             found = usable if parent == "." else [name for name in usable if name.startswith(f"{parent}/")]
     elif reference.is_pattern:
-        found = [name for name in usable if PurePosixPath(f"/{name}").match(f"/{path}")]
+        patterns = [f"/{one}" for one in expanded(path, where)]
+        if any(sign in part for one in patterns for part in PurePosixPath(one).parts[:-1] for sign in "*?["):
+            raise JobError(
+                "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
+            )
+        found = [name for name in usable if any(PurePosixPath(f"/{name}").match(one) for one in patterns)]
+    elif config := config_of(usable, lambda: read(CARD).decode(errors="replace") if CARD in names else "", path, where):
+        found = [name for files in config[0].splits.values() for name in files] + [CARD] * (CARD in names)
     else:
         found = [name for name in usable if not path or name.startswith(f"{path}/")]
     if not found:
         near = get_close_matches(path, usable, n=3, cutoff=0.5) or sorted(usable)
         what = "is not among its files" if path else "has no files of data"
         raise JobError("NotFound", f"{where}: {path or 'the data set'} {what}; there are {some_of(near)}")
-    return sorted(found)
+    return sorted(set(found))
+
+
+def config_of(names: Collection[str], card: Callable[[], str], path: str, where: str) -> tuple[Config, str] | None:
+    """Return the config that a source names, and the split if it names one; None where it names files or folders of files.
+
+    Parameters
+    ----------
+    names
+        Files of the repository.
+    card
+        Gives the content of its README.md.
+    path, where
+        What the source names below the repository, and what messages start with.
+    """
+    tables = [name for name in names if is_table(name)]
+    inside = [name for name in names if not path or name.startswith(f"{path}/")]
+    media = sum(PurePosixPath(name).suffix.lower() in _MEDIA for name in inside)
+    if not tables or media:  # pictures and clips lie in folders, or beside the table that names them
+        return None
+    return find_config(names, card(), path, where)
 
 
 def _is_hidden(name: str) -> bool:

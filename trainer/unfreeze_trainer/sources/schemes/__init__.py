@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.sources.splits import with_splits
 from unfreeze_trainer.sources.wanted import Bringing, Wanted, relocated, sources_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def fetch_sources(job: ResolvedJob, how: Bringing | None = None, pins: Mapping[s
     paths: dict[str, str] = {}
     for module, found in _brought(job):
         paths |= module.fetch(found, pins or {}, how or Bringing())
-    return relocated(job, paths)
+    return with_splits(relocated(job, paths), pins or {})
 
 
 def _brought(job: ResolvedJob) -> Iterator[tuple[ModuleType, list[Wanted]]]:

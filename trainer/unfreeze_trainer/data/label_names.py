@@ -1,0 +1,58 @@
+"""Labels that stand in a table as numbers, and by name in what the data set says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unfreeze_api.contracts.resolved import Dataset
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def with_names(table: pa.Table, dataset: Dataset, columns: Sequence[str]) -> pa.Table:
+    """Return a table with names in place of the numbers in some columns, or in their lists; null for numbers without one.
+
+    `datasets` writes -1 where a sample has no label.
+    """
+    for name in dict.fromkeys(columns):
+        names = (dataset.label_names or {}).get(name)
+        place = table.schema.get_field_index(name)
+        if names and place >= 0 and (column := _named(table[name], names)) is not None:
+            table = table.set_column(place, name, column)
+    return table
+
+
+def _named(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray | None:
+    """Return names of numbers, or lists of names of lists of them; None for a column of something else."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_integer(kind):
+        return pa.chunked_array([_of_numbers(chunk, names) for chunk in column.chunks], pa.string())
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
+        return None
+    many = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+    made = [
+        many.from_arrays(
+            chunk.offsets, _of_numbers(chunk.values, names), mask=chunk.is_null() if chunk.null_count else None
+        )
+        for chunk in map(_whole, column.chunks)
+    ]
+    return pa.chunked_array(made, pa.list_(pa.string()) if pa.types.is_list(kind) else pa.large_list(pa.string()))
+
+
+def _whole(chunk: pa.Array) -> pa.Array:
+    """Return an array that begins at its buffers' beginning: offsets of a slice may not have a mask."""
+    import pyarrow as pa
+
+    return pa.concat_arrays([chunk]) if chunk.offset == 0 else chunk.take(pa.array(range(len(chunk))))
+
+
+def _of_numbers(numbers: pa.Array, names: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    return pa.array(names, pa.string()).take(pc.if_else(known, numbers, None))

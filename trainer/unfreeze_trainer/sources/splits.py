@@ -1,0 +1,93 @@
+"""Where the splits of a data set lie that a source names by its repository, or by a config: told by its card."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unfreeze_api.sources.hf import parse
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.sources.card import CARD, MAX_BYTES, files_of, names_in_features
+from unfreeze_trainer.sources.selection import config_of
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+    from unfreeze_trainer.sources.pins import Pin
+
+_SCHEME = "hf://datasets/"
+
+
+def with_splits(job: ResolvedJob, pins: Mapping[str, Pin]) -> ResolvedJob:
+    """Return a job whose sources at a hub that name no files lie where their splits do.
+
+    Parameters
+    ----------
+    job
+        Its sources are here.
+    pins
+        Of the sources, with the files of each.
+
+    Raises
+    ------
+    JobError
+        InvalidData: there is no such split.
+    """
+    data = {"train": _split(job.data.train, "train", pins)}
+    for name in ("validation", "test"):
+        part = getattr(job.data, name)
+        if part is not None and part.dataset is not None:
+            data[name] = part.model_copy(update={"dataset": _split(part.dataset, name, pins)})
+    return job.model_copy(update={"data": job.data.model_copy(update=data)})
+
+
+def _split(dataset: Dataset, role: str, pins: Mapping[str, Pin]) -> Dataset:
+    pin = pins.get(dataset.source)
+    if pin is None or not dataset.source.startswith(_SCHEME):
+        return dataset
+    reference = parse(dataset.source.removeprefix("hf://"))
+    if reference.path in pin.files or reference.is_pattern:
+        return dataset
+    where = f"spec.data.{role}.source {dataset.source}"
+    root = dataset.path.removesuffix(f"/{reference.path}") if reference.path else dataset.path
+    found = config_of([*pin.files], lambda: _card(root) if CARD in pin.files else "", reference.path, where)
+    if found is None:
+        return dataset
+    config, split = found
+    files = files_of(config, split, role, where)
+    names = {**_features(Path(root, files[0])), **config.label_names}
+    return dataset.model_copy(update={"path": _path(root, files, where), "label_names": names or None})
+
+
+def _card(root: str) -> str:
+    with Path(root, CARD).open("rb") as file:
+        return file.read(4 * MAX_BYTES).decode(errors="replace")
+
+
+def _path(root: str, files: Sequence[str], where: str) -> str:
+    """Return a path that stands for some files."""
+    if len(files) == 1:
+        return f"{root}/{files[0]}"
+    if odd := next((name for name in files if any(sign in name for sign in "{},")), None):
+        raise JobError(
+            "InvalidData", f"{where}: the file {odd!r} has braces or commas in its name: name files by a pattern with *"
+        )
+    return f"{root}/{{{','.join(files)}}}"
+
+
+def _features(file: Path) -> dict[str, list[str]]:
+    """Return what the numbers of columns stand for, as `datasets` writes it into Parquet and Arrow files."""
+    from unfreeze_trainer.data.columnar import schema_of
+    from unfreeze_trainer.data.suffixes import BY_COLUMNS
+
+    if file.suffix.lower() not in BY_COLUMNS:
+        return {}
+    import pyarrow as pa
+
+    try:
+        said = json.loads((schema_of(os.fspath(file)).metadata or {}).get(b"huggingface", b"{}"))
+        return names_in_features(said["info"]["features"])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # whoever reads the file says what is wrong with it
