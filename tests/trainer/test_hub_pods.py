@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.hub import serve
+from tests.trainer.processes import descendants
 from tests.trainer.test_agents import Pods
+from unfreeze_trainer.link import read_json
 from unfreeze_trainer.runs.sources import FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -22,7 +23,7 @@ class HubPods(Pods):
     """Pods that have a cache each."""
 
     def __init__(self, folder: Path, hub):
-        super().__init__(folder)
+        super().__init__(folder, told=str(folder / "worker"))
         self.environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
         for index in (0, 1):
             model = {"source": "hf://org/bert", "path": f"{self.cache(index)}/models--org--bert/snapshots/main"}
@@ -35,12 +36,9 @@ class HubPods(Pods):
     def begin(self, index):
         self.start(index, f"job-{index}.json")
 
-    def worker(self, index):
-        """Return the process id of a worker, None while there is none."""
-        if self.get(index, "/activity") == b"starting the workers, which load PyTorch":
-            with suppress(IndexError):
-                return self.worker_of(index)
-        return None
+    def environment_of(self, rank):
+        """Return what a worker has been told, None before."""
+        return read_json(self.folder / f"worker-{rank}")
 
 
 @pytest.fixture
@@ -71,17 +69,13 @@ def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
     assert pods.get(0, "/activity").startswith(b"fetching hf://org/bert: ")
     repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
     for index in (0, 1):
-        worker = pods.until(lambda index=index: pods.worker(index))
+        environment = pods.until(lambda index=index: pods.environment_of(index))
         (snapshot,) = (pods.cache(index) / "models--org--bert" / "snapshots").iterdir()
         assert snapshot.name == first
         assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
-        environment = Path(f"/proc/{worker}/environ").read_bytes()
-        assert TOKEN.encode() not in environment
-        told = json.loads(
-            Path(
-                dict(line.split(b"=", 1) for line in environment.split(b"\0") if line)[b"UNFREEZE_JOB"].decode()
-            ).read_text()
-        )
+        below = descendants(pods.processes[index].pid)
+        assert not any(TOKEN.encode() in Path(f"/proc/{pid}/environ").read_bytes() for pid in below)
+        told = json.loads(Path(environment["UNFREEZE_JOB"]).read_text())
         assert told["model"]["path"] == str(snapshot)
     for root, _, names in os.walk(tmp_path):
         assert not [name for name in names if TOKEN.encode() in Path(root, name).read_bytes()], root
