@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 
 from tests.trainer.ranks import log_to
+from unfreeze_trainer.agent import libraries
 from unfreeze_trainer.agent import main as agent
 
 WORKER = ("-m", "tests.trainer.mlp")
+libraries._TRANSFORMERS = ()  # which an MLP does without
 
 
 def be_agent(environment: dict[str, str], log: Path, stacks_seconds: float) -> None:
-    """Be an agent; its workers are processes of their own, which it starts as ever."""
+    """Be an agent; what it starts are processes of its own fork server, as ever."""
     os.environ |= environment
     log_to(log)
     agent.STACKS_SECONDS = stacks_seconds

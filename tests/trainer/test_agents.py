@@ -15,6 +15,7 @@ import torch
 from tests.trainer import engine_group
 from tests.trainer.engine_group import pods_job
 from tests.trainer.mlp_agent import be_agent
+from tests.trainer.processes import descendants, name_of
 from tests.trainer.ranks import FORKS, free_port
 from unfreeze_api.contracts.progress import TERMINATION_MESSAGE_BYTES, Progress, TerminationMessage
 
@@ -75,8 +76,7 @@ class Pods:
         return found
 
     def worker_of(self, index: int) -> int:
-        children = Path(f"/proc/{self.processes[index].pid}/task").glob("*/children")
-        return int(" ".join(path.read_text() for path in children).split()[0])
+        return next(pid for pid in descendants(self.processes[index].pid) if name_of(pid) == "unfreeze-worker")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """How long workers may be silent."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def test_the_same_news_is_no_news():
 
 def test_a_pod_that_hangs_again_and_again_says_so_in_the_end(tmp_path):
     pod = Pod(index=0, ip="", http_port=0, job_file=Path(), termination_log=Path())
-    gang = Gang(pods_job(tmp_path, 0), pod, Link(tmp_path), threading.Event())
+    gang = Gang(pods_job(tmp_path, 0), pod, Link(tmp_path))
     gang.hung(601.2)
     error = gang._ending(RunResult(state=WorkerState.FAILED)).error
     assert (error.reason, error.exit_code) == ("Hang", 1)

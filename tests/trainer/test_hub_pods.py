@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests import stores
 from tests.hub import serve
+from tests.trainer.processes import descendants
 from tests.trainer.test_agents import Pods
+from unfreeze_trainer.link import read_json
 from unfreeze_trainer.runs.sources import FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -23,7 +24,7 @@ class HubPods(Pods):
     """Pods that have a cache each."""
 
     def __init__(self, folder: Path, hub):
-        super().__init__(folder)
+        super().__init__(folder, told=str(folder / "worker"))
         self.environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
         for index in (0, 1):
             model = {"source": "hf://org/bert", "path": f"{self.cache(index)}/models--org--bert/snapshots/main"}
@@ -37,12 +38,9 @@ class HubPods(Pods):
         self.start(index, f"job-{index}.json")
 
 
-def worker_of(pods, index):
-    """Return the process id of a worker, None while there is none."""
-    if pods.get(index, "/activity") == b"starting the workers, which load PyTorch":
-        with suppress(IndexError):
-            return pods.worker_of(index)
-    return None
+def environment_of(pods, rank):
+    """Return the environment of a worker, None while there is none."""
+    return read_json(pods.folder / f"worker-{rank}")
 
 
 @pytest.fixture
@@ -73,17 +71,13 @@ def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
     assert pods.get(0, "/activity").startswith(b"fetching hf://org/bert: ")
     repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
     for index in (0, 1):
-        worker = pods.until(lambda index=index: worker_of(pods, index))
+        environment = pods.until(lambda index=index: environment_of(pods, index))
         (snapshot,) = (pods.cache(index) / "models--org--bert" / "snapshots").iterdir()
         assert snapshot.name == first
         assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
-        environment = Path(f"/proc/{worker}/environ").read_bytes()
-        assert TOKEN.encode() not in environment
-        told = json.loads(
-            Path(
-                dict(line.split(b"=", 1) for line in environment.split(b"\0") if line)[b"UNFREEZE_JOB"].decode()
-            ).read_text()
-        )
+        below = descendants(pods.processes[index].pid)
+        assert not any(TOKEN.encode() in Path(f"/proc/{pid}/environ").read_bytes() for pid in below)
+        told = json.loads(Path(environment["UNFREEZE_JOB"]).read_text())
         assert told["model"]["path"] == str(snapshot)
     for root, _, names in os.walk(tmp_path):
         assert not [name for name in names if TOKEN.encode() in Path(root, name).read_bytes()], root
@@ -112,7 +106,7 @@ def test_what_the_hub_refuses_ends_the_job_and_leaves_nothing(pods, hub, tmp_pat
 def test_what_trains_has_no_credentials_of_a_store(ranks, tmp_path):
     with stores.s3(tmp_path / "s3") as url:
         stores.put(stores.s3_client(url), "models", {"bert/config.json": b"{}", "bert/model.safetensors": WEIGHTS})
-        pods = Pods(tmp_path)
+        pods = Pods(tmp_path, told=str(tmp_path / "worker"))
         pods.environment |= stores.environment_of("s3", url)
         model = {"source": "s3://models/bert", "path": str(tmp_path / "sources/s3--models/snapshots/listed/bert")}
         alone = {"distribution": pods.job.distribution.model_copy(update={"num_nodes": 1})}
@@ -120,17 +114,17 @@ def test_what_trains_has_no_credentials_of_a_store(ranks, tmp_path):
         (tmp_path / "job-0.json").write_text(job.to_json())
         try:
             pods.start(0, "job-0.json")
-            worker = pods.until(lambda: worker_of(pods, 0))
-            environment = Path(f"/proc/{worker}/environ").read_bytes()
+            environment = pods.until(lambda: environment_of(pods, 0))
+            below = descendants(pods.processes[0].pid)
+            assert not any(stores.SECRET.encode() in Path(f"/proc/{pid}/environ").read_bytes() for pid in below)
         finally:
             for process in pods.processes.values():
                 process.kill()
                 process.join()
-    assert stores.SECRET.encode() not in environment
+    assert stores.SECRET not in environment.values()
     revision = json.loads((tmp_path / "run" / FILE).read_text())["sources"]["s3://models/bert"]["revision"]
-    told = dict(line.split(b"=", 1) for line in environment.split(b"\0") if line)[b"UNFREEZE_JOB"].decode()
     path = tmp_path / "sources/s3--models/snapshots" / revision / "bert"
-    assert json.loads(Path(told).read_text())["model"]["path"] == str(path)
+    assert json.loads(Path(environment["UNFREEZE_JOB"]).read_text())["model"]["path"] == str(path)
     assert (path / "model.safetensors").read_bytes() == WEIGHTS
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or stores.SECRET.encode() not in file.read_bytes(), file

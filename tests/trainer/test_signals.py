@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.processes import descendants
 from unfreeze_trainer.commands.interrupts import Interrupts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -32,12 +33,6 @@ def until(condition):
 def events(folder: Path) -> list[str]:
     file = folder / "run" / "events.jsonl"
     return [json.loads(line)["event"] for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below one, however deep."""
-    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [found for child in map(int, children) for found in (child, *descendants(child))]
 
 
 def is_agent(pid: int) -> bool:

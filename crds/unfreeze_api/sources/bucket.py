@@ -26,7 +26,7 @@ class Place:
     @property
     def is_pattern(self) -> bool:
         """Whether the key stands for several objects."""
-        return any(sign in self.path for sign in "*?[")
+        return any(sign in self.path for sign in "*?[{")
 
     def at(self, cache: str, revision: str) -> str:
         """Return where a cache has what the listing of this name holds."""

@@ -1,5 +1,9 @@
 """The gang: agents of all pods meet at pod 0's rendezvous and run the workers together, again when one of them dies.
 
+    python -m unfreeze_trainer.agent.gang WORKER...
+
+is a process beside an agent, which starts it by `gang_process` and talks to it through its standard input.
+
 torch.distributed.elastic does the meeting and the starting. What it lacks is here: errors that no restart mends end all
 pods at once, a stop is no failure, and a rendezvous whose host is gone is waited for.
 """
@@ -16,22 +20,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+import torch.distributed.elastic.multiprocessing.api as elastic
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousParameters
 
-from unfreeze_api.contracts.progress import ExitCode
+from unfreeze_api.contracts.progress import JOB_FILE_ENV, ExitCode
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.agent.gang_process import WORKER, Ending, State, say_to
 from unfreeze_trainer.agent.pod import Pod, kernel_oom_kills
 from unfreeze_trainer.agent.rendezvous import open_rendezvous
-from unfreeze_trainer.link import Link, WorkerError
+from unfreeze_trainer.forks import ForkServer
+from unfreeze_trainer.job_file import load_job
+from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError
 
 log = logging.getLogger("unfreeze.agent")
 # It warns that signals are not its business in a thread, which is why it runs in one.
@@ -42,37 +52,35 @@ MAX_RESTARTS = 3
 _END, _SEEN, _HANGS, _MASTER_PORT = "unfreeze/end", "unfreeze/seen", "unfreeze/hangs", "unfreeze/master-port"
 _POLL_SECONDS = 0.2
 _GOODBYE_SECONDS = 5.0
-WORKER = ("-m", "unfreeze_trainer.worker")
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How the gang ended on this pod."""
-
-    exit_code: int
-    error: WorkerError | None = None
 
 
 class Gang:
-    """The part of one pod in the gang; `run` belongs into a thread of its own.
+    """The part of one pod in the gang.
 
     Parameters
     ----------
     job, pod, link
         What runs, where, and the folder shared with the workers.
-    stopping
-        Set when this pod is asked to stop.
     worker
         Arguments of the interpreter that make a worker.
+    server
+        Forks the workers; None starts each afresh.
+    tell
+        Told how the workers are.
     """
 
     def __init__(
-        self, job: ResolvedJob, pod: Pod, link: Link, stopping: threading.Event, worker: Sequence[str] = WORKER
+        self,
+        job: ResolvedJob,
+        pod: Pod,
+        link: Link,
+        *,
+        worker: Sequence[str] = WORKER,
+        server: ForkServer | None = None,
+        tell: Callable[[State], None] = lambda _: None,
     ) -> None:
-        self._job, self._pod, self._link, self._stopping, self._worker = job, pod, link, stopping, tuple(worker)
-        self.restarts = 0
-        self.workers_started = float("inf")
-        """When the workers that run now were started; infinite while there are none."""
+        self._job, self._pod, self._link, self._worker = job, pod, link, tuple(worker)
+        self._server, self._tell, self._state = server, tell, State()
         self._agent: _ElasticAgent | None = None
         self._failures = 0
         self._checkpoint_step = -1
@@ -82,13 +90,13 @@ class Gang:
 
     def run(self, ended: Callable[[Ending], None]) -> None:
         """Run workers until they are done or cannot continue; `ended` is called once, perhaps from another thread."""
-        while not self._stopping.is_set():
+        while not self._link.stop_requested():
             try:
                 self._join(ended)
             except (RendezvousError, dist.DistError, ConnectionError, TimeoutError) as error:
-                self.workers_started = float("inf")
+                self._no_workers()
                 log.warning("the rendezvous is gone (%s): waiting for pod 0 and joining again", error)
-                self._stopping.wait(1.0)
+                time.sleep(1.0)
             else:
                 return
 
@@ -124,13 +132,13 @@ class Gang:
             max_restarts=MAX_RESTARTS,
             monitor_interval=_POLL_SECONDS,
         )
-        self._agent = _ElasticAgent(spec, self, logs=str(self._link.folder / "elastic"))
+        self._agent = _ElasticAgent(spec, self, logs=str(self._link.folder / "elastic"), server=self._server)
         try:
             result = self._agent.run()
         finally:
             self._shared = None
             shared.close()
-        if result is None or self._stopping.is_set():
+        if result is None or self._link.stop_requested():
             return
         ending = self._ending(result)
         if ending.exit_code == ExitCode.JOB_ERROR and ending.error:
@@ -140,7 +148,7 @@ class Gang:
     def _wait_for_port(self, host: str, port: int) -> bool:
         """Wait until pod 0 listens: its name resolves before that. False when asked to stop."""
         said = False
-        while not self._stopping.is_set():
+        while not self._link.stop_requested():
             try:
                 with socket.create_connection((host, port), timeout=2):
                     return True
@@ -148,7 +156,7 @@ class Gang:
                 if not said:
                     log.info("waiting for pod 0 at %s:%d (%s)", host, port, error)
                     said = True
-                self._stopping.wait(0.25)
+                time.sleep(0.25)
         return False
 
     def _ending(self, result: RunResult) -> Ending:
@@ -179,11 +187,20 @@ class Gang:
         self._link.clear_errors()
         self._silence = None
         self._link.write_activity("starting the workers, which load PyTorch")
-        self.workers_started = time.time()
+        self._state.workers_started = time.time()
+
+    def workers_run(self, pids: Sequence[int]) -> None:
+        """Tell of workers that have been started."""
+        self._state.pids = [*pids]
+        self._tell(self._state)
+
+    def _no_workers(self) -> None:
+        self._state.workers_started = float("inf")
+        self._tell(self._state)
 
     def restart_allowed(self, exit_codes: Sequence[int]) -> bool:
         """Judge a failure of workers: whether they are started again in place."""
-        if self._stopping.is_set() or ExitCode.JOB_ERROR in exit_codes:
+        if self._link.stop_requested() or ExitCode.JOB_ERROR in exit_codes:
             return False
         if any(error.exit_code == ExitCode.JOB_ERROR for error in self._link.errors()):
             return False
@@ -197,18 +214,17 @@ class Gang:
 
     def workers_restarting(self) -> None:
         """Count a restart in place."""
-        self.restarts += 1
-        self.workers_started = float("inf")
+        self._state.restarts += 1
+        self._no_workers()
 
-    # Called by the main thread.
+    # Called by the thread that listens to the agent, and by the one that watches the store.
 
-    def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers."""
+    def _pids(self) -> list[int]:
         return self._agent.pids() if self._agent else []
 
     def dump_stacks(self) -> None:
         """Let this pod's workers write their stacks to the log."""
-        for pid in self.worker_pids():
+        for pid in self._pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGUSR1)
 
@@ -221,7 +237,7 @@ class Gang:
 
     def kill_workers(self) -> None:
         """Kill the workers, with what they may have started."""
-        for pid in self.worker_pids():
+        for pid in self._pids():
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)  # each worker leads a session of its own
 
@@ -229,12 +245,12 @@ class Gang:
 class _ElasticAgent(LocalElasticAgent):
     """torch's agent, which asks the gang what a failure means."""
 
-    def __init__(self, spec: WorkerSpec, gang: Gang, *, logs: str) -> None:
+    def __init__(self, spec: WorkerSpec, gang: Gang, *, logs: str, server: ForkServer | None) -> None:
         # The workers of each round meet in a store of their own. torch's default, one store of pod 0's agent for all
         # rounds, is told to no pod that joins later, and keeps the addresses of dead workers.
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         super().__init__(spec, DefaultLogsSpecs(log_dir=logs), exit_barrier_timeout=60)
-        self._gang = gang
+        self._gang, self._server = gang, server
 
     def pids(self) -> list[int]:
         context = self._pcontext
@@ -246,7 +262,10 @@ class _ElasticAgent(LocalElasticAgent):
             worker_group.store.set(_MASTER_PORT, str(_free_port()))
         worker_group.master_port = int(worker_group.store.get(_MASTER_PORT))
         self._gang.workers_starting()
-        return super()._start_workers(worker_group)
+        elastic.get_subprocess_handler = partial(_Worker, self._server)
+        started = super()._start_workers(worker_group)
+        self._gang.workers_run(self.pids())
+        return started
 
     def _restart_workers(self, worker_group: WorkerGroup) -> None:
         self._gang.workers_restarting()
@@ -259,6 +278,24 @@ class _ElasticAgent(LocalElasticAgent):
             # _invoke_run restarts while this is positive, and takes one away.
             self._remaining_restarts = 1 if self._gang.restart_allowed(codes) else 0
         return result
+
+
+class _Worker(SubprocessHandler):
+    """A worker's process, forked where there is a server, and else as torch starts it."""
+
+    def __init__(self, server: ForkServer | None, **place: Any) -> None:
+        self._server = server
+        super().__init__(**place)
+
+    def _popen(self, args: tuple[str, ...], env: dict[str, str]) -> Any:
+        if self._server:
+            # A fork ends with the server, which ends with the agent.
+            given = {name: value for name, value in env.items() if name != AGENT_ENV}
+            try:
+                return self._server.spawn(args[1:], given, name="unfreeze-worker")
+            except OSError as error:
+                log.warning("workers are started afresh: %s", error)
+        return super()._popen(args, env)
 
 
 def _free_port() -> int:
@@ -313,3 +350,34 @@ class _SharedStore:
     def close(self) -> None:
         """Stop watching."""
         self._closed.set()
+
+
+def main() -> None:
+    """Be the gang's process until the agent has gone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s agent: %(message)s")
+    for noisy in ("torch.distributed", "torch.distributed.elastic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    link = Link.from_environment()
+    assert link is not None  # the agent's
+    agent = socket.socket(fileno=0)
+    tell = partial(say_to, agent)
+    job = load_job(Path(os.environ[JOB_FILE_ENV]), say=False)
+    gang = Gang(job, Pod.from_environment(), link, worker=sys.argv[1:], server=ForkServer.inherited(), tell=tell)
+    threading.Thread(target=_run, args=(gang, tell), name="gang", daemon=True).start()
+    with contextlib.suppress(ConnectionError), agent.makefile("r") as hangs:
+        for seconds in hangs:
+            gang.hung(float(seconds))
+    gang.kill_workers()  # the agent has gone
+    os._exit(0)
+
+
+def _run(gang: Gang, ended: Callable[[Ending], None]) -> None:
+    try:
+        gang.run(ended)
+    except BaseException as error:
+        log.exception("the gang has ended")
+        ended(Ending.of(error))
+
+
+if __name__ == "__main__":
+    main()

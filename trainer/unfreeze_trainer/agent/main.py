@@ -28,14 +28,15 @@ from unfreeze_api.sources import access_of
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
-from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, RetryError, told_of
-from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link, WorkerError
+from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, told_of
+from unfreeze_trainer.forks import ForkServer
+from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link
 from unfreeze_trainer.sources.schemes import pinned_sources
 from unfreeze_trainer.sources.secrecy import close_to_others
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
-    from unfreeze_trainer.agent.gang import Ending, Gang
+    from unfreeze_trainer.agent.gang_process import Ending, GangProcess
     from unfreeze_trainer.runs.generation import Generation
     from unfreeze_trainer.runs.ownership import Heart
 
@@ -55,7 +56,7 @@ class Agent:
         self._stopping = threading.Event()
         # No SimpleQueue: its get() waits for ever when a signal's handler outlasts the timeout.
         self._endings: queue.Queue[Ending] = queue.Queue()
-        self._gang: Gang | None = None
+        self._gang: GangProcess | None = None
         self._heart: Heart | None = None
         self._credentials: dict[str, str] = {}
         """Of hubs and stores, taken out of the environment before anything else is started."""
@@ -68,7 +69,7 @@ class Agent:
     def progress(self) -> Progress:
         """Return what /progress serves."""
         progress = self._final or self._link.read_progress() or Progress()
-        return progress.model_copy(update={"restarts": self._gang.restarts if self._gang else 0})
+        return progress.model_copy(update={"restarts": self._gang.state.restarts if self._gang else 0})
 
     def run(self) -> int:
         """Be the agent until the end; return the exit code."""
@@ -128,6 +129,8 @@ class Agent:
         try:
             from unfreeze_trainer.agent.bring import bring
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
+            from unfreeze_trainer.agent.gang_process import WORKER, Ending, GangProcess
+            from unfreeze_trainer.agent.libraries import libraries_of
             from unfreeze_trainer.runs.recipe import open_recipe
 
             start = open_recipe(job)  # before anything is taken or written
@@ -143,22 +146,18 @@ class Agent:
             if brought is None:
                 return
             job = brought
-            self._link.write_activity("loading PyTorch")
             if (progress := finished_before(job)) is not None:
-                from unfreeze_trainer.agent.gang import Ending
-
                 self._final = progress
                 if self._pod.index == 0:
                     clear_finished(job)
                 self._endings.put(Ending(ExitCode.DONE))
                 return
-            from unfreeze_trainer.agent.gang import WORKER, Gang
-
+            self._link.write_activity("loading PyTorch")
+            server = ForkServer.inherited() or ForkServer.start(libraries_of(job))
             if self._pod.index == 0:  # rank 0 is here, and writes
                 self._take_folder(job, start.fingerprint)
-
-            self._gang = Gang(job, self._pod, self._link, self._stopping, self._worker or WORKER)
-            self._gang.run(self._endings.put)
+            if not self._stopping.is_set():
+                self._gang = GangProcess(self._worker or WORKER, server, self._endings.put)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             self._fail(error)
 
@@ -176,16 +175,10 @@ class Agent:
         return generation
 
     def _fail(self, error: BaseException) -> None:
-        from unfreeze_trainer.agent.gang import Ending
+        from unfreeze_trainer.agent.gang_process import Ending
 
-        if isinstance(error, JobError):
-            code, reason = int(ExitCode.JOB_ERROR), error.reason
-        else:
-            code, reason = 1, error.reason if isinstance(error, RetryError) else "AgentFailed"
         log.error("%s", "".join(traceback.format_exception(error)))
-        message, tail = told_of(error)
-        failure = WorkerError(reason=reason, message=message, rank=-1, exit_code=code, log_tail=tail[-2000:])
-        self._endings.put(Ending(code, failure))
+        self._endings.put(Ending.of(error))
 
     def _wait(self) -> Ending | None:
         """Wait for the end; None when this pod was asked to stop and its workers have."""
@@ -205,13 +198,13 @@ class Agent:
     def _workers_may_write(self) -> bool:
         """Whether workers run that train: others have nothing to write that is not there already."""
         gang, progress, age = self._gang, self._link.read_progress(), self._link.progress_age()
-        if gang is None or progress is None or age is None or not _any_alive(gang.worker_pids()):
+        if gang is None or progress is None or age is None or not _any_alive(gang.state.pids):
             return False
-        return progress.activity in ("Training", "Evaluating") and time.time() - age >= gang.workers_started
+        return progress.activity in ("Training", "Evaluating") and time.time() - age >= gang.state.workers_started
 
-    def _watch_for_hang(self, gang: Gang) -> None:
+    def _watch_for_hang(self, gang: GangProcess) -> None:
         age = self._link.progress_age()
-        if age is None or (written := time.time() - age) < gang.workers_started:
+        if age is None or (written := time.time() - age) < gang.state.workers_started:
             self._silent = True
             return
         if self._hangs.news(written) and (progress := self._link.read_progress()):
@@ -223,7 +216,7 @@ class Agent:
         gang.hung(age)
         time.sleep(STACKS_SECONDS)
         gang.kill_workers()
-        gang.workers_started = float("inf")
+        gang.state.workers_started = float("inf")
 
     def _message(self, ending: Ending | None, job: ResolvedJob) -> TerminationMessage:
         progress = self.progress()

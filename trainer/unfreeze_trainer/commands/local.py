@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +96,10 @@ def run(
     job, said = fitted(job, workers=workers, present=accelerators())
     if said:
         click.echo(said, err=True)
-    look(job)
-    sys.exit(run_job(job, pins=pins))
+    with forking(job) as servers:
+        look(job)
+        code = run_job(job, pins=pins, servers=servers)
+    sys.exit(code)
 
 
 def read_job_here(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
@@ -192,18 +195,48 @@ def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Map
     )
 
 
-def run_job(job: ResolvedJob, agent: tuple[str, ...] = AGENT, pins: Mapping[str, Pin] | None = None) -> int:
+@contextlib.contextmanager
+def forking(job: ResolvedJob) -> Iterator[list[socket.socket]]:
+    """Start what forks the processes of a job, which imports their libraries meanwhile; yield a way to it for each agent."""
+    from unfreeze_trainer import forks
+    from unfreeze_trainer.agent.libraries import libraries_of
+    from unfreeze_trainer.exports.report import read_report
+
+    if read_report(
+        Path(job.output.path)
+    ):  # perhaps there is nothing left to do; where there is, agents start their own
+        yield []
+        return
+    server, ways = forks.start(libraries_of(job), job.distribution.num_nodes, quiet=True)
+    try:
+        yield ways
+    finally:
+        for way in ways:
+            way.close()
+        if server:
+            server.kill()  # what it has forked has ended with the agents
+            server.wait()
+
+
+def run_job(
+    job: ResolvedJob,
+    agent: tuple[str, ...] = AGENT,
+    pins: Mapping[str, Pin] | None = None,
+    servers: Sequence[socket.socket] = (),
+) -> int:
     """Run a resolved job with its agents as local processes, show its progress and its end, return its exit code.
 
     Parameters
     ----------
     pins
         Of the sources that have been brought for it.
+    servers
+        What `forking` yields; closed here.
     """
     from unfreeze_trainer.commands.show import closing_table
 
     with judged():
-        code, messages = _run(job, agent, pins)
+        code, messages = _run(job, agent, pins, servers)
     if code == ExitCode.DONE:
         with judged():
             closing_table(job)
@@ -228,12 +261,13 @@ def run_agents(job: ResolvedJob, pins: Mapping[str, Pin]) -> tuple[int, Terminat
     JobError
         It cannot be begun: its run folder belongs to another job, or is in use.
     """
-    code, messages = _run(job, AGENT, pins)
+    with forking(job) as servers:
+        code, messages = _run(job, AGENT, pins, servers)
     return code, next(iter(_failed(messages, code)), None)
 
 
 def _run(
-    job: ResolvedJob, agent: tuple[str, ...], pins: Mapping[str, Pin] | None
+    job: ResolvedJob, agent: tuple[str, ...], pins: Mapping[str, Pin] | None, servers: Sequence[socket.socket]
 ) -> tuple[int, list[TerminationMessage]]:
     from unfreeze_trainer.commands.interrupts import Interrupts
     from unfreeze_trainer.commands.show import show_progress
@@ -255,7 +289,7 @@ def _run(
     with interrupts.heard(), tempfile.TemporaryDirectory(prefix="unfreeze-run-") as folder:
         try:
             with interrupts.held():  # an agent that nobody knows of could not be stopped
-                nodes.extend(_start(job, Path(folder), logs, agent, uid=owner.uid, pins=pins or {}))
+                nodes.extend(_start(job, Path(folder), logs, agent, servers, uid=owner.uid, pins=pins or {}))
             show_progress(job, nodes[0].progress, lambda: _wait(nodes), nodes[0].activity)
         except OSError as error:
             if len(nodes) < job.distribution.num_nodes:
@@ -320,8 +354,16 @@ class _Node:
 
 
 def _start(
-    job: ResolvedJob, folder: Path, logs: Path, agent: tuple[str, ...], *, uid: str, pins: Mapping[str, Pin]
+    job: ResolvedJob,
+    folder: Path,
+    logs: Path,
+    agent: tuple[str, ...],
+    servers: Sequence[socket.socket],
+    *,
+    uid: str,
+    pins: Mapping[str, Pin],
 ) -> Iterator[_Node]:
+    from unfreeze_trainer import fork_server
     from unfreeze_trainer.agent.bring import PINS_ENV
     from unfreeze_trainer.agent.pod import PARENT_ENV, available_cpus
     from unfreeze_trainer.errors import SHOW_VALUES_ENV
@@ -330,7 +372,7 @@ def _start(
     job_file, pins_file = folder / "job.json", folder / "pins.json"
     job_file.write_text(job.to_json())
     pins_file.write_text(pins_to_json(pins))
-    for index in range(job.distribution.num_nodes):
+    for index, server in zip_longest(range(job.distribution.num_nodes), servers):
         address = f"127.0.{index // 250}.{index % 250 + 1}"
         port, termination_log = _free_port(address), folder / f"termination-{index}"
         environment = os.environ | {
@@ -345,6 +387,8 @@ def _start(
             **({PINS_ENV: str(pins_file)} if pins else {}),
         }
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // job.distribution.world_size)))
+        if server:
+            environment[fork_server.ENV] = str(server.fileno())
         with _log(logs, index).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *agent],
@@ -353,7 +397,10 @@ def _start(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is this command's to handle
+                pass_fds=[server.fileno()] if server else [],
             )
+        if server:
+            server.close()  # it is the agent's alone: forks end with it
         yield _Node(process, address, port, termination_log)
 
 

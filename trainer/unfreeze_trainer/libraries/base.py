@@ -17,6 +17,7 @@ from unfreeze_trainer.models.adapters import add_adapter, save_adapter
 from unfreeze_trainer.models.blocks import find_blocks
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import check_folder, weight_files
+from unfreeze_trainer.models.loading import not_wrapped
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
 """Model (without an adapter), Adapter (adapter and head), Merged (the adapter folded into its base: as of kind Model)."""
@@ -118,7 +119,8 @@ class Library(ABC):
             return
         from unfreeze_trainer.models.adapters.peft import merged
 
-        self._save(merged(module) if kind == "Merged" else module, folder)
+        with not_wrapped():
+            self._save(merged(module) if kind == "Merged" else module, folder)
 
     @abstractmethod
     def _save(self, module: Any, folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from unfreeze_trainer import forks
 
 TOLERANCE = 1e-3, 1e-4
 """Largest difference of an output, relative to the largest one and beside it: float32 sums in another order differ by far less,
@@ -129,20 +129,13 @@ def reload(load: str, outputs: str, names: str, inputs: Any) -> tuple[Tensor, Se
         lines = Path(scratch, "lines.pt")
         torch.save({"load": load, "outputs": outputs, "names": names, "inputs": inputs}, lines)
         script = Path(__file__).with_name("plain.py")
-        # -P: a script's own folder is not searched for modules. No input: transformers asks there whether to trust a
-        # folder's code. The job's accelerators are busy and not needed.
-        done = subprocess.run(
-            [sys.executable, "-P", str(script), str(lines)],
-            env=_environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LOAD_SECONDS,
+        # No input: transformers asks there whether to trust a folder's code. The job's accelerators are busy and not needed.
+        code, out, err = forks.run(
+            [str(script), str(lines)], _environment(os.environ), name="unfreeze-verify", seconds=LOAD_SECONDS
         )
-    if done.returncode:
-        raise ReloadError(done.stderr.strip()[-2000:])
-    found = json.loads(done.stdout.splitlines()[-1])
+    if code:
+        raise ReloadError(err.strip()[-2000:])
+    found = json.loads(out.splitlines()[-1])
     return torch.tensor(found["outputs"]), found["names"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,6 +153,20 @@ def be_quiet() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+@contextmanager
+def not_wrapped() -> Iterator[None]:
+    """Have save_pretrained take a model for bare: to look for a wrapper of DeepSpeed's it imports that, for a second or two."""
+    modeling: Any = sys.modules.get("transformers.modeling_utils")
+    if modeling is None:
+        yield
+        return
+    unwrap, modeling.unwrap_model = modeling.unwrap_model, lambda model, **_: model
+    try:
+        yield
+    finally:
+        modeling.unwrap_model = unwrap
 
 
 def failed(what: str, error: Exception, path: str, more: str = "") -> JobError:

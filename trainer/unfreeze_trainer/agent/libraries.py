@@ -1,0 +1,35 @@
+"""Which libraries the processes of a job import, whatever they do with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import AUDIO, IMAGE
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.folders import library_of
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+
+_ALWAYS = ("torch", "torch.distributed.elastic.agent.server.local_elastic_agent")
+_TRANSFORMERS = ("transformers.modeling_utils", "transformers.models.auto.modeling_auto", "transformers.pipelines")
+
+
+def libraries_of(job: ResolvedJob) -> list[str]:
+    """Return the modules that worker and verification of a job import; none that starts a thread or opens an accelerator."""
+    task, found = task_type(job.task.type), [*_ALWAYS]
+    try:
+        library = library_of(job.model.path, job.model.source, task.libraries)
+    except JobError:  # not here yet, or no model at all, which others say
+        library = task.library
+    found.extend(_TRANSFORMERS if library == "transformers" else ("timm",))
+    if task.reads_text:
+        found.append("transformers.models.auto.tokenization_auto")
+    if IMAGE in task.reads and library == "transformers":
+        found.append("transformers.models.auto.image_processing_auto")
+    if AUDIO in task.reads:
+        found.append("transformers.models.auto.feature_extraction_auto")
+    if job.adapter:
+        found.append("peft")
+    return found
