@@ -83,6 +83,21 @@ def test_pods_get_a_folder_and_the_platforms_endpoint():
     assert "HF_ENDPOINT" not in env_of(reading(**MODEL))
 
 
+def test_what_is_fetched_is_kept_on_the_jobs_claim_or_the_platforms():
+    def kept(view, sources):
+        (found,) = [volume for volume in pod_of(view, sources)["volumes"] if volume["name"] == "sources"]
+        return found.get("persistentVolumeClaim")
+
+    platform = {"hf": SourceAccess(cache_claim="models")}
+    own = reading(**MODEL, sources={"cacheClaim": "mine"})
+    assert kept(reading(**MODEL), OPEN) is None
+    assert kept(reading(**MODEL), platform) == {"claimName": "models"}
+    assert kept(own, platform) == kept(own, OPEN) == {"claimName": "mine"}
+    assert '"sources"' not in json.dumps(pod_of(reading(sources={"cacheClaim": "mine"}), OPEN)), "nothing is fetched"
+    told = config_map(own, spec_of(own), NAMES)["data"]["job.json"]
+    assert told == config_map(reading(**MODEL), spec_of(reading(**MODEL)), NAMES)["data"]["job.json"]
+
+
 def test_pods_of_other_jobs_are_as_they_were():
     assert pod_of(job()) == pod_of(job(), {})
     assert '"sources"' not in json.dumps(pod_of(job()))

@@ -234,6 +234,14 @@ def test_two_processes_with_one_cache_fetch_once(hub, client, known):
     assert hub.sent["model.safetensors"] == len(WEIGHTS)
 
 
+def test_a_second_job_with_the_same_cache_fetches_no_byte_of_weights(hub, client, known):
+    hub.model("org/bert", MODEL)
+    client.fetch("hf://org/bert")
+    before = hub.sent.copy()
+    assert (known.fetch("hf://org/bert") / "model.safetensors").read_bytes() == WEIGHTS
+    assert hub.sent == before
+
+
 def test_a_process_that_was_killed_leaves_nothing_that_is_used(hub, client, tmp_path):
     hub.model("org/bert", MODEL)
     pin = client.pin("hf://org/bert")

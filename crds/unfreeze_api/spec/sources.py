@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unfreeze_api.grammar.fields import Name
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.spec.template import LocalObjectReference
 
@@ -14,3 +15,7 @@ class SourcesSpec(Model):
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, perhaps AWS_SESSION_TOKEN, for gs:// the JSON key of a service account under
     GOOGLE_SERVICE_ACCOUNT_KEY, for az:// AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN; no
     process that trains has them. Default: none."""
+    cache_claim: Name | None = None
+    """Volume claim that keeps what is fetched, for this and other jobs of the namespace, whose pods can all write to it. What is there
+    is checked by its hashes and not fetched again; pods that need the same wait for the one that fetches. Default: the platform's,
+    else none, and each pod fetches for itself."""

@@ -47,7 +47,7 @@ from unfreeze_operator.objects.resources import (
 from unfreeze_operator.objects.views import FineTuneJobView, content_hash
 from unfreeze_operator.settings.network import EgressRule, Network, policy_spec
 from unfreeze_operator.settings.options import TrainerImage
-from unfreeze_operator.settings.sources import NOTHING, Sources
+from unfreeze_operator.settings.sources import NOTHING, Sources, cache_claim
 
 USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
@@ -197,7 +197,7 @@ def _pod_template(
             {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": not written}}
             for number, (claim, written) in enumerate(claim_names.items())
         ),
-        *([{"name": "sources", "emptyDir": {"sizeLimit": SOURCES_SIZE}}] if schemes(spec) else ()),
+        *_sources_volume(spec, sources),
     ]
     placement = (
         "nodeSelector",
@@ -234,6 +234,15 @@ def _pod_template(
             **{name: template[name] for name in placement if name in template},
         },
     }
+
+
+def _sources_volume(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
+    """Return where a job keeps what it fetches."""
+    if not schemes(spec):
+        return []
+    claim = cache_claim(spec, sources)
+    kept = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {"sizeLimit": SOURCES_SIZE}}
+    return [{"name": "sources", **kept}]
 
 
 def _container(

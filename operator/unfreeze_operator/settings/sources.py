@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from unfreeze_api.grammar.fields import Name
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.resolve import schemes
 from unfreeze_api.sources import ACCESS
@@ -44,6 +45,8 @@ class SourceAccess(Model):
     """Where the hub, its mirror or the store is; none for the client's own default."""
     insecure: bool = False
     """Whether credentials may go to an endpoint without TLS, where the network can read them."""
+    cache_claim: Name | None = None
+    """Volume claim of each namespace that keeps what jobs fetch, where a job names none."""
     egress: list[EgressRule] | None = None
     """What may be reached for it; none for PUBLIC."""
 
@@ -79,6 +82,13 @@ def parse_sources(text: str) -> dict[str, SourceAccess]:
 def opened(spec: FineTuneJobSpec, sources: Sources) -> list[EgressRule]:
     """Return what the sources of a job open for it."""
     return [rule for scheme in schemes(spec) if scheme in sources for rule in sources[scheme].opened]
+
+
+def cache_claim(spec: FineTuneJobSpec, sources: Sources) -> str | None:
+    """Return the volume claim that keeps what a job fetches, None where each pod fetches for itself."""
+    if spec.sources and spec.sources.cache_claim:
+        return spec.sources.cache_claim
+    return next((sources[scheme].cache_claim for scheme in schemes(spec) if scheme in sources), None)
 
 
 def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from pyarrow import NativeFile
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
@@ -311,17 +311,23 @@ class Store(Bringer):
             yield  # a cache that others have filled may be read-only
             return
         with lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    self._say(
-                        {"text": f"waiting for another process that fetches {wanted.source}", "done": 0, "total": 0}
-                    )
-                    time.sleep(_LOOK_SECONDS)
-            shutil.rmtree(self._aside(place), ignore_errors=True)
+            if self._locked(lock, wanted):
+                shutil.rmtree(self._aside(place), ignore_errors=True)
             yield
+
+    def _locked(self, lock: IO[str], wanted: Wanted) -> bool:
+        """Wait for the lock of a bucket; return False where the file system has none, and each fetches for itself."""
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = f"waiting for another process that fetches {wanted.source}"
+                self._say({"text": text, "done": 0, "total": 0})
+                time.sleep(_LOOK_SECONDS)
+            except OSError:
+                return False
+            else:
+                return True
 
 
 def _state(source: Any) -> str:
