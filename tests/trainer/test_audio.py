@@ -16,12 +16,13 @@ from pyarrow import parquet
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from tests.trainer.jobs import audio_folder, audio_model, bert_folder, make_job
-from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_api.contracts.resolved import Columns, Dataset, Semantics
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data import clips
 from unfreeze_trainer.data.audio import read_audio
 from unfreeze_trainer.data.clips import ClipError, decode, read_header
 from unfreeze_trainer.errors import JobError, unmarked
+from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.models.audio import load_audio_model, load_config
 from unfreeze_trainer.models.padding import Frames, MaskedGroupNorm
 from unfreeze_trainer.objectives.base import TARGETS
@@ -338,7 +339,7 @@ def test_a_norm_without_padding_is_torchs_own(dtype, autocast):
 
 def test_whispers_positions_are_fixed_and_cut_to_what_is_kept(tmp_path, data):
     folder = audio_model(tmp_path / "m", "whisper")
-    whole, short = task_of(folder, data), task_of(folder, data, 0.8)
+    whole, short = task_of(folder, data, 2), task_of(folder, data, 0.8)
     for task, positions in ((whole, 100), (short, 50)):
         loaded = task.build_model()
         assert dict(loaded.module.named_buffers())["encoder.embed_positions.weight"].shape == (positions, 16)
@@ -350,13 +351,33 @@ def test_whispers_positions_are_fixed_and_cut_to_what_is_kept(tmp_path, data):
     assert plain.encoder.embed_positions.weight.requires_grad  # what would train them
 
 
+def test_whisper_hears_as_many_seconds_as_the_longest_training_clip_has(tmp_path, data, caplog):
+    """The mean over thirty seconds of a word is one of silence; runs that began so go on so."""
+    folder = audio_model(tmp_path / "m", "whisper", max_source_positions=150)
+    caplog.set_level("INFO")
+
+    def positions(task):
+        return task.build_model().module.config.max_source_positions
+
+    task = task_of(folder, data)
+    task.check_samples(0, 1)
+    assert "is made to hear 1 seconds of each clip, as long as the longest one of the training data" in caplog.text
+    assert positions(task) == 50
+    assert described(make_job(folder, data), task)["described"]["task"]["audioClassification"]["maxSeconds"] == 1
+    assert positions(task_of(folder, data, 2.5)) == 150, "as somebody has said"
+    job = make_job(folder, data, task={"type": "AudioClassification"})
+    begun = job.model_copy(update={"semantics": Semantics(clips="OfModel")})
+    assert positions(open_task(begun)) == 150
+    assert positions(task_of(audio_model(tmp_path / "s", "whisper", max_source_positions=50), data)) == 50
+
+
 def test_a_whisper_of_half_seconds_is_refused(tmp_path, data):
     folder = audio_model(tmp_path / "m", "whisper", max_source_positions=75)
     with pytest.raises(
         JobError, match=r"75 positions \(max_source_positions\), which are 1\.5 seconds.* whole seconds"
     ):
-        task_of(folder, data)
-    assert task_of(folder, data, 1).modality.max_seconds == 1
+        task_of(folder, data, 1.2)
+    assert task_of(folder, data, 1).modality.max_seconds == task_of(folder, data).modality.max_seconds == 1
 
 
 # Folders

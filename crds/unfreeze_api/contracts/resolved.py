@@ -274,6 +274,9 @@ class Semantics(Model):
     experts: Annotated[Literal["Adapted", "PassedOver"], Before("PassedOver")] = "Adapted"
     """What all-linear means in a mixture of experts. Adapted: the experts too, and what cannot reach them is refused, as is a
     quantisation that leaves them as they are. PassedOver: the layers that there are beside them."""
+    clips: Annotated[Literal["OfData", "OfModel"], Before("OfModel")] = "OfData"
+    """How much of a clip a model hears that makes all of them equally long, where maxSeconds does not say it. OfData: as many whole
+    seconds as the longest training clip has. OfModel: what it takes, 30 seconds, most of which may be silence."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

@@ -13,7 +13,8 @@ class AudioClassificationSpec(LabelOptions):
 
     max_seconds: float | None = Field(default=None, gt=0, le=600)
     """Seconds kept of each file, from its beginning; longer ones are cut. Whisper's encoder, which pads every clip to one
-    length, is made so short for good, in whole seconds. Default: what the model takes, 30 where nothing limits it."""
+    length, is made so short for good, in whole seconds. Default: what the model takes, 30 where nothing limits it; for Whisper's
+    encoder as many whole seconds as the longest training clip has."""
 
 
 TASK = TaskType(

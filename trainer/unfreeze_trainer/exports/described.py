@@ -37,7 +37,7 @@ def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
     scale = getattr(getattr(task, "objective", None), "scale", None)
     quantization = job.model.quantization
     told = Described(
-        task=job.task.model_dump(mode="json", exclude_none=True),
+        task=getattr(task, "job", job).task.model_dump(mode="json", exclude_none=True),
         outputs=list(task.answers.names) if task.answers else [],
         scale=scale and (list(scale[0]), list(scale[1])),
         columns=job.data.train.columns.model_dump(mode="json", exclude_none=True),

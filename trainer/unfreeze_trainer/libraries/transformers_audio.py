@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from unfreeze_trainer.models.audio import audio_input, layer_drops, load_audio_m
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import preprocessor_files
 
+WHISPERS_POSITIONS, WHISPERS_OWN = 50, 1500
+"""Positions of its encoder a second, and those that it has where its config says nothing."""
 _CLASS = "AutoModelForAudioClassification"
 
 
@@ -35,6 +38,19 @@ class TransformersAudio(Library):
     def __init__(self, job: ResolvedJob, max_seconds: float | None) -> None:
         super().__init__(job)
         self._max_seconds = max_seconds
+
+    @property
+    def pads_all(self) -> bool:
+        """Whether all clips are made as long as the model takes, which it can be made to take less of, and nobody has said how long."""
+        return self._max_seconds is None and self.config.get("model_type") == "whisper"
+
+    def shortened(self, longest: float) -> int | None:
+        """Have the model take as many whole seconds as the longest clip lasts; return them, None where it takes no more anyway."""
+        seconds = max(1, ceil(longest))
+        if seconds * WHISPERS_POSITIONS >= self.config.get("max_source_positions", WHISPERS_OWN):
+            return None
+        self._max_seconds = seconds
+        return seconds
 
     def open(self, head: Head) -> None:
         """Take what the data has told, and look at the feature extractor."""

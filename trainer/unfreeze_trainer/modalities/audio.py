@@ -48,7 +48,16 @@ class Audio(Files):
     def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
         super().__init__(job)
         self._model, self._wanted = model, max_seconds
+        self._kept: int | None = None
         self._seconds: dict[DataSource, np.ndarray] = {}
+
+    def longest(self, split: Split) -> float:
+        """Return how many seconds the longest clip of a split's source lasts."""
+        return float(self._lasting(split.source).max())
+
+    def keep(self, seconds: int) -> None:
+        """Keep so many seconds of each clip, as the longest one lasts."""
+        self._wanted, self._kept = seconds, seconds
 
     def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a folder with one sub-folder per label, or a table."""
@@ -71,6 +80,14 @@ class Audio(Files):
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
         """Read this rank's share of the clips, for READ_SECONDS at most, and say how many are cut."""
         super().check(splits, rank, world_size)
+        if rank == 0 and self._kept:
+            log.info(
+                "%s is made to hear %d seconds of each clip, as long as the longest one of the training data: set"
+                " %s.maxSeconds if it is to hear longer ones later",
+                self.where,
+                self._kept,
+                self._options,
+            )
         for source in dict.fromkeys(split.source for split in splits.values()):
             if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
                 log.info(

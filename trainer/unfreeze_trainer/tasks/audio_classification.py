@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.audio_classification import AudioClassificationSpec
+from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.transformers_audio import TransformersAudio
 from unfreeze_trainer.modalities.audio import Audio
 from unfreeze_trainer.objectives.labelled import labelled
+from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 
@@ -16,5 +20,21 @@ class AudioClassification(ComposedTask):
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(AudioClassificationSpec)
         assert options is not None
-        library = TransformersAudio(job, options.max_seconds)
-        super().__init__(job, labelled(job.task), Audio(job, library, options.max_seconds), library)
+        self._audio = TransformersAudio(job, options.max_seconds)
+        self._clips = Audio(job, self._audio, options.max_seconds)
+        super().__init__(job, labelled(job.task), self._clips, self._audio)
+
+    def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
+        """Return what there is to predict, and the splits; the model is made as short as the training clips are, where that counts."""
+        learned, splits = super().read()
+        if self.job.semantics.clips == "OfData" and self._audio.pads_all:
+            longest = self._clips.longest(splits["train"])
+            if seconds := self._audio.shortened(longest):
+                self._clips.keep(seconds)
+                options = self.job.task.of(AudioClassificationSpec)
+                assert options is not None
+                task = self.job.task.model_copy(
+                    update={"audio_classification": options.model_copy(update={"max_seconds": float(seconds)})}
+                )
+                self.job = self.job.model_copy(update={"task": task})  # what an export says of itself
+        return learned, splits
