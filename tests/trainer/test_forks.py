@@ -100,6 +100,17 @@ def test_a_server_that_a_thread_runs_in_forks_nothing(tmp_path, monkeypatch):
     assert process.wait(60) == 1
 
 
+@pytest.mark.parametrize("forked", [True, False])
+def test_what_is_run_has_no_input_and_its_last_words_are_told(tmp_path, monkeypatch, forked):
+    """transformers asks there whether to run a folder's code."""
+    _, ways = forks.start([])
+    monkeypatch.setattr(forks.ForkServer, "inherited", lambda: forks.ForkServer(ways[0]) if forked else None)
+    program = "import sys; print(sys.stdin.read() or 'nothing'); sys.exit('the last words')"
+    code, out, err = forks.run([script(tmp_path, program)], {}, name="unfreeze-test", seconds=60)
+    assert (code, out, err) == (1, "nothing\n", "the last words\n")
+    ways[0].close()
+
+
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(forks.ENV, "off")
     assert forks.start([]) == (None, [])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder
+from unfreeze_trainer import forks
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.samples import read_splits, read_texts
 from unfreeze_trainer.data.tables import read_table
@@ -246,10 +246,9 @@ def test_the_field_reaches_the_trainer_and_changes_nothing_that_is_learned():
 def test_the_check_of_an_export_has_no_secret_in_its_environment(tmp_path, monkeypatch):
     seen = {}
 
-    def run(command, *, env, stdin, **_):
-        assert stdin == subprocess.DEVNULL, "transformers asks there whether to run code"
-        seen.update(env)
-        return subprocess.CompletedProcess(command, 0, stdout='{"outputs": [[0.0]], "names": []}', stderr="")
+    def run(_, environment, **__):
+        seen.update(environment)
+        return 0, '{"outputs": [[0.0]], "names": []}', ""
 
     for name in (
         "WANDB_API_KEY",
@@ -261,7 +260,7 @@ def test_the_check_of_an_export_has_no_secret_in_its_environment(tmp_path, monke
     ):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(forks, "run", run)
     export.reload("model = None", "inputs", "[]", torch.zeros(1))
     assert SECRET not in seen.values()
     assert seen["PATH"] == os.environ["PATH"]

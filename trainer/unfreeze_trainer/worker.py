@@ -53,6 +53,8 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     job = open_recipe(job).job
     tell(link, "reading data and tokenizer" if task_type(job.task.type).reads_text else "reading the data")
     task = open_task(job)
+    if os.environ.get("RANK", "0") == "0":
+        task.pin_beside()
     tell(link, "loading the model")
     loaded = task.build_model()
     tell(link, f"starting {job.distribution.engine}")

@@ -30,6 +30,6 @@ def libraries_of(job: ResolvedJob) -> list[str]:
         found.append("transformers.models.auto.image_processing_auto")
     if AUDIO in task.reads:
         found.append("transformers.models.auto.feature_extraction_auto")
-    if job.adapter:
+    if job.adapter and not job.distribution.accelerators_per_node:  # it looks for them, by bitsandbytes
         found.append("peft")
     return found

@@ -44,6 +44,9 @@ class Task(ABC):
         """What the run starts from, by hash; computed when it is first asked for."""
         return {"base": {}, "data": {}}
 
+    def pin_beside(self) -> None:  # noqa: B027 - a task may have nothing to hash
+        """Begin to compute `pins` beside what comes next."""
+
     @cached_property
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ class ComposedTask(Task):
             )
         self.splits = {name: len(split) for name, split in self._splits.items()}
         self.unread = {name: set() for name in self._splits}
+        self._pinning: Future[dict[str, Any]] | None = None
 
     def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
         """Return what there is to predict, and the splits. JobError as of `read_splits`."""
@@ -90,7 +92,16 @@ class ComposedTask(Task):
 
     @cached_property
     def pins(self) -> dict[str, Any]:
-        """What the run starts from, by hash; computed when it is first asked for, since it reads every byte."""
+        """What the run starts from, by hash; computed when it is first asked for, or by `pin_beside`, since it reads every byte."""
+        return self._pinning.result() if self._pinning else self._pin()
+
+    def pin_beside(self) -> None:
+        """Hash in a thread, from now on: a model is read meanwhile, and its bytes come from the disk once."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="pins")
+        self._pinning = pool.submit(self._pin)
+        pool.shutdown(wait=False)
+
+    def _pin(self) -> dict[str, Any]:
         base, path = self.job.model, self.job.model.path
         data = {split.source: pin_data(split.source) for split in self._splits.values()}
         return {
