@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.trainer import features_group
 from tests.trainer.jobs import bert_folder, write_csv
-from unfreeze_trainer.features.cut import MASK, padded, rows_of
+from unfreeze_trainer.features.cut import MASK, Start, padded, rows_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.memory import Rows
 from unfreeze_trainer.features.room import SHARE, available_bytes
@@ -79,7 +79,7 @@ def test_a_pass_that_starts_at_a_cut_gives_what_the_whole_one_gives_and_computes
     with torch.no_grad():
         module.embeddings.weight.fill_(torch.nan)
         module.layers[0].weight.fill_(torch.nan)
-    with cut.replaying(module, padded(rows, cut.shapes, batch), 8):
+    with Start(module, cut).at(padded(rows, cut.shapes, batch), 8):
         torch.testing.assert_close(forward(), expected)
     assert [name for name, _ in module.named_modules()] == [name for name, _ in Encoder().named_modules()]
 
@@ -106,7 +106,7 @@ def test_rows_go_from_one_worker_to_another():
     rows, others = Rows(6, shapes), Rows(6, shapes)
     for index, length in ((1, 3), (4, 2), (5, 7)):
         rows.add([index], [(torch.randn(length, WIDTH),)])
-    for part in rows.packed():
+    for part in rows.packed([1, 4, 5]):
         others.unpack(part)
     assert (others.count, others.bytes) == (3, rows.bytes) == (3, 12 * WIDTH * 4)
     assert all(torch.equal(others[index][0], rows[index][0]) for index in (1, 4, 5))

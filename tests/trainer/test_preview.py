@@ -139,3 +139,17 @@ def test_it_is_a_command_of_unfreeze():
 def test_memory_of_the_optimizer(distribution, optimizer, expected):
     job = make_job("/m", "/d.csv", distribution=distribution, training={"optimizer": optimizer, "batchSize": 4})
     assert optimizer_bytes(job, 100) == expected
+
+
+def test_it_tells_what_computes_once_for_each_sample(claims):
+    told = ask(claims, "{type: FeatureExtraction}").output
+    assert "3.0 KiB, to pooler" in told
+    assert "head: 5 of 6 blocks compute once for each sample, and are spared 2 passes over the training data" in told
+    [phase] = json.loads(ask(claims, "{type: FeatureExtraction}", "--output", "json").stdout)["phases"]
+    assert phase["cached"] == {
+        "blocks": ["embeddings", "layer.0", "layer.1", "layer.2", "pooler"],
+        "bytes": 48 * 16 * 4,
+        "passes": 2.0,
+    }
+    [phase] = json.loads(ask(claims, "{type: FullFineTuning}", "--output", "json").stdout)["phases"]
+    assert phase["cached"] is None

@@ -147,6 +147,12 @@ class Progress(ProgressInfo, Said):
     """Times that the workers were started again in place."""
     skipped_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps that changed nothing, since their gradients were not finite."""
+    cache_hits: int = Field(default=0, ge=0, le=MAX_COUNT)
+    """Samples that this worker's frozen blocks did not have to compute."""
+    cache_bytes: int = Field(default=0, ge=0, le=MAX_COUNT)
+    """What this worker keeps of the outputs of frozen blocks."""
+    cache_saved_seconds: float = 0.0
+    """About what that has saved, less what it took to compute them."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)

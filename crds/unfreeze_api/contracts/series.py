@@ -196,6 +196,25 @@ FIGURES: tuple[Figure, ...] = (
         job=False,
         tracker=False,
     ),
+    Figure(
+        name="cache_hits",
+        about="Samples that frozen blocks did not have to compute, on the pod's first worker.",
+        kind="Counter",
+        job=False,
+        tracker=False,
+    ),
+    Figure(
+        name="cache_bytes",
+        about="What the pod's first worker keeps of the outputs of frozen blocks.",
+        job=False,
+        tracker=False,
+    ),
+    Figure(
+        name="cache_saved_seconds",
+        about="About the seconds that this has saved, less those that it took to compute them.",
+        job=False,
+        tracker=False,
+    ),
 )
 """All of them, in the order in which they are reported."""
 

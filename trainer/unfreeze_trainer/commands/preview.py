@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.phases.compile import Phase
+    from unfreeze_trainer.phases.freezer import Freezer
+    from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.training.plan import Plan
 
 _FLOAT32 = 4
 _ENDLESS = 1e12  # epochs in which every phase has its turn
@@ -23,6 +27,18 @@ _FILE_WIDTH = 160
 """Columns of what goes into a file or a pipe."""
 _MOMENTS = {"AdamW": 2, "SGD": 1}
 """Tensors that the optimizer keeps beside each parameter."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a phase keeps of the outputs of frozen blocks."""
+
+    blocks: list[str]
+    """That compute once for each sample, from input to output."""
+    bytes: int
+    """Of all samples that are read more than once, on each worker."""
+    passes: float
+    """Over the training samples that these blocks are spared."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,8 @@ class Preview:
     """Parameters that each phase trains."""
     optimizer_bytes: list[int]
     """Moments and gradients of each phase on one worker."""
+    cached: list[Kept | None]
+    """What each phase computes once for each sample; None where it computes all blocks in each step."""
     unreached: list[str]
     """Names of the phases that training.epochs ends before."""
 
@@ -58,8 +76,11 @@ class Preview:
                 "steps": phase.steps,
                 "untilPlateau": phase.plateau and phase.plateau.model_dump(by_alias=True),
                 "optimizerBytes": optimizer_bytes,
+                "cached": cached and {"blocks": cached.blocks, "bytes": cached.bytes, "passes": cached.passes},
             }
-            for phase, trainable, optimizer_bytes in zip(self.phases, self.trainable, self.optimizer_bytes, strict=True)
+            for phase, trainable, optimizer_bytes, cached in zip(
+                self.phases, self.trainable, self.optimizer_bytes, self.cached, strict=True
+            )
         ]
         head = {"trainingSamples": self.samples, "stepsPerEpoch": self.steps_per_epoch, "parameters": total}
         return json.dumps(head | {"blocks": self.blocks, "phases": phases, "unreached": self.unreached}, indent=2)
@@ -95,12 +116,19 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.phases.compile import compile_phases
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
+    from unfreeze_trainer.training.plan import Plan
 
     task = open_task(job)
     loaded = task.build_model()
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
     sizes = {name: elements(parameter) for name, parameter in loaded.module.named_parameters()}
-    freezer = Freezer(loaded.module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+    freezer = Freezer(
+        loaded.module,
+        loaded.blocks,
+        loaded.adapter_parameters,
+        loaded.rate_factors,
+        frozen_dropout=job.semantics.dropout == "Everywhere",
+    )
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
@@ -114,8 +142,29 @@ def preview(job: ResolvedJob) -> Preview:
         phases=found,
         trainable=trainable,
         optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],
+        cached=_kept(
+            job, task, loaded, freezer, Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
+        ),
         unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
     )
+
+
+def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, plan: Plan) -> list[Kept | None]:
+    from unfreeze_trainer.features.cached import split_bytes, worth_it
+    from unfreeze_trainer.training.cuts import find_cuts
+
+    cuts = find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer)
+    found: list[Kept | None] = []
+    for phase in plan.phases:
+        cut, reads = cuts.get(phase.index), plan.reads_left(phase.first_step, phase.index)
+        if cut is None or not (splits := worth_it(task, reads)):
+            found.append(None)
+            continue
+        skipped = cut.parameters(loaded.module)
+        blocks = [block.name for block in loaded.blocks if skipped.issuperset(block.parameters)]
+        size = sum(split_bytes(task, cut, split) for split in splits)
+        found.append(Kept(blocks, size, max(0.0, reads["train"] - 1) if "train" in splits else 0.0))
+    return found
 
 
 def optimizer_bytes(job: ResolvedJob, parameters: int) -> int:
@@ -146,10 +195,13 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
         f" {job.training.batch_size} samples ({plan.samples:,} in training, {plan.steps_per_epoch:,} steps an epoch)"
     )
     console.print(f"{total:,} parameters in the blocks {', '.join(plan.blocks)}")
-    table = Table("phase", "blocks", "trainable parameters", "share", "peak learning rate", "steps", "optimizer memory")
+    table = Table(
+        "phase", "blocks", "trainable parameters", "share", "peak learning rate", "steps", "optimizer memory", "cached"
+    )
     for column in table.columns[2:]:
         column.justify = "right"
-    for phase, trainable, size in zip(plan.phases, plan.trainable, plan.optimizer_bytes, strict=True):
+    rows = zip(plan.phases, plan.trainable, plan.optimizer_bytes, plan.cached, strict=True)
+    for phase, trainable, size, kept in rows:
         rates = sorted({*phase.learning_rates.values(), phase.adapter_rate or 0} - {0}, reverse=True)
         table.add_row(
             phase.name,
@@ -159,8 +211,15 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
             f"{'up to ' if phase.plateau else ''}{phase.steps:,}",
             _size(size),
+            f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
         )
     console.print(table)
+    for phase, kept in zip(plan.phases, plan.cached, strict=True):
+        if kept:
+            console.print(
+                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, and are spared"
+                f" {kept.passes:.3g} passes over the training data"
+            )
     if plan.unreached:
         console.print(
             f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"

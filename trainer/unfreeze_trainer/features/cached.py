@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfreeze_trainer.features.cut import Cut, length_of, padded, rows_of
+from unfreeze_trainer.features.cut import Cut, Start, length_of, padded, rows_of
 from unfreeze_trainer.features.memory import Rows
 from unfreeze_trainer.features.room import available_bytes
 
@@ -36,14 +36,21 @@ class Saved:
 
     hits: int = 0
     """Samples whose frozen blocks did not compute."""
-    computed: int = 0
-    """Distinct samples that were computed for it."""
-    found: int = 0
-    """Those that another job had computed."""
     bytes: int = 0
     """What lies in it now."""
     seconds: float = 0.0
     """About what it has saved: what the samples took to compute, for each that was not, less what filling it took."""
+
+
+def worth_it(task: Task, reads: Mapping[str, float]) -> list[str]:
+    """Return the splits that are read often enough to be cached, and are the same each time; `reads` as of `enter`."""
+    return [split for split, times in reads.items() if times >= MIN_READS and task.repeats(split)]
+
+
+def split_bytes(task: Task, cut: Cut, split: str) -> int:
+    """Return how much the samples of a split take."""
+    lengths, times = np.unique(task.lengths(split), return_counts=True)
+    return sum(cut.row_bytes(int(length)) * int(count) for length, count in zip(lengths, times, strict=True))
 
 
 class CachedTask:
@@ -65,6 +72,7 @@ class CachedTask:
     def __init__(self, task: Task, engine: Engine) -> None:
         self._task, self._engine = task, engine
         self._cut: Cut | None = None
+        self._start: Start | None = None
         self._rows: dict[str, Rows] = {}
         self.saved = Saved()
         self._sample_seconds = 0.0
@@ -87,12 +95,11 @@ class CachedTask:
         cut = self.cuts.get(phase)
         if cut is not self._cut:
             self._rows.clear()
-            self._cut = cut
+            self._cut, self._start = cut, Start(self._engine.module, cut) if cut else None
         if cut is None:
             return
-        wanted = [split for split, times in reads.items() if times >= MIN_READS and split not in self._rows]
-        wanted = [split for split in wanted if self._task.repeats(split)]
-        size = sum(self._split_bytes(cut, split) for split in wanted)
+        wanted = [split for split in worth_it(self._task, reads) if split not in self._rows]
+        size = sum(split_bytes(self._task, cut, split) for split in wanted)
         if self._engine.any_rank(size > (room := available_bytes())):
             log.warning(
                 "the outputs of frozen blocks are computed in each step: they would take %.1f GB of memory, and there is room for %.1f",
@@ -103,10 +110,6 @@ class CachedTask:
         for split in wanted:
             self._fill(cut, split, beat)
         self.saved.bytes = sum(rows.bytes for rows in self._rows.values())
-
-    def _split_bytes(self, cut: Cut, split: str) -> int:
-        lengths, times = np.unique(self._task.lengths(split), return_counts=True)
-        return sum(cut.row_bytes(int(length)) * int(count) for length, count in zip(lengths, times, strict=True))
 
     @torch.no_grad()
     def _fill(self, cut: Cut, split: str, beat: Callable[[int, int], None]) -> None:
@@ -136,24 +139,23 @@ class CachedTask:
         for part, training in modes:
             part.training = training
         seconds = time.perf_counter() - began
-        self.saved.computed += rows.count
         self._sample_seconds = seconds / max(1, rows.count)
         self.saved.seconds -= seconds
-        self._share(split, rows)
+        self._share(split, rows, [index for indices in mine for index in indices])
         self._rows[split] = rows
 
-    def _share(self, split: str, rows: Rows) -> None:
-        """Bring the rows of all ranks together. Collective."""
+    def _share(self, split: str, rows: Rows, mine: Sequence[int]) -> None:
+        """Bring the rows of all ranks together, of which this one has computed some. Collective."""
         engine = self._engine
         if engine.world_size == 1:
             return
-        own = rows.packed()
+        own = rows.packed(mine)
         for owner in range(engine.world_size):
             while part := engine.broadcast_object(next(own, {}) if owner == engine.rank else {}, source=owner):
                 if owner != engine.rank:
                     rows.unpack(part)
-        unread = engine.gather_json(sorted(self._task.unread[split]), list[int])
-        if split in self._task.unread:
+        unread = engine.gather_json(sorted(self._task.unread.get(split, ())), list[int])
+        if any(unread):
             self._task.unread[split].update(*unread)
 
     def batches(
@@ -180,8 +182,8 @@ class CachedTask:
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the model's outputs, of shape (samples, outputs); of what is cached only the rest computes."""
         values = [tensor for name, tensor in batch.items() if name.startswith(VALUES)]
-        if not values or self._cut is None:
+        if not values or self._start is None:
             return self._task.forward(module, batch)
         inputs = {name: tensor for name, tensor in batch.items() if not name.startswith(VALUES)}
-        with self._cut.replaying(self._engine.module, values, length_of(inputs)):
+        with self._start.at(values, length_of(inputs)):
             return self._task.forward(module, inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -136,31 +136,6 @@ class Cut:
         """Return the names of the parameters that the rest does without."""
         return {name for path in self.outputs for name, _ in module.get_submodule(path).named_parameters(prefix=path)}
 
-    @contextmanager
-    def replaying(
-        self, module: nn.Module, values: Sequence[Tensor], length: int, *, fill: float = 0.0
-    ) -> Iterator[None]:
-        """Have forward passes of a module start at the cut.
-
-        Parameters
-        ----------
-        module
-            The bare module, whatever wraps it.
-        values
-            Of the batch: the tensors that are cached, padded.
-        length
-            Of the batch, its padding included; 0 where it has none.
-        fill
-            In the place of what is not needed.
-        """
-        samples, device = len(values[0]), values[0].device
-        with ExitStack() as stack:
-            for path, outputs in self.outputs.items():
-                known = dict(zip(self.needed, values, strict=True)) if path == self.path else {}
-                fills = [partial(output.filled, samples, length, device, known, fill) for output in outputs]
-                stack.enter_context(_in_place_of(module, path, _Stub(fills)))
-            yield
-
     def capture(self, module: nn.Module, run: Callable[[], Any], *, stop: bool) -> list[Tensor]:
         """Run a forward pass and return the tensors that are cached, padded; `stop` ends it at the cut."""
         found: list[Tensor] = []
@@ -208,20 +183,50 @@ def padded(rows: Sequence[tuple[Tensor, ...]], shapes: Sequence[Shape], batch: B
     return found
 
 
-@contextmanager
-def _in_place_of(module: nn.Module, path: str, stub: nn.Module) -> Iterator[None]:
-    """Put a module in the place of another, wherever that stands."""
-    there = module.get_submodule(path)
-    places = [
-        (part._modules, key)  # noqa: SLF001 - to set an attribute would look at what trains, and move the module to the end
-        for part in module.modules()
-        for key, child in part._modules.items()  # noqa: SLF001
-        if child is there
-    ]
-    for modules, key in places:
-        modules[key] = stub
-    try:
-        yield
-    finally:
-        for modules, key in places:
-            modules[key] = there
+class Start:
+    """Has forward passes of a module start at a cut.
+
+    Parameters
+    ----------
+    module
+        The bare module, whatever wraps it.
+    cut
+        Of it.
+    """
+
+    def __init__(self, module: nn.Module, cut: Cut) -> None:
+        self._cut = cut
+        paths = {module.get_submodule(path): path for path in cut.outputs}
+        # To set an attribute would look at what trains, and move the module to the end.
+        self._places = [
+            (part._modules, key, child, paths[child])  # noqa: SLF001
+            for part in module.modules()
+            for key, child in part._modules.items()  # noqa: SLF001
+            if child in paths
+        ]
+
+    @contextmanager
+    def at(self, values: Sequence[Tensor], length: int, *, fill: float = 0.0) -> Iterator[None]:
+        """Have them start with the tensors that are cached of a batch, padded.
+
+        Parameters
+        ----------
+        values
+            In the order of what is needed.
+        length
+            Of the batch, its padding included; 0 where it has none.
+        fill
+            In the place of what is not needed.
+        """
+        cut, samples, device = self._cut, len(values[0]), values[0].device
+        stubs = {}
+        for path, outputs in cut.outputs.items():
+            known = dict(zip(cut.needed, values, strict=True)) if path == cut.path else {}
+            stubs[path] = _Stub([partial(output.filled, samples, length, device, known, fill) for output in outputs])
+        try:
+            for modules, key, _, path in self._places:
+                modules[key] = stubs[path]
+            yield
+        finally:
+            for modules, key, child, _ in self._places:
+                modules[key] = child

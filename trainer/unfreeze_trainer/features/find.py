@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from unfreeze_trainer.features.cut import Batch, Cut, Output, Shape, length_of, padded, rows_of
+from unfreeze_trainer.features.cut import Batch, Cut, Output, Shape, Start, length_of, padded, rows_of
 
 _ATTEMPTS = 4
 _TOLERANCE = 1e-3
@@ -172,7 +172,7 @@ def _proven(probe: Probe, path: str, outputs: Mapping[str, Sequence[Output]]) ->
         if not needed or not all(shape.of_samples for shape in cut.shapes):
             return None
         kept = rows_of([values[number] for number in needed], cut.shapes, batch)
-        with cut.replaying(module, padded(kept, cut.shapes, batch), length_of(batch), fill=torch.nan):
+        with Start(module, cut).at(padded(kept, cut.shapes, batch), length_of(batch), fill=torch.nan):
             if not _same(forward(batch), expected):
                 return None
         beside = rows_of(cut.capture(module, lambda: forward(neighbours), stop=True), cut.shapes, neighbours)
@@ -188,7 +188,7 @@ def _without(lost: int, probe: Probe, cut: Cut, values: Sequence[Tensor]) -> Ten
         for number, value in enumerate(values)
     ]
     batch = probe.batches[0]
-    with cut.replaying(probe.module, given, length_of(batch), fill=torch.nan):
+    with Start(probe.module, cut).at(given, length_of(batch), fill=torch.nan):
         return probe.forward(batch)
 
 

@@ -44,19 +44,17 @@ class Rows:
             self._rows[index] = kept = tuple(value.detach().to("cpu") for value in row)
             self.bytes += sum(value.nbytes for value in kept)
 
-    def packed(self) -> Iterator[dict[str, Tensor]]:
-        """Yield all rows as few tensors: indices, lengths, and each tensor's numbers one after the other."""
-        indices: list[int] = []
+    def packed(self, indices: Sequence[int]) -> Iterator[dict[str, Tensor]]:
+        """Yield rows as few tensors: indices, lengths, and each tensor's numbers one after the other."""
+        part: list[int] = []
         size = 0
-        for index, row in enumerate(self._rows):
-            if row is None:
-                continue
-            indices.append(index)
-            if (size := size + sum(value.nbytes for value in row)) >= _PART:
-                yield self._pack(indices)
-                indices, size = [], 0
-        if indices:
-            yield self._pack(indices)
+        for index in indices:
+            part.append(index)
+            if (size := size + sum(value.nbytes for value in self[index])) >= _PART:
+                yield self._pack(part)
+                part, size = [], 0
+        if part:
+            yield self._pack(part)
 
     def _pack(self, indices: Sequence[int]) -> dict[str, Tensor]:
         rows = [self[index] for index in indices]

@@ -85,6 +85,18 @@ def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], scores: Tensor | No
     return torch.cat(found, dim=-1)
 
 
+class Pool(nn.Module):
+    """`pool` as a module without weights: what computes it is told from what reads it."""
+
+    def __init__(self, modes: Sequence[str]) -> None:
+        super().__init__()
+        self.modes = modes
+
+    def forward(self, hidden: Tensor, mask: Tensor, scores: Tensor | None) -> Tensor:
+        """Return (texts, width * modes). Parameters as of pool."""
+        return pool(hidden, mask, self.modes, scores)
+
+
 class _Output(dict[str, Any]):
     """What transformers' models return: by name, and as attributes."""
 
@@ -118,7 +130,7 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
             self.modes, self.num_labels = list(modes), config.num_labels
             setattr(self, prefix, body_class(config, **options))
             width = _width(config, body_class)
-            self.dropout = nn.Dropout(_dropout(config))
+            self.pool, self.dropout = Pool(self.modes), nn.Dropout(_dropout(config))
             if ATTENTION in modes:
                 self.attention = nn.Linear(width, 1)
             self.classifier = nn.Linear(width * len(modes), config.num_labels)
@@ -136,7 +148,7 @@ def pooled_class(config: Any, modes: Sequence[str]) -> Any:
                 attention_mask = _mask_of(hidden, inputs.get("input_ids"), self.config.get_text_config())
             mask = attention_mask[:, -hidden.shape[1] :]  # without the keys that a prefix adds
             scores = self.attention(hidden)[:, :, 0] if ATTENTION in modes else None
-            pooled = pool(hidden, mask, modes, scores)
+            pooled = self.pool(hidden, mask, scores)
             return _Output(logits=self.classifier(self.dropout(pooled)))
 
     PooledClassifier.__name__ = PooledClassifier.__qualname__ = f"Pooled{body_class.__name__}"

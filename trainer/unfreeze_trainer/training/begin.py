@@ -15,7 +15,7 @@ from unfreeze_trainer.models.batch_norm import accept_single_values
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
-from unfreeze_trainer.training.cuts import find_cuts
+from unfreeze_trainer.training.cuts import agreed, find_cuts
 from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
@@ -61,7 +61,7 @@ def attach(
     chosen = {name for phase in plan.phases for name in freezer.chosen_names(phase)}
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
-    cuts = find_cuts(job, task, loaded, engine, phases=plan.phases, freezer=freezer)
+    cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
     engine.attach(module, loaded.blocks, evidence.unused)
     return evidence, cuts
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from unfreeze_trainer.models.blocks import LAYER
 from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -27,9 +29,15 @@ log = logging.getLogger(__name__)
 
 
 def find_cuts(
-    job: ResolvedJob, task: Task, loaded: LoadedModel, engine: Engine, *, phases: Sequence[Phase], freezer: Freezer
+    job: ResolvedJob,
+    task: Task,
+    loaded: LoadedModel,
+    *,
+    phases: Sequence[Phase],
+    freezer: Freezer,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[int, Cut]:
-    """Return the cuts of phases, by index: of those in which a whole layer or more computes the same each time. Collective.
+    """Return the cuts of phases, by index: of those in which a whole layer or more computes the same each time.
 
     Parameters
     ----------
@@ -39,10 +47,10 @@ def find_cuts(
         Two batches of its training samples are tried.
     loaded
         Whole, where it will compute.
-    engine
-        Has not taken the model over.
     phases, freezer
         Of the job.
+    autocast
+        Returns the context of a forward pass.
     """
     if job.semantics.features != "Cached" or not any(map(task.repeats, task.splits)):
         return {}
@@ -50,35 +58,42 @@ def find_cuts(
     trained: set[str] = set()
     layers = [block for block in loaded.blocks if block.name.startswith(LAYER)] or loaded.blocks[:1]
     with traceless(loaded.module):
-        batches = _batches(task, engine)
+        batches = _batches(task, next(loaded.module.parameters()).device)
         for phase in phases:
             trained |= {*freezer.chosen_names(phase)}
             if not trained.isdisjoint(layers[0].parameters):
                 break
             freezer.apply(phase)
-            cut = _cut(task, loaded, engine, batches)
+            cut = _cut(task, loaded, batches, autocast)
             if isinstance(cut, str):
                 log.info("phase %s computes all blocks in each step: %s", phase.name, cut)
             elif (skipped := cut.parameters(loaded.module)) >= {*layers[0].parameters} and skipped.isdisjoint(trained):
                 found[phase.index] = cut
-    known = {str(index): cut.path for index, cut in found.items()}
-    return found if all(each == known for each in engine.gather_json(known, dict[str, str])) else {}
+    return found
 
 
-def _cut(task: Task, loaded: LoadedModel, engine: Engine, batches: Sequence[Batch]) -> Cut | str:
+def agreed(cuts: dict[int, Cut], engine: Engine) -> dict[int, Cut]:
+    """Return cuts that all ranks have found, none where they differ. Collective."""
+    known = {str(index): cut.path for index, cut in cuts.items()}
+    return cuts if all(each == known for each in engine.gather_json(known, dict[str, str])) else {}
+
+
+def _cut(
+    task: Task, loaded: LoadedModel, batches: Sequence[Batch], autocast: Callable[[], AbstractContextManager[Any]]
+) -> Cut | str:
     """Return the topmost cut of a model whose phase has been applied, or why there is none."""
 
     def forward(batch: Batch) -> Tensor:
-        with engine.autocast():
+        with autocast():
             return task.forward(loaded.module, batch)
 
     [(_, known)] = task.remembered("train", [[0]])
     return find_cut(Probe(loaded.module, batches, forward, sorted(batches[0].keys() - known.keys())))
 
 
-def _batches(task: Task, engine: Engine) -> list[Batch]:
+def _batches(task: Task, device: torch.device) -> list[Batch]:
     """Return two batches of other sizes, and lengths if there are any, that have their last sample in common."""
     lengths = task.lengths("train")
     longest, shortest = int(np.argmax(lengths)), int(np.argmin(lengths))
     found = task.batches("train", [[longest, shortest], [shortest] * 3])
-    return [engine.to_device(batch) for batch in found]
+    return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]

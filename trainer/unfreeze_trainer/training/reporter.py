@@ -12,6 +12,7 @@ from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.link import tell
 
 if TYPE_CHECKING:
+    from unfreeze_trainer.features.cached import Saved
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.events import Events
@@ -35,7 +36,7 @@ class Reporter:
 
     Parameters
     ----------
-    plan, state, meter, saver, skipped
+    plan, state, meter, saver, skipped, saved
         Where the figures come from.
     events, history, tracking, link
         Told of what happens: the run folder, the trackers, this pod's agent (None without one).
@@ -53,6 +54,7 @@ class Reporter:
         saver: Saver,
         skipped: Skipped,
         *,
+        saved: Saved,
         events: Events,
         history: CurveFile,
         tracking: Tracking,
@@ -62,7 +64,7 @@ class Reporter:
     ) -> None:
         self._plan, self._state, self._meter, self._saver, self._skipped = plan, state, meter, saver, skipped
         self._events, self._tracking, self._link, self._world_size = events, tracking, link, world_size
-        self._history = history
+        self._history, self._saved = history, saved
         self.observers = list(observers)
         self.results: dict[str, float] = {}
         """Of a run that is done, by names like `test.accuracy`."""
@@ -104,6 +106,9 @@ class Reporter:
             phases=state.phases,
             results=self.results,
             skipped_samples=self._skipped.total,
+            cache_hits=self._saved.hits,
+            cache_bytes=self._saved.bytes,
+            cache_saved_seconds=round(self._saved.seconds, 3),
         )
 
     def _seconds_left(self) -> int | None:

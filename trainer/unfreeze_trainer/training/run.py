@@ -102,6 +102,7 @@ class Run:
             meter,
             saver,
             skipped,
+            saved=features.saved,
             events=events,
             history=_history(task, plan, folder, state.step),
             tracking=tracking,
