@@ -1,11 +1,13 @@
-"""1,000 jobs of two pods applied at once: the operator against one asynchronous client that posts the same children.
+"""1,000 jobs of two pods applied at once: the operator against asynchronous clients that post children themselves.
 
     python -m bench.launch [JOBS]
 
-Prints JSON. Both make the same objects on the same control plane, in turns, in namespaces of their own; a node without a
-process takes the pods, so that the controllers' part is the same too. All times and counts come from the API server's
-log of writes. `ratio` is the operator's rate in children complete per second, posting the jobs included, by the client's;
-`alone` is one job at a time on the idle system.
+Prints JSON. All make their objects on the same control plane, in turns, in namespaces of their own: `plain` posts what a
+gang needs at least, a Service and an Indexed Job; `client` posts the very children of the operator. Twice: without nodes,
+where pods are made and wait, and with a node without a process that takes them. All times and counts come from the API
+server's log of writes. `ratios` are the operator's rate by each client's, jobs posted to last pod made, and to children
+complete; `processor_ms` is what each process of the control plane, and the operator, has worked for a job, which other
+work on the same machine hardly changes; `alone` is one job at a time on the idle system.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from bench.support.plane import (
     make_namespace,
     names,
     percentiles,
+    processor_ms,
 )
 from tests.cluster.api import Api
 from tests.cluster.audit import Write
@@ -46,38 +49,45 @@ REFUSED = 400
 def main() -> None:
     """Measure and print."""
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    # Nobody reports for the node, and it must not be given up.
-    with installed("*", "-node-lifecycle-controller") as (cluster, operator):
-        result = asyncio.run(measure(cluster, operator, jobs))
-    print(json.dumps({"benchmark": "launch", "jobs": jobs, "pods_per_job": NODES, **result}, indent=1))
+    results = {}
+    for name in ("without_nodes", "with_nodes"):
+        # Nobody reports for the node, and it must not be given up.
+        with installed("*", "-node-lifecycle-controller") as (cluster, operator):
+            results[name] = asyncio.run(measure(cluster, operator, jobs, nodes=name == "with_nodes"))
+    print(json.dumps({"benchmark": "launch", "jobs": jobs, "pods_per_job": NODES, **results}, indent=1))
 
 
-async def measure(cluster: Cluster, operator: OperatorProcess, jobs: int) -> Json:
-    """Let both take their turns, in an order that changes; return the better turn of each."""
+async def measure(cluster: Cluster, operator: OperatorProcess, jobs: int, *, nodes: bool) -> Json:
+    """Let all take their turns, in an order that changes; return the better turn of each."""
     api = cluster.client()
-    await add_node(api)
+    if nodes:
+        await add_node(api)
     plane = Plane(cluster, api, operator)
     alone: Json = {}
-    turns: dict[str, list[Json]] = {"client": [], "operator": []}
+    turns: dict[str, list[Json]] = {kind.__name__.lower(): [] for kind in CONTENDERS}
     for number in range(ROUNDS):
-        for name in ("client", "operator") if number % 2 == 0 else ("operator", "client"):
+        for kind in CONTENDERS[:: 1 if number % 2 == 0 else -1]:
+            name = kind.__name__.lower()
             namespace = f"{name}-{number}"
             await make_namespace(api, namespace)
-            contender = (Client if name == "client" else Operator)(plane, namespace)
+            contender = kind(plane, namespace)
             if number == 0:
                 alone[f"{name}_ms"] = await contender.one_by_one()
             turns[name].append(await contender.at_once(jobs))
             contender.stop()
     await api.close()
-    best = {name: max(found, key=lambda turn: turn["jobs_per_s"]) for name, found in turns.items()}
+    best = {name: max(found, key=lambda turn: turn["jobs_per_s_until_pods"]) for name, found in turns.items()}
     return {
-        **{
-            f"ratio{rate.removeprefix('jobs_per_s')}": round(best["operator"][rate] / best["client"][rate], 3)
-            for rate in ("jobs_per_s", "jobs_per_s_until_pods")
+        "ratios": {
+            f"{rate}_by_{name}": round(best["operator"][rate] / best[name][rate], 3)
+            for rate in ("jobs_per_s_until_pods", "jobs_per_s")
+            for name in ("plain", "client")
         },
         "alone": alone,
         **best,
-        "jobs_per_s_of_turns": {name: [turn["jobs_per_s"] for turn in found] for name, found in turns.items()},
+        "jobs_per_s_until_pods_of_turns": {
+            name: [turn["jobs_per_s_until_pods"] for turn in found] for name, found in turns.items()
+        },
     }
 
 
@@ -88,6 +98,12 @@ class Plane:
     cluster: Cluster
     api: Api
     operator: OperatorProcess
+
+    def processor_ms(self) -> dict[str, float]:
+        """Return the processor time that each process of the control plane, and the operator while it runs, has used."""
+        return processor_ms(self.cluster) | (
+            {"operator": 1000 * self.operator.cpu_seconds()} if self.operator.running else {}
+        )
 
 
 class Client:
@@ -102,9 +118,13 @@ class Client:
     def stop(self) -> None:
         """Nothing runs."""
 
+    def wanted(self, made: list[tuple[str, Json]]) -> list[tuple[str, Json]]:
+        """Return which of the children are made."""
+        return made
+
     def prepare(self, jobs: Sequence[str]) -> Callable[[str], Awaitable[None]]:
         """Return what starts a job."""
-        made = {name: children(fine_tune_job(name, nodes=NODES), self.namespace) for name in jobs}
+        made = {name: self.wanted(children(fine_tune_job(name, nodes=NODES), self.namespace)) for name in jobs}
 
         async def post(name: str) -> None:
             for path, manifest in made[name]:
@@ -125,9 +145,11 @@ class Client:
         """Start all jobs as fast as the client can; return rates, latencies and writes."""
         before = await count(self.plane.api, JOBS.path(self.namespace))
         post, mark = self.prepare(names(jobs, before)), self.plane.cluster.mark()
+        worked = self.plane.processor_ms()
         await each(names(jobs, before), post)
         await self.settled(before + jobs, quiet=2)
-        return self.figures(self.plane.cluster.writes(mark), jobs)
+        taken = {name: round((ms - worked[name]) / jobs, 2) for name, ms in self.plane.processor_ms().items()}
+        return {**self.figures(self.plane.cluster.writes(mark), jobs), "processor_ms": taken}
 
     async def settled(self, jobs: int, quiet: float) -> None:
         """Wait until so many jobs have their pods, and nobody has written anything for a while."""
@@ -151,8 +173,16 @@ class Client:
             "jobs_per_s_until_pods": round(jobs / (pods_end - began), 1),
             "until_children_ms": percentiles(waits, 50, 99),
             "writes_per_job": per_job(own, jobs),
-            "writes_per_job_of_all": round(len(writes) / jobs, 2),
+            "writes_per_job_of_all": per_job(writes, jobs),
         }
+
+
+class Plain(Client):
+    """One client that posts what a gang needs at least."""
+
+    def wanted(self, made: list[tuple[str, Json]]) -> list[tuple[str, Json]]:
+        """Return the Service and the Job, whose pods then never start: they would mount the ConfigMap."""
+        return [(path, manifest) for path, manifest in made if manifest["kind"] in ("Service", "Job")]
 
 
 class Operator(Client):
@@ -181,10 +211,11 @@ class Operator(Client):
 
     async def at_once(self, jobs: int) -> Json:
         """Apply all jobs; return rates, latencies, writes, and what the operator took."""
-        before = self.plane.operator.cpu_seconds()
         found = await super().at_once(jobs)
-        taken = self.plane.operator.cpu_seconds() - before
-        return {**found, "cpu_s": round(taken, 2), "peak_mib": round(self.plane.operator.memory_mib("VmHWM"))}
+        return {**found, "peak_mib": round(self.plane.operator.memory_mib("VmHWM"))}
+
+
+CONTENDERS: tuple[type[Client], ...] = (Plain, Client, Operator)
 
 
 def per_job(writes: Sequence[Write], jobs: int) -> dict[str, float]:

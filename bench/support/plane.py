@@ -17,7 +17,7 @@ from tests.cluster.api import Api
 from tests.cluster.audit import Write
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import Config
-from tests.operator.process import IMAGE, OperatorProcess, install
+from tests.operator.process import IMAGE, OperatorProcess, install, processor_seconds
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.job import parse_spec
 from unfreeze_operator.decisions.plan import plan
@@ -59,6 +59,13 @@ def installed(*controllers: str) -> Iterator[tuple[Cluster, OperatorProcess]]:
             yield cluster, operator
         finally:
             operator.kill()
+
+
+def processor_ms(cluster: Cluster) -> dict[str, float]:
+    """Return the processor time that each component of a control plane has used."""
+    lines = (cluster.folder / "ready").read_text().splitlines()
+    pids = {name: int(pid) for pid, name in (line.split("\t") for line in lines)}
+    return {name: 1000 * processor_seconds(pid) for name, pid in pids.items()}
 
 
 async def each(items: Iterable[T], do: Callable[[T], Awaitable[object]]) -> None:

@@ -45,6 +45,9 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(WORKLOADS, workload_view, WORKLOAD_SELECTOR, optional=True),
 )
 
+FIRST_STATUS = 6
+"""So many intervals of a status the first one may wait: a control plane that makes 1,000 gangs at once is so far behind."""
+
 
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
@@ -65,6 +68,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         network=settings.network,
         allowed=settings.allowed,
         sources=settings.sources,
+        first_status=FIRST_STATUS * settings.status_interval,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, poller))
     metrics.queue_depth.set_function(lambda: len(queue))

@@ -116,6 +116,9 @@ class Reconciler:
         Trainer image when a template names none, and what it is pulled with.
     lost_pod_grace, gang_patience, network, status_interval, allowed, sources
         See Settings.
+    first_status
+        For how many seconds at most, from when its Job was made, the first status of a job waits for the scheduler's word on
+        each of its pods.
     clock
         The time.
     """
@@ -135,6 +138,7 @@ class Reconciler:
         status_interval: float = Settings.status_interval,
         allowed: Allowed = Settings.allowed,
         sources: Sources = NOTHING,
+        first_status: float = 0.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
@@ -147,6 +151,7 @@ class Reconciler:
         self._gang_patience = gang_patience
         self._network = network
         self._status_interval = status_interval
+        self._first_status = first_status
         self._allowed, self._sources = allowed, sources
         self._clock = clock
         self._instance = socket.gethostname()
@@ -207,7 +212,9 @@ class Reconciler:
         later = old.phase is None and bool(asked.actions) and status is asked.status and problem is None
         pause = 0.0
         if not later and status is not None and worth_writing(old, status, context.accelerators):
-            pause = 0.0 if urgent(old, status) else self._pause(job, children, now)
+            quiet = status is asked.status and problem is None
+            pause = self._until_first(status, context) if quiet and old.phase is None else 0.0
+            pause = pause or (0.0 if urgent(old, status) else self._pause(job, children, now))
             if not pause:
                 await self._write(job, old, status, context.children)
         if first is not None and first.live and first.ip and not job.deleting and not is_finished(old):
@@ -235,6 +242,14 @@ class Reconciler:
         if uid != job.uid or not children.live_pods:
             return 0.0
         return max(0.0, self._status_interval - (now - written).total_seconds())
+
+    def _until_first(self, status: FineTuneJobStatus, context: Context) -> float:
+        """Return for how many seconds the first status of a job has to wait: with the scheduler's word it is the only one."""
+        child, pods = context.children.job, context.children.pods
+        told = [pod for pod in pods if pod.node or pod.waiting is not None]
+        if status.phase != "Pending" or child is None or len(told) >= context.spec.distribution.num_nodes:
+            return 0.0
+        return max(0.0, self._first_status - (context.now - child.created).total_seconds())
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime

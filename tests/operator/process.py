@@ -117,8 +117,7 @@ class OperatorProcess:
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used."""
-        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.pid)
 
     def loaded(self, library: str) -> bool:
         """Whether a shared library of this name is mapped."""
@@ -134,6 +133,12 @@ class ForkedOperator(OperatorProcess):
 
     def _spawn(self, arguments: list[str], environment: dict[str, str]) -> Process:
         return nursery.spawn(arguments, environment, self.log)
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

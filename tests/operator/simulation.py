@@ -173,8 +173,9 @@ class FakePoller:
 class Simulation:
     """One FineTuneJob, its operator and its cluster; each round takes a second."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, first_status: float = 0.0, **options: Any) -> None:
         self.server = Server()
+        self._first_status = first_status
         self.now = NOW
         self.poller = FakePoller()
         self._failed: defaultdict[str, set[str]] = defaultdict(set)
@@ -242,6 +243,7 @@ class Simulation:
             lost_pod_grace=60,
             gang_patience=600,
             network=ISOLATED,
+            first_status=self._first_status,
             clock=lambda: self.now,
         )
         self.sync()

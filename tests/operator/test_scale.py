@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -127,3 +127,33 @@ def test_a_new_job_has_its_children_before_anything_is_said_of_it():
     simulation.reconcile()
     assert simulation.status["phase"] == "Pending"
     assert [raw["reason"] for raw in simulation.server.of("events")] == ["Created"]
+
+
+def test_the_first_status_waits_for_the_schedulers_word_on_each_pod_and_no_longer_than_it_may():
+    simulation = Simulation(nodes=2, first_status=5)
+    simulation.reconcile()
+    assert simulation.reconcile() == 5
+    simulation.control()
+    for pod in simulation.pods():
+        del pod["spec"]["nodeName"]
+    for pod in simulation.pods():
+        assert simulation.status == {}
+        refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
+        pod["status"] = {"phase": "Pending", "conditions": [refused]}
+        simulation.server.touch(pod)
+        simulation.sync()
+        simulation.reconcile()
+    condition = next(each for each in simulation.status["conditions"] if each["type"] == "Running")
+    assert condition["reason"] == "Unschedulable"
+
+    waiting = Simulation(nodes=2, first_status=5)
+    waiting.reconcile()
+    waiting.control()
+    for pod in waiting.pods():
+        del pod["spec"]["nodeName"]
+    waiting.sync()
+    waiting.now += timedelta(seconds=4)
+    assert waiting.reconcile() == 1
+    waiting.now += timedelta(seconds=1)
+    waiting.reconcile()
+    assert waiting.status["phase"] == "Pending"
