@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.heads import timm_head
 from unfreeze_trainer.models.image_input import MODES, ImageInput
-from unfreeze_trainer.models.loading import seeded
+from unfreeze_trainer.models.loading import failed, seeded
 
 
 def load_image_model(
@@ -60,7 +60,7 @@ def load_image_model(
             new = timm_head(skeleton, len(labels))
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         sized = f" with {field} {image_size}, which it may not take" if image_size else ""
-        raise JobError("InvalidModel", f"{where}: the model cannot be loaded{sized}: {one_line(error)}") from error
+        raise failed(f"{where}: the model cannot be loaded{sized}", error, path) from error
     head = frozenset(name for name, _ in module.named_parameters() if name in new)
     if not head:
         raise JobError("InvalidModel", f"{where}: timm's {config.get('architecture')} has no classifier to train")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from torch import nn
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
 from unfreeze_trainer.models.heads import transformers_head
+
+_NAMED = re.compile(r"GLOBAL ([\w.]+)|Unsupported globals: ([\w.]+)")
+"""What a pickle would call, in the words of torch or timm."""
 
 
 @contextmanager
@@ -170,7 +175,17 @@ def not_wrapped() -> Iterator[None]:
 
 
 def failed(what: str, error: Exception, path: str, more: str = "") -> JobError:
-    """Return the error of a folder that transformers cannot load."""
+    """Return the error of a folder that transformers or timm cannot load."""
+    if found := next(
+        (cause for cause in (error, error.__cause__, error.__context__) if isinstance(cause, UnpicklingError)), None
+    ):
+        named = _NAMED.search(f"{found} {error}")
+        calls = f" ({named[1] or named[2]})" if named else ""
+        return JobError(
+            "InvalidModel",
+            f"{what}: its weights are a pickle that holds more than tensors{calls}: nothing of it was"
+            " run. Choose a model with safetensors, or save the weights as such where you trust them",
+        )
     if "trust_remote_code" not in str(error):
         return JobError("InvalidModel", f"{what}: {one_line(error)}{more}")
     code = ", ".join(sorted(file.name for file in Path(path).glob("*.py"))) or "in another repository"

@@ -9,12 +9,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from unfreeze_trainer.errors import JobError, RetryError, one_line, some_of
+from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.wanted import Wanted
 
@@ -109,6 +110,26 @@ class Bringer:
                 f"{where}: {in_bytes(size)} are to be fetched, and {self._cache} has {in_bytes(free)} left: make room there, or"
                 " name a smaller model or less data",
             )
+
+    @staticmethod
+    def _drop_foreign_links(where: str, root: Path, names: Iterable[str]) -> None:
+        """Remove links that somebody has put into a cache in place of files, and that lead out of it.
+
+        Raises
+        ------
+        JobError
+            DataChanged: a folder leads out, and with it whatever would be written or removed there.
+        """
+        closed = Closed(root, where, "DataChanged")
+        for parent in {str(PurePosixPath(name).parent) for name in names} - {"."}:
+            closed.folder(parent)
+        for name in names:
+            try:
+                closed.path(name)
+            except OSError:  # it is not there
+                continue
+            except JobError:
+                (root / name).unlink()
 
     def _counter(self, text: str, done: int, total: int) -> Callable[[float], None]:
         """Return what takes note of bytes that have come, and tells of them in lines of the output."""

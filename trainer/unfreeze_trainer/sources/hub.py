@@ -64,6 +64,7 @@ class Hub(Bringer):
         """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
         reference = told(wanted)[1]
         root = Path(Reference(reference.kind, reference.repository, "", "").at(self._cache, pin.revision))
+        self._drop_foreign_links(f"{wanted.field} {wanted.source}", root, pin.files)
         self._patiently(wanted, lambda: self._bring(wanted, pin, root))
         self._check(wanted, pin, root)
         self._note(wanted, pin)

@@ -84,6 +84,7 @@ class Store(Bringer):
         place = bucket.parse(wanted.source)
         root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
         with self._alone(wanted):
+            self._drop_foreign_links(f"{wanted.field} {wanted.source}", root, pin.files)
             broken = self._broken(wanted, pin, root)
             if broken and self._offline:
                 sizes = {name: pin.files[name].size for name in broken}
