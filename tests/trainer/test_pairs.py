@@ -13,7 +13,7 @@ from tests.trainer.jobs import WORDS, bert_folder, make_job
 from tests.trainer.test_text_inputs import FAMILIES, configured
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.commands.preview import preview
-from unfreeze_trainer.data.tokens import Tokens
+from unfreeze_trainer.data.tokens import Tokens, TokensOnDemand
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
 from unfreeze_trainer.tasks import open_task
@@ -77,6 +77,12 @@ def test_pairs_are_what_the_tokenizer_makes_of_them(marks, names, length):
     assert typed == ("token_type_ids" in found)
     if typed:
         assert torch.equal(found["token_type_ids"][:, :width], told["token_type_ids"])
+    on_demand = TokensOnDemand(tokenizer, structs(PAIRS), length, lambda *_: None)
+    for rows in ([2, 0], [1], [0, 1, 2]):
+        same, again = on_demand.collate(rows), tokens.collate(rows)
+        assert same.keys() == again.keys()
+        assert all(torch.equal(same[name], again[name]) for name in same)
+    assert on_demand.lengths.tolist() == [len(one) + len(other) for one, other in PAIRS]
 
 
 def test_segments_of_pairs_do_not_follow_from_those_of_a_text():

@@ -155,6 +155,22 @@ def test_token_ids_without_an_embedding_are_found_with_their_row(tmp_path):
     assert f"the model has embeddings for {len(WORDS)} tokens" in message
 
 
+def test_texts_too_many_to_keep_their_tokens_give_the_same_batches(tmp_path, monkeypatch):
+    folder = configured(tmp_path / "m", "bert", **FAMILIES["bert"])
+    table = write_csv(tmp_path / "t.csv")
+    job, plan = make_job(folder, table), [[3, 1, 2], [], [0], [7, 5], [4], [6]]
+    kept = [list(open_task(job).batches("train", plan))]
+    monkeypatch.setattr("unfreeze_trainer.modalities.text.KEPT_BYTES", 0)
+    task = open_task(job)
+    kept.append(list(task.batches("train", plan)))
+    for one, other in zip(*kept, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+    assert next(task.batches("train", plan)).keys() == kept[0][0].keys()  # and the others are let go
+    folder = configured(tmp_path / "small", "bert", **FAMILIES["bert"], vocab_size=8)
+    with pytest.raises(JobError, match=r"row \d+: a token has the id"):
+        list(open_task(make_job(folder, table)).batches("train", plan))
+
+
 def test_a_padding_token_without_an_embedding_is_found(tmp_path):
     folder = configured(tmp_path / "m", "bert", **FAMILIES["bert"])
     table = write_csv(tmp_path / "t.csv")

@@ -21,6 +21,8 @@ _FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
 _BATCH_BYTES = 16 << 20
 """Of the batches that Parquet is read in, by what its metadata say."""
 _BATCH_ROWS = 65536
+_BUFFER_BYTES = 1 << 20
+"""Of a column of Parquet that are read at a time, in place of all that a row group has of it."""
 
 
 def read_parquet(
@@ -35,7 +37,7 @@ def read_parquet(
     from pyarrow import parquet
 
     wanted = list(dict.fromkeys(columns))
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
         check_columns(columns, file.schema_arrow.names, where)
         schema = file.schema_arrow
         count = HEAD_ROWS if head else _rows_at_once(file.metadata, wanted)

@@ -13,6 +13,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
+from unfreeze_trainer.data.few import hashes_of, most
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
@@ -155,8 +156,6 @@ def readable(source: DataSource, unread: Unread, total: int, *, head: bool, kind
     JobError
         InvalidData: more than half of them, or there are none.
     """
-    import pyarrow as pa
-
     numbers = source.numbers
     assert numbers is not None
     if unread.skip:
@@ -165,7 +164,7 @@ def readable(source: DataSource, unread: Unread, total: int, *, head: bool, kind
         if not head:
             unread.check(total)
         kept = np.flatnonzero(np.isin(numbers, unread.others(total)))
-        inputs, targets = (cells.take(pa.array(kept)) for cells in (source.inputs, source.targets))
+        inputs, targets = (most(cells, kept) for cells in (source.inputs, source.targets))
         source = replace(
             source, inputs=inputs, targets=targets, numbers=numbers[kept], left_out=len(unread), broken=unread.errors
         )
@@ -273,20 +272,24 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
 
     Texts and paths are compared as they are, pairs of texts as pairs, pictures that lie in a table byte by byte.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if any(is_reference(split.source.inputs.type) for split in splits.values()):
         return {}  # to read all pictures would cost as much as an epoch
     found = {}
-    inputs = {name: whole_inputs(split.source.inputs.take(pa.array(split.rows))) for name, split in splits.items()}
+    hashes = {source: hashes_of(source.inputs) for source in dict.fromkeys(split.source for split in splits.values())}
+    inputs = {name: hashes[split.source][split.rows] for name, split in splits.items()}
+    kinds = {name: _comparable(split.source.inputs.type) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
-            if name in splits and other in splits and inputs[name].type == inputs[other].type:
-                twice = pc.is_in(inputs[name], value_set=pc.unique(inputs[other]))
-                if count := pc.sum(twice).as_py():
-                    found[f"{name} in {other}"] = int(count)
+            if name in splits and other in splits and kinds[name] == kinds[other]:
+                count = int(np.isin(inputs[name], inputs[other]).sum())
+                if count:
+                    found[f"{name} in {other}"] = count
     return found
+
+
+def _comparable(kind: pa.DataType) -> object:
+    """Return what two sources have in common whose inputs are compared."""
+    return kind.num_fields or kind
 
 
 def whole_inputs(inputs: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,6 +1,6 @@
 """Tables: CSV, the same with tabs, JSON lines, Parquet and Arrow, by suffix, with errors that name file, row and column.
 
-Only the columns that are asked for are kept, as Arrow arrays: about one byte per character, whatever the file's size.
+Only the columns that are asked for are kept, as Arrow arrays, and large ones in a file: see kept.py.
 Rows are counted from 1; a CSV's header is not counted.
 """
 
@@ -15,6 +15,7 @@ from unfreeze_api.commands import explained
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet
 from unfreeze_trainer.data.delimited import SEPARATED, read_delimited, require_closed_quotes
 from unfreeze_trainer.data.json_lines import NONE, Cells, read_json_lines
+from unfreeze_trainer.data.kept import Kept
 from unfreeze_trainer.data.packed import packed_as
 from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, TABLES, suffixes
@@ -60,35 +61,33 @@ def read_table(
         InvalidData: not found, unknown suffix, missing column, or the row that cannot be read.
     """
     unread = Unread(where, skip=False) if unread is None else unread
+    kept = Kept()
     if not is_several(path):
-        return _whole(list(_read_file(path, columns, where, unread, head=head, kinds=kinds)))
+        for table in _read_file(path, columns, where, unread, head=head, kinds=kinds):
+            kept.add(table)
+        return kept.whole()
     import pyarrow as pa
 
-    tables: list[pa.Table] = []
+    schemas: list[pa.Schema] = []
     before = 0
     for file in shards(path, where):
         place = f"{where}: {Path(file).name}"
         part = UnreadOfShard(unread, place, before)
-        found = _whole(list(_read_file(file, columns, place, part, head=head, kinds=kinds)))
-        tables.append(found)
-        before += found.num_rows + len(part)
+        for table in _read_file(file, columns, place, part, head=head, kinds=kinds):
+            kept.add(table)
+            before += table.num_rows
+            if table.num_rows and table.schema not in schemas:
+                schemas.append(table.schema)
+        before += len(part)
         if head:
             break
         try:
-            pa.unify_schemas([table.schema for table in tables if table.num_rows] or [tables[0].schema])
+            pa.unify_schemas(schemas or [pa.schema([])])
         except pa.ArrowException as error:
             raise JobError(
                 "InvalidData", f"{place}: its columns have other types than those of the files before: {quoted(error)}"
             ) from error
-    return _whole(tables)
-
-
-def _whole(parts: list[pa.Table]) -> pa.Table:
-    """Return one table of some; those without rows do not count for its types."""
-    import pyarrow as pa
-
-    kept = [part for part in parts if part.num_rows] or parts[:1]
-    return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="default")
+    return kept.whole()
 
 
 def _read_file(

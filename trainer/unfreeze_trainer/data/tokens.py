@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unfreeze_trainer.data.few import few
 from unfreeze_trainer.errors import one_line
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ class TextError(ValueError):
         super().__init__(message)
         self.row = row
         """Index of the text."""
+
+
+_TURN = threading.RLock()
+"""Held by who uses a tokenizer: it has a state, what it truncates, that no two threads may change at once."""
 
 
 class Tokens:
@@ -52,7 +58,8 @@ class Tokens:
         self._tokenizer, self._max_length = tokenizer, max_length
         # Models that tell segments apart get the tokenizer's segment ids only where they are not all 0, the default: of a
         # single text they often are, of a pair by the same tokenizer they are not.
-        self._type_ids = has_types(tokenizer, pairs=texts.type.num_fields > 0)
+        with _TURN:
+            self._type_ids = has_types(tokenizer, pairs=texts.type.num_fields > 0)
         self._pad_type_id = tokenizer.pad_token_type_id
         ids: list[np.ndarray] = []
         types: list[np.ndarray] = []
@@ -65,31 +72,32 @@ class Tokens:
             ids.append(_flatten(chunk["input_ids"]))
             if self._type_ids:
                 types.append(_flatten(chunk["token_type_ids"]))
-        self._ids = np.concatenate(ids)
+        self.ids = np.concatenate(ids)
         self._types = np.concatenate(types) if types else None
-        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self.ends = np.cumsum(lengths, dtype=np.int64)
         self.lengths = np.array(lengths, dtype=np.int64)
         """Tokens of each text, int64 of shape (texts,)."""
 
     def _tokenized(self, texts: list[list[str]], start: int, **options: Any) -> Any:
         """Return what the tokenizer makes of texts, or of first and second texts of pairs; the first has index `start`."""
         options |= {"truncation": True, "max_length": self._max_length, "return_attention_mask": False}
-        return _tokenize(self._tokenizer, texts, start, options | {"return_token_type_ids": self._type_ids})
+        with _TURN:
+            return _tokenize(self._tokenizer, texts, start, options | {"return_token_type_ids": self._type_ids})
 
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
-        beyond = np.flatnonzero(self._ids >= rows)
+        beyond = np.flatnonzero(self.ids >= rows)
         if not beyond.size:
             return None
-        return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
+        return int(np.searchsorted(self.ends, beyond[0], side="right")), int(self.ids[beyond[0]])
 
     def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (and token_type_ids where the model needs them).
 
         int64 of shape (rows, length): the length of the longest of these texts, up to the next multiple of 8.
         """
-        starts = [int(self._ends[row - 1]) if row else 0 for row in rows]
-        ends = [int(self._ends[row]) for row in rows]
+        starts = [int(self.ends[row - 1]) if row else 0 for row in rows]
+        ends = [int(self.ends[row]) for row in rows]
         longest = max(end - start for start, end in zip(starts, ends, strict=True))
         length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, max(self._max_length, longest))
         shape = (len(ends), length)
@@ -98,7 +106,7 @@ class Tokens:
         types = np.full(shape, self._pad_type_id, dtype=np.int64)
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             place = slice(length - (end - start), length) if self._pad_left else slice(0, end - start)
-            ids[row, place] = self._ids[start:end]
+            ids[row, place] = self.ids[start:end]
             mask[row, place] = 1
             if self._types is not None:
                 types[row, place] = self._types[start:end]
@@ -133,3 +141,39 @@ def _tokenize(tokenizer: Any, texts: list[list[str]], start: int, options: dict[
         _tokenize(tokenizer, [column[:half] for column in texts], start, options)
         _tokenize(tokenizer, [column[half:] for column in texts], start + half, options)
         raise
+
+
+class TokensOnDemand(Tokens):
+    """Token ids of texts that are too many to keep those of all: made of each batch as it comes, by the same rules.
+
+    Parameters
+    ----------
+    tokenizer, texts, max_length
+        As of `Tokens`.
+    check
+        Called with a text's index and its largest id, once a batch has been made; it raises what is to be raised.
+    """
+
+    def __init__(
+        self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int, check: Callable[[int, int], None]
+    ) -> None:
+        self._tokenizer, self._texts, self._max_length, self._check = tokenizer, texts, max_length, check
+        self.lengths = _bytes_of(texts)
+        """Bytes of each text, or of both of a pair, int64 of shape (texts,): what is longest in them has most tokens, or nearly."""
+
+    def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
+        """Return what `Tokens` would; TextError where the tokenizer fails at a text."""
+        try:
+            found = Tokens(self._tokenizer, few(self._texts, rows), self._max_length)
+        except TextError as error:
+            raise TextError(int(rows[error.row]), str(error)) from error
+        place = int(found.ids.argmax())
+        self._check(int(rows[int(np.searchsorted(found.ends, place, side="right"))]), int(found.ids[place]))
+        return found.collate(range(len(rows)))
+
+
+def _bytes_of(texts: pa.ChunkedArray) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    columns = texts.flatten() if texts.type.num_fields else [texts]
+    return np.sum([pc.binary_length(column).to_numpy().astype(np.int64) for column in columns], axis=0)

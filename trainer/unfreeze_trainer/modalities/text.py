@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +13,20 @@ import numpy as np
 from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_trainer.data.few import few
 from unfreeze_trainer.data.samples import DataSource, Split, read_texts, target_kind
-from unfreeze_trainer.data.tokens import TextError, Tokens, has_types, runs_together
+from unfreeze_trainer.data.tokens import TextError, Tokens, TokensOnDemand, has_types, runs_together
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
 from unfreeze_trainer.models.text import Limits, guessed_length, usable_length
 
 log = logging.getLogger(__name__)
+
+KEPT_BYTES = 64 << 20
+"""Of texts whose tokens are all made at once and kept; of more they are made of each batch."""
+_AHEAD = 2
+"""Batches that are tokenised while the model works on another."""
 
 
 class TextModel(Protocol):
@@ -140,9 +148,32 @@ class Text(Modality):
     ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
         """Yield each list of indices with input_ids, attention_mask and, where the model has them, token_type_ids."""
         tokens = self._tokenized(split.source)
-        for indices in batches:
-            # Padding has the text of a sample, since a row without any token may give NaN.
-            yield indices, tokens.collate(rows_of(split, indices) if len(indices) else split.rows[:1])
+        # Padding has the text of a sample, since a row without any token may give NaN.
+        rows = ((indices, rows_of(split, indices) if len(indices) else split.rows[:1]) for indices in batches)
+        if not isinstance(tokens, TokensOnDemand):
+            yield from ((indices, tokens.collate(places)) for indices, places in rows)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
+            waiting: deque[tuple[Sequence[int], Future[dict[str, Tensor]]]] = deque()
+            try:
+                for indices, places in rows:
+                    waiting.append((indices, pool.submit(self._collated, tokens, split.source, places)))
+                    if len(waiting) > _AHEAD:
+                        yield waiting[0][0], waiting.popleft()[1].result()
+                while waiting:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _collated(self, tokens: Tokens, source: DataSource, rows: np.ndarray) -> dict[str, Tensor]:
+        try:
+            return tokens.collate(rows)
+        except TextError as error:
+            raise self._failed(source, error) from error
+
+    def _failed(self, source: DataSource, error: TextError) -> JobError:
+        message = f"{self.name_of(source, error.row)}: the tokenizer fails at this text: {quoted(error)}. Correct or remove it"
+        return JobError("InvalidData", message)
 
     def remembered(
         self, split: Split, batches: Iterable[Sequence[int]]
@@ -155,14 +186,20 @@ class Text(Modality):
             try:
                 tokens = self._tokenize(source)
             except TextError as error:
-                message = f"{self.name_of(source, error.row)}: the tokenizer fails at this text: {quoted(error)}. Correct or remove it"
-                raise JobError("InvalidData", message) from error
-            if self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
+                raise self._failed(source, error) from error
+            on_demand = isinstance(tokens, TokensOnDemand)
+            if not on_demand and self._limits.rows is not None and (found := tokens.first_beyond(self._limits.rows)):
                 self._require_row(found[1], f"{self.name_of(source, found[0])}: a token")
             self._tokens[source] = tokens
         return self._tokens[source]
 
     def _tokenize(self, source: DataSource) -> Tokens:
+        if source.inputs.nbytes > KEPT_BYTES:
+
+            def check(row: int, token: int) -> None:
+                self._require_row(token, f"{self.name_of(source, row)}: a token")
+
+            return TokensOnDemand(self.tokenizer, source.inputs, self.max_length, check)
         return Tokens(self.tokenizer, source.inputs, self.max_length)
 
     def _require_row(self, token: int, what: str) -> None:
@@ -181,7 +218,7 @@ class Text(Modality):
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[str] | dict[str, list[str]]:  # noqa: ARG002 - its own tokenizer makes them
         """Return the texts of the first samples; of pairs both, as the tokenizer's arguments."""
-        texts = split.source.inputs.take(split.rows[:count])
+        texts = few(split.source.inputs, split.rows[:count])
         if self._pairs:
             first, second = texts.flatten()
             return {"text": first.to_pylist(), "text_pair": second.to_pylist()}

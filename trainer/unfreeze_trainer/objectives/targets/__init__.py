@@ -162,12 +162,15 @@ def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    missing = pc.is_null(column)
-    if is_text(column.type):
-        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
-    return np.flatnonzero(missing.to_numpy(zero_copy_only=False))
+    found, start = [np.empty(0, np.int64)], 0
+    for chunk in getattr(column, "chunks", [column]):  # one after another: a column may be larger than memory
+        cells = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
+        missing = pc.is_null(cells)
+        if is_text(cells.type):
+            missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(cells), ""), True)
+        found.append(np.flatnonzero(missing.to_numpy(zero_copy_only=False)) + start)
+        start += len(chunk)
+    return np.concatenate(found)
 
 
 def no_target(rows: Sequence[int], name: str, where: str) -> JobError:

@@ -1,0 +1,93 @@
+"""Rows that are kept while a table is read: in memory as far as they are few, else in a file that is mapped into it.
+
+Pages of a mapped file are the system's to drop and to read again, so that data may be larger than a pod's memory. The file has no
+name: it is gone with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import tempfile
+from typing import IO, TYPE_CHECKING, Any
+
+from unfreeze_trainer.errors import is_passing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 64 << 20
+"""Bytes of a source that are kept in memory."""
+ON_DISK = 16 << 30
+"""Bytes that all workers of a pod together keep in files; what is beyond that is kept in memory."""
+
+
+class Kept:
+    """The parts of a table, in their order."""
+
+    def __init__(self) -> None:
+        self._parts: list[pa.Table] = []
+        self._files: list[_Mapped] = []
+        self._waiting = self._written = 0
+        self._most = ON_DISK // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+
+    def add(self, part: pa.Table) -> None:
+        """Keep a part; its schema may be another one than those of the parts before."""
+        self._parts.append(part)
+        self._waiting += part.nbytes
+        if self._waiting > IN_MEMORY and self._written + self._waiting <= self._most:
+            self._write()
+
+    def whole(self) -> pa.Table:
+        """Return one table; parts without rows do not count for its types. At least one part has been added."""
+        import pyarrow as pa
+
+        if self._files and self._written + self._waiting <= self._most:
+            self._write()
+        parts = [part for file in self._files for part in file.read()] + self._parts
+        kept = [part for part in parts if part.num_rows] or parts[:1]
+        return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="default")
+
+    def _write(self) -> None:
+        """Write what is in memory into a file."""
+        try:
+            for part in self._parts:
+                if not self._files or self._files[-1].schema != part.schema:
+                    self._files.append(_Mapped(part.schema))
+                self._files[-1].write(part)
+        except OSError as error:
+            if is_passing(error):
+                raise
+            log.warning("rows are kept in memory, since %s cannot hold them: %s", tempfile.gettempdir(), error)
+            self._most = 0
+            return
+        self._written += self._waiting
+        self._parts, self._waiting = [], 0
+
+
+class _Mapped:
+    """A file of parts with one schema."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        import pyarrow as pa
+
+        self.schema = schema
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="unfreeze-rows-")  # noqa: SIM115 - held by what is read
+        self._writer: Any = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), schema)
+
+    def write(self, part: pa.Table) -> None:
+        """Add a part."""
+        self._writer.write_table(part)
+
+    def read(self) -> list[pa.Table]:
+        """Return all parts, as memory that the file is mapped to; nothing can be added then."""
+        import pyarrow as pa
+
+        self._writer.close()
+        self._file.flush()
+        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(mapped))) as reader:
+            return [reader.read_all()]
