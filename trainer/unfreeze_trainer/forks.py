@@ -132,8 +132,11 @@ class ForkServer:
     @functools.cache
     def inherited() -> ForkServer | None:
         """Return the server that this process was given a way to, None without one."""
-        number = os.environ.pop(ENV, "")
-        return ForkServer(socket.socket(fileno=int(number))) if number.isdecimal() else None
+        number = os.environ.get(ENV, "")
+        if not number.isdecimal():
+            return None
+        del os.environ[ENV]  # what this process starts has not got the socket
+        return ForkServer(socket.socket(fileno=int(number)))
 
     @classmethod
     def start(cls, modules: Sequence[str]) -> ForkServer | None:

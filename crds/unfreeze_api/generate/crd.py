@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from unfreeze_api.contracts.names import GROUP, KIND, PLURAL, VERSION
 from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.generate.docstrings import field_texts
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule, former_names
 from unfreeze_api.spec.job import FineTuneJobSpec, fixed_rules
@@ -74,6 +75,8 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> dict[str, Any]:
         out = super().model_schema(schema)
         model: type[Model] = schema["cls"]
+        for name, text in field_texts(model).items():
+            out["properties"][name].setdefault("description", text)
         if rules := [rule.to_schema() for rule in former.rules(model)]:
             out["x-kubernetes-validations"] = rules
         if names := former_names(model):

@@ -88,6 +88,7 @@ def run(
             update={"output": spec.output.model_copy(update={"destination": f"file://{output.resolve()}"})}
         )
     from unfreeze_trainer.commands.fetch import bring_here
+    from unfreeze_trainer.commands.forking import forking
     from unfreeze_trainer.commands.look import look
     from unfreeze_trainer.commands.machine import accelerators, fitted
 
@@ -195,29 +196,6 @@ def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Map
     )
 
 
-@contextlib.contextmanager
-def forking(job: ResolvedJob) -> Iterator[list[socket.socket]]:
-    """Start what forks the processes of a job, which imports their libraries meanwhile; yield a way to it for each agent."""
-    from unfreeze_trainer import forks
-    from unfreeze_trainer.agent.libraries import libraries_of
-    from unfreeze_trainer.exports.report import read_report
-
-    if read_report(
-        Path(job.output.path)
-    ):  # perhaps there is nothing left to do; where there is, agents start their own
-        yield []
-        return
-    server, ways = forks.start(libraries_of(job), job.distribution.num_nodes, quiet=True)
-    try:
-        yield ways
-    finally:
-        for way in ways:
-            way.close()
-        if server:
-            server.kill()  # what it has forked has ended with the agents
-            server.wait()
-
-
 def run_job(
     job: ResolvedJob,
     agent: tuple[str, ...] = AGENT,
@@ -261,6 +239,8 @@ def run_agents(job: ResolvedJob, pins: Mapping[str, Pin]) -> tuple[int, Terminat
     JobError
         It cannot be begun: its run folder belongs to another job, or is in use.
     """
+    from unfreeze_trainer.commands.forking import forking
+
     with forking(job) as servers:
         code, messages = _run(job, AGENT, pins, servers)
     return code, next(iter(_failed(messages, code)), None)
