@@ -160,8 +160,7 @@ def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, p
         if cut is None or not (splits := worth_it(task, reads)):
             found.append(None)
             continue
-        skipped = cut.parameters(loaded.module)
-        blocks = [block.name for block in loaded.blocks if skipped.issuperset(block.parameters)]
+        blocks = cut.blocks(loaded.module, loaded.blocks)
         size = sum(split_bytes(task, cut, split) for split in splits)
         found.append(Kept(blocks, size, max(0.0, reads["train"] - 1) if "train" in splits else 0.0))
     return found

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from unfreeze_trainer.models.blocks import Block
 
 MASK = "attention_mask"
 """What transformers calls the input that tells tokens from padding, (samples, length)."""
@@ -131,6 +134,11 @@ class Cut:
         for shape in self.shapes:
             total += torch.empty((), dtype=shape.dtype).element_size() * torch.Size(shape(1, length)).numel()
         return total
+
+    def blocks(self, module: nn.Module, blocks: Sequence[Block]) -> list[str]:
+        """Return the names of the blocks that the rest does without, from input to output."""
+        skipped = self.parameters(module)
+        return [block.name for block in blocks if skipped.issuperset(block.parameters)]
 
     def parameters(self, module: nn.Module) -> set[str]:
         """Return the names of the parameters that the rest does without."""

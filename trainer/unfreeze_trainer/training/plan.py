@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
@@ -28,6 +28,8 @@ class Plan:
     checkpoint_every: int
     """Steps from one checkpoint to the next; the best evaluation and the end of a phase have one too."""
     learning_rate: LearningRate
+    starts: Mapping[int, int] = field(default_factory=dict)
+    """By phase, how many of the lowest blocks compute once for each sample, and not in each step."""
 
     @classmethod
     def of(cls, job: ResolvedJob, blocks: Sequence[str], *, samples: int, steps_per_epoch: int) -> Plan:
@@ -73,7 +75,7 @@ class Plan:
 
     def step_work(self, phase: Phase) -> float:
         """Return the work of a step of a phase (see `phases.remaining`)."""
-        return step_work(phase, self.blocks)
+        return step_work(phase, self.blocks, self.starts.get(phase.index, 0))
 
     def seconds_left(self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float) -> int:
         """Return about how long the rest of the plan takes.
@@ -89,6 +91,8 @@ class Plan:
         evaluation_seconds
             That an evaluation takes.
         """
-        work = remaining_work(self.phases, self.blocks, step, current) * self.samples / self.steps_per_epoch
+        work = (
+            remaining_work(self.phases, self.blocks, step, current, self.starts) * self.samples / self.steps_per_epoch
+        )
         evaluations = (self.total_steps - step) // self.evaluate_every + len(self.phases) - current
         return round(work * work_seconds + evaluations * evaluation_seconds)

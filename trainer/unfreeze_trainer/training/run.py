@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.exporter import Exporter
-from unfreeze_trainer.features.cached import CachedTask
+from unfreeze_trainer.features.cached import CachedTask, worth_it
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
@@ -77,6 +78,12 @@ class Run:
         )
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
+        starts = {
+            index: len(cut.blocks(engine.module, loaded.blocks))
+            for index, cut in features.cuts.items()
+            if "train" in worth_it(task, plan.reads_left(plan.phases[index].first_step, index))
+        }
+        self.plan = plan = replace(plan, starts=starts)
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep

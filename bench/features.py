@@ -1,0 +1,167 @@
+"""Whole jobs with the block cache, from a new process to the export, against the same without it and transformers' Trainer.
+
+    python -m bench.features [ROWS [ROUNDS]]
+
+Prints JSON: seconds of processor time (user and system, with those of processes that it starts), and the ratios that the block
+cache gains. MiniLM on ROWS of TREC's questions (all of them by default), at most 64 tokens, in batches of 32. `floor` is a process
+that imports, loads the model and reads each row once without gradients; `of_floor` the share of it that is reached.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from examples.prepare import prepare
+from unfreeze_api.apiserver.validate import load_job
+from unfreeze_api.resolve import resolve
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / ".demo"
+WORKS: dict[str, tuple[dict[str, Any], int]] = {
+    "FeatureExtraction, 20 epochs": ({"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}, 20),
+    "LinearProbeThenFineTune, 5 of 7 epochs": (
+        {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 5}},
+        7,
+    ),
+}
+TRAINER = """
+import csv, sys, torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+model, data, out, phases = sys.argv[1], sys.argv[2], sys.argv[3], eval(sys.argv[4])
+tokenizer = AutoTokenizer.from_pretrained(model)
+rows = list(csv.DictReader(open(data)))
+names = sorted({row["label"] for row in rows})
+encoded = tokenizer([row["question"] for row in rows], truncation=True, max_length=64)
+items = [{"input_ids": ids, "attention_mask": mask, "labels": names.index(row["label"])}
+         for ids, mask, row in zip(encoded["input_ids"], encoded["attention_mask"], rows)]
+held = len(items) // 10
+net = AutoModelForSequenceClassification.from_pretrained(model, num_labels=len(names))
+for frozen, epochs in phases:
+    net.base_model.requires_grad_(not frozen)
+    arguments = TrainingArguments(out, per_device_train_batch_size=32, per_device_eval_batch_size=64, num_train_epochs=epochs,
+                                  learning_rate=1e-3, eval_strategy="epoch", save_strategy="no", report_to=[], use_cpu=True,
+                                  disable_tqdm=True)
+    trainer = Trainer(net, arguments, train_dataset=items[held:], eval_dataset=items[:held],
+                      data_collator=DataCollatorWithPadding(tokenizer))
+    trainer.train()
+trainer.save_model(out)
+"""
+FLOOR = """
+import csv, sys, torch
+from transformers import AutoModel, AutoTokenizer
+model, data = sys.argv[1:3]
+tokenizer, net = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
+texts = sorted((row["question"] for row in csv.DictReader(open(data))), key=len)
+with torch.no_grad():
+    for low in range(0, len(texts), 64):
+        net(**tokenizer(texts[low:low + 64], truncation=True, max_length=64, padding=True, return_tensors="pt"))
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 1  # noqa: PLR2004
+    if not (EXAMPLES / "models" / "minilm").is_dir():
+        prepare(EXAMPLES)
+    results: dict[str, Any] = {"benchmark": "features"}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "rows.csv")
+        with (EXAMPLES / "data" / "trec-train.csv").open() as source:
+            data.write_text("".join(itertools.islice(source, rows and rows + 1)))
+        results["rows"] = len(data.read_text().splitlines()) - 1
+        model = str(EXAMPLES / "models" / "minilm")
+        for name, (strategy, epochs) in WORKS.items():
+            probe = strategy.get("linearProbeThenFineTune", {}).get("probeEpochs")
+            phases = [(True, probe), (False, epochs - probe)] if probe else [(True, epochs)]
+            contenders: dict[str, Callable[[Path], float]] = {
+                "cached": partial(worker, data, strategy, epochs, True),
+                "computed": partial(worker, data, strategy, epochs, False),
+                "Trainer": partial(trainer, model, data, phases),
+                "floor": lambda _: script(FLOOR, model, str(data)),
+            }
+            taken: dict[str, list[float]] = {contender: [] for contender in contenders}
+            for number in range(rounds):
+                for contender, measure in contenders.items():
+                    taken[contender].append(measure(Path(folder, f"{len(results)}-{number}-{contender}")))
+            seconds = {contender: statistics.median(values) for contender, values in taken.items()}
+            results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()} | {
+                "computed/cached": round(seconds["computed"] / seconds["cached"], 2),
+                "Trainer/cached": round(seconds["Trainer"] / seconds["cached"], 2),
+                "of_floor": round(seconds["floor"] / seconds["cached"], 2),
+            }
+    print(json.dumps(results, indent=1))
+
+
+def worker(data: Path, strategy: dict[str, Any], epochs: int, cached: bool, run: Path) -> float:
+    """Return the processor time of a job from its worker's start to its export; not cached is as runs of before are resumed."""
+    spec = {
+        "model": {"source": f"file://{EXAMPLES}/models/minilm"},
+        "task": {"type": "TextClassification", "textClassification": {"maxLength": 64}},
+        "data": {
+            "train": {"source": f"file://{data}", "columns": {"text": "question"}},
+            "validation": {"fraction": 0.1},
+        },
+        "strategy": strategy,
+        "training": {"epochs": epochs, "batchSize": 32, "seed": 0},
+        "output": {"destination": f"file://{run}"},
+    }
+    manifest = {
+        "apiVersion": "unfreeze.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "bench"},
+        "spec": spec,
+    }
+    job = resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1")
+    if not cached:
+        before = job.semantics.model_copy(update={"features": "Computed", "dropout": "Everywhere"})
+        job = job.model_copy(update={"semantics": before})
+    file = run.with_suffix(".json")
+    file.write_text(job.to_json())
+    return processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
+
+
+def trainer(model: str, data: Path, phases: Sequence[tuple[bool, int]], run: Path) -> float:
+    """Return the processor time of transformers' Trainer, which trains (frozen base, epochs) one after the other."""
+    return script(TRAINER, model, str(data), str(run), repr(phases))
+
+
+def script(text: str, *arguments: str) -> float:
+    """Return the processor time of a Python that runs a text."""
+    return processor_time([sys.executable, "-c", text, *arguments])
+
+
+def processor_time(command: list[str], **environment: str) -> float:
+    """Return user and system time of a process and of those that it has waited for; it has one thread.
+
+    Raises
+    ------
+    RuntimeError
+        It failed.
+    """
+    threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    null = os.open(os.devnull, os.O_WRONLY)
+    process = os.posix_spawn(
+        command[0],
+        command,
+        {**os.environ, **threads, **environment},
+        file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)],
+    )
+    os.close(null)
+    _, status, used = os.wait4(process, 0)
+    if status:
+        raise RuntimeError(f"{command[:3]} ended with status {status}")
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()
