@@ -63,11 +63,10 @@ def _outputs(folder: Path, split: str, seconds: int) -> tuple[list[np.ndarray], 
     from transformers import WhisperFeatureExtractor, WhisperForAudioClassification
 
     place = folder / "models" / "whisper-tiny-en"
-    model = WhisperForAudioClassification.from_pretrained(place)
+    model = WhisperForAudioClassification.from_pretrained(place, trust_remote_code=False)
     encoder = model.encoder.eval()
     weight = encoder.embed_positions.weight[: seconds * MOMENTS].detach().clone()
-    embedding: Any = torch.nn.Embedding
-    encoder.embed_positions = embedding.from_pretrained(weight)
+    encoder.embed_positions.weight = torch.nn.Parameter(weight, requires_grad=False)
     encoder.max_source_positions = encoder.config.max_source_positions = len(weight)
     extractor = WhisperFeatureExtractor(chunk_length=seconds)
     means, labels = [], []

@@ -97,9 +97,9 @@ def _features(place: Path) -> Any:
     if "mobilenet" in place.name:
         from transformers import AutoImageProcessor, AutoModel
 
-        processor = AutoImageProcessor.from_pretrained(place, backend="pil")
+        processor = AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
         sizes = {"size": {"shortest_edge": round(SIZE * 256 / 224)}, "crop_size": {"height": SIZE, "width": SIZE}}
-        whole = AutoModel.from_pretrained(place).eval()
+        whole = AutoModel.from_pretrained(place, trust_remote_code=False).eval()
 
         def outputs(picture: Any) -> Any:
             return whole(**processor(picture, return_tensors="pt", **sizes)).pooler_output

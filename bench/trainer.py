@@ -110,8 +110,8 @@ def _by_trainer(folder: Path, name: str, how: str, splits: dict[str, Rows]) -> d
     set_seed(SEED)
     labels = sorted({label for _, label in splits["train"]})
     place = folder / "models" / "minilm"
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=len(labels))
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=len(labels), trust_remote_code=False)
     if how == "frozen":
         model.base_model.requires_grad_(False)
 

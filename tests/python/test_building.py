@@ -83,7 +83,7 @@ def test_paths_count_from_the_current_folder(tmp_path, monkeypatch):
         ({"validation": 1.5}, "spec.data.validation.fraction in body should be less than 1"),
         ({"adapter": LoraSpec(r=4)}, "FeatureExtraction trains the head alone, an adapter would never be trained"),
         ({"output": "pvc://data"}, "must not contain each other"),
-        ({"model": "s3://models/bert"}, "spec.model.source"),
+        ({"model": "ftp://models/bert"}, "spec.model.source"),
     ],
 )
 def test_a_job_that_is_wrong(change, said):

@@ -58,21 +58,25 @@ def _too_many(where: str) -> JobError:
     return JobError("InvalidData", f"{where}: its braces stand for more than {MAX_FILES:,} files; use a pattern with *")
 
 
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where nobody may look: who reads says it better
+
+
 def folder_of(path: str) -> Path:
     """Return the folder that a table lies in, or several: that of a pattern, the one that all of braces have in common."""
-    if Path(path).is_dir():
+    if _is_folder(path):
         return Path(path)
     return Path(path.partition("{")[0] + "x" if is_pattern(path) else path).parent
 
 
 def is_several(path: str) -> bool:
     """Return whether a path stands for several tables: it is a pattern, or a folder."""
-    return is_pattern(path) or Path(path).is_dir()
+    return is_pattern(path) or _is_folder(path)
 
 
 def is_table_folder(path: str) -> bool:
     """Return whether a path is a folder with tables and without sub-folders, which would be labels."""
-    if not Path(path).is_dir():
+    if not _is_folder(path):
         return False
     seen = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
     return not any(entry.is_dir() for entry in seen) and any(is_table(entry.name) for entry in seen)
@@ -96,7 +100,7 @@ def shards(path: str, where: str) -> list[str]:
     """
     if not is_several(path):
         return [path]
-    if Path(path).is_dir():
+    if _is_folder(path):
         return _in_folder(Path(path), where)
     found = dict.fromkeys(file for one in expanded(path, where) for file in _fitting(one, where))
     return list(found)
