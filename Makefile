@@ -39,7 +39,8 @@ demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply
 	@$(BIN)/python -m examples.demo
 
 test-binaries:
-	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested > /dev/null
+	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \
+	  versitygw fake-gcs-server azurite > /dev/null
 
 test: setup ## All tests, in two processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
 ifdef T

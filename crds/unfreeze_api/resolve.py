@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from unfreeze_api.contracts.progress import CLAIM_FOLDER, SOURCES_FOLDER
+from unfreeze_api.contracts.progress import CLAIM_FOLDER, IMAGES_FOLDER, SOURCES_FOLDER
 from unfreeze_api.contracts.resolved import (
     ResolvedData,
     ResolvedDistribution,
@@ -30,6 +30,11 @@ def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
 def schemes(spec: FineTuneJobSpec) -> list[str]:
     """Return the schemes of a job's sources whose content is brought over the network."""
     return list(dict.fromkeys(scheme for source in _read(spec) for scheme in needs(source).schemes))
+
+
+def images(spec: FineTuneJobSpec) -> list[str]:
+    """Return the references of the images that a job's sources name."""
+    return list(dict.fromkeys(image for source in _read(spec) for image in needs(source).images))
 
 
 def _read(spec: FineTuneJobSpec) -> list[str]:
@@ -58,7 +63,7 @@ def resolve(
     claim_folders
         Folder of each volume claim. Without it each claim lies where the operator mounts it.
     """
-    places = Places(mounts=CLAIM_FOLDER, claims=claim_folders or {}, sources=SOURCES_FOLDER)
+    places = Places(mounts=CLAIM_FOLDER, claims=claim_folders or {}, sources=SOURCES_FOLDER, images=IMAGES_FOLDER)
     job = ResolvedJob(
         name=name,
         namespace=namespace,

@@ -36,6 +36,7 @@ TOOLS = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
 }
+AZURITE_VERSION = "3.37.0"
 CEL_COST = {"celcost": "oldest.mod", "celcost-tested": "go.mod"}
 """The estimator of rules' costs of build/celcost, by the module file that says of which Kubernetes: the oldest that is
 supported, and the one that the tests run. The older estimates more, or the same."""
@@ -86,6 +87,29 @@ def tool(name: str) -> Path:
 
     _ensure(cache, [program], f"{package} {version}", "at most 3 minutes on 2 cores", install)
     return cache / program
+
+
+def azurite() -> Path:
+    """Return the program of Azurite's blob service, for `node`; npm brings it when it is used for the first time."""
+    folder = _cache() / "tools" / f"azurite-{AZURITE_VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "node_modules/azurite/dist/src/blob/main.js"
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.is_file():
+            npm = shutil.which("npm")
+            if npm is None:
+                raise BinariesError("azurite must be installed and npm is not there: install Node.js 20 or newer")
+            _say(f"Installing azurite {AZURITE_VERSION} into {folder}, once: about a minute.")
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as aside:
+                command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", aside]
+                done = subprocess.run(
+                    [*command, f"azurite@{AZURITE_VERSION}"], capture_output=True, text=True, check=False
+                )
+                if done.returncode != 0:
+                    raise BinariesError(f"npm install azurite failed:\n{done.stderr[-2000:]}")
+                (Path(aside) / "node_modules").rename(folder / "node_modules")
+    return program
 
 
 def cel_cost(name: str = "celcost") -> Path:
@@ -197,10 +221,16 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _named(name: str) -> Path:
+    if name == "azurite":
+        return azurite()
+    return cel_cost(name) if name in CEL_COST else tool(name)
+
+
 def main() -> int:
     try:
         names = sys.argv[1:]
-        paths = {name: (cel_cost if name in CEL_COST else tool)(name) for name in names} or find_or_build()
+        paths = {name: _named(name) for name in names} or find_or_build()
     except BinariesError as error:
         _say(f"error: {error}")
         return 1

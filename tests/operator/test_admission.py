@@ -156,6 +156,9 @@ def test_it_makes_the_children_of_jobs_and_no_others(world, ask):
         assert ask("POST", world.path(plural), manifest) == "", plural
         assert "own namespace" in ask("POST", world.path(plural).replace(world.namespace, HOME), manifest)
         assert "cluster's own" in ask("POST", world.path(plural).replace(world.namespace, "kube-system"), manifest)
+    image = {"name": "job", "image": {"reference": f"registry.example/bert@sha256:{'0' * 64}"}}
+    volumes = [image, *made["jobs"]["spec"]["template"]["spec"]["volumes"][1:]]
+    assert ask("POST", world.path("jobs"), changed(made["jobs"], f"{POD}volumes", volumes)) == "", "a model in an image"
     for what, (plural, path, value) in UNFIT.items():
         manifest = changed(made[plural], path, value)
         if path in OF_VOLUMES_AND_PORTS:  # what the container says of them is not to be wrong first

@@ -11,6 +11,7 @@ from tests.operator.test_network import COREDNS, NETWORK, End, allows
 from unfreeze_api.contracts.progress import SOURCES_FOLDER
 from unfreeze_api.job import parse_spec
 from unfreeze_api.sources import ACCESS
+from unfreeze_operator.cluster.executor import _told
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.main import main
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy, spec_hash
@@ -162,6 +163,46 @@ def test_credentials_go_to_no_endpoint_without_tls_unless_the_platform_says_so()
         assert JOBS in [action.resource for action in step(view, {"hf": place}).actions]
 
 
+IMAGE_MODEL = {"model": {"source": f"oci://registry.example/models/bert@sha256:{'0123456789abcdef' * 4}/models"}}
+
+
+def test_a_model_in_an_image_is_mounted_where_the_platform_opens_it():
+    view = reading(**IMAGE_MODEL)
+    made = step(view, OPEN)
+    assert made.status.failure.reason == "SourceNotAllowed"
+    assert "trainer.sources.oci of the chart" in made.status.failure.message
+    opened_here = parse_sources('{"oci": {}}')
+    assert JOBS in [action.resource for action in step(view, opened_here).actions]
+    pod = pod_of(view, opened_here)
+    (volume,) = [volume for volume in pod["volumes"] if "image" in volume]
+    reference = IMAGE_MODEL["model"]["source"].removeprefix("oci://").removesuffix("/models")
+    assert volume["image"] == {"reference": reference, "pullPolicy": "IfNotPresent"}
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == volume["name"]]
+    assert mount == {"name": volume["name"], "mountPath": "/mnt/images/0123456789ab", "readOnly": True}
+    told = json.loads(config_map(view, spec_of(view), NAMES)["data"]["job.json"])
+    assert told["model"]["path"] == "/mnt/images/0123456789ab/models"
+    assert not allows(policy_of(view, opened_here), "egress", PUBLIC, 443), "the node pulls it"
+
+
+@pytest.mark.cluster
+def test_the_api_server_takes_it_also_where_pods_are_restricted(operator_cluster, world):
+    view = reading(**IMAGE_MODEL)
+    pod = indexed_job(view, spec_of(view), IMAGE, Carried(), NAMES, sources=parse_sources('{"oci": {}}'))
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod["spec"]["template"]["spec"]}
+    path = f"{world.path('pods')}?dryRun=All&fieldValidation=Strict"
+    status, answer = operator_cluster.request("POST", path, manifest)
+    assert status == 201, answer
+    assert [volume for volume in answer["spec"]["volumes"] if "image" in volume]
+
+
+def test_a_server_without_such_volumes_is_told_by_name():
+    dropped = (
+        'Job.batch "job-train" is invalid: spec.template.spec.volumes[5]: Required value: must specify a volume type'
+    )
+    assert _told(dropped).startswith("oci:// needs volumes of images, which this cluster's Kubernetes does not have")
+    assert _told("spec.completions: Invalid value") == "spec.completions: Invalid value"
+
+
 def policy_of(view, sources):
     return network_policy(view, NETWORK, opened(spec_of(view), sources))
 
@@ -216,7 +257,7 @@ def test_the_platform_says_what_is_opened():
     ("text", "told"),
     [
         ("[]", "value: Input should be"),
-        ('{"ftp": {}}', "ftp: there is no such scheme; there are hf, s3, gs, az"),
+        ('{"ftp": {}}', "ftp: there is no such scheme; there are hf, s3, gs, az, oci"),
         ('{"hf": {"endpoint": "ftp://x"}}', "hf.endpoint"),
         ('{"hf": {"endpoint": "https://user:secret@x"}}', "hf.endpoint"),
         ('{"hf": {"hosts": []}}', "hf.hosts"),

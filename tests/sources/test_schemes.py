@@ -15,6 +15,9 @@ from unfreeze_api.sources import SOURCES, described, locate, needs, rule
 from unfreeze_api.sources.base import Places
 from unfreeze_api.sources.hf import parse
 from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.sources.schemes import oci
+from unfreeze_trainer.sources.wanted import Bringing, Wanted
 
 FILE = Path(__file__).with_name("with_mem.py")
 
@@ -64,13 +67,31 @@ def test_the_trainer_reads_what_is_brought(seen):
 
 
 def test_each_scheme_says_where_it_lies():
-    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf", "timm", "s3", "gs", "az"]
+    assert [source.scheme for source in SOURCES] == ["pvc", "file", "hf", "hf", "timm", "s3", "gs", "az", "oci"]
     assert locate("pvc://c/a/b.csv", Places(mounts=CLAIM_FOLDER)) == "/mnt/claims/c/a/b.csv"
     assert locate("pvc://c", Places(mounts="", claims={"c": "/x"})) == "/x"
     assert locate("file:///a/b", Places(mounts=CLAIM_FOLDER)) == "/a/b"
     assert locate("timm://r.a_1@v1", Places(mounts="", sources="/s")) == "/s/models--timm--r.a_1/snapshots/v1"
     snapshot = "/s/datasets--o--n/snapshots/refs%2Fpr%2F3/a/b.csv"
     assert locate("hf://datasets/o/n@refs/pr/3/a/b.csv", Places(mounts="", sources="/s")) == snapshot
+
+
+def test_an_image_is_read_where_it_is_mounted_and_nowhere_else(tmp_path):
+    reference = f"registry.example/models/bert@sha256:{'0123456789abcdef' * 4}"
+    assert locate(f"oci://{reference}/m", Places(mounts="", images="/i")) == "/i/0123456789ab/m"
+    assert needs(f"oci://{reference}/m").images == (reference,)
+    root = tmp_path / "image"
+    wanted = Wanted("spec.model.source", f"oci://{reference}/m", str(root / "m"), is_model=True)
+    with pytest.raises(
+        JobError, match=r"none is mounted here\. On this machine take the files out of registry"
+    ) as caught:
+        oci.fetch([wanted], {}, Bringing())
+    assert caught.value.reason == "InvalidModel"
+    (root / "models").mkdir(parents=True)
+    with pytest.raises(JobError, match="the image has no folder m; there are models"):
+        oci.fetch([wanted], {}, Bringing())
+    (root / "m").mkdir()
+    assert oci.fetch([wanted], {}, Bringing()) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 """Models and data in object stores, by pyarrow's clients against real servers: whole, pinned, or an error that says why."""
 
+import base64
+import hmac
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import urlencode
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests import stores
 from tests.hub.asking import Client, start
@@ -172,11 +178,13 @@ def test_credentials_that_the_store_refuses(served, tmp_path):
 
 
 @contextmanager
-def refusing():
-    """Serve what lets nobody in."""
+def refusing(seen=None):
+    """Serve what lets nobody in; `seen` gets what each request shows."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self):
+            if seen is not None:
+                seen.append(self.headers.get("Authorization") or "")
             self.send_response(403)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -188,6 +196,60 @@ def refusing():
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_the_key_of_a_service_account_signs_and_lies_on_no_disk(tmp_path):
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {"type": "service_account", "client_email": "a@p.iam.example", "private_key_id": "1"}
+    key = json.dumps(account | {"private_key": private.decode(), "token_uri": "http://127.0.0.1:9"})
+    seen = []
+    with (
+        refusing(seen) as url,
+        start(STORAGE_EMULATOR_HOST=url, GOOGLE_SERVICE_ACCOUNT_KEY=key, HOME=str(tmp_path)) as process,
+    ):
+        with pytest.raises(JobError, match="refuses the credentials"):
+            Client(process, tmp_path / "cache").pin("gs://closed/m")
+        process.stdin.close()
+    assert seen
+    assert all(authorization.startswith("Bearer ey") for authorization in seen)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"PRIVATE" in file.read_bytes()]
+
+
+def test_a_shared_access_signature_opens_a_container(tmp_path):
+    fields = {
+        "sv": "2021-06-08",
+        "ss": "b",
+        "srt": "sco",
+        "sp": "rl",
+        "se": "2099-01-01T00:00:00Z",
+        "spr": "https,http",
+    }
+    signed = [
+        stores.ACCOUNT,
+        fields["sp"],
+        fields["ss"],
+        fields["srt"],
+        "",
+        fields["se"],
+        "",
+        fields["spr"],
+        fields["sv"],
+        "",
+        "",
+    ]
+    mac = hmac.digest(base64.b64decode(stores.ACCOUNT_KEY), "\n".join(signed).encode(), "sha256")
+    signature = urlencode(fields | {"sig": base64.b64encode(mac).decode()})
+    with stores.az(tmp_path / "az") as url:
+        stores.put(stores.client_of("az", url), "open", below("m", MODEL))
+        known = stores.environment_of("az", url)
+        del known["AZURE_STORAGE_ACCOUNT_KEY"]
+        for sign in ("", "?"):  # with and without its mark
+            with start(**known, AZURE_STORAGE_SAS_TOKEN=sign + signature) as process:
+                folder = Client(process, tmp_path / f"cache{len(sign)}").fetch("az://open/m")
+                process.stdin.close()
+            assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
 # Whatever the store: by S3.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -19,7 +17,6 @@ import pyarrow.fs as pafs
 from tests.cluster import binaries
 
 KEY, SECRET = "AKIAPLANTED", "planted+s3/secret0123456789"
-AZURITE = "3.37.0"
 ACCOUNT = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """Azurite's own account."""
@@ -69,24 +66,10 @@ def gs():
 @contextmanager
 def az(folder: Path):
     """Serve Azure Blob Storage from a folder by Azurite; yield its address."""
-    port, program = free_port(), _azurite()
+    port, program = free_port(), binaries.azurite()
     options = ["--silent", "--skipApiVersionCheck", "--location", folder, "--blobPort", str(port)]
     with running(["node", program, *options], port):
         yield f"http://127.0.0.1:{port}"
-
-
-def _azurite():
-    """Return the program of Azurite's blob service, brought by npm when it is used for the first time."""
-    folder = binaries.cache_dir().parents[1] / "tools" / f"azurite-{AZURITE}"
-    with (folder.parent / ".azurite.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "node_modules").exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-                install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", aside]
-                subprocess.run([*install, f"azurite@{AZURITE}"], check=True, capture_output=True)
-                folder.mkdir(exist_ok=True)
-                Path(aside, "node_modules").rename(folder / "node_modules")
-    return folder / "node_modules/azurite/dist/src/blob/main.js"
 
 
 def client_of(scheme, url):

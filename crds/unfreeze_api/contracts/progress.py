@@ -23,6 +23,8 @@ CONFIG_FOLDER = "/etc/unfreeze"
 CLAIM_FOLDER = "/mnt/claims"
 """Below it each volume claim of the job is mounted under its name."""
 SOURCES_FOLDER = "/mnt/sources"
+IMAGES_FOLDER = "/mnt/images"
+"""Below it the operator mounts the images that sources name."""
 """Where a pod keeps what it brings over the network."""
 HTTP_PORT = 9470
 """Port on which a pod's agent serves /metrics, /progress and /healthz."""

@@ -30,10 +30,13 @@ class Needs:
         Names of the volume claims to mount.
     schemes
         Schemes whose content the trainer brings over the network: a folder to keep it, and the platform's leave.
+    images
+        References of images to mount, for which the platform's leave is needed too.
     """
 
     claims: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +79,14 @@ class Places:
         Folders of volume claims that lie elsewhere.
     sources
         Folder for what is brought over the network.
+    images
+        Folder below which images are mounted.
     """
 
     mounts: str
     claims: Mapping[str, str] = field(default_factory=dict)
     sources: str = ""
+    images: str = ""
 
     def claim(self, name: str) -> str:
         """Return the folder of a volume claim."""

@@ -44,6 +44,19 @@ class Refused(Exception):  # noqa: N818 - a state of affairs, not a mistake
     """The API server will never accept this object; only another spec helps."""
 
 
+_NO_VOLUME = "must specify a volume type"
+
+
+def _told(message: str) -> str:
+    """Return why an object is not accepted, with what a server means that has dropped a volume which it does not know."""
+    if _NO_VOLUME not in message:
+        return message
+    return (
+        f"oci:// needs volumes of images, which this cluster's Kubernetes does not have (they are stable in 1.36): copy the model to"
+        f" a claim, pvc://: {message}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """A cache and how raw objects become its views."""
@@ -95,7 +108,7 @@ class Executor:
                     await self._abandon(action)
         except ApiError as error:
             if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-                raise Refused(error.message) from error
+                raise Refused(_told(error.message)) from error
             if error.status == HTTPStatus.FORBIDDEN:
                 # A quota that is used up, or a namespace that is going away: not a fault of the job.
                 raise Delayed("Forbidden", error.message, error.retry_after) from error

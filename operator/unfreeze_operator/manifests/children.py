@@ -11,13 +11,14 @@ from unfreeze_api.contracts.progress import (
     CLAIM_FOLDER,
     CONFIG_FOLDER,
     HTTP_PORT,
+    IMAGES_FOLDER,
     JOB_FILE_ENV,
     JOB_UID_ENV,
     SOURCES_FOLDER,
     ExitCode,
 )
-from unfreeze_api.resolve import claims, rendezvous_port, resolve, schemes
-from unfreeze_api.sources import ACCESS
+from unfreeze_api.resolve import claims, images, rendezvous_port, resolve, schemes
+from unfreeze_api.sources import ACCESS, oci
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
@@ -198,6 +199,10 @@ def _pod_template(
             for number, (claim, written) in enumerate(claim_names.items())
         ),
         *_sources_volume(spec, sources),
+        *(
+            {"name": f"image-{number}", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
+            for number, image in enumerate(images(spec))
+        ),
     ]
     placement = (
         "nodeSelector",
@@ -288,6 +293,10 @@ def _container(
                 for number, (claim, written) in enumerate(claim_names)
             ),
             *([{"name": "sources", "mountPath": SOURCES_FOLDER}] if schemes(spec) else ()),
+            *(
+                {"name": f"image-{number}", "mountPath": f"{IMAGES_FOLDER}/{oci.folder(image)}", "readOnly": True}
+                for number, image in enumerate(images(spec))
+            ),
         ],
     }
 

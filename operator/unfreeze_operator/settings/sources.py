@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from unfreeze_api.grammar.fields import Name
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.resolve import schemes
+from unfreeze_api.resolve import images, schemes
 from unfreeze_api.sources import ACCESS
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.settings.network import EgressRule, IpBlock, Peer, Port
@@ -56,6 +56,8 @@ class SourceAccess(Model):
         return [PUBLIC] if self.egress is None else self.egress
 
 
+SCHEMES = (*ACCESS, "oci")
+"""What the platform may open."""
 Sources = Mapping[str, SourceAccess]
 """By scheme; what is not among them is not allowed."""
 NOTHING: Sources = MappingProxyType({})
@@ -74,8 +76,8 @@ def parse_sources(text: str) -> dict[str, SourceAccess]:
     except ValidationError as error:
         causes = (f"{'.'.join(map(str, cause['loc'])) or 'value'}: {cause['msg']}" for cause in error.errors())
         raise ValueError("; ".join(causes)) from None
-    if unknown := sorted(set(found) - set(ACCESS)):
-        raise ValueError(f"{unknown[0]}: there is no such scheme; there are {', '.join(ACCESS)}")
+    if unknown := sorted(set(found) - set(SCHEMES)):
+        raise ValueError(f"{unknown[0]}: there is no such scheme; there are {', '.join(SCHEMES)}")
     return found
 
 
@@ -94,12 +96,14 @@ def cache_claim(spec: FineTuneJobSpec, sources: Sources) -> str | None:
 def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
     """Yield what a job reads over the network and must not, or how it must not."""
     given = {variable.name for variable in spec.template.env or ()}
-    for scheme in schemes(spec):
+    for scheme in [*schemes(spec), *(["oci"] if images(spec) else ())]:
         if scheme not in sources:
             yield (
                 f"sources of {scheme}:// are not opened on this cluster: whoever runs the operator sets"
                 f" trainer.sources.{scheme} of the chart, or copy model and data to a claim (pvc://)"
             )
+            continue
+        if scheme not in ACCESS:
             continue
         names = (ACCESS[scheme].endpoint, *ACCESS[scheme].elsewhere)
         for name in filter(given.__contains__, names):

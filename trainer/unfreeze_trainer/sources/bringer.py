@@ -129,7 +129,8 @@ class Bringer:
             except OSError:  # it is not there
                 continue
             except JobError:
-                (root / name).unlink()
+                with suppress(OSError):  # of a cache that cannot be written, it is refused when it is read
+                    (root / name).unlink()
 
     def _counter(self, text: str, done: int, total: int) -> Callable[[float], None]:
         """Return what takes note of bytes that have come, and tells of them in lines of the output."""
