@@ -48,7 +48,7 @@ dataset_info:
   - name: label
     dtype:
       class_label:
-        names: {'0': bad, '1': good, '10': best}
+        names: {'0': no, '1': good, '10': best}
   - name: tags
     sequence: {class_label: {names: {'0': O, '1': B-x}}}
 ---
@@ -77,7 +77,7 @@ def test_configs_are_those_of_the_card(path, split, splits):
 
 def test_what_numbers_stand_for_is_the_cards():
     found, _ = config("de")
-    assert found.label_names == {"label": ["bad", "good", "best"], "tags": ["O", "B-x"]}
+    assert found.label_names == {"label": ["no", "good", "best"], "tags": ["O", "B-x"]}
     assert config("fr")[0].label_names == {}
     features = {
         "label": {"names": ["a", "b"], "_type": "ClassLabel"},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 from pyarrow import parquet
 
 from tests import stores
@@ -131,3 +132,41 @@ def test_the_example_of_a_store_runs_and_knows_what_it_began_with(tmp_path):
     )
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or stores.SECRET.encode() not in file.read_bytes(), file
+
+
+def test_a_config_of_a_data_set_is_trained_and_measured_by_its_splits(hub, tmp_path):
+    card = b"""---
+configs:
+- config_name: short
+  data_files: [{split: train, path: parts/a-*}, {split: dev, path: parts/dev.parquet}]
+- {config_name: long, data_files: "*.csv"}
+dataset_info:
+  config_name: short
+  features: [{name: label, dtype: {class_label: {names: {'0': no, '1': 'yes'}}}}]
+---
+"""
+    files = {
+        "README.md": card,
+        "parts/a-0.parquet": rows(24),
+        "parts/a-1.parquet": rows(8),
+        "parts/dev.parquet": rows(10),
+    }
+    hub.dataset("org/words", files | {"other.csv": b"text,label\n"})
+    source = {"source": "hf://datasets/org/words/short"}
+    job = yaml.safe_load(EXAMPLE.read_text())
+    job["spec"]["data"] = {"train": source, "validation": source}
+    job["spec"]["output"] = {"destination": "run"}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    done = unfreeze(tmp_path, hub, "run", example=tmp_path / "job.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["data"]["splits"] == {"train": 32, "validation": 10}
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["id2label"] == {"0": "no", "1": "yes"}
+    pinned = json.loads((tmp_path / "run" / "sources.json").read_text())["sources"]
+    assert sorted(pinned[source["source"]]["files"]) == [
+        "README.md",
+        "parts/a-0.parquet",
+        "parts/a-1.parquet",
+        "parts/dev.parquet",
+    ]

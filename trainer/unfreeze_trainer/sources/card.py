@@ -26,6 +26,7 @@ DEFAULT = "default"
 """What the only config is called where the card names none."""
 _SHARDED = re.compile(r"(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}[^/]*\.[^/]*")
 _APART = "-._ 0-9"
+_NOTHING = (None, "", "null", "~")
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
 
 
@@ -157,7 +158,7 @@ def _front(card: str, where: str) -> Mapping[str, Any]:
     if not found or len(found[1]) > MAX_BYTES:
         return {}
     try:
-        said = yaml.safe_load(found[1])
+        said = yaml.load(found[1], yaml.BaseLoader)  # noqa: S506 - it makes texts, lists and dictionaries: a label may be called no
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise JobError(
             "InvalidData",
@@ -168,12 +169,12 @@ def _front(card: str, where: str) -> Mapping[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return value if isinstance(value, list) else [] if value in _NOTHING else [value]
 
 
 def _only(named: Mapping[str, Any], where: str) -> str:
     """Return the config that is meant where none is named."""
-    chosen = [name for name, config in named.items() if config.get("default") is True] or list(named)
+    chosen = [name for name, config in named.items() if config.get("default") == "true"] or list(named)
     if len(chosen) == 1 or DEFAULT in chosen:
         return chosen[0] if len(chosen) == 1 else DEFAULT
     source = where.rpartition(" ")[2]
@@ -204,7 +205,7 @@ def _of_config(config: Mapping[str, Any], tables: Sequence[str], where: str) -> 
     """Return the splits of a config as the card has it."""
     folder = str(config.get("data_dir") or "").strip("./")
     data_files = config.get("data_files")
-    if data_files is None:
+    if data_files in _NOTHING:
         below = [name for name in tables if not folder or name.startswith(f"{folder}/")]
         return splits_by_name(below, folder) if below else {}
     found: dict[str, list[str]] = {}
