@@ -21,6 +21,9 @@ raise SystemExit(3)
 """
 
 
+pytestmark = pytest.mark.slow  # each starts a Python or two
+
+
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "planted")

@@ -142,14 +142,14 @@ def _begin(files: list[int], link: socket.socket, server: int) -> dict[str, Any]
     if os.getppid() != server:  # it died before the line above
         os._exit(1)
     os.setsid()
-    os.write(told, f"{os.getpid()}\n".encode())
-    os.close(told)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     with os.fdopen(request, "rb") as file:
         wanted: dict[str, Any] = json.loads(file.read())
     libc.prctl(_PR_SET_NAME, wanted["name"].encode()[:15])
+    os.write(told, f"{os.getpid()}\n".encode())
+    os.close(told)
     os.environ.clear()
     os.environ.update(wanted["environment"] | {ENV: str(link.detach())})
     os.chdir(wanted["folder"])
