@@ -93,6 +93,7 @@ def main() -> None:
             for number in range(rounds):
                 for contender, measure in contenders.items():
                     taken[contender].append(measure(Path(folder, f"{len(results)}-{number}-{contender}")))
+                    print(f"{name}, {contender}: {taken[contender][-1]:.1f} s", file=sys.stderr)
             seconds = {contender: statistics.median(values) for contender, values in taken.items()}
             results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()} | {
                 "computed/cached": round(seconds["computed"] / seconds["cached"], 2),

@@ -99,6 +99,17 @@ def test_a_model_that_cannot_start_at_the_top_is_recognised_by_running_it(option
     assert found in (cut if isinstance(cut, str) else cut.path)
 
 
+def test_what_the_rest_reads_of_inputs_that_are_not_there_any_more_is_missed():
+    torch.manual_seed(0)
+    module = Encoder()
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name.startswith("head"))
+    wanted = [(["ids"], "layers.2"), (["ids", MASK], "no module")]  # the pooling reads the mask
+    for inputs, found in wanted:
+        cut = find_cut(Probe(module, batches(), lambda batch: module(batch["ids"], batch[MASK]), inputs))
+        assert found in (cut if isinstance(cut, str) else cut.path)
+
+
 def test_rows_go_from_one_worker_to_another():
     torch.manual_seed(0)
     module = Encoder()

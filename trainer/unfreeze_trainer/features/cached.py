@@ -123,6 +123,7 @@ class CachedTask:
         rows = Rows(task.splits[split], cut.shapes)
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
+        foreign = False
         batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
         for number, batch in enumerate(batches, 1):
             here = engine.to_device(batch)
@@ -132,12 +133,17 @@ class CachedTask:
                     task.forward(module, here)
 
             values = cut.capture(module, run, stop=not engine.divides)
+            sizes = [shape(len(here[next(iter(here))]), length_of(here)) for shape in cut.shapes]
+            foreign |= [tuple(value.shape) for value in values] != sizes
             if number <= len(mine):
                 rows.add(mine[number - 1], rows_of(values, cut.shapes, here))
             if number % _CHECK_BATCHES == 0:
                 beat(min(number * self.batch * engine.world_size, len(order)), len(order))
         for part, training in modes:
             part.training = training
+        if engine.any_rank(foreign):
+            log.warning("all blocks compute in each step: of some %s samples their outputs have another shape", split)
+            return
         seconds = time.perf_counter() - began
         self._sample_seconds = seconds / max(1, rows.count)
         self.saved.seconds -= seconds
@@ -169,21 +175,17 @@ class CachedTask:
         for indices, batch in self._task.remembered(split, batches):
             self.saved.hits += len(indices)
             self.saved.seconds += len(indices) * self._sample_seconds
-            yield batch | self._values(cut, rows, indices if len(indices) else [0], batch)
+            yield self._with_values(cut, rows, indices if len(indices) else [0], batch)
 
-    def _values(self, cut: Cut, rows: Rows, indices: Sequence[int], batch: Batch) -> Batch:
+    def _with_values(self, cut: Cut, rows: Rows, indices: Sequence[int], batch: Batch) -> Batch:
         values = padded([rows[index] for index in indices], cut.shapes, batch)
-        found = {f"{VALUES}{number}": value for number, value in enumerate(values)}
-        for name, shape in cut.inputs.items():
-            if name not in batch:  # the model is called with it, and nothing reads it
-                found[name] = torch.zeros((), dtype=shape.dtype).expand(shape(len(indices), length_of(batch)))
-        return found
+        return {**batch, **{f"{VALUES}{number}": value for number, value in enumerate(values)}}
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the model's outputs, of shape (samples, outputs); of what is cached only the rest computes."""
         values = [tensor for name, tensor in batch.items() if name.startswith(VALUES)]
-        if not values or self._start is None:
+        if not values or self._cut is None or self._start is None:
             return self._task.forward(module, batch)
         inputs = {name: tensor for name, tensor in batch.items() if not name.startswith(VALUES)}
         with self._start.at(values, length_of(inputs)):
-            return self._task.forward(module, inputs)
+            return self._task.forward(module, self._cut.complete(inputs, values))

@@ -119,7 +119,7 @@ class Cut:
     outputs: Mapping[str, Sequence[Output]]
     """What each call returns of the modules that need not compute, the outermost ones, that of the cut among them."""
     inputs: Mapping[str, Shape]
-    """Of the batches, but for targets."""
+    """Of what the model is called with, and neither what computes nor a batch of cached samples has."""
 
     @property
     def shapes(self) -> list[Shape]:
@@ -127,6 +127,16 @@ class Cut:
         [output] = self.outputs[self.path]
         shapes = [leaf for leaf in output.leaves if isinstance(leaf, Shape)]
         return [shapes[number] for number in self.needed]
+
+    def complete(self, batch: Batch, values: Sequence[Tensor], *, fill: float = 0.0) -> Batch:
+        """Return a batch of cached samples, whose values are given, with something in the place of the inputs that it lacks."""
+        found = dict(batch)
+        for name, shape in self.inputs.items():
+            number = torch.full(
+                (), fill if shape.dtype.is_floating_point else 0, dtype=shape.dtype, device=values[0].device
+            )
+            found[name] = number.expand(shape(len(values[0]), length_of(batch)))
+        return found
 
     def row_bytes(self, length: int) -> int:
         """Return how much a sample takes that has so many tokens."""

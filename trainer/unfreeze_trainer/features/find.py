@@ -62,10 +62,10 @@ class _Call:
 def find_cut(probe: Probe) -> Cut | str:
     """Return the topmost cut of a model, or why there is none."""
     module, batches = probe.module, probe.batches
-    first, again, other = [
-        _record(module, partial(probe.forward, batch), seed)
-        for batch, seed in ((batches[0], 0), (batches[0], 1), (batches[1], 0))
-    ]
+    try:
+        first, again, other = _records(probe)
+    except Exception as error:  # noqa: BLE001 - two small batches are no reason to end a job
+        return f"the model fails at two small batches: {error!r}"
     if not [call.path for call in first] == [call.path for call in again] == [call.path for call in other]:
         return "the model chooses at random, or by its input, which of its modules compute"
     end = next((place for place, call in enumerate(first) if not call.fixed), 0)
@@ -89,6 +89,14 @@ def find_cut(probe: Probe) -> Cut | str:
         for part, training in modes:
             part.training = training
     return "no module of it gives all that the blocks that train read"
+
+
+def _records(probe: Probe) -> list[list[_Call]]:
+    """Run the first batch twice with other random numbers, then the second."""
+    (first, other), forward = probe.batches, probe.forward
+    return [
+        _record(probe.module, partial(forward, batch), seed) for batch, seed in ((first, 0), (first, 1), (other, 0))
+    ]
 
 
 def _record(module: nn.Module, run: Callable[[], Tensor], seed: int) -> list[_Call]:
@@ -167,29 +175,34 @@ def _proven(probe: Probe, path: str, outputs: Mapping[str, Sequence[Output]]) ->
     try:
         values = every.capture(module, lambda: forward(batch), stop=True)
         expected = forward(batch)
-        needed = tuple(number for number in range(count) if not _same(_without(number, probe, every, values), expected))
+        needed = tuple(
+            number
+            for number, value in enumerate(values)
+            if not (value.is_floating_point() and _same(_replayed(probe, every, _without(number, values)), expected))
+        )
         cut = Cut(path, needed, outputs, every.inputs)
         if not needed or not all(shape.of_samples for shape in cut.shapes):
             return None
         kept = rows_of([values[number] for number in needed], cut.shapes, batch)
-        with Start(module, cut).at(padded(kept, cut.shapes, batch), length_of(batch), fill=torch.nan):
-            if not _same(forward(batch), expected):
-                return None
+        known = {name: tensor for name, tensor in batch.items() if name not in probe.inputs}
+        if not _same(_replayed(probe, cut, padded(kept, cut.shapes, known)), expected):
+            return None
         beside = rows_of(cut.capture(module, lambda: forward(neighbours), stop=True), cut.shapes, neighbours)
     except Exception:  # noqa: BLE001 - whatever a model makes of stand-ins: it cannot start here
         return None
     return cut if all(map(_close, kept[-1], beside[-1])) else None
 
 
-def _without(lost: int, probe: Probe, cut: Cut, values: Sequence[Tensor]) -> Tensor:
-    """Return the outputs of a forward pass of the first batch that starts at a cut, with NaN in the place of one of its values."""
-    given = [
-        torch.full_like(value, torch.nan) if number == lost and value.is_floating_point() else value
-        for number, value in enumerate(values)
-    ]
+def _without(lost: int, values: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.full_like(value, torch.nan) if number == lost else value for number, value in enumerate(values)]
+
+
+def _replayed(probe: Probe, cut: Cut, values: Sequence[Tensor]) -> Tensor:
+    """Return the outputs of a forward pass of the first batch that starts at a cut, with NaN in the place of all else."""
     batch = probe.batches[0]
-    with Start(probe.module, cut).at(given, length_of(batch), fill=torch.nan):
-        return probe.forward(batch)
+    known = {name: tensor for name, tensor in batch.items() if name not in probe.inputs}
+    with Start(probe.module, cut).at(values, length_of(known), fill=torch.nan):
+        return probe.forward(cut.complete(known, values, fill=torch.nan))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.models.blocks import LAYER
 from unfreeze_trainer.training.dry_run import traceless
@@ -59,6 +60,13 @@ def find_cuts(
     layers = [block for block in loaded.blocks if block.name.startswith(LAYER)] or loaded.blocks[:1]
     with traceless(loaded.module):
         batches = _batches(task, next(loaded.module.parameters()).device)
+        if length_of(batches[0]) == length_of(batches[1]) and len({*_lengths(task)}) > 1:
+            batches = [_trimmed(batch) for batch in batches]
+            if length_of(batches[0]) == length_of(batches[1]):
+                log.info(
+                    "all blocks compute in each step: the training samples do not tell what depends on their length"
+                )
+                return {}
         for phase in phases:
             trained |= {*freezer.chosen_names(phase)}
             if not trained.isdisjoint(layers[0].parameters):
@@ -97,3 +105,18 @@ def _batches(task: Task, device: torch.device) -> list[Batch]:
     longest, shortest = int(np.argmax(lengths)), int(np.argmin(lengths))
     found = task.batches("train", [[longest, shortest], [shortest] * 3])
     return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]
+
+
+def _trimmed(batch: Batch) -> Batch:
+    """Return a batch without columns that hold nothing but padding, so that other lengths are other shapes."""
+    mask = batch[MASK]
+    return {
+        name: tensor[:, mask.any(dim=0)] if tensor.shape == mask.shape else tensor for name, tensor in batch.items()
+    }
+
+
+def _lengths(task: Task) -> Iterator[int]:
+    """Yield the shortest and the longest length of each split."""
+    for split in task.splits:
+        lengths = task.lengths(split)
+        yield from (int(lengths.min()), int(lengths.max()))
