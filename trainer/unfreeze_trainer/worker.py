@@ -26,6 +26,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of
+from unfreeze_trainer.estimates.check import Check, is_leader, memory_limit
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
@@ -53,8 +54,11 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     job = open_recipe(job).job
     tell(link, "reading data and tokenizer" if task_type(job.task.type).reads_text else "reading the data")
     task = open_task(job)
+    check = Check(job, task, memory_limit()) if is_leader() else None
     tell(link, "loading the model")
     loaded = task.build_model()
+    if check:
+        check.require()
     tell(link, f"starting {job.distribution.engine}")
     engine = open_engine(job)
     task.check_samples(engine.rank, engine.world_size)

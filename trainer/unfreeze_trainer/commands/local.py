@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 table_or_json = click.option(
     "--output",
+    "-o",
     "kind",
     type=click.Choice(["table", "json"]),
     default="table",
@@ -97,6 +98,11 @@ def run(
         click.echo(said, err=True)
     look(job)
     sys.exit(run_job(job, pins=pins))
+
+
+def read_spec(file: Path) -> FineTuneJobSpec:
+    """Return the spec of the job in a file, as it stands there."""
+    return _read(file)[2]
 
 
 def read_job_here(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:
