@@ -31,7 +31,8 @@ class Check:
     job, task
         Opened on the leader, which has joined no group.
     limit
-        Bytes that this pod may use; None where nothing limits it: then there is no look.
+        Bytes that this pod may use; None where nothing limits it: then there is no look. Nor is there one where the
+        estimate may be too high: with FSDP, a quantised base, or an accelerator.
     """
 
     def __init__(self, job: ResolvedJob, task: Task, limit: int | None) -> None:
@@ -39,7 +40,8 @@ class Check:
 
         self._job, self._task, self._limit, self._base = job, task, limit, resident()
         self._patience: float | None = PATIENCE
-        self._aside = Aside(lambda: trace(job, task, heaviest=True), Traced) if limit else None
+        known = limit and _is_exact(job)
+        self._aside = Aside(lambda: trace(job, task, heaviest=True), Traced) if known else None
 
     def require(self) -> None:
         """Wait for the look, not longer than PATIENCE.
@@ -47,7 +49,7 @@ class Check:
         Raises
         ------
         JobError
-            DoesNotFit: the job needs more than the pod's limit.
+            DoesNotFit: the steps alone need more than the pod's limit.
         """
         if not self._aside:
             return
@@ -63,7 +65,7 @@ class Check:
         from unfreeze_trainer.estimates.ways import told, ways_that_fit
 
         log.info("%s", found.sentence())
-        if found.verdict != "DoesNotFit":
+        if found.least <= (self._limit or 0):
             return
         ways = ways_that_fit(self._job, self._ask)
         raise JobError("DoesNotFit", f"{found.sentence()} {told(ways)}")
@@ -80,6 +82,12 @@ class Check:
         from unfreeze_trainer.estimates.estimate import estimate_of
 
         return estimate_of(job, traced, base=self._base, limit=self._limit)
+
+
+def _is_exact(job: ResolvedJob) -> bool:
+    """Return whether an estimate is never too high: no job is refused that would have fitted."""
+    place = job.distribution
+    return place.engine != "FSDP" and not place.accelerators_per_node and not job.model.quantization
 
 
 def is_leader() -> bool:

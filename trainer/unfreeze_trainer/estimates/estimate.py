@@ -45,6 +45,12 @@ class Estimate:
         return AGENT + self.workers * self.base + first + (self.workers - 1) * others
 
     @property
+    def least(self) -> int:
+        """Bytes of the pod that steps and evaluations on the CPU need, however fast checkpoints and exports are written."""
+        steps = max(max(phase.step, phase.evaluation) for phase in self.traced.phases)
+        return self.workers * (self.base + steps)
+
+    @property
     def accelerator(self) -> int:
         """Bytes of tensors in rank 0's accelerator; 0 without one."""
         return self.traced.peak_of_others if self.accelerated else 0
