@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 table_or_json = click.option(
     "--output",
+    "-o",
     "kind",
     type=click.Choice(["table", "json"]),
     default="table",
@@ -101,6 +102,11 @@ def run(
         look(job)
         code = run_job(job, pins=pins, servers=servers)
     sys.exit(code)
+
+
+def read_spec(file: Path) -> FineTuneJobSpec:
+    """Return the spec of the job in a file, as it stands there."""
+    return _read(file)[2]
 
 
 def read_job_here(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> ResolvedJob:

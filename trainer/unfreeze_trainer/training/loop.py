@@ -29,7 +29,7 @@ def train(run: Run) -> None:
         The guard has found weights that do not train, or that should not; or gradients were never finite.
     """
     engine, task, work, meter, hook = run.engine, run.task, run.work, run.meter, run.hook
-    seed, take = run.job.training.seed, coupled_step if task.couples else _plain_step
+    seed, take = run.job.training.seed, coupled_step if task.couples else plain_step
     for phase in work.phases_left():
         work.enter(phase)
         for step, micro_batches in work.steps(phase):
@@ -41,7 +41,7 @@ def train(run: Run) -> None:
             work.after_step(step)  # the guard; loss and rates; evaluation; checkpoint
 
 
-def _plain_step(
+def plain_step(
     engine: Engine,
     task: Task,
     hook: StepHook,

@@ -1,0 +1,285 @@
+"""What jobs hold in memory, measured, beside what `unfreeze estimate` says of them.
+
+    python -m bench.memory FOLDER [--only SUBSTRING]
+
+One row a case is added to FOLDER/memory.jsonl; cases that stand there are passed over, so that it can be stopped and goes
+on. Measured is the most that torch's CPU allocator had given out at once, in rank 0 of a real job from the loading of the
+model to the end of its export (support/allocations.c counts). A checkpoint is held until the next one is due: that is the most that a
+slow disk costs, and what is estimated.
+
+The cases are fixed, and 20 of them are drawn by SEED: no line of the estimator was written with a look at those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.resolve import resolve
+from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.trace import Traced, trace
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training import saver
+from unfreeze_trainer.worker import work
+
+SEED = 20261129
+DRAWN = 20
+Json = dict[str, Any]
+
+_ZERO: dict[str, Json] = {
+    f"ZeRO-{stage}": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": stage}} for stage in (1, 2, 3)
+}
+ENGINES: dict[str, Json] = {
+    "one worker": {},
+    "DDP": {"numNodes": 2, "engine": "DDP"},
+    "FSDP": {"numNodes": 2, "engine": "FSDP"},
+    **{name: {"numNodes": 2, **spec} for name, spec in _ZERO.items()},
+    "ZeRO-2, offload": {
+        "numNodes": 2,
+        "engine": "DeepSpeed",
+        "deepSpeed": {"zeroStage": 2, "offload": "Optimizer"},
+    },
+    "ZeRO-3, offload": {
+        "numNodes": 2,
+        "engine": "DeepSpeed",
+        "deepSpeed": {"zeroStage": 3, "offload": "OptimizerAndParameters"},
+    },
+}
+STRATEGIES: dict[str, Json] = {
+    "full": {"strategy": {"type": "FullFineTuning"}},
+    "head": {"strategy": {"type": "FeatureExtraction"}},
+    "top": {"strategy": {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 3}}},
+    "probe": {
+        "strategy": {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1}},
+        "training": {"epochs": 2},
+    },
+    "LoRA": {"strategy": {"type": "FullFineTuning"}, "adapter": {"type": "LoRA", "lora": {"r": 16}}},
+}
+RECIPES: dict[str, Json] = {
+    "Float32": {},
+    "BFloat16": {"precision": "BFloat16"},
+    "checkpointing": {"gradientCheckpointing": True},
+    "two micro batches": {"gradientAccumulationSteps": 2},
+    "SGD": {"optimizer": "SGD"},
+}
+MODELS = ("bert", "llama", "distilbert")
+
+
+def cases() -> list[tuple[str, str, str, str]]:
+    """Return (model, engine, strategy, recipe) of each case: all engines by all strategies, and what else differs."""
+    found = [("bert", engine, strategy, "Float32") for engine in ENGINES for strategy in STRATEGIES]
+    plain = ("one worker", "DDP", "FSDP", "ZeRO-2")
+    found += [
+        ("bert", engine, strategy, recipe)
+        for engine, strategy, recipe in itertools.product(plain, ("full", "LoRA"), list(RECIPES)[1:4])
+    ]
+    found += [(model, engine, "full", "Float32") for model in MODELS[1:] for engine in (*plain, "ZeRO-3")]
+    found += [("bert", engine, "full", "SGD") for engine in ("one worker", "FSDP")]
+    found += [("llama", "one worker", "LoRA", "checkpointing"), ("llama", "FSDP", "LoRA", "BFloat16")]
+    return found
+
+
+def drawn() -> set[tuple[str, str, str, str]]:
+    """Return the cases that were put aside."""
+    return set(random.Random(SEED).sample(cases(), DRAWN))  # noqa: S311 - no secret
+
+
+def make_inputs(folder: Path) -> None:
+    """Write the models, with random weights, and the data."""
+    from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, LlamaConfig
+
+    jobs: Any = importlib.import_module("tests.trainer.jobs")  # not typed
+
+    vocabulary = 16_000
+    jobs.bert_folder(folder / "tokens")
+    configs = {
+        "bert": BertConfig(
+            vocab_size=vocabulary, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4
+        ),
+        "llama": LlamaConfig(
+            vocab_size=vocabulary, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0,
+        ),
+        "distilbert": DistilBertConfig(vocab_size=vocabulary, dim=384, hidden_dim=1536, n_layers=3, n_heads=6),
+    }  # fmt: skip
+    for name, config in configs.items():
+        if not (folder / name).exists():
+            AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / name)
+            for file in (folder / "tokens").iterdir():
+                if "token" in file.name or "vocab" in file.name:
+                    shutil.copy(file, folder / name)
+    texts = [" ".join(jobs.WORDS[(row + place) % len(jobs.WORDS)] for place in range(80)) for row in range(16)]
+    lines = [f"{text},{'ab'[row % 2]}" for row, text in enumerate(texts)]
+    (folder / "texts.csv").write_text("\n".join(["text,label", *lines[:12], ""]))
+    (folder / "held.csv").write_text("\n".join(["text,label", *lines[12:], ""]))
+
+
+def job_of(case: tuple[str, str, str, str], folder: Path, run: Path) -> ResolvedJob:
+    """Return a job of three steps a phase."""
+    model, engine, strategy, recipe = case
+    chosen = STRATEGIES[strategy]
+    training = {"epochs": 1, "batchSize": 4, "checkpoint": {"everySteps": 1, "afterSuccess": "Keep"}}
+    spec = {
+        "model": {"source": f"file://{folder / model}"},
+        "task": {"type": "TextClassification", "textClassification": {"maxLength": 64}},
+        "data": {
+            "train": {"source": f"file://{folder / 'texts.csv'}"},
+            "validation": {"source": f"file://{folder / 'held.csv'}"},
+        },
+        "output": {"destination": f"file://{run}"},
+        "distribution": ENGINES[engine],
+        **chosen,
+        "training": training | chosen.get("training", {}) | RECIPES[recipe],
+    }
+    return resolve("memory", "bench", FineTuneJobSpec.model_validate(spec), rendezvous_host="127.0.0.1")
+
+
+def measure(job: ResolvedJob, rank: int, port: int) -> Json:
+    """Be a worker of a job; return the most that the allocator had given out, and the resident set."""
+    world = str(job.distribution.world_size)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    counter = ctypes.CDLL(str(_counter()))
+    counter.most_given_out.restype = counter.given_out.restype = ctypes.c_size_t
+    before = _resident("VmRSS")
+    task = open_task(job)
+    task.verify_export = lambda *_: None  # type: ignore[method-assign]
+    counter.most_given_out()
+    already = counter.given_out()
+    with patch.object(saver, "ThreadPoolExecutor", _Later):
+        code = work(job, lambda _: task, None)
+    assert not code
+    return {
+        "peak": counter.most_given_out() - already,
+        "resident": _resident("VmHWM"),
+        "residentBefore": before,
+    }
+
+
+def _counter() -> Path:
+    """Return the library that counts, compiled if it is not there yet."""
+    source = Path(__file__).parent / "support" / "allocations.c"
+    built = Path(tempfile.gettempdir()) / f"allocations-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    if not built.exists():
+        subprocess.run(
+            ["gcc", "-O2", "-shared", "-fPIC", "-o", str(built), str(source), "-ldl", "-lpthread"], check=True
+        )
+    return built
+
+
+class _Later:
+    """Stands for the saver's thread and its future: a checkpoint is written when somebody waits for it."""
+
+    def __init__(self, *_: Any) -> None:
+        self._work: Callable[[], None] | None = None
+
+    def submit(self, write: Callable[..., None], *arguments: Any) -> _Later:
+        self._work = partial(write, *arguments)
+        return self
+
+    def done(self) -> bool:
+        return self._work is None
+
+    def result(self) -> None:
+        if self._work:
+            self._work()
+            self._work = None
+
+    def shutdown(self) -> None:
+        self.result()
+
+
+def _resident(field: str) -> int:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1]) * 1024
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_case(case: tuple[str, str, str, str], folder: Path) -> Json:
+    """Estimate and measure a case."""
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    job = job_of(case, folder, run)
+    began = time.perf_counter()
+    found: Traced = Aside(lambda: trace(job, open_task(job)), Traced).result()
+    took = time.perf_counter() - began
+    port = _free_port()
+    workers = [Aside(lambda rank=rank: measure(job, rank, port), Json) for rank in range(job.distribution.world_size)]  # type: ignore[misc]
+    measured, *_ = [worker.result() for worker in workers]
+    return {
+        "model": case[0], "engine": case[1], "strategy": case[2], "recipe": case[3], "drawn": case in drawn(),
+        "estimated": found.peak, "measured": measured["peak"],
+        "error": round(found.peak / measured["peak"] - 1, 4), "seconds": round(took, 2),
+        "resident": measured["resident"], "residentBefore": measured["residentBefore"],
+        "loading": found.loading, "exporting": found.exporting,
+        "phases": [phase.peak for phase in found.phases],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Do what is left to do."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--without-drawn", action="store_true")
+    options = parser.parse_args()
+    if (counter := str(_counter())) not in os.environ.get("LD_PRELOAD", ""):
+        os.execve(  # noqa: S606 - itself
+            sys.executable, [sys.executable, "-m", "bench.memory", *sys.argv[1:]], os.environ | {"LD_PRELOAD": counter}
+        )
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    make_inputs(folder)
+    file = folder / "memory.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(row["model"], row["engine"], row["strategy"], row["recipe"]) for row in rows}
+    from unfreeze_trainer.engines.deepspeed import import_deepspeed
+
+    import_deepspeed()
+    for case in cases():
+        if case in done or options.only not in ", ".join(case) or (options.without_drawn and case in drawn()):
+            continue
+        try:
+            row = run_case(case, folder)
+        except Exception as error:  # noqa: BLE001 - the others go on
+            print(case, "FAILED", str(error)[:1500], file=sys.stderr, flush=True)
+            continue
+        print(case, row["estimated"], row["measured"], row["error"], row["seconds"], flush=True)
+        with file.open("a") as rows_file:
+            rows_file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

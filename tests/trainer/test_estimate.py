@@ -1,0 +1,148 @@
+"""Whether a job fits, told before it is loaded: verdicts are pure, figures come from its training on tensors without memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from tests.trainer.jobs import bert_folder, make_job, write_csv
+from unfreeze_trainer.commands.estimate import estimate, estimated
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates.aside import Aside, AsideError
+from unfreeze_trainer.estimates.check import Check, memory_limit
+from unfreeze_trainer.estimates.estimate import Estimate, judge
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
+from unfreeze_trainer.estimates.ways import told, ways_that_fit
+from unfreeze_trainer.tasks import open_task
+
+MIB = 2**20
+PHASE = PhaseBytes("all", 10, 10 * MIB, 20 * MIB, 30 * MIB, 90 * MIB, 50 * MIB, 30 * MIB, 120 * MIB)
+TRACED = Traced(10, {"float32": 40}, 15 * MIB, [PHASE], 60 * MIB, 30 * MIB, 10 * MIB)
+
+
+def test_what_fits_leaves_five_percent_and_256_mib():
+    assert judge(1000 * MIB, 1306 * MIB) == "Fits"
+    assert judge(1000 * MIB, 1305 * MIB) == "MayNotFit"
+    assert judge(1000 * MIB, 999 * MIB) == "DoesNotFit"
+
+
+def test_a_pod_holds_its_agent_its_processes_and_one_worker_that_writes():
+    found = Estimate(TRACED, workers=2, base=100 * MIB, limit=2**30)
+    assert found.host == (64 + 2 * 100 + 120 + 90) * MIB
+    assert found.least == 2 * (100 + 90) * MIB
+    assert found.sentence() == "The job fits into 1.0 GiB with 270.3 MiB to spare."
+    assert (
+        replace(found, limit=400 * MIB).sentence() == "The job does not fit into 400.0 MiB: it needs about 474.0 MiB."
+    )
+    assert "may not fit into 500.0 MiB" in replace(found, limit=500 * MIB).sentence()
+    assert replace(found, limit=None).verdict == "Unknown"
+
+
+def test_with_accelerators_the_host_holds_copies_alone():
+    found = Estimate(TRACED, workers=1, base=100 * MIB, accelerated=True, limit=2**30, accelerator_limit=80 * MIB)
+    assert (found.host, found.accelerator) == ((64 + 100 + 60) * MIB, 90 * MIB)
+    assert found.verdict == "DoesNotFit"
+
+
+def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
+    asked = []
+
+    def ask(job):
+        asked.append(job)
+        small = job.training.gradient_accumulation_steps >= 4 or job.adapter or job.distribution.zero_stage == 3
+        return Estimate(TRACED, 1, 0, limit=2**30 if small else MIB)
+
+    job = make_job("/none", "/none.csv", training={"batchSize": 16}, distribution={"numNodes": 2})
+    ways = ways_that_fit(job, ask)
+    assert [way.change for way, _ in ways] == [
+        "training.gradientAccumulationSteps: 4",
+        "training.gradientCheckpointing: true and training.gradientAccumulationSteps: 8",
+        "distribution: {engine: FSDP} and training.gradientAccumulationSteps: 8",
+    ]
+    assert [one.training.gradient_accumulation_steps for one in asked] == [2, 4, 1, 8, 1, 8]
+    assert told(ways).startswith("It fits with any of: 1) training.gradientAccumulationSteps: 4 (")
+    assert told([]).startswith("No smaller micro batch")
+
+
+def test_a_function_runs_aside():
+    assert Aside(lambda: {"a": 1}, dict[str, int]).result() == {"a": 1}
+
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(AsideError, match="ValueError: no"):
+        Aside(fail, int).result()
+
+
+@pytest.mark.parametrize(("text", "limit"), [("max\n", None), ("1024\n", 1024)])
+def test_the_limit_of_a_pod(tmp_path, text, limit):
+    (tmp_path / "memory.max").write_text(text)
+    assert memory_limit(tmp_path / "memory.max") == limit
+    assert memory_limit(tmp_path / "none") is None
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("estimate")
+    bert_folder(folder / "bert")
+    write_csv(folder / "texts.csv")
+    return folder
+
+
+@pytest.mark.slow
+def test_phases_of_an_engine_without_weights(inputs):
+    """Each phase's moments are those of what it trains; of two FSDP workers each holds half of the weights."""
+    (inputs / "bert" / "model.safetensors").rename(inputs / "kept")
+    probe = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1}}
+    job = make_job(inputs / "bert", inputs / "texts.csv", strategy=probe, training={"epochs": 2})
+    job = job.model_copy(update={"model": job.model.model_copy(update={"initialization": "Random"})})
+    alone, _ = estimated(job, limit=None)
+    shared, _ = estimated(
+        job.model_copy(update={"distribution": job.distribution.model_copy(update={"engine": "FSDP", "num_nodes": 2})}),
+        limit=None,
+    )
+    (inputs / "kept").rename(inputs / "bert" / "model.safetensors")
+    assert [phase.name for phase in alone.traced.phases] == ["head", "all"]
+    for phase in alone.traced.phases:
+        assert 8 * phase.trainable_parameters <= phase.optimizer <= 8 * phase.trainable_parameters + 1024
+        assert phase.snapshot >= 12 * phase.trainable_parameters
+    whole, halves = alone.traced.phases[1], shared.traced.phases[1]
+    assert 0.5 * whole.weights <= halves.weights < 0.6 * whole.weights
+    assert halves.step < whole.step
+
+
+@pytest.mark.slow
+def test_the_command_says_whether_it_fits(inputs):
+    file = inputs / "job.yaml"
+    spec = {
+        "model": {"source": f"file://{inputs}/bert"},
+        "task": {"type": "TextClassification"},
+        "data": {"train": {"source": f"file://{inputs}/texts.csv"}},
+        "strategy": {"type": "FullFineTuning"},
+        "distribution": {"resourcesPerNode": {"limits": {"memory": "64Gi"}}},
+        "output": {"destination": f"file://{inputs}/run"},
+    }
+    manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "a"}, "spec": spec}
+    file.write_text(json.dumps(manifest))
+    done = CliRunner().invoke(estimate, [str(file), "-o", "json"])
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["verdict"], found["limitBytes"]) == (0, "Fits", 64 * 2**30)
+    assert found["sentence"].startswith("The job fits into 64.0 GiB with ")
+    assert found["phases"][0]["peak"] <= found["peakBytes"] < found["hostBytes"]
+
+
+@pytest.mark.slow
+def test_the_leader_refuses_what_cannot_fit(inputs):
+    job = make_job(inputs / "bert", inputs / "texts.csv", training={"batchSize": 1})
+    task = open_task(job)
+    Check(job, task, None).require()
+    sharded = job.model_copy(update={"distribution": job.distribution.model_copy(update={"engine": "FSDP"})})
+    Check(sharded, task, MIB).require()  # its estimate may be too high
+    check = Check(job, task, MIB)
+    check._patience = None
+    with pytest.raises(JobError, match=r"does not fit into 1\.0 MiB: it needs about .* No smaller micro batch") as told:
+        check.require()
+    assert told.value.reason == "DoesNotFit"

@@ -1,0 +1,146 @@
+"""`unfreeze estimate`: what a job needs in memory and on disk, and whether that fits, without loading or computing it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from unfreeze_api.grammar.quantities import quantity
+from unfreeze_trainer.commands.local import job_options, judged, open_job, read_spec, table_or_json
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.estimates.estimate import Estimate
+    from unfreeze_trainer.estimates.ways import Way
+
+
+_FILE_WIDTH = 160
+"""Columns of what goes into a file or a pipe."""
+
+
+class _Bytes(click.ParamType[int]):
+    name = "quantity"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = quantity(str(value))
+        if found is None or found <= 0:
+            self.fail(f"{value!r} is no quantity of Kubernetes, like 12Gi or 80G", param, ctx)
+        return int(found)
+
+
+@click.command()
+@click.option(
+    "--memory", type=_Bytes(), help="Memory limit of each pod, in place of resourcesPerNode.limits.memory: 12Gi."
+)
+@click.option("--accelerator-memory", type=_Bytes(), help="Memory of each accelerator: 80Gi.")
+@table_or_json
+@job_options
+def estimate(  # noqa: PLR0917 - click names them
+    file: Path,
+    claim: tuple[str, ...],
+    claims_folder: Path | None,
+    kind: Literal["table", "json"],
+    memory: int | None,
+    accelerator_memory: int | None,
+) -> None:
+    """Print what the FineTuneJob in FILE needs in memory, and whether it fits into its limits.
+
+    Opens the data, since its longest samples count, and of the model the configuration alone: its training runs with the
+    job's engine on tensors that have sizes and no memory. The exit code is 0 when it fits or no limit is known, 1 when it
+    does not or may not, 2 when the job itself is wrong.
+    """
+    with judged():
+        job = open_job(file, claim, claims_folder)
+        limit = memory or _limit(file)
+        found, ways = estimated(job, limit=limit, accelerator_limit=accelerator_memory)
+    if kind == "json":
+        offered = [
+            {"change": way.change, "cost": way.cost, "hostBytes": needs.host, "acceleratorBytes": needs.accelerator}
+            for way, needs in ways
+        ]
+        click.echo(json.dumps(found.to_dict() | {"ways": offered}, indent=2))
+    else:
+        _print(job, found, ways)
+    if found.verdict in ("DoesNotFit", "MayNotFit"):
+        raise SystemExit(1)
+
+
+def estimated(
+    job: ResolvedJob, *, limit: int | None, accelerator_limit: int | None = None
+) -> tuple[Estimate, list[tuple[Way, Estimate]]]:
+    """Return what a job needs, and how it fits where it does not.
+
+    Raises
+    ------
+    JobError
+        What `unfreeze run` would end with before its model is loaded; InvalidModel: the model cannot be traced.
+    """
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.estimates.aside import Aside, AsideError
+    from unfreeze_trainer.estimates.check import resident
+    from unfreeze_trainer.estimates.estimate import estimate_of
+    from unfreeze_trainer.estimates.trace import Traced, trace
+    from unfreeze_trainer.estimates.ways import ways_that_fit
+    from unfreeze_trainer.tasks import open_task
+
+    task = open_task(job)
+    limits = {"limit": limit, "accelerator_limit": accelerator_limit}
+
+    def ask(changed: ResolvedJob) -> Estimate:
+        traced = Aside(lambda: trace(changed, task), Traced).result()
+        return estimate_of(changed, traced, base=resident(), **limits)
+
+    def try_to_ask(changed: ResolvedJob) -> Estimate | None:
+        try:
+            return ask(changed)
+        except AsideError:  # a combination that this model does not take
+            return None
+
+    try:
+        found = ask(job)
+    except AsideError as error:
+        raise JobError(
+            "UnsupportedModel", f"this model cannot be estimated: its training does not run on shapes alone ({error})"
+        ) from error
+    return found, ways_that_fit(job, try_to_ask) if found.verdict in ("DoesNotFit", "MayNotFit") else []
+
+
+def _limit(file: Path) -> int | None:
+    """Return the memory limit of a pod, as the manifest has it."""
+    limits = read_spec(file).distribution.resources_per_node.limits or {}
+    found = quantity(str(limits["memory"])) if "memory" in limits else None
+    return int(found) if found else None
+
+
+def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from unfreeze_trainer.estimates.estimate import size
+
+    console, traced, place = Console(highlight=False, markup=False, soft_wrap=True), found.traced, job.distribution
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    dtypes = ", ".join(f"{size(count)} of {kind}" for kind, count in sorted(traced.weights_by_dtype.items()))
+    engine = f"{place.engine}{f' at stage {place.zero_stage}' if place.engine == 'DeepSpeed' else ''}"
+    console.print(
+        f"{job.name}: {traced.parameters:,} parameters ({dtypes}), {place.world_size} workers with {engine},"
+        f" {job.training.batch_size} samples a step"
+    )
+    table = Table("phase", "trains", "weights", "optimizer", "activations", "step", "evaluation", "checkpoint", "peak")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for phase in traced.phases:
+        sizes = (phase.weights, phase.optimizer, phase.activations, phase.step, phase.evaluation, phase.snapshot)
+        table.add_row(phase.name, f"{phase.trainable_parameters:,}", *map(size, sizes), size(phase.peak))
+    console.print(table)
+    console.print(
+        f"Loading takes {size(traced.loading)}, exporting {size(traced.exporting)}; on disk a checkpoint has"
+        f" {size(traced.checkpoint)}, the exports {size(traced.export)}."
+    )
+    console.print(f"Of rank 0, beside {size(found.base)} of each worker's process. {found.sentence()}")
+    for way, needs in ways:
+        console.print(f"  fits with {way.change} ({way.cost}): {needs.sentence()}")

@@ -1,0 +1,146 @@
+"""What a job needs beside what its place has, and whether that fits. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.estimates.trace import Traced
+
+Verdict = Literal["Fits", "MayNotFit", "DoesNotFit", "Unknown"]
+
+SHARE, REST = 0.05, 256 * 2**20
+"""What an estimate leaves free beside itself before it says that something fits: of itself, and in bytes."""
+AGENT = 64 * 2**20
+"""Bytes of an agent, which loads no torch: 35 MiB where it has begun, and room for its server."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one pod of a job, that of rank 0, which also writes checkpoints and exports."""
+
+    traced: Traced
+    workers: int
+    """In the pod."""
+    base: int
+    """Bytes of a worker's process without any tensor: interpreter, libraries, and what it has read of the data."""
+    accelerated: bool = False
+    """Whether the training's tensors lie in accelerators."""
+    limit: int | None = None
+    """Bytes that the pod may use; None where nobody says."""
+    accelerator_limit: int | None = None
+    """Bytes of each accelerator; None where nobody says."""
+
+    @property
+    def host(self) -> int:
+        """Bytes of the pod in the host's memory."""
+        first, others = self.traced.peak, self.traced.peak_of_others
+        if self.accelerated:
+            others = sum(self.traced.weights_by_dtype.values())
+            first = max(others, *(phase.snapshot for phase in self.traced.phases), self.traced.exporting)
+        return AGENT + self.workers * self.base + first + (self.workers - 1) * others
+
+    @property
+    def least(self) -> int:
+        """Bytes of the pod that steps and evaluations on the CPU need, however fast checkpoints and exports are written."""
+        steps = max(max(phase.step, phase.evaluation) for phase in self.traced.phases)
+        return self.workers * (self.base + steps)
+
+    @property
+    def accelerator(self) -> int:
+        """Bytes of tensors in rank 0's accelerator; 0 without one."""
+        return self.traced.peak_of_others if self.accelerated else 0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether all of it fits, as far as limits are known."""
+        found = {judge(needed, limit) for needed, limit in self._asked()}
+        order: tuple[Verdict, ...] = ("DoesNotFit", "MayNotFit", "Fits")
+        return next((verdict for verdict in order if verdict in found), "Unknown")
+
+    def _asked(self) -> list[tuple[int, int]]:
+        asked = [(self.host, self.limit), (self.accelerator, self.accelerator_limit)]
+        return [(needed, limit) for needed, limit in asked if limit is not None and needed]
+
+    def sentence(self) -> str:
+        """Return the verdict for people."""
+        needs = f"needs about {size(self.host)} of memory in a pod" + (
+            f", and {size(self.accelerator)} of each accelerator" if self.accelerated else ""
+        )
+        asked = self._asked()
+        if not asked:
+            return f"The job {needs}; no limit is known to compare that with (resourcesPerNode.limits.memory)."
+        needed, limit = min(asked, key=lambda pair: spare(*pair))
+        free = spare(needed, limit)
+        match judge(needed, limit):
+            case "Fits":
+                return f"The job fits into {size(limit)} with {size(free)} to spare."
+            case "MayNotFit":
+                return (
+                    f"The job may not fit into {size(limit)}: it needs about {size(needed)}, and less than 5 % and"
+                    f" {size(REST)} are free beside that."
+                )
+            case _:
+                return f"The job does not fit into {size(limit)}: it needs about {size(needed)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON, in camelCase and bytes."""
+        traced = self.traced
+        return {
+            "verdict": self.verdict,
+            "sentence": self.sentence(),
+            "hostBytes": self.host,
+            "acceleratorBytes": self.accelerator,
+            "limitBytes": self.limit,
+            "acceleratorLimitBytes": self.accelerator_limit,
+            "workersPerPod": self.workers,
+            "processBytes": self.base,
+            "parameters": traced.parameters,
+            "weightsByDtype": traced.weights_by_dtype,
+            "peakBytes": traced.peak,
+            "loadingBytes": traced.loading,
+            "exportingBytes": traced.exporting,
+            "checkpointFileBytes": traced.checkpoint,
+            "exportFileBytes": traced.export,
+            "phases": [{to_camel(name): value for name, value in vars(phase).items()} for phase in traced.phases],
+        }
+
+
+def spare(needed: int, limit: int) -> int:
+    """Return the bytes of a limit that are free beside an estimate and what it leaves free."""
+    return limit - needed - round(SHARE * needed) - REST
+
+
+def judge(needed: int, limit: int) -> Verdict:
+    """Return whether an estimate fits into a limit: with room beside it, without, or not at all."""
+    if needed > limit:
+        return "DoesNotFit"
+    return "Fits" if spare(needed, limit) >= 0 else "MayNotFit"
+
+
+def estimate_of(
+    job: ResolvedJob, traced: Traced, *, base: int, limit: int | None, accelerator_limit: int | None = None
+) -> Estimate:
+    """Return the estimate of a job that was traced."""
+    place = job.distribution
+    return Estimate(
+        traced,
+        workers=place.num_proc_per_node,
+        base=base,
+        accelerated=place.accelerators_per_node > 0,
+        limit=limit,
+        accelerator_limit=accelerator_limit,
+    )
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people write it."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,288 @@
+"""Runs a job's stages on fake tensors, with the engine and the steps that it will have, and counts what each holds."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.estimates.ledger import Ledger
+from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
+from unfreeze_trainer.feed import Feed, MicroBatch
+from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.phases.compile import Phase, compile_phases
+from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.training.coupled import coupled_step
+from unfreeze_trainer.training.dry_run import gradients
+from unfreeze_trainer.training.loop import plain_step
+from unfreeze_trainer.training.trials import trial_batches
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.models import LoadedModel
+    from unfreeze_trainer.tasks import Batch, Task
+
+_MICRO_BATCHES = 2
+"""Of a step, at most: a third one holds what the second one does."""
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class PhaseBytes:
+    """What rank 0, which also writes checkpoints, holds in a phase."""
+
+    name: str
+    trainable_parameters: int
+    weights: int
+    """Of the model, or this rank's share of them."""
+    optimizer: int
+    """Beside them between steps: moments, the engine's masters and buffers."""
+    activations: int
+    """More than that at the end of the forward pass."""
+    step: int
+    """Most during a step."""
+    evaluation: int
+    """Most during an evaluation."""
+    snapshot: int
+    """Of a checkpoint, while it is written."""
+    peak: int
+    """Most of all: a step while a checkpoint is being written."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What rank 0 of a job holds, in bytes of tensors."""
+
+    parameters: int
+    weights_by_dtype: dict[str, int]
+    loading: int
+    """Most while the model is loaded, tried on a batch, and divided."""
+    phases: list[PhaseBytes] = field(default_factory=list)
+    exporting: int = 0
+    """Most while the best weights are written."""
+    checkpoint: int = 0
+    """Of the largest checkpoint on disk."""
+    export: int = 0
+    """Of all exports on disk."""
+
+    @property
+    def peak(self) -> int:
+        """Most of all."""
+        return max(self.loading, self.exporting, *(phase.peak for phase in self.phases))
+
+    @property
+    def peak_of_others(self) -> int:
+        """Most of all without what rank 0 alone does: to write checkpoints and exports."""
+        return max(self.loading, *(max(phase.step, phase.evaluation) for phase in self.phases))
+
+
+def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False) -> Traced:
+    """Return what a job holds: nothing is loaded or computed. In a process that has joined no group.
+
+    Parameters
+    ----------
+    job
+        As it will run. What it compiles is traced as it stands.
+    task
+        Of the same job, with its data: the longest samples are read.
+    heaviest
+        Look at the phase alone that trains the most.
+    """
+    if job.distribution.engine == "DeepSpeed":
+        from unfreeze_trainer.engines.deepspeed import import_deepspeed
+
+        import_deepspeed()
+    training = job.training
+    feed = Feed(
+        task,
+        seed=training.seed,
+        batch_size=training.batch_size,
+        accumulate=training.gradient_accumulation_steps,
+        rank=0,
+        world_size=job.distribution.world_size,
+    )
+    plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
+    [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
+    [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
+    with pretended(job.distribution.world_size) as fake, _skeletons(task):
+        batches: list[Batch] = [
+            {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
+        ]
+        return _Trace(plain, task, feed, batches[0], batches[1]).run(heaviest=heaviest)
+
+
+def _evaluated(task: Task, training: Any, world_size: int) -> list[int]:
+    """Return the validation samples of the largest batch of an evaluation (see Feed.evaluation)."""
+    size = max(32, 2 * -(-training.batch_size // (world_size * training.gradient_accumulation_steps)))
+    total = -(-task.splits["validation"] // world_size)
+    order = task.lengths("validation").argsort(kind="stable")[::-1]
+    found: list[int] = order[: min(size, total)].tolist()
+    return found
+
+
+@contextmanager
+def _skeletons(task: Any) -> Iterator[None]:
+    """Have a task build its model without its weights, and a quantised one as it was before."""
+    library = task.library
+    before = library._random, library.job  # noqa: SLF001 - its own way to build without weights
+    model = library.job.model.model_copy(update={"quantization": None})
+    library._random, library.job = True, library.job.model_copy(update={"model": model})  # noqa: SLF001
+    try:
+        yield
+    finally:
+        library._random, library.job = before  # noqa: SLF001
+
+
+class _Trace:
+    def __init__(self, job: ResolvedJob, task: Task, feed: Feed, batch: Batch, held_out: Batch) -> None:
+        self._job, self._task, self._feed = job, task, feed
+        self._batch, self._held_out = batch, held_out
+        self._ledger = Ledger()
+
+    def run(self, *, heaviest: bool) -> Traced:
+        with self._ledger as ledger:
+            loaded = self._task.build_model()
+            module = loaded.module
+            found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
+            freezer = Freezer(module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+            sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+            trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}
+            dtypes: dict[str, int] = {}
+            for parameter in module.parameters():
+                kind = str(parameter.dtype).removeprefix("torch.")
+                dtypes[kind] = dtypes.get(kind, 0) + parameter.nbytes
+            if self._job.training.gradient_checkpointing:
+                checkpoint_activations(module)
+            engine = open_engine(self._job)
+            chosen = {name for phase in found for name in freezer.chosen_names(phase)}
+            used = self._try(engine, module, chosen)
+            freezer.unused = frozenset(chosen - used)
+            engine.attach(module, loaded.blocks, freezer.unused)
+            gc.collect()  # as worker.work does
+            ledger_peak, phases, everything = ledger.peak, [], set[str]()
+            for phase in [max(found, key=lambda phase: trains[phase.name])] if heaviest else found:
+                everything |= {*freezer.trainable_names(phase)}
+                phases.append(self._phase(phase, engine, freezer, loaded, everything, trains[phase.name]))
+            exporting = self._export(engine, sum(sizes[name] for name in everything))
+        return Traced(
+            parameters=sum(sizes.values()),
+            weights_by_dtype=dtypes,
+            loading=ledger_peak,
+            phases=phases,
+            exporting=exporting,
+            checkpoint=max(phase.snapshot for phase in phases),
+            export=self._exported(sizes, loaded),
+        )
+
+    def _try(self, engine: Engine, module: nn.Module, chosen: set[str]) -> frozenset[str]:
+        """Do as training.unused does; return the parameters that get a gradient."""
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        module.train()
+
+        def loss() -> Tensor:
+            with engine.autocast():
+                return self._task.loss(self._task.forward(module, self._batch), self._batch).sum()
+
+        return gradients(module, loss)
+
+    def _phase(  # noqa: PLR0917 - of one place
+        self,
+        phase: Phase,
+        engine: Engine,
+        freezer: Freezer,
+        loaded: LoadedModel,
+        names: set[str],
+        trainable: int,
+    ) -> PhaseBytes:
+        ledger = self._ledger
+        freezer.apply(phase)
+        ledger.restart()
+        engine.begin(freezer.groups(phase, self._job.training.weight_decay))
+        loaded.hook.begin(phase.steps)
+        exchange_nothing(engine)
+        begun, weights = ledger.peak, _held(engine.module)
+        self._step(engine, loaded)
+        self._step(engine, loaded)  # with moments, and with DDP's final buckets
+        ledger.restart()
+        between = ledger.live
+        forward = self._step(engine, loaded)
+        step = ledger.peak
+        ledger.restart()
+        self._evaluate(engine)
+        evaluation = ledger.peak
+        freezer.train_mode()
+        ledger.restart()
+        before = ledger.live
+        kept = engine.weights(names), engine.optimizer_state(), _copies(engine.module)
+        saving, snapshot = ledger.peak, ledger.live - before
+        peak = max(begun, step + snapshot, evaluation + snapshot, saving)
+        del kept
+        gc.collect()
+        return PhaseBytes(
+            phase.name, trainable, weights, between - weights, forward - between, step, evaluation, snapshot, peak
+        )
+
+    def _step(self, engine: Engine, loaded: LoadedModel) -> int:
+        """Take a step; return the bytes at the end of the forward pass of its last micro batch."""
+        count = min(_MICRO_BATCHES, self._job.training.gradient_accumulation_steps)
+        micros = [MicroBatch(self._batch, 1.0, 1, 1, number == count) for number in range(1, count + 1)]
+        take = coupled_step if self._task.couples else plain_step
+        live, backward = 0, engine.backward
+
+        def watched(loss: Tensor, *, last: bool) -> None:
+            nonlocal live
+            live = self._ledger.live
+            backward(loss, last=last)
+
+        engine.backward = watched  # type: ignore[method-assign]
+        engine.set_learning_rates(1.0)
+        for _ in take(engine, self._task, loaded.hook, micros, (0, 0, 0)):
+            pass
+        engine.step()
+        engine.backward = backward  # type: ignore[method-assign]
+        return live
+
+    @torch.no_grad()
+    def _evaluate(self, engine: Engine) -> None:
+        engine.module.eval()
+        with engine.autocast():
+            logits = self._task.forward(engine.module, self._held_out)
+            self._task.loss(logits, self._held_out)
+
+    def _export(self, engine: Engine, trained: int) -> int:
+        """Do as exports.exporter does; return the most that this holds."""
+        engine.end()
+        self._ledger.restart()
+        module = self._task.build_model().module
+        best = torch.empty(trained)
+        del best
+        if "Merged" in self._job.output.export:
+            from unfreeze_trainer.models.adapters.peft import merged
+
+            merged(module)
+        return self._ledger.peak
+
+    def _exported(self, sizes: dict[str, int], loaded: LoadedModel) -> int:
+        own = sum(sizes[name] for name in loaded.adapter_parameters)
+        whole = sum(sizes.values())
+        each = {"Model": whole, "Merged": whole - own, "Adapter": own}
+        return _FLOAT32 * sum(each[kind] for kind in self._job.output.export)
+
+
+def _held(module: nn.Module) -> int:
+    """Return the bytes of weights and buffers that a rank holds, in shares where they lie in such."""
+    shares = [getattr(each, "ds_tensor", each) for each in (*module.parameters(), *module.buffers())]
+    return sum(getattr(share, "_local_tensor", share).nbytes for share in shares)
+
+
+def _copies(module: nn.Module) -> Sequence[Tensor]:
+    return [buffer.clone() for buffer in persistent_buffers(module).values()]
