@@ -118,7 +118,7 @@ class Reconciler:
         See Settings.
     first_status
         For how many seconds at most, from when its Job was made, the first status of a job waits for the scheduler's word on
-        each of its pods.
+        each of its pods; for one status_interval while some are not there yet.
     clock
         The time.
     """
@@ -246,10 +246,13 @@ class Reconciler:
     def _until_first(self, status: FineTuneJobStatus, context: Context) -> float:
         """Return for how many seconds the first status of a job has to wait: with the scheduler's word it is the only one."""
         child, pods = context.children.job, context.children.pods
-        told = [pod for pod in pods if pod.node or pod.waiting is not None]
-        if status.phase != "Pending" or child is None or len(told) >= context.spec.distribution.num_nodes:
+        known = [pod for pod in pods if pod.node or pod.waiting is not None]
+        nodes = context.spec.distribution.num_nodes
+        if status.phase != "Pending" or child is None or len(known) >= nodes:
             return 0.0
-        return max(0.0, self._first_status - (context.now - child.created).total_seconds())
+        # Pods that are not made at all are perhaps refused, by a quota for one: people want to know of that soon.
+        longest = self._first_status if len(pods) >= nodes else min(self._first_status, self._status_interval)
+        return max(0.0, longest - (context.now - child.created).total_seconds())
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime
