@@ -43,7 +43,8 @@ def read_parquet(
         check_columns(columns, file.schema_arrow.names, where)
         schema, metadata = file.schema_arrow, file.metadata
     repeating = _repeating(metadata, schema, wanted)
-    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, read_dictionary=repeating) as file:
+    # What is buffered before, by default all of the file, stays until the end.
+    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=repeating) as file:
         batches = file.iter_batches(batch_size=HEAD_ROWS if head else _rows_at_once(metadata, wanted), columns=wanted)
         yield from _tables(batches, schema, wanted, Path(path).stat().st_size, where, head=head)
 
