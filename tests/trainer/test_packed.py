@@ -113,6 +113,22 @@ def test_columns_that_unpack_a_thousandfold_are_refused(tmp_path, monkeypatch):
     assert "become more than 200 times as many" in refused(tmp_path / "t.arrow")
 
 
+def test_a_column_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
+    """8 GiB from some hundred kilobytes: each row is one and the same text of half a MiB."""
+    once = pa.array(["x" * (1 << 19)])
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 16_384, pa.int32()), once)
+    schema = pa.schema({"text": pa.string(), "label": pa.string()})
+    with parquet.ParquetWriter(
+        tmp_path / "t.parquet", pa.schema({"text": text.type, "label": pa.string()}), store_schema=False
+    ) as file:
+        file.write_table(pa.table({"text": text, "label": ["a"] * 16_384}))
+    assert parquet.read_schema(tmp_path / "t.parquet") == schema
+    pool = pa.default_memory_pool()
+    before = pool.bytes_allocated()
+    assert "become more than 200 times as many" in refused(tmp_path / "t.parquet")
+    assert pool.bytes_allocated() - before < 64 << 20
+
+
 ROWS = pa.table(
     {"text": [f"t{n}" for n in range(5)], "label": pa.array(list("aabab")).dictionary_encode(), "n": range(5)}
 )

@@ -21,6 +21,8 @@ _FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
 _BATCH_BYTES = 16 << 20
 """Of the batches that Parquet is read in, by what its metadata say."""
 _BATCH_ROWS = 65536
+_FEW_BYTES = 64
+"""Of a value of Parquet, below which it is taken for a reference to one that is used again."""
 _BUFFER_BYTES = 1 << 20
 """Of a column of Parquet that are read at a time, in place of all that a row group has of it."""
 
@@ -37,12 +39,30 @@ def read_parquet(
     from pyarrow import parquet
 
     wanted = list(dict.fromkeys(columns))
-    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+    with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
-        schema = file.schema_arrow
-        count = HEAD_ROWS if head else _rows_at_once(file.metadata, wanted)
-        batches = file.iter_batches(batch_size=count, columns=wanted)
+        schema, metadata = file.schema_arrow, file.metadata
+    repeating = _repeating(metadata, schema, wanted)
+    # What is buffered before, by default all of the file, stays until the end.
+    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=repeating) as file:
+        batches = file.iter_batches(batch_size=HEAD_ROWS if head else _rows_at_once(metadata, wanted), columns=wanted)
         yield from _tables(batches, schema, wanted, Path(path).stat().st_size, where, head=head)
+
+
+def _repeating(metadata: parquet.FileMetaData, schema: pa.Schema, wanted: list[str]) -> list[str]:
+    """Return columns of texts or bytes that may become many times as large: values are few, and stand in a dictionary."""
+    import pyarrow as pa
+
+    flat = {one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_binary(one.type)} & {*wanted}
+    found: set[str] = set()
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            one = group.column(place)
+            few = one.has_dictionary_page and one.total_uncompressed_size < _FEW_BYTES * max(1, one.num_values)
+            if few and one.path_in_schema in flat:
+                found.add(one.path_in_schema)
+    return sorted(found)
 
 
 def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str]) -> int:
@@ -122,7 +142,7 @@ def _tables(
     kept = pa.schema([schema.field(name).with_type(plain_type(schema.field(name).type)) for name in wanted])
     unpacked, read = 0, False
     for batch in batches:
-        unpacked += batch.nbytes
+        unpacked += sum(map(_unpacked_bytes, batch.columns))
         check_fold(unpacked, size, where)
         yield pa.Table.from_batches([batch]).select(wanted).cast(kept)
         read = True
@@ -130,6 +150,18 @@ def _tables(
             return
     if not read:
         yield kept.empty_table()
+
+
+def _unpacked_bytes(column: pa.Array) -> int:
+    """Return the bytes of a column once each of its values stands by itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_dictionary(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_binary(kind.value_type)):
+        lengths = pc.binary_length(column.dictionary).cast(pa.int64())
+        return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
+    return int(column.nbytes)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
