@@ -38,8 +38,8 @@ cluster-binaries:
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo
 
-test-binaries:
-	@$(PYTHON) -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \
+test-binaries: $(READY)
+	@$(BIN)/python -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \
 	  versitygw fake-gcs-server azurite > /dev/null
 
 test: setup ## All tests, in two processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST

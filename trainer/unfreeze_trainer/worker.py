@@ -26,7 +26,6 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of
-from unfreeze_trainer.estimates.check import Check, is_leader, memory_limit
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
@@ -56,11 +55,8 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     task = open_task(job)
     if os.environ.get("RANK", "0") == "0":
         task.pin_beside()
-    check = Check(job, task, memory_limit()) if is_leader() else None
     tell(link, "loading the model")
     loaded = task.build_model()
-    if check:
-        check.require()
     tell(link, f"starting {job.distribution.engine}")
     engine = open_engine(job)
     task.check_samples(engine.rank, engine.world_size)

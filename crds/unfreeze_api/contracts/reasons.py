@@ -81,7 +81,6 @@ TrainerReason = Literal[
     "InvalidAdapter",
     "InvalidData",
     "OutOfMemory",
-    "DoesNotFit",
     "PrecisionNotSupported",
     "CompilerMissing",
     "TrackerMissing",
@@ -324,10 +323,6 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "OutOfMemory": Explanation(
         "A worker's accelerator or machine has too little memory: ends the job. The pod's memory limit is too low: retried.",
         "Raise `gradientAccumulationSteps`, lower `batchSize`, train less of the model, or give the pods more memory.",
-    ),
-    "DoesNotFit": Explanation(
-        "The job needs more memory than its pods may use: found before its model is loaded.",
-        "One of the changes that the message names, or a higher `resourcesPerNode.limits.memory`; `unfreeze estimate` has the figures.",
     ),
     "PrecisionNotSupported": Explanation(
         "The workers' hardware cannot compute in `training.precision`.",

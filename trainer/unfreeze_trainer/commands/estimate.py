@@ -80,8 +80,7 @@ def estimated(
     """
     from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.estimates.aside import Aside, AsideError
-    from unfreeze_trainer.estimates.check import resident
-    from unfreeze_trainer.estimates.estimate import estimate_of
+    from unfreeze_trainer.estimates.estimate import estimate_of, resident
     from unfreeze_trainer.estimates.trace import Traced, trace
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
@@ -89,13 +88,13 @@ def estimated(
     task = open_task(job)
     limits = {"limit": limit, "accelerator_limit": accelerator_limit}
 
-    def ask(changed: ResolvedJob) -> Estimate:
-        traced = Aside(lambda: trace(changed, task), Traced).result()
+    def ask(changed: ResolvedJob, *, heaviest: bool = False) -> Estimate:
+        traced = Aside(lambda: trace(changed, task, heaviest=heaviest), Traced).result()
         return estimate_of(changed, traced, base=resident(), **limits)
 
     def try_to_ask(changed: ResolvedJob) -> Estimate | None:
         try:
-            return ask(changed)
+            return ask(changed, heaviest=True)
         except AsideError:  # a combination that this model does not take
             return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.alias_generators import to_camel
@@ -43,12 +44,6 @@ class Estimate:
             others = sum(self.traced.weights_by_dtype.values())
             first = max(others, *(phase.snapshot for phase in self.traced.phases), self.traced.exporting)
         return AGENT + self.workers * self.base + first + (self.workers - 1) * others
-
-    @property
-    def least(self) -> int:
-        """Bytes of the pod that steps and evaluations on the CPU need, however fast checkpoints and exports are written."""
-        steps = max(max(phase.step, phase.evaluation) for phase in self.traced.phases)
-        return self.workers * (self.base + steps)
 
     @property
     def accelerator(self) -> int:
@@ -144,3 +139,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def resident() -> int:
+    """Return the bytes of this process that nobody can take from it: without the pages of files, libraries among them."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # no Linux
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) * 1024

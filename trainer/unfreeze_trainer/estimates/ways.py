@@ -47,14 +47,6 @@ def ways_that_fit(job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate |
     return found
 
 
-def told(ways: list[tuple[Way, Estimate]]) -> str:
-    """Return ways for people, in a sentence."""
-    if not ways:
-        return "No smaller micro batch, engine or adapter makes it fit: give it more memory"
-    parts = "; ".join(f"{number}) {way.change} ({way.cost})" for number, (way, _) in enumerate(ways, 1))
-    return f"It fits with {parts}" if len(ways) == 1 else f"It fits with any of: {parts}"
-
-
 def _kinds(job: ResolvedJob) -> Iterator[Iterator[Way]]:
     """Yield kinds of changes, the cheapest first, each from the smallest change on."""
     most = -(-job.training.batch_size // job.distribution.world_size)
