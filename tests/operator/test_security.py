@@ -123,10 +123,13 @@ def test_children_lie_in_the_jobs_namespace_and_mount_only_its_claims(manifest):
         assert action.manifest["metadata"]["namespace"] == "ns"
     pod = indexed_job(view, context.spec, IMAGE, Carried(), NAMES)["spec"]["template"]["spec"]
     claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
-    sources = json.dumps(manifest["spec"])
-    assert all(f"pvc://{claim['claimName']}" in sources for claim in claims)
+    sources, cache = json.dumps(manifest["spec"]), manifest["spec"].get("sources", {}).get("cacheClaim")
+    assert all(f"pvc://{claim['claimName']}" in sources or claim["claimName"] == cache for claim in claims)
     written = context.spec.output.destination
-    assert all(claim["readOnly"] or written.startswith(f"pvc://{claim['claimName']}") for claim in claims)
+    assert all(
+        claim["readOnly"] or written.startswith(f"pvc://{claim['claimName']}") or claim["claimName"] == cache
+        for claim in claims
+    )
     assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= VOLUMES
 
 
