@@ -75,7 +75,7 @@ def fetched(name: str, command: Sequence[str], sha256: str) -> Path:
 
 
 def _write_encoder(content: bytes, folder: Path) -> None:
-    """Write Whisper's encoder as transformers' audio classifier, whose head is drawn anew by whoever trains it."""
+    """Write Whisper's encoder as transformers' audio classifier, whose head is new for whoever trains it."""
     import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForAudioClassification
 

@@ -18,7 +18,7 @@ from unfreeze_api.job import FineTuneJob
 
 _CONTAINER = "trainer"
 _WATCHED_SECONDS = 60
-"""After which a watch is begun anew: connections that died without a word are noticed then."""
+"""After which a watch is restarted: connections that died without a word are noticed then."""
 _GONE, _NOT_FOUND = 410, 404
 Show = Callable[[dict[str, Any]], None]
 

@@ -1,4 +1,4 @@
-"""Errors that end a job, told apart from those that are worth a retry."""
+"""Errors that end a job, and those that are worth a retry."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def told_of(error: BaseException) -> tuple[str, str]:
     """Return message and traceback of an error as the agent tells them: what comes from rows of the data is left out.
 
     Row and column numbers stay. What libraries say of an error that came up in reading data may quote these: then its type
-    and the places are told. With SHOW_VALUES_ENV everything is.
+    and the places are shown. With SHOW_VALUES_ENV everything is.
     """
     whole = error.message if isinstance(error, JobError | RetryError) else f"{type(error).__name__}: {error}"
     tail = "".join(traceback.format_exception(error))

@@ -4,7 +4,7 @@ It imports nothing of Unfreeze, computes nothing and starts no thread: a fork is
 libraries, and nothing else. Arguments: the numbers of sockets to serve, a comma between them, and the modules to import.
 
 A request is one datagram with five files: a pipe with the request as JSON, a pipe that the fork's process id and then its exit
-code are told in, and its standard input, output and error. The server never reads the JSON, which may hold secrets: the fork does.
+code are written to, and its standard input, output and error. The server never reads the JSON, which may hold secrets: the fork does.
 Whoever has asked holds a socket; when it is closed, its forks are killed.
 """
 
@@ -38,7 +38,7 @@ class Fork:
     """A process that runs, for whoever has asked for it."""
 
     owner: socket.socket
-    told: int
+    answers: int
     """Pipe for its exit code."""
 
 
@@ -82,10 +82,10 @@ class Server:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            told = self._forks.pop(pid).told
+            answers = self._forks.pop(pid).answers
             with contextlib.suppress(BrokenPipeError):
-                os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-            os.close(told)
+                os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            os.close(answers)
 
     def _answer(self, owner: socket.socket) -> dict[str, Any] | None:
         """Fork for a request, or kill the forks of one who has gone; return in the fork, with what is asked of it."""
@@ -110,14 +110,14 @@ class Server:
             self._leave(mine)
             return _begin(files, theirs, server)
         theirs.close()
-        request, told, *streams = files
+        request, answers, *streams = files
         for number in (request, *streams):
             os.close(number)
         if pid < 0:
-            os.close(told)
+            os.close(answers)
             mine.close()
             return None
-        self._forks[pid] = Fork(owner, told)
+        self._forks[pid] = Fork(owner, answers)
         self._selector.register(mine, selectors.EVENT_READ)
         return None
 
@@ -131,12 +131,12 @@ class Server:
         self._waker.close()
         mine.close()
         for fork in self._forks.values():
-            os.close(fork.told)
+            os.close(fork.answers)
 
 
 def _begin(files: list[int], link: socket.socket, server: int) -> dict[str, Any]:
     """Leave the server's session, in a fork; tell who it is, and return what is asked of it."""
-    request, told, *streams = files
+    request, answers, *streams = files
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:  # it died before the line above
@@ -148,8 +148,8 @@ def _begin(files: list[int], link: socket.socket, server: int) -> dict[str, Any]
     with os.fdopen(request, "rb") as file:
         wanted: dict[str, Any] = json.loads(file.read())
     libc.prctl(_PR_SET_NAME, wanted["name"].encode()[:15])
-    os.write(told, f"{os.getpid()}\n".encode())
-    os.close(told)
+    os.write(answers, f"{os.getpid()}\n".encode())
+    os.close(answers)
     os.environ.clear()
     os.environ.update(wanted["environment"] | {ENV: str(link.detach())})
     os.chdir(wanted["folder"])

@@ -37,23 +37,23 @@ class Forked:
 
     Parameters
     ----------
-    told
+    answers
         Pipe in which it tells its process id, and the server its exit code.
     """
 
-    def __init__(self, told: int) -> None:
-        self._told = os.fdopen(told, "rb")
-        self.pid = int(self._told.readline() or -1)
+    def __init__(self, answers: int) -> None:
+        self._answers = os.fdopen(answers, "rb")
+        self.pid = int(self._answers.readline() or -1)
         if self.pid < 0:
-            self._told.close()
+            self._answers.close()
             raise ConnectionError("the fork server has gone")
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Return its exit code, negative for a signal; None while it runs."""
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
-            with self._told:
-                self.returncode = int(self._told.readline() or -signal.SIGKILL)  # killed with the server
+        if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
+            with self._answers:
+                self.returncode = int(self._answers.readline() or -signal.SIGKILL)  # killed with the server
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -64,7 +64,7 @@ class Forked:
         subprocess.TimeoutExpired
             It has not.
         """
-        if self.returncode is None and not select.select([self._told], [], [], timeout)[0]:
+        if self.returncode is None and not select.select([self._answers], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("a fork", timeout or 0)
         code = self.poll()
         assert code is not None
@@ -114,14 +114,14 @@ class ForkServer:
             The server has gone, or cannot fork.
         """
         wanted = {"arguments": [*arguments], "environment": {**environment}, "name": name, "folder": str(Path.cwd())}
-        (request, given), (mine, told) = os.pipe(), os.pipe()
+        (request, given), (mine, answers) = os.pipe(), os.pipe()
         try:
             with os.fdopen(given, "wb") as pipe:
                 try:
-                    socket.send_fds(self._asked, [b"1"], [request, told, into, out, err])
+                    socket.send_fds(self._asked, [b"1"], [request, answers, into, out, err])
                 finally:
                     os.close(request)
-                    os.close(told)
+                    os.close(answers)
                 pipe.write(json.dumps(wanted).encode())
         except OSError:
             os.close(mine)

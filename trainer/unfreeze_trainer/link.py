@@ -33,7 +33,7 @@ class WorkerError(Model):
     log_tail: str = ""
     """Last lines of the traceback."""
     time: float = 0.0
-    """Seconds since the epoch; the first error of a pod is the one that is told."""
+    """Seconds since the epoch; the first error of a pod is the one that is reported."""
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -52,17 +52,17 @@ def judge(
     better, count = low > 0, int(actual.sum())
     guess = labels[int(actual.argmax())]
     shown = repr(guess if len(guess) <= _LABEL else guess[: _LABEL - 1] + "\u2026")
-    told = (
+    sentence = (
         f"on {count} validation {noun} the {name} is {value:.3f}, that of always guessing {shown} is {chance:.3f}; the 95 %"
         f" interval of the difference is {low:+.3f} to {high:+.3f}"
     )
     if not better:
-        told += (
+        sentence += (
             ". Look at the labels, lower spec.strategy.learningRate, train longer or more of the model"
             if value <= chance
             else ". That may be chance: hold out more validation data, or train longer"
         )
-    return Usefulness(better=better, majority=chance, gain_low=low, gain_high=high, message=told)
+    return Usefulness(better=better, majority=chance, gain_low=low, gain_high=high, message=sentence)
 
 
 def _plain(hits: np.ndarray, actual: np.ndarray) -> tuple[float, float, float, float]:

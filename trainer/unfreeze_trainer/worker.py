@@ -95,7 +95,7 @@ def main(open_task: Callable[[ResolvedJob], Task] | None = None) -> None:
         from unfreeze_trainer import tasks
 
         code = work(job, open_task or tasks.open_task, link)
-    except Exception as error:  # noqa: BLE001 - every way to end is told to the agent
+    except Exception as error:  # noqa: BLE001 - every way to end is reported to the agent
         code = _tell(error, rank, link)
     # Without the interpreter's teardown: a rank that failed must not wait for others in a library's destructor.
     sys.stdout.flush()

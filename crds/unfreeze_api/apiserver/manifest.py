@@ -45,7 +45,7 @@ class Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return the value of a node; what is no value of JSON is told with its place."""
+        """Return the value of a node; what is no value of JSON is named with its place."""
         try:
             value = super().construct_object(node, deep=deep)
             if isinstance(value, str):

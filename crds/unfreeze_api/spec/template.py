@@ -1,4 +1,4 @@
-"""What the pods get: resources, placement, image, environment. The rules are those of any pod, told early."""
+"""What the pods get: resources, placement, image, environment. The rules are those of any pod, checked early."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class TaskType(Variant):
     library: Literal["transformers", "timm"]
     """Whose models it takes."""
     or_library: Literal["transformers", "timm"] | None = None
-    """Whose else, told by what the folder holds."""
+    """Whose else, by what the folder holds."""
     reads: tuple[Column, ...]
     """Columns of a table that it reads, of each row."""
     metrics: tuple[Metric, ...]

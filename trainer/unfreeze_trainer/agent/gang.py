@@ -247,7 +247,7 @@ class _ElasticAgent(LocalElasticAgent):
 
     def __init__(self, spec: WorkerSpec, gang: Gang, *, logs: str, server: ForkServer | None) -> None:
         # The workers of each round meet in a store of their own. torch's default, one store of pod 0's agent for all
-        # rounds, is told to no pod that joins later, and keeps the addresses of dead workers.
+        # rounds, is sent to no pod that joins later, and keeps the addresses of dead workers.
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         super().__init__(spec, DefaultLogsSpecs(log_dir=logs), exit_barrier_timeout=60)
         self._gang, self._server = gang, server

@@ -82,7 +82,7 @@ class GangProcess:
 
     def hung(self, seconds: float) -> None:
         """Take note that the workers hang; those of every pod write their stacks, before a restart here ends them."""
-        with contextlib.suppress(OSError):  # it has ended, which is told elsewhere
+        with contextlib.suppress(OSError):  # it has ended, which is reported elsewhere
             self._way.sendall(f"{seconds}\n".encode())
 
     def kill_workers(self) -> None:
@@ -94,18 +94,18 @@ class GangProcess:
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._way.makefile("r") as lines:
             for line in lines:
-                told = json.loads(line)
-                if "exit_code" in told:
-                    error = told["error"] and WorkerError.model_validate(told["error"])
-                    self._ended(Ending(told["exit_code"], error))
+                message = json.loads(line)
+                if "exit_code" in message:
+                    error = message["error"] and WorkerError.model_validate(message["error"])
+                    self._ended(Ending(message["exit_code"], error))
                     return
-                self.state = State(**told)
+                self.state = State(**message)
         code = self._process.wait()
         self._ended(Ending.of(RuntimeError(f"the gang's process has ended with {code}")))
 
 
 def say_to(agent: socket.socket, what: State | Ending) -> None:
-    """Tell an agent of something; one that has gone is told nothing."""
+    """Tell an agent of something; one that has gone hears nothing."""
     line: dict[str, Any]
     if isinstance(what, Ending):
         line = {"exit_code": int(what.exit_code), "error": what.error and what.error.model_dump(mode="json")}

@@ -161,8 +161,8 @@ def ask(
     try:
         task = type(kind.__name__, (kind,), {"read": read})(job)
     except JobError as error:
-        told = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
-        raise JobError(error.reason, told) from error
+        message = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
+        raise JobError(error.reason, message) from error
     return Asked(task, finished, place)
 
 
@@ -174,11 +174,11 @@ def decide(asked: Asked, threshold: float | None) -> None:
     JobError
         InvalidJob: a threshold, and the model has no such labels.
     """
-    answers, told = asked.task.answers, asked.finished.thresholds
+    answers, message = asked.task.answers, asked.finished.thresholds
     if isinstance(answers, AnyOf):
-        if threshold is not None or told:
+        if threshold is not None or message:
             usual = USUAL if threshold is None else threshold
-            chosen = told if threshold is None else {}
+            chosen = message if threshold is None else {}
             answers.thresholds = np.array([chosen.get(name, usual) for name in answers.names])
     elif threshold is not None:
         raise JobError(

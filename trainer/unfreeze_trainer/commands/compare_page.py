@@ -76,13 +76,13 @@ def _outcome(runs: Sequence[Run], metric: str, split: str) -> str:
     best = _value(runs[0], metric, split)
     if best is None:
         return f"None of them has {split} {metric}."
-    told = f"{runs[0].name} has the best {split} {metric}, {figure(best)}"
+    sentence = f"{runs[0].name} has the best {split} {metric}, {figure(best)}"
     second = _value(runs[1], metric, split) if len(runs) > 1 else None
     if second is None:
-        return f"{told}."
+        return f"{sentence}."
     if second == best:
         return f"{runs[0].name} and {runs[1].name} have the same {split} {metric}, {figure(best)}."
-    return f"{told}; the next one is {runs[1].name} with {figure(second)}{' (less is better)' if lower_is_better(metric) else ''}."
+    return f"{sentence}; the next one is {runs[1].name} with {figure(second)}{' (less is better)' if lower_is_better(metric) else ''}."
 
 
 def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
         "best_step": f"{report.best_step:,}",
         "seconds": f"{report.seconds:,.0f}",
         "useful": useful,
-        "facts": [(term, told) for term, told in facts.items() if told],
+        "facts": [(term, text) for term, text in facts.items() if text],
     }
 
 

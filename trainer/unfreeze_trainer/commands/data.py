@@ -79,8 +79,8 @@ def data(
     """Print what a job would read at PATH, without training.
 
     PATH is a table, a pattern of tables ('train-*.parquet'), a folder of tables, pictures or audio files, or the file of a FineTuneJob, whose splits are shown. Of tables and
-    folders it is told which task and columns were taken; --task and --column say otherwise. The exit code is 2 where something
-    would end a job, else 0; what is merely worth a look is told as a warning.
+    folders it is said which task and columns were taken; --task and --column say otherwise. The exit code is 2 where something
+    would end a job, else 0; what is merely worth a look is a warning.
     """
     from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.survey import survey
@@ -96,9 +96,9 @@ def data(
             drafted = draft(path, task=task, columns=named(columns))
             job, decided = job_of(drafted), drafted.said
             counter = token_counter(tokenizer) if tokenizer else None
-        with logged() as told:
+        with logged() as messages:
             found = survey(job, count_tokens=counter, files=files, decided=decided)
-        found = found.model_copy(update={"warnings": [*found.warnings, *told]})
+        found = found.model_copy(update={"warnings": [*found.warnings, *messages]})
     if kind == "json":
         click.echo(found.to_json(indent=2))
     else:
@@ -130,18 +130,18 @@ def _require_no_rows(path: Path) -> None:
 @contextmanager
 def logged() -> Iterator[list[str]]:
     """Collect what the readers log, but for broken rows, which a survey lists."""
-    told: list[str] = []
+    messages: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.name != _BROKEN_ROWS:
-                told.append(record.getMessage())
+                messages.append(record.getMessage())
 
     log, collector = logging.getLogger("unfreeze_trainer"), Collector(logging.WARNING)
     propagated, log.propagate = log.propagate, False
     log.addHandler(collector)
     try:
-        yield told
+        yield messages
     finally:
         log.removeHandler(collector)
         log.propagate = propagated

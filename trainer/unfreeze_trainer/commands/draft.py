@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unfreeze_api.spec.job import FineTuneJobSpec
 
 _LOOKED_ROWS = 50_000
-"""Rows of a table that its columns are told from."""
+"""Rows of a table that its columns are guessed from."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ Look = Literal[
 other things."""
 
 SAMPLED_ROWS = 20_000
-"""Rows that facts are told from, evenly spread."""
+"""Rows that facts are computed from, evenly spread."""
 _MOST = 0.95
 """Share of the cells that a look has to fit: tables have strays."""
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
@@ -124,7 +124,7 @@ class Facts:
         return "id" if counts_rows else look
 
     def _of_words(self) -> Look:
-        """Return what is told by how many words the cells have, and how many of them differ."""
+        """Return what follows from how many words the cells have, and how many of them differ."""
         distinct, rows = len(self.counts), len(self.values)
         if distinct <= max(2, min(_CATEGORIES, rows / 4)) and self.length <= 2 * _TEXT_WORDS:
             return "category"

@@ -31,7 +31,7 @@ _SEPARATORS = (",", ";", "|")
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
 _PLAUSIBLE = 2.0
-"""Points of another column that people are told of."""
+"""Points of another column that people are shown."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
 

@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Write a FineTuneJob for the data at PATH, with a comment at each choice.
 
-    PATH is a table, a pattern of tables ('train-*.parquet'), or a folder of tables, pictures or audio files. What was chosen among several is told, and how to have it
+    PATH is a table, a pattern of tables ('train-*.parquet'), or a folder of tables, pictures or audio files. What was chosen among several is said, and how to have it
     otherwise. The job starts with feature extraction, where the task has a head: it trains that alone and tells soonest what data and model are
     worth.
     """
@@ -55,7 +55,7 @@ def init(
         drafted = draft(path, task=task, columns=named(columns))
         folder, said = _model(drafted, model, path)
         counter = token_counter(folder) if folder and drafted.reads_text else None
-        with logged() as told:
+        with logged() as messages:
             found = survey(job_of(drafted), count_tokens=counter, files=FILES)
         if not found.splits:
             raise click.ClickException(f"{found.problem}. No job is written: {path} would end it")
@@ -64,13 +64,13 @@ def init(
         _write(output, text, force=force)
     for line in (*drafted.said, *said):
         click.echo(line)
-    for warning in (*warnings, *told):
+    for warning in (*warnings, *messages):
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"{output} is written. Next: unfreeze run {shlex.quote(str(output))}")
 
 
 def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None, list[str]]:
-    """Return the model's folder, and what people are told of it.
+    """Return the model's folder, and what people are shown of it.
 
     Raises
     ------

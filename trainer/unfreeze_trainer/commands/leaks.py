@@ -135,7 +135,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def said_of_leaks(columns: Sequence[tuple[str, float, str]], in_texts: Mapping[str, float]) -> Iterator[str]:
-    """Yield what people are told of them."""
+    """Yield what people are shown of them."""
     for name, share, how in columns:
         yield (
             f"column {name!r} tells the label of {100 * share:.0f} % of the samples by itself: {how}. The model does not read it; if"

@@ -46,11 +46,13 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the argument FILE and the options that say where volume claims lie; JobError ends it with 2."""
 
     @wraps(command)
-    def told(**options: Any) -> None:
+    def decorated(**options: Any) -> None:
         with judged():
             command(**options)
 
-    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(claim_options(told))
+    return click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))(
+        claim_options(decorated)
+    )
 
 
 @click.command()

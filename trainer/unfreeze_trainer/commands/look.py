@@ -1,4 +1,4 @@
-"""What can be told of a job within a second, before anything that trains is loaded: folders, headers, columns, labels.
+"""What can be said of a job within a second, before anything that trains is loaded: folders, headers, columns, labels.
 
 The readers are the training's own; torch is not imported. `unfreeze run` looks before it starts anything, `unfreeze
 validate --claims` does nothing else.

@@ -25,7 +25,7 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments MODEL and DATA, and the options of both commands; JobError ends it with 2."""
 
     @wraps(command)
-    def told(**options: Any) -> None:
+    def decorated(**options: Any) -> None:
         with judged():
             command(**options)
 
@@ -56,8 +56,8 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
             "--device", help="Where it computes, like cpu or cuda:0. Default: an accelerator if there is one."
         ),
     ):
-        told = add(told)
-    return told
+        decorated = add(decorated)
+    return decorated
 
 
 @click.command()
@@ -78,7 +78,7 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
     "--threshold",
     type=click.FloatRange(0, 1),
     help="Probability from which on a label is predicted, where a row may have several. Default: that of each label in the"
-    " export's unfreeze.json, which validation data told; where it has none, those above 0.5.",
+    " export's unfreeze.json, which validation data gave; where it has none, those above 0.5.",
 )
 @click.option("--inputs", is_flag=True, help="Write the texts, or the paths of files, beside the predictions.")
 @click.option("--force", is_flag=True, help="Overwrite the file that is there.")
@@ -163,11 +163,11 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
             places = (first[these - samples[0]][:, None] + np.arange(values.shape[1]))[own]
             outputs[places], states[places] = values[own], kept[own]
         whole = ((states == ANSWERED) | (states == ABSENT)).all()
-        told = answers.columns(outputs, None if whole else states == ANSWERED)
+        answered = answers.columns(outputs, None if whole else states == ANSWERED)
         known = task.known(SPLIT, samples, inputs=inputs)
         known.pop("label")
         there = pa.array(states != ABSENT)
-        yield {name: column.filter(there) for name, column in (known | told).items()}
+        yield {name: column.filter(there) for name, column in (known | answered).items()}
 
 
 @click.command()

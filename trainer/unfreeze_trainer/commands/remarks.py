@@ -31,7 +31,7 @@ def remarks(job: ResolvedJob, found: Survey) -> list[str]:
             if name != "train"
         }
         said += [
-            f"{name} has no sample of {_names(labels)}: nothing measures how well they are told"
+            f"{name} has no sample of {_names(labels)}: nothing measures how well they are remark"
             for name, labels in unseen.items()
             if labels
         ]
@@ -102,20 +102,20 @@ def _lengths(job: ResolvedJob, name: str, split: SplitSurvey) -> Iterator[str]:
 
 def _within(name: str, repeated: Repeated | None) -> Iterator[str]:
     if repeated and repeated.samples:
-        told = f"{name}: {repeated.samples:,} samples repeat one before them"
+        remark = f"{name}: {repeated.samples:,} samples repeat one before them"
         if repeated.conflicting:
-            told += (
+            remark += (
                 f", {repeated.conflicting:,} of them with another label, number or tags: a model cannot get both right"
             )
-        yield told
+        yield remark
 
 
 def _between(repeated: Mapping[str, Repeated]) -> Iterator[str]:
     for pair, count in repeated.items():
-        told = f"{count.samples:,} samples stand twice, {pair}: what is measured on them was seen before"
+        remark = f"{count.samples:,} samples stand twice, {pair}: what is measured on them was seen before"
         if count.conflicting:
-            told += f"; {count.conflicting:,} of them with another label, number or tags"
-        yield told
+            remark += f"; {count.conflicting:,} of them with another label, number or tags"
+        yield remark
 
 
 def _names(labels: list[str]) -> str:

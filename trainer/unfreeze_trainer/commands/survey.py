@@ -1,4 +1,4 @@
-"""What a job would read, told without training: rows, columns, labels, lengths, repeated samples, leaks, broken rows."""
+"""What a job would read, without training: rows, columns, labels, lengths, repeated samples, leaks, broken rows."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) ->
     for row, name in enumerate(source.inputs.to_pylist()):
         cell = f"row {source.number(row)}, column {kind.column_of(source.dataset.columns)!r}: "
         try:
-            paths.append(closed.place(name, told=cell) if skip else closed.path(name, told=cell))
+            paths.append(closed.place(name, prefix=cell) if skip else closed.path(name, prefix=cell))
         except (OSError, ValueError) as error:  # a name that no file system takes
             message = (
                 f"{source.where}: {cell}no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"

@@ -41,7 +41,7 @@ class Aside:
             with os.fdopen(write, "wb") as file:
                 try:
                     file.write(b"=" + self._adapter.dump_json(function()))
-                except Exception as error:  # noqa: BLE001 - told to the one who asked
+                except Exception as error:  # noqa: BLE001 - reported to the one who asked
                     file.write(f"!{type(error).__name__}: {error}".encode())
             code = 0
         finally:
@@ -58,13 +58,13 @@ class Aside:
         with os.fdopen(self._read, "rb") as file:
             if not select.select([file], [], [], timeout)[0]:
                 os.kill(self._pid, signal.SIGKILL)
-            told = file.read()
+            content = file.read()
         _, status = os.waitpid(self._pid, 0)
-        if not told and os.WIFSIGNALED(status) and timeout is not None:
+        if not content and os.WIFSIGNALED(status) and timeout is not None:
             return None
-        if not told.startswith(b"="):
-            raise AsideError(told[1:].decode() or "its process was ended")
-        return self._adapter.validate_json(told[1:])
+        if not content.startswith(b"="):
+            raise AsideError(content[1:].decode() or "its process was ended")
+        return self._adapter.validate_json(content[1:])
 
 
 class AsideError(Exception):

@@ -33,7 +33,7 @@ def ways_that_fit(job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate |
     Parameters
     ----------
     estimate
-        Returns what a changed job needs, None where it cannot be told.
+        Returns what a changed job needs, None where that is not known.
     """
     found: list[tuple[Way, Estimate]] = []
     for kind in _kinds(job):

@@ -36,7 +36,7 @@ def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
     """Return what the seal of an export says of it, as {"described": ...}."""
     scale = getattr(getattr(task, "objective", None), "scale", None)
     quantization = job.model.quantization
-    told = Described(
+    found = Described(
         task=getattr(task, "job", job).task.model_dump(mode="json", exclude_none=True),
         outputs=list(task.answers.names) if task.answers else [],
         scale=scale and (list(scale[0]), list(scale[1])),
@@ -45,4 +45,4 @@ def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
         semantics=job.semantics.model_dump(mode="json", exclude_defaults=True),
         quantization=quantization and quantization.model_dump(mode="json", exclude_none=True),
     )
-    return {"described": told.model_dump(mode="json", exclude_none=True)}
+    return {"described": found.model_dump(mode="json", exclude_none=True)}

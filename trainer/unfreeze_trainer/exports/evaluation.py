@@ -47,7 +47,7 @@ def read_evaluation(run_folder: Path) -> Evaluation | None:
 
 
 def use_of(evaluation: Evaluation | None) -> dict[str, Any]:
-    """Return what the validation data told of how to use a model: temperature of its logits, threshold of each label."""
+    """Return what the validation data say of how to use a model: temperature of its logits, threshold of each label."""
     if evaluation is None or "validation" not in evaluation.splits:
         return {}
     chosen = {one.label: one.threshold for one in evaluation.splits["validation"].classes if one.threshold is not None}

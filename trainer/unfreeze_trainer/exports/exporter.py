@@ -39,7 +39,7 @@ class Exporter:
     folder
         Where the best checkpoint lies, and where the exports go.
     tell
-        Told what it does, for people.
+        Called with what it does, for people.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Exporter:
             self._task.export(exported, aside, kind, metrics=metrics, usefulness=best.usefulness)
             self._tell(f"loading {kind} in a fresh process, as you will, to compare what it predicts")
             self._task.verify_export(aside, kind, exported)
-            told = {**described(self._job, self._task), **(found or {})}
-            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=told)
+            facts = {**described(self._job, self._task), **(found or {})}
+            seal(aside, fingerprint=self._folder.identity.fingerprint, kind=kind, found=facts)
             readable(aside)
             self._folder.require_own()  # what has come to lie there meanwhile stays
             generation.commit(aside, final)

@@ -22,10 +22,10 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     """Return the sentence: the metric that chose, on the test data if there are any, its 95 % interval and the baseline."""
     split, metrics = ("test", report.results.test) if report.results.test else ("validation", report.results.validation)
     figures = evaluation.splits.get(split) if evaluation else None
-    told = f"The model's {report.metric} is {spoken(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
+    sentence = f"The model's {report.metric} is {spoken(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
-        told += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
-    return f"{told}{_beside(report, metrics)}."
+        sentence += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
+    return f"{sentence}{_beside(report, metrics)}."
 
 
 def _beside(report: Report, metrics: dict[str, float]) -> str:

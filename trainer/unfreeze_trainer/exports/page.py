@@ -74,8 +74,8 @@ def _count(value: float) -> str:
 
 
 def _short(text: object, most: int = _MAX_TEXT) -> str:
-    told = str(text)
-    return told if len(told) <= most else told[: most - 1] + "\u2026"
+    shown = str(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "\u2026"
 
 
 def _duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ class Differences:
 def seal(export: Path, *, fingerprint: str, kind: str, found: Mapping[str, Any] | None = None) -> None:
     """Say in an export which run has made it, and what is in it: {"fingerprint": ..., "kind": ..., "files": {name: SHA-256}}.
 
-    `found` is what validation data told of how to use it, for which the libraries have no place: temperature, thresholds.
+    `found` is what validation data say of how to use it, for which the libraries have no place: temperature, thresholds.
     """
     files = {name: hash_file(export / name) for name in _names(export)}
     (export / MARKER).write_text(

@@ -1,7 +1,7 @@
-"""The search for a cut: the model is run and compared, never told by its name.
+"""The search for a cut: the model is run and compared, never known by its name.
 
-What is computed before anything that trains is told by autograd: it needs no gradient. Whether that is all that the rest needs
-is told by putting NaN in its place.
+What is computed before anything that trains autograd shows: it needs no gradient. Whether that is all that the rest needs
+is shown by putting NaN in its place.
 """
 
 from __future__ import annotations

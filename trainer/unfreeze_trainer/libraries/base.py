@@ -68,7 +68,7 @@ class Library(ABC):
         """What the folder's config.json holds."""
 
     def open(self, head: Head) -> None:
-        """Take what the data has told, before anything is built."""
+        """Take what the data says, before anything is built."""
         self.head = head
 
     def files(self) -> list[str]:

@@ -62,7 +62,7 @@ class Transformers(Library):
         self._pooling_files = files(self.path, self.where) if of_base else []
 
     def open(self, head: Head) -> None:
-        """Take what the data has told, and look at the tokenizer."""
+        """Take what the data says, and look at the tokenizer."""
         super().open(head)
         tokenizer_files(self.path, self.where, ())
         self.tokenizer = load_tokenizer(self.path, self.where)

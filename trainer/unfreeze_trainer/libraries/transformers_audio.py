@@ -53,7 +53,7 @@ class TransformersAudio(Library):
         return seconds
 
     def open(self, head: Head) -> None:
-        """Take what the data has told, and look at the feature extractor."""
+        """Take what the data says, and look at the feature extractor."""
         super().open(head)
         self._extractor_files = preprocessor_files(self.path, self.where, says="sound", kind="feature extractor")
         config = load_config(self.path, self.where)

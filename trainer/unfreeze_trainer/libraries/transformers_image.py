@@ -40,7 +40,7 @@ class TransformersImage(Library):
         self._image_size = image_size
 
     def open(self, head: Head) -> None:
-        """Take what the data has told, and look at the image processor."""
+        """Take what the data says, and look at the image processor."""
         super().open(head)
         config = load_config(self.path, self.where)
         self._processor_files = preprocessor_files(self.path, self.where, says="a picture", kind="image processor")

@@ -97,7 +97,7 @@ def _timm_layers(group_matcher: Callable[..., object], names: Sequence[str]) -> 
 def _stack_layers(module: nn.Module, names: Sequence[str]) -> _Parts:
     """Sort parameters by the model's stacks of layers.
 
-    What lies before a stack belongs to its first layer, before the first one to the embeddings. Two things are told by
+    What lies before a stack belongs to its first layer, before the first one to the embeddings. Two things are known by
     their names, since models declare them on either side of the layers: embeddings (relative positions, BART's
     layernorm_embedding) are embeddings, and what is called final or out (OPT) lies after the layers.
     """
@@ -148,7 +148,7 @@ def _stacks(module: nn.Module) -> list[_Stack]:
     for name, length, size in found:
         place = (name.rpartition(".")[0], length)
         if place in main and (length > 1 or 4 * size >= largest):
-            # A list of one layer has no sibling to be told by.
+            # A list of one layer has no sibling to be known by.
             stacks.setdefault(place if length > 1 else (name, 1), []).append(name)
     return [[tuple(f"{name}.{i}" for name in lists) for i in range(length)] for (_, length), lists in stacks.items()]
 
@@ -161,7 +161,7 @@ def _is_stack(part: nn.Module, *, plain: bool) -> bool:
     """Tell whether a list holds layers rather than parts of one layer: at least half of its items are of one class.
 
     A layer has a norm and at least two other modules with weights; so convolutions, experts and the two halves of a T5
-    layer are none. Lists of plain lists are stages or branches, which are not told apart: they count where `plain`.
+    layer are none. Lists of plain lists are stages or branches, which are not distinguished: they count where `plain`.
     """
     items = [item for item in part.children() if _has_weights(item)]
     common, count = Counter(map(type, items)).most_common(1)[0] if items else (nn.Module, 0)

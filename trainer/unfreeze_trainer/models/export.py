@@ -62,7 +62,7 @@ class Plain:
 
 
 class ReloadError(RuntimeError):
-    """A fresh process has not loaded an export; its last words."""
+    """A fresh process has not loaded an export; its last lines."""
 
 
 def compare(

@@ -167,8 +167,8 @@ def weight_files(path: str, where: str, *, library: str) -> list[str]:
         names += _shards(closed, name, where)
     for name in names:
         if not closed.exists(name):
-            told = "config.json" if name == names[0] else names[0]
-            raise JobError("InvalidModel", f"{where}: {name} is missing, which {told} names; {listing(path)}")
+            naming = "config.json" if name == names[0] else names[0]
+            raise JobError("InvalidModel", f"{where}: {name} is missing, which {naming} names; {listing(path)}")
     return names
 
 

@@ -11,7 +11,7 @@ def transformers_head(module: Any) -> frozenset[str]:
     """Return the parameters of a transformers model's head, empty for a model without one.
 
     It is everything outside the base model. Some classes have no base model of their own: their head is then what lies
-    outside the part with most weights (CLIPForImageClassification), or the output layer inside it (Perceiver), told by
+    outside the part with most weights (CLIPForImageClassification), or the output layer inside it (Perceiver), known by
     having as many outputs as there are labels.
     """
     parameters = dict(module.named_parameters())

@@ -86,7 +86,7 @@ def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str], scores: Tensor | No
 
 
 class Pool(nn.Module):
-    """`pool` as a module without weights: what computes it is told from what reads it."""
+    """`pool` as a module without weights: what computes it is separated from what reads it."""
 
     def __init__(self, modes: Sequence[str]) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class Objective(ABC):
     Parameters
     ----------
     learned
-        What the training data has told.
+        What the training data says.
     """
 
     has_words: ClassVar[bool] = False

@@ -33,7 +33,7 @@ class Classification(Objective):
     Parameters
     ----------
     learned
-        What the training data has told.
+        What the training data says.
     options, where
         Of the task, and their field: weights of the labels, label smoothing, focal loss, sampling.
 

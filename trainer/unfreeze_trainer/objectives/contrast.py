@@ -25,7 +25,7 @@ class _Contrast(Coupled):
     Parameters
     ----------
     learned
-        What the training data has told.
+        What the training data says.
     temperature
         What cosines are divided by.
     """

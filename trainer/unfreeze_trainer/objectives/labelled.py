@@ -15,7 +15,7 @@ from unfreeze_trainer.objectives.targets import Encoder
 
 
 def labelled(task: OneOf) -> Callable[[Encoder[Any]], Objective]:
-    """Return what makes the objective of what the training data has told."""
+    """Return what makes the objective of what the training data says."""
     options = task.options
     assert isinstance(options, LabelOptions)
     kind = MultiLabel if options.labels == "Multi" else Classification

@@ -27,7 +27,7 @@ class MultiLabel(Objective):
     Parameters
     ----------
     learned
-        What the training data has told.
+        What the training data says.
     options, where
         Of the task, and their field: weights of the labels, focal loss.
 

@@ -65,7 +65,7 @@ class RunFolder:
         return cls(job, start, generation, pins())
 
     def find(self) -> Found:
-        """Find what there is to resume from; nothing for one that only reads, which is told of it.
+        """Find what there is to resume from; nothing for one that only reads, which is handed it.
 
         Raises
         ------

@@ -119,7 +119,7 @@ class Generation:
 
     @contextmanager
     def fenced(self) -> Iterator[None]:
-        """Run what writes aside: what fails because the generation is over is told as Superseded."""
+        """Run what writes aside: what fails because the generation is over is reported as Superseded."""
         try:
             yield
         except Exception:

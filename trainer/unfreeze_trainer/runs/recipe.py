@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FILE = "recipe.json"
 FORMAT = 1
-_TOLD = 5
+_SHOWN = 5
 """Differences between two recipes that an error lists."""
 
 
@@ -128,11 +128,11 @@ def _open(job: ResolvedJob) -> Start:
     if stored.fingerprint not in job.fingerprints() and not _has_it_already(job, stored):
         if not _holds_work(folder):
             return Start(job, job.fingerprint())
-        told = list(recipes.differences(stored.job, recipes.recipe(job)))
-        more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        found = list(recipes.differences(stored.job, recipes.recipe(job)))
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise JobError(
             "ForeignRunFolder",
-            f"{folder} belongs to another job: there {', '.join(told[:_TOLD])}{more}. Choose another output.destination,"
+            f"{folder} belongs to another job: there {', '.join(found[:_SHOWN])}{more}. Choose another output.destination,"
             " or delete that folder",
         )
     try:

@@ -67,5 +67,5 @@ def _recovery(checkpoint: CheckpointInfo | None, problems: dict[int, str]) -> Re
         return None
     step = checkpoint.step if checkpoint else 0
     resumed = f"the training resumed from step {step}" if step else "the training started over from the beginning"
-    told = "; ".join(problems.values())[:_MAX_LENGTH]
-    return Recovery(step=step, time=datetime.now(UTC), message=f"{told}: {resumed}")
+    said = "; ".join(problems.values())[:_MAX_LENGTH]
+    return Recovery(step=step, time=datetime.now(UTC), message=f"{said}: {resumed}")

@@ -26,7 +26,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_PAUSE = 30.0
 _SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
-_TOLD_SECONDS = 0.3
+_SAID_SECONDS = 0.3
 
 
 class Bringer:
@@ -134,21 +134,21 @@ class Bringer:
 
     def _counter(self, text: str, done: int, total: int) -> Callable[[float], None]:
         """Return what takes note of bytes that have come, and tells of them in lines of the output."""
-        lock, state = threading.Lock(), {"done": float(done), "told": 0.0}
+        lock, state = threading.Lock(), {"done": float(done), "said": 0.0}
 
         def count(more: float) -> None:
             with lock:
                 state["done"] += more
                 now = time.monotonic()
-                if now - state["told"] >= _TOLD_SECONDS:
-                    state["told"] = now
+                if now - state["said"] >= _SAID_SECONDS:
+                    state["said"] = now
                     self._say({"text": text, "done": min(int(state["done"]), total), "total": total})
 
         count(0)
         return count
 
     def _patiently(self, wanted: Wanted, call: Callable[[], T]) -> T:
-        """Return what a call returns; its errors are told in the words of jobs, those that may pass are tried again."""
+        """Return what a call returns; its errors are put in the words of jobs, those that may pass are tried again."""
         paused, pause, whole = 0.0, 1.0, self._whole
         while True:
             try:

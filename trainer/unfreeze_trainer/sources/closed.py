@@ -56,14 +56,14 @@ class Closed:
         )
         self._parents: dict[str, str] = {}
 
-    def path(self, name: str, *, told: str = "") -> str:
+    def path(self, name: str, *, prefix: str = "") -> str:
         """Return the path of a regular file below the folder.
 
         Parameters
         ----------
         name
             Relative to the folder.
-        told
+        prefix
             Where the name stands, for messages, if in a row of the data.
 
         Raises
@@ -83,21 +83,21 @@ class Closed:
             if parent not in self._parents:
                 self._parents[parent] = os.path.realpath(parent)
             real = os.path.join(self._parents[parent], os.path.basename(path))  # noqa: PTH118, PTH119
-        shown = f"{told}{quoted(name)}" if told else name
-        self._require_below(real, shown, quoted(real) if told else real)
+        shown = f"{prefix}{quoted(name)}" if prefix else name
+        self._require_below(real, shown, quoted(real) if prefix else real)
         if not stat.S_ISREG(mode):
             kind = _KINDS.get(stat.S_IFMT(mode), "something else")
             raise self._refused(f"{shown} is {kind}, and no regular file: replace or remove it")
         return path
 
-    def place(self, name: str, *, told: str = "") -> str:
+    def place(self, name: str, *, prefix: str = "") -> str:
         """Return where a file lies, or would lie where there is none; arguments and JobError as of `path`."""
         try:
-            return self.path(name, told=told)
+            return self.path(name, prefix=prefix)
         except OSError:
             path = os.path.join(self.root, name)  # noqa: PTH118
             real = os.path.realpath(path)
-            self._require_below(real, *((f"{told}{quoted(name)}", quoted(real)) if told else (name, real)))
+            self._require_below(real, *((f"{prefix}{quoted(name)}", quoted(real)) if prefix else (name, real)))
             return path
         except ValueError:  # no file system takes this name
             return os.path.join(self.root, name)  # noqa: PTH118
@@ -128,10 +128,10 @@ class Closed:
                 raise
             return False
 
-    def _require_below(self, real: str, what: str, told: str) -> None:
+    def _require_below(self, real: str, what: str, shown: str) -> None:
         if not real.startswith(self._real + os.sep) and not (self._also and real.startswith(self._also)):
             raise self._refused(
-                f"{what} leads to {told}, which does not lie below {self._real}: copy it there; nothing is read from outside"
+                f"{what} leads to {shown}, which does not lie below {self._real}: copy it there; nothing is read from outside"
                 " of a source"
             )
 

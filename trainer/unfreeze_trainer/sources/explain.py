@@ -27,7 +27,7 @@ _UNAUTHORIZED, _FORBIDDEN = 401, 403
 _HOW = "in HF_TOKEN: on a cluster by the Secret in spec.sources.secretRef, here by the environment or `hf auth login`"
 
 
-def told(wanted: Wanted) -> tuple[str, Reference]:
+def named(wanted: Wanted) -> tuple[str, Reference]:
     """Return what messages about a source start with, and its parts."""
     scheme, _, rest = wanted.source.partition("://")
     return f"{wanted.field} {wanted.source}", (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
@@ -35,7 +35,7 @@ def told(wanted: Wanted) -> tuple[str, Reference]:
 
 def explained(error: Exception, wanted: Wanted, api: HfApi) -> JobError | RetryError | None:
     """Return an error of the client in the words of jobs; None for one that is no word of hub or network."""
-    where = told(wanted)[0]
+    where = named(wanted)[0]
     found = list(causes(error))
     if refused := next(filter(None, (_refused(cause, wanted, api) for cause in found)), None):
         return refused
@@ -50,7 +50,7 @@ def explained(error: Exception, wanted: Wanted, api: HfApi) -> JobError | RetryE
 
 def _refused(cause: BaseException, wanted: Wanted, api: HfApi) -> JobError | None:
     """Return what the hub has refused, None where it has refused nothing."""
-    where, reference = told(wanted)
+    where, reference = named(wanted)
     link = f"{ENDPOINT}/{'datasets/' if reference.kind == 'dataset' else ''}{reference.repository}"
     if isinstance(cause, GatedRepoError):
         return JobError(

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from unfreeze_api.sources.hf import Reference
 from unfreeze_trainer.errors import JobError, RetryError, some_of
 from unfreeze_trainer.sources.bringer import Bringer
-from unfreeze_trainer.sources.explain import explained, told
+from unfreeze_trainer.sources.explain import explained, named
 from unfreeze_trainer.sources.pins import MAX_FILES, Pin, PinnedFile, is_plain
 from unfreeze_trainer.sources.selection import data_files, model_files
 from unfreeze_trainer.sources.wanted import Wanted
@@ -57,12 +57,12 @@ class Hub(Bringer):
         """Return what a source stands for now; offline, what it stood for when it was last brought."""
         if self._offline:
             return self._recorded(wanted)
-        where, reference = told(wanted)
+        where, reference = named(wanted)
         return self._patiently(wanted, lambda: self._look_up(wanted, where, reference))
 
     def fetch(self, wanted: Wanted, pin: Pin) -> str:
         """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
-        reference = told(wanted)[1]
+        reference = named(wanted)[1]
         root = Path(Reference(reference.kind, reference.repository, "", "").at(self._cache, pin.revision))
         self._drop_foreign_links(f"{wanted.field} {wanted.source}", root, pin.files)
         self._patiently(wanted, lambda: self._bring(wanted, pin, root))
@@ -113,7 +113,7 @@ class Hub(Bringer):
         missing = {name: file for name, file in pin.files.items() if not file.is_at(root / name)}
         if not missing:
             return
-        where, reference = told(wanted)
+        where, reference = named(wanted)
         size = sum(file.size for file in missing.values())
         if self._offline:
             sizes = {name: file.size for name, file in missing.items()}
@@ -128,7 +128,7 @@ class Hub(Bringer):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _one(self, reference: Reference, pin: Pin, name: str, root: Path, bar: type[tqdm]) -> None:
-        there = os.path.lexists(root / name)  # what is there under a commit is taken as it is, unless told otherwise
+        there = os.path.lexists(root / name)  # what is there under a commit is taken as it is, unless asked otherwise
         found = self._download(reference, pin.revision, name, bar, force=there)
         if Path(found) != root / name:
             raise JobError(
@@ -149,7 +149,7 @@ class Hub(Bringer):
 
     def _check(self, wanted: Wanted, pin: Pin, root: Path) -> None:
         """Compare every file with its pin; what differs is brought once more."""
-        where, reference = told(wanted)
+        where, reference = named(wanted)
         for again in (False, True):
             done, broken = 0, []
             for name, file in pin.files.items():
@@ -182,7 +182,7 @@ class Hub(Bringer):
             self._one(reference, pin, name, root, bar)
 
     def _folder(self, wanted: Wanted) -> str:
-        return told(wanted)[1].folder
+        return named(wanted)[1].folder
 
     def _explained(self, error: Exception, wanted: Wanted) -> JobError | RetryError | None:
         return explained(error, wanted, self._api)

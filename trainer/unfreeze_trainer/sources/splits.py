@@ -1,4 +1,4 @@
-"""Where the splits of a data set lie that a source names by its repository, or by a config: told by its card."""
+"""Where the splits of a data set lie that a source names by its repository, or by a config: by its card."""
 
 from __future__ import annotations
 

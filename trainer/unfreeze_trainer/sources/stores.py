@@ -53,11 +53,11 @@ def unauthorized(access: Access, where: str, error: BaseException | None = None)
     """Return the error about credentials that the store refuses, or that are missing."""
     given = any(os.environ.get(name) for name in access.credentials)
     what = "refuses the credentials" if given else "wants credentials, and there are none"
-    told = f" ({short(error)})" if error else ""
+    cause = f" ({short(error)})" if error else ""
     names = ", ".join(access.credentials)
     return JobError(
         "Unauthorized",
-        f"{where}: the store {what}{told}: give those that may list and read it, in {names}: on a cluster by the Secret in"
+        f"{where}: the store {what}{cause}: give those that may list and read it, in {names}: on a cluster by the Secret in"
         " spec.sources.secretRef, here by the environment",
     )
 

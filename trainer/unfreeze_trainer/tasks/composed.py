@@ -45,7 +45,7 @@ class ComposedTask(Task):
     job
         The resolved job.
     objective
-        Makes the objective of what the training data has told.
+        Makes the objective of what the training data says.
     modality, library
         Not open yet.
 

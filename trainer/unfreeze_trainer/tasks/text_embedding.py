@@ -56,7 +56,7 @@ class TextEmbedding(ComposedTask):
 
 
 def _objective(options: TextEmbeddingSpec) -> Any:
-    """Return what makes the objective of what the training data has told."""
+    """Return what makes the objective of what the training data says."""
     temperature = options.temperature or TEMPERATURE
     if options.annotation == "Scores":
         return partial(CoSENT, temperature=temperature) if options.loss == "CoSENT" else CosineSimilarity

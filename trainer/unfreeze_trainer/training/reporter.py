@@ -39,7 +39,7 @@ class Reporter:
     plan, state, meter, saver, skipped, saved
         Where the figures come from.
     events, history, tracking, link
-        Told of what happens: the run folder, the trackers, this pod's agent (None without one).
+        Notified of what happens: the run folder, the trackers, this pod's agent (None without one).
     world_size
         Workers of the run.
     observers
@@ -129,7 +129,7 @@ class Reporter:
         self.publish("Training")
 
     def trained(self) -> None:
-        """Tell of a step at which nothing else is told: its loss is a point of a curve."""
+        """Report a step at which nothing else is reported: its loss is a point of a curve."""
         self._history.trained(self._progress("Training"))
 
     def evaluated(self, decision: Decision) -> None:

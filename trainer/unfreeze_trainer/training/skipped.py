@@ -25,7 +25,7 @@ class Skipped:
     state
         Of the run: keeps those that were found when it was their turn.
     events
-        Told of the count when it has changed.
+        Take the count when it has changed.
     on
         Whether data.onError is Skip.
     """

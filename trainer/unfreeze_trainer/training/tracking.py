@@ -47,7 +47,7 @@ _DEFAULTS = {
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_SILENT": "true",
 }
-"""What the libraries are told by the environment, where the user has not told them otherwise."""
+"""What the environment sets for the libraries, where the user has set nothing else."""
 
 
 class Tracking:

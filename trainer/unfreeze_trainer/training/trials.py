@@ -108,7 +108,7 @@ class Trials:
 
     def _blame(self, samples: Sequence[int], error: Exception) -> JobError:
         """Return what a failed batch means: that of its samples which fails alone is to blame, if others do not."""
-        told = one_line_told(error)
+        text = one_line_told(error)
         culprit = self._culprit(samples)
         if culprit is not None:
             others = [sample for sample in range(self._task.splits["train"]) if sample != culprit][:_COMPARED]
@@ -116,19 +116,19 @@ class Trials:
                 name = self._task.name_of("train", culprit)
                 return JobError(
                     "InvalidData",
-                    f"{name}: the model fails at this sample, not at others: {told}. Correct or remove it",
+                    f"{name}: the model fails at this sample, not at others: {text}. Correct or remove it",
                 )
             if len(samples) == 1 and not self._fails(([*others, culprit] * 2)[:2]):
                 return JobError(
                     "InvalidModel",
                     f"the model takes no batch of one sample, and the job makes one, of a worker's share or of an epoch's last"
-                    f" batch ({self._task.splits['train']} training samples): {told}. Choose another spec.training.batchSize or"
+                    f" batch ({self._task.splits['train']} training samples): {text}. Choose another spec.training.batchSize or"
                     " gradientAccumulationSteps, or fewer workers",
                 )
         what = f"{len(samples)} training samples" if len(samples) > 1 else "one training sample"
         return JobError(
             "InvalidModel",
-            f"the model fails at a batch of {what}, the first of which is {self._task.name_of('train', samples[0])}: {told}."
+            f"the model fails at a batch of {what}, the first of which is {self._task.name_of('train', samples[0])}: {text}."
             f" {self._task.remedy}",
         )
 
@@ -150,7 +150,7 @@ def _is_of_input(error: Exception) -> bool:
 
 def out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, the accelerator's or the host's."""
-    told = str(error)
+    text = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in told or "not enough memory" in told)
+        isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
     )

@@ -139,7 +139,7 @@ class Unused:
     state
         Of the run: what it holds from a checkpoint stays.
     events
-        Told of them, once in a run.
+        Take them, once in a run.
     evidence
         The same on every rank.
     """

@@ -50,7 +50,7 @@ def add_bottlenecks(module: nn.Module, blocks: Sequence[Block], spec: Bottleneck
     if not names:
         raise JobError(
             "InvalidAdapter",
-            f"{_FIELD}: none of this model's blocks ends in a linear layer or a convolution that could be told from its"
+            f"{_FIELD}: none of this model's blocks ends in a linear layer or a convolution that could be told apart from its"
             " structure; name the modules whose outputs are to be adapted in targetModules",
         )
     owner = {name: block.name for block in blocks for name in block.parameters}

@@ -1,4 +1,4 @@
-"""Which modules of a model an adapter goes into, told by names and structure."""
+"""Which modules of a model an adapter goes into, chosen by names and structure."""
 
 from __future__ import annotations
 
