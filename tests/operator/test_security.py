@@ -127,7 +127,7 @@ def test_children_lie_in_the_jobs_namespace_and_mount_only_its_claims(manifest):
     assert all(f"pvc://{claim['claimName']}" in sources or claim["claimName"] == cache for claim in claims)
     written = context.spec.output.destination
     assert all(
-        claim["readOnly"] or written.startswith(f"pvc://{claim['claimName']}") or claim["claimName"] == cache
+        claim.get("readOnly") or written.startswith(f"pvc://{claim['claimName']}") or claim["claimName"] == cache
         for claim in claims
     )
     assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= VOLUMES

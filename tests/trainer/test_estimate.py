@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
 from tests.trainer.jobs import bert_folder, make_job, write_csv
-from unfreeze_trainer.commands.estimate import estimate, estimated
 from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.estimate import Estimate, judge
 from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
 from unfreeze_trainer.estimates.ways import ways_that_fit
 
 MIB = 2**20
+PROGRAM = "from unfreeze_api.cli import main; main()"
 PHASE = PhaseBytes("all", 10, 10 * MIB, 20 * MIB, 30 * MIB, 90 * MIB, 50 * MIB, 30 * MIB, 120 * MIB)
 TRACED = Traced(10, {"float32": 40}, 15 * MIB, [PHASE], 60 * MIB, 30 * MIB, 10 * MIB)
 
@@ -79,43 +80,44 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_phases_of_an_engine_without_weights(inputs):
-    """Each phase's moments are those of what it trains; of two FSDP workers each holds half of the weights."""
-    (inputs / "bert" / "model.safetensors").rename(inputs / "kept")
-    probe = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1}}
-    job = make_job(inputs / "bert", inputs / "texts.csv", strategy=probe, training={"epochs": 2})
-    job = job.model_copy(update={"model": job.model.model_copy(update={"initialization": "Random"})})
-    alone, _ = estimated(job, limit=None)
-    shared, _ = estimated(
-        job.model_copy(update={"distribution": job.distribution.model_copy(update={"engine": "FSDP", "num_nodes": 2})}),
-        limit=None,
-    )
-    (inputs / "kept").rename(inputs / "bert" / "model.safetensors")
-    assert [phase.name for phase in alone.traced.phases] == ["head", "all"]
-    for phase in alone.traced.phases:
-        assert 8 * phase.trainable_parameters <= phase.optimizer <= 8 * phase.trainable_parameters + 1024
-        assert phase.snapshot >= 12 * phase.trainable_parameters
-    whole, halves = alone.traced.phases[1], shared.traced.phases[1]
-    assert 0.5 * whole.weights <= halves.weights < 0.6 * whole.weights
-    assert halves.step < whole.step
-
-
-@pytest.mark.slow
-def test_the_command_says_whether_it_fits(inputs):
-    file = inputs / "job.yaml"
+def asked(inputs, **spec):
+    """Return what `unfreeze estimate` says of a job, in a process that has computed nothing before."""
     spec = {
         "model": {"source": f"file://{inputs}/bert"},
         "task": {"type": "TextClassification"},
         "data": {"train": {"source": f"file://{inputs}/texts.csv"}},
         "strategy": {"type": "FullFineTuning"},
-        "distribution": {"resourcesPerNode": {"limits": {"memory": "64Gi"}}},
         "output": {"destination": f"file://{inputs}/run"},
-    }
+    } | spec
     manifest = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "a"}, "spec": spec}
-    file.write_text(json.dumps(manifest))
-    done = CliRunner().invoke(estimate, [str(file), "-o", "json"])
-    found = json.loads(done.stdout)
-    assert (done.exit_code, found["verdict"], found["limitBytes"]) == (0, "Fits", 64 * 2**30)
+    (inputs / "job.yaml").write_text(json.dumps(manifest))
+    command = [sys.executable, "-c", PROGRAM, "estimate", str(inputs / "job.yaml"), "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_phases_of_an_engine_without_weights(inputs):
+    """Each phase's moments are those of what it trains; of two FSDP workers each holds half of the weights."""
+    (inputs / "bert" / "model.safetensors").rename(inputs / "kept")
+    model = {"source": f"file://{inputs}/bert", "initialization": "Random"}
+    probe = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 1}}
+    job = {"model": model, "strategy": probe, "training": {"epochs": 2}}
+    alone = asked(inputs, **job)["phases"]
+    shared = asked(inputs, **job, distribution={"engine": "FSDP", "numNodes": 2})["phases"]
+    (inputs / "kept").rename(inputs / "bert" / "model.safetensors")
+    assert [phase["name"] for phase in alone] == ["head", "all"]
+    for phase in alone:
+        assert 8 * phase["trainableParameters"] <= phase["optimizer"] <= 8 * phase["trainableParameters"] + 1024
+        assert phase["snapshot"] >= 12 * phase["trainableParameters"]
+    assert 0.5 * alone[1]["weights"] <= shared[1]["weights"] < 0.6 * alone[1]["weights"]
+    assert shared[1]["step"] < alone[1]["step"]
+
+
+@pytest.mark.slow
+def test_the_command_says_whether_it_fits(inputs):
+    found = asked(inputs, distribution={"resourcesPerNode": {"limits": {"memory": "64Gi"}}})
+    assert (found["verdict"], found["limitBytes"]) == ("Fits", 64 * 2**30)
     assert found["sentence"].startswith("The job fits into 64.0 GiB with ")
     assert found["phases"][0]["peak"] <= found["peakBytes"] < found["hostBytes"]
