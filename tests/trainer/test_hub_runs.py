@@ -41,7 +41,8 @@ def hub(tmp_path_factory):
     write_bert(folder)
     with serve() as served:
         served.valid_tokens = {TOKEN}
-        served.model(MODEL, {file.name: file.read_bytes() for file in folder.iterdir()}, token=TOKEN)
+        repository = served.model(MODEL, {file.name: file.read_bytes() for file in folder.iterdir()}, token=TOKEN)
+        served.first = repository.refs["main"]
         parts = {f"plain_text/train-0000{part}-of-00002.parquet": rows(32) for part in (0, 1)}
         served.dataset(DATA, parts | {"plain_text/test-00000-of-00001.parquet": rows(16)})
         yield served
@@ -155,6 +156,7 @@ dataset_info:
     source = {"source": "hf://datasets/org/words/short"}
     job = yaml.safe_load(EXAMPLE.read_text())
     job["spec"]["data"] = {"train": source, "validation": source}
+    job["spec"]["model"] = {"source": f"hf://{MODEL}@{hub.first}"}
     job["spec"]["output"] = {"destination": "run"}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = unfreeze(tmp_path, hub, "run", example=tmp_path / "job.yaml")

@@ -126,6 +126,9 @@ class ProgressInfo(Model):
         return f"fetching {share(self.fetched_bytes or 0, self.total_bytes)}" if self.total_bytes else ""
 
 
+_OF_THE_POD = ("cache_hits", "cache_bytes", "cache_saved_seconds")
+
+
 class Progress(ProgressInfo, Said):
     """What the leader's agent serves as /progress."""
 
@@ -149,16 +152,20 @@ class Progress(ProgressInfo, Said):
     """Times that the workers were started again in place."""
     skipped_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps that changed nothing, since their gradients were not finite."""
-    cache_hits: int = Field(default=0, ge=0, le=MAX_COUNT)
+    cache_hits: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples that this worker's frozen blocks did not have to compute."""
-    cache_bytes: int = Field(default=0, ge=0, le=MAX_COUNT)
+    cache_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """What this worker keeps of the outputs of frozen blocks."""
-    cache_saved_seconds: float = 0.0
+    cache_saved_seconds: float | None = None
     """About what that has saved, less what it took to compute them."""
     phases: list[PhaseResult] = Field(default=[], max_length=1024)
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model, `test.accuracy` and so on."""
+
+    def for_operators(self) -> Progress:
+        """Return it without what stands at the pod's /metrics alone: operators of the first version take no more than they know."""
+        return self.model_copy(update=dict.fromkeys(_OF_THE_POD))
 
     def info(self) -> ProgressInfo:
         """Return the part that stands in the job's status."""

@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/healthz":
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", b"ok\n")
         elif path == "/progress":
-            self._answer(HTTPStatus.OK, "application/json", self.server.progress().to_json().encode())
+            self._answer(HTTPStatus.OK, "application/json", self.server.progress().for_operators().to_json().encode())
         elif path == "/activity":
             self._answer(HTTPStatus.OK, "text/plain; charset=utf-8", self.server.activity().encode())
         elif path == "/metrics":

@@ -219,7 +219,7 @@ class Agent:
         gang.state.workers_started = float("inf")
 
     def _message(self, ending: Ending | None, job: ResolvedJob) -> TerminationMessage:
-        progress = self.progress()
+        progress = self.progress().for_operators()
         reported: dict[str, Any] = {"checkpoint": progress.checkpoint, "progress": progress}
         if ending is None:
             step = f"at step {progress.checkpoint.step}" if progress.checkpoint else "none was due yet"

@@ -117,7 +117,7 @@ def data_files(
     where: str,
     *,
     beside: bool,
-    read: Callable[[str], bytes] = lambda _: b"",
+    read: Callable[[str], bytes] | None = None,
 ) -> list[str]:
     """Return the files of a repository that data are read from; JobError NotFound where there are none.
 
@@ -133,7 +133,7 @@ def data_files(
     beside
         Whether the file is a table that names others, which lie in its folder.
     read
-        Gives the content of a small file.
+        Gives the content of a small file of a repository that has a card; None of an object store, which knows no configs.
     """
     path = reference.path
     usable = [name for name in names if PurePosixPath(name).suffix.lower() not in _CODE and not _is_hidden(name)]
@@ -149,7 +149,9 @@ def data_files(
                 "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
             )
         found = [name for name in usable if any(PurePosixPath(f"/{name}").match(one) for one in patterns)]
-    elif config := config_of(usable, lambda: read(CARD).decode(errors="replace") if CARD in names else "", path, where):
+    elif read and (
+        config := config_of(usable, lambda: read(CARD).decode(errors="replace") if CARD in names else "", path, where)
+    ):
         found = [name for files in config[0].splits.values() for name in files] + [CARD] * (CARD in names)
     else:
         found = [name for name in usable if not path or name.startswith(f"{path}/")]
