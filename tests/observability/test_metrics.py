@@ -30,6 +30,9 @@ PROGRESS = Progress(
     eta_seconds=5,
     fetched_bytes=1,
     total_bytes=2,
+    cache_hits=3,
+    cache_bytes=4,
+    cache_saved_seconds=0.5,
     learning_rates={"head": 1e-3},
     checkpoint=CheckpointInfo(step=4, time=datetime.now(UTC)),
 )
