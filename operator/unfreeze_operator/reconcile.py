@@ -252,7 +252,9 @@ class Reconciler:
             return 0.0
         # Pods that are not made at all are perhaps refused, by a quota for one: people want to know of that soon.
         longest = self._first_status if len(pods) >= nodes else min(self._first_status, self._status_interval)
-        return max(0.0, longest - (context.now - child.created).total_seconds())
+        waited = (context.now - child.created).total_seconds()
+        # Times of creation are whole seconds; where the clocks disagree by more, nothing waits.
+        return longest - waited if -1 <= waited < longest else 0.0
 
     async def _execute(
         self, job: FineTuneJobView, old: FineTuneJobStatus, asked: Plan, now: datetime

@@ -157,3 +157,9 @@ def test_the_first_status_waits_for_the_schedulers_word_on_each_pod_and_no_longe
     waiting.now += timedelta(seconds=1)
     waiting.reconcile()
     assert waiting.status["phase"] == "Pending"
+
+    behind = Simulation(nodes=2, first_status=5)
+    behind.reconcile()
+    behind.now -= timedelta(minutes=10)  # a clock that is behind the API server's
+    behind.reconcile()
+    assert behind.status["phase"] == "Pending"

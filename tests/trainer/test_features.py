@@ -136,6 +136,8 @@ def test_a_cache_takes_its_share_of_what_machine_and_container_have_free(tmp_pat
     (group / "memory.max").write_text("3000\n")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert available_bytes(tmp_path) == SHARE * 2000 / 2
+    (group / "memory.stat").write_text("anon 300\ninactive_file 600\n")
+    assert available_bytes(tmp_path) == SHARE * 2600 / 2
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_a_job_learns_the_same_with_and_without_the_cache_and_after_a_resume(ran
     for found, cuts in (saved, others):
         assert cuts == {0: "bert", 1: "bert.encoder", 2: "bert.encoder.layer.0"}
         assert found.hits > 2 * samples
-        assert found.bytes > 0
+        assert found.bytes == 0, "the last phase is read too seldom to keep anything"
     features_group.forget_after(15, folder / f"{engine}-Cached")
     (resumed, again, _), _ = ranks.call(features_group.trained, engine, folder, "Cached", 15)
     assert again.hits > 0

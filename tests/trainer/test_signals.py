@@ -17,8 +17,12 @@ from unfreeze_trainer.commands.interrupts import Interrupts
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def start(folder: Path, **options) -> subprocess.Popen:
-    environment = os.environ | {"UNFREEZE_TEST": json.dumps({"sleep": 0.1} | options), "COLUMNS": "200"}
+def start(folder: Path, *, forks: str = "on", **options) -> subprocess.Popen:
+    environment = os.environ | {
+        "UNFREEZE_FORK_SERVER": forks,
+        "UNFREEZE_TEST": json.dumps({"sleep": 0.1} | options),
+        "COLUMNS": "200",
+    }
     command = [sys.executable, "-m", "tests.trainer.run_mlp", folder / "run"]
     with (folder / "said").open("ab") as said:
         return subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
@@ -49,9 +53,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_signal_leaves_a_checkpoint_and_no_orphan(tmp_path, number):
-    run = start(tmp_path)
+@pytest.mark.parametrize(
+    ("number", "forks"),
+    [(signal.SIGTERM, "on"), (signal.SIGHUP, "on"), (signal.SIGKILL, "on"), (signal.SIGKILL, "off")],
+)
+def test_a_signal_leaves_a_checkpoint_and_no_orphan(tmp_path, number, forks):
+    """Also where each process is a Python of its own."""
+    run = start(tmp_path, forks=forks)
     until(lambda: run.poll() is not None or "evaluation" in events(tmp_path))
     assert run.poll() is None, (tmp_path / "said").read_text()
     below = descendants(run.pid)

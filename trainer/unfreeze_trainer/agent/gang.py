@@ -359,6 +359,9 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     link = Link.from_environment()
     assert link is not None  # the agent's
+    os.environ[AGENT_ENV] = str(
+        os.getpid()
+    )  # workers that are no forks end with this process, which ends with the agent
     agent = socket.socket(fileno=0)
     tell = partial(say_to, agent)
     job = load_job(Path(os.environ[JOB_FILE_ENV]), say=False)

@@ -101,7 +101,8 @@ class GangProcess:
                     return
                 self.state = State(**message)
         code = self._process.wait()
-        self._ended(Ending.of(RuntimeError(f"the gang's process has ended with {code}")))
+        why = ": perhaps for want of memory, give the pods more" if code == -signal.SIGKILL else ""
+        self._ended(Ending.of(RuntimeError(f"the process that starts the workers has ended with {code}{why}")))
 
 
 def say_to(agent: socket.socket, what: State | Ending) -> None:

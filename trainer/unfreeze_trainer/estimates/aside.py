@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -47,8 +45,8 @@ class Aside:
         finally:
             os._exit(code)
 
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for what the function returns, or for so many seconds; None where it has not come by then. Once.
+    def result(self) -> Any:
+        """Wait for what the function returns. Once.
 
         Raises
         ------
@@ -56,12 +54,8 @@ class Aside:
             It has raised, or its process has ended otherwise.
         """
         with os.fdopen(self._read, "rb") as file:
-            if not select.select([file], [], [], timeout)[0]:
-                os.kill(self._pid, signal.SIGKILL)
             content = file.read()
-        _, status = os.waitpid(self._pid, 0)
-        if not content and os.WIFSIGNALED(status) and timeout is not None:
-            return None
+        os.waitpid(self._pid, 0)
         if not content.startswith(b"="):
             raise AsideError(content[1:].decode() or "its process was ended")
         return self._adapter.validate_json(content[1:])

@@ -95,6 +95,7 @@ class CachedTask:
         cut = self.cuts.get(phase)
         if cut is not self._cut:
             self._rows.clear()
+            self.saved.bytes = 0
             self._cut, self._start = cut, Start(self._engine.module, cut) if cut else None
         if cut is None:
             return
@@ -135,7 +136,7 @@ class CachedTask:
             values = cut.capture(module, run, stop=not engine.divides)
             sizes = [shape(len(here[next(iter(here))]), length_of(here)) for shape in cut.shapes]
             foreign |= [tuple(value.shape) for value in values] != sizes
-            if number <= len(mine):
+            if number <= len(mine) and not foreign:
                 rows.add(mine[number - 1], rows_of(values, cut.shapes, here))
             if number % _CHECK_BATCHES == 0:
                 beat(min(number * self.batch * engine.world_size, len(order)), len(order))

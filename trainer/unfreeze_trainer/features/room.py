@@ -16,7 +16,9 @@ def available_bytes(root: Path = Path("/")) -> int:
     group = root / "sys/fs/cgroup"
     limit, used = _number(group / "memory.max"), _number(group / "memory.current")
     if limit is not None and used is not None:
-        free.append(max(0, limit - used))
+        stat = dict(line.split() for line in _lines(group / "memory.stat"))
+        # Pages of files that were read count as used, and are given back before anything else.
+        free.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
     return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

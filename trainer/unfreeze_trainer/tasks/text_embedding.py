@@ -45,6 +45,10 @@ class TextEmbedding(ComposedTask):
         if test and (why := self.metrics.undefined(test.targets).get(self.job.metric.name)):
             raise JobError("InvalidData", f"spec.data.test: {self.job.metric.name} has no value for it: {why}")
 
+    def repeats(self, split: str) -> bool:
+        """Return whether frozen blocks need a split's samples once; those of several texts are several rows of a batch each."""
+        return super().repeats(split) and not self._splits[split].source.inputs.type.num_fields
+
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of the texts of each sample, of shape (samples, texts, width)."""
         vectors = super().forward(module, batch)

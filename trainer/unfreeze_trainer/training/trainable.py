@@ -101,6 +101,7 @@ class Trainable:
         if look or wanted or self._engine.device.type == "cpu":
             self._look(self._phase)
         if late := self._unused.late():
+            self._look(self._phase)  # a new guard counts its own steps alone
             self._unused.take_in(late)
             self.begin(self._phase)
 
