@@ -120,6 +120,17 @@ def test_what_another_brings_now_is_left_and_what_is_long_dead_is_removed(store,
     assert left(tmp_path) == [now]
 
 
+def test_a_link_in_place_of_the_folder_for_what_comes_is_removed_and_not_followed(store, tmp_path):
+    old, folder = tmp_path / "another" / "run", tmp_path / "s3--b"
+    for one in (old, folder):
+        one.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    (folder / "incoming").symlink_to(tmp_path / "another")
+    store(Objects(FILES)).pin(wanted())
+    assert old.is_dir()
+    assert not (folder / "incoming").is_symlink()
+
+
 def test_a_link_in_place_of_the_lock_harms_nothing(store, tmp_path):
     target = tmp_path / "target"
     target.write_text("kept")

@@ -93,9 +93,10 @@ class Store(Bringer):
                 if broken and self._offline:
                     sizes = {name: file.size for name, file in broken.items()}
                     raise self._not_cached(f"{wanted.field} {wanted.source}", sizes, "as they were pinned")
-                come: dict[str, PinnedFile] = {}
-                with self._aside(wanted) as aside:
-                    self._patiently(wanted, lambda: self._bring_again(wanted, broken, root, come, aside))
+                if broken:
+                    come: dict[str, PinnedFile] = {}
+                    with self._aside(wanted) as aside:
+                        self._patiently(wanted, lambda: self._bring_again(wanted, broken, root, come, aside))
         self._note(wanted, pin)
         return place.at(self._cache, pin.revision)
 
@@ -344,11 +345,17 @@ class Store(Bringer):
     def _clear(folder: Path) -> None:
         """Remove what nothing has come into for long."""
         with suppress(OSError):
+            if folder.is_symlink():  # a neighbour's: what it leads to is nobody's to clear
+                folder.unlink()
+                return
             for entry in folder.iterdir():
                 with suppress(OSError):
+                    if entry.is_symlink():
+                        entry.unlink()
+                        continue
                     latest = max(part.lstat().st_mtime for part in (entry, *entry.rglob("*")))
                     if time.time() - latest > _LEFT_SECONDS:
-                        entry.unlink() if entry.is_symlink() or entry.is_file() else shutil.rmtree(entry)
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _locked(self, lock: IO[str], wanted: Wanted) -> bool:
         """Wait for the lock of a bucket; return False where the file system has none, and each fetches for itself."""
