@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from tests.operator.fakes import IMAGE, FakeCluster, job
 from tests.operator.test_network import COREDNS, NETWORK, End, allows
-from unfreeze_api.contracts.progress import SOURCES_FOLDER
+from unfreeze_api.contracts.progress import CLAIM_FOLDER, SOURCES_FOLDER
 from unfreeze_api.job import parse_spec
 from unfreeze_api.sources import ACCESS
 from unfreeze_operator.cluster.executor import _told
@@ -95,8 +95,24 @@ def test_what_is_fetched_is_kept_on_the_jobs_claim_or_the_platforms():
     assert kept(reading(**MODEL), platform) == {"claimName": "models"}
     assert kept(own, platform) == kept(own, OPEN) == {"claimName": "mine"}
     assert '"sources"' not in json.dumps(pod_of(reading(sources={"cacheClaim": "mine"}), OPEN)), "nothing is fetched"
+    both = reading(**MODEL, data={"train": {"source": "s3://bucket/words.csv"}})
+    assert kept(both, {"s3": SourceAccess(), **platform}) == {"claimName": "models"}, "the first that has one"
+    assert kept(both, {"hf": SourceAccess(), "s3": SourceAccess(cache_claim="models")}) == {"claimName": "models"}
     told = config_map(own, spec_of(own), NAMES)["data"]["job.json"]
     assert told == config_map(reading(**MODEL), spec_of(reading(**MODEL)), NAMES)["data"]["job.json"]
+
+
+def test_a_claim_that_the_job_reads_too_is_one_volume():
+    data = {"data": {"train": {"source": "pvc://cache/words.csv"}}}
+    pod = pod_of(reading(**MODEL, **data, sources={"cacheClaim": "cache"}))
+    (volume,) = [one for one in pod["volumes"] if one.get("persistentVolumeClaim", {}).get("claimName") == "cache"]
+    assert not volume["persistentVolumeClaim"]["readOnly"]
+    mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+    assert {one["mountPath"]: one.get("readOnly", False) for one in mounts} == {
+        f"{CLAIM_FOLDER}/cache": True,
+        SOURCES_FOLDER: False,
+    }
+    assert not [one for one in pod["volumes"] if one["name"] == "sources"]
 
 
 def test_pods_of_other_jobs_are_as_they_were():

@@ -1,5 +1,6 @@
 """What keeps a credential in the process that has it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -35,3 +36,16 @@ def test_messages_have_neither_tokens_nor_signed_addresses():
         == "http://***@hub.example/a cannot be reached by socks5h://***@proxy:1, timm://resnet18@main"
     )
     assert redacted("did you mean org/name? Yes", []) == "did you mean org/name? Yes"
+
+
+def test_an_error_that_nobody_knows_is_logged_without_credentials():
+    wanted = {"field": "f", "source": "planted://b/k", "path": "", "is_model": True, "weights": True, "beside": False}
+    request = {"what": "pin", "wanted": [wanted], "cache": "/", "offline": False, "patience": 0, "parent": os.getpid()}
+    command = [sys.executable, "-m", "unfreeze_trainer.sources.fetcher"]
+    environment = os.environ | {"HF_TOKEN": "planted"}
+    done = subprocess.run(
+        command, env=environment, input=json.dumps(request), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "No module named 'unfreeze_trainer.sources.schemes.***'" in done.stderr
+    assert "planted" not in done.stderr

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -322,6 +323,10 @@ def test_a_process_that_was_killed_leaves_nothing_that_is_used(relayed, pair, tm
         with pytest.raises(ValueError, match="Expecting value"):
             asked.result()
     assert not list(tmp_path.rglob("big.csv"))
+    for left in tmp_path.glob("cache/s3--killed/incoming/**/*"):
+        os.utime(left, (0, 0))
+    for left in tmp_path.glob("cache/s3--killed/incoming/*"):
+        os.utime(left, (0, 0))
     assert pair[0].fetch("s3://killed/big.csv", model=False).read_bytes() == WEIGHTS * 200
     assert not list(tmp_path.glob("cache/s3--killed/incoming/*"))
 

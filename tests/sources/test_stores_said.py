@@ -28,6 +28,14 @@ SAID = [
     (az, OSError("Azure Error: [ServerBusy] 503 The server is busy."), "StoreUnreachable"),
     (az, OSError("Azure Error: [AuthorizationFailure] 403 Server failed to authenticate the request."), "Unauthorized"),
     (az, OSError("Azure Error: [ContainerNotFound] 404 The specified container does not exist."), "NotFound"),
+    (az, Exception("Unexpected character in Base64 encoded string"), "Unauthorized"),
+    (az, Exception("Unknown error: St13runtime_error: Unexpected end of Base64 encoded string."), "Unauthorized"),
+    (
+        gs,
+        OSError("google::cloud::Status(INVALID_ARGUMENT: Permanent error: Could not create a OAuth2 access token to"),
+        "Unauthorized",
+    ),
+    (gs, OSError("google::cloud::Status(UNKNOWN: Cannot open credentials file /proc/self/fd/9"), "Unauthorized"),
 ]
 
 

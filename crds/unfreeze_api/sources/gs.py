@@ -8,7 +8,11 @@ from unfreeze_api.sources.bucket import source
 ACCESS = Access(
     scheme="gs",
     endpoint="STORAGE_EMULATOR_HOST",
-    elsewhere=("CLOUD_STORAGE_EMULATOR_ENDPOINT", "CLOUD_STORAGE_TESTBENCH_ENDPOINT"),
+    elsewhere=(
+        "CLOUD_STORAGE_EMULATOR_ENDPOINT",
+        "CLOUD_STORAGE_TESTBENCH_ENDPOINT",
+        "GOOGLE_CLOUD_UNIVERSE_DOMAIN",
+    ),
     needed=("GOOGLE_SERVICE_ACCOUNT_KEY",),
 )
 SOURCE = source(

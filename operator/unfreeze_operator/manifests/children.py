@@ -189,16 +189,20 @@ def _pod_template(
     if image.pull_secrets:
         template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
     claim_names = claims(spec)
+    kept = cache_claim(spec, sources) if schemes(spec) else None
     volumes: list[Manifest] = [
         {"name": "job", "configMap": {"name": named(CONFIG_MAPS, job.name)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
         # Data loaders hand tensors over in shared memory; the runtime's default of 64 MiB is too small for it.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _memory(spec) or SHM_SIZE}},
         *(
-            {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": not written}}
+            {
+                "name": f"claim-{number}",
+                "persistentVolumeClaim": {"claimName": claim, "readOnly": not written and claim != kept},
+            }
             for number, (claim, written) in enumerate(claim_names.items())
         ),
-        *_sources_volume(spec, sources),
+        *(_sources_volume(kept) if schemes(spec) and kept not in claim_names else ()),
         *(
             {"name": f"image-{number}", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
             for number, image in enumerate(images(spec))
@@ -241,13 +245,19 @@ def _pod_template(
     }
 
 
-def _sources_volume(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
+def _sources_volume(claim: str | None) -> list[Manifest]:
     """Return where a job keeps what it fetches."""
+    kept = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {"sizeLimit": SOURCES_SIZE}}
+    return [{"name": "sources", **kept}]
+
+
+def _sources_mount(spec: FineTuneJobSpec, claim_names: list[str], sources: Sources) -> list[Manifest]:
+    """Return how a pod sees what it fetches: many drivers attach a claim to a pod once, so one that it has serves for both."""
     if not schemes(spec):
         return []
     claim = cache_claim(spec, sources)
-    kept = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {"sizeLimit": SOURCES_SIZE}}
-    return [{"name": "sources", **kept}]
+    volume = f"claim-{claim_names.index(claim)}" if claim in claim_names else "sources"
+    return [{"name": volume, "mountPath": SOURCES_FOLDER}]
 
 
 def _container(
@@ -292,7 +302,7 @@ def _container(
                 {"name": f"claim-{number}", "mountPath": f"{CLAIM_FOLDER}/{claim}", "readOnly": not written}
                 for number, (claim, written) in enumerate(claim_names)
             ),
-            *([{"name": "sources", "mountPath": SOURCES_FOLDER}] if schemes(spec) else ()),
+            *_sources_mount(spec, [claim for claim, _ in claim_names], sources),
             *(
                 {"name": f"image-{number}", "mountPath": f"{IMAGES_FOLDER}/{oci.folder(image)}", "readOnly": True}
                 for number, image in enumerate(images(spec))

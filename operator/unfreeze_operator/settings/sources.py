@@ -90,7 +90,8 @@ def cache_claim(spec: FineTuneJobSpec, sources: Sources) -> str | None:
     """Return the volume claim that keeps what a job fetches, None where each pod fetches for itself."""
     if spec.sources and spec.sources.cache_claim:
         return spec.sources.cache_claim
-    return next((sources[scheme].cache_claim for scheme in schemes(spec) if scheme in sources), None)
+    claims = (sources[scheme].cache_claim for scheme in schemes(spec) if scheme in sources)
+    return next(filter(None, claims), None)
 
 
 def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:

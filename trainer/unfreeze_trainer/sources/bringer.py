@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system says of a disk, a quota or a file that takes no more."""
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a system says of a folder that must not be written."""
 _LONGEST_PAUSE = 30.0
 _SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
@@ -90,7 +93,7 @@ class Bringer:
         record = self._record(wanted)
         with suppress(OSError):  # a cache that others have filled may be read-only
             record.parent.mkdir(parents=True, exist_ok=True)
-            aside = record.with_suffix(f".{os.getpid()}")
+            aside = record.with_suffix(f".{uuid.uuid4().hex}")  # pods have the same process IDs
             aside.write_text(pin.model_dump_json(indent=1) + "\n")
             aside.replace(record)
 
@@ -156,7 +159,7 @@ class Bringer:
             except (JobError, RetryError):
                 raise
             except Exception as error:
-                found = self._full(error, wanted) or self._explained(error, wanted)
+                found = self._full(error, wanted) or self._not_writable(error, wanted) or self._explained(error, wanted)
                 if found is None:
                     raise
                 if self._whole > whole:
@@ -173,6 +176,20 @@ class Bringer:
         if cause := next(full, None):
             said = f"{self._cache} is full: make room there: {one_line(cause, 200)}"
             return RetryError("DiskFull", f"{wanted.field} {wanted.source}: {said}")
+        return None
+
+    def _not_writable(self, error: Exception, wanted: Wanted) -> JobError | None:
+        for cause in causes(error):
+            if (
+                isinstance(cause, OSError)
+                and cause.errno in _CLOSED
+                and str(cause.filename2 or cause.filename).startswith(self._cache)
+            ):
+                return JobError(
+                    "InvalidJob",
+                    f"{wanted.field} {wanted.source}: {self._cache} cannot be written ({cause.strerror}): let this user write"
+                    " there, and group 65532 to the claim of spec.sources.cacheClaim",
+                )
         return None
 
 

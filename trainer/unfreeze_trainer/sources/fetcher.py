@@ -91,7 +91,7 @@ def main() -> None:
     try:
         answer(request, say)
     except Exception:  # noqa: BLE001 - for the log; who asked sees that there is no result
-        traceback.print_exc()
+        sys.stderr.write(redacted(traceback.format_exc(), secrets))
         code = 1
     sys.stdout.flush()
     os._exit(code)  # threads of the client that wait for a network must not hold this process

@@ -127,9 +127,12 @@ class Hub(Bringer):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, reference: Reference, pin: Pin, name: str, root: Path, bar: type[tqdm]) -> None:
-        there = os.path.lexists(root / name)  # what is there under a commit is taken as it is, unless asked otherwise
-        found = self._download(reference, pin.revision, name, bar, force=there)
+    def _one(
+        self, reference: Reference, pin: Pin, name: str, root: Path, bar: type[tqdm], *, again: bool = False
+    ) -> None:
+        # What is there under a commit is taken as it is, unless asked otherwise; another pod may just have brought it.
+        force = os.path.lexists(root / name) and (again or not pin.files[name].is_at(root / name))
+        found = self._download(reference, pin.revision, name, bar, force=force)
         if Path(found) != root / name:
             raise JobError(
                 "DataChanged", f"hf://{reference.repository}: asked for commit {pin.revision}, the hub gave {found}"
@@ -179,7 +182,7 @@ class Hub(Bringer):
         """Bring files once more."""
         bar = self._meter(f"fetching {wanted.source} again", 0, sum(pin.files[name].size for name in names))
         for name in names:
-            self._one(reference, pin, name, root, bar)
+            self._one(reference, pin, name, root, bar, again=True)
 
     def _folder(self, wanted: Wanted) -> str:
         return named(wanted)[1].folder

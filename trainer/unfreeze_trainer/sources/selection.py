@@ -143,12 +143,18 @@ def data_files(
             parent = str(PurePosixPath(path).parent)
             found = usable if parent == "." else [name for name in usable if name.startswith(f"{parent}/")]
     elif reference.is_pattern:
-        patterns = [f"/{one}" for one in expanded(path, where)]
+        patterns = {f"/{one}" for one in expanded(path, where)}
         if any(sign in part for one in patterns for part in PurePosixPath(one).parts[:-1] for sign in "*?["):
             raise JobError(
                 "InvalidData", f"{where}: signs of a pattern (*, ?, [) stand in the file's name alone, not in folders"
             )
-        found = [name for name in usable if any(PurePosixPath(f"/{name}").match(one) for one in patterns)]
+        plain = {one for one in patterns if not any(sign in one for sign in "*?[")}
+        likes = patterns - plain
+        found = [
+            name
+            for name in usable
+            if f"/{name}" in plain or any(PurePosixPath(f"/{name}").match(like) for like in likes)
+        ]
     elif read and (
         config := config_of(usable, lambda: read(CARD).decode(errors="replace") if CARD in names else "", path, where)
     ):

@@ -35,6 +35,8 @@ def with_splits(job: ResolvedJob, pins: Mapping[str, Pin]) -> ResolvedJob:
     JobError
         InvalidData: there is no such split.
     """
+    if not any(source.startswith(_SCHEME) for source in pins):
+        return job
     data = {"train": _split(job.data.train, "train", pins)}
     for name in ("validation", "test"):
         part = getattr(job.data, name)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
@@ -37,6 +38,8 @@ _SMALL_BYTES = 64 << 20
 _TRIES = 3
 """How often an object is read that is replaced meanwhile."""
 _LOOK_SECONDS = 0.5
+_LEFT_SECONDS = 3600
+"""How long nothing has come into a folder whose process is dead: not every file system has locks between machines."""
 
 
 class Scheme(Protocol):
@@ -75,23 +78,26 @@ class Store(Bringer):
             found = self._patiently(wanted, lambda: self._look_up(wanted))
             if known := self._patiently(wanted, lambda: self._unchanged(wanted, found)):
                 return known
-            return self._patiently(
-                wanted, lambda: self._bring_new(wanted, {name: one.size for name, one in found.items()})
-            )
+            sizes = {name: one.size for name, one in found.items()}
+            come: dict[str, PinnedFile] = {}
+            with self._aside(wanted) as aside:
+                return self._patiently(wanted, lambda: self._bring_new(wanted, sizes, come, aside))
 
     def fetch(self, wanted: Wanted, pin: Pin) -> str:
         """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
         place = bucket.parse(wanted.source)
         root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
-        with self._alone(wanted):
-            self._drop_foreign_links(f"{wanted.field} {wanted.source}", root, pin.files)
-            broken = self._broken(wanted, pin, root)
-            if broken and self._offline:
-                sizes = {name: pin.files[name].size for name in broken}
-                raise self._not_cached(f"{wanted.field} {wanted.source}", sizes, "as they were pinned")
-            if broken:
-                self._patiently(wanted, lambda: self._bring_again(wanted, pin, broken, root))
-            self._note(wanted, pin)
+        if broken := self._broken(wanted, pin.files, root):
+            with self._alone(wanted):  # another may have brought them meanwhile
+                broken = self._broken(wanted, broken, root)
+                if broken and self._offline:
+                    sizes = {name: file.size for name, file in broken.items()}
+                    raise self._not_cached(f"{wanted.field} {wanted.source}", sizes, "as they were pinned")
+                if broken:
+                    come: dict[str, PinnedFile] = {}
+                    with self._aside(wanted) as aside:
+                        self._patiently(wanted, lambda: self._bring_again(wanted, broken, root, come, aside))
+        self._note(wanted, pin)
         return place.at(self._cache, pin.revision)
 
     def _folder(self, wanted: Wanted) -> str:
@@ -135,6 +141,8 @@ class Store(Bringer):
     def _list_data(self, wanted: Wanted, place: Place, where: str) -> dict[str, FileInfo]:
         """Return the objects that may belong to a data set, no more of them than that takes."""
         parent = str(PurePosixPath(place.path).parent).removeprefix(".")
+        if "{" in parent:  # words to choose from may stand anywhere
+            return self._list(place, place.path.partition("{")[0].rpartition("/")[0], where, recursive=True)
         if place.is_pattern:
             return self._list(place, parent, where, recursive=False)
         info = self._system.get_file_info(f"{place.bucket}/{place.path}")
@@ -194,25 +202,27 @@ class Store(Bringer):
 
     # How it comes.
 
-    def _bring_new(self, wanted: Wanted, sizes: Mapping[str, int]) -> Pin:
-        """Bring objects whose content is not known yet; return what came."""
+    def _bring_new(self, wanted: Wanted, sizes: Mapping[str, int], come: dict[str, PinnedFile], aside: Path) -> Pin:
+        """Bring objects whose content is not known yet; return what came, at this try and earlier ones."""
         place = bucket.parse(wanted.source)
-        aside = self._aside(place) / uuid.uuid4().hex
-        files = self._bring(wanted, sizes, lambda name, _: aside / name)
+        self._bring(wanted, sizes, lambda name, _: aside / "whole" / name, come, aside)
+        files = {name: come[name] for name in sizes}
         text = json.dumps(sorted((name, file.hash) for name, file in files.items()))
         pin = Pin(revision=hashlib.sha256(text.encode()).hexdigest()[:40], files=files)
         root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
         for name in files:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (aside / name).replace(root / name)
+            (aside / "whole" / name).replace(root / name)
         self._note(wanted, pin)
         return pin
 
-    def _bring_again(self, wanted: Wanted, pin: Pin, names: list[str], root: Path) -> None:
+    def _bring_again(
+        self, wanted: Wanted, files: Mapping[str, PinnedFile], root: Path, come: dict[str, PinnedFile], aside: Path
+    ) -> None:
         """Bring objects that must be what they were."""
 
         def target(name: str, found: PinnedFile) -> Path:
-            if (found.size, found.hash) != (pin.files[name].size, pin.files[name].hash):
+            if (found.size, found.hash) != (files[name].size, files[name].hash):
                 raise JobError(
                     "DataChanged",
                     f"{wanted.field} {wanted.source}: {name} is no longer what it was when the run began: restore it, or start"
@@ -220,26 +230,31 @@ class Store(Bringer):
                 )
             return root / name
 
-        self._bring(wanted, {name: pin.files[name].size for name in names}, target)
+        self._bring(wanted, {name: file.size for name, file in files.items()}, target, come, aside)
 
     def _bring(
-        self, wanted: Wanted, sizes: Mapping[str, int], target: Callable[[str, PinnedFile], Path]
-    ) -> dict[str, PinnedFile]:
-        """Bring objects and put each where it belongs once it is whole; return what they are."""
+        self,
+        wanted: Wanted,
+        sizes: Mapping[str, int],
+        target: Callable[[str, PinnedFile], Path],
+        come: dict[str, PinnedFile],
+        aside: Path,
+    ) -> None:
+        """Bring objects that have not come yet, put each where it belongs once it is whole, and note what it is in `come`."""
         place, where = bucket.parse(wanted.source), f"{wanted.field} {wanted.source}"
-        total = sum(sizes.values())
-        self._require_room(where, total)
-        count = self._counter(f"fetching {wanted.source}", 0, total)
+        left = [name for name in sizes if name not in come]
+        total, missing = sum(sizes.values()), sum(sizes[name] for name in left)
+        self._require_room(where, missing)
+        count = self._counter(f"fetching {wanted.source}", total - missing, total)
 
-        def one(name: str) -> PinnedFile:
-            found = self._download(place, name, where, target, count)
+        def one(name: str) -> None:
+            come[name] = self._download(place, name, where, target, count, aside=aside / uuid.uuid4().hex)
             self._whole += 1
-            return found
 
         pool = ThreadPoolExecutor(_PARALLEL)
         try:
-            tasks = {name: pool.submit(one, name) for name in sizes}
-            return {name: task.result() for name, task in tasks.items()}
+            for task in [pool.submit(one, name) for name in left]:
+                task.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -250,9 +265,10 @@ class Store(Bringer):
         where: str,
         target: Callable[[str, PinnedFile], Path],
         count: Callable[[float], None],
+        *,
+        aside: Path,
     ) -> PinnedFile:
         """Bring one object, in one state of it, and put it into place whole."""
-        aside = self._aside(place) / uuid.uuid4().hex
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
             for _ in range(_TRIES):
@@ -285,36 +301,61 @@ class Store(Bringer):
         except FileNotFoundError:
             raise JobError("NotFound", f"{where}: the bucket {place.bucket} no longer has {name}") from None
 
-    def _broken(self, wanted: Wanted, pin: Pin, root: Path) -> list[str]:
+    def _broken(self, wanted: Wanted, files: Mapping[str, PinnedFile], root: Path) -> dict[str, PinnedFile]:
         """Return the files that are missing or differ from their pins; who has them open keeps what he has."""
-        done, broken = 0, []
-        for name, file in pin.files.items():
-            self._say({"text": f"checking {wanted.source}", "done": done, "total": pin.size})
+        self._drop_foreign_links(f"{wanted.field} {wanted.source}", root, files)
+        done, total, broken = 0, sum(file.size for file in files.values()), {}
+        for name, file in files.items():
+            self._say({"text": f"checking {wanted.source}", "done": done, "total": total})
             done += file.size
             if not file.matches(root / name):
-                broken.append(name)
+                broken[name] = file
         return broken
 
-    def _aside(self, place: Place) -> Path:
-        return Path(self._cache, place.folder, "incoming")
+    def _incoming(self, wanted: Wanted) -> Path:
+        return Path(self._cache, self._folder(wanted), "incoming")
+
+    @contextmanager
+    def _aside(self, wanted: Wanted) -> Iterator[Path]:
+        """Name a folder for what comes, which nothing is left of."""
+        folder = self._incoming(wanted) / uuid.uuid4().hex
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _alone(self, wanted: Wanted) -> Iterator[None]:
         """Let one process at a time bring what lies in a bucket, and clear what one that was killed has left."""
-        place = bucket.parse(wanted.source)
-        folder = Path(self._cache, place.folder)
+        folder = Path(self._cache, self._folder(wanted))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / ".lock").open("w")
+            file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             if found := self._full(error, wanted):
                 raise found from error
             yield  # a cache that others have filled may be read-only
             return
-        with lock:
+        with os.fdopen(file, "r+") as lock:
             if self._locked(lock, wanted):
-                shutil.rmtree(self._aside(place), ignore_errors=True)
+                self._clear(self._incoming(wanted))
             yield
+
+    @staticmethod
+    def _clear(folder: Path) -> None:
+        """Remove what nothing has come into for long."""
+        with suppress(OSError):
+            if folder.is_symlink():  # a neighbour's: what it leads to is nobody's to clear
+                folder.unlink()
+                return
+            for entry in folder.iterdir():
+                with suppress(OSError):
+                    if entry.is_symlink():
+                        entry.unlink()
+                        continue
+                    latest = max(part.lstat().st_mtime for part in (entry, *entry.rglob("*")))
+                    if time.time() - latest > _LEFT_SECONDS:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _locked(self, lock: IO[str], wanted: Wanted) -> bool:
         """Wait for the lock of a bucket; return False where the file system has none, and each fetches for itself."""

@@ -50,6 +50,8 @@ def connect() -> FileSystem:
 
 def explain(error: BaseException, where: str, bucket: str) -> JobError | RetryError | None:
     """Return an error of the client in the words of jobs, None for one that is no word of the store."""
+    if "Base64" in str(error):  # a key that is none
+        return stores.unauthorized(ACCESS, where, error)
     if not (found := _SAID.search(str(error))):
         return None
     if not found[1] or found[1] == "429" or found[1].startswith("5"):

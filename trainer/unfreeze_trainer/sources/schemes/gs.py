@@ -49,6 +49,9 @@ def connect() -> FileSystem:
 def explain(error: BaseException, where: str, bucket: str) -> JobError | RetryError | None:
     """Return an error of the client in the words of jobs, None for one that is no word of the store."""
     said = str(error)
+    no_key = "INVALID_ARGUMENT" in said and "OAuth2 access token" in said
+    if no_key or "Cannot open credentials file" in said:  # which is also said where it holds no JSON
+        return stores.unauthorized(ACCESS, where, error)
     if "google::cloud::Status" not in said:
         return None
     if isinstance(error, PermissionError):
