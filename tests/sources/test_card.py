@@ -16,6 +16,7 @@ from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import read_texts
 from unfreeze_trainer.data.words import read_words
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.objectives.targets import encoder
 from unfreeze_trainer.sources.card import _glob, files_of, find_config, names_in_features, splits_by_name
 from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.selection import data_files
@@ -292,3 +293,14 @@ def test_what_aliases_make_endless_has_no_names():
     deep = "".join(f"x{n}: &x{n} {{dtype: *x{n - 1}, list: *x{n - 1}, feature: *x{n - 1}}}\n" for n in range(1, 60))
     card = f"---\nx0: &x0 {{}}\n{deep}dataset_info: {{features: [{{name: class_label, dtype: *x59}}]}}\n---\n"
     assert config("", card)[0].label_names == {}
+
+
+@pytest.mark.parametrize("kind", ["Numbers", "Labels"])
+def test_names_replace_labels_and_no_numbers_to_predict(tmp_path, kind):
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "label": 1, "value": 1}\n{"text": "b", "label": 0, "value": 0}\n')
+    data = {"train": {"source": f"file://{tmp_path}/t.jsonl"}}
+    dataset = make_job(tmp_path, tmp_path, data=data).data.train.model_copy(
+        update={"label_names": {"label": ["x", "y"], "value": ["x", "y"]}}
+    )
+    wanted = [1, 0] if kind == "Numbers" else ["y", "x"]
+    assert read_texts(dataset, WHERE, kind=encoder(kind)).targets.to_pylist() == wanted
