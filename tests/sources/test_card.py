@@ -1,6 +1,7 @@
 """Configs, splits and label names of a data set, by its card or by the names of its files."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import read_texts
 from unfreeze_trainer.data.words import read_words
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.sources.card import files_of, find_config, names_in_features, splits_by_name
+from unfreeze_trainer.objectives.targets import encoder
+from unfreeze_trainer.sources.card import _glob, files_of, find_config, names_in_features, splits_by_name
 from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.selection import data_files
 from unfreeze_trainer.sources.splits import with_splits
@@ -48,7 +50,7 @@ dataset_info:
   - name: label
     dtype:
       class_label:
-        names: {'0': no, '1': good, '10': best}
+        names: {'1': good, '0': no, '2': best}
   - name: tags
     sequence: {class_label: {names: {'0': O, '1': B-x}}}
 ---
@@ -129,10 +131,10 @@ def test_broken_cards(card):
 
 
 def test_of_several_configs_the_default_is_meant():
-    card = "---\nconfigs:\n- {config_name: a, data_files: de/*}\n- {config_name: b, data_files: fr/*, default: true}\n---\n"
+    card = "---\nconfigs:\n- {config_name: a, data_files: de/*}\n- {config_name: b, data_files: fr/*, default: True}\n---\n"
     assert config("", card)[0].name == "b"
     assert (
-        config("", card.replace("config_name: a", "config_name: default").replace(", default: true", ""))[0].name
+        config("", card.replace("config_name: a", "config_name: default").replace(", default: True", ""))[0].name
         == "default"
     )
 
@@ -243,3 +245,62 @@ def test_a_number_without_a_name_is_a_missing_label(tmp_path):
     assert with_names(table, dataset, ["label", "text"])["label"].to_pylist() == ["x", None, None, "y", None]
     lists = pa.table({"label": pa.array([[9], [0, 1], None, [-1]])}).slice(1)
     assert with_names(lists, dataset, ["label"])["label"].to_pylist() == [["x", "y"], None, [None]]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "[z-a]",
+        "**/a/**/b/**/c",
+        "**a*b*",
+        "x" * 2000,
+        "[[train-*]]",
+        "[{split: {a: b}, path: a}]",
+        "[{split: train, path: [[a]]}]",
+    ],
+)
+def test_patterns_that_are_not_read_name_the_card(files):
+    text = files if files.startswith(("[{", "[[")) else json.dumps(files)
+    with pytest.raises(JobError, match=r"its README\.md has a (config|pattern)") as error:
+        config("", f"---\nconfigs:\n- {{config_name: a, data_files: {text}}}\n---\n")
+    assert (error.value.reason, len(error.value.message) < 600) == ("InvalidData", True)
+
+
+def test_a_pattern_of_many_stars_is_matched_at_once():
+    card = f"---\nconfigs:\n- {{config_name: a, data_files: '{'*a' * 200}z'}}\n---\n"
+    with pytest.raises(JobError, match="no table is called so"):
+        config("", card, ["a" * 250 + ".csv"])
+
+
+@given(
+    pattern=st.text("ab*?/", min_size=1, max_size=8).filter(lambda text: "**" not in text and text.strip("/") == text),
+    name=st.text("ab/", min_size=1, max_size=8).filter(lambda text: "/" not in (text[0], text[-1])),
+)
+def test_patterns_fit_what_those_of_a_shell_do(pattern, name):
+    whole = "/".join(part.replace("*", "[^/]*").replace("?", "[^/]") for part in pattern.split("/"))
+    assert bool(_glob(pattern, WHERE).fullmatch(name)) == bool(re.fullmatch(f"{whole}(/.*)?", name))
+
+
+@pytest.mark.parametrize(
+    "names", ["{'0': no, '2': yes}", f"{{? '{'1' * 5000}' : no}}", "{'0': no, '1': [yes]}", "[no, [yes]]"]
+)
+def test_names_with_gaps_name_nothing(names):
+    found, _ = config("de", CARD.replace("{'1': good, '0': no, '2': best}", names))
+    assert found.label_names == {"tags": ["O", "B-x"]}
+
+
+def test_what_aliases_make_endless_has_no_names():
+    deep = "".join(f"x{n}: &x{n} {{dtype: *x{n - 1}, list: *x{n - 1}, feature: *x{n - 1}}}\n" for n in range(1, 60))
+    card = f"---\nx0: &x0 {{}}\n{deep}dataset_info: {{features: [{{name: class_label, dtype: *x59}}]}}\n---\n"
+    assert config("", card)[0].label_names == {}
+
+
+@pytest.mark.parametrize("kind", ["Numbers", "Labels"])
+def test_names_replace_labels_and_no_numbers_to_predict(tmp_path, kind):
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "label": 1, "value": 1}\n{"text": "b", "label": 0, "value": 0}\n')
+    data = {"train": {"source": f"file://{tmp_path}/t.jsonl"}}
+    dataset = make_job(tmp_path, tmp_path, data=data).data.train.model_copy(
+        update={"label_names": {"label": ["x", "y"], "value": ["x", "y"]}}
+    )
+    wanted = [1, 0] if kind == "Numbers" else ["y", "x"]
+    assert read_texts(dataset, WHERE, kind=encoder(kind)).targets.to_pylist() == wanted

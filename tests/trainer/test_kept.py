@@ -1,6 +1,7 @@
 """Tables larger than memory: kept in a file that is mapped, with the same rows, errors and batches as small ones."""
 
 import os
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,22 @@ def test_a_full_disk_leaves_rows_in_memory(monkeypatch, caplog, on_disk):
         rows.add(pa.table({"text": [f"a text of some length, {part}"] * 9}))
     assert rows.whole().num_rows == 27
     assert "rows are kept in memory" in caplog.text
+
+
+@pytest.mark.parametrize("room", [0, 3000, 20_000])
+def test_a_disk_that_fills_keeps_what_it_holds_and_leaves_the_rest_in_memory(monkeypatch, caplog, room):
+    monkeypatch.setattr(kept, "IN_MEMORY", 4000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rows, wanted = Kept(), [f"a text of some length, {n}" for n in range(2000)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        for start in range(0, len(wanted), 40):
+            rows.add(pa.table({"text": wanted[start : start + 40]}))
+        found = rows.whole()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found["text"].to_pylist() == wanted
+    assert caplog.text.count("rows are kept in memory") == 1
 
 
 CHUNKS = st.lists(st.lists(st.one_of(st.none(), st.text(max_size=5)), max_size=5), min_size=1, max_size=5)

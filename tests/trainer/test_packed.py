@@ -15,11 +15,13 @@ from pyarrow import parquet
 from tests.trainer.jobs import make_job
 from unfreeze_trainer.data import packed
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.json_lines import read_json_lines
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_splits, read_texts
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.objectives.targets import encoder
 
 WHERE = "spec.data.train.source pvc://data/t"
 PACKERS = {
@@ -111,6 +113,27 @@ def test_columns_that_unpack_a_thousandfold_are_refused(tmp_path, monkeypatch):
     ) as file:
         file.write_table(cells)
     assert "become more than 200 times as many" in refused(tmp_path / "t.arrow")
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.struct({"bytes": pa.binary(), "path": pa.string()})])
+def test_long_texts_and_files_in_a_dictionary_are_unpacked_a_few_at_a_time(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("unfreeze_trainer.data.packed.FREE_BYTES", 1 << 20)
+    cell = "x" * 20_000 if pa.types.is_large_string(kind) else {"bytes": b"x" * 20_000, "path": "p"}
+    parquet.write_table(
+        pa.table({"text": pa.array([cell] * 1000, kind), "label": ["a"] * 1000}), tmp_path / "t.parquet"
+    )
+    pool = pa.default_memory_pool()
+    largest, before = 0, pool.bytes_allocated()
+
+    def seen(unpacked, size, where):
+        nonlocal largest
+        largest = max(largest, pool.bytes_allocated() - before)
+        checked(unpacked, size, where)
+
+    checked = packed.check_fold
+    monkeypatch.setattr(packed, "check_fold", seen)
+    assert "become more than 200 times as many" in refused(tmp_path / "t.parquet")
+    assert largest < 4 << 20  # of 20 MB
 
 
 def test_a_column_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
@@ -210,6 +233,25 @@ def test_a_file_of_the_training_folder_is_no_data_to_measure_on(tmp_path):
     )
     with pytest.raises(JobError, match="is the training data"):
         read_splits(job, read_texts, None)
+
+
+def test_a_file_in_both_of_two_patterns_is_warned_of(tmp_path, caplog):
+    for name, label in (("a", "x"), ("b", "y"), ("c", "x")):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\none {name},{label}\ntwo {name},y\n")
+    data = {"train": {"source": f"file://{tmp_path}/[ab].csv"}}
+    data["validation"] = {"source": f"file://{tmp_path}/[bc].csv", "fraction": None}
+    job = make_job(tmp_path / "model", tmp_path, data=data, training={"batchSize": 2})
+    _, splits = read_splits(job, read_texts, encoder("Labels"))
+    assert len(splits["validation"]) == 4
+    assert f"are measured on as well, where they are learned by heart: {tmp_path}/b.csv" in caplog.text
+
+
+def test_long_lines_are_cut_into_parts_by_their_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.data.json_lines.CHUNK_CHARACTERS", 100)
+    (tmp_path / "t.jsonl").write_bytes(LINES)
+    parts = list(read_json_lines(str(tmp_path / "t.jsonl"), ["text"], WHERE, Unread(WHERE, skip=False), head=False))
+    assert len(parts) > 9
+    assert [text for part in parts for text in part["text"].to_pylist()] == [f"some, text {n}" for n in range(50)]
 
 
 @settings(max_examples=30, deadline=None)

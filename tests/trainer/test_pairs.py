@@ -85,6 +85,12 @@ def test_pairs_are_what_the_tokenizer_makes_of_them(marks, names, length):
     assert on_demand.lengths.tolist() == [len(one) + len(other) for one, other in PAIRS]
 
 
+def test_batches_of_texts_without_tokens_are_padding_alone():
+    tokenizer, texts = words_tokenizer("none"), pa.chunked_array([["", ""]])
+    found = TokensOnDemand(tokenizer, texts, 8, lambda *_: None).collate([0, 1])
+    assert torch.equal(found["input_ids"], Tokens(tokenizer, texts, 8).collate([0, 1])["input_ids"])
+
+
 def test_segments_of_pairs_do_not_follow_from_those_of_a_text():
     tokenizer = words_tokenizer("BERT", names=TYPED)
     assert not any(tokenizer("how")["token_type_ids"])

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from unfreeze_trainer.data.shards import expanded, shards
+from unfreeze_trainer.data.shards import expanded, folder_of, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
@@ -107,3 +107,10 @@ def test_braces_stand_for_files_that_must_be_there(tmp_path):
         read(tmp_path, "a/p-{08..11}.csv")
     with pytest.raises(JobError, match="its braces stand for more than 100,000 files"):
         read(tmp_path, "p-{0..9999}{0..9999}.csv")
+
+
+def test_the_folder_of_braces_ends_before_them(tmp_path):
+    literal = tmp_path / "da{ta"
+    literal.mkdir()
+    assert folder_of(f"{literal}/train-*.csv") == folder_of(f"{literal}/train-{{0..3}}.csv") == literal
+    assert folder_of(f"{tmp_path}/{{a,b}}/t.csv") == tmp_path

@@ -176,3 +176,18 @@ def test_a_key_ends_at_the_first_dot(tmp_path_factory, texts):
     write(path, [(f"{key}.{end}", text.encode()) for key, text in texts.items() for end in ("txt", "x.txt")])
     found = read_table(str(path), ["txt", "x.txt"], WHERE)
     assert found["txt"].to_pylist() == found["x.txt"].to_pylist() == list(texts.values())
+
+
+def test_no_label_and_long_numbers_in_cls(tmp_path):
+    labels = [b"7", b"-1"]
+    members = [part for n, label in enumerate(labels) for part in ((f"{n}.txt", b"t"), (f"{n}.cls", label))]
+    assert read_table(str(write(tmp_path / "t.tar", members)), ["label"], WHERE)["label"].to_pylist() == [7, -1]
+    long = [("0.txt", b"t"), ("0.cls", b"1" * 5000)]
+    assert read_table(str(write(tmp_path / "l.tar", long)), ["label"], WHERE)["label"].to_pylist() == ["1" * 5000]
+
+
+@pytest.mark.parametrize("header", [{"GNU.sparse.size": "abc", "GNU.sparse.map": "0,1"}, {"size": "-512"}])
+def test_headers_that_are_no_numbers_are_refused(tmp_path, header):
+    write(tmp_path / "t.tar", [("0.txt", b"a"), ("1.txt", b"b")], pax_headers=header)
+    with pytest.raises(JobError, match=r"the archive is |member 1"):
+        read_table(str(tmp_path / "t.tar"), ["txt"], WHERE)

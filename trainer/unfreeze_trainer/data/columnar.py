@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_trainer.data import packed
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.json_lines import HEAD_ROWS
-from unfreeze_trainer.data.packed import check_fold
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
@@ -45,7 +45,8 @@ def read_parquet(
     repeating = _repeating(metadata, schema, wanted)
     # What is buffered before, by default all of the file, stays until the end.
     with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=repeating) as file:
-        batches = file.iter_batches(batch_size=HEAD_ROWS if head else _rows_at_once(metadata, wanted), columns=wanted)
+        rows = _rows_at_once(metadata, wanted, repeating, head=head)
+        batches = file.iter_batches(batch_size=rows, columns=wanted)
         yield from _tables(batches, schema, wanted, Path(path).stat().st_size, where, head=head)
 
 
@@ -53,27 +54,39 @@ def _repeating(metadata: parquet.FileMetaData, schema: pa.Schema, wanted: list[s
     """Return columns of texts or bytes that may become many times as large: values are few, and stand in a dictionary."""
     import pyarrow as pa
 
-    flat = {one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_binary(one.type)} & {*wanted}
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    flat = {one.name for one in schema if any(check(one.type) for check in checks)} & {*wanted}
     found: set[str] = set()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             one = group.column(place)
-            few = one.has_dictionary_page and one.total_uncompressed_size < _FEW_BYTES * max(1, one.num_values)
-            if few and one.path_in_schema in flat:
+            if one.path_in_schema in flat and _has_few(one):
                 found.add(one.path_in_schema)
     return sorted(found)
 
 
-def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str]) -> int:
-    """Return how many rows have about _BATCH_BYTES."""
-    size = rows = 0
+def _has_few(chunk: parquet.ColumnChunkMetaData) -> bool:
+    """Return whether the values of a column in a row group are few, and stand in a dictionary."""
+    return chunk.has_dictionary_page and chunk.total_uncompressed_size < _FEW_BYTES * max(1, chunk.num_values)
+
+
+def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str], repeating: list[str], *, head: bool) -> int:
+    """Return how many rows have about _BATCH_BYTES, or HEAD_ROWS, and not above FREE_BYTES if all had the largest value there can be.
+
+    Columns that are read as dictionaries are not larger than these.
+    """
+    size = rows = largest = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         rows += group.num_rows
-        columns = (group.column(place) for place in range(group.num_columns))
-        size += sum(one.total_uncompressed_size for one in columns if one.path_in_schema.split(".")[0] in wanted)
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * max(1, rows) // max(1, size)))
+        columns = [group.column(place) for place in range(group.num_columns)]
+        columns = [one for one in columns if one.path_in_schema.split(".")[0] in wanted]
+        size += sum(one.total_uncompressed_size for one in columns)
+        few = [one for one in columns if one.path_in_schema not in repeating and one.physical_type == "BYTE_ARRAY"]
+        largest = max([largest, *(one.total_uncompressed_size for one in few if _has_few(one))])
+    most = HEAD_ROWS if head else min(_BATCH_ROWS, _BATCH_BYTES * max(1, rows) // max(1, size))
+    return max(1, min(most, packed.FREE_BYTES // max(1, largest)))
 
 
 def read_arrow(
@@ -143,7 +156,7 @@ def _tables(
     unpacked, read = 0, False
     for batch in batches:
         unpacked += sum(map(_unpacked_bytes, batch.columns))
-        check_fold(unpacked, size, where)
+        packed.check_fold(unpacked, size, where)
         yield pa.Table.from_batches([batch]).select(wanted).cast(kept)
         read = True
         if head:

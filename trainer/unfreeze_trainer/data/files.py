@@ -110,7 +110,7 @@ def read_files(
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
         label = dataset.columns.label
         table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
-        table = with_names(table, dataset, [label])
+        table = with_names(table, dataset, [label]) if targets.cells != "Numbers" else table
         total = table.num_rows + len(unread)
         if not table.num_rows and not head:
             unread.check(total)

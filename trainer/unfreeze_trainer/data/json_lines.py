@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_ROWS = 65536
+CHUNK_CHARACTERS = 16 << 20
+"""What a part has at most, but for its last row."""
 HEAD_ROWS = 1000
 """Rows that are read where the first ones will do."""
 MAX_LINE = 64 << 20
@@ -37,7 +39,7 @@ def read_json_lines(
     wanted = list(dict.fromkeys(columns))
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
-    number = 0
+    number = held = 0
     with open_lines(path, where) as file:
         for number, line in enumerate(_bounded(file, where), start=1):
             try:
@@ -49,11 +51,13 @@ def read_json_lines(
             else:
                 for name, value in zip(wanted, values, strict=True):
                     cells[name].append(value)
-            if number % (HEAD_ROWS if head else CHUNK_ROWS) == 0:
+            held += len(line)
+            full = number % (HEAD_ROWS if head else CHUNK_ROWS) == 0
+            if full or held >= CHUNK_CHARACTERS:
                 yield pa.table(cells)
-                cells = {name: [] for name in wanted}
-                if head:
-                    break
+                cells, held = {name: [] for name in wanted}, 0
+            if full and head:
+                break
     yield pa.table(cells)
     if not number:
         raise JobError("InvalidData", f"{where}: the file is empty")

@@ -52,20 +52,21 @@ class Kept:
         return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="default")
 
     def _write(self) -> None:
-        """Write what is in memory into a file."""
+        """Write what is in memory into files, part by part; what a disk cannot hold stays in memory, as does all that follows."""
         try:
-            for part in self._parts:
+            while self._parts:
+                part = self._parts[0]
                 if not self._files or self._files[-1].schema != part.schema:
                     self._files.append(_Mapped(part.schema))
                 self._files[-1].write(part)
+                del self._parts[0]
+                self._written += part.nbytes
+                self._waiting -= part.nbytes
         except OSError as error:
             if is_passing(error):
                 raise
             log.warning("rows are kept in memory, since %s cannot hold them: %s", tempfile.gettempdir(), error)
-            self._most = 0
-            return
-        self._written += self._waiting
-        self._parts, self._waiting = [], 0
+            self._most = -1
 
 
 class _Mapped:
@@ -77,17 +78,26 @@ class _Mapped:
         self.schema = schema
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="unfreeze-rows-")  # noqa: SIM115 - held by what is read
         self._writer: Any = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), schema)
+        self._end = 0
+        """Behind the last part that is whole."""
 
     def write(self, part: pa.Table) -> None:
-        """Add a part."""
-        self._writer.write_table(part)
+        """Add a part; OSError where the disk does not hold it: the parts before it can be read, and none be added."""
+        try:
+            self._writer.write_table(part)
+            self._file.flush()
+        except OSError:
+            os.ftruncate(self._file.fileno(), self._end)
+            raise
+        self._end = self._file.tell()
 
     def read(self) -> list[pa.Table]:
-        """Return all parts, as memory that the file is mapped to; nothing can be added then."""
+        """Return all parts that are whole, as memory that the file is mapped to; nothing can be added then."""
         import pyarrow as pa
 
-        self._writer.close()
-        self._file.flush()
-        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        if not self._end:
+            return []
+        # A stream may end without its mark, which a full disk does not hold.
+        mapped = mmap.mmap(self._file.fileno(), self._end, access=mmap.ACCESS_READ)
         with pa.ipc.open_stream(pa.BufferReader(pa.py_buffer(mapped))) as reader:
             return [reader.read_all()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +21,13 @@ from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import is_reference, read_reference
-from unfreeze_trainer.errors import JobError, some_rows
+from unfreeze_trainer.errors import JobError, some_of, some_rows
 from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
 
 TargetKind = type[Encoder[Any]]
 LABELS: TargetKind = encoder("Labels")
@@ -95,7 +97,7 @@ def read_texts(
         texts = [name for name in (dataset.columns.text, dataset.columns.text_pair) if name]
     cells = dict.fromkeys(targets, kind.cells)
     table = read_table(dataset.path, [*texts, *targets], where, unread, head=head, kinds=cells)
-    table = with_names(table, dataset, targets)
+    table = with_names(table, dataset, targets) if kind.cells != "Numbers" else table
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
     inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
@@ -246,9 +248,18 @@ def read_splits(
 
 
 def _require_other_files(job: ResolvedJob) -> None:
-    """Raise JobError where the file to measure on is the one that is trained on."""
+    """Raise JobError where what is measured on is what is trained on, and warn of files that are both."""
     for name, part in (("validation", job.data.validation), ("test", job.data.test)):
-        if part and part.dataset and _is_same(part.dataset.path, job.data.train.path):
+        if not part or not part.dataset:
+            continue
+        shared, all_of_both = _shared(part.dataset.path, job.data.train.path)
+        if shared and not all_of_both:
+            log.warning(
+                "%s: files of the training data are measured on as well, where they are learned by heart: %s",
+                source_name(name, part.dataset),
+                some_of(shared),
+            )
+        elif shared:
             raise JobError(
                 "InvalidData",
                 f"{source_name(name, part.dataset)} is the training data, and what it measures is how well that was"
@@ -256,15 +267,21 @@ def _require_other_files(job: ResolvedJob) -> None:
             )
 
 
-def _is_same(one: str, other: str) -> bool:
-    """Return whether two paths are one folder, or have a file in common."""
+def _shared(one: str, other: str) -> tuple[list[str], bool]:
+    """Return the files, or the folder, that two paths have in common, and whether neither has more."""
     try:
         if any(Path(path).is_dir() and not is_table_folder(path) for path in (one, other)):
-            return Path(one).samefile(other)
-        files = {(stat.st_dev, stat.st_ino) for stat in map(os.stat, shards(one, ""))}
-        return any((stat.st_dev, stat.st_ino) in files for stat in map(os.stat, shards(other, "")))
+            return [one] * Path(one).samefile(other), True
+        files, others = ({_identity(file): file for file in shards(path, "")} for path in (one, other))
+        return [file for key, file in files.items() if key in others], files.keys() == others.keys()
     except (OSError, JobError):  # whoever reads it reports which is missing
-        return False
+        return [], False
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Return what a file is known by, whatever it is called."""
+    stat = os.stat(path)  # noqa: PTH116
+    return stat.st_dev, stat.st_ino
 
 
 def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:

@@ -66,7 +66,8 @@ def folder_of(path: str) -> Path:
     """Return the folder that a table lies in, or several: that of a pattern, the one that all of braces have in common."""
     if _is_folder(path):
         return Path(path)
-    return Path(path.partition("{")[0] + "x" if is_pattern(path) else path).parent
+    braces = _BRACES.search(path) if is_pattern(path) else None
+    return Path(path[: braces.start()] + "x" if braces else path).parent
 
 
 def is_several(path: str) -> bool:

@@ -167,8 +167,9 @@ class TokensOnDemand(Tokens):
             found = Tokens(self._tokenizer, few(self._texts, rows), self._max_length)
         except TextError as error:
             raise TextError(int(rows[error.row]), str(error)) from error
-        place = int(found.ids.argmax())
-        self._check(int(rows[int(np.searchsorted(found.ends, place, side="right"))]), int(found.ids[place]))
+        if found.ids.size:
+            place = int(found.ids.argmax())
+            self._check(int(rows[int(np.searchsorted(found.ends, place, side="right"))]), int(found.ids[place]))
         return found.collate(range(len(rows)))
 
 

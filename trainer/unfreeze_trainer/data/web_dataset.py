@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.data.clips import SUFFIXES as CLIPS
 from unfreeze_trainer.data.columns import check_columns
-from unfreeze_trainer.data.json_lines import CHUNK_ROWS, HEAD_ROWS, NONE, Cells, json_cell
+from unfreeze_trainer.data.json_lines import CHUNK_CHARACTERS, CHUNK_ROWS, HEAD_ROWS, NONE, Cells, json_cell
 from unfreeze_trainer.data.pictures import FORMATS as PICTURES
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_of
@@ -34,6 +35,8 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
     "label": ("cls",),
 }
 """Ends of the members that serve as columns with these names, where none ends in the name itself."""
+_NUMBER = re.compile(r"-?\d{1,18}")
+"""Of a `.cls`."""
 _BLOCK = 512
 
 
@@ -61,7 +64,7 @@ def read_web_dataset(
     wanted = list(dict.fromkeys(columns))
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
-    number = 0
+    number = held = 0
     with Path(path).open("rb") as file:
         row_of = partial(_row, wanted=wanted, file=file, types=types, where=where, kinds=kinds)
         for number, sample in enumerate(_samples(path, where), start=1):
@@ -74,11 +77,13 @@ def read_web_dataset(
             else:
                 for name, value in zip(wanted, values, strict=True):
                     cells[name].append({"shard": path, **value} if isinstance(value, dict) else value)
-            if number % (HEAD_ROWS if head else CHUNK_ROWS) == 0:
+                held += sum(len(value) for value in values if isinstance(value, str | list))
+            full = number % (HEAD_ROWS if head else CHUNK_ROWS) == 0
+            if full or held >= CHUNK_CHARACTERS:
                 yield _table(cells)
-                cells = {name: [] for name in wanted}
-                if head:
-                    break
+                cells, held = {name: [] for name in wanted}, 0
+            if full and head:
+                break
     yield _table(cells)
     if not number:
         raise JobError("InvalidData", f"{where}: the archive has no members, and so no samples")
@@ -151,6 +156,8 @@ def _members(path: str, where: str) -> Iterator[_Member]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined] # it keeps all
+                if member.size < 0:
+                    raise tarfile.ReadError(f"a member has {member.size} bytes")
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 if member.isdir():
                     continue
@@ -161,7 +168,7 @@ def _members(path: str, where: str) -> Iterator[_Member]:
                     )
                 if not any(part.startswith(".") for part in PurePosixPath(member.name).parts):
                     yield _Member(member.name, member.offset_data, member.size)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:
         what = "cut off or broken" if end else "no tar file, or it is compressed: unpack a .tar.gz"
         raise JobError("InvalidData", f"{where}: the archive is {what} ({error}): copy it again") from error
     with Path(path).open("rb") as file:
@@ -210,7 +217,7 @@ def _row(
             value: Any = _text(sample.members[end], file, where)
             if end == "cls":
                 value = value.strip()
-                value = int(value) if value.isdecimal() and types.get(column, int) is int else value
+                value = int(value) if _NUMBER.fullmatch(value) and types.get(column, int) is int else value
                 value = json_cell({column: value}, column, types, place, kinds.get(column))
             values.append(value)
     return values

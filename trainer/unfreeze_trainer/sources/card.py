@@ -17,16 +17,24 @@ import yaml
 
 from unfreeze_trainer.data.split_names import SPLIT_WORDS
 from unfreeze_trainer.data.suffixes import is_table
-from unfreeze_trainer.errors import JobError, some_of
+from unfreeze_trainer.errors import JobError, quoted, some_of
 
 CARD = "README.md"
 MAX_BYTES = 1 << 20
 """Of the YAML that is read."""
+_MAX_TEXT = 1024
+"""Characters of a name or a pattern."""
+_MAX_PATTERNS = 10_000
+_MAX_DEEP, _MAX_MIXED = 2, 3
+"""`**` of a pattern, and stars of a part of it that has `**` and more: what is tried grows with a power of them."""
+_MAX_DEPTH = 4
+"""Of a class label within lists of a feature."""
 DEFAULT = "default"
 """What the only config is called where the card names none."""
 _SHARDED = re.compile(r"(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}[^/]*\.[^/]*")
 _APART = "-._ 0-9"
 _NOTHING = (None, "", "null", "~")
+_TRUE = ("true", "True", "TRUE")
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
 
 
@@ -63,7 +71,7 @@ def find_config(names: Collection[str], card: str, path: str, where: str) -> tup
     tables = sorted(name for name in names if is_table(name))
     said = _front(card, where) if "configs" in card or "class_label" in card else {}
     configs = _list(said.get("configs"))
-    named = {str(config.get("config_name", DEFAULT)): config for config in configs if isinstance(config, dict)}
+    named = {_text(config.get("config_name", DEFAULT), where): config for config in configs if isinstance(config, dict)}
     wanted, _, split = path.partition("/")
     if not path and named:
         wanted = _only(named, where)
@@ -168,13 +176,25 @@ def _front(card: str, where: str) -> Mapping[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
+def _text(value: Any, where: str) -> str:
+    """Return a name or a pattern; JobError for anything else, which may be endless: what YAML calls an alias stands for all of it."""
+    if isinstance(value, str) and len(value) <= _MAX_TEXT:
+        return value
+    what = f"of {len(value):,} characters" if isinstance(value, str) else "that is no text"
+    raise JobError(
+        "InvalidData",
+        f"{where}: its {CARD} has a config with a name or pattern {what}; at most {_MAX_TEXT} characters are read. Name a"
+        " file, or a pattern of files, in place of the data set",
+    )
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value in _NOTHING else [value]
 
 
 def _only(named: Mapping[str, Any], where: str) -> str:
     """Return the config that is meant where none is named."""
-    chosen = [name for name, config in named.items() if config.get("default") == "true"] or list(named)
+    chosen = [name for name, config in named.items() if config.get("default") in _TRUE] or list(named)
     if len(chosen) == 1 or DEFAULT in chosen:
         return chosen[0] if len(chosen) == 1 else DEFAULT
     source = where.rpartition(" ")[2]
@@ -203,15 +223,19 @@ def _no_split(split: str, config: Config, where: str) -> JobError:
 
 def _of_config(config: Mapping[str, Any], tables: Sequence[str], where: str) -> dict[str, list[str]]:
     """Return the splits of a config as the card has it."""
-    folder = str(config.get("data_dir") or "").strip("./")
+    folder = _text(config.get("data_dir") or "", where).strip("./")
     data_files = config.get("data_files")
     if data_files in _NOTHING:
         below = [name for name in tables if not folder or name.startswith(f"{folder}/")]
         return splits_by_name(below, folder) if below else {}
     found: dict[str, list[str]] = {}
-    for split, pattern in _patterns(data_files):
-        whole = f"{folder}/{pattern}" if folder else pattern
-        matches = _glob(whole.removeprefix("./"))
+    for number, (named, pattern) in enumerate(_patterns(data_files)):
+        if number == _MAX_PATTERNS:
+            raise JobError(
+                "InvalidData", f"{where}: its {CARD} has a config of more than {_MAX_PATTERNS:,} patterns; use *"
+            )
+        split, whole = _text(named, where), f"{folder}/" * bool(folder) + _text(pattern, where)
+        matches = _glob(whole.removeprefix("./"), where)
         files = [name for name in tables if matches.fullmatch(name)]
         if not files:
             raise JobError(
@@ -223,26 +247,59 @@ def _of_config(config: Mapping[str, Any], tables: Sequence[str], where: str) -> 
     return found
 
 
-def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
+def _patterns(data_files: Any) -> Iterator[tuple[Any, Any]]:
     """Yield split and pattern of what stands in `data_files`: a pattern, several, or some for each split."""
     for one in _list(data_files):
-        if isinstance(one, str):
-            yield "train", one
-        elif isinstance(one, dict) and "path" in one:
-            for pattern in _list(one["path"]):
-                yield str(one.get("split", "train")), str(pattern)
+        if isinstance(one, dict) and "path" in one:
+            yield from ((one.get("split", "train"), pattern) for pattern in _list(one["path"]))
         elif isinstance(one, dict):
             for split, patterns in one.items():
-                yield from ((str(split), str(pattern)) for pattern in _list(patterns))
+                yield from ((split, pattern) for pattern in _list(patterns))
+        else:
+            yield "train", one
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
+def _glob(pattern: str, where: str) -> re.Pattern[str]:
     """Return a pattern of paths as a regular expression: `*` stays within a part, `**` does not; a folder is all below it."""
-    text = ""
-    for sign in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL):
-        fixed = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(sign)
-        text += fixed or (f"[{sign[1:-1].replace('!', '^', 1)}]" if len(sign) > 1 else re.escape(sign))
-    return re.compile(f"{text.removesuffix('/')}(?:/.*)?", re.DOTALL)
+    parts = pattern.rstrip("/").split("/")
+    mixed = [part for part in parts if "**" in part and part != "**"]
+    if pattern.count("**") > _MAX_DEEP or any(part.count("*") > _MAX_MIXED for part in mixed):
+        raise _bad_pattern(pattern, "it has ** too often", where)
+    try:
+        text = "".join("(?:.*/)?" if part == "**" else f"{_of_part(part)}/" for part in parts[:-1])
+        last = ".*" if parts[-1] == "**" else _of_part(parts[-1])
+        return re.compile(f"{text}{last}(?:/.*)?", re.DOTALL)
+    except re.error as error:
+        raise _bad_pattern(pattern, str(error), where) from error
+
+
+def _bad_pattern(pattern: str, why: str, where: str) -> JobError:
+    return JobError(
+        "InvalidData",
+        f"{where}: its {CARD} has a pattern of files that is not read, {quoted(pattern[:120])}: {why}. Name a file, or a"
+        " pattern of files, in place of the data set",
+    )
+
+
+def _of_part(part: str) -> str:
+    """Return a part of a pattern, between two slashes, as a regular expression.
+
+    What stands between two `*` is taken at its first place, and no other one is tried: if the rest fits behind a later one, it
+    fits behind this one.
+    """
+    pieces = [""]
+    for sign in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|.", part, re.DOTALL):
+        if sign == "*" and "**" not in part:
+            pieces.append("")
+        elif len(sign) > 1 and sign != "**":
+            inner = re.sub(r"([\\\[&|~])", r"\\\1", sign[1:-1])
+            pieces[-1] += f"(?!/)[{'^' + inner[1:] if inner[0] == '!' else inner}]"
+        else:
+            pieces[-1] += {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(sign) or re.escape(sign)
+    if len(pieces) == 1:
+        return pieces[0]
+    between = "".join(f"(?>[^/]*?{piece})" for piece in pieces[1:-1] if piece)
+    return f"{pieces[0]}{between}[^/]*{pieces[-1]}"
 
 
 def _label_names(said: Mapping[str, Any], config: str) -> dict[str, list[str]]:
@@ -250,31 +307,30 @@ def _label_names(said: Mapping[str, Any], config: str) -> dict[str, list[str]]:
     infos = [info for info in _list(said.get("dataset_info")) if isinstance(info, dict)]
     alone = infos[0] if len(infos) == 1 and ("config_name" not in infos[0] or not said.get("configs")) else {}
     info = next((one for one in infos if one.get("config_name", DEFAULT) == config), alone)
-    found = {}
+    found, left = {}, MAX_BYTES  # a card has no more names than characters, but for its aliases
     for one in _list(info.get("features")):
-        if isinstance(one, dict) and (names := _names_in(one)):
-            found[str(one.get("name"))] = names
+        if isinstance(one, dict) and isinstance(one.get("name"), str) and (names := _names_in(one)):
+            left -= len(names)
+            if left < 0:
+                break
+            found[one["name"]] = names
     return found
 
 
-def _names_in(feature: Mapping[str, Any]) -> list[str]:
-    """Return the names of a feature that is a class label, or a list of such."""
+def _names_in(feature: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """Return the names of a feature that is a class label, or a list of such; none where a number lacks one."""
     for key in ("dtype", "sequence", "list", "feature"):
         inner = feature.get(key)
         if isinstance(inner, dict):
             label = inner.get("class_label")
             names = label.get("names") if isinstance(label, dict) else None
             if isinstance(names, dict):
-                return [str(names[key]) for key in sorted(names, key=int)] if all(map(_whole, names)) else []
+                names = [names.get(str(number)) for number in range(len(names))]
             if isinstance(names, list):
-                return list(map(str, names))
-            if found := _names_in(inner):
+                return list(names) if all(isinstance(name, str) for name in names) else []
+            if depth < _MAX_DEPTH and (found := _names_in(inner, depth + 1)):
                 return found
     return []
-
-
-def _whole(key: object) -> bool:
-    return str(key).isdecimal()
 
 
 def names_in_features(features: Mapping[str, Any]) -> dict[str, list[str]]:

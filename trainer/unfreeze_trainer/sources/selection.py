@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.data.clips import SUFFIXES as CLIPS
+from unfreeze_trainer.data.pictures import FORMATS as PICTURES
 from unfreeze_trainer.data.shards import expanded
 from unfreeze_trainer.data.suffixes import is_table
 from unfreeze_trainer.errors import JobError, some_of
@@ -31,24 +33,7 @@ _MORE = (
     "/additional_chat_templates/*.jinja",
 )
 """What is read besides: how a sentence encoder pools, the head of an export of ours, templates."""
-_MEDIA = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-    }
-)
+_MEDIA = frozenset((*PICTURES, *CLIPS))
 _CODE = frozenset({".py", ".pyc", ".so", ".pkl", ".pickle", ".joblib", ".sh", ".exe", ".dll"})
 """Suffixes of what no reader of data needs, and what would be run."""
 
