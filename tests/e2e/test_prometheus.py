@@ -48,7 +48,12 @@ def test_what_the_series_tell_is_what_the_status_tells(watched: Watched) -> None
     status = watched.world.status(JOB)
     labels = f'{{namespace="{watched.world.namespace}", job_name="{JOB}"}}'
     phases = watched.prometheus.query_range(f"unfreeze_job_training_phase{labels}", watched.start)
-    assert {series["metric"]["training_phase"] for series in phases} == {phase["name"] for phase in status["phases"]}
+    seen, names = (
+        {series["metric"]["training_phase"] for series in phases},
+        [phase["name"] for phase in status["phases"]],
+    )
+    assert names[-1] in seen
+    assert seen <= set(names)  # a phase whose blocks have computed already may be over between two looks
     seconds = watched.prometheus.query(f"unfreeze_job_accelerator_seconds_total{labels}")
     assert [float(series["value"][1]) for series in seconds] == [status["acceleratorSeconds"]]
     assert count(watched.prometheus, FAILED) == watched.failed_before + 1
