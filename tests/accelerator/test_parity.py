@@ -9,15 +9,14 @@ import torch
 
 from tests.accelerator import on_device
 from tests.trainer import engine_group
-from tests.trainer.engine_group import CASES, ENGINES, MATRIX, OFFLOADED, job_of, task_of
-from tests.trainer.reference import train_by_hand
+from tests.trainer.engine_group import BY_SHARE, CASES, ENGINES, MATRIX, OFFLOADED, job_of, task_of
+from tests.trainer.reference import before_and_after
 
 pytestmark = pytest.mark.accelerator
 
 # Adam divides a gradient by its own size, so that rounding becomes a part of the learning rate: bounds are parts of the largest
 # change that any weight has made. In the reduced types the product itself is rounded, to 8 bits or 11.
 EXACT, REDUCED = 1e-3, 0.2
-BY_SHARE = ("batchnorm", "float16")
 DROPS = ("dropout-bfloat16",)  # lots are drawn on the device: other ones than on the CPU
 
 
@@ -42,10 +41,7 @@ def reference(folder):
     @cache
     def by_hand(case, ranks):
         job = job_of(case, "DDP", folder)
-        task = task_of(case, job)
-        module = task.build_model().module
-        start = {name: tensor.clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-        return start, train_by_hand(job, task, ranks=ranks)
+        return before_and_after(job, task_of(case, job), ranks=ranks)
 
     return by_hand
 

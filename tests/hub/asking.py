@@ -8,7 +8,21 @@ from pathlib import Path
 
 from unfreeze_trainer.errors import JobError, RetryError
 
+WEIGHTS = bytes(range(256)) * 400
+MODEL = {
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"the same as a pickle",
+    "tokenizer.json": b"{}",
+    "modeling_own.py": b"code",
+    "onnx/model.onnx": b"another format",
+}
+"""Files of a repository: those that are read, and others."""
 LEADING = ("HF_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_")
+
+
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
 
 
 def start(**environment):

@@ -7,21 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.hub import serve
+from tests.hub.asking import MODEL, WEIGHTS, names_in
 from tests.hub.asking import Client as Asking
 from tests.hub.asking import start as begin
 from unfreeze_trainer.errors import JobError, RetryError
 
 pytestmark = pytest.mark.slow
 TOKEN = "hf_planted0123456789"
-WEIGHTS = bytes(range(256)) * 400
-MODEL = {
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": WEIGHTS,
-    "pytorch_model.bin": b"the same as a pickle",
-    "tokenizer.json": b"{}",
-    "modeling_own.py": b"code",
-    "onnx/model.onnx": b"another format",
-}
 
 
 class Client(Asking):
@@ -37,10 +29,6 @@ class Client(Asking):
 
 def start(url, *, token=None):
     return begin(HF_ENDPOINT=url, HF_HUB_DISABLE_TELEMETRY="1", **({"HF_TOKEN": token} if token else {}))
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.fixture(scope="module")

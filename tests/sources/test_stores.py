@@ -17,27 +17,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests import stores
-from tests.hub.asking import Client, start
+from tests.hub.asking import MODEL, WEIGHTS, Client, names_in, start
 from unfreeze_trainer.errors import JobError, RetryError
 
 pytestmark = pytest.mark.slow
-WEIGHTS = bytes(range(256)) * 400
-MODEL = {
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": WEIGHTS,
-    "pytorch_model.bin": b"the same as a pickle",
-    "tokenizer.json": b"{}",
-    "modeling_own.py": b"code",
-    "onnx/model.onnx": b"another format",
-}
 
 
 def below(folder, files):
     return {f"{folder}/{name}": content for name, content in files.items()}
-
-
-def names_in(folder):
-    return sorted(file.name for file in folder.iterdir())
 
 
 @pytest.fixture(scope="module", params=["s3", "gs", "az"])

@@ -89,6 +89,8 @@ CASES = STRATEGIES | RECIPES
 # Stage 3 is not compiled; what is offloaded takes the same steps elsewhere.
 MATRIX = [(engine, case) for engine in ENGINES for case in CASES if engine != "ZeRO-3" or "compiled" not in case]
 MATRIX += [(engine, case) for engine in OFFLOADED for case in ("gradual", "gradual-lora", "gradual-float16")]
+BY_SHARE = ("batchnorm", "float16")
+"""Ends of the names of cases in which what a rank computes depends on its share of the batch."""
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2, "loraDropout": 0}}}
 
 

@@ -12,6 +12,13 @@ from unfreeze_trainer.phases.schedule import rate_factor
 from unfreeze_trainer.seeds import seed_everything
 
 
+def before_and_after(job, task, *, ranks=1):
+    """Return parameters and buffers by name before the training, and after it by `train_by_hand`."""
+    module = task.build_model().module
+    start = {name: tensor.clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    return start, train_by_hand(job, task, ranks=ranks)
+
+
 def train_by_hand(job, task, *, ranks=1):
     """Return parameters and buffers at the end, by name, of one process without an engine.
 

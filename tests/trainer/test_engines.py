@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.trainer import engine_group
-from tests.trainer.engine_group import ENGINES, MATRIX, OFFLOADED, SHARDED, STRATEGIES, job_of, task_of
-from tests.trainer.reference import train_by_hand
+from tests.trainer.engine_group import BY_SHARE, ENGINES, MATRIX, OFFLOADED, SHARDED, STRATEGIES, job_of, task_of
+from tests.trainer.reference import before_and_after
 from tests.trainer.traps import TRAPS
 from unfreeze_trainer.engines.bits import bit_sum
 
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 1e-6
 # A bias before a BatchNorm has no gradient but rounding, which Adam divides by its own size; 4e-6 was seen.
 BATCHNORM_TOLERANCE = 2e-5
-# What a rank computes depends on its share of the batch.
-BY_SHARE = ("batchnorm", "float16")
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +42,7 @@ def reference(folder, one_thread):
     @cache
     def by_hand(case):
         job = job_of(case, "DDP", folder)
-        task = task_of(case, job)
-        module = task.build_model().module
-        start = {name: tensor.clone() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-        return start, train_by_hand(job, task, ranks=2 if case.endswith(BY_SHARE) else 1)
+        return before_and_after(job, task_of(case, job), ranks=2 if case.endswith(BY_SHARE) else 1)
 
     return by_hand
 
