@@ -3,7 +3,7 @@
     python -m bench.trainer FOLDER [SET...]
 
 Sets are trec (1,000 questions of six kinds) and sections (1,000 of Debian's packages, in the eight largest sections; needs `apt-get
-update`). Prints JSON for each: accuracy on texts that were held out, with its 95 % interval, with the encoder frozen and with all of it
+update`). Prints JSON for each, and keeps it in bench/results: accuracy on texts that were held out, with its 95 % interval, with the encoder frozen and with all of it
 trained. The Trainer accumulates no gradients, and keeps the epoch that is best on the same validation texts.
 """
 
@@ -14,6 +14,8 @@ import json
 import random
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bench.support.outcomes import SEED, said, told, trained
+from bench.support.outcomes import SEED, record, said, told, trained
 from bench.tags import packages
 from examples.prepare import prepare
 
@@ -30,6 +32,7 @@ SAMPLES, HELD_OUT, VALIDATION = 1000, 500, 100
 SECTIONS = 8
 MAX_LENGTH = 32
 RATES = {"frozen": 1e-2, "all": 2e-4}
+HOW = {"frozen": "encoder frozen", "all": "all of it trained"}
 EPOCHS, BATCH = 3, 32
 
 Rows = list[tuple[str, str]]
@@ -49,11 +52,14 @@ def main() -> None:
         for split, part in splits.items():
             _write(folder / f"{name}-{split}.csv", part)
         found: dict[str, Any] = {"benchmark": "trainer", "set": name} | {key: len(part) for key, part in splits.items()}
-        found["TF-IDF, logistic regression"] = _plain(splits["train"], splits["test"])
-        for how in RATES:
-            found[f"Unfreeze, {how}"] = _tuned(folder, name, how)
-            found[f"Trainer, {how}"] = _by_trainer(folder, name, how, splits)
-            print(json.dumps(found), file=sys.stderr, flush=True)
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
+            "scikit-learn: TF-IDF and logistic regression": partial(_plain, splits["train"], splits["test"])
+        }
+        for how, words in HOW.items():
+            measures[f"Unfreeze, {words}"] = partial(_tuned, folder, name, how)
+            measures[f"Trainer, {words}"] = partial(_by_trainer, folder, name, how, splits)
+        for what, measure in measures.items():
+            found[what] = record("trainer", f"{name}: {what}", measure)
         print(json.dumps(found, indent=1), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks of outcomes share: a job that is run, and how sure a figure of it is."""
+"""What benchmarks of outcomes share: a job that is run, how sure a figure of it is, and where rows of tables are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,46 @@ import yaml
 
 SEED = 0
 RESAMPLES = 500
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "bench" / "results"
+
+
+def record(benchmark: str, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a row of a table, and keep it in bench/results/BENCHMARK.jsonl with what it was measured by.
+
+    Parameters
+    ----------
+    benchmark
+        Name of its module.
+    name
+        Of the row, whose former figures are replaced.
+    measure
+        Returns the figures.
+    """
+    start = time.monotonic()
+    figures = dict(measure())
+    command = f"python -m bench.{benchmark} {' '.join(['FOLDER', *sys.argv[2:]])}"
+    by = {"row": name, "command": command, "commit": _commit(), "seed": SEED}
+    made = by | {"seconds": round(time.monotonic() - start)} | figures
+    file = RESULTS / f"{benchmark}.jsonl"
+    before = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    names = [one["row"] for one in before]
+    place = names.index(name) if name in names else len(names)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(one) + "\n" for one in [*before[:place], made, *before[place + 1 :]]))
+    print(json.dumps(made), file=sys.stderr, flush=True)
+    return made
+
+
+def _commit() -> str:
+    """Return the commit whose code is measured, with a sign of what has been changed since."""
+    names = ["crds", "trainer", "examples", "bench/*.py", "bench/support"]
+    asked = (["rev-parse", "--short=7", "HEAD"], ["status", "--porcelain", "--", *names])
+    commit, changed = (
+        subprocess.run(["git", *one], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        for one in asked
+    )
+    return f"{commit}, changed" if changed else commit
 
 
 def trained(folder: Path, name: str, spec: Mapping[str, Any]) -> dict[str, float]:
@@ -38,6 +79,13 @@ def trained(folder: Path, name: str, spec: Mapping[str, Any]) -> dict[str, float
     subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | threads)
     results: dict[str, float] = json.loads((folder / name / "report.json").read_text())["results"]["test"]
     return results
+
+
+def example(folder: Path, name: str) -> dict[str, Any]:
+    """Return the spec of an example, without its output, whose claims are folders below a folder."""
+    text = (ROOT / "examples" / name).read_text().replace("pvc://", f"file://{folder}/")
+    spec: dict[str, Any] = yaml.safe_load(text)["spec"]
+    return {key: value for key, value in spec.items() if key != "output"}
 
 
 def said(folder: Path, name: str) -> dict[str, list[Any]]:

@@ -67,11 +67,12 @@ def test_no_job_is_made_where_the_scheme_is_not_opened(change):
     assert JOBS in [action.resource for action in step(reading(**change), OPEN).actions]
 
 
-def test_where_a_hub_is_no_job_says():
-    variable = {"env": [{"name": "HF_ENDPOINT", "value": "https://evil.example"}]}
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "HUGGINGFACE_CO_STAGING"])
+def test_where_a_hub_is_no_job_says(name):
+    variable = {"env": [{"name": name, "value": "https://evil.example"}]}
     made = step(reading(**MODEL, template=variable), OPEN)
     assert made.actions == ()
-    assert "template.env HF_ENDPOINT: where hf:// leads is the platform's to say" in made.status.failure.message
+    assert f"template.env {name}: where hf:// leads is the platform's to say" in made.status.failure.message
     assert JOBS in [action.resource for action in step(reading(template=variable), {}).actions]
 
 
@@ -163,6 +164,21 @@ def test_where_sources_are_of_two_schemes_each_may_do_without_credentials():
     )
     found = env_of(view, OPEN | {"s3": SourceAccess()})
     assert all(found[name]["valueFrom"]["secretKeyRef"]["optional"] for name in ("HF_TOKEN", *STORES["s3"]))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"), [(scheme, name) for scheme, access in ACCESS.items() for name in access.credentials]
+)
+def test_keys_of_the_secret_are_not_mixed_with_others(scheme, name):
+    """The name of an account says where Azure's keys are shown, and a job must not lead those of the Secret to another one."""
+    data = {"data": {"train": {"source": "hf://datasets/o/n/t.csv" if scheme == "hf" else f"{scheme}://bucket/t.csv"}}}
+    own = {"template": {"env": [{"name": name, "value": "x"}]}}
+    place = {scheme: SourceAccess()}
+    led = step(reading(**data, **own, sources={"secretRef": {"name": "store"}}), place)
+    assert led.status.failure.reason == "SourceNotAllowed"
+    assert f"template.env {name}: the keys of {scheme}:// are those of the Secret" in led.status.failure.message
+    for view in (reading(**data, **own), reading(**data, sources={"secretRef": {"name": "store"}})):
+        assert JOBS in [action.resource for action in step(view, place).actions]
 
 
 def test_credentials_go_to_no_endpoint_without_tls_unless_the_platform_says_so():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.sources.schemes import az, gs, s3
 
 REFUSED = "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of PerformWork() - CURL error [7]=Could not connect"
@@ -49,3 +50,11 @@ def test_it_is_told_by_its_reason(scheme, error, reason):
 @pytest.mark.parametrize("scheme", [s3, gs, az])
 def test_what_is_no_word_of_a_store_is_left(scheme):
     assert scheme.explain(OSError(5, "Input/output error"), "x", "b") is None
+
+
+@pytest.mark.parametrize("name", ["evil.example/", "me@evil.example", "Account", "a" * 25])
+def test_what_is_no_name_of_an_account_leads_nowhere(monkeypatch, name):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", name)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")
+    with pytest.raises(JobError, match="must be 3 to 24 lower-case letters and digits"):
+        az.connect()

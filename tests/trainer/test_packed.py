@@ -4,8 +4,10 @@ import bz2
 import gzip
 import json
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.trainer.jobs import make_job
-from unfreeze_trainer.data import packed
+from unfreeze_trainer.data import packed, unpacked
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.columnar import read_parquet
 from unfreeze_trainer.data.json_lines import read_json_lines
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_splits, read_texts
@@ -115,41 +118,107 @@ def test_columns_that_unpack_a_thousandfold_are_refused(tmp_path, monkeypatch):
     assert "become more than 200 times as many" in refused(tmp_path / "t.arrow")
 
 
-@pytest.mark.parametrize("kind", [pa.large_string(), pa.struct({"bytes": pa.binary(), "path": pa.string()})])
-def test_long_texts_and_files_in_a_dictionary_are_unpacked_a_few_at_a_time(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("unfreeze_trainer.data.packed.FREE_BYTES", 1 << 20)
-    cell = "x" * 20_000 if pa.types.is_large_string(kind) else {"bytes": b"x" * 20_000, "path": "p"}
-    parquet.write_table(
-        pa.table({"text": pa.array([cell] * 1000, kind), "label": ["a"] * 1000}), tmp_path / "t.parquet"
-    )
-    pool = pa.default_memory_pool()
-    largest, before = 0, pool.bytes_allocated()
-
-    def seen(unpacked, size, where):
-        nonlocal largest
-        largest = max(largest, pool.bytes_allocated() - before)
-        checked(unpacked, size, where)
-
-    checked = packed.check_fold
-    monkeypatch.setattr(packed, "check_fold", seen)
-    assert "become more than 200 times as many" in refused(tmp_path / "t.parquet")
-    assert largest < 4 << 20  # of 20 MB
+def repeated(cell: str, kind: pa.DataType, count: int, lists: int = 0) -> pa.Array:
+    """Return so many cells of one text, as a dictionary; of a struct its first field is the text, of lists each has so many of them."""
+    indices = pa.array([0] * count * max(1, lists), pa.int32())
+    many = pa.DictionaryArray.from_arrays(indices, pa.array([cell], kind))
+    return pa.ListArray.from_arrays(pa.array(range(0, count * lists + 1, lists), pa.int32()), many) if lists else many
 
 
-def test_a_column_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
-    """8 GiB from some hundred kilobytes: each row is one and the same text of half a MiB."""
-    once = pa.array(["x" * (1 << 19)])
-    text = pa.DictionaryArray.from_arrays(pa.array([0] * 16_384, pa.int32()), once)
-    schema = pa.schema({"text": pa.string(), "label": pa.string()})
-    with parquet.ParquetWriter(
-        tmp_path / "t.parquet", pa.schema({"text": text.type, "label": pa.string()}), store_schema=False
-    ) as file:
-        file.write_table(pa.table({"text": text, "label": ["a"] * 16_384}))
-    assert parquet.read_schema(tmp_path / "t.parquet") == schema
-    pool = pa.default_memory_pool()
-    before = pool.bytes_allocated()
-    assert "become more than 200 times as many" in refused(tmp_path / "t.parquet")
-    assert pool.bytes_allocated() - before < 64 << 20
+def write_unlike(path: Path, columns: dict[str, pa.Array]) -> None:
+    """Write Parquet whose columns are read as they are, whatever they were written from."""
+    table = pa.table(columns)
+    with parquet.ParquetWriter(path, table.schema, store_schema=False, compression="zstd") as file:
+        file.write_table(table)
+
+
+MIB = "x" * (1 << 20)
+BOMBS: dict[str, Callable[[Path], None]] = {
+    "a text in each row": lambda path: write_unlike(path, {"text": repeated(MIB, pa.string(), 2048)}),
+    "a few long texts": lambda path: write_unlike(path, {"text": repeated(MIB * 16, pa.string(), 64)}),
+    "long texts among others": lambda path: write_unlike(
+        path,
+        {
+            "text": pa.concat_arrays(
+                [pa.array(["y" * 4096] * 4096).dictionary_encode(), repeated(MIB, pa.string(), 1024)]
+            )
+        },
+    ),
+    "bytes of a struct": lambda path: write_unlike(
+        path,
+        {
+            "text": pa.StructArray.from_arrays(
+                [repeated(MIB, pa.binary(), 2048), repeated("p", pa.string(), 2048)], ["bytes", "path"]
+            )
+        },
+    ),
+    "a list of one row": lambda path: write_unlike(path, {"text": repeated(MIB, pa.string(), 1, lists=2048)}),
+    "lists in structs": lambda path: write_unlike(
+        path, {"text": pa.StructArray.from_arrays([repeated(MIB, pa.string(), 4, lists=512)], ["a.b"])}
+    ),
+    "numbers of one row": lambda path: write_unlike(
+        path, {"text": pa.ListArray.from_arrays([0, 1 << 22], pa.array(np.zeros(1 << 22, np.int64)))}
+    ),
+    "a page": lambda path: parquet.write_table(
+        pa.table({"text": ["x" * (1 << 25)]}), path, compression="zstd", use_dictionary=False
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_columns_of_parquet_that_would_fill_the_memory_are_refused_before_they_do(tmp_path, monkeypatch, bomb):
+    monkeypatch.setattr(packed, "FREE_BYTES", 1 << 20)
+    path = tmp_path / "t.parquet"
+    BOMBS[bomb](path)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(JobError, match="become more than 200 times as many") as error:
+            read_table(str(path), ["text"], WHERE)
+    finally:
+        pa.set_memory_pool(usual)
+    assert error.value.reason == "InvalidData"
+    assert pool.max_memory() < 150 << 20  # of gigabytes, mostly
+
+
+def test_what_is_large_and_no_bomb_is_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpacked, "PIECE_BYTES", 1 << 16)
+    kinds = {
+        "text": [f"{n} {'x' * 50 * (n % 7)}" for n in range(3000)],
+        "words": [[f"{'a' * 40}{n if n % 2 else ''}"] * (n % 5) for n in range(3000)],
+        "file": [{"bytes": b"x" * 300, "path": str(n)} for n in range(3000)],
+        "a.b": ["one", "two", None] * 1000,
+    }
+    parquet.write_table(pa.table(kinds), tmp_path / "t.parquet", row_group_size=700, dictionary_pagesize_limit=4096)
+    parts = list(read_parquet(str(tmp_path / "t.parquet"), [*kinds], WHERE, Unread(WHERE, skip=False), head=False))
+    assert len(parts) > 20
+    whole = pa.concat_tables(parts)
+    assert whole.to_pydict() == kinds
+    assert [str(kind) for kind in whole.schema.types] == [
+        *("string", "list<item: string>", "struct<bytes: binary, path: string>", "string")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "size"),
+    [
+        (pa.array(["x" * 100, None, "y"], pa.string_view()), 101),
+        (
+            pa.ListViewArray.from_arrays(
+                pa.array([0] * 50, pa.int32()), pa.array([9] * 50, pa.int32()), pa.array(range(9))
+            ),
+            3600,
+        ),
+        (pa.array(["x" * 100, "y"] * 50).dictionary_encode(), 5050),
+        (pa.array([["x" * 100]] * 50, pa.list_(pa.dictionary(pa.int32(), pa.string()))), 5000),
+        (pa.array([{"a": "x" * 100}] * 50, pa.struct({"a": pa.dictionary(pa.int32(), pa.string())})), 5000),
+        (pa.array([[("k", "x" * 100)]] * 50, pa.map_(pa.string(), pa.string())), 5050),
+    ],
+)
+def test_what_stands_for_several_values_counts_as_often_as_it_does(column, size):
+    assert size <= unpacked.unpacked_bytes(column) < 2 * size + 200
+    assert unpacked.unpacked_bytes(column.slice(0, 1)) <= unpacked.unpacked_bytes(column)
 
 
 ROWS = pa.table(

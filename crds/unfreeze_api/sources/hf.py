@@ -72,7 +72,7 @@ def _needs(_: str) -> Needs:
     return Needs(schemes=("hf",))
 
 
-ACCESS = Access(scheme="hf", endpoint="HF_ENDPOINT", needed=("HF_TOKEN",))
+ACCESS = Access(scheme="hf", endpoint="HF_ENDPOINT", elsewhere=("HUGGINGFACE_CO_STAGING",), needed=("HF_TOKEN",))
 MODELS = Source(
     scheme="hf",
     form="hf://OWNER/NAME[@REVISION]",

@@ -106,16 +106,17 @@ def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
             continue
         if scheme not in ACCESS:
             continue
-        names = (ACCESS[scheme].endpoint, *ACCESS[scheme].elsewhere)
-        for name in filter(given.__contains__, names):
+        access, place = ACCESS[scheme], sources[scheme]
+        for name in filter(given.__contains__, (access.endpoint, *access.elsewhere)):
             yield f"template.env {name}: where {scheme}:// leads is the platform's to say (trainer.sources.{scheme}.endpoint)"
-        place = sources[scheme]
-        if (
-            spec.sources
-            and spec.sources.secret_ref
-            and (place.endpoint or "").startswith("http://")
-            and not place.insecure
-        ):
+        if not (spec.sources and spec.sources.secret_ref):
+            continue
+        for name in filter(given.__contains__, access.credentials):
+            yield (
+                f"template.env {name}: the keys of {scheme}:// are those of the Secret in sources.secretRef, and one of another"
+                " account would lead the others there: put it into the Secret, or leave secretRef out"
+            )
+        if (place.endpoint or "").startswith("http://") and not place.insecure:
             yield (
                 f"sources.secretRef: the endpoint of {scheme}:// on this cluster has no TLS, and credentials would be read on their"
                 f" way: whoever runs the operator gives it TLS, or sets trainer.sources.{scheme}.insecure of the chart"

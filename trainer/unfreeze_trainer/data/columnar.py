@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unfreeze_trainer.data import packed
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.json_lines import HEAD_ROWS
+from unfreeze_trainer.data.unpacked import belongs, declared_bytes, largest_in_dictionaries, pieces, unpacked_bytes
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
@@ -21,6 +22,8 @@ _FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
 _BATCH_BYTES = 16 << 20
 """Of the batches that Parquet is read in, by what its metadata say."""
 _BATCH_ROWS = 65536
+_BATCH_MOST_BYTES = 64 << 20
+"""Of a batch, were each row the largest one."""
 _FEW_BYTES = 64
 """Of a value of Parquet, below which it is taken for a reference to one that is used again."""
 _BUFFER_BYTES = 1 << 20
@@ -38,55 +41,74 @@ def read_parquet(
     """Read some columns of Parquet."""
     from pyarrow import parquet
 
-    wanted = list(dict.fromkeys(columns))
+    wanted, size = list(dict.fromkeys(columns)), Path(path).stat().st_size
     with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
         schema, metadata = file.schema_arrow, file.metadata
-    repeating = _repeating(metadata, schema, wanted)
-    # What is buffered before, by default all of the file, stays until the end.
-    with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=repeating) as file:
-        rows = _rows_at_once(metadata, wanted, repeating, head=head)
-        batches = file.iter_batches(batch_size=rows, columns=wanted)
-        yield from _tables(batches, schema, wanted, Path(path).stat().st_size, where, head=head)
+    packed.check_fold(declared_bytes(metadata, wanted), size, where)
+    repeating, others = _dictionaries(metadata, wanted)
+    rows = _rows_at_once(metadata, wanted, head=head)
+    if others:
+        rows = max(1, min(rows, _BATCH_MOST_BYTES // max(1, _largest_value(path, metadata, others))))
+    with _opened(path, repeating) as file:
+        groups = [[number] for number in range(metadata.num_row_groups)] if repeating else [None]
+        batches = (
+            batch for some in groups for batch in file.iter_batches(batch_size=rows, row_groups=some, columns=wanted)
+        )  # nested columns with one dictionary in a row group and another in the next have no batch in common
+        yield from _tables(batches, schema, wanted, size, where, head=head)
 
 
-def _repeating(metadata: parquet.FileMetaData, schema: pa.Schema, wanted: list[str]) -> list[str]:
-    """Return columns of texts or bytes that may become many times as large: values are few, and stand in a dictionary."""
-    import pyarrow as pa
+def _opened(path: str, dictionaries: list[str]) -> parquet.ParquetFile:
+    """Open Parquet, with columns that stay dictionaries; what is buffered before, by default all of the file, would stay until the end."""
+    from pyarrow import parquet
 
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    flat = {one.name for one in schema if any(check(one.type) for check in checks)} & {*wanted}
-    found: set[str] = set()
+    return parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=dictionaries)
+
+
+def _dictionaries(metadata: parquet.FileMetaData, wanted: list[str]) -> tuple[list[str], list[str]]:
+    """Return columns of texts or bytes that have dictionaries, by their paths: those that are read as such, and others.
+
+    A value may stand there many times, and be stored once. As dictionaries they stay small, and their size can be told before they are
+    unpacked; that takes longer where values are many, so these are read as they are, a few rows at a time. How many values of
+    a list a row has is not known.
+    """
+    repeating: set[str] = set()
+    others: set[str] = set()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
-            one = group.column(place)
-            if one.path_in_schema in flat and _has_few(one):
-                found.add(one.path_in_schema)
-    return sorted(found)
+            one, kind = group.column(place), metadata.schema.column(place)
+            if (
+                not belongs(one.path_in_schema, wanted)
+                or one.physical_type != "BYTE_ARRAY"
+                or not one.has_dictionary_page
+            ):
+                continue
+            few = one.total_uncompressed_size < _FEW_BYTES * max(1, one.num_values)
+            (repeating if few or kind.max_repetition_level else others).add(one.path_in_schema)
+    return sorted(repeating), sorted(others - repeating)
 
 
-def _has_few(chunk: parquet.ColumnChunkMetaData) -> bool:
-    """Return whether the values of a column in a row group are few, and stand in a dictionary."""
-    return chunk.has_dictionary_page and chunk.total_uncompressed_size < _FEW_BYTES * max(1, chunk.num_values)
+def _largest_value(path: str, metadata: parquet.FileMetaData, leaves: list[str]) -> int:
+    """Return the bytes of the largest value in the dictionaries of some columns, of which the first row of a row group is read."""
+    found = 0
+    with _opened(path, leaves) as file:
+        for number in range(metadata.num_row_groups):
+            for batch in file.iter_batches(batch_size=1, row_groups=[number], columns=leaves):
+                found = max([found, *map(largest_in_dictionaries, batch.columns)])
+                break
+    return found
 
 
-def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str], repeating: list[str], *, head: bool) -> int:
-    """Return how many rows have about _BATCH_BYTES, or HEAD_ROWS, and not above FREE_BYTES if all had the largest value there can be.
-
-    Columns that are read as dictionaries are not larger than these.
-    """
-    size = rows = largest = 0
+def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str], *, head: bool) -> int:
+    """Return how many rows have about _BATCH_BYTES by what the metadata say, or HEAD_ROWS."""
+    size = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        rows += group.num_rows
         columns = [group.column(place) for place in range(group.num_columns)]
-        columns = [one for one in columns if one.path_in_schema.split(".")[0] in wanted]
-        size += sum(one.total_uncompressed_size for one in columns)
-        few = [one for one in columns if one.path_in_schema not in repeating and one.physical_type == "BYTE_ARRAY"]
-        largest = max([largest, *(one.total_uncompressed_size for one in few if _has_few(one))])
-    most = HEAD_ROWS if head else min(_BATCH_ROWS, _BATCH_BYTES * max(1, rows) // max(1, size))
-    return max(1, min(most, packed.FREE_BYTES // max(1, largest)))
+        size += sum(one.total_uncompressed_size for one in columns if belongs(one.path_in_schema, wanted))
+    most = HEAD_ROWS if head else _BATCH_ROWS
+    return max(1, min(most, _BATCH_BYTES * max(1, metadata.num_rows) // max(1, size)))
 
 
 def read_arrow(
@@ -155,26 +177,16 @@ def _tables(
     kept = pa.schema([schema.field(name).with_type(plain_type(schema.field(name).type)) for name in wanted])
     unpacked, read = 0, False
     for batch in batches:
-        unpacked += sum(map(_unpacked_bytes, batch.columns))
+        own = sum(map(unpacked_bytes, batch.columns))
+        unpacked += own
         packed.check_fold(unpacked, size, where)
-        yield pa.Table.from_batches([batch]).select(wanted).cast(kept)
-        read = True
+        for piece in pieces(batch, own):
+            yield pa.Table.from_batches([piece]).select(wanted).cast(kept)
+            read = True
         if head:
             return
     if not read:
         yield kept.empty_table()
-
-
-def _unpacked_bytes(column: pa.Array) -> int:
-    """Return the bytes of a column once each of its values stands by itself."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_dictionary(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_binary(kind.value_type)):
-        lengths = pc.binary_length(column.dictionary).cast(pa.int64())
-        return int(pc.sum(lengths.take(column.indices)).as_py() or 0)
-    return int(column.nbytes)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

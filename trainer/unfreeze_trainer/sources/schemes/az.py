@@ -16,6 +16,7 @@ from unfreeze_trainer.sources.wanted import Bringing, Wanted
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+_ACCOUNT = re.compile("[a-z0-9]{3,24}")
 _SAID = re.compile(r"Azure Error: \[\w*\] (\d{3})?")
 """With the status of HTTP, where there was an answer."""
 
@@ -31,12 +32,17 @@ def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> d
 
 
 def connect() -> FileSystem:
-    """Return the store, with an account's key or a shared access signature; JobError Unauthorized without them."""
-    from pyarrow.fs import AzureFileSystem
+    """Return the store, with an account's key or a shared access signature; JobError Unauthorized without them.
 
+    A name that is none of an account is refused: it begins the name of the host to which they are shown.
+    """
     account, key, signature = (os.environ.get(name) for name in ACCESS.credentials)
     if not account or not (key or signature):
         raise stores.unauthorized(ACCESS, ACCESS.scheme)
+    if not _ACCOUNT.fullmatch(account):
+        raise JobError("InvalidJob", f"{ACCESS.credentials[0]} must be 3 to 24 lower-case letters and digits")
+    from pyarrow.fs import AzureFileSystem
+
     shown = {"account_key": key} if key else {"sas_token": f"?{str(signature).removeprefix('?')}"}
     if found := stores.endpoint(ACCESS):
         scheme, host = found
