@@ -8,12 +8,13 @@ from typing import Any
 
 PLACES = (
     ("model", "source"),
+    ("model", "candidates", "source"),
     ("data", "train", "source"),
     ("data", "validation", "source"),
     ("data", "test", "source"),
     ("output", "destination"),
 )
-"""Fields of the spec that say where something lies."""
+"""Fields of the spec that say where something lies; of a list those of each item."""
 
 
 def absolute(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def is_relative(source: object) -> bool:
 def _with(spec: dict[str, Any], place: tuple[str, ...], folder: Path) -> dict[str, Any]:
     name, *rest = place
     value = spec.get(name)
+    if rest and isinstance(value, list):
+        return spec | {name: [_with(item, tuple(rest), folder) if isinstance(item, dict) else item for item in value]}
     if rest and isinstance(value, dict):
         return spec | {name: _with(value, tuple(rest), folder)}
     if rest or not is_relative(value):

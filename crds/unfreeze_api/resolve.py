@@ -39,7 +39,7 @@ def images(spec: FineTuneJobSpec) -> list[str]:
 
 def _read(spec: FineTuneJobSpec) -> list[str]:
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
-    return [spec.model.source, spec.data.train.source, *held_out]
+    return [*spec.model.sources, spec.data.train.source, *held_out]
 
 
 def resolve(
@@ -67,13 +67,7 @@ def resolve(
     job = ResolvedJob(
         name=name,
         namespace=namespace,
-        model=ResolvedModel.resolve(
-            spec.model.source,
-            places,
-            dtype="Float32",
-            initialization=spec.model.initialization,
-            quantization=spec.model.quantization,
-        ),
+        model=ResolvedModel.of(spec.model, places),
         task=spec.task.completed(),
         data=ResolvedData.resolve(spec.data, places),
         strategy=ResolvedStrategy.resolve(spec.strategy, spec.adapter),

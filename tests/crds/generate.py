@@ -178,6 +178,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         )
         for member in set(union) - {"type", "learningRate", wanted}:
             del union[member]
+    _repair_model(spec)
     _repair_labels(spec)
     _repair_columns(spec["data"])
     regression = spec["task"].get("textRegression", {})
@@ -207,6 +208,15 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         toleration |= {"operator": "Exists", "effect": "NoExecute"}
     _repair_affinity(spec.get("template", {}).get("affinity", {}))
     return spec
+
+
+def _repair_model(spec: dict[str, Any]) -> None:
+    model = spec["model"]
+    candidates = {candidate["source"]: candidate for candidate in model.pop("candidates", [])}
+    if candidates and "source" not in model and task_type(spec["task"]["type"]).rankable:
+        model["candidates"] = [*candidates.values()]
+    else:
+        model.setdefault("source", "pvc://models/base")
 
 
 _APART = (

@@ -20,6 +20,7 @@ from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
+from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.strategy import (
@@ -58,6 +59,32 @@ class ResolvedModel(Location):
     dtype: Literal["Float32"]
     initialization: Literal["Pretrained", "Random"]
     quantization: QuantizationSpec | None = None
+    candidates: Annotated[list[str] | None, Since(2)] = None
+    """The bases of which the run chooses one at its start; source and path are empty until then."""
+    candidate_paths: Annotated[list[str] | None, EXECUTION] = None
+    """The path of each for the trainer."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec, places: Places) -> Self:
+        """Return the model with its place, or with those of its candidates."""
+        more = {"dtype": "Float32", "initialization": spec.initialization, "quantization": spec.quantization}
+        if spec.source:
+            return cls.resolve(spec.source, places, **more)
+        paths = [locate(source, places) for source in spec.sources]
+        return cls(source="", path="", candidates=spec.sources, candidate_paths=paths, **more)
+
+    @property
+    def bases(self) -> list[tuple[str, str, str]]:
+        """Field below spec, source and path of the base, or of each candidate where none is chosen yet."""
+        if self.source or not self.candidates:
+            return [("model.source", self.source, self.path)]
+        places = zip(self.candidates, self.candidate_paths or [], strict=True)
+        return [(f"model.candidates[{index}].source", *place) for index, place in enumerate(places)]
+
+    def chosen(self, source: str) -> Self:
+        """Return it with one of its candidates as its base."""
+        path = dict(zip(self.candidates or [], self.candidate_paths or [], strict=True))[source]
+        return self.model_copy(update={"source": source, "path": path})
 
 
 def _as_first_written() -> list[tuple[Column, str]]:
@@ -302,6 +329,10 @@ class ResolvedJob(Model):
     semantics: Annotated[Semantics, HABIT] = Semantics()
     """No field of the spec: what this version does. Runs that an earlier one began have its values."""
 
+    def with_base(self, source: str) -> Self:
+        """Return the job with one of its candidates as its base."""
+        return self.model_copy(update={"model": self.model.chosen(source)})
+
     @property
     def metric(self) -> Metric:
         """What chooses the best checkpoint."""
@@ -329,8 +360,11 @@ class ResolvedJob(Model):
 def _derived(job: ResolvedJob) -> Fields:
     """Return what is completed for each field that nobody sets, beside the defaults of the models."""
     strategy, rate = job.strategy, job.strategy.learning_rate
+    chosen = (
+        {"source": job.model.source} if job.model.candidates else {}
+    )  # the same run, before and after it has chosen
     return {
-        "model": {"dtype": "Float32"},
+        "model": {"dtype": "Float32"} | chosen,
         "strategy": {
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "learningRate": {

@@ -132,6 +132,19 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
         )
 
 
+def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rule about tasks whose bases cannot be ranked."""
+    others = [task for task in tasks if not task.rankable]
+    if others:
+        ranked = [task for task in tasks if task.rankable]
+        yield Rule(
+            f"!has(self.model.candidates) || !{_among('self.task.type', others)}",
+            f"candidates are ranked by how well one vector of each sample tells its label or number, and {every(others)}"
+            f" {'have' if len(others) > 1 else 'has'} none: name one base in model.source ({every(ranked)} can be ranked)",
+            ".model.candidates",
+        )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -161,6 +174,7 @@ ADAPTER_RULES = (
 
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
+CANDIDATE_RULES = tuple(candidate_rules())
 
 EXPORT_RULES = (
     Rule(

@@ -12,7 +12,13 @@ from typing import ClassVar
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
-from unfreeze_api.spec.combinations import ADAPTER_RULES, EXPORT_RULES, HEAD_RULES, METRIC_RULES
+from unfreeze_api.spec.combinations import (
+    ADAPTER_RULES,
+    CANDIDATE_RULES,
+    EXPORT_RULES,
+    HEAD_RULES,
+    METRIC_RULES,
+)
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.model import ModelSpec
@@ -42,7 +48,15 @@ def _apart(path: str, *optional: str) -> Rule:
 
 
 _APART_RULES = (
-    _apart("model.source"),
+    _apart("model.source", "model.source"),
+    Rule(
+        "!has(self.model.candidates) || self.model.candidates.all(one,"
+        " !((one.source + '/').startsWith(self.output.destination + '/'))"
+        " && !((self.output.destination + '/').startsWith(one.source + '/')))",
+        "model.candidates and output.destination must not contain each other, the run would write among what it reads: choose"
+        " an output.destination beside them",
+        ".output.destination",
+    ),
     _apart("data.train.source"),
     _apart("data.validation.source", "data.validation.source"),
     _apart("data.test.source", "data.test", "data.test.source"),
@@ -70,6 +84,7 @@ class FineTuneJobSpec(Model):
         *EXPORT_RULES,
         *METRIC_RULES,
         *HEAD_RULES,
+        *CANDIDATE_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model
+from unfreeze_api.grammar.model import Model, Rule, schema_rules
 from unfreeze_api.sources import described
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.source import ModelSource
 
 
+class CandidateSpec(Model):
+    """A pretrained model that the job may start from."""
+
+    source: ModelSource
+    """Where it lies, as of model.source."""
+
+
+_TWICE = Rule(
+    "self.all(one, self.exists_one(other, other.source == one.source))",
+    "every candidate needs a source of its own: remove the one that stands twice",
+)
+
+
 class ModelSpec(Model):
     """The pretrained model that the job starts from."""
 
-    source: ModelSource = Field(
-        description=f"Where the model lies: {described('Model', 'a folder')}. A folder as transformers' save_pretrained writes it, or with"
-        " timm's config.json and model.safetensors."
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.source) != has(self.candidates)",
+            "set exactly one of source and candidates: source names the base, of candidates the job chooses one",
+        ),
     )
+
+    source: ModelSource | None = Field(
+        default=None,
+        description=f"Where the model lies: {described('Model', 'a folder')}. A folder as transformers' save_pretrained writes it, or with"
+        " timm's config.json and model.safetensors.",
+    )
+    candidates: Annotated[
+        list[CandidateSpec] | None, Field(min_length=1, max_length=16, json_schema_extra=schema_rules(_TWICE))
+    ] = None
+    """Bases of which the job chooses one before it trains: the one whose features say most of the training data, by the
+    labels of each row's nearest neighbours. `unfreeze rank` does that alone. Default: none, source names the base."""
     dtype: Literal["Auto", "Float32"] = "Auto"
     """Type of the loaded weights. Auto keeps float32 weights; mixed precision is training.precision."""
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
@@ -26,3 +52,8 @@ class ModelSpec(Model):
     transfer has to beat."""
     quantization: QuantizationSpec | None = None
     """Hold the frozen weights in 8 or 4 bits, so that a large model fits beside its adapter. Default: none, float32."""
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the base lies, or each of the candidates."""
+        return [self.source] if self.source else [candidate.source for candidate in self.candidates or []]

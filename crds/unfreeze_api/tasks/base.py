@@ -59,6 +59,11 @@ class TaskType(Variant):
         return (self.library, self.or_library) if self.or_library else (self.library,)
 
     @property
+    def rankable(self) -> bool:
+        """Whether each sample has targets of its own that one vector of it may tell: then bases can be ranked by their features."""
+        return self.targets in ("Labels", "Numbers")
+
+    @property
     def reads_text(self) -> bool:
         """Whether words go into the model."""
         return self.library == "transformers" and AUDIO not in self.reads

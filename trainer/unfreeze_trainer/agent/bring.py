@@ -72,16 +72,25 @@ def bring(
     if pod.index == 0 and not pins.keys() >= set(names):
         pins = pin_sources(job, how, pins)
         store_pins(pins, take(), folder, fingerprint)
-    elif not _await_pins(job, names, fingerprint, stopping, link):
-        return None
+    else:
+
+        def pinned() -> bool:
+            return read_pins(folder, fingerprint).keys() >= set(names)
+
+        if not await_shared(job, pinned, stopping, link, "waiting for pod 0 to look the sources up"):
+            return None
     brought = fetch_sources(job, how, read_pins(folder, fingerprint) if names else {})
     if names:
         link.write_progress(Progress())
-    if brought is not job:
-        file = link.folder / "job.json"
-        write_atomically(file, brought.to_json())
-        os.environ[JOB_FILE_ENV] = str(file)
-    return brought
+    return hand_on(brought, link) if brought is not job else job
+
+
+def hand_on(job: ResolvedJob, link: Link) -> ResolvedJob:
+    """Have this pod's workers read another job.json than the pod was given; return the job."""
+    file = link.folder / "job.json"
+    write_atomically(file, job.to_json())
+    os.environ[JOB_FILE_ENV] = str(file)
+    return job
 
 
 def _teller(link: Link) -> Callable[[str, int, int], None]:
@@ -94,11 +103,19 @@ def _teller(link: Link) -> Callable[[str, int, int], None]:
     return tell
 
 
-def _await_pins(job: ResolvedJob, names: list[str], fingerprint: str, stopping: threading.Event, link: Link) -> bool:
-    """Wait until what pod 0 has pinned stands in the run folder; return False when asked to stop."""
-    folder, listening = Path(job.output.path), None
-    while not read_pins(folder, fingerprint).keys() >= set(names):
-        link.write_activity("waiting for pod 0 to look the sources up")
+def await_shared(
+    job: ResolvedJob, is_there: Callable[[], bool], stopping: threading.Event, link: Link, activity: str
+) -> bool:
+    """Wait until what pod 0 writes into the run folder is there; return False when asked to stop.
+
+    Raises
+    ------
+    JobError
+        OutputNotShared: pod 0 is past it, and nothing is to be seen here.
+    """
+    listening = None
+    while not is_there():
+        link.write_activity(activity)
         if stopping.wait(_LOOK_SECONDS):
             return False
         if not _listens(job):

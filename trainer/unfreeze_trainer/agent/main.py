@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,14 +129,18 @@ class Agent:
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
             from unfreeze_trainer.agent.bring import bring
+            from unfreeze_trainer.agent.choose import choose, chosen_before
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.agent.gang_process import WORKER, Ending, GangProcess
             from unfreeze_trainer.agent.libraries import libraries_of
             from unfreeze_trainer.runs.recipe import open_recipe
 
             start = open_recipe(job)  # before anything is taken or written
+            known = chosen_before(job, start, self._pod, self._link, self._stopping)
+            if known is None:
+                return
             brought = bring(
-                job,
+                known,
                 self._pod,
                 self._link,
                 fingerprint=start.fingerprint,
@@ -146,6 +151,12 @@ class Agent:
             if brought is None:
                 return
             job = brought
+            if not job.model.source:
+                take = partial(self._take_folder, job, start.fingerprint)
+                ranked = choose(job, self._link, fingerprint=start.fingerprint, stopping=self._stopping, take=take)
+                if ranked is None:
+                    return
+                job = ranked
             if (progress := finished_before(job)) is not None:
                 self._final = progress
                 if self._pod.index == 0:

@@ -121,8 +121,11 @@ def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> 
     """Return the job in a file, resolved for this machine and looked at; nothing is written, and no network asked."""
     from unfreeze_trainer.commands.fetch import bring_here
     from unfreeze_trainer.commands.look import look
+    from unfreeze_trainer.ranking.candidates import require_chosen
 
-    job = bring_here(read_job_here(file, claim, claims_folder), offline=True)[0]
+    job = read_job_here(file, claim, claims_folder)
+    require_chosen(job, f"`unfreeze {click.get_current_context().info_name}`")
+    job = bring_here(job, offline=True)[0]
     look(job)
     return job
 

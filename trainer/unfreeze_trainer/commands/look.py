@@ -32,15 +32,13 @@ def look(job: ResolvedJob) -> str:
     JobError
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
-    from unfreeze_api.tasks import task_type
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.runs.destination import check_apart
 
     kind = target_kind(job)
     reader = partial(reader_of(job), skip=job.data.on_error == "Skip")
     check_apart(job)
-    weights = job.model.initialization != "Random"
-    look_at_model(task_type(job.task.type), job.model.path, job.model.source, weights=weights)
+    look_at_models(job)
     sources = list(sources_of(job))
     if sum(_bytes(dataset) for _, dataset in sources) > MAX_BYTES:
         for where, dataset in sources:
@@ -49,6 +47,27 @@ def look(job: ResolvedJob) -> str:
     learned, splits = read_splits(job, reader, kind)
     counts = ", ".join(f"{len(split):,} in {name}" for name, split in splits.items())
     return f"{len(learned.labels):,} labels, samples: {counts}" if learned.labels else f"samples: {counts}"
+
+
+def look_at_models(job: ResolvedJob) -> None:
+    """Look whether the folder of the base, or of each candidate, holds a model for a job's task.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: some do not, and each is named.
+    """
+    from unfreeze_api.tasks import task_type
+    from unfreeze_trainer.errors import JobError
+
+    task, wrong = task_type(job.task.type), list[str]()
+    for field, source, path in job.model.bases:
+        try:
+            look_at_model(task, path, source, weights=job.model.initialization != "Random")
+        except JobError as error:
+            wrong.append(error.marked.replace("spec.model.source ", f"spec.{field} ", 1))
+    if wrong:
+        raise JobError("InvalidModel", "; ".join(wrong))
 
 
 def look_at_model(task: TaskType, path: str, source: str, *, weights: bool) -> None:

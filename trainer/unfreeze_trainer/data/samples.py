@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
-from unfreeze_trainer.data.few import hashes_of, most
+from unfreeze_trainer.data.few import few, hashes_of, most
 from unfreeze_trainer.data.held_out import hold_out
 from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
@@ -221,16 +221,8 @@ def read_splits(
         InvalidData or InvalidJob, with field, file, rows and what to do.
     """
     _require_other_files(job)
-    train = read(job.data.train, source_name("train", job.data.train))
-    column = read_targets(train, kind)
-    learned = kind(column, train.where)
-    targets = learned.encode(column, train.where)
-    held_out: dict[str, HeldOut] = {"validation": job.data.validation}
-    if job.data.test:
-        held_out["test"] = job.data.test
-    fractions = {name: part.fraction for name, part in held_out.items() if part.fraction}
-    parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
-    splits = {name: Split(train, rows, targets.take(rows)) for name, rows in parts.items()}
+    learned, splits = _of_training_data(job, read, kind)
+    train, held_out = splits["train"].source, _held_out(job)
     learned.fit(splits["train"].targets, train.where)
     for name, part in held_out.items():
         if part.dataset:
@@ -240,11 +232,63 @@ def read_splits(
         elif not len(splits[name]):
             raise JobError(
                 "InvalidData",
-                f"spec.data.{name}.fraction {part.fraction} of the {len(targets)} samples of {train.where} leaves none"
+                f"spec.data.{name}.fraction {part.fraction} of the {len(train.targets)} samples of {train.where} leaves none"
                 " to measure on: raise the fraction, or give more data",
             )
     _check_workers(job, len(splits["train"]))
     return learned, {name: splits[name] for name in ("train", *held_out)}
+
+
+def _held_out(job: ResolvedJob) -> dict[str, HeldOut]:
+    return {"validation": job.data.validation} | ({"test": job.data.test} if job.data.test else {})
+
+
+def _of_training_data(
+    job: ResolvedJob, read: Callable[[Dataset, str], DataSource], kind: TargetKind
+) -> tuple[Encoder[Any], dict[str, Split]]:
+    """Return what there is to predict, and the split train with those that are shares of the training data."""
+    train = read(job.data.train, source_name("train", job.data.train))
+    column = read_targets(train, kind)
+    learned = kind(column, train.where)
+    targets = learned.encode(column, train.where)
+    fractions = {name: part.fraction for name, part in _held_out(job).items() if part.fraction}
+    parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
+    return learned, {name: Split(train, rows, targets.take(rows)) for name, rows in parts.items()}
+
+
+def read_training_rows(
+    job: ResolvedJob, read: Callable[[Dataset, str], DataSource], kind: TargetKind, most_rows: int
+) -> tuple[Encoder[Any], Split, int]:
+    """Read rows that are trained on, and no other data than that which has them.
+
+    Parameters
+    ----------
+    job, read, kind
+        As of `read_splits`.
+    most_rows
+        Of more rows this many are drawn, with the shares of their groups kept; the seed is the job's.
+
+    Returns
+    -------
+    tuple
+        What there is to predict, the rows in a source that has no others, and how many the training split has.
+
+    Raises
+    ------
+    JobError
+        As of `read_splits`, for the training data.
+    """
+    learned, splits = _of_training_data(job, read, kind)
+    train = splits["train"]
+    learned.fit(train.targets, train.source.where)
+    total, drawn = len(train), np.arange(len(train))
+    if total > most_rows:
+        drawn = hold_out(train.targets.groups, {"drawn": most_rows / total}, job.training.seed)["drawn"]
+    rows = train.rows[drawn]
+    numbers = rows if train.source.numbers is None else train.source.numbers[rows]
+    inputs, cells = (few(column, rows) for column in (train.source.inputs, train.source.targets))
+    source = replace(train.source, inputs=inputs, targets=cells, numbers=numbers)
+    return learned, Split(source, np.arange(len(rows)), train.targets.take(drawn)), total
 
 
 def _require_other_files(job: ResolvedJob) -> None:

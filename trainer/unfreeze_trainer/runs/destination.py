@@ -54,7 +54,7 @@ def check_apart(job: ResolvedJob) -> None:
 
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, str, str]]:
     """Yield field, path and source of everything that a job reads."""
-    yield "model.source", job.model.path, job.model.source
+    yield from ((field, path, source) for field, source, path in job.model.bases)
     yield "data.train.source", job.data.train.path, job.data.train.source
     for name, part in (("validation", job.data.validation), ("test", job.data.test)):
         if part and part.dataset:

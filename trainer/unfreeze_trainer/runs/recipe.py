@@ -137,6 +137,8 @@ def _open(job: ResolvedJob) -> Start:
         )
     try:
         resumed = recipes.with_recipe(job, stored.job)
+        if resumed.model.candidates and resumed.model.source:
+            resumed = resumed.with_base(resumed.model.source)  # it lies where this start has it
     except ValidationError as error:
         problem = error.errors()[0]
         raise JobError(

@@ -57,13 +57,9 @@ def sources_of(job: ResolvedJob) -> Iterator[Wanted]:
     """Yield every source that a job reads."""
     from unfreeze_api.tasks import task_type
 
-    yield Wanted(
-        "spec.model.source",
-        job.model.source,
-        job.model.path,
-        is_model=True,
-        weights=job.model.initialization != "Random",
-    )
+    weights = job.model.initialization != "Random"
+    for field_, source, path in job.model.bases:
+        yield Wanted(f"spec.{field_}", source, path, is_model=True, weights=weights)
     parts = {"train": job.data.train}
     for name, part in (("validation", job.data.validation), ("test", job.data.test)):
         if part is not None and part.dataset is not None:
@@ -92,5 +88,9 @@ def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
         part = getattr(job.data, name)
         if part is not None and part.dataset is not None:
             data[name] = part.model_copy(update={"dataset": moved(part.dataset)})
-    update = {"model": moved(job.model), "data": job.data.model_copy(update=data)}
+    model = job.model
+    if model.candidates:
+        places = zip(model.candidates, model.candidate_paths or [], strict=True)
+        model = model.model_copy(update={"candidate_paths": [paths.get(source) or path for source, path in places]})
+    update = {"model": moved(model), "data": job.data.model_copy(update=data)}
     return job.model_copy(update=update) if paths else job

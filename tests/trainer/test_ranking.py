@@ -1,0 +1,174 @@
+"""Which base suits the data: what scores say of signal, noise and constants, beside what their plain formulas say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.neighbors import KNeighborsClassifier
+
+from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
+from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
+
+ROWS, LABELS = 200, 4
+
+
+def labels(rows: int = ROWS, count: int = LABELS) -> np.ndarray:
+    return np.eye(count)[np.arange(rows) % count]
+
+
+def noise(rows: int = ROWS, width: int = 50, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, width))
+
+
+def signal(strength: float, width: int = 50, seed: int = 0) -> np.ndarray:
+    found = noise(width=width, seed=seed)
+    found[:, :LABELS] += strength * labels()
+    return found
+
+
+def plain_h_score(features: np.ndarray, targets: np.ndarray) -> float:
+    """Bao et al. 2019: the trace of cov(f)^-1 cov(E[f | y])."""
+    centred = features - features.mean(0)
+    means = targets @ np.linalg.pinv(targets) @ centred
+    return float(np.trace(np.linalg.pinv(centred.T @ centred, rcond=1e-9) @ (means.T @ means)))
+
+
+def plain_log_me(features: np.ndarray, targets: np.ndarray) -> float:
+    """You et al. 2021, algorithm 1: the fixed point of alpha and beta, nothing centred."""
+    left, singular, _ = np.linalg.svd(features, full_matrices=False)
+    rows, width, found = len(features), features.shape[1], []
+    for column in targets.T:
+        projected, alpha, beta = left.T @ column, 1.0, 1.0
+        rest = max(float(column @ column - projected @ projected), 1e-12)
+        for _ in range(200):
+            gamma = (beta * singular**2 / (alpha + beta * singular**2)).sum()
+            weights = beta * singular * projected / (alpha + beta * singular**2)
+            missed = rest + ((alpha * projected / (alpha + beta * singular**2)) ** 2).sum()
+            alpha, beta = gamma / max(float(weights @ weights), 1e-12), (rows - gamma) / missed
+        found.append(
+            rows / 2 * np.log(beta)
+            + width / 2 * np.log(alpha)
+            - rows / 2 * np.log(2 * np.pi)
+            - beta / 2 * missed
+            - alpha / 2 * float(weights @ weights)
+            - 0.5 * (np.log(alpha + beta * singular**2).sum() + max(0, width - len(singular)) * np.log(alpha))
+        )
+    return float(np.mean(found) / rows)
+
+
+@pytest.mark.parametrize("width", [10, 100, 1000])
+def test_noise_scores_as_nothing_whatever_its_width(width):
+    found = scores(noise(width=width), labels(), "Label")
+    assert found.knn < 0.25 + 2 * (0.25 * 0.75 / ROWS) ** 0.5
+    assert found.logme < 0.02
+    assert found.h_score < 0.35
+
+
+def test_the_plain_h_score_of_wide_noise_is_as_high_as_it_gets():
+    wide = noise(width=1000)
+    assert plain_h_score(wide, labels()) == pytest.approx(LABELS - 1)
+    assert scores(signal(3.0), labels(), "Label").h_score > 5 * scores(wide, labels(), "Label").h_score
+
+
+def test_constant_features_are_nothing_and_plain_log_me_prefers_them_to_signal():
+    many = np.eye(10)[np.arange(ROWS) % 10]
+    weak = noise(width=10)
+    weak[:, :10] += 0.3 * many
+    constant = np.ones((ROWS, 10))
+    assert plain_log_me(constant, many) > plain_log_me(weak - weak.mean(0), many)
+    of_constant, of_weak = scores(constant, many, "Label"), scores(weak, many, "Label")
+    assert (of_constant.logme, of_constant.h_score, of_constant.knn) == (0.0, 0.0, 0.0)
+    assert min(of_weak.logme, of_weak.h_score, of_weak.knn) > 0
+
+
+def test_scores_rise_with_the_signal_and_are_blind_to_scale_and_offset():
+    found = [scores(signal(strength), labels(), "Label") for strength in (0.0, 1.0, 2.0, 4.0)]
+    for name in ("knn", "logme", "h_score"):
+        values = [getattr(one, name) for one in found]
+        assert values == sorted(values)
+    assert found[-1].h_score <= LABELS - 1
+    moved = scores(1000 * signal(2.0) + 77, labels(), "Label")
+    assert (moved.knn, moved.logme, moved.h_score) == pytest.approx((found[2].knn, found[2].logme, found[2].h_score))
+
+
+def test_neighbours_are_scikit_learns():
+    features, targets = signal(2.0, width=8), labels()
+    centred = features - features.mean(0)
+    wanted = np.arange(ROWS) % LABELS
+    right = []
+    for row in range(ROWS):
+        others = np.arange(ROWS) != row
+        classifier = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(centred[others], wanted[others])
+        chances = classifier.predict_proba(centred[row : row + 1])[0]
+        best = np.flatnonzero(chances == chances.max())
+        right.append(float(wanted[row] in best) / len(best))
+    assert nearest(centred, targets, "Label") == pytest.approx(np.array(right))
+
+
+@pytest.mark.parametrize("width", [5, 80, 600])
+def test_shrinkage_is_scikit_learns(width):
+    features = signal(1.0, width=width)
+    centred = features - features.mean(0)
+    assert shrinkage(centred, _decomposed(centred)[1]) == pytest.approx(ledoit_wolf_shrinkage(features))
+
+
+@pytest.mark.parametrize(("width", "more"), [(12, 1e-3), (400, 1e-2)])
+def test_evidence_is_the_plain_one_where_both_mean_the_same_and_its_search_ends_no_lower(width, more):
+    features, targets = signal(2.0, width=width), labels()
+    centred, wanted = features - features.mean(0), targets - targets.mean(0)
+    nothing = [-0.5 * np.log(2 * np.pi * (column @ column) / ROWS) - 0.5 for column in wanted.T]
+    gained = plain_log_me(centred, wanted) - float(np.mean(nothing))
+    assert gained - 1e-3 < scores(features, targets, "Label").logme < gained + more
+
+
+def test_several_labels_and_numbers():
+    rng = np.random.default_rng(1)
+    sets = (rng.random((ROWS, 5)) < 0.3).astype(float)
+    features = np.hstack([sets + 0.1 * noise(width=5), noise(width=5, seed=2)])
+    told, nothing = scores(features, sets, "Labels"), scores(noise(width=300, seed=3), sets, "Labels")
+    assert told.knn > 0.3
+    assert nothing.knn < 0
+    assert told.h_score > 3
+    assert nothing.h_score < 0.5
+    assert told.logme > 0.3
+    assert nothing.logme < 0.02
+    number = features[:, :1] + 0.1 * noise(width=1, seed=4)
+    told, nothing = scores(features[:, :7], number, "Numbers"), scores(noise(width=300, seed=3), number, "Numbers")
+    assert told.knn > 0.5
+    assert nothing.knn < 0
+    assert told.h_score > 0.7
+    assert nothing.h_score < 0.3
+    assert scores(features, np.ones((ROWS, 1)), "Numbers").logme == 0
+
+
+def measured(source: str, right: float, *, parameters: int = 10, read: float = 0.5) -> Measured:
+    def of(share: float) -> Scores:
+        return Scores(share, 0.1, 0.2, (np.arange(100) < 100 * share).astype(float))
+
+    return Measured(source, {"layer.0": of(right / 2), READ: of(read), MEAN: of(right)}, parameters, 1.5)
+
+
+def test_the_order_is_by_neighbours_then_by_what_the_head_reads_then_by_size():
+    bases = [
+        measured("large", 0.4, parameters=90),
+        measured("right", 0.8, parameters=20),
+        measured("tied", 0.4, parameters=30),
+        measured("read", 0.4, parameters=99, read=0.6),
+    ]
+    found = ranked(bases)
+    assert [base.source for base in found] == ["right", "read", "tied", "large"]
+    assert [base.size_rank for base in found] == [4, 1, 3, 2]
+    assert found == ranked(bases[::-1])
+    assert (found[1].behind_first, found[0].behind_first) == (0.4, 0)
+    assert found[1].behind_interval[0] < 0.4 < found[1].behind_interval[1]
+    assert (found[0].place, found[0].best_layer) == (MEAN, READ)
+
+
+def test_a_sentence_says_when_the_second_is_as_good():
+    def sentence(*bases: Measured) -> str:
+        return Ranking(bases=ranked(bases), rows=100, training_rows=900, seed=0, guess=0.25).sentence
+
+    assert "within chance" in sentence(measured("one", 0.5), measured("other", 0.5))
+    assert "within chance" not in sentence(measured("one", 0.9), measured("other", 0.1))
+    assert sentence(measured("one", 0.5)) == "one: its features tell 0.500 of 100 training rows by their neighbours"

@@ -1,0 +1,154 @@
+"""What a ranking says: the scores of each base, best first, and beside them the order that looks at no data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfreeze_api.grammar.model import Model
+from unfreeze_trainer.ranking.scores import Scores
+
+RULE = "knn of the mean over layers, then of what the head reads, then the smaller base"
+READ = "head input"
+"""What the place is called whose features the head reads."""
+MEAN = "mean of layers"
+"""What the mean over all layers is called that are as wide as the topmost."""
+_LEVEL = 1.959964
+"""Standard errors of an interval of 95 %."""
+_DIGITS = 6
+
+
+class PlaceScores(Model):
+    """Scores of the features of one place in a model, as of `ranking.scores`."""
+
+    knn: float
+    logme: float
+    h_score: float
+
+
+class RankedBase(Model):
+    """A candidate with what its features say."""
+
+    source: str
+    """As in spec.model.candidates."""
+    rank: int
+    """1 for the best."""
+    place: str
+    """Whose scores order the bases: the mean of layers, or what the head reads where layers differ in width."""
+    scores: PlaceScores
+    """Of that place."""
+    best_layer: str
+    """The place with the highest knn."""
+    places: dict[str, PlaceScores]
+    """From input to output."""
+    behind_first: float
+    """How much its knn is below the first one's, on the same rows."""
+    behind_interval: tuple[float, float]
+    """That holds the difference with 95 %, by the normal approximation of paired differences."""
+    parameters: int
+    """Without the new head."""
+    size_rank: int
+    """Its place in the order by size, the largest first: what one would take without looking at the data."""
+    seconds: float
+    """That loading it, its features and their scores took."""
+
+
+class Ranking(Model):
+    """The candidates of a job, best first."""
+
+    bases: list[RankedBase]
+    rows: int
+    """Rows of the training split that the features are of."""
+    training_rows: int
+    """Of the whole training split."""
+    seed: int
+    """By which the rows were drawn."""
+    guess: float
+    """What knn would be without features: the share of the commonest label, or 0."""
+    rule: str = RULE
+    """By which the bases are in order."""
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen and why, in a sentence."""
+        first, *others = self.bases
+        said = (
+            f"{first.source}: its features tell {first.scores.knn:.3f} of {self.rows} training rows by their neighbours"
+        )
+        if not others:
+            return said
+        low, high = others[0].behind_interval
+        close = ", which is within chance" if low <= 0 else ""
+        return (
+            f"{said}, {others[0].source} {others[0].scores.knn:.3f} (behind by {others[0].behind_first:.3f},"
+            f" {low:.3f} to {high:.3f}{close})"
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a candidate."""
+
+    source: str
+    places: Mapping[str, Scores]
+    """From input to output; `MEAN` among them where there is one."""
+    parameters: int
+    seconds: float
+
+    @property
+    def place(self) -> str:
+        """Whose scores order the bases."""
+        return next((name for name in (MEAN, READ) if name in self.places), [*self.places][-1])
+
+
+def ranked(found: Sequence[Measured]) -> list[RankedBase]:
+    """Return candidates in order, best first: a pure function of what was measured.
+
+    Parameters
+    ----------
+    found
+        At least one, all of the same rows.
+    """
+    sizes = sorted(found, key=lambda one: (-one.parameters, one.source))
+    order = sorted(found, key=_key)
+    first = order[0].places[order[0].place].rows
+    return [
+        _base(one, number, sizes.index(one) + 1, first - one.places[one.place].rows)
+        for number, one in enumerate(order, 1)
+    ]
+
+
+def _key(one: Measured) -> tuple[float, float, int, str]:
+    read = one.places.get(READ, one.places[one.place])
+    return (
+        -round(one.places[one.place].knn, _DIGITS),
+        -round(read.knn, _DIGITS),
+        one.parameters,
+        one.source,
+    )
+
+
+def _base(one: Measured, rank: int, size_rank: int, behind: np.ndarray) -> RankedBase:
+    difference = float(behind.mean())
+    error = _LEVEL * float(behind.std(ddof=1)) / len(behind) ** 0.5
+    return RankedBase(
+        source=one.source,
+        rank=rank,
+        place=one.place,
+        scores=_of(one.places[one.place]),
+        best_layer=max((name for name in one.places if name != MEAN), key=lambda name: one.places[name].knn),
+        places={name: _of(scores) for name, scores in one.places.items()},
+        behind_first=round(difference, _DIGITS),
+        behind_interval=(round(difference - error, _DIGITS), round(difference + error, _DIGITS)),
+        parameters=one.parameters,
+        size_rank=size_rank,
+        seconds=round(one.seconds, 3),
+    )
+
+
+def _of(scores: Scores) -> PlaceScores:
+    return PlaceScores(
+        knn=round(scores.knn, _DIGITS), logme=round(scores.logme, _DIGITS), h_score=round(scores.h_score, _DIGITS)
+    )

@@ -1,0 +1,48 @@
+"""ranking.json of a run folder: which of its candidates the run has chosen as its base, and why. It never chooses again."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from unfreeze_trainer.runs.generation import Generation
+
+log = logging.getLogger(__name__)
+
+FILE = "ranking.json"
+
+
+class Choice(BaseModel):
+    """ranking.json."""
+
+    format: Literal[1] = 1
+    fingerprint: str
+    """Of the run that has chosen."""
+    source: str
+    """The base, as in spec.model.candidates."""
+    why: str
+    """In a sentence, for people."""
+    ranking: dict[str, Any]
+    """What `unfreeze rank -o json` prints."""
+
+
+def read_choice(run_folder: Path, fingerprint: str) -> Choice | None:
+    """Return what a run has chosen, None where it has not or its folder is another run's."""
+    try:
+        found = Choice.model_validate_json((run_folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("%s cannot be read: %s", run_folder / FILE, error)
+        return None
+    return found if found.fingerprint == fingerprint else None
+
+
+def store_choice(choice: Choice, generation: Generation, run_folder: Path) -> None:
+    """Write ranking.json into a run's folder, whole or not at all."""
+    aside = generation.aside(FILE)
+    aside.write_text(choice.model_dump_json(indent=1) + "\n")
+    generation.commit(aside, run_folder / FILE)
