@@ -132,6 +132,16 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
         )
 
 
+def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rule about which tasks there is a classical model for."""
+    takers, others = ([task for task in tasks if bool(task.classical) == has] for has in (True, False))
+    yield Rule(
+        f"!has(self.evidence) || !has(self.evidence.baseline) || {_among('self.task.type', takers)}",
+        f"there is a classical model for {every(takers)}, and none for {every(others)}: remove evidence.baseline",
+        ".evidence.baseline",
+    )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -161,6 +171,7 @@ ADAPTER_RULES = (
 
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
+BASELINE_RULES = tuple(baseline_rules())
 
 EXPORT_RULES = (
     Rule(
