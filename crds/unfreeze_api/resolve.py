@@ -82,6 +82,7 @@ def resolve(
             spec.output.destination, places, export=spec.exports, prediction_inputs=spec.prediction_inputs
         ),
         tracking=ResolvedTracking.resolve(spec.tracking, namespace),
+        evidence=spec.evidence,
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
     return job.model_copy(update={"schema_version": schema_version(job)})

@@ -169,6 +169,13 @@ def _places(value: Any) -> Any:
             yield from _places(item)
 
 
+def _repair_evidence(spec: dict[str, Any]) -> None:
+    if not task_type(spec["task"]["type"]).classical:
+        spec.pop("evidence", None)
+    elif "evidence" in spec:
+        spec["evidence"].setdefault("baseline", {})
+
+
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     """Make a spec that the schema allows obey the rules too."""
     spec.setdefault("training", {})
@@ -196,6 +203,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         tracking.setdefault("tensorBoard", {})
         tracking.get("mlflow", {})["uri"] = "https://mlflow.example/a"
         tracking.get("wandb", {}).setdefault("secretRef", {"name": "wandb"})
+    _repair_evidence(spec)
     if "adapter" not in spec:
         spec["output"]["exports"] = ["Model"]
     elif "exports" in spec["output"]:

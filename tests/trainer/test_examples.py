@@ -30,7 +30,7 @@ def job_in(file: Path) -> dict:
 
 FILES = [
     path
-    for folder in ("adapters", "engines", "strategies")
+    for folder in ("adapters", "engines", "evidence", "strategies")
     for path in sorted(EXAMPLES.glob(f"{folder}/*.yaml"))
     if job_in(path)["spec"]["task"]["type"] == "TextClassification"
 ]

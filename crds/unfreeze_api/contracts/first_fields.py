@@ -90,7 +90,8 @@ _LATER_MEMBERS = {
 """What options that came later began with: whoever knows the option knows it."""
 _TASKS = FIRST_FIELDS["task"] | _LATER_TASKS
 _ALWAYS_WRITTEN = FIRST_FIELDS | {
-    "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()}
+    "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()},
+    "evidence": {"baseline": _leaves("maxSamples")},
 }
 
 

@@ -20,6 +20,7 @@ from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
+from unfreeze_api.spec.evidence import EvidenceSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
@@ -324,6 +325,7 @@ class ResolvedJob(Model):
     distribution: Annotated[ResolvedDistribution, EXECUTION]
     output: ResolvedOutput
     tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
+    evidence: Annotated[EvidenceSpec | None, EXECUTION] = None
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()

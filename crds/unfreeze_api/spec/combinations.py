@@ -145,6 +145,16 @@ def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         )
 
 
+def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rule about which tasks there is a classical model for."""
+    takers, others = ([task for task in tasks if bool(task.classical) == has] for has in (True, False))
+    yield Rule(
+        f"!has(self.evidence) || !has(self.evidence.baseline) || {_among('self.task.type', takers)}",
+        f"there is a classical model for {every(takers)}, and none for {every(others)}: remove evidence.baseline",
+        ".evidence.baseline",
+    )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -175,6 +185,7 @@ ADAPTER_RULES = (
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
+BASELINE_RULES = tuple(baseline_rules())
 
 EXPORT_RULES = (
     Rule(

@@ -14,6 +14,7 @@ from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.combinations import (
     ADAPTER_RULES,
+    BASELINE_RULES,
     CANDIDATE_RULES,
     EXPORT_RULES,
     HEAD_RULES,
@@ -21,6 +22,7 @@ from unfreeze_api.spec.combinations import (
 )
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
+from unfreeze_api.spec.evidence import EvidenceSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -85,6 +87,7 @@ class FineTuneJobSpec(Model):
         *METRIC_RULES,
         *HEAD_RULES,
         *CANDIDATE_RULES,
+        *BASELINE_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(
@@ -136,6 +139,12 @@ class FineTuneJobSpec(Model):
             ".tracking",
         ),
         Rule(
+            "(has(self.evidence) == has(oldSelf.evidence) && (!has(self.evidence) || self.evidence == oldSelf.evidence))"
+            f" || ({_WHILE_SUSPENDED})",
+            "evidence can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
+            ".evidence",
+        ),
+        Rule(
             "(has(self.sources) == has(oldSelf.sources) && (!has(self.sources) || self.sources == oldSelf.sources))"
             f" || ({_WHILE_SUSPENDED})",
             "sources can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
@@ -161,6 +170,10 @@ class FineTuneJobSpec(Model):
     """Where the run's folder lies."""
     tracking: TrackingSpec | None = None
     """Experiment trackers that get the training's figures besides. Default: none."""
+    evidence: EvidenceSpec | None = None
+    """What the finished model is compared with on the same validation samples, to say whether the training was worth it. Each
+    comparison is a decision in status.decisions, report.json and report.html; where the other model is not worse, that is said
+    before all else. Default: none."""
     sources: SourcesSpec | None = None
     """How models and data that lie at a hub are brought. Default: without credentials."""
     run_policy: RunPolicySpec = RunPolicySpec()

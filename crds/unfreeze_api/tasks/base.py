@@ -50,6 +50,8 @@ class TaskType(Variant):
     """Name of the task on the Hugging Face Hub."""
     targets: str = "Labels"
     """What the column holds that is predicted: Labels is one of a set for each sample."""
+    classical: Literal["", "Texts", "Pictures"] = ""
+    """What a classical model of it reads; empty where there is none."""
     no_head: str = ""
     """Why no new head stands on the base, as a part of a message; empty where one does."""
 

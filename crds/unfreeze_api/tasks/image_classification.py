@@ -120,4 +120,5 @@ TASK = TaskType(
     metrics=CLASSIFICATION,
     multi_label=MULTI_LABEL,
     pipeline="image-classification",
+    classical="Pictures",
 )

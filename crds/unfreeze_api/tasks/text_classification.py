@@ -31,4 +31,5 @@ TASK = TaskType(
     metrics=CLASSIFICATION,
     multi_label=MULTI_LABEL,
     pipeline="text-classification",
+    classical="Texts",
 )

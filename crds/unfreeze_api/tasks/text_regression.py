@@ -40,5 +40,6 @@ TASK = TaskType(
     reads=(TEXT, TEXT_PAIR, VALUE, VALUES),
     metrics=REGRESSION,
     pipeline="text-classification",
+    classical="Texts",
     targets="Numbers",
 )

@@ -87,7 +87,7 @@ def _of_classes(path: Path, what: About, heat: float | None) -> SplitFigures:
     return SplitFigures(
         rows=len(actual),
         unseen=unseen,
-        intervals=intervals(_rates(actual, predicted, count, words="word" in columns_of(path)), row),
+        intervals=intervals(class_rates(actual, predicted, count, words="word" in columns_of(path)), row),
         classes=figures[:MAX_CLASSES] if count <= MAX_CLASSES else _worst(figures),
         classes_left_out=max(0, count - MAX_CLASSES),
         confusion=_confusion(what.names, actual, predicted),
@@ -95,10 +95,20 @@ def _of_classes(path: Path, what: About, heat: float | None) -> SplitFigures:
     )
 
 
-def _rates(
+def class_rates(
     actual: np.ndarray, predicted: np.ndarray, count: int, *, words: bool
 ) -> Callable[[np.ndarray], dict[str, float]]:
-    """Return what computes those metrics of rows with weights that follow from labels and predictions, by the names of the runs'."""
+    """Return what computes those metrics of rows with weights that follow from labels and predictions, by the names of the runs'.
+
+    Parameters
+    ----------
+    actual, predicted
+        Class ids, int64 of shape (rows,); -1 of no prediction.
+    count
+        Classes.
+    words
+        Whether the rows are words.
+    """
     right, has = actual == predicted, predicted >= 0
 
     def rates(weights: np.ndarray) -> dict[str, float]:

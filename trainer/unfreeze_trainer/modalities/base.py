@@ -61,6 +61,10 @@ class Modality(ABC):
         """
         return input_columns(source, rows)
 
+    def raw(self, source: DataSource, row: int) -> Any:
+        """Return a sample as the data has it: a tuple of texts, or a picture. JobError InvalidData where it cannot be read."""
+        raise NotImplementedError
+
     @property
     @abstractmethod
     def remedy(self) -> str:

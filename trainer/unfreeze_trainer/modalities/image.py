@@ -72,6 +72,10 @@ class Image(Files):
         """Return what a JobError's message calls a sample: source, and file or row."""
         return sample_name(source, row)
 
+    def raw(self, source: DataSource, row: int) -> Picture:
+        """Return the picture of a sample. JobError InvalidData."""
+        return self._opened(source, row)
+
     @property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples."""

@@ -127,6 +127,11 @@ class Text(Modality):
         """Return what a JobError's message calls a sample: source and row."""
         return f"{source.where}, row {source.number(row)}"
 
+    def raw(self, source: DataSource, row: int) -> tuple[str, ...]:
+        """Return the texts of a sample, one or two."""
+        found = source.content(row)
+        return tuple(found.values()) if isinstance(found, dict) else (found,)
+
     @property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples."""

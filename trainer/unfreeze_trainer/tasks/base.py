@@ -155,6 +155,21 @@ class Task(ABC):
         """
         raise NotImplementedError
 
+    def raw(self, split: str, samples: np.ndarray) -> tuple[Iterator[Any], np.ndarray]:
+        """Return some samples as the data has them, for models that are not trained here.
+
+        Parameters
+        ----------
+        split, samples
+            Indices into the split, of samples that can be read.
+
+        Returns
+        -------
+        tuple
+            Inputs, tuples of one or two texts or pictures of Pillow, read one by one, and targets as `Targets.values` has them.
+        """
+        raise NotImplementedError
+
     def source_of(self, split: str) -> str | None:  # noqa: ARG002 - what has none
         """Return where the rows of a split lie, as in the manifest."""
         return None

@@ -180,6 +180,12 @@ class ComposedTask(Task):
         found["label"] = self.answers.labels(part.targets.values[samples])
         return found | (self.modality.shown(part.source, rows, count) if inputs else {})
 
+    def raw(self, split: str, samples: np.ndarray) -> tuple[Iterator[Any], np.ndarray]:
+        """Return some samples as the data has them: inputs, and targets as `Targets.values` has them."""
+        part = self._splits[split]
+        inputs = (self.modality.raw(part.source, int(row)) for row in part.rows[samples])
+        return inputs, part.targets.values[samples]
+
     def source_of(self, split: str) -> str | None:
         """Return where the rows of a split lie, as in the manifest."""
         return self._splits[split].source.dataset.source

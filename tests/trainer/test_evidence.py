@@ -1,0 +1,164 @@
+"""What a finished model is compared with, through whole runs: on data whose words, or colours, tell the answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tests.trainer.complete import complete
+from tests.trainer.engine_group import forget_accelerate
+from tests.trainer.interrupted import events
+from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
+from unfreeze_api.contracts import budget
+from unfreeze_trainer.agent.finished import outcome_of
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.exports.exporter import Exporter
+from unfreeze_trainer.judgement import classical
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.run import Run
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture(autouse=True)
+def without_exports(monkeypatch):
+    """A process that loads an export takes longer than all the rest."""
+    monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return bert_folder(tmp_path_factory.mktemp("base") / "bert")
+
+
+def run_of(model, data, folder, **change):
+    forget_accelerate()
+    place = {"output": {"destination": f"file://{folder}"}}
+    held = {"data": {"validation": {"fraction": 0.5}}}
+    job = make_job(model, data, evidence={"baseline": {}}, **place, **held, **change)
+    task = open_task(job)
+    return Run(job, task, task.build_model(), open_engine(job), None)
+
+
+def decision_of(folder):
+    report = json.loads((folder / "report.json").read_text())
+    [found] = [one for one in report["decisions"] if one["type"] == "Baseline"]
+    return found
+
+
+def test_a_classical_model_that_is_better_stands_first(base, tmp_path):
+    run = run_of(base, write_csv(tmp_path / "train.csv", 80), tmp_path / "run")
+    complete(run)
+    found = decision_of(tmp_path / "run")
+    assert (found["answer"], found["warning"], found["step"]) == ("No", True, run.plan.total_steps)
+    assert found["message"].startswith("a classical model is better: the model's accuracy is 0.")
+    assert ", that of logistic regression on TF-IDF 1.000 (difference -0." in found["message"]
+    assert "fitted on all 40 training samples" in found["alternative"]
+    assert outcome_of(run.job).startswith(f"A{found['message'][1:]}. The model's accuracy is ")
+    assert f"A{found['message'][1:]}. The model" in (tmp_path / "run/report.html").read_text().replace("&#39;", "'")
+    [line] = [line for line in events(tmp_path / "run", "decision") if line["type"] == "Baseline"]
+    assert line["message"] == found["message"]
+    assert [one.type for one in budget.decisions(run.state.decisions)] == ["Baseline"]
+
+
+def test_any_labels_on_some_samples(base, tmp_path):
+    with (tmp_path / "train.csv").open("w") as file:
+        rows = (
+            (f"{'how' if n % 2 else 'who'} {'lake' if n % 3 else 'river'}", ["x"] * (n % 2) + ["y"] * (n % 3 > 0))
+            for n in range(60)
+        )
+        csv.writer(file).writerows([("text", "label"), *((text, ",".join(labels) or "z") for text, labels in rows)])
+    task = {"task": {"textClassification": {"labels": "Multi"}}}
+    evidence = {"baseline": {"maxSamples": 20}}
+    run = run_of(base, tmp_path / "train.csv", tmp_path / "run", **task, training={"metric": "macroF1"})
+    run.job = run.job.model_copy(update={"evidence": type(run.job.evidence).model_validate(evidence)})
+    complete(run)
+    found = decision_of(tmp_path / "run")
+    assert found["message"].startswith("a classical model is better: the model's macroF1 is ")
+    assert "fitted on 20 of 30 training samples" in found["alternative"]
+
+
+def test_numbers_of_pairs(base, tmp_path):
+    with (tmp_path / "train.csv").open("w") as file:
+        rows = (("same", ("how", "who")[n % 2], 100.0 * (n % 2)) for n in range(60))
+        csv.writer(file).writerows([("text", "other", "value"), *rows])
+    data = {
+        "data": {
+            "train": {"source": f"file://{tmp_path}/train.csv", "columns": {"textPair": "other"}},
+            "validation": {"fraction": 0.5},
+        }
+    }
+    forget_accelerate()
+    job = make_job(
+        base,
+        "",
+        task={"type": "TextRegression"},
+        evidence={"baseline": {}},
+        output={"destination": f"file://{tmp_path}/run"},
+        **data,
+    )
+    task = open_task(job)
+    complete(Run(job, task, task.build_model(), open_engine(job), None))
+    message = decision_of(tmp_path / "run")["message"]
+    assert message.startswith("a classical model is better: the model's rmse is ")
+    assert "that of ridge regression on TF-IDF " in message
+
+
+def test_pictures(tmp_path):
+    data = image_folder(tmp_path / "data", per_label=20)
+    task = {"task": {"type": "ImageClassification", "imageClassification": {"imageSize": 32}}}
+    run = run_of(timm_folder(tmp_path / "resnet"), data, tmp_path / "run", **task, training={"epochs": 0.5})
+    complete(run)
+    found = decision_of(tmp_path / "run")
+    assert "that of logistic regression on oriented gradients and colours 1.000" in found["message"]
+    assert found["evidence"][1]["value"] == 1.0
+
+
+def test_what_fails_there_is_said_and_nothing_is_lost(base, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no vocabulary")
+
+    monkeypatch.setattr(classical, "fit", fail)
+    run = run_of(base, write_csv(tmp_path / "train.csv", 24), tmp_path / "run")
+    complete(run)
+    assert (tmp_path / "run/report.json").is_file()
+    warnings = [line["message"] for line in events(tmp_path / "run", "warning")]
+    assert "spec.evidence.baseline could not be computed: ValueError: no vocabulary" in warnings
+
+
+def test_a_stop_meanwhile_is_heard_and_the_next_start_decides_once(base, tmp_path, monkeypatch):
+    data, fit = write_csv(tmp_path / "train.csv", 24), classical.fit
+    run = run_of(base, data, tmp_path / "run")
+
+    def stop(*arguments, **options):
+        run.meter.check_stop = stopped
+        return fit(*arguments, **options)
+
+    def stopped():
+        raise StopRequested
+
+    monkeypatch.setattr("unfreeze_trainer.training.evidence._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(classical, "fit", stop)
+    with pytest.raises(StopRequested):
+        complete(run)
+    run.saver.close()
+    monkeypatch.setattr(classical, "fit", fit)
+    again = run_of(base, data, tmp_path / "run")
+    assert again.state.step == again.plan.total_steps
+    complete(again)
+    assert len([line for line in events(tmp_path / "run", "decision") if line["type"] == "Baseline"]) == 1
+    assert np.isfinite(decision_of(tmp_path / "run")["evidence"][0]["value"])
+
+
+def test_who_asks_for_nothing_gets_nothing(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.training.evidence._on_first", None)
+    forget_accelerate()
+    job = make_job(base, write_csv(tmp_path / "train.csv"), output={"destination": f"file://{tmp_path}/run"})
+    task = open_task(job)
+    complete(Run(job, task, task.build_model(), open_engine(job), None))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert [one["type"] for one in report["decisions"]] == ["Useful"]

@@ -1,0 +1,163 @@
+"""Whether a model is better than another on the same rows, and what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
+
+from unfreeze_api.contracts import budget
+from unfreeze_trainer.exports.predictions import About, PredictionsWriter, about
+from unfreeze_trainer.judgement.paired import by_bootstrap, by_rows
+from unfreeze_trainer.judgement.said import Said, compare, compared_by
+from unfreeze_trainer.judgement.worth import Comparison, against_classical
+from unfreeze_trainer.objectives.answers import KINDS
+
+COUNTS = st.integers(0, 60)
+
+
+def rows(both, won, lost, neither):
+    """Return which rows two models get right."""
+    one = [True] * (both + won) + [False] * (lost + neither)
+    other = [True] * both + [False] * won + [True] * lost + [False] * neither
+    return np.array(one, dtype=bool), np.array(other, dtype=bool)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(COUNTS, COUNTS, COUNTS, COUNTS)
+def test_the_interval_excludes_0_where_mcnemars_exact_test_rejects(both, won, lost, neither):
+    one, other = rows(both, won, lost, neither + 1)
+    found = by_rows(one, other)
+    rejects = won + lost > 0 and binomtest(won, won + lost).pvalue < 0.05
+    assert (found.better or found.worse) == rejects
+    assert found.better == (rejects and won > lost)
+    assert found.low <= found.gain <= found.high or won + lost == 0
+    turned = by_rows(other, one)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    order = np.random.default_rng(0).permutation(len(one))
+    assert by_rows(one[order], other[order]) == found
+
+
+@pytest.mark.slow
+@settings(max_examples=30)
+@given(COUNTS, COUNTS, COUNTS)
+def test_more_rows_that_the_first_alone_gets_right_never_speak_against_it(both, won, lost):
+    before, after = by_rows(*rows(both, won, lost, 5)), by_rows(*rows(both, won + 1, lost, 4))
+    assert (before.better, before.worse) <= (after.better, before.worse)
+    assert not after.worse or before.worse
+
+
+def said(kind, actual, predicted, names=("a", "b", "c")):
+    return Said(kind, list(names), np.asarray(actual), np.asarray(predicted))
+
+
+def test_metrics_are_scikit_learns():
+    rng, whole = np.random.default_rng(1), np.ones(50)
+    ids = rng.integers(0, 3, (2, 50))
+    assert said("OneOf", *ids).rates(whole)["macroF1"] == pytest.approx(f1_score(*ids, average="macro"))
+    sets = rng.random((2, 50, 3)) < 0.4
+    found = said("AnyOf", *sets).rates(whole)
+    for name, average in (("microF1", "micro"), ("macroF1", "macro")):
+        assert found[name] == pytest.approx(f1_score(*sets.astype(int), average=average))
+    assert found["subsetAccuracy"] == (sets[0] == sets[1]).all(axis=1).mean()
+    values = rng.normal(size=(2, 50, 2))
+    found = said("Amounts", *values, names=("x", "y")).rates(whole)
+    for name, metric in (("rmse", root_mean_squared_error), ("mae", mean_absolute_error), ("r2", r2_score)):
+        assert found[name] == pytest.approx(metric(*values))
+    assert found["pearson"] == pytest.approx(np.mean([np.corrcoef(*values[..., n])[0, 1] for n in (0, 1)]))
+
+
+def test_errors_that_are_smaller_are_better():
+    actual = np.random.default_rng(0).normal(size=(80, 1))
+    near, far = (
+        said("Amounts", actual, actual + np.where(np.arange(80) % 2, by, -by)[:, None], ("x",)) for by in (0.1, 1.0)
+    )
+    for metric in ("rmse", "mae", "r2", "pearson"):
+        assert compare(near, far, metric).better, metric
+        assert compare(far, near, metric).worse, metric
+        assert not compare(near, near, metric).better
+    assert compare(near, far, "rmse").gain == pytest.approx(0.9)
+
+
+def test_the_same_rows_are_drawn_for_both():
+    """Two models that err on the same rows do not differ, however their metric varies from sample to sample."""
+    rates = lambda weights: {"macroF1": float(weights[:20].sum())}  # noqa: E731
+    found = by_bootstrap(rates, rates, "macroF1", 40, higher=True)
+    assert (found.low, found.high) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "compared"),
+    [
+        *(("OneOf", "accuracy", "accuracy"), ("OneOf", "loss", "accuracy"), ("OneOf", "mcc", "balancedAccuracy")),
+        *(("AnyOf", "mAP", "macroF1"), ("AnyOf", "loss", "microF1"), ("Amounts", "spearman", "pearson")),
+        *(("Amounts", "loss", "rmse"), ("Amounts", "r2", "r2")),
+    ],
+)
+def test_models_are_compared_by_the_jobs_metric_or_what_is_next_to_it(kind, metric, compared):
+    assert compared_by(kind, metric) == compared
+
+
+@pytest.mark.parametrize("kind", ["OneOf", "AnyOf", "Amounts"])
+def test_what_a_run_has_predicted_is_read_back(tmp_path, kind):
+    rng, names = np.random.default_rng(0), ["a", "b", "c"]
+    outputs = rng.normal(size=(30, 3)).astype(np.float64 if kind == "Amounts" else np.float32)
+    targets = {
+        "OneOf": rng.integers(0, 3, 30),
+        "AnyOf": np.array([[0, 2], [-1, -1], [1, -1]] * 10),
+        "Amounts": rng.normal(size=(30, 3)),
+    }[kind]
+    answers = KINDS[kind](names)
+    with PredictionsWriter(tmp_path / "validation.parquet", About(kind=kind, names=names)) as writer:
+        writer.write({"row": pa.array(range(30)), "label": answers.labels(targets), **answers.columns(outputs)})
+    read = Said.read(tmp_path / "validation.parquet", about(tmp_path / "validation.parquet"))
+    other = Said.of(kind, names, targets, outputs)
+    assert np.array_equal(read.actual, other.actual)
+    assert np.array_equal(read.predicted, other.predicted)
+
+
+def verdict(both, won, lost, neither, *, fitted_on=900):
+    found = Comparison(by_rows(*rows(both, won, lost, neither)), "accuracy", 84, 1.25)
+    name = "logistic regression on TF-IDF"
+    return against_classical(found, name=name, fitted_on=fitted_on, samples=900)
+
+
+def test_a_model_that_is_worth_it():
+    found = verdict(70, 20, 4, 6)
+    assert found.message == (
+        "the model is better than a classical one: the model's accuracy is 0.900, that of logistic regression on TF-IDF 0.740"
+        " (difference +0.061 to +0.217, 95 % of 100 validation samples)"
+    )
+    assert (found.answer, found.warning) == ("Yes", None)
+    assert found.question == "Is the model better than logistic regression on TF-IDF?"
+    assert found.otherwise == "an interval of the difference that holds 0"
+    assert found.alternative == (
+        "the trained model, without a comparison: accuracy 0.900. Logistic regression on TF-IDF was fitted on all 900 training"
+        " samples in 1.2 s"
+    )
+    assert found.evidence[2].name.endswith(
+        "20 rows are right by the first alone and 4 by the second alone: McNemar's exact p = 0.0015"
+    )
+
+
+def test_where_the_classical_model_is_not_worse_it_is_a_warning():
+    found = verdict(80, 6, 4, 10, fitted_on=100)
+    assert found.message == (
+        "a classical model may be as good: the model's accuracy is 0.860, that of logistic regression on TF-IDF 0.840"
+        " (difference -0.048 to +0.076, 95 % of 100 validation samples)"
+    )
+    assert (found.answer, found.warning) == ("NotSurely", True)
+    assert found.otherwise.endswith("if it stays as it is, about 949 validation samples")
+    assert "fitted on 100 of 900 training samples" in found.alternative
+    assert budget.decision(found.info()).message == found.message
+    worse = verdict(70, 4, 20, 6)
+    assert worse.message.startswith("a classical model is better: the model's accuracy is 0.740")
+    assert (worse.answer, worse.warning) == ("No", True)
+    same = verdict(90, 0, 0, 10)
+    assert (same.answer, same.evidence[2].name.endswith("both are right on the same rows")) == ("NotSurely", True)
+    assert same.otherwise.endswith("no number of samples is in sight that gives one")

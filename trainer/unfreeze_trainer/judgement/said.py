@@ -1,0 +1,129 @@
+"""What a model says of the rows of a split beside what the data says, and its metrics of these rows with weights.
+
+Figures of a run's predictions are made of files, some rows at a time; here two models are compared row by row, in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_trainer.exports.figures import amounts, class_rates
+from unfreeze_trainer.exports.predictions import About, batches, class_ids
+from unfreeze_trainer.judgement.paired import Difference, Rates, by_bootstrap, by_rows
+from unfreeze_trainer.objectives.answers import Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_INSTEAD = {
+    "auroc": "balancedAccuracy",
+    "mcc": "balancedAccuracy",
+    **dict.fromkeys(("brier", "ece"), "accuracy"),
+    "mAP": "macroF1",
+    "spearman": "pearson",
+}
+"""What models are compared by where a metric needs more than what they predict."""
+_OF_LOSS: dict[Kind, str] = {"OneOf": "accuracy", "AnyOf": "microF1", "Amounts": "rmse"}
+_LOWER = ("rmse", "mae")
+_OF_ROWS = ("accuracy", "subsetAccuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """Both for each row: class ids of shape (rows,) of OneOf, bool of shape (rows, labels) of AnyOf, numbers of shape (rows, targets) of Amounts."""
+
+    kind: Kind
+    names: list[str]
+    actual: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path, about: About) -> Said:
+        """Read a file of predictions."""
+        parts = [_arrays(batch, about) for batch in batches(path, ["label", "prediction"])]
+        actual, predicted = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return cls(about.kind, about.names, actual, predicted)
+
+    @classmethod
+    def of(cls, kind: Kind, names: list[str], targets: np.ndarray, outputs: np.ndarray) -> Said:
+        """Return what a model says by its outputs, of shape (rows, outputs), beside targets as `Targets.values` has them."""
+        if kind == "Amounts":
+            return cls(kind, names, targets.reshape(outputs.shape), outputs)
+        if kind == "OneOf":
+            return cls(kind, names, targets, outputs.argmax(axis=1))
+        has = np.zeros(outputs.shape, dtype=bool)
+        rows, places = np.nonzero(targets >= 0)
+        has[rows, targets[rows, places]] = True
+        return cls(kind, names, has, outputs > 0)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which rows are right in all, bool of shape (rows,)."""
+        same = self.actual == self.predicted
+        found: np.ndarray = same if same.ndim == 1 else same.all(axis=1)
+        return found
+
+    @property
+    def rates(self) -> Rates:
+        """What computes metrics of the rows with weights, by the names of the runs'."""
+        if self.kind == "OneOf":
+            return class_rates(self.actual, self.predicted, len(self.names), words=False)
+        return self._label_rates if self.kind == "AnyOf" else self._amount_rates
+
+    def _label_rates(self, weights: np.ndarray) -> dict[str, float]:
+        hits, given = weights @ (self.actual & self.predicted), weights @ (self.actual.astype(int) + self.predicted)
+        return {
+            "microF1": float(2 * hits.sum() / given.sum()) if given.sum() else 0.0,
+            "macroF1": float((2 * hits / np.maximum(given, 1)).mean()),
+            "subsetAccuracy": float(weights @ self.right / weights.sum()),
+        }
+
+    def _amount_rates(self, weights: np.ndarray) -> dict[str, float]:
+        total, errors = weights.sum(), self.predicted - self.actual
+        one, other = (values - weights @ values / total for values in (self.actual, self.predicted))
+        spread, of_other = weights @ one**2, weights @ other**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "rmse": float(np.sqrt(weights @ errors**2 / total).mean()),
+                "mae": float((weights @ np.abs(errors) / total).mean()),
+                "r2": float((1 - weights @ errors**2 / spread).mean()),
+                "pearson": float((weights @ (one * other) / np.sqrt(spread * of_other)).mean()),
+            }
+
+
+def compared_by(kind: Kind, metric: str) -> str:
+    """Return what two models are compared by where a job has a metric."""
+    return _OF_LOSS[kind] if metric == "loss" else _INSTEAD.get(metric, metric)
+
+
+def compare(one: Said, other: Said, metric: str) -> Difference:
+    """Return by how much the first is better than the second, by a metric of `compared_by`.
+
+    Parameters
+    ----------
+    one, other
+        Of the same rows in the same order.
+    """
+    if metric in _OF_ROWS:
+        return by_rows(one.right, other.right)
+    return by_bootstrap(one.rates, other.rates, metric, len(one.actual), higher=metric not in _LOWER)
+
+
+def _arrays(batch: pa.RecordBatch, about: About) -> tuple[np.ndarray, np.ndarray]:
+    if about.kind == "Amounts":
+        return amounts(batch, about)
+    columns = batch.column("label"), batch.column("prediction")
+    if about.kind == "OneOf":
+        return class_ids(columns[0], about.names), class_ids(columns[1], about.names)
+    return _sets(columns[0], about.names), _sets(columns[1], about.names)
+
+
+def _sets(column: pa.ListArray, names: list[str]) -> np.ndarray:
+    has = np.zeros((len(column), len(names)), dtype=bool)
+    counts = column.value_lengths().to_numpy(zero_copy_only=False)
+    has[np.repeat(np.arange(len(column)), counts), class_ids(column.flatten(), names)] = True
+    return has

@@ -1,0 +1,85 @@
+"""Was the training worth it? Pure: a comparison on the validation samples in, a decision out, in a sentence that anybody reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_trainer.judgement.paired import Difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trained model beside another one."""
+
+    difference: Difference
+    """Its first is the trained one."""
+    metric: str
+    step: int
+    """That the run is at."""
+    seconds: float
+    """What the other one took."""
+
+
+def against_classical(found: Comparison, *, name: str, fitted_on: int, samples: int) -> Decision:
+    """Return whether a model is worth more than a classical one.
+
+    Parameters
+    ----------
+    name
+        What the classical one is.
+    fitted_on, samples
+        Training samples that it was fitted on, and all of them.
+    """
+    difference, metric = found.difference, found.metric
+    of = f"{fitted_on:,} of {samples:,}" if fitted_on < samples else f"all {samples:,}"
+    both = f"the model's {metric} is {difference.one:.3f}, that of {name} {difference.other:.3f}"
+    interval = (
+        f"difference {difference.low:+.3f} to {difference.high:+.3f}, 95 % of {difference.rows:,} validation samples"
+    )
+    first = {"Yes": "the model is better than a classical one", "No": "a classical model is better"}
+    answer = _answer(difference)
+    return Decision(
+        type="Baseline",
+        answer=answer,
+        question=f"Is the model better than {name}?",
+        message=f"{first.get(answer, 'a classical model may be as good')}: {both} ({interval})",
+        step=found.step,
+        warning=None if answer == "Yes" else True,
+        evidence=_evidence(found, name),
+        seconds=found.seconds,
+        otherwise=_otherwise(difference),
+        alternative=f"the trained model, without a comparison: {metric} {difference.one:.3f}. {name[:1].upper()}{name[1:]} was"
+        f" fitted on {of} training samples in {found.seconds:.1f} s",
+    )
+
+
+def _answer(difference: Difference) -> str:
+    if difference.better:
+        return "Yes"
+    return "No" if difference.worse else "NotSurely"
+
+
+def _evidence(found: Comparison, name: str) -> list[Evidence]:
+    difference, metric = found.difference, found.metric
+    return [
+        Evidence(name=f"{metric} of the model", value=difference.one),
+        Evidence(name=f"{metric} of {name}", value=difference.other),
+        Evidence(
+            name=f"by how much the model is better: {difference.test}",
+            value=difference.gain,
+            low=difference.low,
+            high=difference.high,
+        ),
+    ]
+
+
+def _otherwise(difference: Difference) -> str:
+    """Return what it takes to decide otherwise."""
+    if difference.better or difference.worse:
+        return "an interval of the difference that holds 0"
+    if (rows := difference.rows_to_tell) is None or rows > 10**7:
+        return "an interval of the difference that does not hold 0; no number of samples is in sight that gives one"
+    return (
+        f"an interval of the difference that does not hold 0: if it stays as it is, about {rows:,} validation samples"
+    )
