@@ -53,7 +53,7 @@ def main() -> None:
     folder, samples = Path(sys.argv[1]).resolve(), int((sys.argv[2:] or ["2000"])[0])
     prepare_images(folder)
     write_mobilenet(folder / "models" / "mobilenet-v2")
-    (train, labels), (test, actual) = _pictures(folder, samples)
+    (train, labels), (test, actual) = clothes(folder, samples)
     found: dict[str, Any] = {"benchmark": "pictures", "train": len(train), "test": len(test)}
     plain = {"logistic regression": LogisticRegression(C=0.01, max_iter=500), "support vector machine": SVC(C=10)}
     for name, model in plain.items():
@@ -103,7 +103,7 @@ def write_mobilenet(folder: Path) -> None:
     MobileNetV2ImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]).save_pretrained(folder)
 
 
-def _pictures(folder: Path, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def clothes(folder: Path, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Write pictures of training and test below FOLDER/clothes, by label; return both as pixels and labels."""
     place = folder / "clothes"
     if not (folder / "fashion").exists():

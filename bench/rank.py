@@ -1,0 +1,202 @@
+"""How well `unfreeze rank` says which base is best after fine-tuning, beside the order by size, and what it costs.
+
+    python -m bench.rank FOLDER [SET...]
+
+Sets are trec (questions of six kinds), sections (Debian's packages in the eight largest sections; needs `apt-get update`), clothes (2,000
+of Fashion-MNIST), stamps (drawings and photographs of Tux Paint) and digits (scikit-learn's). Bases of the first two are all-MiniLM-L6,
+paraphrase-MiniLM-L3 and both with random weights; of the others EfficientNet-Lite0, MobileNetV2 and both with random weights. Each is fine-tuned
+shortly, all of it. Prints JSON for each set: scores, accuracy on held-out rows, rank correlations of both over the bases, and
+processor seconds of the ranking, of the trainings, and of an epoch of each (the difference of trainings of three epochs and of one).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bench import pictures, stamps, trainer
+from bench.support.outcomes import SEED, trained
+from bench.support.paraphrase import write_paraphrase
+from examples.prepare import prepare, prepare_images
+
+TEXTS = ("minilm", "paraphrase-minilm", "minilm-random", "paraphrase-minilm-random")
+PICTURES = ("efficientnet-lite0", "mobilenet-v2", "efficientnet-lite0-random", "mobilenet-v2-random")
+SIZES = {"clothes": 48, "stamps": 96, "digits": 48}
+EPOCHS, BATCH = 3, 32
+TEXT_RATES = {"head": 1e-3, "backbone": 2e-4}
+PICTURE_RATES = {"head": 1e-2, "backbone": 1e-3}
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure and print."""
+    folder = Path(sys.argv[1]).resolve()
+    for name in sys.argv[2:] or ("trec", "sections", "clothes", "stamps", "digits"):
+        print(json.dumps(_measured(folder, name), indent=1), flush=True)
+
+
+def _measured(folder: Path, name: str) -> Row:
+    bases = PICTURES if name in SIZES else TEXTS
+    spec = _picture_job(folder, name) if name in SIZES else _text_job(folder, name)
+    for base in bases:
+        if base.endswith("-random"):
+            _write_random(folder / "models" / base.removesuffix("-random"), folder / "models" / base)
+    sources = {base: f"file://{folder}/models/{base}" for base in bases}
+    ranking, seconds = _cpu(lambda: _ranked(folder, name, spec, list(sources.values())))
+    places = {base: next(one for one in ranking["bases"] if one["source"] == sources[base]) for base in bases}
+    accuracy, training, epoch = {}, 0.0, 0.0
+    for base, source in sources.items():
+        for epochs in (1, EPOCHS):
+            job = {**spec, "model": {"source": source}, "training": {**spec["training"], "epochs": epochs}}
+            found, took = _cpu(
+                lambda job=job, base=base, epochs=epochs: trained(folder, f"{name}-{base}-{epochs}", job)
+            )
+            epoch += took / (EPOCHS - 1) * (1 if epochs == EPOCHS else -1)
+        accuracy[base] = round(found["accuracy"], 4)
+        training += took
+        print(json.dumps({name: accuracy}), file=sys.stderr, flush=True)
+    values = list(accuracy.values())
+    kinds = ("knn", "logme", "hScore")
+    scores: dict[str, list[float]] = {
+        f"{kind}, {where}": [_at(places[base], where)[kind] for base in bases]
+        for kind in kinds
+        for where in ("mean of layers", "head input", "best layer")
+    }
+    scores["size"] = [places[base]["parameters"] for base in bases]
+    return {
+        "benchmark": "rank",
+        "set": name,
+        "rows": ranking["rows"],
+        "training rows": ranking["trainingRows"],
+        "accuracy": accuracy,
+        "scores": {kind: dict(zip(bases, found, strict=True)) for kind, found in scores.items()},
+        "rank correlation": {kind: round(spearman(found, values), 3) for kind, found in scores.items()},
+        "lost by the first": {
+            kind: round(max(values) - values[int(np.argmax(found))], 4) for kind, found in scores.items()
+        },
+        "processor seconds": {
+            "ranking": round(seconds, 1),
+            "of it, features and scores": round(sum(one["seconds"] for one in ranking["bases"]), 1),
+            f"{EPOCHS} epochs of each": round(training, 1),
+            "an epoch of each, without start and end": round(epoch, 1),
+        },
+    }
+
+
+def _at(base: Row, where: str) -> Row:
+    """Return the scores of a place; where layers differ in width there is no mean, and the ranking's own place stands in."""
+    place = base["bestLayer"] if where == "best layer" else where
+    found: Row = base["places"].get(place, base["scores"])
+    return found
+
+
+def spearman(one: Iterable[float], other: Iterable[float]) -> float:
+    """Return the correlation of ranks; equal numbers have the mean of their ranks."""
+    ranks = [
+        [(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values]
+        for values in (np.array([*one]), np.array([*other]))
+    ]
+    return float(np.corrcoef(*ranks)[0, 1]) if all(np.ptp(rank) > 0 for rank in ranks) else 0.0
+
+
+def _cpu(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what something gives, and the processor seconds of the processes that it starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _ranked(folder: Path, name: str, spec: Row, sources: list[str]) -> Row:
+    whole = {**spec, "model": {"candidates": [{"source": source} for source in sources]}}
+    whole["output"] = {"destination": f"file://{folder}/{name}-ranked"}
+    job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": whole}
+    file = folder / f"{name}-ranked.yaml"
+    file.write_text(yaml.safe_dump(job))
+    program = "from unfreeze_api.cli import main; main()"
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    command = [sys.executable, "-c", program, "rank", str(file), "-o", "json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | threads)
+    found: Row = json.loads(done.stdout)
+    return found
+
+
+def _text_job(folder: Path, name: str) -> Row:
+    prepare(folder)
+    write_paraphrase(folder / "models" / "paraphrase-minilm", folder / "models" / "minilm")
+    rows = trainer.questions(folder) if name == "trec" else trainer.sections()
+    held_out, validation = trainer.HELD_OUT, trainer.VALIDATION
+    splits = {"validation": rows[:validation], "test": rows[validation : validation + held_out]}
+    splits["train"] = rows[validation + held_out :]
+    for split, part in splits.items():
+        trainer.write(folder / f"{name}-{split}.csv", part)
+    return {
+        "task": {"type": "TextClassification", "textClassification": {"maxLength": trainer.MAX_LENGTH}},
+        "data": {split: {"source": f"file://{folder}/{name}-{split}.csv"} for split in ("train", "validation", "test")},
+        "strategy": {"type": "FullFineTuning", "learningRate": TEXT_RATES},
+        "training": {"batchSize": BATCH, "seed": SEED},
+    }
+
+
+def _picture_job(folder: Path, name: str) -> Row:
+    prepare_images(folder)
+    pictures.write_mobilenet(folder / "models" / "mobilenet-v2")
+    place = folder / ("data/digits" if name == "digits" else name)
+    if name == "clothes":
+        pictures.clothes(folder, trainer.SAMPLES)
+    elif name == "stamps":
+        stamps.write_stamps(place)
+    return {
+        "task": {
+            "type": "ImageClassification",
+            "imageClassification": {"imageSize": SIZES[name], "augmentation": "None"},
+        },
+        "data": {
+            "train": {"source": f"file://{place}/train"},
+            "validation": {"fraction": 0.1},
+            "test": {"source": f"file://{place}/test"},
+        },
+        "strategy": {"type": "FullFineTuning", "learningRate": PICTURE_RATES},
+        "training": {"batchSize": BATCH, "seed": SEED},
+    }
+
+
+def _write_random(base: Path, folder: Path) -> None:
+    """Write a base with weights that are drawn anew: all else is the same."""
+    if folder.exists():
+        return
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(SEED)
+    shutil.copytree(base, folder)
+    config = json.loads((base / "config.json").read_bytes())
+    if "architectures" in config:
+        import transformers
+
+        kind = getattr(transformers, config["architectures"][0])
+        module = kind(transformers.AutoConfig.from_pretrained(base, trust_remote_code=False))
+        module.save_pretrained(folder)
+        return
+    import timm
+
+    module = timm.create_model(f"local-dir:{base}", pretrained=False)
+    known = load_file(base / "model.safetensors").keys()
+    save_file(
+        {name: value for name, value in module.state_dict().items() if name in known}, folder / "model.safetensors"
+    )
+
+
+if __name__ == "__main__":
+    main()
