@@ -51,6 +51,7 @@ def page(job: Json, pods: list[Json] | None, now: datetime) -> RenderableType:
     parts += _gang(status, pods, now)
     parts += _facts(status, now)
     parts += _results(status)
+    parts += _decisions(status)
     parts += _failure(status)
     parts += _warnings(status)
     return Group(*parts)
@@ -208,6 +209,15 @@ def _results(status: Json) -> Iterator[RenderableType]:
             yield Text(f"  {line(name)}  {value:.4g}")
         if more := status.get("omitted", {}).get("results", 0):
             yield Text(f"  and {more} more in report.json")
+
+
+def _decisions(status: Json) -> Iterator[RenderableType]:
+    if decisions := status.get("decisions"):
+        yield Text()
+        yield Text("Decisions", "bold")
+        for one in decisions:
+            text = f"  {one['type']}: {one['answer']}: {one['message']}"
+            yield Text(line(text), "yellow" if one.get("warning") else "")
 
 
 def figures(text: str) -> RenderableType:

@@ -159,6 +159,23 @@ def test_results():
     assert "  test.accuracy  0.93" in shown({"phase": "Succeeded", "results": {"test.accuracy": 0.93}})
 
 
+def test_decisions():
+    first = {
+        "type": "Baseline",
+        "answer": "No",
+        "message": "it is not better\n\x1b[31mthan TF-IDF",
+        "step": 9,
+        "warning": True,
+    }
+    text = shown(
+        {**RUNNING, "decisions": [first, {"type": "Range", "answer": "2e-5", "message": "it falls there", "step": 0}]}
+    )
+    assert (
+        "Decisions\n  Baseline: No: it is not better \N{REPLACEMENT CHARACTER}[31mthan TF-IDF\n  Range: 2e-5: it falls"
+        in text
+    )
+
+
 @pytest.mark.parametrize("useful", ["True", "False"])
 def test_a_model_that_is_no_better_than_guessing_is_said_first(useful):
     told = {"type": "Useful", "status": useful, "reason": "NoBetterThanMajority", "message": "it has .5"}

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from tests.crds.test_contracts import MANY, PROGRESS
 from unfreeze_api.contracts import budget
-from unfreeze_api.contracts.progress import PhaseResult, Progress, Recovery
+from unfreeze_api.contracts.progress import DecisionInfo, PhaseResult, Progress, Recovery
 from unfreeze_api.tasks import TASKS
 
 HONEST = {"accuracy": 0.8123456789012345, "macroF1": 0.7, "balancedAccuracy": 0.6, "loss": 0.5}
@@ -43,7 +43,12 @@ def largest(length):
             for name in names(1024, length)
         ],
         results=dict(zip(names(64, length), values, strict=False)),
+        decisions=[decided(step, "<" * 64, "<" * 1024) for step in range(2**53 - 64, 2**53)],
     )
+
+
+def decided(step, answer="No", message="the classical model is not worse", kind="B" * 32):
+    return DecisionInfo(type=kind, answer=answer, message=message, step=step, warning=True)
 
 
 def test_an_honest_answer_is_not_changed():
@@ -121,3 +126,21 @@ def test_every_metric_that_a_job_can_name_has_a_place():
 def test_names_of_blocks(name, told):
     assert budget.block(name) == told
     assert budget.block(told) == told
+
+
+@pytest.mark.parametrize("character", ["x", "<", "€", "\N{LINE SEPARATOR}", "\N{ICE CUBE}", "\x00"])
+def test_the_newest_decisions_stay_in_256_bytes_each(character):
+    kept = budget.bounded(
+        Progress(decisions=[decided(step, character * 64, character * 1024) for step in range(20)])
+    ).decisions
+    assert [one.step for one in kept] == list(range(12, 20))
+    for one in kept:
+        as_go = one.to_json().replace("<", "\\u003c").replace("\N{LINE SEPARATOR}", "\\u2028")
+        assert 200 < len(as_go.encode()) <= budget.MAX_DECISION_BYTES
+        assert one.message.rstrip("…") == character * (len(one.message) - 1)
+    assert [budget.decision(one) for one in kept] == kept
+
+
+def test_decisions_of_jobs_that_set_nothing_new_are_not_for_the_first_operators():
+    said = Progress(decisions=[decided(1, kind="EarlyStopping"), decided(2, kind="Useful")])
+    assert "decisions" not in json.loads(budget.bounded(said).to_json())

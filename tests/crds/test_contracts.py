@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support.newer import KEY, planted
+from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import (
     CheckpointInfo,
+    DecisionInfo,
     PhaseResult,
     Progress,
     ProgressInfo,
@@ -34,6 +36,14 @@ METRICS = st.dictionaries(TEXT.filter(lambda text: len(text) <= 40), REAL, max_s
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2026, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it adds it
 CHECKPOINTS = st.none() | model(CheckpointInfo, step=WHOLE, time=TIMES)
 RECOVERIES = st.none() | model(Recovery, step=WHOLE, time=TIMES, message=st.text(max_size=1024))
+DECISIONS = model(
+    DecisionInfo,
+    type=st.sampled_from(["Baseline", "Scratch", "Range"]),
+    answer=st.text(max_size=64),
+    message=st.text(max_size=1024),
+    step=WHOLE,
+    warning=st.none() | st.just(True),
+)
 PHASES = st.lists(
     model(
         PhaseResult,
@@ -58,6 +68,7 @@ PROGRESS = model(
     recovery=RECOVERIES,
     phases=PHASES,
     results=METRICS,
+    decisions=st.none() | st.lists(DECISIONS, max_size=12),
 )
 MESSAGES = model(
     TerminationMessage,
@@ -102,6 +113,29 @@ def test_results_outlive_a_long_traceback():
     read = TerminationMessage.from_termination_log(message.to_termination_log())
     assert read.progress.results == {"test.accuracy": 0.9}
     assert len(read.log_tail) > 3000
+
+
+def test_decisions_outlive_all_that_a_run_has_to_say():
+    long = [DecisionInfo(type="Baseline", answer="No", message="x" * 1024, step=step) for step in range(8)]
+    decisions = budget.decisions(long)
+    many = {f"validation.{'m' * 40}{number}": 0.12345678901234567 for number in range(19)}
+    message = TerminationMessage(
+        outcome="Succeeded",
+        reason="Completed",
+        message="The classical model is not worse. " * 40,
+        progress=Progress(
+            phase_name="n" * 63,
+            metrics=dict.fromkeys(many, 0.123456789),
+            learning_rates=dict.fromkeys(many, 1e-5),
+            phases=[PhaseResult(name="n" * 63, steps=1, seconds=1.5, trainable_parameters=7)] * 9,
+            results=many,
+            decisions=decisions,
+        ),
+    )
+    read = TerminationMessage.from_termination_log(message.to_termination_log())
+    assert read.progress.decisions == decisions
+    assert len(read.progress.results) == 8
+    assert read.message.startswith("The classical model is not worse.")
 
 
 @given(

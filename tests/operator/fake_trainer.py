@@ -3,7 +3,7 @@
 FAKE is JSON: steps, stepSeconds; holdAt (a step to wait at until the file `go` lies in the run folder); fail
 ({"index": 0, "at": step, "times": n, "exitCode": 2, "reason": ..., "message": ..., "silent": true});
 stopCode (what it exits with when asked to stop); say (a word for the log, at the start);
-recovery (what it found broken, with `step` and `message`).
+recovery (what it found broken, with `step` and `message`); decisions (what it has decided).
 """
 
 import json
@@ -21,6 +21,7 @@ from unfreeze_api.contracts.progress import (
     HTTP_PORT,
     JOB_FILE_ENV,
     CheckpointInfo,
+    DecisionInfo,
     ExitCode,
     PhaseResult,
     Progress,
@@ -62,6 +63,7 @@ class Trainer:
             recovery=Recovery(time=START, **FAKE["recovery"]) if "recovery" in FAKE else None,
             world_size=JOB.distribution.world_size,
             phases=ended if self.step > 2 else [],
+            decisions=[DecisionInfo(**one) for one in FAKE.get("decisions", ())] or None,
             results={"test.accuracy": 0.93} if self.state == "Done" else {},
         )
 

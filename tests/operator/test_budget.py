@@ -80,6 +80,7 @@ def filled(status, character="x"):
             "progress": said.info(),
             "phases": said.phases,
             "results": said.results,
+            "decisions": said.decisions[-8:],
         }
     )
 
@@ -88,7 +89,7 @@ def filled(status, character="x"):
 def test_the_largest_status_is_below_32_kib(length, character):
     status = full(largest(length), character=character)
     assert MAX_STATUS_BYTES / 2 < size(status) <= MAX_STATUS_BYTES
-    parts = {"conditions", "failure", "waiting", "progress", "phases", "history", "omitted"}
+    parts = {"conditions", "failure", "waiting", "progress", "phases", "history", "omitted", "decisions"}
     assert parts | ({"results"} if length < 64 else set()) <= {*wire(status)}
     assert len(status.phases) >= 3
     assert full(largest(length), character=character, old=status) == status, "written once, it rests"
@@ -125,6 +126,7 @@ def test_whatever_leaders_say_one_after_another(answers, message):
                     "progress": training.progress,
                     "phases": training.phases,
                     "results": training.results,
+                    "decisions": training.decisions,
                     "omitted": training.omitted,
                     "summary": summarize(training, "accuracy"),
                 }

@@ -9,11 +9,19 @@ pytestmark = pytest.mark.cluster
 
 
 def test_the_whole_way(operator, world):
-    world.create(nodes=2, fake={"holdAt": 5})
+    decided = {
+        "type": "Baseline",
+        "answer": "No",
+        "message": "a classical model is as good",
+        "step": 0,
+        "warning": True,
+    }
+    world.create(nodes=2, fake={"holdAt": 5, "decisions": [decided]})
     held = world.wait(lambda status: status.get("progress", {}).get("step") == 5)
     assert held["phase"] == "Running"
     assert held["nodes"]["desired"] == 2
     assert condition(held, "Running")["reason"] == "PodsRunning"
+    assert held["decisions"] == [decided]
     assert held["summary"] == {"progress": "50% (2/2)", "metric": "accuracy 0.500", "eta": "5s", "checkpoint": ""}
     world.go()
     end = world.wait_phase("Succeeded")
@@ -25,7 +33,9 @@ def test_the_whole_way(operator, world):
     assert condition(end, "Complete")["status"] == "True"
     assert condition(end, "Running")["status"] == "False"
     assert "failure" not in end
-    world.wait_events("Created", "Running", "Succeeded")
+    assert end["decisions"] == [decided]
+    until(lambda: world.events()[3:], "the events")
+    assert sorted(world.events()) == ["Created", "Decided", "Running", "Succeeded"]
 
 
 def test_status_moves_during_the_training(operator, world):

@@ -9,6 +9,7 @@ import pytest
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
 from unfreeze_api.contracts.progress import (
     CheckpointInfo,
+    DecisionInfo,
     PhaseResult,
     Progress,
     ProgressInfo,
@@ -295,6 +296,38 @@ def test_how_good_the_model_is_stands_in_complete_and_stays_when_the_pod_is_gone
     assert condition(later, "Complete") == condition(after, "Complete")
     silent = pod(0, "Succeeded", code=0, message=words(outcome="Succeeded", reason="Completed"))
     assert condition(observed(silent, **ended), "Complete").message == "the job has succeeded"
+
+
+def test_a_decision_stands_in_the_status_for_good_and_is_told_once():
+    first = DecisionInfo(type="Range", answer="2e-5", message="the loss falls fastest at 2e-5", step=0)
+    second = DecisionInfo(type="Baseline", answer="No", message="it is not better", step=40, warning=True)
+    before = observed(pod(0), pod(1), progress=Progress(step=9, decisions=[first]))
+    after = observed(pod(0), pod(1), old=before, progress=Progress(step=40, decisions=[first, second]))
+    assert after.decisions == [first, second]
+    assert [(note.type, note.reason, note.text) for note in notes(before, after)] == [
+        ("Warning", "Decided", "Baseline: it is not better")
+    ]
+    assert notes(after, after) == []
+    # Another leader, which resumes from before the second one, or says nothing of decisions.
+    for said in (Progress(), Progress(step=20, decisions=[first])):
+        later = observed(pod(0), pod(1), old=after, progress=said)
+        assert later.decisions == [first, second]
+        assert notes(after, later) == []
+    again = observed(
+        pod(0), pod(1), old=after, progress=Progress(decisions=[first, second.model_copy(update={"answer": "Yes"})])
+    )
+    assert [one.answer for one in again.decisions] == ["2e-5", "Yes"]
+    last = words(outcome="Succeeded", reason="Completed", progress=Progress(activity="Done", decisions=[first, second]))
+    ended = observed(pod(0, "Succeeded", code=0, message=last), old=before, conditions=[("Complete", "")])
+    assert ended.decisions == [first, second]
+
+
+def test_the_newest_eight_decisions_stay():
+    many = [DecisionInfo(type="Gate", answer="Go", message="on", step=step) for step in range(12)]
+    status = observed(pod(0), pod(1), progress=Progress(decisions=many[:8]))
+    status = observed(pod(0), pod(1), old=status, progress=Progress(decisions=many[4:]))
+    assert status.decisions == many[4:]
+    assert observed(pod(0), pod(1), old=status, progress=Progress(decisions=many[:8])).decisions == many[4:]
 
 
 def test_each_step_of_life_is_told_once():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
-from tests.trainer.interrupted import Killed, job_in, kill_at, run_in
+from tests.trainer.interrupted import Killed, events, job_in, kill_at, run_in
 from tests.trainer.mlp import MLPTask
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.training.run import Run
@@ -45,6 +46,15 @@ def test_a_plateau_ends_every_phase_but_the_last(tmp_path):
     assert [phase.steps for phase in run.state.phases] == [*([8] * len(others)), last.steps]
     assert all(phase.steps == 12 for phase in others)
     assert run.state.step == run.plan.total_steps
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = [one for one in report["decisions"] if one["type"] == "EarlyStopping"]
+    assert [one["step"] for one in found] == [phase.first_step + 8 for phase in others]
+    assert found[0]["message"].startswith(
+        f"phase {others[0].name} ends at step 8, 4 before its last: evaluations in a row"
+    )
+    assert [line["message"] for line in events(tmp_path, "decision")] == [one["message"] for one in report["decisions"]]
+    assert report["decisions"][-1]["type"] == "Useful"
+    assert "ends at step 8, 4 before its last" in (tmp_path / "report.html").read_text()
 
 
 def test_a_plateau_is_found_again_after_a_stop(tmp_path):
@@ -57,3 +67,5 @@ def test_a_plateau_is_found_again_after_a_stop(tmp_path):
     assert (again.state.step, again.state.phase_best is None) == (6, False)
     complete(again)
     assert again.state.phases[0].steps == 8
+    ended = [line["step"] for line in events(tmp_path, "decision") if line["type"] == "EarlyStopping"]
+    assert ended == [phase.first_step + 8 for phase in again.plan.phases[:-1]]

@@ -16,6 +16,7 @@ from tests.trainer.browser import LAPTOP, PHONE, tab
 from tests.trainer.test_figures import problem, write
 from tests.trainer.test_report import REPORT
 from unfreeze_api.cli import main
+from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import Export, Usefulness
 from unfreeze_trainer.exports.evaluation import write_evaluation
@@ -55,6 +56,18 @@ def finished(folder, *, names=("DESC", BAD, "HUM"), kind="OneOf", rows=200, **ch
     lines += "".join(f"{step},{step / 9},tail,{1 / step},0.1,{1 - 1 / step}\n" for step in range(30, 90, 10))
     (folder / "history.csv").write_text(header + lines)
     phase = PhaseResult(name=BAD, steps=80, seconds=75, trainable_parameters=12345, metrics={"accuracy": 0.7})
+    decided = Decision(
+        type="Baseline",
+        answer=BAD[:64],
+        question=f"Is it better than {BAD}?",
+        message=f"no, {BAD}",
+        step=9,
+        warning=True,
+        evidence=[Evidence(name=BAD, value=0.25, low=-0.5, high=0.75), Evidence(name="other", value=float("nan"))],
+        seconds=2.5,
+        otherwise=BAD,
+        alternative=BAD,
+    )
     worth = Usefulness(better=True, majority=0.3, gain_low=0.2, gain_high=0.4, message=f"better than {BAD}")
     sources = {"train": f"file:///{BAD}.csv"}
     data = REPORT.data.model_copy(
@@ -72,6 +85,7 @@ def finished(folder, *, names=("DESC", BAD, "HUM"), kind="OneOf", rows=200, **ch
             "job": f"default/{BAD}",
             "phases": [phase],
             "usefulness": worth,
+            "decisions": [decided],
             "data": data,
             "exports": [usage],
             "warnings": [BAD],
@@ -134,6 +148,7 @@ def test_the_page_says_what_a_person_needs(tmp_path):
         *("batchSize is more than the samples", "3 samples of train could not be read and were left out"),
         *("2 samples stand in two splits", "What is taken for what", "precision", "Labels that are probably wrong"),
         *("the temperature", "labels = ['DESC', 'ENTY', 'HUM']", "12,345", "1 min 15 s", "training loss"),
+        *("What was decided, and by what", "-0.500 to 0.750", "Step 9; it took 2.5 s."),
     ):
         assert told in text, told
 

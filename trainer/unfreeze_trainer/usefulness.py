@@ -7,6 +7,7 @@ from math import sqrt
 
 import numpy as np
 
+from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.contracts.report import Usefulness
 
 _Z = 1.959964
@@ -63,6 +64,24 @@ def judge(
             else ". That may be chance: hold out more validation data, or train longer"
         )
     return Usefulness(better=better, majority=chance, gain_low=low, gain_high=high, message=sentence)
+
+
+def decided(found: Usefulness, metric: str, step: int) -> Decision:
+    """Return a verdict as a decision of the run, at a step."""
+    name = compared(metric)
+    return Decision(
+        type="Useful",
+        answer="Yes" if found.better else "NotSurely",
+        question="Is the model better than always guessing one class?",
+        message=found.message,
+        step=step,
+        warning=None if found.better else True,
+        evidence=[
+            Evidence(name=f"{name} beyond that of always guessing one class", low=found.gain_low, high=found.gain_high)
+        ],
+        otherwise=f"an interval that {'holds 0' if found.better else 'lies above 0'}",
+        alternative=f"always guessing one class: {name} {found.majority:.3f}",
+    )
 
 
 def _plain(hits: np.ndarray, actual: np.ndarray) -> tuple[float, float, float, float]:

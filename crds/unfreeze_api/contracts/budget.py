@@ -7,10 +7,11 @@ version is cut and not refused. What is left out stands in report.json.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from unfreeze_api.contracts.progress import PhaseResult, Progress
+from unfreeze_api.contracts.progress import DecisionInfo, PhaseResult, Progress
 
 MAX_PROGRESS_BYTES = 128 * 1024
 """Longest answer of /progress."""
@@ -22,12 +23,23 @@ MAX_RESULTS = 2 * MAX_METRICS + 3
 """Metrics of the finished model, on validation and test data, and the figures of its usefulness."""
 MAX_RATES = 256
 """Blocks whose learning rate is reported."""
+MAX_DECISIONS = 8
+"""Decisions that are listed, the newest."""
+MAX_DECISION_BYTES = 256
+"""Longest decision, as JSON in etcd; what it rests on stands in report.json."""
+RECORDED_ONLY = frozenset({"EarlyStopping", "Useful"})
+"""Decisions that jobs have which set no newer field: the first release's operators hear no trainer that says something new,
+so these stand in events.jsonl and report.json alone."""
 MAX_NAME_LENGTH = 63
+_MAX_ANSWER_BYTES = 32
 _DIGEST = 8
 
 _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """One word, so that no name can be put together from a metric and a label."""
 _RESULT = re.compile(r"[A-Za-z0-9]+\.[A-Za-z][A-Za-z0-9_]*|[A-Za-z][A-Za-z0-9_]*")
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
+"""What Go's JSON escapes, each in six bytes."""
+_MARK = "…"
 _BLOCK = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 """As the value of a label of Kubernetes."""
 
@@ -68,6 +80,34 @@ def phase(reported: PhaseResult, first: str = "") -> PhaseResult:
     return reported.model_copy(update={"name": block(reported.name), "metrics": metrics(reported.metrics, first)})
 
 
+def decision(reported: DecisionInfo) -> DecisionInfo:
+    """Return a decision with what of its message has a place."""
+    answer = _cut(reported.answer, _MAX_ANSWER_BYTES)
+    rest = reported.model_copy(update={"answer": answer, "message": ""})
+    return rest.model_copy(update={"message": _cut(reported.message, MAX_DECISION_BYTES - _bytes(rest.to_json()))})
+
+
+def decisions(reported: Sequence[DecisionInfo]) -> list[DecisionInfo]:
+    """Return the decisions that have a place, the newest."""
+    return [decision(one) for one in reported if one.type not in RECORDED_ONLY][-MAX_DECISIONS:]
+
+
+def _bytes(text: str) -> int:
+    """Return the size of a text as Go's JSON writes it, or that of JSON which has no escapes."""
+    return len(text.encode()) + sum(6 - len(found.encode()) for found in _ESCAPED.findall(text))
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the beginning of a text, with a mark where it is cut, in so many bytes of JSON."""
+    sizes = [_bytes(json.dumps(character, ensure_ascii=False)) - 2 for character in text]
+    if sum(sizes) <= most:
+        return text
+    room, kept = most - len(_MARK.encode()), 0
+    while (room := room - sizes[kept]) >= 0:
+        kept += 1
+    return text[:kept] + _MARK
+
+
 def bounded(progress: Progress, first: str = "") -> Progress:
     """Return what /progress says, in at most MAX_PROGRESS_BYTES of JSON."""
     return progress.model_copy(
@@ -77,6 +117,7 @@ def bounded(progress: Progress, first: str = "") -> Progress:
             "learning_rates": rates(progress.learning_rates),
             "phases": [phase(ended, first) for ended in progress.phases[-MAX_PHASES:]],
             "results": results(progress.results, f"test.{first}"),
+            "decisions": (progress.decisions and decisions(progress.decisions)) or None,
         }
     )
 

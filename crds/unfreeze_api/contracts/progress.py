@@ -31,6 +31,8 @@ HTTP_PORT = 9470
 TERMINATION_MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _SHORTEST_MESSAGE = 256
+_FEWEST_RESULTS = 8
+"""That stay where decisions have no room otherwise."""
 
 
 # JSON has neither NaN nor infinity: a null in their place would make the whole message unreadable.
@@ -86,6 +88,26 @@ class PhaseResult(Model):
     """Parameters that it trained."""
     metrics: Metrics = Field(default={}, max_length=32)
     """Validation metrics at its end."""
+
+
+class DecisionInfo(Model):
+    """A decision of a run in few words: the part of it that stands in the job's status."""
+
+    type: str = Field(max_length=32, pattern="^[A-Za-z][A-Za-z0-9]*$")
+    """What is decided, in one CamelCase word."""
+    answer: str = Field(max_length=64)
+    """The answer in a word or two."""
+    message: str = Field(max_length=1024)
+    """The answer in a sentence, with figures."""
+    step: int = Field(ge=0, le=MAX_COUNT)
+    """Optimizer step at which it was decided."""
+    warning: bool | None = None
+    """Whether somebody should act on it."""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others, in their order: one that is decided again, after a crash, takes the place of the first."""
+        return self.step, self.type
 
 
 class ProgressInfo(Model):
@@ -162,6 +184,9 @@ class Progress(ProgressInfo, Said):
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model, `test.accuracy` and so on."""
+    decisions: list[DecisionInfo] | None = Field(default=None, max_length=64)
+    """What the run has decided, the newest at the end; None where nothing is decided, since operators of the first version take
+    no more than they know."""
 
     def for_operators(self) -> Progress:
         """Return it without what stands at the pod's /metrics alone: operators of the first version take no more than they know."""
@@ -170,6 +195,18 @@ class Progress(ProgressInfo, Said):
     def info(self) -> ProgressInfo:
         """Return the part that stands in the job's status."""
         return ProgressInfo.model_validate(self.model_dump(include=set(ProgressInfo.model_fields)))
+
+
+def _beside_decisions(progress: Progress) -> Progress | None:
+    """Return a progress with less beside its decisions, None where nothing is left to cut."""
+    if not progress.decisions:
+        return None
+    if progress.metrics:
+        return progress.model_copy(update={"metrics": {}})
+    if len(progress.results) > _FEWEST_RESULTS:
+        few = list(progress.results.items())[:_FEWEST_RESULTS]
+        return progress.model_copy(update={"results": dict(few)})
+    return None
 
 
 class TerminationMessage(Said):
@@ -194,7 +231,10 @@ class TerminationMessage(Said):
     """Where the training stood; in a leader that succeeded with all phases and results."""
 
     def to_termination_log(self) -> str:
-        """Return JSON of at most 4096 bytes; what is least needed is cut first: traceback, rates, phases' metrics."""
+        """Return JSON of at most 4096 bytes; what is least needed is cut first: traceback, rates, phases' metrics.
+
+        Decisions stay as long as anything of the progress does.
+        """
 
         def size(message: TerminationMessage) -> int:
             return len(message.to_json().encode())
@@ -219,6 +259,8 @@ class TerminationMessage(Said):
                 message = message.model_copy(
                     update={"message": message.message[: max(_SHORTEST_MESSAGE, len(message.message) - over)]}
                 )
+            elif progress and (less := _beside_decisions(progress)):
+                message = message.model_copy(update={"progress": less})
             else:
                 message = message.model_copy(update={"progress": None})
         return message.to_json()

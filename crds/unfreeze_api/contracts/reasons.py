@@ -122,6 +122,7 @@ EventReason = Literal[
     "WorkersRestarted",
     "CheckpointBroken",
     "NoBetterThanMajority",
+    "Decided",
     "NameTaken",
     "Forbidden",
     "NodesGivenBack",
@@ -439,6 +440,10 @@ EVENT: dict[EventReason, Explanation] = {
     ),
     "NoBetterThanMajority": Explanation(
         "The model is no better than always guessing one class.", "As for condition Useful."
+    ),
+    "Decided": Explanation(
+        "The training has decided something by what it measured; a warning is worth acting on.",
+        "`report.html` has what it rests on.",
     ),
     "NameTaken": Explanation("As in condition Running.", "As there."),
     "Forbidden": Explanation("As in condition Running.", "As there."),

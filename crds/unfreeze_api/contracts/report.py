@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import Metrics, PhaseResult
 from unfreeze_api.grammar.model import Model
 
@@ -117,6 +118,8 @@ class Report(Model):
     """Whether the model is better than always guessing one class."""
     warnings: list[str] = Field(default=[])
     """What of the job made little sense for its data."""
+    decisions: list[Decision] = Field(default=[])
+    """What the run has decided by what it measured, the newest at the end."""
     job: str
     """NAMESPACE/NAME of the job."""
     fingerprint: str

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.contracts.progress import CheckpointInfo, Finite, Metrics, PhaseResult, ProgressInfo
+from unfreeze_api.contracts.progress import CheckpointInfo, DecisionInfo, Finite, Metrics, PhaseResult, ProgressInfo
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.grammar.reading import KNOWN_ENTRIES, otherwise
 
@@ -161,6 +161,9 @@ class FineTuneJobStatus(Model):
     """Phases that have ended: the newest 64, or as many as the status has room for."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model."""
+    decisions: list[DecisionInfo] = Field(default=[], max_length=8)
+    """What the run has decided by what it measured: the newest 8, of 256 bytes each. report.json has all, with what they rest
+    on."""
     omitted: Omitted | None = None
     """How much is not listed, when something is not."""
     state_seconds: StateSeconds | None = None

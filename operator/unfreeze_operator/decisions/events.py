@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -52,9 +53,7 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
     if broken is not None and (known is None or known.message != broken.message):
         found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
-    useful = condition(new, "Useful")
-    if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
-        found.append(Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation)))
+    found += _decided(old, new)
     for reason, texts, earlier in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
         if texts and texts != earlier:
             found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
@@ -64,6 +63,18 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     if running is not None and (was is None or was.reason != running.reason):
         found += [Note("Warning", why, running.message, _mark(old, new)) for why in _BLOCKED if why == running.reason]
     return found
+
+
+def _decided(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Note]:
+    """Yield what the training has found out."""
+    useful = condition(new, "Useful")
+    if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
+        yield Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation))
+    known = {one.key for one in old.decisions}
+    for one in new.decisions:
+        if one.key not in known:
+            text = f"{one.type}: {one.message}"
+            yield Note("Warning" if one.warning else "Normal", "Decided", text, f"{one.type} {one.step}")
 
 
 def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:

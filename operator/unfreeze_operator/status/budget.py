@@ -77,6 +77,7 @@ def within_budget(status: FineTuneJobStatus, metric: str = "") -> FineTuneJobSta
             "history": status.history[-(PARTS + 1) :],
             "phases": [],
             "results": results,
+            "decisions": budget.decisions(status.decisions),
             "failure": _failure(status.failure),
         }
     )

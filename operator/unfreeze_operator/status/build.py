@@ -76,6 +76,7 @@ def observe(
         restarts=_restarts(context, training),
         phases=training.phases,
         results=training.results,
+        decisions=training.decisions,
         omitted=training.omitted,
         state_seconds=account(context, phase, progress, completed),
         accelerator_seconds=_accelerator_seconds(context),

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import (
     CheckpointInfo,
+    DecisionInfo,
     PhaseResult,
     Progress,
     ProgressInfo,
@@ -36,6 +37,7 @@ class Training:
     results: dict[str, float]
     in_place_restarts: int
     """As the leader at hand counts them."""
+    decisions: list[DecisionInfo]
     recovery: Recovery | None = None
     """As the leader at hand reported it; what an earlier one reported stands in a condition."""
     omitted: Omitted | None = None
@@ -66,7 +68,9 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     reported = words.progress if words is not None and words.progress is not None else progress
     if reported is None:
         checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
-        return Training(old.progress, checkpoint, old.phases, old.results, 0, omitted=old.omitted, outcome=outcome)
+        return Training(
+            old.progress, checkpoint, old.phases, old.results, 0, old.decisions, omitted=old.omitted, outcome=outcome
+        )
     # A leader that has just started, after a suspend or a crash, knows less than the status does.
     fresh = reported.activity == "Starting" and reported.step == 0 and old.progress is not None
     phases, before = _merged(old.phases, reported.phases)
@@ -81,6 +85,7 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         phases=phases[over:],
         results=_finite(reported.results) or old.results,
         in_place_restarts=reported.restarts,
+        decisions=_decided(old.decisions, reported.decisions or ()),
         recovery=reported.recovery,
         omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
         outcome=outcome,
@@ -138,6 +143,12 @@ def _merged(known: Sequence[PhaseResult], reported: Sequence[PhaseResult]) -> tu
             kept, other = (new, old) if new is reported[-1] else (old, new)
             out.append(kept.model_copy(update={"metrics": _finite(kept.metrics) or other.metrics}))
     return out, before
+
+
+def _decided(known: Sequence[DecisionInfo], reported: Sequence[DecisionInfo]) -> list[DecisionInfo]:
+    """Return the newest decisions: what a leader no longer reports, after a step back, stays until it decides anew."""
+    found = {one.key: one for one in (*known, *reported)}
+    return [found[key] for key in sorted(found)][-budget.MAX_DECISIONS :]
 
 
 def _short(value: float) -> str:

@@ -17,7 +17,7 @@ from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.report import DataReport
+    from unfreeze_api.contracts.report import DataReport, Report
     from unfreeze_api.contracts.resolved import ResolvedJob
 
 _POLL_SECONDS = 0.5
@@ -49,6 +49,8 @@ def show_progress(
                 progress, doing = read() or Progress(), activity()
                 if progress.recovery:
                     said.once("recovery", f"broken checkpoint: {progress.recovery.message}")
+                for one in progress.decisions or ():
+                    said.once(f"decision {one.key}", f"decided: {one.type}: {one.answer}: {one.message}")
                 begun = progress.total_steps > 0
                 if begun and not looked:
                     looked = True
@@ -143,10 +145,8 @@ def closing_table(job: ResolvedJob) -> None:
     if report is None:
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    if report.usefulness and not report.usefulness.better:
-        console.print(f"no better than guessing: {report.usefulness.message}")
-    for warning in report.warnings:
-        console.print(f"warning: {warning}")
+    for remark in _first(report):
+        console.print(remark)
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -169,6 +169,16 @@ def closing_table(job: ResolvedJob) -> None:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none
             console.print("\n".join(f"  {line}" if line else "" for line in export.usage.splitlines()))
+
+
+def _first(report: Report) -> Iterator[str]:
+    """Yield what stands before all else."""
+    for one in report.decisions:
+        if one.type != "Useful":
+            yield f"{'warning' if one.warning else 'decided'}: {one.type}: {one.message}"
+    if report.usefulness and not report.usefulness.better:
+        yield f"no better than guessing: {report.usefulness.message}"
+    yield from (f"warning: {warning}" for warning in report.warnings)
 
 
 def _remarks(data: DataReport) -> Iterator[str]:

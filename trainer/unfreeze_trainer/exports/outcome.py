@@ -19,13 +19,21 @@ def spoken(value: float | None) -> str:
 
 
 def outcome(report: Report, evaluation: Evaluation | None) -> str:
-    """Return the sentence: the metric that chose, on the test data if there are any, its 95 % interval and the baseline."""
+    """Return the sentence: the metric that chose, on the test data if there are any, its 95 % interval and the baseline.
+
+    What somebody should act on stands before it.
+    """
     split, metrics = ("test", report.results.test) if report.results.test else ("validation", report.results.validation)
     figures = evaluation.splits.get(split) if evaluation else None
     sentence = f"The model's {report.metric} is {spoken(metrics.get(report.metric))} on {report.data.splits.get(split, 0):,} {split} samples"
     if figures and (interval := figures.intervals.get(report.metric)):
         sentence += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
-    return f"{sentence}{_beside(report, metrics)}."
+    first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
+    return f"{''.join(first)}{sentence}{_beside(report, metrics)}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _beside(report: Report, metrics: dict[str, float]) -> str:

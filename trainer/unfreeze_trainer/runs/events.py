@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from unfreeze_trainer.runs.generation import Generation, append
 
 
 class Events:
-    """events.jsonl of a run folder: one line for each start, phase, evaluation, checkpoint, and the end."""
+    """events.jsonl of a run folder: one line for each start, phase, evaluation, decision, checkpoint, and the end."""
 
     def __init__(self, run_folder: Path, generation: Generation | None) -> None:
         self._path, self._generation = run_folder / "events.jsonl", generation
@@ -23,3 +24,13 @@ class Events:
             line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
             with append(self._path) as file:
                 file.write(line + "\n")
+
+    def read(self, event: str) -> list[dict[str, Any]]:
+        """Return the lines of one kind, on the rank that may write; one that a crash has cut is not among them."""
+        if not self._generation or not self._path.is_file():
+            return []
+        found = []
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [one for one in found if isinstance(one, dict) and one.get("event") == event]

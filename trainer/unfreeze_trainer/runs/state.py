@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import PhaseResult, Recovery
 from unfreeze_api.contracts.report import Usefulness
 
@@ -71,6 +72,8 @@ class RunState(BaseModel):
     """Parameters that get a gradient in some steps only."""
     unread: dict[str, list[int]] = {}
     """Samples of each split that could not be read when it was their turn, and were skipped."""
+    decisions: list[Decision] = []
+    """What was decided by what was measured."""
     loss: float | None = None
     """Smoothed training loss."""
     recovery: Recovery | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results
+from unfreeze_trainer.usefulness import decided
 
 if TYPE_CHECKING:
     from unfreeze_trainer.training.evaluator import Measured
@@ -41,6 +42,8 @@ def finish(run: Run) -> None:
     run.skipped.gather()
     engine.end()
     results = Results(validation=best.metrics, test=test)
+    if best.usefulness:
+        run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
     run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)

@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.progress import PhaseResult
+from unfreeze_trainer.judgement.phases import ended_early
 from unfreeze_trainer.training.decide import History, decide
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.state import RunState
+    from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.evaluator import Evaluator
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
@@ -32,7 +34,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    engine, trainable, evaluator, predictions, saver, skipped, reporter
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter
         Called on the way.
     """
 
@@ -42,6 +44,7 @@ class Milestones:
         plan: Plan,
         state: RunState,
         *,
+        decisions: Decisions,
         engine: Engine,
         trainable: Trainable,
         evaluator: Evaluator,
@@ -51,7 +54,7 @@ class Milestones:
         reporter: Reporter,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
-        self._plan, self._state, self._engine = plan, state, engine
+        self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
         self._counted = time.perf_counter()
@@ -100,6 +103,19 @@ class Milestones:
             state.take_best(self._metric.name)
             self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
+        if decision.why:
+            phase = self._plan.phases[state.phase_index]
+            self._decisions.add(
+                ended_early(
+                    phase.name,
+                    step=state.step,
+                    steps_left=phase.first_step + phase.steps - state.step,
+                    metric=self._metric.name,
+                    best=state.phase_best,
+                    bad_evaluations=state.bad_evaluations,
+                    why=decision.why,
+                )
+            )
         return decision.best
 
     def _close_phase(self) -> None:

@@ -105,6 +105,7 @@ class Reporter:
             skipped_steps=state.skipped_steps,
             phases=state.phases,
             results=self.results,
+            decisions=[one.info() for one in state.decisions] or None,
             skipped_samples=self._skipped.total,
             cache_hits=self._saved.hits,
             cache_bytes=self._saved.bytes,

@@ -12,6 +12,7 @@ from unfreeze_trainer.features.cached import CachedTask, worth_it
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
+from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.history import CurveFile
 from unfreeze_trainer.training.meter import Meter
@@ -89,6 +90,7 @@ class Run:
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
+        self.decisions = Decisions(state, events)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
@@ -125,6 +127,7 @@ class Run:
             job,
             plan,
             state,
+            decisions=self.decisions,
             engine=engine,
             trainable=trainable,
             evaluator=evaluator,
