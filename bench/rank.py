@@ -103,11 +103,11 @@ def _at(base: Row, where: str) -> Row:
 
 def spearman(one: Iterable[float], other: Iterable[float]) -> float:
     """Return the correlation of ranks; equal numbers have the mean of their ranks."""
-    ranks = [
+    ranks: list[list[float]] = [
         [(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values]
         for values in (np.array([*one]), np.array([*other]))
     ]
-    return float(np.corrcoef(*ranks)[0, 1]) if all(np.ptp(rank) > 0 for rank in ranks) else 0.0
+    return float(np.corrcoef(np.array(ranks))[0, 1]) if all(np.ptp(rank) > 0 for rank in ranks) else 0.0
 
 
 def _cpu(work: Callable[[], Any]) -> tuple[Any, float]:
