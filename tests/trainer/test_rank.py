@@ -27,6 +27,7 @@ from unfreeze_trainer.ranking.scores import Scores
 from unfreeze_trainer.runs.choice import Choice, read_choice, store_choice
 from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.sources.wanted import relocated, sources_of
 
 ROWS = 90
 LABELS = 3
@@ -226,6 +227,16 @@ def test_a_choice_changes_neither_the_run_nor_where_its_base_lies(tmp_path):
     assert (job.schema_version, candidates(tmp_path, "two", "one").fingerprint() == job.fingerprint()) == (2, False)
     open_recipe(job).store(Generation.take(tmp_path / "run"))
     assert open_recipe(chosen).fingerprint == job.fingerprint()
+
+
+def test_every_candidate_is_brought_until_one_is_chosen(tmp_path):
+    job = candidates(tmp_path, "one", "two")
+    one, two = job.model.candidates
+    assert [wanted.source for wanted in sources_of(job) if wanted.is_model] == [one, two]
+    assert [wanted.field for wanted in sources_of(job)][1] == "spec.model.candidates[1].source"
+    brought = relocated(job, {two: "/cache/two"})
+    assert brought.with_base(two).model.path == "/cache/two"
+    assert [wanted.source for wanted in sources_of(brought.with_base(two)) if wanted.is_model] == [two]
 
 
 def test_a_recipe_has_the_base_where_this_start_has_it(tmp_path):
