@@ -61,13 +61,14 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def write_job(folder: Path, name: str, *bases: str, **data: object) -> Path:
+def write_job(folder: Path, name: str, *bases: str, nodes: int = 1, **data: object) -> Path:
     spec = {
         "model": {"candidates": [{"source": base} for base in bases]},
         "task": {"type": "TextClassification", "textClassification": {"maxLength": 16}},
         "data": {"train": {"source": "texts.csv"}, "validation": {"fraction": 0.1}, **data},
         "strategy": {"type": "FeatureExtraction"},
         "training": {"epochs": 1, "batchSize": 10},
+        "distribution": {"numNodes": nodes},
         "output": {"destination": f"run-{name}"},
     }
     job = {"apiVersion": "unfreeze.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": name}, "spec": spec}
@@ -276,9 +277,9 @@ def test_a_task_that_cannot_be_ranked_is_refused_by_name(tmp_path):
         require_rankable(job)
 
 
-def run(file: Path, *options: str) -> dict:
+def run(file: Path) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "run", str(file), *options], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, "run", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     folder = file.parent / f"run-{file.stem}"
@@ -288,9 +289,9 @@ def run(file: Path, *options: str) -> dict:
 
 
 @pytest.mark.slow
-def test_a_job_chooses_the_same_base_on_two_workers_says_so_and_keeps_to_it_after_a_stop(here):
-    ranking = rank(file := write_job(here, "job", "wrong", "right"))
-    report = run(file, "--workers", "2")
+def test_a_job_chooses_the_same_base_in_two_pods_says_so_and_keeps_to_it_after_a_stop(here):
+    ranking = rank(file := write_job(here, "job", "wrong", "right", nodes=2))
+    report = run(file)
     [decision] = [one for one in report["decisions"] if one["type"] == "Base"]
     assert (decision["answer"], report["base"]["source"]) == ("right", f"file://{here}/right")
     kinds = [event["event"] for event in report["events"]]
