@@ -64,7 +64,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     prepare_images(folder)
     write_mobilenet(folder / "models" / "mobilenet-v2")
-    (train, labels), (test, actual) = _pictures(folder)
+    (train, labels), (test, actual) = clothes(folder, SAMPLES)
     found: dict[str, Any] = {"benchmark": "pictures", "train": len(train), "test": len(test)}
     plain = {"logistic regression": LogisticRegression(C=0.01, max_iter=500), "support vector machine": SVC(C=10)}
     for kind, model in plain.items():
@@ -113,14 +113,14 @@ def write_mobilenet(folder: Path) -> None:
     MobileNetV2ImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]).save_pretrained(folder)
 
 
-def _pictures(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+def clothes(folder: Path, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Write pictures of training and test below FOLDER/clothes, by label; return both as pixels and labels."""
     place = folder / "clothes"
     if not (folder / "fashion").exists():
         (folder / "fashion.deb").write_bytes(_fetched(["apt-get", "download", PACKAGE], PACKAGE_SHA256))
         subprocess.run(["dpkg-deb", "-x", folder / "fashion.deb", folder / "fashion"], check=True)
     parts = []
-    for split, kind, count in (("train", "train", SAMPLES), ("test", "t10k", HELD_OUT)):
+    for split, kind, count in (("train", "train", samples), ("test", "t10k", HELD_OUT)):
         [images], [labels] = ((folder / "fashion").rglob(f"{kind}-{what}-*.gz") for what in ("images", "labels"))
         pixels = np.frombuffer(gzip.decompress(images.read_bytes())[16:], np.uint8).reshape(-1, 28, 28)
         answers = np.frombuffer(gzip.decompress(labels.read_bytes())[8:], np.uint8)

@@ -39,7 +39,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     prepare_images(folder)
     write_mobilenet(folder / "models" / "mobilenet-v2")
-    _write_stamps(folder / "stamps")
+    write_stamps(folder / "stamps")
     found: dict[str, Any] = {"benchmark": "stamps"}
     found |= {split: len(list((folder / "stamps" / split).glob("*/*.png"))) for split in ("train", "test")}
     for name, model in MODELS.items():
@@ -49,7 +49,7 @@ def main() -> None:
     print(json.dumps(found, indent=1), flush=True)
 
 
-def _write_stamps(place: Path) -> None:
+def write_stamps(place: Path) -> None:
     """Write pictures below PLACE/{train,test}/LABEL; what is there is kept."""
     if (place / "test").exists():
         return

@@ -43,14 +43,14 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     prepare(folder)
     for name in sys.argv[2:] or ("trec", "sections"):
-        rows = _questions(folder) if name == "trec" else _sections()
+        rows = questions(folder) if name == "trec" else sections()
         splits = {
             "validation": rows[:VALIDATION],
             "test": rows[VALIDATION : VALIDATION + HELD_OUT],
             "train": rows[VALIDATION + HELD_OUT :],
         }
         for split, part in splits.items():
-            _write(folder / f"{name}-{split}.csv", part)
+            write(folder / f"{name}-{split}.csv", part)
         found: dict[str, Any] = {"benchmark": "trainer", "set": name} | {key: len(part) for key, part in splits.items()}
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             "scikit-learn: TF-IDF and logistic regression": partial(_plain, splits["train"], splits["test"])
@@ -63,14 +63,14 @@ def main() -> None:
         print(json.dumps(found, indent=1), flush=True)
 
 
-def _questions(folder: Path) -> Rows:
+def questions(folder: Path) -> Rows:
     """Return questions with their kinds: of the examples' training and test questions so many."""
     with (folder / "data" / "trec-train.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["question"], row["label"]) for row in csv.DictReader(file)]
     return rows[: SAMPLES + HELD_OUT + VALIDATION]
 
 
-def _sections() -> Rows:
+def sections() -> Rows:
     """Return descriptions of packages with their sections, those that most packages are in."""
     rows = [*{text: section for text, _, section in packages() if section}.items()]
     frequent = {name for name, _ in Counter(section for _, section in rows).most_common(SECTIONS)}
@@ -79,7 +79,8 @@ def _sections() -> Rows:
     return rows[: SAMPLES + HELD_OUT + VALIDATION]
 
 
-def _write(path: Path, rows: Rows) -> None:
+def write(path: Path, rows: Rows) -> None:
+    """Write rows as a table of texts and labels."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
 

@@ -30,9 +30,10 @@ from unfreeze_api.relative import absolute
     ],
 )
 def test_paths_count_from_the_manifests_folder(written, meant):
-    spec = {"model": {"source": written}, "data": {"train": {"source": written}, "test": {"fraction": 0.1}}}
+    model = {"source": written, "candidates": [{"source": written}]}
+    spec = {"model": model, "data": {"train": {"source": written}, "test": {"fraction": 0.1}}}
     found = absolute({"kind": "FineTuneJob", "spec": spec | {"output": {"destination": written}}}, Path("/jobs"))
-    assert found["spec"]["model"]["source"] == meant
+    assert found["spec"]["model"] == {"source": meant, "candidates": [{"source": meant}]}
     assert found["spec"]["data"] == {"train": {"source": meant}, "test": {"fraction": 0.1}}
     assert found["spec"]["output"]["destination"] == meant
     assert spec["model"]["source"] == written

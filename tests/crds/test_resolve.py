@@ -11,7 +11,7 @@ from unfreeze_api.adapters.ia3 import Ia3Spec
 from unfreeze_api.adapters.lora import LoraSpec
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_api.resolve import claims, rendezvous_port, resolve
+from unfreeze_api.resolve import claims, rendezvous_port, resolve, schemes
 
 BASE = load("base.yaml")
 FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -125,6 +125,21 @@ def test_claims_are_written_to_only_for_output():
     assert claims(spec) == {"models": False, "data": False, "more": False, "results": True}
     shared = load_job(patched(BASE, {"spec": {"output": {"destination": "pvc://models/out"}}})).spec
     assert claims(shared) == {"models": True, "data": False}
+
+
+def test_candidates_are_sources_like_any_other_and_one_of_them_becomes_the_base():
+    found = [{"source": "pvc://more/one"}, {"source": "hf://o/two"}]
+    patch = {"spec": {"model": {"source": None, "candidates": found}}}
+    assert claims(load_job(patched(BASE, patch)).spec) == {"more": False, "data": False, "results": True}
+    assert schemes(load_job(patched(BASE, patch)).spec) == ["hf"]
+    job = of(patch)
+    (_, one, path), (field, two, _) = job.model.bases
+    assert (one, path) == ("pvc://more/one", "/mnt/claims/more/one")
+    assert (field, two) == ("model.candidates[1].source", "hf://o/two")
+    chosen = job.with_base(one)
+    assert chosen.model.bases == [("model.source", one, path)]
+    assert chosen.fingerprint() == job.fingerprint()
+    assert ResolvedJob.model_validate_json(chosen.to_json()) == chosen
 
 
 @pytest.mark.parametrize("amount", [8, "8"])

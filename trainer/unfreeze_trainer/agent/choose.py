@@ -87,10 +87,13 @@ def choose(
         return None
     base, folder, generation = found.bases[0].source, Path(job.output.path), take()
     choice = Choice(
-        fingerprint=fingerprint, source=base, why=found.sentence, ranking=found.model_dump(mode="json", by_alias=True)
+        fingerprint=fingerprint,
+        source=base,
+        decision=found.decision,
+        ranking=found.model_dump(mode="json", by_alias=True),
     )
     store_choice(choice, generation, folder)
-    Events(folder, generation).add("ranking", base=base, why=found.sentence, ranking=choice.ranking)
+    Events(folder, generation).add("ranking", base=base, ranking=choice.ranking)
     log.info("base: %s", found.sentence)
     return hand_on(job.with_base(base), link)
 

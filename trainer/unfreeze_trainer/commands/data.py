@@ -89,7 +89,10 @@ def data(
         if path.suffix.lower() in _JOBS and path.is_file():
             _require_no_rows(path)
             job, _ = bring_here(read_job_here(path, claim, claims_folder), offline=True)
-            decided, counter = list[str](), token_counter(tokenizer) if tokenizer else _counter_of(Path(job.model.path))
+            decided, counter = (
+                list[str](),
+                token_counter(tokenizer) if tokenizer else _counter_of(Path(job.model.bases[0][2])),
+            )
         else:
             from unfreeze_trainer.commands.draft import draft, job_of
 

@@ -20,7 +20,7 @@ _MOST_ROWS = 10_000
 @click.command()
 @click.option(
     "--rows",
-    type=click.IntRange(20, _MOST_ROWS),
+    type=click.IntRange(10, _MOST_ROWS),
     help="Rows of the training split that features are computed of, drawn by training.seed. Default: 1000.",
 )
 @table_or_json

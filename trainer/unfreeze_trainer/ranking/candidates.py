@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def candidates_of(job: ResolvedJob) -> list[ResolvedJob]:
-    """Return the job with each candidate as its base, without an adapter: it is the base's own features that count."""
-    return [job.with_base(source).model_copy(update={"adapter": None}) for source in job.model.candidates or []]
+    """Return the job with each candidate as its base.
+
+    It has no adapter, since it is the base's own features that count, and no metric, which may be undefined on some rows.
+    """
+    update = {"adapter": None, "training": job.training.model_copy(update={"metric": None})}
+    return [job.with_base(source).model_copy(update=update) for source in job.model.candidates or []]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.ranking.scores import Scores
 
@@ -18,6 +19,8 @@ MEAN = "mean of layers"
 _LEVEL = 1.959964
 """Standard errors of an interval of 95 %."""
 _DIGITS = 6
+_ANSWER = 64
+"""Characters of a decision's answer."""
 
 
 class PlaceScores(Model):
@@ -85,6 +88,35 @@ class Ranking(Model):
             f"{said}, {others[0].source} {others[0].scores.knn:.3f} (behind by {others[0].behind_first:.3f},"
             f" {low:.3f} to {high:.3f}{close})"
         )
+
+    @property
+    def decision(self) -> Decision:
+        """The choice of the first as a decision of the run, before its first step."""
+        first, *others = self.bases
+        largest = min(self.bases, key=lambda base: base.size_rank)
+        evidence = [Evidence(name=f"knn of {first.source}", value=first.scores.knn)]
+        for base in others:
+            low, high = base.behind_interval
+            evidence.append(
+                Evidence(name=f"how far {base.source} is behind it", value=base.behind_first, low=low, high=high)
+            )
+        needed = f"a {self.bases[0].place} of another candidate that tells more than {first.scores.knn:.3f} of the rows"
+        return Decision(
+            type="Base",
+            answer=short_name(first.source),
+            question="Which of the candidates suits the training data?",
+            message=self.sentence,
+            step=0,
+            evidence=evidence,
+            seconds=sum(base.seconds for base in self.bases),
+            otherwise=needed if others else "another candidate",
+            alternative=f"the largest, {largest.source}, whose features tell {largest.scores.knn:.3f}",
+        )
+
+
+def short_name(source: str) -> str:
+    """Return the last part of a source, in at most 64 characters."""
+    return source.rstrip("/").rpartition("/")[2][:_ANSWER] or source[:_ANSWER]
 
 
 @dataclass(frozen=True)

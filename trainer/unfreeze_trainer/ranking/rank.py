@@ -27,7 +27,7 @@ from unfreeze_trainer.tasks.composed import ComposedTask
 
 ROWS = 1000
 """Training rows that features are computed of, unless somebody says another number."""
-MIN_ROWS = 20
+MIN_ROWS = 10
 """With fewer there is nothing to compare."""
 _BATCH = 32
 _SPLIT = "train"

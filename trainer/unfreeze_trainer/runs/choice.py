@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ class Choice(BaseModel):
     """Of the run that has chosen."""
     source: str
     """The base, as in spec.model.candidates."""
-    why: str
-    """In a sentence, for people."""
+    decision: Decision
+    """Why, for people and for the run's record."""
     ranking: dict[str, Any]
     """What `unfreeze rank -o json` prints."""
 
@@ -44,5 +45,5 @@ def read_choice(run_folder: Path, fingerprint: str) -> Choice | None:
 def store_choice(choice: Choice, generation: Generation, run_folder: Path) -> None:
     """Write ranking.json into a run's folder, whole or not at all."""
     aside = generation.aside(FILE)
-    aside.write_text(choice.model_dump_json(indent=1) + "\n")
+    aside.write_text(choice.model_dump_json(indent=1, by_alias=True, exclude_none=True) + "\n")
     generation.commit(aside, run_folder / FILE)

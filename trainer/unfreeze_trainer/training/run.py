@@ -11,6 +11,7 @@ from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.cached import CachedTask, worth_it
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.phases.freezer import Freezer
+from unfreeze_trainer.runs.choice import read_choice
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
@@ -91,6 +92,8 @@ class Run:
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
         self.decisions = Decisions(state, events)
+        if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
+            self.decisions.add(choice.decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
