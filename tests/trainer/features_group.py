@@ -15,12 +15,12 @@ GRADUAL = {"type": "GradualUnfreezing", "gradualUnfreezing": {"epochsPerPhase": 
 
 
 def job_of(engine: str, folder: Path, features: str) -> ResolvedJob:
-    """Return a job of four phases of two epochs, of a model with dropout."""
+    """Return a job of four phases of two epochs, of a model with dropout, in batches of similar length."""
     job = make_job(
         folder / "bert",
         folder / "texts.csv",
         strategy={**GRADUAL, "learningRate": {"head": 1e-2}},
-        training={"epochs": 8, "batchSize": 7, "checkpoint": {"everySteps": 5, "keep": 50}},
+        training={"epochs": 8, "batchSize": 7, "groupByLength": True, "checkpoint": {"everySteps": 5, "keep": 50}},
         distribution={"numNodes": 2, **ENGINES[engine]},
         output={"destination": f"file://{folder}/{engine}-{features}"},
     )

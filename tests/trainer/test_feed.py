@@ -22,6 +22,8 @@ class Weighted(MLPTask):
         assert split == "train"
         return self.counts
 
+    lengths = units
+
     def batches(self, _split, batches, **_):
         for indices in batches:
             yield {"samples": torch.as_tensor(np.asarray(indices, dtype=np.int64))}
@@ -30,18 +32,22 @@ class Weighted(MLPTask):
         return self.losses[micro.tensors["samples"].numpy()].sum()
 
 
-def feeds(task, batch_size, accumulate, world_size):
-    return [
-        Feed(task, seed=3, batch_size=batch_size, accumulate=accumulate, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
+def feeds(task, batch_size, accumulate, world_size, *, grouped=False):
+    same = {"seed": 3, "batch_size": batch_size, "accumulate": accumulate, "group_by_length": grouped}
+    return [Feed(task, **same, rank=rank, world_size=world_size) for rank in range(world_size)]
 
 
 @pytest.mark.slow
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4))
-def test_a_step_is_the_mean_over_its_units(units, batch_size, accumulate, world_size):
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_a_step_is_the_mean_over_its_units(units, batch_size, accumulate, world_size, grouped):
     task = Weighted(units)
-    ranks = feeds(task, batch_size, accumulate, world_size)
+    ranks = feeds(task, batch_size, accumulate, world_size, grouped=grouped)
     for steps in zip(*(feed.steps(0, feed.steps_per_epoch) for feed in ranks), strict=True):
         step = [list(micros) for _, micros in steps]
         assert len({len(micros) for micros in step}) == 1, "each rank takes part in each collective"
@@ -58,3 +64,26 @@ def test_where_each_sample_is_a_unit_it_is_the_mean_over_samples(samples, batch_
         for number, micros in feed.steps(0, feed.steps_per_epoch):
             size = min(batch_size, samples - number * batch_size)
             assert {micro.scale for micro in micros} == {world_size / size}
+
+
+def test_the_share_of_padding_is_that_of_the_batches_of_all_ranks():
+    lengths = np.random.default_rng(0).geometric(0.08, size=400)
+    found = {}
+    for accumulate, world_size, grouped in ((1, 1, False), (4, 2, False), (1, 1, True)):
+        ranks = feeds(Weighted(lengths), 32, accumulate, world_size, grouped=grouped)
+        given = padded = 0
+        for feed in ranks:
+            for _, micros in feed.steps(0, feed.steps_per_epoch):
+                for micro in micros:
+                    part = lengths[micro.tensors["samples"]]
+                    given, padded = given + part.sum(), padded + len(part) * part.max(initial=0)
+        assert {feed.padding() for feed in ranks} == {1 - given / padded}
+        found[accumulate, grouped] = ranks[0].padding()
+    assert max(found[1, True], found[4, False]) < found[1, False]
+
+
+def test_samples_without_lengths_have_no_padding():
+    task = Weighted([1, 2, 3])
+    task.lengths = lambda _: np.zeros(3, dtype=np.int64)
+    [feed] = feeds(task, 2, 1, 1)
+    assert feed.padding() == 0

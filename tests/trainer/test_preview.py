@@ -153,3 +153,23 @@ def test_it_tells_what_computes_once_for_each_sample(claims):
     }
     [phase] = json.loads(ask(claims, "{type: FullFineTuning}", "--output", "json").stdout)["phases"]
     assert phase["cached"] is None
+
+
+def test_padding_is_told_with_what_would_be_left_of_it(claims):
+    table = claims / "data" / "mixed.csv"
+    rows = ["text,label", *(f"{'red ' * (1 + number * 7 % 40)},{'ab'[number % 2]}" for number in range(200))]
+    table.write_text("\n".join(rows))
+    file = claims / "mixed.yaml"
+    text = MANIFEST.replace("STRATEGY", "{type: FullFineTuning}").replace("words.csv", "mixed.csv")
+    found = {}
+    for grouped in ("false", "true"):
+        file.write_text(text.replace("batchSize: 6", f"batchSize: 6, groupByLength: {grouped}"))
+        printed, asked = (
+            CliRunner().invoke(phases, [str(file), "--claims", str(claims), *options]).stdout
+            for options in ((), ("--output", "json"))
+        )
+        found[grouped] = json.loads(asked)["padding"]
+        share = f"{found[grouped]['share']:.0%}".replace("%", " %")
+        assert (f"{share} of what an epoch computes is padding" in printed) == (found[grouped]["share"] >= 0.1)
+        assert ("with training.groupByLength" in printed) == (grouped == "false")
+    assert found["true"]["grouped"] == found["true"]["share"] == found["false"]["grouped"] < found["false"]["share"] / 3

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from unfreeze_trainer.data.order import epoch_order, evaluation_shard, global_batches, shard
+from unfreeze_trainer.data.order import (
+    by_length,
+    epoch_order,
+    evaluation_shard,
+    global_batches,
+    grouped_by_length,
+    shard,
+)
 from unfreeze_trainer.seeds import mix
 
 if TYPE_CHECKING:
@@ -37,20 +44,42 @@ class MicroBatch:
 class Feed:
     """Batches of one rank.
 
+    Parameters
+    ----------
+    task
+        With the samples.
+    seed, batch_size, accumulate, group_by_length
+        As in spec.training.
+    rank, world_size
+        Of the workers.
+
     Notes
     -----
     The order of samples is a pure function, and the units of each are known to all: so every rank knows the units of the
     global batch without asking the others.
 
+    Where a share is cut into micro batches, samples of similar length come into one, on all ranks at the same time: less
+    is padded, and no rank waits for another. The gradient is that of the global batch however it is cut.
+
     Every rank does the same number of micro batches in a step, whatever its share: for an empty list of samples the task
     gives a row of padding that has no loss, so that the rank still takes part in the collectives.
     """
 
-    def __init__(self, task: Task, *, seed: int, batch_size: int, accumulate: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        seed: int,
+        batch_size: int,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+        group_by_length: bool = False,
+    ) -> None:
         self._task, self._seed, self._batch_size, self._accumulate = task, seed, batch_size, accumulate
         self._rank, self._world_size = rank, world_size
         self.samples, self._units = task.splits["train"], task.units("train")
-        self._chances = task.chances("train")
+        self._chances, self._lengths, self._grouped = task.chances("train"), task.lengths("train"), group_by_length
         self.steps_per_epoch = math.ceil(self.samples / batch_size)
 
     @property
@@ -80,34 +109,53 @@ class Feed:
             first += count
 
     def _epoch(self, epoch: int, offset: int, count: int, first: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
-        order = epoch_order(self._seed, epoch, self.samples, self._chances)
+        order = self._order(epoch)
 
-        def plan() -> Iterator[list[tuple[Sequence[int], float, int]]]:
+        def plan() -> Iterator[list[tuple[np.ndarray, float, int]]]:
             batches = global_batches(order[offset * self._batch_size :], self._batch_size)
             return map(self._micro_batches, itertools.islice(batches, count))
 
         # The task may read ahead of the loop, so the plan is made twice rather than shared.
-        indices = (micro for step in plan() for micro, *_ in step)
+        indices = (micro.tolist() for step in plan() for micro, *_ in step)
         tensors = self._task.batches("train", indices, epoch_seed=mix(self._seed, epoch))
 
-        def micros(step: list[tuple[Sequence[int], float, int]]) -> Iterator[MicroBatch]:
+        def micros(step: list[tuple[np.ndarray, float, int]]) -> Iterator[MicroBatch]:
             for number, (indices, scale, units) in enumerate(step, 1):
                 yield MicroBatch(next(tensors), scale, len(indices), units, number == len(step))
 
         for number, step in enumerate(plan(), first):
             yield number, micros(step)
 
-    def _micro_batches(self, batch: Sequence[int]) -> list[tuple[Sequence[int], float, int]]:
-        """Split this rank's share of a global batch into micro batches: sample indices, scale of their losses, units."""
-        mine = shard(batch, self._rank, self._world_size)
-        count = self._slices(len(batch))
-        scale = self._world_size / max(1, self._units_of(batch))
-        edges = [len(mine) * number // count for number in range(count + 1)]
-        parts = [mine[low:high] for low, high in itertools.pairwise(edges)]
-        return [(part, scale, self._units_of(part)) for part in parts]
+    def _order(self, epoch: int) -> np.ndarray:
+        order = epoch_order(self._seed, epoch, self.samples, self._chances)
+        if not self._grouped:
+            return order
+        return grouped_by_length(order, self._lengths, self._batch_size, seed=self._seed, epoch=epoch)
 
-    def _units_of(self, samples: Sequence[int]) -> int:
-        return int(self._units[np.asarray(samples, dtype=np.int64)].sum())
+    def padding(self) -> float:
+        """Return the share of what all ranks compute in the first epoch that is padding; 0 where samples have no lengths."""
+        given = padded = 0
+        for batch in global_batches(self._order(0), self._batch_size):
+            for part in (part for rank in range(self._world_size) for part in self._parts(batch, rank)):
+                lengths = self._lengths[part]
+                given += int(lengths.sum())
+                padded += int(lengths.max(initial=0)) * len(lengths)
+        return 1 - given / padded if padded else 0.0
+
+    def _micro_batches(self, batch: np.ndarray) -> list[tuple[np.ndarray, float, int]]:
+        """Split this rank's share of a global batch into micro batches: sample indices, scale of their losses, units."""
+        scale = self._world_size / max(1, self._units_of(batch))
+        return [(part, scale, self._units_of(part)) for part in self._parts(batch, self._rank)]
+
+    def _parts(self, batch: np.ndarray, rank: int) -> list[np.ndarray]:
+        """Return the samples of each micro batch of a rank."""
+        count = self._slices(len(batch))
+        mine = shard(by_length(batch, self._lengths) if count > 1 else batch, rank, self._world_size)
+        edges = [len(mine) * number // count for number in range(count + 1)]
+        return [mine[low:high] for low, high in itertools.pairwise(edges)]
+
+    def _units_of(self, samples: np.ndarray) -> int:
+        return int(self._units[samples].sum())
 
     def _slices(self, batch: int) -> int:
         """Return how many micro batches every rank makes of a global batch of so many samples."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
@@ -381,11 +382,24 @@ def _derived(job: ResolvedJob) -> Fields:
 def schema_version(job: Model) -> int:
     """Return the schemaVersion that a trainer must know for what is set in a job, see `Since`."""
     found = [1]
-    for name, field in type(job).model_fields.items():
+    for name, default, versions in _marked(type(job)):
         value = getattr(job, name)
-        if value == field.get_default(call_default_factory=True):
+        if value == default:
             continue
-        found += [mark.schema_version for mark in field.metadata if isinstance(mark, Since)]
+        found += versions
         parts = value if isinstance(value, list) else [value]
         found += [schema_version(part) for part in parts if isinstance(part, Model)]
     return max(found)
+
+
+@cache
+def _marked(kind: type[Model]) -> list[tuple[str, Any, list[int]]]:
+    """Return name, default and marked versions of each field: the operator asks for each new job."""
+    return [
+        (
+            name,
+            field.get_default(call_default_factory=True),
+            [mark.schema_version for mark in field.metadata if isinstance(mark, Since)],
+        )
+        for name, field in kind.model_fields.items()
+    ]

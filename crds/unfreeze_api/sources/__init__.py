@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from functools import lru_cache
 
 from unfreeze_api.grammar.model import Rule
 from unfreeze_api.sources.base import Access, Held, Needs, Places, Source
@@ -57,6 +58,7 @@ def forms(held: Held, sources: Sequence[Source] = SOURCES) -> str:
     return " or ".join(source.form for source in holding(held, sources))
 
 
+@lru_cache(maxsize=4096)
 def needs(uri: str) -> Needs:
     """Return what a pod must have for a source; nothing for what is none."""
     scheme, _, rest = uri.partition("://")

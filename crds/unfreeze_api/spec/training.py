@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import EXECUTION, FirstDefault, Model
+from unfreeze_api.grammar.model import EXECUTION, FirstDefault, Model, Since
 from unfreeze_api.tasks import METRICS
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class TrainingSpec(Model):
     """Samples per optimizer step over all workers together, so that the recipe does not change with numNodes."""
     gradient_accumulation_steps: Annotated[int, EXECUTION] = Field(default=1, ge=1, le=65536)
     """Micro batches that a worker's share of the batch is split into, to save memory."""
+    group_by_length: Annotated[bool, Since(2)] = False
+    """Make batches of samples of similar length, so that little is padded: a faster epoch, in another order. Batches are cut
+    from 50 at a time that are sorted by length, and come in random order; each sample still comes once in an epoch."""
     gradient_checkpointing: Annotated[bool, EXECUTION] = False
     """Forget the activations inside of each layer and compute them again for its gradients (Chen et al. 2016, arXiv
     1604.06174): less memory, up to a third more computation, the same numbers."""

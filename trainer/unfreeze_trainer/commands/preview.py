@@ -25,6 +25,8 @@ _FLOAT32 = 4
 _ENDLESS = 1e12  # epochs in which every phase has its turn
 _FILE_WIDTH = 160
 """Columns of what goes into a file or a pipe."""
+_PADDING_SHOWN = 0.1
+"""Share of padding that is worth a line."""
 _MOMENTS = {"AdamW": 2, "SGD": 1}
 """Tensors that the optimizer keeps beside each parameter."""
 
@@ -39,6 +41,16 @@ class Kept:
     """Of all samples that are read more than once, on each worker."""
     passes: float
     """Over the training samples that these blocks are spared."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What of an epoch's computation is padding, from 0 to 1."""
+
+    share: float
+    """As the job is."""
+    grouped: float
+    """With training.groupByLength."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Preview:
     """What each phase computes once for each sample; None where it computes all blocks in each step."""
     unreached: list[str]
     """Names of the phases that training.epochs ends before."""
+    padding: Padding | None
+    """None where all samples are as long."""
 
     def to_json(self) -> str:
         """Return it as JSON in camelCase."""
@@ -82,7 +96,13 @@ class Preview:
                 self.phases, self.trainable, self.optimizer_bytes, self.cached, strict=True
             )
         ]
-        head = {"trainingSamples": self.samples, "stepsPerEpoch": self.steps_per_epoch, "parameters": total}
+        padding = self.padding and {"share": round(self.padding.share, 4), "grouped": round(self.padding.grouped, 4)}
+        head = {
+            "trainingSamples": self.samples,
+            "stepsPerEpoch": self.steps_per_epoch,
+            "parameters": total,
+            "padding": padding,
+        }
         return json.dumps(head | {"blocks": self.blocks, "phases": phases, "unreached": self.unreached}, indent=2)
 
 
@@ -146,7 +166,27 @@ def preview(job: ResolvedJob) -> Preview:
             job, task, loaded, freezer, Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
         ),
         unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
+        padding=_padding(job, task),
     )
+
+
+def _padding(job: ResolvedJob, task: Task) -> Padding | None:
+    from unfreeze_trainer.feed import Feed
+
+    training = job.training
+    share, grouped = (
+        Feed(
+            task,
+            seed=training.seed,
+            batch_size=training.batch_size,
+            accumulate=training.gradient_accumulation_steps,
+            rank=0,
+            world_size=job.distribution.world_size,
+            group_by_length=grouped,
+        ).padding()
+        for grouped in (training.group_by_length, True)
+    )
+    return Padding(share, grouped) if share else None
 
 
 def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, plan: Plan) -> list[Kept | None]:
@@ -219,6 +259,10 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
                 f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, and are spared"
                 f" {kept.passes:.3g} passes over the training data"
             )
+    if plan.padding and plan.padding.share >= _PADDING_SHOWN:
+        less = f"; with training.groupByLength {plan.padding.grouped:.0%} would be"
+        told = "" if job.training.group_by_length else less
+        console.print(f"{plan.padding.share:.0%} of what an epoch computes is padding{told}".replace("%", " %"))
     if plan.unreached:
         console.print(
             f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"
