@@ -130,10 +130,13 @@ class Agent:
             from unfreeze_trainer.agent.bring import bring
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.agent.gang_process import WORKER, Ending, GangProcess
-            from unfreeze_trainer.agent.libraries import libraries_of
+            from unfreeze_trainer.agent.libraries import is_certain, libraries_of
             from unfreeze_trainer.runs.recipe import open_recipe
 
             start = open_recipe(job)  # before anything is taken or written
+            server = ForkServer.inherited()
+            if server is None and pinned_sources(job) and is_certain(job):  # they come meanwhile
+                server = ForkServer.start(libraries_of(job))
             brought = bring(
                 job,
                 self._pod,
@@ -153,7 +156,7 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             self._link.write_activity("loading PyTorch")
-            server = ForkServer.inherited() or ForkServer.start(libraries_of(job))
+            server = server or ForkServer.start(libraries_of(job))
             if self._pod.index == 0:  # rank 0 is here, and writes
                 self._take_folder(job, start.fingerprint)
             if not self._stopping.is_set():
