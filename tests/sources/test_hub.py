@@ -383,6 +383,17 @@ def test_a_config_of_the_card_comes_with_all_of_its_splits(hub, client):
         client.pin("hf://datasets/org/words")
 
 
+def test_through_a_proxy_comes_what_cannot_be_reached_otherwise(hub, tmp_path, monkeypatch):
+    """The hub is the proxy too: it takes no note of the host that a request names."""
+    hub.model("org/bert", MODEL)
+    monkeypatch.setattr(hub, "store", "http://store.example")
+    through = {"HTTP_PROXY": hub.url, "NO_PROXY": "", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with begin(HF_ENDPOINT="http://hub.example", **through) as process:
+        folder = Client(hub, process, tmp_path / "hub").fetch("hf://org/bert")
+        process.stdin.close()
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
 HARMS = {
     "other content": lambda file, _: file.resolve().write_bytes(WEIGHTS[::-1]),
     "half of it": lambda file, _: file.resolve().write_bytes(WEIGHTS[:9]),
