@@ -125,7 +125,8 @@ def _environment(build: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(rooms), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _moment(run: Path, event: str, *, last: bool = False) -> float:
+def moment(run: Path, event: str, *, last: bool = False) -> float:
+    """Return when a run has written an event, at first or at last."""
     lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     times = [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == event]
     return times[-1 if last else 0]
@@ -151,9 +152,9 @@ def whole(build: Path, manifest: str) -> Parts:
             sys.exit(done.stdout)
         marks = {
             "command: manifest, a look at model and data": (run / "logs").stat().st_mtime,
-            "libraries, gang, data, model": _moment(run, "start"),
-            "model into its engine": _moment(run, "phase"),
-            "training": _moment(run, "evaluation", last=True),
+            "libraries, gang, data, model": moment(run, "start"),
+            "model into its engine": moment(run, "phase"),
+            "training": moment(run, "evaluation", last=True),
             "predictions, export and its verification, report": (run / "report.json").stat().st_mtime,
             "end": ended,
         }
@@ -185,7 +186,7 @@ def pods(build: Path, manifest: str) -> Parts:
             if any(agent.poll() for agent in agents):
                 sys.exit("a pod has failed")
             time.sleep(0.02)
-        found = watch.parts({"first step": _moment(run, "phase")})
+        found = watch.parts({"first step": moment(run, "phase")})
         for agent in agents:
             agent.terminate()
         for agent in agents:

@@ -33,12 +33,16 @@ SAMPLES, HELD_OUT = 2000, 1000
 RARE = 50
 FROZEN = {"type": "FeatureExtraction", "learningRate": {"head": 2e-2}}, 8
 ALL = {"type": "FullFineTuning", "learningRate": {"head": 5e-3, "backbone": 5e-4}}, 6
-BALANCED = {"classWeights": "Balanced"}
+PROBED = {
+    "type": "LinearProbeThenFineTune",
+    "linearProbeThenFineTune": {"probeEpochs": 8},
+    "learningRate": {"head": 2e-2, "backbone": 1e-4},
+}
 TUNED: dict[str, tuple[tuple[dict[str, Any], int], dict[str, Any]]] = {
     "MiniLM, frozen": (FROZEN, {}),
-    "MiniLM, frozen, classWeights Balanced": (FROZEN, BALANCED),
+    "MiniLM, frozen, classWeights Balanced": (FROZEN, {"classWeights": "Balanced"}),
     "MiniLM, all of it trained": (ALL, {}),
-    "MiniLM, all of it trained, classWeights Balanced": (ALL, BALANCED),
+    "MiniLM, its head first, then all of it": ((PROBED, 12), {}),
 }
 """Strategy, epochs and options of each job."""
 

@@ -14,6 +14,7 @@ from tests.charts.release import install
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import Config
 from tests.e2e.watched import Watched, watch
+from tests.hub import Hub, serve
 from tests.operator.world import World
 
 QUESTIONS = 240
@@ -38,9 +39,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with the operator running on it."""
-    install(cluster)
+def hub() -> Iterator[Hub]:
+    """A hub on this machine, whose network the pods share."""
+    with serve() as served:
+        yield served
+
+
+@pytest.fixture(scope="package")
+def installed(cluster: Cluster, hub: Hub) -> Cluster:
+    """The cluster with the operator running on it, whose jobs may read from the hub."""
+    install(cluster, trainer={"sources": {"hf": {"endpoint": hub.url}}})
     return cluster
 
 

@@ -1,8 +1,10 @@
 """Models and data of a hub, by the real huggingface_hub against the small hub of tests/hub: whole, pinned, or an error that says why."""
 
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from tests.hub.asking import MODEL, WEIGHTS, names_in
 from tests.hub.asking import Client as Asking
 from tests.hub.asking import start as begin
 from unfreeze_trainer.errors import JobError, RetryError
+from unfreeze_trainer.sources.schemes import hf
+from unfreeze_trainer.sources.wanted import Bringing, Wanted
 
 pytestmark = pytest.mark.slow
 TOKEN = "hf_planted0123456789"
@@ -377,3 +381,43 @@ def test_a_config_of_the_card_comes_with_all_of_its_splits(hub, client):
     assert names_in(client.fetch("hf://datasets/org/words/de", pin)) == ["e.parquet", "t.parquet"]
     with pytest.raises(JobError, match="has 2 configs, de, fr: name one, as in hf://datasets/org/words/de"):
         client.pin("hf://datasets/org/words")
+
+
+def test_through_a_proxy_comes_what_cannot_be_reached_otherwise(hub, tmp_path, monkeypatch):
+    """The hub is the proxy too: it takes no note of the host that a request names."""
+    hub.model("org/bert", MODEL)
+    monkeypatch.setattr(hub, "store", "http://store.example")
+    through = {"HTTP_PROXY": hub.url, "NO_PROXY": "", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with begin(HF_ENDPOINT="http://hub.example", **through) as process:
+        folder = Client(hub, process, tmp_path / "hub").fetch("hf://org/bert")
+        process.stdin.close()
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+HARMS = {
+    "other content": lambda file, _: file.resolve().write_bytes(WEIGHTS[::-1]),
+    "half of it": lambda file, _: file.resolve().write_bytes(WEIGHTS[:9]),
+    "not there": lambda file, _: file.unlink(),
+    "a link that leads out": lambda file, outside: (file.unlink(), file.symlink_to(outside)),
+    "not written down": lambda file, _: [one.unlink() for one in (file.parents[2] / "unfreeze").iterdir()],
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_lies_in_the_cache_as_it_is_pinned_is_taken_without_a_process(hub, tmp_path, monkeypatch, harm):
+    (tmp_path / "outside").write_bytes(WEIGHTS)
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    hub.model("org/there", MODEL)
+    for name in [name for name in os.environ if name.startswith("HF_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    how, wanted = Bringing(cache=str(tmp_path / "link"), patience=0), [Wanted("m", "hf://org/there", "", is_model=True)]
+    pins = hf.pin(wanted, how)
+    first = hf.fetch(wanted, pins, how)
+    asked = []
+    monkeypatch.setattr(hf, "ask", lambda what, some, *_, **__: asked.append((what, *some)) or {"hf://org/there": "x"})
+    assert hf.fetch(wanted, pins, how) == first
+    assert asked == []
+    HARMS[harm](Path(first["hf://org/there"], "model.safetensors"), tmp_path / "outside")
+    assert hf.fetch(wanted, pins, how) == {"hf://org/there": "x"}
+    assert asked == [("fetch", *wanted)]

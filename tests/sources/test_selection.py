@@ -91,6 +91,19 @@ def test_what_is_no_model_is_refused_by_what_it_is(names, told):
     assert caught.value.reason == "InvalidModel"
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"base_model_name_or_path": "org/bert"}, r"trained on, org/bert as it says$"),
+        ({"base_model_name_or_path": ["org/bert"]}, r"trained on$"),
+        ([], r"trained on$"),
+    ],
+)
+def test_an_adapter_says_what_its_base_is(config, told):
+    with pytest.raises(JobError, match=told):
+        chosen({"adapter_config.json", "adapter_model.safetensors"}, index=config)
+
+
 def test_random_weights_need_none():
     assert set(chosen(COMMON, weights=False)) == {"README.md", "config.json"}
 

@@ -16,8 +16,22 @@ from pyarrow import parquet
 
 from tests import stores
 from tests.hub import serve
-from tests.trainer.jobs import WORDS
+from tests.trainer.jobs import (
+    WORDS,
+    audio_folder,
+    audio_model,
+    bert_folder,
+    image_folder,
+    image_model,
+    make_job,
+    timm_folder,
+    write_csv,
+)
+from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
+from tests.trainer.whole_worker import work
+from unfreeze_trainer.sources.schemes import fetch_sources, pin_sources
+from unfreeze_trainer.sources.wanted import Bringing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -172,3 +186,63 @@ dataset_info:
         "parts/a-1.parquet",
         "parts/dev.parquet",
     ]
+
+
+def files_of(folder, below=""):
+    """Return what a repository of a folder's files has."""
+    return {f"{below}{file.relative_to(folder)}": file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def sharded_bert(folder):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(bert_folder(folder))
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="8KB")
+    assert (folder / "model.safetensors.index.json").exists()
+
+
+PICTURES = {"task": {"type": "ImageClassification", "imageClassification": {"imageSize": 32}}}
+CLIPS = {"task": {"type": "AudioClassification", "audioClassification": {"maxSeconds": 0.4}}}
+LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
+KINDS = {
+    "ViT with its processor": ("hf://org/kind", image_model, image_folder, PICTURES, "preprocessor_config.json"),
+    "timm": ("timm://kind", timm_folder, image_folder, PICTURES, "config.json"),
+    "Whisper": (
+        "hf://org/kind",
+        lambda folder: audio_model(folder, "whisper"),
+        audio_folder,
+        CLIPS,
+        "preprocessor_config.json",
+    ),
+    "sharded safetensors": ("hf://org/kind", sharded_bert, None, {}, "tokenizer.json"),
+    "a LoRA adapter on a base": ("hf://org/kind", bert_folder, None, LORA, "adapter_config.json"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_repository_of_each_kind_is_fetched_trained_and_exported(ranks, tmp_path, monkeypatch, kind):
+    source, write_model, write_data, change, file = KINDS[kind]
+    write_model(tmp_path / "model")
+    (write_data or (lambda folder: (folder.mkdir(), write_csv(folder / "t.csv"))))(tmp_path / "data")
+    job = make_job(
+        "/none",
+        "/none",
+        model={"source": source},
+        data={"train": {"source": f"hf://datasets/org/kind/train{'' if write_data else '/t.csv'}"}},
+        output={"destination": f"file://{tmp_path}/run"},
+        **change,
+    )
+    for name in [name for name in os.environ if name.startswith("HF_")]:
+        monkeypatch.delenv(name)
+    how = Bringing(cache=str(tmp_path / "cache"), patience=0)
+    with serve() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.model("timm/kind" if source.startswith("timm") else "org/kind", files_of(tmp_path / "model"))
+        hub.dataset("org/kind", files_of(tmp_path / "data", "train/"))
+        brought = fetch_sources(job, how, pin_sources(job, how, {}))
+    shutil.rmtree(tmp_path / "model")
+    assert run_gang(1, work, brought, tmp_path / "log") == [0], (tmp_path / "log").read_text()[-3000:]
+    [export] = json.loads((tmp_path / "run/report.json").read_text())["exports"]
+    assert export["kind"] == ("Adapter" if "adapter" in change else "Model")
+    assert (tmp_path / "run" / export["folder"] / file).is_file()

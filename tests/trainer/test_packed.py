@@ -17,7 +17,7 @@ from pyarrow import parquet
 from tests.trainer.jobs import make_job
 from unfreeze_trainer.data import packed, unpacked
 from unfreeze_trainer.data.cells import read_cells
-from unfreeze_trainer.data.columnar import read_parquet
+from unfreeze_trainer.data.columnar import read_arrow, read_parquet
 from unfreeze_trainer.data.json_lines import read_json_lines
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_splits, read_texts
@@ -180,6 +180,65 @@ def test_columns_of_parquet_that_would_fill_the_memory_are_refused_before_they_d
         pa.set_memory_pool(usual)
     assert error.value.reason == "InvalidData"
     assert pool.max_memory() < 150 << 20  # of gigabytes, mostly
+
+
+def one_in_many_views(count: int) -> pa.Array:
+    one = pa.array([MIB], pa.string_view())
+    view, content = one.buffers()[1].to_pybytes()[:16], one.buffers()[2]
+    return pa.Array.from_buffers(one.type, count, [None, pa.py_buffer(view * count), content])
+
+
+ARROW_BOMBS: dict[str, Callable[[], pa.Array]] = {
+    "a text": lambda: pa.array([MIB * 32]),
+    "lists": lambda: pa.array([[MIB] * 32]),
+    "a dictionary": lambda: pa.array([MIB * 32]).dictionary_encode(),
+    "one text in many views": lambda: one_in_many_views(1000),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("bomb", ARROW_BOMBS)
+def test_batches_of_arrow_that_would_fill_the_memory_are_refused_before_they_do(tmp_path, monkeypatch, bomb, stream):
+    monkeypatch.setattr(packed, "FREE_BYTES", 1 << 20)
+    path, column = tmp_path / "t.arrow", ARROW_BOMBS[bomb]()
+    table = pa.table({"text": column})
+    made = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with made(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(JobError, match="become more than 200 times as many"):
+            read_table(str(path), ["text"], WHERE)
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() < 16 << 20
+
+
+def test_a_batch_of_arrow_that_only_the_footer_names_is_measured_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "FREE_BYTES", 1 << 20)
+    path, table = tmp_path / "t.arrow", pa.table({"text": [MIB * 32]})
+    with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    content = path.read_bytes()
+    content = content[:8] + bytes.fromhex("ffffffff00000000") + content[16:]  # a stream would end here
+    path.write_bytes(content)
+    with pytest.raises(JobError, match="become more than 200 times as many"):
+        next(read_arrow(str(path), ["text"], WHERE, Unread(WHERE, skip=False), head=False))
+
+
+@pytest.mark.parametrize("count", range(0, 600, 40))
+def test_arrow_that_is_cut_off_or_has_another_footer_is_refused_by_name(tmp_path, count):
+    path = tmp_path / "t.arrow"
+    write_arrow(path, ROWS)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 10 - count] + content[-10:])
+    if count:
+        assert "cannot be read as .arrow" in refused(path)
+    path.write_bytes(content[: len(content) - 10 - count] + bytes(count) + content[-10:])
+    if count > 40:
+        assert "cannot be read as .arrow" in refused(path)
 
 
 def test_what_is_large_and_no_bomb_is_read_in_pieces(tmp_path, monkeypatch):

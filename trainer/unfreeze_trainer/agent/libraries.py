@@ -16,6 +16,11 @@ _ALWAYS = ("torch", "torch.distributed.elastic.agent.server.local_elastic_agent"
 _TRANSFORMERS = ("transformers.modeling_utils", "transformers.models.auto.modeling_auto", "transformers.pipelines")
 
 
+def is_certain(job: ResolvedJob) -> bool:
+    """Return whether it is known before the model is here which library reads it."""
+    return len(task_type(job.task.type).libraries) == 1
+
+
 def libraries_of(job: ResolvedJob) -> list[str]:
     """Return the modules that worker and verification of a job import; none that starts a thread or opens an accelerator."""
     task, found = task_type(job.task.type), [*_ALWAYS]

@@ -132,13 +132,16 @@ class Agent:
             from unfreeze_trainer.agent.choose import choose, chosen_before
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.agent.gang_process import WORKER, Ending, GangProcess
-            from unfreeze_trainer.agent.libraries import libraries_of
+            from unfreeze_trainer.agent.libraries import is_certain, libraries_of
             from unfreeze_trainer.runs.recipe import open_recipe
 
             start = open_recipe(job)  # before anything is taken or written
             known = chosen_before(job, start, self._pod, self._link, self._stopping)
             if known is None:
                 return
+            server = ForkServer.inherited()
+            if server is None and pinned_sources(known) and is_certain(known):  # they come meanwhile
+                server = ForkServer.start(libraries_of(known))
             brought = bring(
                 known,
                 self._pod,
@@ -164,7 +167,7 @@ class Agent:
                 self._endings.put(Ending(ExitCode.DONE))
                 return
             self._link.write_activity("loading PyTorch")
-            server = ForkServer.inherited() or ForkServer.start(libraries_of(job))
+            server = server or ForkServer.start(libraries_of(job))
             if self._pod.index == 0:  # rank 0 is here, and writes
                 self._take_folder(job, start.fingerprint)
             if not self._stopping.is_set():

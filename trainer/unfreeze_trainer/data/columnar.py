@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.data import packed
+from unfreeze_trainer.data.arrow_messages import unpacked_sizes
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.json_lines import HEAD_ROWS
 from unfreeze_trainer.data.unpacked import belongs, declared_bytes, largest_in_dictionaries, pieces, unpacked_bytes
@@ -128,7 +130,13 @@ def read_arrow(
         raise JobError(
             "InvalidData", f"{where}: this is Feather of version 1; save it again as version 2, or as Parquet"
         )
-    wanted = list(dict.fromkeys(columns))
+    wanted, size = list(dict.fromkeys(columns)), Path(path).stat().st_size
+    try:
+        packed.check_fold(sum(unpacked_sizes(path, is_file=magic == _FILE)), size, where)
+    except (struct.error, IndexError) as error:
+        raise JobError(
+            "InvalidData", f"{where}: cannot be read as {Path(path).suffix}: it is cut off or broken"
+        ) from error
     with ExitStack() as stack:
         file = stack.enter_context(pa.OSFile(path))
         schema = (pa.ipc.open_file(file) if magic == _FILE else pa.ipc.open_stream(file)).schema
@@ -145,7 +153,7 @@ def read_arrow(
         if not wanted:
             yield schema.empty_table()
             return
-        yield from _tables(_valid(batches), schema, wanted, Path(path).stat().st_size, where, head=head)
+        yield from _tables(_valid(batches), schema, wanted, size, where, head=head)
 
 
 def schema_of(path: str) -> pa.Schema:

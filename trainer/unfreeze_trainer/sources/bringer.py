@@ -73,10 +73,7 @@ class Bringer:
         raise NotImplementedError
 
     def _record(self, wanted: Wanted) -> Path:
-        """Return the file that says what a source stood for when it was last brought."""
-        key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
-        folder = Path(self._cache, self._folder(wanted), "unfreeze")
-        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        return record_of(wanted, Path(self._cache, self._folder(wanted)))
 
     def _recorded(self, wanted: Wanted) -> Pin:
         try:
@@ -191,6 +188,38 @@ class Bringer:
                     " there, and group 65532 to the claim of spec.sources.cacheClaim",
                 )
         return None
+
+
+def record_of(wanted: Wanted, folder: Path) -> Path:
+    """Return the file that says what a source stood for when it was last brought, in the folder of its repository or bucket."""
+    key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
+    return folder / "unfreeze" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def is_brought(wanted: Wanted, pin: Pin, folder: Path, root: Path, tell: Callable[[str, int, int], None]) -> bool:
+    """Return whether a source lies in a cache as it is pinned, and the cache says so: nobody has to be asked for it then.
+
+    Parameters
+    ----------
+    wanted, pin
+        The source, and what it has to be.
+    folder, root
+        Of its repository in the cache, and where its files lie there.
+    tell
+        Hears how far it is.
+    """
+    try:
+        if Pin.model_validate_json(record_of(wanted, folder).read_bytes()) != pin:
+            return False
+        done, closed = 0, Closed(root, wanted.source, "DataChanged")
+        for name, file in pin.files.items():
+            tell(f"checking {wanted.source}", done, pin.size)
+            done += file.size
+            if not file.matches(Path(closed.path(name))):
+                return False
+    except (OSError, ValueError, JobError):  # whoever brings it says what is the matter
+        return False
+    return True
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

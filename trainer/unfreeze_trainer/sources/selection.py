@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unfreeze_api.sources.bucket import Place
     from unfreeze_api.sources.hf import Reference
 
-_INDEX = ".index.json"
+_INDEX, _ADAPTER = ".index.json", "adapter_config.json"
 _TEXTS = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".bpe", ".vocab", ".spm"})
 """Suffixes of configs, tokenizers and templates."""
 _CARDS = ("readme", "license", "licence", "notice")
@@ -59,8 +59,8 @@ def model_files(names: Collection[str], where: str, *, weights: bool, read: Call
     """
     if "config.json" not in names:
         what = (
-            "an adapter (adapter_config.json) and no model: name the base model that it was trained on"
-            if "adapter_config.json" in names
+            f"an adapter ({_ADAPTER}) and no model: name the base model that it was trained on{_base_of(read(_ADAPTER))}"
+            if _ADAPTER in names
             else f"no config.json, and so no model of transformers or timm: it has {some_of(sorted(names))}"
         )
         raise JobError("InvalidModel", f"{where}: the repository holds {what}")
@@ -68,6 +68,15 @@ def model_files(names: Collection[str], where: str, *, weights: bool, read: Call
     if weights:
         found += _weights(names, where, read)
     return sorted(set(found))
+
+
+def _base_of(config: bytes) -> str:
+    """Return which base an adapter says that it was trained on, for a message; empty where it says none."""
+    try:
+        base = json.loads(config)["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return f", {' '.join(base.split())[:200]} as it says" if isinstance(base, str) and base else ""
 
 
 def _is_text(name: str) -> bool:

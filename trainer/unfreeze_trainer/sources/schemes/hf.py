@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from unfreeze_api.sources import hf, timm
+from unfreeze_api.sources.hf import Reference
 from unfreeze_trainer.sources.asking import ask, cache_of
+from unfreeze_trainer.sources.bringer import is_brought
 from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.wanted import Bringing, Wanted
 
@@ -31,7 +35,20 @@ def pin(wanted: Sequence[Wanted], how: Bringing) -> dict[str, Pin]:
 
 def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> dict[str, str]:
     """Bring what is not there yet, check all of it against its pins; return where each source lies."""
-    return _ask("fetch", wanted, pins or pin(wanted, how), how)
+    known, cache = pins or pin(wanted, how), os.path.realpath(how.cache or cache_of(wanted))
+    found = {}
+    for one in wanted:
+        reference, brought = _parsed(one.source), known[one.source]
+        root = Reference(reference.kind, reference.repository, "", "").at(cache, brought.revision)
+        if is_brought(one, brought, Path(cache, reference.folder), Path(root), how.tell):
+            found[one.source] = reference.at(cache, brought.revision)
+    missing = [one for one in wanted if one.source not in found]
+    return found | (_ask("fetch", missing, known, how) if missing else {})
+
+
+def _parsed(source: str) -> Reference:
+    scheme, _, rest = source.partition("://")
+    return (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
 
 
 def _ask(what: str, wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""A model at a hub, on a cluster: a gang fetches it once into a claim of its namespace, and the next job takes what lies there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.jobs import finished, manifest
+from tests.hub import Hub
+from tests.operator.world import Json, World
+from tests.trainer.jobs import bert_folder
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+SOURCE = "hf://org/bert"
+
+
+def test_a_gang_fetches_once_and_the_next_job_fetches_nothing(world: World, hub: Hub, tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path / "bert")
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    commit = hub.model("org/bert", files).refs["main"]
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    world.cluster.create(world.path("persistentvolumeclaims"), {"metadata": {"name": "cache"}, "spec": claim})
+
+    first, seen = _ended(world, "first", 2)
+    assert hub.sent["model.safetensors"] == len(files["model.safetensors"]), "the other pod waited for it"
+    assert _base(world, "first") == commit
+    assert [one for one in seen if one.get("progress", {}).get("totalBytes")] or first["progress"]
+    policy = world.cluster.get(world.path("networkpolicies", "first-trainers"))
+    assert {"port": 443, "protocol": "TCP"} in [
+        port for rule in policy["spec"]["egress"] for port in rule.get("ports", ())
+    ]
+
+    before = hub.sent.copy()
+    _ended(world, "next", 1)
+    assert hub.sent == before
+    assert _base(world, "next") == commit
+
+
+def _ended(world: World, name: str, nodes: int) -> tuple[Json, list[Json]]:
+    job = manifest(name, model={"source": SOURCE}, strategy={"type": "FullFineTuning"}, sources={"cacheClaim": "cache"})
+    job["spec"]["training"] = {"epochs": 1, "batchSize": 16}
+    job["spec"]["distribution"]["numNodes"] = nodes
+    seen: list[Json] = []
+    world.create(name, job["spec"])
+    status = finished(world, name, seen)
+    assert status["phase"] == "Succeeded", status
+    return status, seen
+
+
+def _base(world: World, name: str) -> str:
+    report = json.loads((world.folder / name / "report.json").read_text())
+    return str(report["base"]["revision"])
