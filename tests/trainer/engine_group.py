@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
@@ -252,6 +253,31 @@ def diverged_case(engine_name: str, folder: Path):
     finally:
         run.engine.end()
     return "nothing", None
+
+
+@small_scale()
+def rates_case(engine_name: str, folder: Path):
+    """Train at rates that destroy the net, and at those that the run ends with; return rollbacks, and how far the weights are apart."""
+
+    def end(rate: float, name: str) -> Run:
+        strategy = {"learningRate": {"head": rate, "backbone": rate}}
+        training = {"epochs": 3, "batchSize": 5, "evaluate": {"everySteps": 5}}
+        job = job_of("full", engine_name, folder / name, strategy=strategy, training=training)
+        run = open_run(job, MLPTask(dropout=0.0))
+        train(run)
+        run.saver.wait()
+        return run
+
+    first = end(3.0, "destroyed")
+    weights = first.engine.weights(list(first.engine.shapes))
+    rollbacks, factor = first.state.rollbacks, first.state.rollbacks[-1].factor
+    first.engine.end()
+    second = end(3.0 * factor, "lower")
+    others = second.engine.weights(list(second.engine.shapes))
+    apart = max((float((weights[name] - tensor).abs().max()) for name, tensor in others.items()), default=0.0)
+    second.engine.end()
+    apart = float(second.engine.all_reduce(torch.tensor(apart), dist.ReduceOp.MAX))
+    return {"rollbacks": len(rollbacks), "to": rollbacks[-1].to, "apart": apart}
 
 
 class Seen(BaseException):

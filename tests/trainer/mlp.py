@@ -6,6 +6,7 @@ python -m tests.trainer.mlp
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ class MLPTask(Task):
     labels = ("a", "b", "c")
     splits = SAMPLES
     remedy = "Choose another one"
+    blank_loss = math.log(CLASSES)
     answers = OneOf(labels)
 
     def __init__(self, _job=None, *, dropout=0.1, norm=False, width=WIDTH, tied=False, broken=()):

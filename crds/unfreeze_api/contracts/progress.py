@@ -148,7 +148,7 @@ class ProgressInfo(Model):
         return f"fetching {share(self.fetched_bytes or 0, self.total_bytes)}" if self.total_bytes else ""
 
 
-_OF_THE_POD = ("cache_hits", "cache_bytes", "cache_saved_seconds")
+_OF_THE_POD = ("rollbacks", "cache_hits", "cache_bytes", "cache_saved_seconds")
 
 
 class Progress(ProgressInfo, Said):
@@ -174,6 +174,8 @@ class Progress(ProgressInfo, Said):
     """Times that the workers were started again in place."""
     skipped_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Optimizer steps that changed nothing, since their gradients were not finite."""
+    rollbacks: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    """Times that the training went back to an earlier step, with lower learning rates."""
     cache_hits: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples that this worker's frozen blocks did not have to compute."""
     cache_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)

@@ -102,6 +102,7 @@ TrainerReason = Literal[
     "SilentFreeze",
     "FrozenWeightsMoved",
     "NonFiniteGradients",
+    "LearningRateTooHigh",
     "WorkerFailed",
     "WorkerKilled",
     "Hang",
@@ -404,6 +405,10 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "NonFiniteGradients": Explanation(
         "Too many steps in a row had gradients that were not finite.",
         "Lower `strategy.learningRate`, raise its `warmupRatio`, or set `maxGradNorm`.",
+    ),
+    "LearningRateTooHigh": Explanation(
+        "The learning rates destroyed what the model had learned, and still did so after two rollbacks, each with rates times 0.3.",
+        "Lower `strategy.learningRate`; the message has the course of loss and metric. [`strategies.md`](strategies.md) says what is usual.",
     ),
     "WorkerFailed": Explanation(
         "A worker ended with an error that another try may not meet. Retried.",

@@ -78,6 +78,21 @@ class Usefulness(Model):
         return {MAJORITY: self.majority, GAIN_LOW: self.gain_low, GAIN_HIGH: self.gain_high}
 
 
+class Rollback(Model):
+    """A return to an earlier step, with lower learning rates: those before destroyed what the model had learned."""
+
+    step: int = Field(ge=0)
+    """Step at which that was found."""
+    to: int = Field(ge=0)
+    """Step that the training went on from; 0 is its start."""
+    phase_index: int = Field(ge=0)
+    """Index of the phase: its learning rates are lower from then on, and those of the phases after it."""
+    factor: float = Field(gt=0, le=1)
+    """What all rollbacks up to this one multiply these learning rates by."""
+    message: str
+    """What was found, with figures, for people."""
+
+
 class World(Model):
     """What it ran on."""
 
@@ -138,6 +153,8 @@ class Report(Model):
     """Metrics of the finished model."""
     phases: list[PhaseResult]
     """What was trained, phase by phase."""
+    rollbacks: list[Rollback] = Field(default=[])
+    """When the training went back with lower learning rates, if it did."""
     unused_parameters: list[str] = Field(default=[])
     """Weights that the model has and does not use: they got no gradient, and are what they were in the base."""
     exports: list[Export]

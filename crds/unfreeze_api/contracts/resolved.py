@@ -306,6 +306,9 @@ class Semantics(Model):
     clips: Annotated[Literal["OfData", "OfModel"], Before("OfModel")] = "OfData"
     """How much of a clip a model hears that makes all of them equally long, where maxSeconds does not say it. OfData: as many whole
     seconds as the longest training clip has. OfModel: what it takes, 30 seconds, most of which may be silence."""
+    rates: Annotated[Literal["Guarded", "Kept"], Before("Kept")] = "Guarded"
+    """What becomes of learning rates that destroy the model. Guarded: the training goes back with lower ones, or fails. Kept:
+    nothing."""
     order: Annotated[Literal["Permutation"], Before("Permutation")] = "Permutation"
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 

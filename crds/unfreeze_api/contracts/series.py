@@ -197,6 +197,13 @@ FIGURES: tuple[Figure, ...] = (
         tracker=False,
     ),
     Figure(
+        name="rollbacks",
+        about="Times that the training went back to an earlier step, with lower learning rates.",
+        kind="Counter",
+        job=False,
+        tracker=False,
+    ),
+    Figure(
         name="cache_hits",
         about="Samples that frozen blocks did not have to compute, on the pod's first worker.",
         kind="Counter",

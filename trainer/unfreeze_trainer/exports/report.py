@@ -96,6 +96,7 @@ def build_report(
         best_step=state.best.step,
         results=results,
         phases=state.phases,
+        rollbacks=state.rollbacks,
         unused_parameters=state.unused or [],
         exports=[_export(job, task, kind) for kind in job.output.export],
         base=Pinned(

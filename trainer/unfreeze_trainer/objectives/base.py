@@ -41,6 +41,8 @@ class Objective(ABC):
     """What transformers calls it, in the model's configuration."""
     pipelined: ClassVar[bool] = False
     """Whether the pipelines of the libraries give the same answer as `answer`."""
+    blank_loss: float = 0.0
+    """About the mean loss of a unit while a new head says the same of every sample; 0 where only the first step shows it."""
     balances: bool = False
     """Whether samples of each group of the targets are drawn as often as those of any other."""
     outputs: Sequence[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import log, sqrt
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class Classification(Objective):
         self.answers = OneOf(self.labels)
         self.balances = options.sampling == "Balanced"
         self._smoothing, self._focal = options.label_smoothing or 0.0, options.focal_loss
+        share, gamma = 1 / len(self.labels), self._focal.gamma if self._focal else 0.0
+        self.blank_loss = -log(share) * (1 - share) ** gamma
         weights = class_weights(learned, options, where)
         self._weights = None if weights is None else torch.from_numpy(weights).float()
 

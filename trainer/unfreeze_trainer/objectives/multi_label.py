@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from math import log
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class MultiLabel(Objective):
         self.metrics = MultiLabelMetrics(len(self.labels))
         self.answers = AnyOf(self.labels)
         self._focal = options.focal_loss
+        self.blank_loss = log(2) * 0.5 ** (self._focal.gamma if self._focal else 0.0)
         weights = positive_weights(learned, options, where)
         self._weights = None if weights is None else torch.from_numpy(weights).float()
 

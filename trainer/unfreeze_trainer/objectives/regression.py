@@ -45,6 +45,7 @@ class Regression(Objective):
         self.metrics = RegressionMetrics(self)
         self.answers = Amounts(self.outputs)
         self._loss, self._delta = loss, delta
+        self.blank_loss = 1.0 if loss == "MeanSquaredError" else min(0.5, 0.8 * delta)  # of normal ones, about
 
     def collate(
         self, targets: Targets, indices: Sequence[int], unread: AbstractSet[int] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Tagging(Objective):
         super().__init__(learned)
         self.outputs = self.labels
         self.metrics = TagMetrics(self.labels)
+        self.blank_loss = log(len(self.labels))
         self.answers = OneOf(self.labels, unseen=OUTSIDE if OUTSIDE in self.labels else None)
 
     def collate(

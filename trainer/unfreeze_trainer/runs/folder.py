@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unfreeze_api.contracts.report import Rollback
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
@@ -15,6 +17,7 @@ from unfreeze_trainer.runs.generation import Generation
 from unfreeze_trainer.runs.ownership import Owner, generation_of_worker
 from unfreeze_trainer.runs.recipe import Start, open_recipe
 from unfreeze_trainer.runs.recovery import Found, find
+from unfreeze_trainer.runs.rollbacks import discard_undone, read_rollbacks, write_rollbacks
 from unfreeze_trainer.runs.saving import clear
 
 
@@ -72,7 +75,17 @@ class RunFolder:
         JobError
             There are checkpoints, and none is this job's.
         """
-        return find(self.checkpoints, self.generation) if self.generation else Found()
+        if self.generation is None:
+            return Found()
+        rollbacks = read_rollbacks(self.path, self.identity.fingerprint)
+        discard_undone(self.checkpoints, rollbacks, self.generation)
+        return replace(find(self.checkpoints, self.generation), rollbacks=rollbacks)
+
+    def go_back(self, rollbacks: Sequence[Rollback]) -> None:
+        """Write down that the run goes back once more, and delete the checkpoints that it leaves behind."""
+        if self.generation:
+            write_rollbacks(self.path, self.identity.fingerprint, rollbacks, self.generation)
+            discard_undone(self.checkpoints, rollbacks, self.generation)
 
     def keep_recipe(self) -> None:
         """Write recipe.json unless it is there: from here on the folder is this run's."""

@@ -213,7 +213,7 @@ def require_no_links(run_folder: Path) -> None:
 _NAMES = (
     *("checkpoints", "model", "adapter", "logs", "predictions"),
     *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
-    *("recipe.json", "report.html", "report.json", "tracking.json"),
+    *("recipe.json", "report.html", "report.json", "rollbacks.json", "tracking.json"),
 )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from unfreeze_api.contracts.progress import CheckpointInfo, Recovery
+from unfreeze_api.contracts.report import Rollback
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError, Checkpoints
 from unfreeze_trainer.runs.generation import Generation
@@ -27,6 +28,8 @@ class Found:
     """What was lost, if anything."""
     best_lost: bool = False
     """Whether the checkpoint of the best evaluation so far is broken."""
+    rollbacks: list[Rollback] = field(default_factory=list)
+    """Of the run so far, also those that no checkpoint knows of yet."""
 
 
 def find(checkpoints: Checkpoints, generation: Generation) -> Found:

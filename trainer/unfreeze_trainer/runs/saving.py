@@ -19,9 +19,9 @@ def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) 
 
 
 def prune(checkpoints: Checkpoints, state: RunState, generation: Generation, *, keep: int) -> None:
-    """Delete all checkpoints of this run but the newest ones and that of the best evaluation."""
+    """Delete all checkpoints of this run but the newest ones, that of the best evaluation and that to go back to."""
     for step in checkpoints.own_steps()[keep:]:
-        if state.best is None or step != state.best.step:
+        if step != state.sound_step and (state.best is None or step != state.best.step):
             generation.discard(checkpoints.path(step))
 
 

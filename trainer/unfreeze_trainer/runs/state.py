@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import PhaseResult, Recovery
-from unfreeze_api.contracts.report import Usefulness
+from unfreeze_api.contracts.report import Rollback, Usefulness
+from unfreeze_trainer.runs.course import Course
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
 """A training that diverged can be resumed too: its losses are no numbers, and come back as such."""
@@ -78,6 +79,12 @@ class RunState(BaseModel):
     """Smoothed training loss."""
     recovery: Recovery | None = None
     """The newest start that found broken checkpoints."""
+    course: Course = Course()
+    """What the losses of this phase say of its learning rates."""
+    sound_step: int = 0
+    """Newest checkpoint at which they gave no reason for doubt; 0 is the start."""
+    rollbacks: list[Rollback] = []
+    """When the training went back with lower learning rates."""
 
     def take_best(self, metric: str) -> None:
         """Take the newest evaluation, which is of this step, for the best one."""

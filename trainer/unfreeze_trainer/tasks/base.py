@@ -34,6 +34,8 @@ class Task(ABC):
     metrics: Metrics
     answers: Answers | None = None
     """What the outputs say of each row, for predictions; None where they are no answers."""
+    blank_loss: float = 0.0
+    """As of Objective."""
     couples: bool = False
     """Whether the loss of a sample depends on the others of its step, on whatever rank."""
     unread: Mapping[str, set[int]] = MappingProxyType({})

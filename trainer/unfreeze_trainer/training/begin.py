@@ -102,6 +102,7 @@ def resume(
         state, moments = _load(found.checkpoint.step, folder, engine, hook=hook, freezer=freezer, plan=plan)
     if found.best_lost:
         state.forget_best(job.metric.name)
+    state.rollbacks = found.rollbacks
     if found.recovery:
         state.recovery = found.recovery
         folder.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)

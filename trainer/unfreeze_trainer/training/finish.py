@@ -21,10 +21,13 @@ def finish(run: Run) -> None:
     ------
     StopRequested
         All ranks have agreed to stop; a later start does this again.
+    JobError
+        The run went back with lower learning rates, and its model is no better than guessing.
     RuntimeError
         An export is not what was trained.
     """
     state, engine, reporter = run.state, run.engine, run.reporter
+    run.rollbacks.require_useful()
     reporter.tell("taking the best weights")
     reporter.publish("Exporting")
     run.saver.wait()

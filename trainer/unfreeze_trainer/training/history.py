@@ -66,6 +66,12 @@ class CurveFile:
             aside.write_text(whole, encoding="utf-8", newline="")
             generation.commit(aside, self._path)
 
+    def go_back(self, step: int) -> None:
+        """Drop the rows after a step, which will be taken again."""
+        self._newest = step
+        if self._generation:
+            self._begin(self._generation, step)
+
     @staticmethod
     def _line(cells: Sequence[object]) -> str:
         line = io.StringIO()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.training.coupled import coupled_step
+from unfreeze_trainer.training.rollback import WentBack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,15 +20,24 @@ if TYPE_CHECKING:
 
 
 def train(run: Run) -> None:
-    """Train all phases that are left.
+    """Train all phases that are left, some of them again where the run goes back.
 
     Raises
     ------
     StopRequested
         All ranks have agreed to stop; nothing is written yet.
     JobError
-        The guard has found weights that do not train, or that should not; or gradients were never finite.
+        The guard has found weights that do not train, or that should not; or gradients were never finite, or learning
+        rates too high.
     """
+    while True:
+        try:
+            return _phases(run)
+        except WentBack:
+            continue
+
+
+def _phases(run: Run) -> None:
     engine, task, work, meter, hook = run.engine, run.task, run.work, run.meter, run.hook
     seed, take = run.job.training.seed, coupled_step if task.couples else plain_step
     for phase in work.phases_left():

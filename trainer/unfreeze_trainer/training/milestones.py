@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
     from unfreeze_trainer.training.reporter import Reporter
+    from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.skipped import Skipped
     from unfreeze_trainer.training.trainable import Trainable
@@ -34,7 +35,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks
         Called on the way.
     """
 
@@ -52,11 +53,13 @@ class Milestones:
         saver: Saver,
         skipped: Skipped,
         reporter: Reporter,
+        rollbacks: Rollbacks,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
+        self._rollbacks = rollbacks
         self._counted = time.perf_counter()
 
     def start_clock(self) -> None:
@@ -90,6 +93,7 @@ class Milestones:
         state.metrics, state.usefulness = measured.metrics, measured.usefulness
         state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
         self._skipped.gather()
+        self._rollbacks.judge()
         decision = decide(
             History(state.best.value if state.best else None, state.phase_best, state.bad_evaluations),
             self._metric,
@@ -138,6 +142,7 @@ class Milestones:
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
+        self._rollbacks.note()
         if scale := self._engine.loss_scale:
             self._state.loss_scale = scale.state()
         self._saver.save(self._state, self._trainable.names(self._plan.phases[: self._state.phase_index + 1]))

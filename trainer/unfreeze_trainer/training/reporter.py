@@ -12,6 +12,7 @@ from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.link import tell
 
 if TYPE_CHECKING:
+    from unfreeze_api.contracts.report import Rollback
     from unfreeze_trainer.features.cached import Saved
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.phases.compile import Phase
@@ -107,6 +108,7 @@ class Reporter:
             results=self.results,
             decisions=[one.info() for one in state.decisions] or None,
             skipped_samples=self._skipped.total,
+            rollbacks=len(state.rollbacks),
             cache_hits=self._saved.hits,
             cache_bytes=self._saved.bytes,
             cache_saved_seconds=round(self._saved.seconds, 3),
@@ -144,6 +146,13 @@ class Reporter:
         log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
         if decision.why:
             log.info("phase %s ends early: %s", self._plan.phases[state.phase_index].name, decision.why)
+
+    def went_back(self, rollback: Rollback) -> None:
+        """Tell that the training goes on from an earlier step."""
+        self._events.add(
+            "rollback", step=rollback.step, to=rollback.to, factor=rollback.factor, message=rollback.message
+        )
+        self._history.go_back(rollback.to)
 
     def stopped(self) -> None:
         """Tell that the training stops here."""

@@ -21,6 +21,7 @@ from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
 from unfreeze_trainer.training.reporter import Reporter
+from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.training.tracking import Tracking
@@ -127,6 +128,20 @@ class Run:
             engine, task, feed, metric=job.metric.name, check_stop=meter.check_stop, resume=freezer.train_mode
         )
         self.predictions = predictions = Predictions(job, task, engine, folder)
+        self.rollbacks = Rollbacks(
+            job,
+            task,
+            plan,
+            state,
+            engine=engine,
+            hook=hook,
+            trainable=trainable,
+            saver=saver,
+            folder=folder,
+            meter=meter,
+            reporter=reporter,
+        )
+        meter.observe = self.rollbacks.observe
         self.milestones = milestones = Milestones(
             job,
             plan,
@@ -139,6 +154,7 @@ class Run:
             saver=saver,
             skipped=skipped,
             reporter=reporter,
+            rollbacks=self.rollbacks,
         )
         self.work = Work(
             plan,
@@ -150,6 +166,7 @@ class Run:
             meter=meter,
             saver=saver,
             reporter=reporter,
+            rollbacks=self.rollbacks,
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
 

@@ -74,6 +74,12 @@ class Saver:
             self._writing.result()
         self.newest = self._engine.broadcast_json(self.newest, CheckpointInfo | None)
 
+    def went_back(self, step: int) -> None:
+        """Take note that the run stands at an earlier checkpoint again, 0 for its start; what was written after it is gone."""
+        self._saved = step or None
+        found = self._folder.checkpoints.check(step) if step and self._folder.generation else None
+        self.newest = self._engine.broadcast_json(found, CheckpointInfo | None)
+
     def check(self) -> None:
         """Raise on rank 0 if the newest checkpoint could not be written."""
         if self._writing and self._writing.done():

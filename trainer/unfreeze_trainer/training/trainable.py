@@ -60,6 +60,10 @@ class Trainable:
         """Whether a phase has begun in this process: the engine can compute."""
         return self._phase is not None
 
+    def resume(self, moments: OptimizerState) -> None:
+        """Have the next phase that begins continue with these, and with no others."""
+        self._moments = moments
+
     def begin(self, phase: Phase) -> int:
         """Have the engine train a phase from here, under guard; return the steps that are left. Collective."""
         self._freezer.apply(phase)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.runs.course import Course
+from unfreeze_trainer.training.rollback import rate_scale
+
 if TYPE_CHECKING:
     from unfreeze_trainer.features.cached import CachedTask
     from unfreeze_trainer.feed import Feed, MicroBatch
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.milestones import Milestones
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.reporter import Reporter
+    from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.trainable import Trainable
 
@@ -27,7 +32,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    features, trainable, milestones, meter, saver, reporter
+    features, trainable, milestones, meter, saver, reporter, rollbacks
         Called on the way, on all ranks at the same places.
     """
 
@@ -43,10 +48,11 @@ class Work:
         meter: Meter,
         saver: Saver,
         reporter: Reporter,
+        rollbacks: Rollbacks,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
         self._features, self._trainable, self._milestones = features, trainable, milestones
-        self._meter, self._saver, self._reporter = meter, saver, reporter
+        self._meter, self._saver, self._reporter, self._rollbacks = meter, saver, reporter, rollbacks
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over, but for those that have nothing to train."""
@@ -59,6 +65,7 @@ class Work:
         if phase.index != state.phase_index or state.phase_ended:
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
+            state.course = Course()
         left = self._trainable.begin(phase)
         self._milestones.start_clock()
         self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
@@ -86,7 +93,8 @@ class Work:
 
     def rate_factor(self, step: int) -> float:
         """Return what every peak learning rate is multiplied by at a step."""
-        self._meter.rate_factor = factor = self._plan.rate_factor(step, self._state.phase_index)
+        factor = self._plan.rate_factor(step, self._state.phase_index)
+        self._meter.rate_factor = factor = factor * rate_scale(self._state.rollbacks, self._state.phase_index)
         return factor
 
     def after_step(self, step: int) -> None:
@@ -102,8 +110,11 @@ class Work:
         state, meter = self._state, self._meter
         state.step = step + 1
         state.phase_steps += 1
-        self._trainable.after_step(look=meter.meets_next or self._milestones.due())
-        if meter.after_step():
+        try:
+            self._trainable.after_step(look=meter.meets_next or self._milestones.due())
+        except JobError as error:
+            self._rollbacks.never_finite(error)
+        if meter.after_step(due=self._milestones.due()):
             self._saver.check()
             state.loss = meter.loss
             self._reporter.publish("Training")

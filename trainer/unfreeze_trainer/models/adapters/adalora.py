@@ -94,6 +94,7 @@ class RankAllocation(StepHook):
     @override
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         allocator, pattern = self._allocator, {}
+        allocator.reset_ipt()  # what a later step has left, where a run goes back
         for name, parameter in self._parameters.items():
             entry = state.get(self._prefix + name, {})
             if _KEPT in entry:

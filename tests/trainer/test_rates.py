@@ -1,0 +1,245 @@
+"""Learning rates that destroy a model: how it is seen, and that the run goes back, or fails and says why."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer import engine_group
+from tests.trainer.complete import complete
+from tests.trainer.engine_group import ENGINES, forget_accelerate
+from tests.trainer.interrupted import Killed, assert_as_undisturbed, events, finished, job_in, kill_at
+from tests.trainer.mlp import MLPTask
+from unfreeze_api.tasks.base import Metric
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.report import read_report
+from unfreeze_trainer.runs.course import Course, fell_far
+from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.rollback import rate_scale
+from unfreeze_trainer.training.run import Run
+
+ACCURACY, LOSS = Metric("accuracy"), Metric("loss", "Lower")
+LOSSES = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=60)
+
+
+def course(losses, units=32, **options):
+    return Course().after([(loss, units) for loss in losses], **options)
+
+
+def destroyed(losses, value=0.2, *, metric=ACCURACY, units=32, blank=0.0, **options):
+    found = course(losses, units, blank=blank)
+    return found.destroyed(metric, value, samples=100, blank=blank, **{"useful": False} | options)
+
+
+def noisy(levels, seed=0, noise=0.1):
+    return np.asarray(levels) * (1 + noise * np.random.default_rng(seed).standard_normal(len(levels)))
+
+
+# Losses as MiniLM's have been, with a new head for six classes, on 120 questions at these rates.
+SEEN = {
+    1e-5: [1.8, 1.79, 1.79, 1.8, 1.8, 1.78, 1.79, 1.78],
+    3e-3: [1.8, 1.77, 1.77, 1.74, 1.9, 1.71, 1.58, 1.71],
+    3e-2: [1.8, 1.88, 5.24, 2.93, 6.85, 7.76, 3.18, 6.8],
+    1e-1: [1.8, 2.66, 35.9, 30.5, 47.3, 14.4, 35.2, 32.6],
+    1.0: [1.8, 14.3, 262, 297, 395, 486, 189, 184],
+}
+
+
+def test_what_real_rates_did_is_seen_after_an_epoch():
+    assert {rate: destroyed(losses, blank=math.log(6)) for rate, losses in SEEN.items()} == {
+        rate: rate > 3e-3 for rate in SEEN
+    }
+    assert not destroyed(SEEN[1e-1], useful=True), (
+        "it may still learn; a run that went back once is judged more strictly"
+    )
+    assert destroyed(SEEN[1e-1], useful=True, strict=True)
+
+
+@given(losses=LOSSES, cut=st.integers(0, 60))
+def test_portions_of_steps_do_not_matter(losses, cut):
+    steps = [(loss, 32) for loss in losses]
+    assert Course().after(steps[:cut]).after(steps[cut:]) == Course().after(steps)
+
+
+@given(losses=LOSSES, power=st.integers(-8, 8), useful=st.sampled_from([True, False, None]))
+def test_the_unit_of_the_loss_does_not_matter(losses, power, useful):
+    scaled = [loss * 2.0**power for loss in losses]
+    assert destroyed(losses, useful=useful) == destroyed(scaled, useful=useful)
+
+
+@given(losses=LOSSES, useful=st.booleans())
+def test_a_useful_model_is_destroyed_only_where_a_useless_one_is(losses, useful):
+    assert not destroyed(losses, useful=True) or destroyed(losses, useful=False)
+    assert not destroyed(losses, useful=useful) or destroyed(losses, useful=useful, strict=True)
+
+
+@given(seed=st.integers(0, 2**32 - 1), end=st.floats(0.01, 1), noise=st.floats(0, 0.3))
+def test_noise_and_learning_are_no_destruction(seed, end, noise):
+    """Whatever the evaluation says: few validation samples, and rates that are too low, show no useful model."""
+    losses = np.abs(noisy(np.linspace(1, end, 200), seed, noise))
+    assert not destroyed(losses, useful=False, best=0.25, blank=1.0)
+    assert not destroyed(losses, useful=None, best=0.25)
+
+
+def test_single_samples_of_squared_errors_are_noise():
+    """A first loss may be 0 by luck; a model of standardised numbers has lost about 1 before it has learned anything."""
+    for seed in range(20):
+        losses = np.random.default_rng(seed).standard_normal(1000) ** 2
+        found = course(losses, 1, blank=1.0)
+        assert not found.destroyed(Metric("rmse", "Lower"), 1.0, samples=50, useful=False, blank=1.0)
+
+
+def test_a_burst_that_was_made_good_is_none():
+    losses = noisy([1.8] * 3 + [9.0] * 10 + list(np.linspace(9, 0.2, 60)))
+    assert not destroyed(losses, 0.9, useful=True, strict=True)
+    assert not course(losses).sound(), "its checkpoint is none to go back to all the same"
+    assert destroyed(losses, useful=False), "what was learned is of no use"
+
+
+def test_what_an_earlier_phase_has_learned_is_destroyed_without_a_burst():
+    losses = noisy([0.3] * 20 + [1.75] * 40)
+    assert destroyed(losses, 0.2, useful=None, best=0.9)
+    assert not destroyed(losses, 0.85, useful=None, best=0.9), "the metric has not fallen far"
+    assert not destroyed(noisy([0.3] * 60), 0.2, useful=None, best=0.9), "it fits the training data: overfitting"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "best", "far"),
+    [
+        (ACCURACY, 0.5, 0.9, True),
+        (ACCURACY, 0.7, 0.9, False),
+        (ACCURACY, 0.95, 0.9, False),
+        (ACCURACY, math.nan, 0.9, True),
+        (ACCURACY, 0.9, math.nan, False),
+        (LOSS, 3.0, 1.0, True),
+        (LOSS, 1.9, 1.0, False),
+        (LOSS, math.inf, 1.0, True),
+    ],
+)
+def test_a_fall_is_far_beyond_its_samples(metric, value, best, far):
+    assert fell_far(metric, value, best, 100) is far
+
+
+def test_losses_that_are_not_finite_changed_nothing():
+    assert course([1.0, math.nan, 2.0, math.inf]) == course([1.0, 2.0])
+    assert Course.model_validate_json(Course().model_dump_json()) == Course()
+
+
+RATES = {"type": "FullFineTuning", "learningRate": {"head": 3.0, "backbone": 3.0}}
+"""They destroy the net, and 3.0 * .3 still does; .27 does not."""
+
+
+def open_run(folder, rate=3.0, task=None, **training):
+    forget_accelerate()
+    strategy = {"type": "FullFineTuning", "learningRate": {"head": rate, "backbone": rate}}
+    job = job_in(folder, strategy=strategy, **{"metric": "accuracy", "epochs": 8} | training)
+    task = task or MLPTask(dropout=0.0)
+    return Run(job, task, task.build_model(), open_engine(job), None)
+
+
+@pytest.fixture(scope="module")
+def went_back(tmp_path_factory, one_thread):
+    """The folder of a run that went back twice, and then came to its end."""
+    folder = tmp_path_factory.mktemp("rates") / "whole"
+    complete(open_run(folder))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_with_lower_rates_and_says_so(went_back):
+    first, second = events(went_back, "rollback")
+    assert [first["factor"], second["factor"]] == pytest.approx([0.3, 0.09])
+    assert second["to"] == 0
+    assert "the training loss was 1." in first["message"]
+    assert "validation accuracy is " in first["message"]
+    report = read_report(went_back)
+    assert [one.message for one in report.rollbacks] == [first["message"], second["message"]]
+    assert report.usefulness.better
+    rows = list(csv.DictReader((went_back / "history.csv").open()))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps)), "each step once"
+    assert float(rows[len(rows) // 2]["learningRate.head"]) < 0.27
+
+
+@pytest.mark.slow
+def test_from_its_start_it_trains_as_with_lower_rates_from_the_beginning(went_back, tmp_path):
+    complete(open_run(tmp_path, 3.0 * 0.09))
+    assert not events(tmp_path, "rollback")
+    there, here = finished(went_back)[0], finished(tmp_path)[0]
+    assert there.keys() == here.keys()
+    for name, tensor in there.items():
+        torch.testing.assert_close(tensor, here[name], rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["written", "discarded", "restored", "later"])
+def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
+    run = open_run(tmp_path)
+
+    def die(*_):
+        raise Killed
+
+    if moment == "written":
+        run.folder.go_back, real = (lambda found: (real(found[:]), die())), run.folder.go_back
+    elif moment == "discarded":
+        run.engine.end = die
+    elif moment == "restored":
+        run.reporter.went_back = die
+    else:
+        kill_at(run, 14)
+    with pytest.raises(Killed):
+        train(run)
+    run.saver.close()
+    complete(open_run(tmp_path))
+    assert_as_undisturbed(tmp_path, finished(went_back))
+    assert [one["step"] for one in json.loads((tmp_path / "rollbacks.json").read_text())["rollbacks"]] == [
+        one["step"] for one in events(went_back, "rollback")
+    ]
+
+
+@pytest.mark.slow
+def test_rates_that_still_destroy_after_two_rollbacks_end_the_job(tmp_path):
+    run = open_run(tmp_path, 10.0)
+    with pytest.raises(JobError) as failed:
+        train(run)
+    run.saver.close()
+    assert failed.value.reason == "LearningRateTooHigh"
+    assert "spec.strategy.learningRate (head 10, backbone 10) times 0.09 after 2 rollbacks" in str(failed.value.message)
+    assert len(events(tmp_path, "rollback")) == 2
+    assert not (tmp_path / "report.json").exists()
+    again = open_run(tmp_path, 10.0)
+    assert len(again.state.rollbacks) == 2, "the same job, created again, does not begin anew"
+
+
+@pytest.mark.slow
+def test_a_run_of_before_keeps_its_rates(tmp_path):
+    forget_accelerate()
+    job = job_in(tmp_path, strategy=RATES, metric="accuracy", epochs=8)
+    job = job.model_copy(update={"semantics": job.semantics.model_copy(update={"rates": "Kept"})})
+    task = MLPTask(dropout=0.0)
+    complete(Run(job, task, task.build_model(), open_engine(job), None))
+    assert not events(tmp_path, "rollback")
+
+
+def test_rates_of_earlier_phases_stay():
+    from unfreeze_api.contracts.report import Rollback
+
+    found = [Rollback(step=9, to=3, phase_index=1, factor=0.3, message="")]
+    assert [rate_scale(found, index) for index in range(3)] == [1.0, 0.3, 0.3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_ranks_go_back_as_one_on_every_engine(ranks, tmp_path, engine):
+    one, other = ranks.call(engine_group.rates_case, engine, tmp_path)
+    assert one == other
+    assert one["rollbacks"] >= 1
+    assert one["apart"] < 1e-3
