@@ -34,6 +34,8 @@ class Task(ABC):
     metrics: Metrics
     answers: Answers | None = None
     """What the outputs say of each row, for predictions; None where they are no answers."""
+    wide_outputs: bool = False
+    """Whether outputs are so many that an evaluation takes no more samples at a time than a step does."""
     couples: bool = False
     """Whether the loss of a sample depends on the others of its step, on whatever rank."""
     unread: Mapping[str, set[int]] = MappingProxyType({})
