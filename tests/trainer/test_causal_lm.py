@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from tests.trainer.jobs import CHAT_TEMPLATE, decoder_folder, make_job, write_dialogues
-from tests.trainer.whole_worker import ends_as_undisturbed
+from tests.trainer.ranks import run_gang
+from tests.trainer.whole_worker import ends_as_undisturbed, work
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data.dialogue_tokens import packed_rows
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import export
+from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.plain import plain_outputs
-from unfreeze_trainer.objectives.base import IGNORED
+from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
@@ -392,3 +395,117 @@ def test_two_workers_of_uneven_shares_end_as_undisturbed_after_a_kill(
     report = ends_as_undisturbed(job_in, tmp_path)
     assert set(report["results"]["validation"]) == {"loss", "perplexity", "tokenAccuracy"}
     assert report["metric"] == "loss"
+
+
+# Several samples in a row
+
+PACKED_TASK = of(packing=True)
+
+
+def gradients_of(module) -> dict[str, torch.Tensor]:
+    found = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+    module.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "checkpointing"),
+    [
+        *((family, attention, False) for family in ("llama", "gpt2", "mistral") for attention in ("eager", "sdpa")),
+        ("llama", "sdpa", True),
+    ],
+)
+def test_a_packed_sample_has_the_logits_and_gradients_that_it_has_alone(
+    table: Path, tmp_path: Path, family: str, attention: str, checkpointing: bool
+) -> None:
+    still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0) if family == "gpt2" else {}
+    still |= {"num_key_value_heads": 1, "sliding_window": 9, "intermediate_size": 32} if family == "mistral" else {}
+    task = open_task(make_job(decoder_folder(tmp_path / "m", family, **still), table, task=PACKED_TASK))
+    module = task.build_model().module
+    module.set_attn_implementation(attention)
+    if checkpointing:
+        checkpoint_activations(module)
+    [batch] = task.batches("train", [range(7)])
+    owners = batch[PACKED]
+    assert (len(batch["input_ids"]), len(batch[SAMPLES])) < (6, 8), "some share a row"
+    outputs = task.forward(module, batch)
+    losses = task.loss(outputs, batch)
+    assert len(losses) == 7
+    for number in range(7):
+        [alone] = task.batches("train", [[number]])
+        kept = owners == number
+        length = int(kept.sum())
+        ids = batch["input_ids"][kept][None]
+        assert torch.equal(ids[0], alone["input_ids"][alone[PACKED] == 0])
+        own = module(input_ids=ids, labels=batch["labels"][kept][None])  # transformers' own loss, a mean
+        torch.testing.assert_close(outputs[kept], own.logits[0], rtol=1e-5, atol=1e-5)
+        units = int(task.units("train")[number])
+        torch.testing.assert_close(losses[number], own.loss * units, rtol=1e-5, atol=1e-5)
+        module.zero_grad()
+        (own.loss * units).backward()
+        expected = gradients_of(module)
+        losses[number].backward(retain_graph=True)
+        for name, gradient in gradients_of(module).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+        assert length == task.lengths("train")[number]
+
+
+def test_what_transformers_reads_of_a_row_without_its_two_conditions_leaks(llama: Path, table: Path) -> None:
+    task = open_task(make_job(llama, table, task=PACKED_TASK))
+    module = task.build_model().module.eval()
+    [batch] = task.batches("train", [range(7)])
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
+    with torch.no_grad():
+        apart = task.forward(module, batch)
+        for more in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(batch["input_ids"])}):
+            assert (module(**inputs, **more).logits - apart).abs().max() > 1e-3, (
+                "once it does not, less has to be minded"
+            )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_packing_changes_nothing_but_rounding(llama: Path, table: Path, accumulate: int) -> None:
+    found = []
+    for options in (TASK, PACKED_TASK):
+        task = open_task(make_job(llama, table, task=options))
+        module = task.build_model().module
+        sums = task.metrics.new_state()
+        for rank in range(2):
+            feed = Feed(task, seed=0, batch_size=5, accumulate=accumulate, rank=rank, world_size=2)
+            for _, micros in feed.steps(2, 4):  # the last has three samples, so that a micro batch may have none
+                for micro in micros:
+                    loss = task.loss(task.forward(module, micro.tensors), micro.tensors).sum() * micro.scale
+                    loss.backward()
+            for batch in feed.evaluation("validation"):
+                task.metrics.update(sums, task.forward(module, batch), batch)
+        tokens = [task.tokens(batch) for batch in task.batches("train", [range(7), []])]
+        found.append((gradients_of(module), task.metrics.compute(sums), tokens))
+    (one, measured, tokens), (other, again, packed) = found
+    assert tokens == packed
+    assert tokens[1] == 0
+    assert again == pytest.approx(measured, rel=1e-5)
+    for name, gradient in one.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_as_few_as_first_fit_decreasing_makes_them() -> None:
+    assert packed_rows([3, 8, 5, 1, 2, 4], 8) == [[1], [2, 0], [5, 4, 3]]
+    assert packed_rows([2], 8) == [[0]]
+
+
+def test_a_model_that_carries_over_what_it_has_read_is_refused(table: Path, tmp_path: Path) -> None:
+    sizes = {"state_size": 4, "expand": 2, "conv_kernel": 2, "time_step_rank": 2}
+    folder = decoder_folder(tmp_path / "m", "mamba", **sizes)
+    says = (
+        r"MambaForCausalLM does not keep samples apart that stand in a row .*Set spec\.task\.causalLm\.packing to false"
+    )
+    with pytest.raises(JobError, match=says):
+        open_task(make_job(folder, table, task=PACKED_TASK)).build_model()
+
+
+def test_packed_samples_train_and_export(ranks, llama: Path, table: Path, tmp_path: Path) -> None:
+    output = {"destination": f"file://{tmp_path}/run"}
+    strategy = {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 1}}
+    job = make_job(llama, table, task=PACKED_TASK, strategy=strategy, distribution={"numNodes": 2}, output=output)
+    assert run_gang(2, work, job, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()[-5000:]
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["outcome"] == "Succeeded"

@@ -31,6 +31,10 @@ class CausalLMSpec(Model):
     """Which tokens are learned. Completions: what the assistant says, or the completion, with the token that ends it. AllTokens:
     what comes before, too. Default: Completions."""
 
+    packing: bool = False
+    """Whether short samples of a batch stand in a row one after the other, each apart from the others, in place of padding. The
+    samples of a step stay the same, and so does what is learned, but for rounding."""
+
 
 MESSAGES = Column("messages", "with the dialogue, a list of {role, content}")
 PROMPT = Column("prompt", "with the text that is completed")

@@ -21,6 +21,7 @@ from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.causal_lm import load_causal_lm, stop_tokens
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
+from unfreeze_trainer.models.packing import require_apart
 from unfreeze_trainer.models.quantized import config_options, load_quantized, start_from_rounding
 from unfreeze_trainer.models.tied import output_layer
 
@@ -39,16 +40,18 @@ class CausalLanguageModel(Transformers):
         Its model, adapter and seed count.
     answers
         Whether people ask it by messages, and not by the beginning of a text.
+    packs
+        Whether samples share rows.
     """
 
     auto = "AutoModelForCausalLM"
     reads_one_place = False
 
-    def __init__(self, job: ResolvedJob, *, answers: bool) -> None:
+    def __init__(self, job: ResolvedJob, *, answers: bool, packs: bool = False) -> None:
         super().__init__(job)
         # What pools the tokens of a text has no part in it.
         self._pooling, self._pooling_files = None, []
-        self._answers = answers
+        self._answers, self._packs = answers, packs
         self._open_tokenizer()
 
     def open(self, head: Head) -> None:
@@ -64,6 +67,8 @@ class CausalLanguageModel(Transformers):
         module = load_causal_lm(self.path, self.where, random=self._random, seed=self.job.training.seed)
         # A cache is of no use here, and takes memory.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
+        if self._packs:
+            require_apart(module, where=self.where, field=f"spec.task.{self.job.task.kind.member}.packing")
         if not quantization:
             return self._with_adapter(module, ())
         if self._reaches_experts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.causal_lm import CausalLMSpec
-from unfreeze_trainer.data.dialogue_tokens import DialogueTokens, Renderer, padded_length
+from unfreeze_trainer.data.dialogue_tokens import DialogueTokens, Renderer, packed_rows, padded_length
 from unfreeze_trainer.data.dialogues import read_dialogues, without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError, quoted
@@ -38,6 +39,20 @@ class Decoder(Protocol):
         """Tokens at which the model ends what it says."""
 
 
+@dataclass(frozen=True)
+class Names:
+    """What a batch calls its parts."""
+
+    targets: str
+    """Tokens that are learned."""
+    ignored: int
+    """What stands there for the others."""
+    packed: str
+    """Of packed samples the number of the one that each token is of, -1 of padding."""
+    samples: str
+    """Of packed samples their indices."""
+
+
 class Dialogues(Modality):
     """Rows of a table as tokens, some of which are learned.
 
@@ -49,13 +64,13 @@ class Dialogues(Modality):
         Its tokenizer is there already.
     options
         Of the task.
-    targets, ignored
-        What a batch calls the tokens that are learned, and what stands there for the others.
+    names
+        What a batch calls its parts.
     """
 
-    def __init__(self, job: ResolvedJob, model: Decoder, options: CausalLMSpec, *, targets: str, ignored: int) -> None:
+    def __init__(self, job: ResolvedJob, model: Decoder, options: CausalLMSpec, names: Names) -> None:
         super().__init__(job)
-        self._model, self._task, self._targets, self._ignored = model, options, targets, ignored
+        self._model, self._task, self._names = model, options, names
         self._tokens: dict[DataSource, DialogueTokens] = {}
         self.tokenizer = model.tokenizer
         prompt = job.adapter.virtual_tokens if job.adapter else 0
@@ -147,25 +162,57 @@ class Dialogues(Modality):
         epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
         unread: set[int],  # noqa: ARG002 - all have been read
     ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-        """Yield each list of indices with input_ids, attention_mask and targets, int64 of shape (samples, length)."""
+        """Yield each list of indices with input_ids and targets, int64 of shape (rows, length), and what tells padding from them.
+
+        That is attention_mask; of packed samples position_ids, which begin anew with each of them, and with padding.
+        """
         tokens = self._tokens[split.source]
         for indices in batches:
             # Padding has the text of a sample, of which nothing is learned.
             rows = rows_of(split, indices) if len(indices) else split.rows[:1]
-            yield indices, self._collated([tokens.of(int(row)) for row in rows], learns=len(indices) > 0)
+            samples = [tokens.of(int(row)) for row in rows]
+            if not len(indices):
+                samples = [(ids, np.zeros_like(learned)) for ids, learned in samples]
+            found = self._packed(samples) if self._task.packing else self._padded(samples)
+            if self._task.packing:
+                found[self._names.samples] = np.array(list(indices) or [-1])
+            yield indices, {name: torch.from_numpy(values) for name, values in found.items()}
 
-    def _collated(self, samples: Sequence[tuple[np.ndarray, np.ndarray]], *, learns: bool) -> dict[str, Tensor]:
-        """Return a batch; padding stands at the end, where decoders need no positions for it."""
+    def _padded(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return a batch in which each sample is a row; padding stands at the end, where decoders need no positions for it."""
         shape = len(samples), padded_length([len(ids) for ids, _ in samples], self.max_length)
-        inputs = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
-        mask, targets = np.zeros(shape, dtype=np.int64), np.full(shape, self._ignored, dtype=np.int64)
+        inputs, targets = self._filled(shape)
+        mask = np.zeros(shape, dtype=np.int64)
         for row, (ids, learned) in enumerate(samples):
             inputs[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
-            if learns:
-                targets[row, : len(ids)][learned] = ids[learned]
-        found = {"input_ids": inputs, "attention_mask": mask, self._targets: targets}
-        return {name: torch.from_numpy(values) for name, values in found.items()}
+            targets[row, : len(ids)][learned] = ids[learned]
+        return {"input_ids": inputs, "attention_mask": mask, self._names.targets: targets}
+
+    def _packed(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return a batch of rows as long as the longest sample, in which others share a row."""
+        lengths = [len(ids) for ids, _ in samples]
+        width = padded_length(lengths, self.max_length)
+        rows = packed_rows(lengths, width)
+        shape = len(rows), width
+        inputs, targets = self._filled(shape)
+        positions, owners = np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        for row, members in enumerate(rows):
+            start = 0
+            for number in members:
+                ids, learned = samples[number]
+                place = slice(start, start + len(ids))
+                inputs[row, place], positions[row, place], owners[row, place] = ids, np.arange(len(ids)), number
+                targets[row, place][learned] = ids[learned]
+                start = place.stop
+            positions[row, start:] = np.arange(width - start)
+        names = self._names
+        return {"input_ids": inputs, "position_ids": positions, names.targets: targets, names.packed: owners}
+
+    def _filled(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return token ids and targets of nothing but padding."""
+        padding, ignored = self.tokenizer.pad_token_id, self._names.ignored
+        return np.full(shape, padding, dtype=np.int64), np.full(shape, ignored, dtype=np.int64)
 
     def remembered(
         self, split: Split, batches: Iterable[Sequence[int]]
@@ -175,7 +222,8 @@ class Dialogues(Modality):
 
     def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:
         """Return how many tokens that are not padding the rows have that count."""
-        return int(inputs["attention_mask"][counted].sum())
+        kept = inputs[self._names.packed] >= 0 if self._task.packing else inputs["attention_mask"]
+        return int(kept[counted].sum())
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002
         """Return the token ids of the first samples."""

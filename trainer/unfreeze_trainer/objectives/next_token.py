@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
+from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
 
 class NextToken(Objective):
-    """Cross-entropy of the tokens that are learned. Outputs are (samples, length, tokens of the vocabulary).
+    """Cross-entropy of the tokens that are learned. Outputs are (rows, length, tokens of the vocabulary).
 
-    Targets stand where their tokens do, int64 of shape (samples, length), IGNORED where a token is not learned: as transformers
-    has its labels. They come with the inputs.
+    Targets stand where their tokens do, int64 of shape (rows, length), IGNORED where a token is not learned: as transformers has its
+    labels. They come with the inputs. A row is a sample, or several of them, which the batch tells apart then.
     """
 
     def __init__(self, learned: Encoder[Any]) -> None:
@@ -38,14 +38,15 @@ class NextToken(Objective):
         return {}
 
     def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return which rows of a batch have a token that is learned, bool of shape (samples,)."""
+        """Return which rows of a batch have a token that is learned, bool of shape (rows,)."""
         return (batch[TARGETS] != IGNORED).any(dim=1)
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the cross-entropies of each sample's tokens in nats, float32 of shape (samples,); 0 without any."""
-        logits, targets, rows = _learned(outputs, batch)
+        logits, targets, samples = _learned(outputs, batch)
         losses = functional.cross_entropy(logits, targets, reduction="none")
-        return losses.new_zeros(len(outputs)).index_add(0, rows, losses)
+        count = len(batch[SAMPLES]) if PACKED in batch else len(outputs)
+        return losses.new_zeros(count).index_add(0, samples, losses)
 
     def answer(self, outputs: str) -> str:
         """Return a Python expression for the most probable next token."""
@@ -83,7 +84,8 @@ class NextTokenMetrics(Metrics):
 
 
 def _learned(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what is said of the tokens that are learned, (tokens, vocabulary) in float32, these tokens, and their rows."""
+    """Return what is said of the tokens that are learned, (tokens, vocabulary) in float32, these tokens, and their samples."""
     targets = batch[TARGETS].to(outputs.device)[:, 1:]
     rows, places = torch.nonzero(targets != IGNORED, as_tuple=True)
-    return outputs[rows, places].float(), targets[rows, places], rows
+    samples = batch[PACKED].to(outputs.device)[rows, places + 1] if PACKED in batch else rows
+    return outputs[rows, places].float(), targets[rows, places], samples
