@@ -180,7 +180,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     """Make a spec that the schema allows obey the rules too."""
     spec.setdefault("training", {})
     for union in (spec["strategy"], spec["task"], spec.get("adapter", {"type": ""})):
-        wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft"}.get(
+        wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft", "CausalLM": "causalLm"}.get(
             union["type"], union["type"][:1].lower() + union["type"][1:]
         )
         for member in set(union) - {"type", "learningRate", wanted}:
@@ -191,6 +191,8 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     regression = spec["task"].get("textRegression", {})
     regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
     _repair_embedding(spec["task"].get("textEmbedding", {}))
+    language = spec["task"].get("causalLm", {})
+    language.pop("lossOn" if language.get("annotation") == "Text" else "", None)
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -306,7 +308,8 @@ def _repair_affinity(node: Any) -> None:
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
-    if spec["task"]["type"] == "TextEmbedding" and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune"):
+    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM")
+    if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune"):
         strategy["type"] = "FullFineTuning"
         strategy.pop("linearProbeThenFineTune", None)
     rates = strategy.get("learningRate", {})

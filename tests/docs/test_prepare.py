@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from examples import prepare, prepare_audio
+from examples import prepare, prepare_audio, prepare_dialogues
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,12 @@ from examples import prepare, prepare_audio
         (prepare, ["folder", "no-set"]),
         (prepare_audio, []),
         (prepare_audio, ["-h"]),
+        (prepare_dialogues, []),
     ],
 )
 def test_nothing_is_fetched_without_a_folder(program, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
-    with pytest.raises(SystemExit, match=r"usage: python examples/prepare\w*\.py FOLDER"):
+    with pytest.raises(SystemExit, match=r"usage: python (examples/prepare\w*\.py|-m examples\.prepare\w*) FOLDER"):
         program.main()
     assert not list(tmp_path.iterdir())

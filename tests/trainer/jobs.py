@@ -99,6 +99,52 @@ def bert_folder(folder: Path, *, pooler: bool = True, **config: Any) -> Path:
     return folder
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML: it says nowhere which tokens are the model's."""
+
+
+def decoder_folder(folder: Path, kind: str = "llama", *, template: str | None = CHAT_TEMPLATE, **config: Any) -> Path:
+    """Write a tiny decoder with a byte-level tokenizer, as save_pretrained does; its weights are random."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer, trained.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=letters, show_progress=False)
+    trained.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    ends = {"eos_token": special[2], "pad_token": special[0], "extra_special_tokens": special[1:2]}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, model_max_length=64, **ends)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2}
+    sizes |= {"intermediate_size": 32, "num_key_value_heads": 1} if kind == "llama" else {}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | config)).save_pretrained(folder)
+    return folder
+
+
+def write_dialogues(path: Path, rows: int = 24) -> Path:
+    """Write dialogues of one or two answers, each told by the question before it."""
+    lines = []
+    for n in range(rows):
+        turns = [(WORDS[(n + turn) % 7], WORDS[7 + (n + turn) % 5]) for turn in range(1 + n % 2)]
+        said = [
+            {"role": role, "content": text}
+            for one, other in turns
+            for role, text in (("user", f"{one} is {WORDS[n % 11]}"), ("assistant", f"the {other}"))
+        ]
+        lines.append(json.dumps({"messages": said}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 _MIXTURE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 _MIXTURE |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": 0, "num_experts_per_tok": 2}
 _LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}

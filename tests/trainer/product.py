@@ -17,12 +17,14 @@ from tests.trainer.jobs import (
     audio_folder,
     audio_model,
     bert_folder,
+    decoder_folder,
     image_folder,
     image_model,
     make_job,
     merge,
     timm_folder,
     write_csv,
+    write_dialogues,
     write_words,
 )
 from tests.trainer.test_adapters import IMAGES, TEXT
@@ -71,6 +73,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TokenClassification": {"task": {"tokenClassification": {"maxLength": 8}}},  # some words lie beyond
     "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
+    "CausalLM": {},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -97,6 +100,7 @@ PLACES = {
     "TokenClassification": ("bert", "words.jsonl"),
     "TextRegression": ("bert", "numbers.csv"),
     "TextEmbedding": ("bert", "pairs.csv"),
+    "CausalLM": ("decoder", "dialogues.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -131,6 +135,8 @@ EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTOR
 
 def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    decoder_folder(folder / "decoder")
+    write_dialogues(folder / "dialogues.jsonl")
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")
     write_csv(folder / "sets.csv", labels=('"a,b"', "b", '"c,a"', '""'))

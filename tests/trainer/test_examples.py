@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.trainer.jobs import WORDS, write_words
+from tests.trainer.jobs import WORDS, decoder_folder, write_dialogues, write_words
 from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
@@ -56,6 +56,8 @@ def claims(tmp_path_factory) -> Path:
             )
     for name, rows in (("train", 40), ("test", 10)):
         write_words(folder / "data" / f"addresses-{name}.jsonl", rows)
+        write_dialogues(folder / "data" / f"dialogues-{name}.jsonl", rows)
+    decoder_folder(folder / "models" / "smollm2-135m")
     return folder
 
 
@@ -82,6 +84,14 @@ def test_its_workers_run_as_it_lies_there(ranks, claims, tmp_path, file):
     codes = run_gang(job.distribution.world_size, work, job, tmp_path / "log")
     assert codes == [0] * job.distribution.num_nodes, (tmp_path / "log").read_text()[-5000:]
     assert_it_succeeded(claims, file)
+
+
+def test_dialogues_run_as_they_lie_there(ranks, claims, tmp_path):
+    job = open_job(EXAMPLES / "tasks" / "causal-lm.yaml", (), claims)
+    assert run_gang(1, work, job, tmp_path / "log") == [0], (tmp_path / "log").read_text()[-5000:]
+    report = json.loads((claims / "results" / "causal-lm" / "report.json").read_text())
+    assert report["results"]["test"]["perplexity"] > 1
+    assert [export["kind"] for export in report["exports"]] == ["Adapter", "Merged"]
 
 
 def test_pairs_with_numbers_run_as_they_lie_there(ranks, claims, tmp_path):

@@ -41,6 +41,11 @@ SAID = [
         ["TextEmbedding"],
         "TextEmbedding gives the base's own vectors and has no head",
     ),
+    (
+        ["FeatureExtraction", "LinearProbeThenFineTune"],
+        ["CausalLM"],
+        "CausalLM goes on with the base's own output layer and has no new head",
+    ),
     (PROMPTS, WORDLESS, "stands before the words of a text"),
 ]
 
@@ -96,7 +101,7 @@ def test_a_combination_trains_as_one_process_does_and_its_export_loads(ranks, fo
         apart[name] = (ours - end[name]).abs().max().item()
     assert max(apart.values()) < TOLERANCE, max(apart, key=apart.__getitem__)
     count = {"LinearProbeThenFineTune": 2, "GradualUnfreezing": 3, "ChainThaw": 4}.get(row["strategy"], 1)
-    assert len(phases) == count - (count > 1 and row["task"] == "TextEmbedding"), (
+    assert len(phases) == count - (count > 1 and row["task"] in ("TextEmbedding", "CausalLM")), (
         "a head that is not there trains alone"
     )
     run = folder / "-".join(row.values())

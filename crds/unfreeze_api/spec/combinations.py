@@ -12,7 +12,7 @@ from unfreeze_api.adapters.base import AdapterKind
 from unfreeze_api.adapters.peft import SHARED
 from unfreeze_api.grammar.model import Rule
 from unfreeze_api.grammar.words import Named, either, every
-from unfreeze_api.spec.adapter import UNMERGEABLE
+from unfreeze_api.spec.adapter import PROMPTS, UNMERGEABLE
 from unfreeze_api.spec.distribution import ENGINES, Engine
 from unfreeze_api.spec.strategy import STRATEGIES, StrategyKind
 from unfreeze_api.tasks import TASKS
@@ -178,6 +178,12 @@ ADAPTER_RULES = (
         f"the layers of {', '.join(SHARED)} share parameters, which {every(_DIVIDING)} cannot divide: choose another"
         " adapter.peft.method, or distribution.engine"
         f" {either([engine for engine in ENGINES if not engine.divides_parameters])}",
+        ".adapter",
+    ),
+    Rule(
+        f"{_NONE}!(self.adapter.type in {list(PROMPTS)}) || !has(self.task.causalLm) || !self.task.causalLm.packing",
+        f"each of {every([kind for kind in ADAPTERS if kind.before_input])} stands before a row, and of packed samples only the first"
+        " would see it: set causalLm.packing to false, or choose another adapter.type",
         ".adapter",
     ),
 )

@@ -60,8 +60,8 @@ def find_model(path: Path, base: Path | None) -> Finished:
     adapter = next((kind for name, kind in _ADAPTERS.items() if (folder / name).is_file()), None)
     marker = _json(folder / MARKER)
     described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
-    if described.task["type"] == "TextEmbedding":
-        raise _no_answers(folder)
+    if described.task["type"] in _NO_ANSWERS:
+        raise _no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
         return Finished(folder, None, None, described, thresholds)
@@ -127,12 +127,16 @@ def _some(names: list[str]) -> str:
     return quoted(", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))  # noqa: PLR2004 - as many as one reads
 
 
-def _no_answers(folder: Path) -> JobError:
-    return JobError(
-        "InvalidModel",
-        f"{folder}: its answers are vectors of texts, and no labels or numbers: load it as its README.md says, by"
-        " sentence-transformers or pooled.py",
-    )
+_NO_ANSWERS = {
+    "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
+    "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; what it"
+    " lost on validation and test stands in the report of its run",
+}
+"""What models of tasks without labels or numbers give, and how they are asked."""
+
+
+def _no_answers(folder: Path, task: str) -> JobError:
+    return JobError("InvalidModel", f"{folder}: its answers are {_NO_ANSWERS[task]}")
 
 
 def unreadable(folder: Path, field: str) -> JobError:
@@ -150,12 +154,14 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         what = "an adapter that does not say what it is of" if adapter else "no config.json lies here"
         raise JobError("InvalidModel", f"{folder}: {what}: name the folder of an export, or of a run")
     if (folder / "modules.json").is_file():
-        raise _no_answers(folder)
+        raise _no_answers(folder, "TextEmbedding")
     labels = _named(config, pooled)
     if "architecture" in config:
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
+    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        raise _no_answers(folder, "CausalLM")
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"

@@ -100,6 +100,7 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_api.tasks.causal_lm import CausalLMSpec
     from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.samples import read_texts, target_kind
@@ -113,6 +114,10 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
         from unfreeze_trainer.data.sentences import read_sentences
 
         return partial(read_sentences, train=job.data.train, kind=target_kind(job), annotation=sentences.annotation)
+    if language := job.task.of(CausalLMSpec):
+        from unfreeze_trainer.data.dialogues import read_dialogues
+
+        return partial(read_dialogues, kind=target_kind(job), annotation=language.annotation)
     if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
     if AUDIO in task.reads:

@@ -64,6 +64,9 @@ class Transformers(Library):
     def open(self, head: Head) -> None:
         """Take what the data says, and look at the tokenizer."""
         super().open(head)
+        self._open_tokenizer()
+
+    def _open_tokenizer(self) -> None:
         tokenizer_files(self.path, self.where, ())
         self.tokenizer = load_tokenizer(self.path, self.where)
         self._tokenizer_files = tokenizer_files(self.path, self.where, type(self.tokenizer).vocab_files_names.values())

@@ -31,7 +31,13 @@ def config_options(spec: QuantizationSpec, kept: Collection[str]) -> dict[str, A
 
 
 def load_quantized(
-    module: nn.Module, head: Collection[str], path: str, where: str, spec: QuantizationSpec
+    module: nn.Module,
+    head: Collection[str],
+    path: str,
+    where: str,
+    spec: QuantizationSpec,
+    *,
+    kept: Collection[str] = (),
 ) -> nn.Module:
     """Load a model once more, quantised, and give it the head of the first.
 
@@ -43,6 +49,8 @@ def load_quantized(
         As it took them.
     spec
         How.
+    kept
+        Modules that keep float32 beside the head's.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def load_quantized(
             local_files_only=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
-            quantization_config=BitsAndBytesConfig(**config_options(spec, whole_modules(module, head))),
+            quantization_config=BitsAndBytesConfig(**config_options(spec, [*whole_modules(module, head), *kept])),
             device_map={"": "cpu"},
         )
     except Exception as error:  # a model's code may not bear it, in many ways

@@ -19,6 +19,8 @@ IGNORED = -100
 """Target of a row that only fills a batch up (torch's ignore_index): it has no loss and is not counted."""
 TARGETS = "labels"
 """What a batch calls its targets, beside the inputs of the model."""
+PACKED = "packed"
+"""What a batch calls the number of the sample in it that each token is of, -1 of padding, where several stand in a row."""
 SAMPLES = "samples"
 """What a batch calls the indices of its samples, where metrics need to know them."""
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from torch import nn
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.tied import output_layer, tied_layers
 
 ALL_LINEAR = "all-linear"
 
@@ -21,17 +22,23 @@ def find_targets(module: nn.Module, head: Collection[str], wanted: Sequence[str]
     head
         Parameters of its head, which trains whole.
     wanted
-        Names or ends of names of modules, or all-linear.
+        Names or ends of names of modules, or all-linear, which leaves out a decoder's output layer.
     field
         Of the manifest, for messages.
 
     Raises
     ------
     JobError
-        InvalidAdapter: a name that matches no module that an adapter can go into, with those that exist.
+        InvalidAdapter: a name that matches no module that an adapter can go into, with those that exist; or a layer whose weights
+        are another one's too.
     """
     possible = {name: part for name, part in module.named_modules() if _takes(part) and f"{name}.weight" not in head}
-    linear = [name for name, part in possible.items() if not isinstance(part, nn.Conv2d | nn.Embedding)]
+    outputs, tied = output_layer(module), tied_layers(module)
+    linear = [
+        name
+        for name, part in possible.items()
+        if not isinstance(part, nn.Conv2d | nn.Embedding) and part is not outputs
+    ]
     found: dict[str, None] = {}
     for target in wanted:
         matches = [name for name in possible if name == target or name.endswith(f".{target}")]
@@ -43,6 +50,14 @@ def find_targets(module: nn.Module, head: Collection[str], wanted: Sequence[str]
                 "InvalidAdapter",
                 f"{field}: {target!r} matches no module of the backbone that an adapter can go into; there are"
                 f" {', '.join(names[:40]) or 'none'}",
+            )
+        if shared := [name for name in matches if any(possible[name] is part for part in tied)]:
+            both = " and ".join(name for name, part in module.named_modules(remove_duplicate=False) if part in tied)
+            raise JobError(
+                "InvalidAdapter",
+                f"{field}: {target!r} matches {shared[0]}, and {both} have the same weights: what is folded into one of them would"
+                f" change the other, and the merged model give other logits than the trained one. Leave it out ({ALL_LINEAR} does), or"
+                " train the weights themselves: remove spec.adapter",
             )
         found |= dict.fromkeys(matches)
     return list(found)

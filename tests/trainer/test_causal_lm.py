@@ -1,0 +1,511 @@
+"""Causal language modelling: what is learned of dialogues and completions, how it weighs, and what plain transformers says."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from tests.trainer.jobs import CHAT_TEMPLATE, decoder_folder, make_job, write_dialogues
+from tests.trainer.ranks import run_gang
+from tests.trainer.whole_worker import ends_as_undisturbed, work
+from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data.dialogue_tokens import packed_rows
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.feed import Feed
+from unfreeze_trainer.models import export
+from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.plain import plain_outputs
+from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES
+from unfreeze_trainer.tasks import open_task
+
+pytestmark = pytest.mark.slow
+
+TASK = {"type": "CausalLM"}
+
+
+def of(**options) -> dict:
+    return TASK | {"causalLm": options}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return decoder_folder(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dialogues(tmp_path_factory.mktemp("data") / "t.jsonl")
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def said(*messages: tuple[str, str]) -> dict:
+    return {"messages": [{"role": role, "content": content} for role, content in messages]}
+
+
+def learned(task, row: int) -> tuple[str, str]:
+    """Return the text of a training sample, and what of it is learned."""
+    [batch] = task.batches("train", [[row]])
+    ids, targets = batch["input_ids"][0], batch["labels"][0]
+    kept = targets != IGNORED
+    assert torch.equal(ids[kept], targets[kept])
+    decode = task.modality.tokenizer.decode
+    return decode(ids[batch["attention_mask"][0].bool()]), decode(targets[kept])
+
+
+# What is learned
+
+
+def test_answers_are_learned_with_the_token_that_ends_them_and_nothing_else(llama: Path, tmp_path: Path) -> None:
+    one = said(
+        ("system", "a man"), ("user", "how far"), ("assistant", "the city"), ("user", "who"), ("assistant", "war")
+    )
+    path = lines(tmp_path / "t.jsonl", *[one] * 4)
+    text = (
+        "<|im_start|>system\na man<|im_end|>\n<|im_start|>user\nhow far<|im_end|>\n<|im_start|>assistant\nthe city<|im_end|>\n"
+        "<|im_start|>user\nwho<|im_end|>\n<|im_start|>assistant\nwar<|im_end|>\n"
+    )
+    task = open_task(make_job(llama, path, task=TASK))
+    assert learned(task, 0) == (text, "the city<|im_end|>war<|im_end|>")
+    assert (
+        task.units("train").tolist()
+        == [len(task.modality.tokenizer("the city<|im_end|>war<|im_end|>")["input_ids"])] * 3
+    )
+    task = open_task(make_job(llama, path, task=of(lossOn="AllTokens")))
+    assert learned(task, 0) == (text, text.removeprefix("<|im_start|>")), "nothing stands before the first token"
+
+
+def test_completions_are_learned_after_the_tokens_that_their_prompt_has_alone(llama: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "how far is ", "completion": "the city"}, {"prompt": "who is", "completion": " a man<|im_end|>"}]
+    path = lines(tmp_path / "t.jsonl", *rows * 4)
+    task = open_task(make_job(llama, path, task=of(annotation="Completions")))
+    tokenizer, found = task.modality.tokenizer, [learned(task, row) for row in range(6)]
+    assert set(found) == {
+        ("how far is the city<|im_end|>", "the city<|im_end|>"),
+        ("who is a man<|im_end|>", " a man<|im_end|>"),
+    }, "an end that is there is not doubled"
+    [batch] = task.batches("train", [[[text for text, _ in found].index("how far is the city<|im_end|>")]])
+    asked = tokenizer("how far is ")["input_ids"]
+    assert tokenizer("how far is the")["input_ids"][: len(asked)] != asked, "the space would be a part of the next word"
+    assert batch["input_ids"][0, : len(asked)].tolist() == asked
+
+
+def test_a_text_is_learned_whole_with_its_end(llama: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", *[{"text": "how far is the city"}] * 4)
+    task = open_task(make_job(llama, path, task=of(annotation="Text")))
+    text, found = learned(task, 0)
+    assert text == "how far is the city<|im_end|>"
+    assert text.endswith(found)
+    task = open_task(make_job(llama, path, task=of(annotation="Text", maxLength=3)))
+    assert task.lengths("train").tolist() == [3] * 3
+    assert not learned(task, 0)[0].endswith("<|im_end|>"), "what is cut does not end"
+
+
+def test_a_beginning_that_a_tokenizer_puts_there_is_not_doubled(tmp_path: Path) -> None:
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    folder = decoder_folder(tmp_path / "m", template="<|endoftext|>" + CHAT_TEMPLATE)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = "<|endoftext|>"
+    begin = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer.backend_tokenizer.post_processor = begin
+    tokenizer.save_pretrained(folder)
+    path = lines(tmp_path / "t.jsonl", *[said(("user", "who"), ("assistant", "war"))] * 4)
+    text, _ = learned(open_task(make_job(folder, path, task=TASK)), 0)
+    assert text.count("<|endoftext|>") == 1
+    path = lines(
+        tmp_path / "p.jsonl",
+        *[{"prompt": "<|endoftext|>who", "completion": "war"}] * 2,
+        *[{"prompt": "who", "completion": "war"}] * 2,
+    )
+    task = open_task(make_job(folder, path, task=of(annotation="Completions")))
+    assert {learned(task, row)[0] for row in range(3)} == {"<|endoftext|>whowar<|im_end|>"}
+
+
+USER, ASSISTANT = ("user", "who is"), ("assistant", "a man")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"messages": None}, "row 2: no messages in column 'messages'"),
+        ({"messages": []}, "row 2: column 'messages' has no messages"),
+        ({"messages": "who"}, "row 2, column 'messages' is 'who', and no list of messages"),
+        (
+            {"messages": [["user", "who"]]},
+            r"row 2, column 'messages': message 1 is \[\"user\", \"who\"\], and messages are \{role, content\}",
+        ),
+        (
+            {"messages": [{"content": "who"}]},
+            "message 1, .*, has no role; roles are system, developer, user, assistant, tool",
+        ),
+        (
+            {"messages": [{"from": "human", "value": "who"}]},
+            "has no role \\(from and value are role and content here\\)",
+        ),
+        (said(("human", "who"), ASSISTANT), "message 1 has the role 'human'; did you mean 'user'\\? Roles are system"),
+        (said(USER, ("narrator", "who"), ASSISTANT), "message 2 has the role 'narrator'. Roles are"),
+        (
+            said(USER, ("assistant", " ")),
+            "message 2, of role assistant, has no content; fill it in, or remove the message",
+        ),
+        (said(USER, USER, ASSISTANT), "messages 1 and 2 are the same, 'who is' of role user: remove one of them"),
+        (said(USER), "no message is of role assistant, so there is nothing to learn; roles are user"),
+        (said(USER, ("assistant", "war<|im_end|>")), "message 2 holds '<|im_end|>', a special token of the tokenizer"),
+        (
+            {"messages": [{"role": "user", "content": "who", "name": "x"}]},
+            "message 1 has 'name' beside role and content",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "parts of other kinds than text are not read",
+        ),
+    ],
+)
+def test_what_is_no_dialogue_is_named(llama: Path, tmp_path: Path, row: dict, says: str) -> None:
+    path = lines(tmp_path / "t.jsonl", said(USER, ASSISTANT), row, *[said(USER, ASSISTANT)] * 3)
+    job = make_job(llama, path, task=TASK)
+    with pytest.raises(JobError, match=says.replace("|", r"\|")) as caught:
+        open_task(job)
+    assert caught.value.reason == "InvalidData"
+    skipping = open_task(make_job(llama, path, task=TASK, data={"onError": "Skip"}))
+    assert skipping.left_out == {"train": 1}
+    assert sum(skipping.splits.values()) == 4
+    if "special token" not in says:
+        with pytest.raises(JobError, match=says):
+            look(job)
+
+
+STRICT = "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
+STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+FORGETFUL = CHAT_TEMPLATE.replace(
+    "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+)
+LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role'] == 'assistant' else ' ') + m['content'] + '\\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "says"),
+    [
+        (
+            STRICT,
+            said(USER, ("user", "what"), ASSISTANT),
+            "row 2: the chat template refuses it: .*roles must alternate",
+        ),
+        (
+            FORGETFUL,
+            said(("system", "far"), USER, ASSISTANT),
+            "row 2: the chat template leaves out message 1, of role system: 'far'",
+        ),
+        (
+            LATEST,
+            said(USER, ASSISTANT, ("user", "x"), ASSISTANT),
+            "row 2: the chat template writes message 2 otherwise once others follow",
+        ),
+    ],
+)
+def test_what_a_chat_template_does_not_take_is_named(tmp_path: Path, template: str, row: dict, says: str) -> None:
+    folder = decoder_folder(tmp_path / "m", template=template)
+    path = lines(tmp_path / "t.jsonl", said(USER, ASSISTANT), row, *[said(USER, ASSISTANT)] * 3)
+    with pytest.raises(JobError, match=says):
+        open_task(make_job(folder, path, task=TASK))
+    task = open_task(make_job(folder, path, task=TASK, data={"onError": "Skip"}))
+    assert "a man" in learned(task, 0)[1]
+
+
+def test_two_turns_of_a_role_are_as_the_template_has_them(llama: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ("user", "what"), ASSISTANT, ("assistant", "war"))] * 4)
+    assert learned(open_task(make_job(llama, path, task=TASK)), 0)[1] == "a man<|im_end|>war<|im_end|>"
+
+
+def test_a_completion_that_is_cut_away_is_named_and_one_that_is_cut_is_not(llama: Path, tmp_path: Path, caplog) -> None:
+    long = said(("user", "who is " * 12), ASSISTANT)
+    path = lines(
+        tmp_path / "t.jsonl",
+        said(USER, ASSISTANT),
+        said(USER, ("assistant", "war " * 30)),
+        long,
+        *[said(USER, ASSISTANT)] * 5,
+    )
+    says = r"row 3 has \d+ tokens, and what is to be learned of it lies beyond the first 30, .*raise spec\.task\.causalLm\.maxLength"
+    with pytest.raises(JobError, match=says):
+        open_task(make_job(llama, path, task=of(maxLength=30)))
+    task = open_task(make_job(llama, path, task=of(maxLength=30), data={"onError": "Skip"}))
+    assert task.left_out == {"train": 1}
+    assert max(task.lengths("train").max(), task.lengths("validation").max()) == 30
+    assert "samples are cut: they are longer than 30 tokens" in caplog.text
+    assert min(task.units("train")) > 0
+
+
+def test_a_model_that_cannot_answer_is_refused(llama: Path, table: Path, tmp_path: Path) -> None:
+    from tests.trainer.jobs import bert_folder
+
+    with pytest.raises(JobError, match="its tokenizer has no chat template"):
+        open_task(make_job(decoder_folder(tmp_path / "m", template=None), table, task=TASK))
+    path = lines(tmp_path / "t.jsonl", *[{"text": "how far"}] * 4)
+    with pytest.raises(JobError, match="the weights lack"):
+        open_task(make_job(bert_folder(tmp_path / "bert"), path, task=of(annotation="Text"))).build_model()
+
+
+# How it weighs
+
+
+def test_padding_has_no_loss_and_no_gradient(llama: Path, table: Path) -> None:
+    task = open_task(make_job(llama, table, task=TASK))
+    module = task.build_model().module
+    [empty] = task.batches("train", [[]])
+    outputs = task.forward(module, empty)
+    loss = task.loss(outputs, empty)
+    assert loss.tolist() == [0]
+    loss.sum().backward()
+    assert all(float(p.grad.abs().sum()) == 0 for p in module.parameters() if p.grad is not None)
+    state = task.metrics.new_state()
+    task.metrics.update(state, outputs, empty)
+    assert not state.any()
+    assert task.tokens(empty) == 0
+    assert task.metrics.compute(state) == {}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_each_token_of_a_step_weighs_the_same_however_it_is_divided(llama: Path, table: Path, accumulate: int) -> None:
+    task = open_task(make_job(llama, table, task=TASK))
+    module = task.build_model().module.eval()
+
+    def gradients() -> torch.Tensor:
+        return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
+
+    [(_, [micro])] = [
+        (step, list(micros))
+        for step, micros in Feed(task, seed=0, batch_size=4, accumulate=1, rank=0, world_size=1).steps(4, 5)
+    ]
+    batch = micro.tensors
+    expected = module(**batch).loss  # transformers' own, a mean over the tokens
+    expected.backward()
+    whole = gradients()
+    for world in (1, 2, 3):
+        module.zero_grad()
+        total = 0.0
+        for rank in range(world):
+            feed = Feed(task, seed=0, batch_size=4, accumulate=accumulate, rank=rank, world_size=world)
+            for _, micros in feed.steps(4, 5):  # the last of the epoch: two samples, so that a rank may have none
+                for micro in micros:
+                    loss = task.loss(task.forward(module, micro.tensors), micro.tensors).sum() * micro.scale / world
+                    loss.backward()
+                    total += loss.item()
+        assert total == pytest.approx(expected.item(), rel=1e-5)
+        torch.testing.assert_close(gradients(), whole, rtol=1e-4, atol=1e-7)
+
+
+def test_uneven_shards_measure_as_transformers_does(llama: Path, table: Path) -> None:
+    task = open_task(
+        make_job(llama, table, task=TASK, data={"validation": {"fraction": 0.5}}, training={"batchSize": 3})
+    )
+    module = task.build_model().module.eval()
+    losses, hits, count = 0.0, 0, 0
+    for index in range(task.splits["validation"]):
+        [batch] = task.batches("validation", [[index]])
+        found, targets = module(**batch), batch["labels"][0, 1:]
+        kept = targets != IGNORED
+        losses += found.loss.item() * int(kept.sum())
+        hits += int((found.logits[0, :-1].argmax(-1) == targets)[kept].sum())
+        count += int(kept.sum())
+    assert count == task.units("validation").sum()
+    for world in (1, 2, 3):
+        sums = task.metrics.new_state()
+        for rank in range(world):
+            for batch in Feed(task, seed=0, batch_size=3, accumulate=1, rank=rank, world_size=world).evaluation(
+                "validation"
+            ):
+                assert len(batch["input_ids"]) <= 3, "no more logits at a time than in a step"
+                task.metrics.update(sums, task.forward(module, batch), batch)
+        found = task.metrics.compute(sums)
+        assert found["loss"] == pytest.approx(losses / count, rel=1e-6)
+        assert found["perplexity"] == pytest.approx(math.exp(losses / count), rel=1e-6)
+        assert found["tokenAccuracy"] == hits / count
+
+
+# What is written
+
+
+@pytest.mark.parametrize("kind", ["Model", "Adapter", "Merged"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_plain_libraries_load_what_is_exported(table: Path, tmp_path: Path, kind: str, family: str) -> None:
+    folder = decoder_folder(tmp_path / "m", family, tie_word_embeddings=family == "gpt2", max_position_embeddings=128)
+    adapter = {} if kind == "Model" else {"adapter": {"type": "LoRA", "lora": {"initLoraWeights": "Gaussian"}}}
+    task = open_task(make_job(folder, table, task=TASK, **adapter))
+    module = task.build_model().module
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if kind == "Model" or "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    task.export(module, tmp_path / "out", kind)
+    with patch.object(export, "reload", plain_outputs):
+        task.verify_export(tmp_path / "out", kind, module)
+    usage = task.usage(kind, str(tmp_path / "out"), str(folder))
+    assert "apply_chat_template" in usage
+    exec(usage, {})  # what people are shown runs as it stands
+    assert (tmp_path / "out" / "chat_template.jinja").is_file()
+
+
+def test_an_adapter_on_tied_weights_is_refused_since_peft_merges_it_to_other_logits(
+    table: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+    folder = decoder_folder(tmp_path / "m", tie_word_embeddings=True)
+    for target in ("lm_head", "embed_tokens"):
+        adapter = {"type": "LoRA", "lora": {"targetModules": ["q_proj", target]}}
+        with pytest.raises(JobError, match=f"{target}' matches .*, and .* have the same weights") as caught:
+            open_task(make_job(folder, table, task=TASK, adapter=adapter)).build_model()
+        assert caught.value.reason == "InvalidAdapter"
+        assert "model.embed_tokens and lm_head" in caught.value.message
+        wrapped = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(folder), LoraConfig(target_modules=[target], init_lora_weights=False)
+        ).eval()
+        ids = torch.tensor([[5, 6, 7]])
+        with torch.no_grad():
+            trained = wrapped(input_ids=ids).logits
+            merged = wrapped.merge_and_unload()(input_ids=ids).logits
+        assert (trained - merged).abs().max() > 1e-2, "the reason: once PEFT does this right, it need not be refused"
+    untied = decoder_folder(tmp_path / "untied", tie_word_embeddings=False)
+    for target in ("lm_head", "all-linear"):
+        adapter = {"type": "LoRA", "lora": {"targetModules": [target]}}
+        loaded = open_task(make_job(untied, table, task=TASK, adapter=adapter)).build_model()
+        assert any("lm_head" in name for name in loaded.adapter_parameters) == (target == "lm_head")
+
+
+def test_two_workers_of_uneven_shares_end_as_undisturbed_after_a_kill(
+    ranks, llama: Path, table: Path, tmp_path: Path
+) -> None:
+    def job_in(name: str):
+        training = {"epochs": 2, "batchSize": 5, "checkpoint": {"everySteps": 2}, "gradientAccumulationSteps": 2}
+        output = {"destination": f"file://{tmp_path}/{name}"}
+        return make_job(llama, table, task=TASK, training=training, distribution={"numNodes": 2}, output=output)
+
+    report = ends_as_undisturbed(job_in, tmp_path)
+    assert set(report["results"]["validation"]) == {"loss", "perplexity", "tokenAccuracy"}
+    assert report["metric"] == "loss"
+
+
+# Several samples in a row
+
+PACKED_TASK = of(packing=True)
+
+
+def gradients_of(module) -> dict[str, torch.Tensor]:
+    found = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+    module.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "checkpointing"),
+    [
+        *((family, attention, False) for family in ("llama", "gpt2", "mistral") for attention in ("eager", "sdpa")),
+        ("llama", "sdpa", True),
+    ],
+)
+def test_a_packed_sample_has_the_logits_and_gradients_that_it_has_alone(
+    table: Path, tmp_path: Path, family: str, attention: str, checkpointing: bool
+) -> None:
+    still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0) if family == "gpt2" else {}
+    still |= {"num_key_value_heads": 1, "sliding_window": 9, "intermediate_size": 32} if family == "mistral" else {}
+    task = open_task(make_job(decoder_folder(tmp_path / "m", family, **still), table, task=PACKED_TASK))
+    module = task.build_model().module
+    module.set_attn_implementation(attention)
+    if checkpointing:
+        checkpoint_activations(module)
+    [batch] = task.batches("train", [range(7)])
+    owners = batch[PACKED]
+    assert (len(batch["input_ids"]), len(batch[SAMPLES])) < (6, 8), "some share a row"
+    outputs = task.forward(module, batch)
+    losses = task.loss(outputs, batch)
+    assert len(losses) == 7
+    for number in range(7):
+        [alone] = task.batches("train", [[number]])
+        kept = owners == number
+        length = int(kept.sum())
+        ids = batch["input_ids"][kept][None]
+        assert torch.equal(ids[0], alone["input_ids"][alone[PACKED] == 0])
+        own = module(input_ids=ids, labels=batch["labels"][kept][None])  # transformers' own loss, a mean
+        torch.testing.assert_close(outputs[kept], own.logits[0], rtol=1e-5, atol=1e-5)
+        units = int(task.units("train")[number])
+        torch.testing.assert_close(losses[number], own.loss * units, rtol=1e-5, atol=1e-5)
+        module.zero_grad()
+        (own.loss * units).backward()
+        expected = gradients_of(module)
+        losses[number].backward(retain_graph=True)
+        for name, gradient in gradients_of(module).items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+        assert length == task.lengths("train")[number]
+
+
+def test_what_transformers_reads_of_a_row_without_its_two_conditions_leaks(llama: Path, table: Path) -> None:
+    task = open_task(make_job(llama, table, task=PACKED_TASK))
+    module = task.build_model().module.eval()
+    [batch] = task.batches("train", [range(7)])
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
+    with torch.no_grad():
+        apart = task.forward(module, batch)
+        for more in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(batch["input_ids"])}):
+            assert (module(**inputs, **more).logits - apart).abs().max() > 1e-3, (
+                "once it does not, less has to be minded"
+            )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_packing_changes_nothing_but_rounding(llama: Path, table: Path, accumulate: int) -> None:
+    found = []
+    for options in (TASK, PACKED_TASK):
+        task = open_task(make_job(llama, table, task=options))
+        module = task.build_model().module
+        sums = task.metrics.new_state()
+        for rank in range(2):
+            feed = Feed(task, seed=0, batch_size=5, accumulate=accumulate, rank=rank, world_size=2)
+            for _, micros in feed.steps(2, 4):  # the last has three samples, so that a micro batch may have none
+                for micro in micros:
+                    loss = task.loss(task.forward(module, micro.tensors), micro.tensors).sum() * micro.scale
+                    loss.backward()
+            for batch in feed.evaluation("validation"):
+                task.metrics.update(sums, task.forward(module, batch), batch)
+        tokens = [task.tokens(batch) for batch in task.batches("train", [range(7), []])]
+        found.append((gradients_of(module), task.metrics.compute(sums), tokens))
+    (one, measured, tokens), (other, again, packed) = found
+    assert tokens == packed
+    assert tokens[1] == 0
+    assert again == pytest.approx(measured, rel=1e-5)
+    for name, gradient in one.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_as_few_as_first_fit_decreasing_makes_them() -> None:
+    assert packed_rows([3, 8, 5, 1, 2, 4], 8) == [[1], [2, 0], [5, 4, 3]]
+    assert packed_rows([2], 8) == [[0]]
+
+
+def test_a_model_that_carries_over_what_it_has_read_is_refused(table: Path, tmp_path: Path) -> None:
+    sizes = {"state_size": 4, "expand": 2, "conv_kernel": 2, "time_step_rank": 2}
+    folder = decoder_folder(tmp_path / "m", "mamba", **sizes)
+    says = (
+        r"MambaForCausalLM does not keep samples apart that stand in a row .*Set spec\.task\.causalLm\.packing to false"
+    )
+    with pytest.raises(JobError, match=says):
+        open_task(make_job(folder, table, task=PACKED_TASK)).build_model()
+
+
+def test_packed_samples_train_and_export(ranks, llama: Path, table: Path, tmp_path: Path) -> None:
+    output = {"destination": f"file://{tmp_path}/run"}
+    strategy = {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 1}}
+    job = make_job(llama, table, task=PACKED_TASK, strategy=strategy, distribution={"numNodes": 2}, output=output)
+    assert run_gang(2, work, job, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()[-5000:]
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["outcome"] == "Succeeded"

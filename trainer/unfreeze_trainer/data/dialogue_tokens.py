@@ -1,0 +1,290 @@
+"""Tokenised dialogues, completions and texts, with which of their tokens are learned.
+
+What is learned of a dialogue is found by prefixes: the chat template turns what comes before an answer into text, with the beginning
+of the answer that it puts there when the model is asked, and then the same with the answer. What is there beside is the answer. So no
+template has to say which tokens are the model's; those that do not say it give a mask of zeros without an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unfreeze_trainer.data.dialogues import ANSWERING, RowError, shown
+from unfreeze_trainer.data.tokens import PAD_MULTIPLE
+from unfreeze_trainer.errors import one_line, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CHUNK_ROWS = 1024
+Piece = tuple[str, bool]
+"""A part of a sample's text, and whether it is learned."""
+
+
+class Renderer:
+    """Turns rows into texts.
+
+    Parameters
+    ----------
+    tokenizer
+        Its chat template counts where rows are dialogues.
+    annotation
+        What a row is, in the API's word.
+    everything
+        Whether what comes before completions is learned too.
+    """
+
+    def __init__(self, tokenizer: Any, annotation: str, *, everything: bool) -> None:
+        self._tokenizer, self._annotation, self._everything = tokenizer, annotation, everything
+        self._special = [token for token in tokenizer.all_special_tokens if token.strip()]
+
+    def pieces(self, row: Any) -> list[Piece]:
+        """Return a row's text in pieces. RowError: nothing can be learned of it."""
+        if self._annotation == "Text":
+            return [(row, True)]
+        if self._annotation == "Completions":
+            prompt, completion = row
+            return [(prompt, self._everything), (completion, True)]
+        return self._dialogue(json.loads(row))
+
+    def _dialogue(self, messages: list[dict[str, str]]) -> list[Piece]:
+        for number, message in enumerate(messages, 1):
+            for token in self._special:
+                if token in message["content"]:
+                    raise RowError(
+                        f": message {number} holds {quoted(repr(token))}, a special token of the tokenizer, which the chat template"
+                        " puts where it belongs: remove it"
+                    )
+        whole = self._render(messages)
+        for number, message in enumerate(messages, 1):
+            if message["content"].strip() not in whole:
+                raise RowError(
+                    f": the chat template leaves out message {number}, of role {message['role']}: {shown(message['content'])}; give it"
+                    " another role, or remove it"
+                )
+        if self._everything:
+            return [(whole, True)]
+        edges = [0]
+        for number, message in enumerate(messages):
+            if message["role"] == ANSWERING:
+                edges += self._answer(messages, number, whole)
+        return [(whole[low:high], bool(place % 2)) for place, (low, high) in enumerate(pairwise([*edges, len(whole)]))]
+
+    def _answer(self, messages: list[dict[str, str]], number: int, whole: str) -> tuple[int, int]:
+        """Return where an answer begins in a dialogue's text, and where what ends it is over."""
+        try:
+            asked = self._render(messages[:number], asks=True)
+        except RowError as error:
+            raise RowError(f": nothing comes before message {number + 1}, of role {ANSWERING}: {error}") from error
+        answered = self._render(messages[: number + 1])
+        begin = _shared(asked, answered)
+        before = self._render(messages[:number]) if number else ""
+        if not whole.startswith(answered) or begin < len(before):
+            raise RowError(
+                f": the chat template writes message {number + 1} otherwise once others follow, so what was said cannot be told: give"
+                " each answer a row of its own, with the messages before it"
+            )
+        return begin, len(answered)
+
+    def _render(self, messages: list[dict[str, str]], *, asks: bool = False) -> str:
+        try:
+            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+        except Exception as error:  # each template has its own
+            raise RowError(f": the chat template refuses it: {quoted(one_line(error))}") from error
+        return text
+
+
+class DialogueTokens:
+    """Token ids of many samples, int32, one after the other, and which of them are learned.
+
+    Parameters
+    ----------
+    tokenizer
+        A transformers tokenizer.
+    rows
+        Inputs of `read_dialogues`.
+    renderer
+        Turns them into texts.
+    max_length
+        Tokens kept of each sample.
+    stops
+        Tokens at which an answer ends; what a template puts after them is not learned, since nobody generates it. None where rows are
+        no dialogues: these get the tokenizer's own special tokens around them, where they do not have them, and its end of text.
+    """
+
+    def __init__(
+        self, tokenizer: Any, rows: pa.ChunkedArray, renderer: Renderer, max_length: int, stops: Sequence[int] | None
+    ) -> None:
+        self._tokenizer, self._renderer, self._stops = tokenizer, renderer, stops
+        self._before, self._after = _around(tokenizer) if stops is None else ([], [])
+        self._said: dict[int, str] = {}
+        self.cut = 0
+        """Samples that are longer than what is kept of them."""
+        ids: list[np.ndarray] = [np.empty(0, np.int32)]
+        learned: list[np.ndarray] = [np.empty(0, np.bool_)]
+        for index, (whole, counts) in enumerate(self._tokenized(rows)):
+            kept = counts[:max_length].copy()
+            kept[:1] = False  # nothing stands before it
+            self.cut += len(whole) > max_length
+            if not kept.any():
+                self._said.setdefault(index, _nothing_left(len(whole), max_length))
+            ids.append(whole[:max_length])
+            learned.append(kept)
+        self.wrong = sorted(self._said.items())
+        """Samples of which nothing can be learned, by index, each with the rest of a message that begins with its row."""
+        self.lengths = np.array([len(own) for own in ids[1:]], dtype=np.int64)
+        """Tokens of each sample, int64 of shape (samples,)."""
+        self.units = np.array([own.sum() for own in learned[1:]], dtype=np.int64)
+        """Tokens of each sample that are learned, int64 of shape (samples,)."""
+        self._ids, self._learned = np.concatenate(ids), np.concatenate(learned)
+        self._ends = np.cumsum(self.lengths)
+
+    def _tokenized(self, rows: pa.ChunkedArray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the ids of each row, whole, and which are learned; none of rows that are wrong."""
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            part = rows.slice(start, _CHUNK_ROWS)
+            cells = (
+                zip(*(one.to_pylist() for one in part.flatten()), strict=True)
+                if part.type.num_fields
+                else part.to_pylist()
+            )
+            rendered: list[list[Piece]] = []
+            for number, cell in enumerate(cells, start):
+                try:
+                    rendered.append([piece for piece in self._renderer.pieces(cell) if piece[0]])
+                except RowError as error:
+                    self._said[number] = str(error)
+                    rendered.append([])
+            wholes = self._ids_of(["".join(text for text, _ in pieces) for pieces in rendered])
+            parts = iter(self._ids_of([text for pieces in rendered for text, _ in pieces]))
+            for pieces, whole in zip(rendered, wholes, strict=True):
+                yield self._put_together(pieces, whole, [next(parts) for _ in pieces])
+
+    def _ids_of(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        found: list[list[int]] = self._tokenizer(texts, **options, verbose=False)["input_ids"]
+        return found
+
+    def _put_together(
+        self, pieces: list[Piece], whole: list[int], parts: list[list[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if list(chain.from_iterable(parts)) != whole:
+            parts = self._prefixed(pieces, whole) or parts
+        ids = np.fromiter(chain.from_iterable(parts), np.int32)
+        learned = np.repeat([learns for _, learns in pieces], [len(part) for part in parts]).astype(np.bool_)
+        if not len(ids):
+            return ids, learned
+        if self._stops is not None:
+            return ids, learned & ~_after_stops(ids, learned, self._stops)
+        before = [] if whole[: len(self._before)] == self._before else self._before
+        after = [] if ids[-1] in self._after else self._after
+        return (
+            np.concatenate([before, ids, after]).astype(np.int32),
+            np.concatenate([np.full(len(before), learned[0]), learned, np.full(len(after), learned[-1])]).astype(
+                np.bool_
+            ),
+        )
+
+    def _prefixed(self, pieces: list[Piece], whole: list[int]) -> list[list[int]]:
+        """Return a text's tokens in pieces, if each piece begins where the tokens of what is before it end; else nothing.
+
+        Where a token would be of two pieces, each is tokenised by itself: so is the prompt, too, when the model is asked.
+        """
+        ends, text = [0], ""
+        for piece, _ in pieces[:-1]:
+            text += piece
+            [before] = self._ids_of([text])
+            if whole[: len(before)] != before:
+                return []
+            ends.append(len(before))
+        return [whole[low:high] for low, high in pairwise([*ends, len(whole)])]
+
+    def take(self, rows: np.ndarray) -> None:
+        """Keep some samples alone, by their sorted indices."""
+        within = np.zeros(len(self.lengths), dtype=np.bool_)
+        within[rows] = True
+        tokens = np.repeat(within, self.lengths)
+        self._ids, self._learned = self._ids[tokens], self._learned[tokens]
+        self.lengths, self.units = self.lengths[rows], self.units[rows]
+        self._ends = np.cumsum(self.lengths)
+
+    def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of a sample, and which of them are learned."""
+        place = slice(int(self._ends[row] - self.lengths[row]), int(self._ends[row]))
+        return self._ids[place], self._learned[place]
+
+    def ends(self, stops: Sequence[int]) -> bool:
+        """Return whether any token that is learned is a stop."""
+        return bool(np.isin(self._ids[self._learned], stops).any())
+
+    def first_beyond(self, rows: int) -> tuple[int, int] | None:
+        """Return index and token id of the first sample with an id that has no row in a table of so many; None without."""
+        beyond = np.flatnonzero(self._ids >= rows)
+        if not beyond.size:
+            return None
+        return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    if other.startswith(one):
+        return len(one)
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
+
+
+def padded_length(lengths: Sequence[int], most: int) -> int:
+    """Return how long a batch of such samples is: the longest one, up to the next multiple of 8, at most `most`."""
+    longest = max(lengths)
+    return max(longest, min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, most))
+
+
+def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Return which samples share a row of so many tokens, by their places: the longest first, each into the first row with room.
+
+    First-fit decreasing needs at most 11/9 of the fewest rows possible, and less than one more (Johnson 1973).
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        row = next((row for row, left in enumerate(room) if left >= lengths[place]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[row].append(place)
+        room[row] -= lengths[place]
+    return rows
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return what stands before and after a text: what the tokenizer puts there, and its end of text."""
+    bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    start = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
+    before = whole[:start] if whole[start : start + len(bare)] == bare else []
+    return before, [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+
+
+def _after_stops(ids: np.ndarray, learned: np.ndarray, stops: Sequence[int]) -> np.ndarray:
+    """Return which tokens stand after a stop within a run of learned ones, bool of shape (tokens,)."""
+    found = np.zeros(len(ids), dtype=np.bool_)
+    edges = np.flatnonzero(np.diff(learned, prepend=False, append=False))
+    for low, high in zip(edges[::2], edges[1::2], strict=True):
+        stop = np.flatnonzero(np.isin(ids[low:high], stops))
+        if stop.size:
+            found[low + stop[0] + 1 : high] = True
+    return found
+
+
+def _nothing_left(tokens: int, kept: int) -> str:
+    if tokens <= kept:
+        return f": its {tokens} tokens hold none that could be learned; fill it in, or remove it"
+    return (
+        f" has {tokens} tokens, and what is to be learned of it lies beyond the first {kept}, which are kept: raise"
+        " spec.task.causalLm.maxLength, or shorten what comes before"
+    )

@@ -1,0 +1,138 @@
+"""transformers: decoders, which give the next token of a text."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from unfreeze_api.adapters.lora import LoraSpec
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.spec.quantization import QuantizationSpec
+from unfreeze_trainer.libraries.base import Head
+from unfreeze_trainer.libraries.transformers import Transformers
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.adapters import add_adapter
+from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
+from unfreeze_trainer.models.causal_lm import load_causal_lm, stop_tokens
+from unfreeze_trainer.models.experts import require_layers
+from unfreeze_trainer.models.export import Example, Plain
+from unfreeze_trainer.models.packing import require_apart
+from unfreeze_trainer.models.quantized import config_options, load_quantized, start_from_rounding
+from unfreeze_trainer.models.tied import output_layer
+
+_OUTPUTS = (
+    '__import__("torch").stack([model(input_ids=__import__("torch").tensor([ids])).logits[0, -1] for ids in inputs])'
+)
+"""Expression for the logits after the last token of each sample, which are given as token ids."""
+
+
+class CausalLanguageModel(Transformers):
+    """A folder of transformers, with its tokenizer; outputs are (samples, length, tokens of the vocabulary).
+
+    Parameters
+    ----------
+    job
+        Its model, adapter and seed count.
+    answers
+        Whether people ask it by messages, and not by the beginning of a text.
+    packs
+        Whether samples share rows.
+    """
+
+    auto = "AutoModelForCausalLM"
+    reads_one_place = False
+
+    def __init__(self, job: ResolvedJob, *, answers: bool, packs: bool = False) -> None:
+        super().__init__(job)
+        # What pools the tokens of a text has no part in it.
+        self._pooling, self._pooling_files = None, []
+        self._answers, self._packs = answers, packs
+        self._open_tokenizer()
+
+    def open(self, head: Head) -> None:
+        """Take what the data says; the tokenizer was needed to read them."""
+        self.head = head
+
+    @cached_property
+    def stops(self) -> list[int]:
+        """Tokens at which the model ends what it says."""
+        return stop_tokens(self.path, self.tokenizer)
+
+    def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
+        module = load_causal_lm(self.path, self.where, random=self._random, seed=self.job.training.seed)
+        # A cache is of no use here, and takes memory.
+        self._options = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
+        if self._packs:
+            require_apart(module, where=self.where, field=f"spec.task.{self.job.task.kind.member}.packing")
+        if not quantization:
+            return self._with_adapter(module, ())
+        if self._reaches_experts:
+            require_layers(module, (), quantization, self.where)
+        self._kept = [name for name, part in module.named_modules() if part is output_layer(module)]
+        quantized = load_quantized(module, (), self.path, self.where, quantization, kept=self._kept)
+        loaded = self._with_adapter(quantized, ())
+        lora = self.job.adapter and self.job.adapter.of(LoraSpec)
+        if lora and lora.init_lora_weights == "LoftQ":
+            start_from_rounding(loaded.module, module)
+        return loaded
+
+    def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
+        """Divide a model into blocks, the last of which is a head without parameters, and add the job's adapter."""
+        blocks = [*find_blocks(module, head), Block(HEAD, ())]
+        if not self.job.adapter:
+            return LoadedModel(module, blocks, frozenset())
+        options: dict[str, Any] = {
+            "seed": self.job.training.seed,
+            "base": self.path,
+            "reach_experts": self._reaches_experts,
+        }
+        return add_adapter(module, blocks, self.job.adapter, **options)
+
+    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of each token's next one, (samples, length, tokens of the vocabulary)."""
+        logits: Tensor = module(**inputs, **self._options).logits
+        return logits[:, -inputs["input_ids"].shape[1] :]  # a prompt stands before the text
+
+    def _plain(self, folder: str, example: Example) -> Plain:
+        place = json.dumps(folder)
+        load = (
+            f"from transformers import {self.auto}, AutoTokenizer\n\n"
+            f"model = {self.auto}.from_pretrained({place}).eval()\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
+        )
+        return Plain(self.name, load, self._predict(example), _OUTPUTS, "[]")
+
+    def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
+        options, imports = "", [self.auto, "AutoTokenizer"]
+        if spec := self.job.model.quantization:
+            values = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
+            options = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})\n"
+            imports.append("BitsAndBytesConfig")
+        lines = ["import torch"] * bool(options) + [f"from transformers import {', '.join(sorted(imports))}"]
+        load = (
+            "\n".join(lines) + "\n\n"
+            f"base = {self.auto}.from_pretrained({json.dumps(base)}{options})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder)})\n\n"
+            f"{self._adapter_lines(folder)}\n"
+        )
+        return Plain(self._adapter_library, load, self._predict(example), _OUTPUTS, "[]")
+
+    def _predict(self, example: Example) -> str:
+        if not self._answers:
+            return (
+                f'inputs = tokenizer({example.value}, return_tensors="pt")\n'
+                "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0], skip_special_tokens=True))"
+            )
+        return (
+            f'messages = [{{"role": "user", "content": {example.value}}}]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n'
+            ")\n"
+            'said = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]\n'
+            "print(tokenizer.decode(said, skip_special_tokens=True))"
+        )

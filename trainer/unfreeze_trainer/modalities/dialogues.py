@@ -1,0 +1,239 @@
+"""What a decoder reads and learns: dialogues, prompts with completions, or texts, tokenised when they are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_api.tasks.causal_lm import CausalLMSpec
+from unfreeze_trainer.data.dialogue_tokens import DialogueTokens, Renderer, packed_rows, padded_length
+from unfreeze_trainer.data.dialogues import read_dialogues, without
+from unfreeze_trainer.data.samples import DataSource, Split, target_kind
+from unfreeze_trainer.errors import JobError, quoted
+from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.models.export import Example
+from unfreeze_trainer.models.text import Limits, usable_length
+
+log = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """What a library tells of a model that goes on with texts."""
+
+    tokenizer: Any
+
+    @property
+    def limits(self) -> Limits:
+        """What the model takes."""
+
+    @property
+    def stops(self) -> list[int]:
+        """Tokens at which the model ends what it says."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a batch calls its parts."""
+
+    targets: str
+    """Tokens that are learned."""
+    ignored: int
+    """What stands there for the others."""
+    packed: str
+    """Of packed samples the number of the one that each token is of, -1 of padding."""
+    samples: str
+    """Of packed samples their indices."""
+
+
+class Dialogues(Modality):
+    """Rows of a table as tokens, some of which are learned.
+
+    Parameters
+    ----------
+    job
+        Its data, model and adapter count.
+    model
+        Its tokenizer is there already.
+    options
+        Of the task.
+    names
+        What a batch calls its parts.
+    """
+
+    def __init__(self, job: ResolvedJob, model: Decoder, options: CausalLMSpec, names: Names) -> None:
+        super().__init__(job)
+        self._model, self._task, self._names = model, options, names
+        self._tokens: dict[DataSource, DialogueTokens] = {}
+        self.tokenizer = model.tokenizer
+        prompt = job.adapter.virtual_tokens if job.adapter else 0
+        self.max_length = usable_length(options.max_length, self.tokenizer, model.limits, prompt=prompt)
+        if self.max_length < options.max_length:
+            log.warning(
+                "%s takes %d tokens of a sample: longer ones are cut there, not at %s.maxLength %d",
+                self.where,
+                self.max_length,
+                self._options,
+                options.max_length,
+            )
+        if options.annotation == "Messages" and not self.tokenizer.chat_template:
+            raise JobError(
+                "InvalidModel",
+                f"{self.where}: its tokenizer has no chat template, which turns messages into text: choose a model with one"
+                f" (chat_template.jinja), or set {self._options}.annotation to Completions or Text",
+            )
+
+    def read(self, dataset: Dataset, where: str) -> DataSource:
+        """Read a table and tokenise it; JobError InvalidData where nothing can be learned of a row, unless such rows are skipped."""
+        task, skip = self._task, self._skips
+        source = read_dialogues(dataset, where, annotation=task.annotation, kind=target_kind(self.job), skip=skip)
+        everything, dialogues = task.loss_on == "AllTokens", task.annotation == "Messages"
+        stops = ([] if everything else self._model.stops) if dialogues else None
+        renderer = Renderer(self.tokenizer, task.annotation, everything=everything)
+        tokens = DialogueTokens(self.tokenizer, source.inputs, renderer, self.max_length, stops)
+        source, kept = without(source, tokens.wrong, skip=skip)
+        tokens.take(kept)
+        if tokens.cut:
+            log.warning(
+                "%s: %d of %d samples are cut: they are longer than %d tokens",
+                where,
+                tokens.cut,
+                len(kept),
+                self.max_length,
+            )
+        if stops and not tokens.ends(stops):
+            log.warning(
+                "%s: the chat template ends no answer by a token that ends the model's (%s): who generates goes on until the"
+                " limit",
+                self.where,
+                ", ".join(map(str, self.tokenizer.convert_ids_to_tokens(stops))),
+            )
+        self._require_rows(source, tokens)
+        self._tokens[source] = tokens
+        return source
+
+    def _require_rows(self, source: DataSource, tokens: DialogueTokens) -> None:
+        rows = self._model.limits.rows
+        if rows is None or not (found := tokens.first_beyond(rows)):
+            return
+        place, token = found
+        raise JobError(
+            "InvalidModel",
+            f"{self.where}: {self.name_of(source, place)}: a token has the id {token}"
+            f" ({quoted(repr(self.tokenizer.convert_ids_to_tokens(token)))}), and the model has embeddings for {rows} tokens: tokenizer"
+            " and weights do not belong together. Use the tokenizer that the model was trained with, or resize the model's"
+            " embeddings first",
+        )
+
+    def open(self) -> None:
+        """Do nothing: the tokenizer was there before the data."""
+
+    def name_of(self, source: DataSource, row: int) -> str:
+        """Return what a JobError's message calls a sample: source and row."""
+        return f"{source.where}, row {source.number(row)}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a model that fails at the samples."""
+        return (
+            f"Look whether {self.where} holds a decoder that transformers trains on texts of {self.max_length} tokens"
+            f" ({self._options}.maxLength), or choose another model"
+        )
+
+    def lengths(self, split: Split) -> np.ndarray:
+        """Return how many tokens each sample of a split has, int64 of shape (samples,)."""
+        return self._tokens[split.source].lengths[split.rows]
+
+    def units(self, split: Split) -> np.ndarray:
+        """Return how many tokens of each sample are learned, int64 of shape (samples,)."""
+        return self._tokens[split.source].units[split.rows]
+
+    def batches(
+        self,
+        split: Split,
+        batches: Iterable[Sequence[int]],
+        epoch_seed: int | None,  # noqa: ARG002 - texts are not varied
+        unread: set[int],  # noqa: ARG002 - all have been read
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with input_ids and targets, int64 of shape (rows, length), and what tells padding from them.
+
+        That is attention_mask; of packed samples position_ids, which begin anew with each of them, and with padding.
+        """
+        tokens = self._tokens[split.source]
+        for indices in batches:
+            # Padding has the text of a sample, of which nothing is learned.
+            rows = rows_of(split, indices) if len(indices) else split.rows[:1]
+            samples = [tokens.of(int(row)) for row in rows]
+            if not len(indices):
+                samples = [(ids, np.zeros_like(learned)) for ids, learned in samples]
+            found = self._packed(samples) if self._task.packing else self._padded(samples)
+            if self._task.packing:
+                found[self._names.samples] = np.array(list(indices) or [-1])
+            yield indices, {name: torch.from_numpy(values) for name, values in found.items()}
+
+    def _padded(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return a batch in which each sample is a row; padding stands at the end, where decoders need no positions for it."""
+        shape = len(samples), padded_length([len(ids) for ids, _ in samples], self.max_length)
+        inputs, targets = self._filled(shape)
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, (ids, learned) in enumerate(samples):
+            inputs[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+            targets[row, : len(ids)][learned] = ids[learned]
+        return {"input_ids": inputs, "attention_mask": mask, self._names.targets: targets}
+
+    def _packed(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return a batch of rows as long as the longest sample, in which others share a row."""
+        lengths = [len(ids) for ids, _ in samples]
+        width = padded_length(lengths, self.max_length)
+        rows = packed_rows(lengths, width)
+        shape = len(rows), width
+        inputs, targets = self._filled(shape)
+        positions, owners = np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        for row, members in enumerate(rows):
+            start = 0
+            for number in members:
+                ids, learned = samples[number]
+                place = slice(start, start + len(ids))
+                inputs[row, place], positions[row, place], owners[row, place] = ids, np.arange(len(ids)), number
+                targets[row, place][learned] = ids[learned]
+                start = place.stop
+            positions[row, start:] = np.arange(width - start)
+        names = self._names
+        return {"input_ids": inputs, "position_ids": positions, names.targets: targets, names.packed: owners}
+
+    def _filled(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return token ids and targets of nothing but padding."""
+        padding, ignored = self.tokenizer.pad_token_id, self._names.ignored
+        return np.full(shape, padding, dtype=np.int64), np.full(shape, ignored, dtype=np.int64)
+
+    def remembered(
+        self, split: Split, batches: Iterable[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """Yield each list of indices with its inputs, which all lie in memory."""
+        return self.batches(split, batches, None, set())
+
+    def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:
+        """Return how many tokens that are not padding the rows have that count."""
+        kept = inputs[self._names.packed] >= 0 if self._task.packing else inputs["attention_mask"]
+        return int(kept[counted].sum())
+
+    def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002
+        """Return the token ids of the first samples."""
+        return [self._tokens[split.source].of(int(row))[0].tolist() for row in split.rows[:count]]
+
+    @property
+    def example(self) -> Example:
+        """An input that people are shown."""
+        return Example('"some text"')
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer, with its chat template."""
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,91 @@
+"""Next token: of each token that is learned, the one before it is to give it the highest logit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.metrics import Metrics
+from unfreeze_trainer.objectives.targets import Encoder, Targets
+
+
+class NextToken(Objective):
+    """Cross-entropy of the tokens that are learned. Outputs are (rows, length, tokens of the vocabulary).
+
+    Targets stand where their tokens do, int64 of shape (rows, length), IGNORED where a token is not learned: as transformers has its
+    labels. They come with the inputs. A row is a sample, or several of them, which the batch tells apart then.
+    """
+
+    def __init__(self, learned: Encoder[Any]) -> None:
+        super().__init__(learned)
+        self.outputs = ()
+        self.metrics = NextTokenMetrics()
+
+    def collate(
+        self,
+        targets: Targets,  # noqa: ARG002 - they stand in the inputs
+        indices: Sequence[int],  # noqa: ARG002
+        unread: AbstractSet[int] = frozenset(),  # noqa: ARG002 - all have been read
+    ) -> dict[str, Tensor]:
+        """Return nothing: the targets come with the inputs."""
+        return {}
+
+    def counted(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return which rows of a batch have a token that is learned, bool of shape (rows,)."""
+        return (batch[TARGETS] != IGNORED).any(dim=1)
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the cross-entropies of each sample's tokens in nats, float32 of shape (samples,); 0 without any."""
+        logits, targets, samples = _learned(outputs, batch)
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        count = len(batch[SAMPLES]) if PACKED in batch else len(outputs)
+        return losses.new_zeros(count).index_add(0, samples, losses)
+
+    def answer(self, outputs: str) -> str:
+        """Return a Python expression for the most probable next token."""
+        return f"{outputs}.argmax(-1)"
+
+
+class NextTokenMetrics(Metrics):
+    """loss, perplexity and tokenAccuracy of one split.
+
+    The state is float64 of shape (3,): the sum of the losses, the tokens that have the highest logit, and all that are learned.
+    """
+
+    names = ("loss", "perplexity", "tokenAccuracy")
+
+    def new_state(self) -> Tensor:
+        """Return the state of no samples, on the CPU; states are added."""
+        return torch.zeros(3, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
+        """Add a batch in place. `outputs` are logits, (samples, length, tokens of the vocabulary) on any device."""
+        logits, targets, _ = _learned(outputs, batch)
+        losses = functional.cross_entropy(logits, targets, reduction="none").double()
+        hits = (logits.argmax(dim=-1) == targets).double()
+        state += torch.stack([losses.sum(), hits.sum(), torch.ones_like(hits).sum()]).to(state.device)
+
+    def _compute(self, state: Tensor) -> dict[str, float]:
+        """Return the mean cross-entropy of the tokens in nats, its exponential, and the share of tokens that are right."""
+        losses, hits, count = state.tolist()
+        if not count:
+            return {}
+        loss = losses / count
+        most = math.log(torch.finfo(torch.float64).max)
+        return {"loss": loss, "perplexity": math.exp(min(loss, most)), "tokenAccuracy": hits / count}
+
+
+def _learned(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is said of the tokens that are learned, (tokens, vocabulary) in float32, these tokens, and their samples."""
+    targets = batch[TARGETS].to(outputs.device)[:, 1:]
+    rows, places = torch.nonzero(targets != IGNORED, as_tuple=True)
+    samples = batch[PACKED].to(outputs.device)[rows, places + 1] if PACKED in batch else rows
+    return outputs[rows, places].float(), targets[rows, places], samples
