@@ -15,10 +15,12 @@ from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.cluster.queue import Queue
 from unfreeze_operator.objects import views
 from unfreeze_operator.objects.kueue import workload_view
+from unfreeze_operator.objects.pod_groups import pod_group_view
 from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     JOBS,
     NETWORK_POLICIES,
+    POD_GROUPS,
     PODS,
     SERVICES,
     SUFFIXES,
@@ -43,6 +45,7 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(NETWORK_POLICIES, views.network_policy_view),
     Kind(PODS, views.pod_view),
     Kind(WORKLOADS, workload_view, WORKLOAD_SELECTOR, optional=True),
+    Kind(POD_GROUPS, pod_group_view, optional=True),
 )
 
 FIRST_STATUS = 6
@@ -115,6 +118,7 @@ def _caches(wake: Callable[[Key], None]) -> tuple[Caches, dict[Resource, Mirror]
         caches[NETWORK_POLICIES],
         caches[PODS],
         caches[WORKLOADS],
+        caches[POD_GROUPS],
     )
     return known, {kind.resource: Mirror(caches[kind.resource], kind.view) for kind in KINDS}
 

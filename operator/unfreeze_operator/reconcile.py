@@ -30,6 +30,7 @@ from unfreeze_operator.decisions.plan import Plan, plan
 from unfreeze_operator.objects.actions import steps
 from unfreeze_operator.objects.kueue import WorkloadView
 from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.pod_groups import PodGroupView
 from unfreeze_operator.objects.resources import EVENTS, FINE_TUNE_JOBS, Key, Manifest
 from unfreeze_operator.objects.views import (
     ConfigMapView,
@@ -72,6 +73,7 @@ class Caches:
     network_policies: Cache[NetworkPolicyView]
     pods: Cache[PodView]
     workloads: Cache[WorkloadView]
+    pod_groups: Cache[PodGroupView]
 
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
@@ -85,6 +87,7 @@ class Caches:
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
             workloads=[workload for child in jobs for workload in self.workloads.of((job.namespace, child.name))],
+            pod_groups=self.pod_groups.of(key),
         )
 
     def behind(self, workload: Key) -> Key:
@@ -203,6 +206,7 @@ class Reconciler:
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
             self._sources,
+            pod_groups=self._caches.pod_groups.is_served(job.namespace),
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
         asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)

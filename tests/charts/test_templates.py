@@ -136,6 +136,9 @@ def test_all_namespaces_or_some():
     bindings = [manifest for manifest in some if manifest["kind"] == "RoleBinding"]
     assert {binding["subjects"][0]["namespace"] for binding in bindings} == {NAMESPACE}
     assert options({"namespaces": ["a", "b"]})["NAMESPACES"] == "a b"
+    less = only(render({"rbac": {"podGroups": False}}), "ClusterRole", "unfreeze-operator")["rules"]
+    assert less == [rule for rule in rules if rule["resources"] != ["podgroups"]]
+    assert len(less) == len(rules) - 1
 
 
 def test_rights_for_people_add_up():

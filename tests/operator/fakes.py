@@ -14,11 +14,13 @@ from unfreeze_api.job import parse_spec
 from unfreeze_operator.decisions.plan import Plan, plan
 from unfreeze_operator.objects.actions import Abandon, Action, Create, Delete, Patch
 from unfreeze_operator.objects.packing import unpack
+from unfreeze_operator.objects.pod_groups import pod_group_view
 from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     JOB_LABEL,
     JOBS,
     NETWORK_POLICIES,
+    POD_GROUPS,
     PODS,
     SERVICES,
     Manifest,
@@ -128,7 +130,9 @@ def disrupted(manifest: Manifest) -> Manifest:
 class FakeCluster:
     """Objects by kind and name; `refused` collects what a real API server would not have done."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pod_groups: bool = False) -> None:
+        self.pod_groups = pod_groups
+        """Whether the server has PodGroups."""
         self.departed: list[Manifest] = []
         self.objects: dict[tuple[Resource, str], Manifest] = {}
         self._uids = itertools.count(1)
@@ -173,6 +177,7 @@ class FakeCluster:
             [network_policy_view(raw) for raw in self.of(NETWORK_POLICIES)],
             pods=[pod_view(raw) for raw in self.of(PODS)],
             departed=[pod_view(raw) for raw in self.departed],
+            pod_groups=[pod_group_view(raw) for raw in self.of(POD_GROUPS)],
         )
 
     def context(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Context:
@@ -183,6 +188,7 @@ class FakeCluster:
             self.children(view.uid),
             NOW + timedelta(seconds=after),
             IMAGE,
+            pod_groups=self.pod_groups,
         )
 
     def step(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Plan:

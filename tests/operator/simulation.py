@@ -20,12 +20,13 @@ from unfreeze_api.contracts.progress import CheckpointInfo, Progress, Terminatio
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.executor import Delayed, Executor, Mirror
 from unfreeze_operator.cluster.informer import Cache
-from unfreeze_operator.objects import views
+from unfreeze_operator.objects import pod_groups, views
 from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
     FINE_TUNE_JOBS,
     JOBS,
     NETWORK_POLICIES,
+    POD_GROUPS,
     PODS,
     SERVICES,
     SUFFIXES,
@@ -37,7 +38,7 @@ from unfreeze_operator.settings.network import ISOLATED
 from unfreeze_operator.settings.options import TrainerImage
 from unfreeze_operator.telemetry.metrics import Metrics
 
-CHILDREN = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, JOBS)
+CHILDREN = (CONFIG_MAPS, SERVICES, NETWORK_POLICIES, POD_GROUPS, JOBS)
 KEY = ("ns", "job")
 _RUNNER = asyncio.Runner()
 METRICS = Metrics()
@@ -173,8 +174,10 @@ class FakePoller:
 class Simulation:
     """One FineTuneJob, its operator and its cluster; each round takes a second."""
 
-    def __init__(self, *, first_status: float = 0.0, **options: Any) -> None:
+    def __init__(self, *, first_status: float = 0.0, served: bool = False, **options: Any) -> None:
         self.server = Server()
+        self.served = served
+        """Whether the server has PodGroups."""
         self._first_status = first_status
         self.now = NOW
         self.poller = FakePoller()
@@ -222,8 +225,10 @@ class Simulation:
             CONFIG_MAPS: views.config_map_view,
             NETWORK_POLICIES: views.network_policy_view,
             PODS: views.pod_view,
+            POD_GROUPS: pod_groups.pod_group_view,
         }
         self._caches = caches
+        caches[POD_GROUPS].serve(None, served=self.served)
         mirrors = {resource: Mirror(cache, self._views[resource]) for resource, cache in caches.items()}
         self._reconciler = Reconciler(
             api=self.server,
@@ -235,6 +240,7 @@ class Simulation:
                 caches[NETWORK_POLICIES],
                 caches[PODS],
                 Cache(lambda _: None),
+                caches[POD_GROUPS],
             ),
             executor=Executor(self.server, {r: m for r, m in mirrors.items() if r != FINE_TUNE_JOBS}),
             poller=self.poller,

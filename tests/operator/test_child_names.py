@@ -108,7 +108,7 @@ def test_two_jobs_one_called_like_the_others_child_have_children_apart():
 @pytest.mark.parametrize("names", [FIRST, NAMES], ids=["first", "now"])
 def test_a_workload_of_kueue_is_its_jobs_under_whichever_name(names):
     cluster, view = begun() if names is NAMES else begun_under(names), job()
-    caches = Caches(*(Cache(lambda _: None) for _ in range(7)))
+    caches = Caches(*(Cache(lambda _: None) for _ in range(8)))
     caches.jobs.put(job_view(cluster.job()))
     owner = {"kind": "Job", "name": names[JOBS], "uid": cluster.job()["metadata"]["uid"], "controller": True}
     meta = {"name": "w", "namespace": "ns", "uid": "w1", "resourceVersion": "1", "ownerReferences": [owner]}

@@ -82,6 +82,18 @@ class History(Simulation):
             raw["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
             self.delete_pod()
 
+    def preempt(self):
+        """The scheduler takes the whole gang away."""
+        for raw in self.running():
+            raw["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+            raw["metadata"].setdefault("deletionTimestamp", text(self.now))
+            self.server.touch(raw)
+
+    def serve(self):
+        """PodGroups are switched on, or off."""
+        self.served = not self.served
+        self.restart()
+
     def lose_node(self):
         for raw in self.running()[:1]:
             raw["status"] = unheard(raw)["status"]
@@ -100,7 +112,7 @@ class History(Simulation):
         self.poller.is_silent = False
 
     def lose_child(self):
-        for resource in CHILDREN[:3]:
+        for resource in CHILDREN[:-1]:
             for raw in self.server.of(resource.plural):
                 if raw["metadata"]["name"] != "alien":
                     self.server.remove(resource.plural, raw["metadata"]["name"])
@@ -137,7 +149,7 @@ class History(Simulation):
             assert self.server.objects[plural, "alien"]["metadata"]["resourceVersion"] == version, (
                 "an alien was touched"
             )
-        for plural in ("jobs", "services", "networkpolicies"):
+        for plural in ("jobs", "services", "networkpolicies", "podgroups"):
             assert len(self.server.of(plural)) <= 1
         job = self.job
         if job is None:
@@ -151,6 +163,7 @@ class History(Simulation):
         if spent := new.get("stateSeconds"):
             began, since = (parse_time(at) for at in (job["metadata"]["creationTimestamp"], spent["since"]))
             assert sum(spent[name] for name in STATES) == (since - began).total_seconds(), "a second is lost, or twice"
+            assert ("completionTime" not in new) or since == parse_time(new["completionTime"]), "a second after the end"
         if "completionTime" in old:
             assert {**old, "observedGeneration": 0} == {**new, "observedGeneration": 0}, "an outcome has changed"
         self._last = new
@@ -193,10 +206,11 @@ HAPPENINGS = (
     nodes=st.integers(1, 3),
     backoff=st.integers(0, 2),
     clean=st.sampled_from(["Running", "All", "None"]),
+    served=st.booleans(),
     history=st.lists(st.sampled_from(HAPPENINGS), max_size=30),
 )
-def test_any_history_ends_well(nodes, backoff, clean, history):
-    world = History(nodes=nodes, backoffLimit=backoff, cleanPodPolicy=clean)
+def test_any_history_ends_well(nodes, backoff, clean, served, history):
+    world = History(nodes=nodes, backoffLimit=backoff, cleanPodPolicy=clean, served=served)
     for happening in history:
         getattr(world, happening)()
         world.check()

@@ -19,8 +19,8 @@ ROLE = next(
     if manifest["kind"] == "ClusterRole"
 )
 RIGHTS = {(r, verb) for rule in ROLE["rules"] for r in rule["resources"] for verb in rule["verbs"]}
-ELSEWHERE = {("workloads", "list"), ("workloads", "watch")}
-"""Needed where Kueue is: test_kueue.py."""
+ELSEWHERE = {("workloads", "list"), ("workloads", "watch")} | {right for right in RIGHTS if right[0] == "podgroups"}
+"""Needed where Kueue is, and where the server has PodGroups: test_kueue.py, test_pod_groups.py."""
 AT_START = sorted(right for right in RIGHTS - ELSEWHERE if right[1] in ("list", "watch"))
 
 

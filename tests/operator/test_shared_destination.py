@@ -24,7 +24,7 @@ def placed(name, destination=PLACE, *, phase="Running", namespace="ns", version=
 
 
 def caches(*views, told=lambda _: None):
-    known = Caches(Cache(told, place=lambda view: view.destination), *(Cache(told) for _ in range(6)))
+    known = Caches(Cache(told, place=lambda view: view.destination), *(Cache(told) for _ in range(7)))
     for view in views:
         known.fine_tune_jobs.put(view)
     return known

@@ -55,6 +55,24 @@ def views(*manifests):
     return [pod_view(raw | {"metadata": raw["metadata"] | {"uid": str(n)}}) for n, raw in enumerate(manifests)]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Eviction API: evicting",
+        "Taint manager: deleting due to NoExecute taint",
+        "Device Taint manager: deleting due to NoExecute taint",
+        "default-scheduler: preempting to accommodate a higher priority pod",
+    ],
+)
+def test_who_takes_a_pod_away_is_said(asked):
+    leaving = deleted(disrupted(pod(1)))
+    leaving["status"]["conditions"][-1]["message"] = asked
+    status = observed(pod(0), leaving, old=FineTuneJobStatus(phase="Running"))
+    running = status.conditions[0]
+    assert (running.status, running.reason) == ("False", "PodsRestarting")
+    assert running.message == f"1 of 2 pods running; job-1-running-1 is taken away ({asked}) and writes its checkpoint"
+
+
 def test_the_pod_that_failed_first_has_the_cause():
     early = pod(1, "Failed", code=1, ended=NOW + timedelta(seconds=5), message=words(rank=1))
     late = pod(0, "Failed", code=1, ended=NOW + timedelta(seconds=9), message=words(reason="Other"))

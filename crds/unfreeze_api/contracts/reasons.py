@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 WaitingReason = Literal[
     "Unschedulable",
     "SchedulingGated",
+    "PodGroupMissing",
+    "PodGroupIncomplete",
     "ClaimNotFound",
     "ClaimPending",
     "ImagePull",
@@ -163,6 +165,14 @@ RUNNING: dict[RunningReason, Explanation] = {
     ),
     "SchedulingGated": Explanation(
         "Somebody put scheduling gates on the pods.", "Ask whoever gates pods in this cluster."
+    ),
+    "PodGroupMissing": Explanation(
+        "The PodGroup that the pods are in does not exist, and the scheduler waits for it.",
+        "Nothing: the operator makes it, or says what keeps it from that.",
+    ),
+    "PodGroupIncomplete": Explanation(
+        "The scheduler waits until all pods of the gang are there.",
+        "`kubectl describe job NAME-train` says why some are not made: a ResourceQuota, or a pause after a failure.",
     ),
     "ClaimNotFound": Explanation(
         "A volume claim that the job names does not exist in its namespace.", "Create the claim, or correct the source."

@@ -71,6 +71,7 @@ class Cache(Generic[V]):
         # An answer to a write can arrive after the watch has reported the object's end.
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
+        self._served: set[str | None] = set()
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -106,6 +107,14 @@ class Cache(Generic[V]):
             self._departed[key] = left
         else:
             self._departed.pop(key, None)
+
+    def serve(self, namespace: str | None, *, served: bool) -> None:
+        """Note whether the server has this kind, and shows it to the operator, in a namespace or in all."""
+        (self._served.add if served else self._served.discard)(namespace)
+
+    def is_served(self, namespace: str) -> bool:
+        """Whether the server has this kind for a namespace."""
+        return bool(self._served & {namespace, None})
 
     def all(self) -> Iterable[V]:
         """Return all views."""
@@ -251,6 +260,7 @@ class Reflector(Generic[V]):
             try:
                 if not version:
                     version = await self._list()
+                    self._cache.serve(self._namespace, served=True)
                     self.synced.set()
                 async for newest in self._watch(version):
                     version, failures = newest, 0
@@ -272,6 +282,7 @@ class Reflector(Generic[V]):
 
     async def _do_without(self, error: Exception) -> None:
         logger.info("%s is not served: %s", self.path, error)
+        self._cache.serve(self._namespace, served=False)
         self._cache.replace(self._namespace, [], sys.maxsize)
         self.synced.set()
         await asyncio.sleep(ABSENT_SECONDS)

@@ -20,6 +20,7 @@ from unfreeze_api.contracts.progress import (
 from unfreeze_api.resolve import claims, images, rendezvous_port, resolve, schemes
 from unfreeze_api.sources import ACCESS, oci
 from unfreeze_api.spec.job import FineTuneJobSpec
+from unfreeze_operator.manifests.deadlines import active_deadline
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
@@ -79,12 +80,6 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def active_deadline(spec: FineTuneJobSpec, carried: Carried) -> int | None:
-    """Return the seconds that this run may take: what earlier runs have left of the job's."""
-    seconds = spec.run_policy.active_deadline_seconds
-    return None if seconds is None else max(1, seconds - carried.active_seconds)
-
-
 def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, names: GangNames) -> Manifest:
     """Return the ConfigMap with the resolved job, whose pods meet under these names."""
     resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{names.job}-0.{names.service}")
@@ -92,13 +87,13 @@ def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, names: GangNames) ->
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CONTENT_HASH_ANNOTATION: content_hash(text)}
     written = {SERVICE_ANNOTATION: names.service, CHILD_JOB_ANNOTATION: names.job}
     annotations |= {key: name for key, name in written.items() if name != child_name(job.name)}
-    return {**_head(job, CONFIG_MAPS, named(CONFIG_MAPS, job.name), annotations=annotations), "data": {JOB_FILE: text}}
+    return {**head(job, CONFIG_MAPS, named(CONFIG_MAPS, job.name), annotations=annotations), "data": {JOB_FILE: text}}
 
 
 def service(job: FineTuneJobView, name: str) -> Manifest:
     """Return the headless Service under whose names the pods find each other."""
     return {
-        **_head(job, SERVICES, name),
+        **head(job, SERVICES, name),
         "spec": {
             "clusterIP": "None",
             # The pods meet before any of them is ready.
@@ -121,7 +116,7 @@ def network_policy(job: FineTuneJobView, network: Network, opened: Sequence[Egre
         What they may reach besides, for the job's sources.
     """
     return {
-        **_head(job, NETWORK_POLICIES, named(NETWORK_POLICIES, job.name)),
+        **head(job, NETWORK_POLICIES, named(NETWORK_POLICIES, job.name)),
         "spec": policy_spec(_gang_labels(job), network, opened),
     }
 
@@ -134,6 +129,7 @@ def indexed_job(
     names: GangNames,
     *,
     sources: Sources = NOTHING,
+    pod_group: str = "",
 ) -> Manifest:
     """Return the Indexed Job, one pod for each node.
 
@@ -147,24 +143,26 @@ def indexed_job(
         Of the Job and of the Service.
     sources
         What jobs may read over the network.
+    pod_group
+        Name of the PodGroup of its pods; nothing for none.
     """
     nodes = spec.distribution.num_nodes
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CARRIED_ANNOTATION: carried.to_json()}
     kueue = {QUEUE_LABEL: job.queue, PRIORITY_LABEL: job.priority_class} if job.queue else {}
     labels = {name: value for name, value in kueue.items() if value}
     return {
-        **_head(job, JOBS, names.job, labels=labels, annotations=annotations),
+        **head(job, JOBS, names.job, labels=labels, annotations=annotations),
         "spec": _without_none(
             completions=nodes,
             parallelism=nodes,
             completionMode="Indexed",
             backoffLimit=spec.run_policy.backoff_limit,
-            activeDeadlineSeconds=active_deadline(spec, carried),
+            activeDeadlineSeconds=None if pod_group else active_deadline(spec, carried),
             suspend=spec.run_policy.suspend,
             # A pod that is still going down holds its accelerators and its name: no second one beside it.
             podReplacementPolicy="Failed",
             podFailurePolicy={"rules": _failure_rules()},
-            template=_pod_template(job, spec, image, names.service, sources),
+            template=_pod_template(job, spec, image, names.service, sources, pod_group=pod_group),
         ),
     }
 
@@ -183,7 +181,13 @@ def _failure_rules() -> list[Manifest]:
 
 
 def _pod_template(
-    job: FineTuneJobView, spec: FineTuneJobSpec, image: TrainerImage, service: str, sources: Sources
+    job: FineTuneJobView,
+    spec: FineTuneJobSpec,
+    image: TrainerImage,
+    service: str,
+    sources: Sources,
+    *,
+    pod_group: str,
 ) -> Manifest:
     template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
     if image.pull_secrets:
@@ -241,6 +245,7 @@ def _pod_template(
             "containers": [_container(spec, image.name, list(claim_names.items()), sources, uid=job.uid)],
             "volumes": volumes,
             **{name: template[name] for name in placement if name in template},
+            **({"schedulingGroup": {"podGroupName": pod_group}} if pod_group else {}),
         },
     }
 
@@ -356,7 +361,7 @@ def _endpoints(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
     return [{"name": ACCESS[scheme].endpoint, "value": endpoint} for scheme, endpoint in found if endpoint]
 
 
-def _head(
+def head(
     job: FineTuneJobView,
     resource: Resource,
     name: str,
@@ -364,6 +369,7 @@ def _head(
     labels: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
 ) -> Manifest:
+    """Return what every child begins with: kind, name, the labels of the gang, and the job as its owner."""
     owner = {
         "apiVersion": FINE_TUNE_JOBS.api_version,
         "kind": FINE_TUNE_JOBS.kind,

@@ -24,6 +24,8 @@ class Carried(Model):
     """Accelerators times seconds."""
     active_seconds: int = Field(default=0, ge=0)
     """Seconds of running that count towards the deadline."""
+    ran_before: int = Field(default=0, ge=0)
+    """Seconds that pods had run by the status when this run began, for a Job that cannot tell how long it ran."""
     pod_restarts: int = Field(default=0, ge=0)
     """Pods that were replaced."""
     in_place_restarts: int = Field(default=0, ge=0)
@@ -78,19 +80,31 @@ def pods_to_replace(job: JobView, pods: Sequence[PodView]) -> int:
 
 
 def ran(status: FineTuneJobStatus) -> int:
-    """Return for how many seconds pods have run, where no Job tells: Kueue suspends and resumes without the operator."""
+    """Return for how many seconds pods have run, up to the present state, where no Job tells.
+
+    Kueue suspends and resumes without the operator; and a Job counts the time in which its gang waits for the scheduler.
+    """
     spent = status.state_seconds
     return spent.starting + spent.training + spent.recovering if spent is not None else 0
 
 
-def at_suspend(carried: Carried, job: JobView, now: datetime) -> Carried:
+def at_work_since(status: FineTuneJobStatus) -> datetime | None:
+    """Return since when the present state lasts, if it is one in which pods run."""
+    spent = status.state_seconds
+    return spent.since if spent is not None and spent.state in ("Starting", "Training", "Recovering") else None
+
+
+def at_suspend(carried: Carried, job: JobView, status: FineTuneJobStatus, now: datetime) -> Carried:
     """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
-    ran = int((now - job.started).total_seconds()) if job.started else 0
-    update = {"active_seconds": carried.active_seconds + max(0, ran), "given_back_at": None, "gang_since": None}
+    begun = at_work_since(status) if job.pod_group else job.started
+    lasted = max(0, int((now - begun).total_seconds())) if begun else 0
+    if job.pod_group:
+        lasted += max(0, ran(status) - carried.ran_before)
+    update = {"active_seconds": carried.active_seconds + lasted, "given_back_at": None, "gang_since": None}
     return carried.model_copy(update=update)
 
 
-def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime) -> Carried:
+def at_give_back(carried: Carried, job: JobView, status: FineTuneJobStatus, since: datetime, now: datetime) -> Carried:
     """Return what a Job carries from the moment that its gang gives its nodes back.
 
     Parameters
@@ -98,7 +112,7 @@ def at_give_back(carried: Carried, job: JobView, since: datetime, now: datetime)
     since
         Since when the gang has been incomplete.
     """
-    carried = at_suspend(carried, job, now)
+    carried = at_suspend(carried, job, status, now)
     update = {"given_back": carried.given_back + 1, "given_back_at": now.replace(microsecond=0), "gang_since": since}
     return carried.model_copy(update=update)
 
@@ -117,6 +131,7 @@ def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
     return Carried(
         accelerator_seconds=status.accelerator_seconds or 0,
         active_seconds=carried.active_seconds if before is not None else ran(status),
+        ran_before=ran(status),
         pod_restarts=restarts.pods if restarts else 0,
         in_place_restarts=restarts.in_place if restarts else 0,
         given_back=carried.given_back,

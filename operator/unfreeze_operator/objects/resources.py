@@ -64,6 +64,7 @@ SERVICES = Resource("v1", "services", "Service")
 CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("events.k8s.io/v1", "events", "Event")
+POD_GROUPS = Resource("scheduling.k8s.io/v1beta1", "podgroups", "PodGroup")
 WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads", "Workload")
 LEASES = Resource("coordination.k8s.io/v1", "leases", "Lease")
 
@@ -86,7 +87,13 @@ def child_name(name: str) -> str:
     return f"{name[: MAX_NAME - 9].rstrip('-.')}-{digest}"
 
 
-SUFFIXES = {JOBS: "-train", SERVICES: "-trainers", NETWORK_POLICIES: "-trainers", CONFIG_MAPS: "-job"}
+SUFFIXES = {
+    JOBS: "-train",
+    SERVICES: "-trainers",
+    NETWORK_POLICIES: "-trainers",
+    CONFIG_MAPS: "-job",
+    POD_GROUPS: "-trainers",
+}
 """What children's names end in: fixed, so that nobody chooses one by the name of a job."""
 
 

@@ -128,6 +128,8 @@ class JobView(ChildView):
     conditions: tuple[JobCondition, ...]
     subdomain: str = ""
     """Name of the Service under whose names its pods are."""
+    pod_group: str = ""
+    """Name of the PodGroup that its pods are in; nothing for none."""
 
     def condition(self, *types: str) -> JobCondition | None:
         """Return the first true condition of one of the types."""
@@ -166,6 +168,8 @@ class PodView(ChildView):
     """When its grace period is over, for a pod that is being deleted."""
     disrupted: bool
     """Whether Kubernetes took it away: evicted, preempted, drained, its node lost."""
+    disruption: str = ""
+    """Who takes it away, and why, in Kubernetes' words."""
     deleted_at: datetime | None = None
     """When it was deleted; its grace period began then."""
     unheard: bool = False
@@ -232,7 +236,8 @@ def base_fields(raw: Manifest) -> dict[str, Any]:
     }
 
 
-def _child(raw: Manifest) -> dict[str, Any]:
+def child_fields(raw: Manifest) -> dict[str, Any]:
+    """Return what every view of a child has of an object."""
     owners = raw["metadata"].get("ownerReferences", ())
     owner = next((owner["uid"] for owner in owners if owner.get("controller")), "")
     label = raw["metadata"].get("labels", {}).get(JOB_LABEL, "")
@@ -273,6 +278,7 @@ def _strategy(spec: Manifest) -> str:
 def job_view(raw: Manifest) -> JobView:
     """Return the view of a Job."""
     spec, status = raw["spec"], raw.get("status", {})
+    template = spec.get("template", {}).get("spec", {})
     conditions = (
         JobCondition(
             intern(condition["type"]),
@@ -284,7 +290,7 @@ def job_view(raw: Manifest) -> JobView:
         if condition["status"] == "True"
     )
     return JobView(
-        **_child(raw),
+        **child_fields(raw),
         suspended=spec.get("suspend", False),
         parallelism=spec.get("parallelism", 1),
         active_deadline=spec.get("activeDeadlineSeconds"),
@@ -296,7 +302,8 @@ def job_view(raw: Manifest) -> JobView:
         failed=status.get("failed", 0),
         succeeded=status.get("succeeded", 0),
         conditions=tuple(conditions),
-        subdomain=intern(str(spec.get("template", {}).get("spec", {}).get("subdomain", ""))),
+        subdomain=intern(str(template.get("subdomain", ""))),
+        pod_group=intern(str((template.get("schedulingGroup") or {}).get("podGroupName", ""))),
     )
 
 
@@ -312,7 +319,7 @@ def pod_view(raw: Manifest) -> PodView:
     gone_by = parse_time(raw["metadata"].get("deletionTimestamp"))
     grace = timedelta(seconds=raw["metadata"].get("deletionGracePeriodSeconds") or 0)
     return PodView(
-        **_child(raw),
+        **child_fields(raw),
         index=int(index) if index.isdecimal() else -1,
         phase=intern(status.get("phase", "Pending")),
         ready=_holds(status, "Ready"),
@@ -326,6 +333,7 @@ def pod_view(raw: Manifest) -> PodView:
         waiting=waiting(status, container),
         gone_by=gone_by,
         disrupted=_holds(status, "DisruptionTarget"),
+        disruption=intern(_disruption(status)),
         deleted_at=gone_by and gone_by - grace,
         # A node that reports gives both one value. The cluster writes but the first, for a node that does not.
         unheard=_holds(status, "ContainersReady") and not _holds(status, "Ready"),
@@ -334,6 +342,11 @@ def pod_view(raw: Manifest) -> PodView:
 
 def _holds(status: Manifest, type_: str) -> bool:
     return any(c["type"] == type_ and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+def _disruption(status: Manifest) -> str:
+    found = (c for c in status.get("conditions", ()) if (c["type"], c["status"]) == ("DisruptionTarget", "True"))
+    return next((c.get("message") or c.get("reason") or "" for c in found), "")
 
 
 def service_shape(spec: Manifest) -> bytes:
@@ -350,19 +363,19 @@ def selector_of(shape: bytes) -> list[str]:
 
 def service_view(raw: Manifest) -> ServiceView:
     """Return the view of a Service."""
-    return ServiceView(**_child(raw), shape=service_shape(raw["spec"]))
+    return ServiceView(**child_fields(raw), shape=service_shape(raw["spec"]))
 
 
 def network_policy_view(raw: Manifest) -> NetworkPolicyView:
     """Return the view of a NetworkPolicy."""
-    return NetworkPolicyView(**_child(raw), shape=pack(raw["spec"]))
+    return NetworkPolicyView(**child_fields(raw), shape=pack(raw["spec"]))
 
 
 def config_map_view(raw: Manifest) -> ConfigMapView:
     """Return the view of a ConfigMap."""
     intended, actual = _annotation(raw, CONTENT_HASH_ANNOTATION), content_hash(raw.get("data", {}).get(JOB_FILE, ""))
     return ConfigMapView(
-        **_child(raw),
+        **child_fields(raw),
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
         intended=intended,
         actual=intended if actual == intended else actual,  # one text, not two

@@ -19,7 +19,15 @@ MAX_WAITING = 16
 PATIENCE_SECONDS = 60
 """How long a node may prepare volumes and images before that is worth a word."""
 
-_PATIENT = ("VolumesNotReady", "ContainerCreating")
+SHORT_PATIENCE_SECONDS = 10
+"""How long the pods of a group may take to be made, and the group to be seen."""
+
+_PATIENCE: dict[WaitingReason, int] = {
+    "VolumesNotReady": PATIENCE_SECONDS,
+    "ContainerCreating": PATIENCE_SECONDS,
+    "PodGroupMissing": SHORT_PATIENCE_SECONDS,
+    "PodGroupIncomplete": SHORT_PATIENCE_SECONDS,
+}
 _CONTAINER: dict[str, WaitingReason] = {
     "ErrImagePull": "ImagePull",
     "ImagePullBackOff": "ImagePull",
@@ -44,7 +52,7 @@ class Waiting:
 
     def since(self, created: datetime) -> datetime:
         """Return from when on this is worth a word, for a pod that was created then."""
-        return created + timedelta(seconds=PATIENCE_SECONDS if self.reason in _PATIENT else 0)
+        return created + timedelta(seconds=_PATIENCE.get(self.reason, 0))
 
 
 def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None:

@@ -12,6 +12,7 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.objects.actions import Action
 from unfreeze_operator.objects.carried import Carried, read_carried
 from unfreeze_operator.objects.kueue import WorkloadView
+from unfreeze_operator.objects.pod_groups import PodGroupView, without_a_word
 from unfreeze_operator.objects.resources import GangNames, child_name
 from unfreeze_operator.objects.views import (
     ChildView,
@@ -43,6 +44,8 @@ class Children:
     """Those that ended and were deleted before anybody looked at what they said."""
     workload: WorkloadView | None = None
     """What Kueue makes of the child Job."""
+    pod_group: PodGroupView | None = None
+    """The gang as the scheduler sees it, where the server has such objects."""
     namesakes: tuple[ChildView, ...] = ()
     """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
 
@@ -57,7 +60,8 @@ class Children:
         *,
         pods: list[PodView],
         departed: list[PodView],
-        workloads: list[WorkloadView] | None = None,
+        workloads: Sequence[WorkloadView] = (),
+        pod_groups: Sequence[PodGroupView] = (),
     ) -> Children:
         """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
         own_job = next((job for job in jobs if job.owner == owner), None)
@@ -65,7 +69,7 @@ class Children:
             (pod for pod in pods if own_job and pod.owner == own_job.uid), key=lambda pod: (pod.created, pod.name)
         )
         others: list[ChildView] = [
-            view for view in (*jobs, *services, *config_maps, *network_policies) if view.owner != owner
+            view for view in (*jobs, *services, *config_maps, *network_policies, *pod_groups) if view.owner != owner
         ]
         others += [pod for pod in pods if pod.live and not (own_job and pod.owner == own_job.uid)]
         return cls(
@@ -75,7 +79,8 @@ class Children:
             network_policy=next((policy for policy in network_policies if policy.owner == owner), None),
             pods=tuple(own_pods),
             departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
-            workload=next((w for w in workloads or () if own_job and w.owner == own_job.uid), None),
+            workload=next((w for w in workloads if own_job and w.owner == own_job.uid), None),
+            pod_group=next((group for group in pod_groups if group.owner == owner), None),
             namesakes=tuple(others),
         )
 
@@ -94,10 +99,32 @@ class Children:
         """Of how many indices a pod has a node, or is done."""
         return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
 
+    @property
+    def finished(self) -> int:
+        """Of how many indices the pods are done, whether or not they are still there."""
+        done = len({pod.index for pod in self.pods if pod.phase == "Succeeded"})
+        return max(done, self.job.succeeded if self.job is not None else 0)
+
+    @property
+    def gang_waits(self) -> bool:
+        """Whether the gang holds nothing and waits, as a whole, for the scheduler to find a place for all of it."""
+        grouped, live = self.job is not None and self.job.pod_group, self.live_pods
+        return bool(grouped and live and not any(pod.node for pod in live))
+
+    def waits(self) -> list[tuple[PodView, Waiting]]:
+        """Return the pods that wait, by index, and what for: in their own words, else in those of their group."""
+        pods = sorted(self.live_pods, key=lambda pod: (pod.index, pod.name))
+        found = ((pod, pod.waiting or self._of_group(pod)) for pod in pods)
+        return [(pod, what) for pod, what in found if what is not None]
+
     def waiting(self, now: datetime) -> list[tuple[str, Waiting]]:
         """Return the pods whose waiting is worth a word, by index, and what each waits for."""
-        pods = sorted(self.live_pods, key=lambda pod: (pod.index, pod.name))
-        return telling([(pod.name, pod.waiting, pod.created) for pod in pods if pod.waiting], now)
+        return telling([(pod.name, what, pod.created) for pod, what in self.waits()], now)
+
+    def _of_group(self, pod: PodView) -> Waiting | None:
+        if pod.node or pod.phase != "Pending" or self.job is None or not self.job.pod_group:
+            return None
+        return without_a_word(self.job.pod_group, self.pod_group, self.live_pods)
 
 
 @dataclass(frozen=True)  # no slots: it keeps what it has read
@@ -124,6 +151,8 @@ class Context:
     """What the platform lets jobs ask for."""
     sources: Sources = field(default_factory=lambda: NOTHING)
     """What the platform lets jobs read over the network."""
+    pod_groups: bool = False
+    """Whether the server has PodGroups, and lets the operator write them."""
     silent: bool = False
     """Whether the leader, which answered before, has left two questions in a row unanswered."""
 

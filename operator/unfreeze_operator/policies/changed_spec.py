@@ -7,6 +7,7 @@ from unfreeze_operator.objects.actions import Create, Delete
 from unfreeze_operator.objects.carried import at_start
 from unfreeze_operator.objects.resources import JOBS
 from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.policies.pod_group import group_name, renewed
 from unfreeze_operator.policies.suspend import suspend
 
 
@@ -25,7 +26,13 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
     carried = at_start(context.status, context.carried)
     manifest = children.indexed_job(
-        context.job, context.spec, context.image, carried, context.names, sources=context.sources
+        context.job,
+        context.spec,
+        context.image,
+        carried,
+        context.names,
+        sources=context.sources,
+        pod_group=group_name(context),
     )
-    actions = Delete(JOBS, job), Create(JOBS, manifest)
+    actions = *renewed(context), Delete(JOBS, job), Create(JOBS, manifest)
     return Verdict("Restarting", "the Job is recreated from the new spec", actions, stop=True)

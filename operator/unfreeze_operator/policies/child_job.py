@@ -7,6 +7,7 @@ from unfreeze_operator.objects.actions import Create
 from unfreeze_operator.objects.carried import at_start
 from unfreeze_operator.objects.resources import JOBS
 from unfreeze_operator.observed.context import Context, Verdict
+from unfreeze_operator.policies.pod_group import group_name
 
 
 def check(context: Context) -> Verdict | None:
@@ -20,6 +21,12 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Suspended", "the job is suspended", stop=True)
     carried = at_start(context.status, None)
     manifest = children.indexed_job(
-        context.job, context.spec, context.image, carried, context.names, sources=context.sources
+        context.job,
+        context.spec,
+        context.image,
+        carried,
+        context.names,
+        sources=context.sources,
+        pod_group=group_name(context),
     )
     return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unfreeze_operator.manifests.children import active_deadline
+from unfreeze_operator.manifests.deadlines import active_deadline, gang_deadline
 from unfreeze_operator.objects.actions import Patch
 from unfreeze_operator.objects.carried import ran
 from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
@@ -10,7 +10,10 @@ from unfreeze_operator.observed.context import Context, Verdict
 
 
 def check(context: Context) -> Verdict | None:
-    """Hand a changed deadline to the Job; to one that Kueue has suspended, what its runs so far have left of it."""
+    """Hand a changed deadline to the Job; to one that Kueue has suspended, what its runs so far have left of it.
+
+    One whose gang waits for the scheduler has none, and gets it when its pods run.
+    """
     job = context.children.job
     if job is None:
         return None
@@ -18,6 +21,8 @@ def check(context: Context) -> Verdict | None:
     if context.job.queue and job.suspended:
         carried = carried.model_copy(update={"active_seconds": max(carried.active_seconds, ran(context.status))})
     wanted = active_deadline(context.spec, carried)
+    if job.pod_group:
+        wanted = gang_deadline(context.spec, carried, context.status, job)
     if job.active_deadline == wanted:
         return None
     change = {

@@ -11,7 +11,9 @@ def check(context: Context) -> Verdict | None:
     Two sets of pods under one headless Service would answer to the same host names.
     """
     children = context.children
-    own = (children.job, children.service, children.config_map, children.network_policy)
+    # The server keeps a PodGroup as long as one of its pods runs: a Job that is there goes on, and can be suspended.
+    group = children.pod_group if children.job is None else None
+    own = (children.job, children.service, children.config_map, children.network_policy, group)
     waiting = [*children.namesakes, *(child for child in own if child is not None and child.deleting)]
     if not waiting:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from unfreeze_operator.manifests.children import active_deadline
+from unfreeze_operator.manifests.deadlines import active_deadline
 from unfreeze_operator.objects.actions import Delete, Patch
 from unfreeze_operator.objects.carried import Carried, at_give_back, at_suspend
 from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
@@ -27,17 +27,18 @@ def check(context: Context) -> Verdict | None:
 
 def suspend(context: Context, job: JobView) -> Patch:
     """Return the patch that suspends a Job, keeping in the same write how long it ran."""
-    return _suspend(context, job, at_suspend(context.carried, job, context.now))
+    return _suspend(context, job, at_suspend(context.carried, job, context.status, context.now))
 
 
 def give_back(context: Context, job: JobView, since: datetime) -> Patch:
     """Return the patch that suspends a Job for a while, as its gang has been incomplete since then."""
-    return _suspend(context, job, at_give_back(context.carried, job, since, context.now))
+    return _suspend(context, job, at_give_back(context.carried, job, context.status, since, context.now))
 
 
 def _suspend(context: Context, job: JobView, carried: Carried) -> Patch:
+    deadline = None if job.pod_group else active_deadline(context.spec, carried)
     change = {
         "metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}},
-        "spec": {"suspend": True, "activeDeadlineSeconds": active_deadline(context.spec, carried)},
+        "spec": {"suspend": True, "activeDeadlineSeconds": deadline},
     }
     return Patch(JOBS, job, change)

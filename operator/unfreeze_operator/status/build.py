@@ -93,7 +93,7 @@ def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
     if job is not None and job.ended and status.completion_time is None:
         return 1.0
     waits = [float(ACCOUNT_SECONDS)] if context.accelerators and context.children.live_pods else []
-    times = [pod.waiting.since(pod.created) for pod in context.children.live_pods if pod.waiting]
+    times = [what.since(pod.created) for pod, what in context.children.waits()]
     if job is not None and job.started is not None and _missing_pods(context):
         times.append(job.started + timedelta(seconds=MISSING_SECONDS))
     waits += [(time - context.now).total_seconds() for time in times if time > context.now]
@@ -156,7 +156,8 @@ def _phase(context: Context, end: JobCondition | None) -> JobPhase:
     job, children, old = context.children.job, context.children, context.status.phase
     if end is not None:
         return "Succeeded" if end.type == "Complete" else "Failed"
-    starting: JobPhase = "Running" if old == "Running" else "Pending"
+    # A gang that was preempted as a whole begins anew, whenever the scheduler has room for it.
+    starting: JobPhase = "Running" if old == "Running" and not children.gang_waits else "Pending"
     if context.spec.run_policy.suspend:
         # The pods hold their nodes until they have written a checkpoint: not suspended before that.
         stopping = children.live_pods or (job is not None and (not job.suspended or job.active))
@@ -296,8 +297,11 @@ def _lost(context: Context) -> tuple[RunningReason, str] | None:
 
 def _fewer(context: Context) -> tuple[RunningReason, str]:
     text = f"{context.at_work} of {_pods(context.spec.distribution.num_nodes)} running"
-    leaving = [pod.name for pod in context.children.live_pods if pod.deleting]
-    return "PodsRestarting", f"{text}; {leaving[0]} is taken away and writes its checkpoint" if leaving else text
+    leaving = next((pod for pod in context.children.live_pods if pod.deleting), None)
+    if leaving is None:
+        return "PodsRestarting", text
+    why = f" ({leaving.disruption})" if leaving.disruption else ""
+    return "PodsRestarting", f"{text}; {leaving.name} is taken away{why} and writes its checkpoint"
 
 
 def _missing_pods(context: Context) -> int:
