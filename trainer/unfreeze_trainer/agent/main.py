@@ -128,8 +128,7 @@ class Agent:
 
     def _run_gang(self, job: ResolvedJob) -> None:
         try:
-            from unfreeze_trainer.agent.bring import bring
-            from unfreeze_trainer.agent.choose import choose, chosen_before
+            from unfreeze_trainer.agent.choose import chosen_before
             from unfreeze_trainer.agent.finished import clear_finished, finished_before
             from unfreeze_trainer.agent.gang_process import WORKER, Ending, GangProcess
             from unfreeze_trainer.agent.libraries import is_certain, libraries_of
@@ -142,24 +141,10 @@ class Agent:
             server = ForkServer.inherited()
             if server is None and pinned_sources(known) and is_certain(known):  # they come meanwhile
                 server = ForkServer.start(libraries_of(known))
-            brought = bring(
-                known,
-                self._pod,
-                self._link,
-                fingerprint=start.fingerprint,
-                credentials=self._credentials,
-                stopping=self._stopping,
-                take=lambda: self._take_folder(job, start.fingerprint),
-            )
+            brought = self._brought(known, start.fingerprint)
             if brought is None:
                 return
             job = brought
-            if not job.model.source:
-                take = partial(self._take_folder, job, start.fingerprint)
-                ranked = choose(job, self._link, fingerprint=start.fingerprint, stopping=self._stopping, take=take)
-                if ranked is None:
-                    return
-                job = ranked
             if (progress := finished_before(job)) is not None:
                 self._final = progress
                 if self._pod.index == 0:
@@ -174,6 +159,25 @@ class Agent:
                 self._gang = GangProcess(self._worker or WORKER, server, self._endings.put)
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             self._fail(error)
+
+    def _brought(self, job: ResolvedJob, fingerprint: str) -> ResolvedJob | None:
+        """Return a job whose sources are here and whose base is chosen; None when asked to stop meanwhile."""
+        from unfreeze_trainer.agent.bring import bring
+        from unfreeze_trainer.agent.choose import choose
+
+        take = partial(self._take_folder, job, fingerprint)
+        brought = bring(
+            job,
+            self._pod,
+            self._link,
+            fingerprint=fingerprint,
+            credentials=self._credentials,
+            stopping=self._stopping,
+            take=take,
+        )
+        if brought is None or brought.model.source:
+            return brought
+        return choose(brought, self._link, fingerprint=fingerprint, stopping=self._stopping, take=take)
 
     def _take_folder(self, job: ResolvedJob, fingerprint: str) -> Generation:
         """Take the right to write to the run folder, once."""
