@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
 
-ROWS, LABELS = 200, 4
+ROWS, LABELS = 120, 4
 
 
 def labels(rows: int = ROWS, count: int = LABELS) -> np.ndarray:
@@ -57,7 +57,7 @@ def plain_log_me(features: np.ndarray, targets: np.ndarray) -> float:
     return float(np.mean(found) / rows)
 
 
-@pytest.mark.parametrize("width", [10, 100, 1000])
+@pytest.mark.parametrize("width", [10, 60, 400])
 def test_noise_scores_as_nothing_whatever_its_width(width):
     found = scores(noise(width=width), labels(), "Label")
     assert found.knn < 0.25 + 2 * (0.25 * 0.75 / ROWS) ** 0.5
@@ -66,7 +66,7 @@ def test_noise_scores_as_nothing_whatever_its_width(width):
 
 
 def test_the_plain_h_score_of_wide_noise_is_as_high_as_it_gets():
-    wide = noise(width=1000)
+    wide = noise(width=200)
     assert plain_h_score(wide, labels()) == pytest.approx(LABELS - 1)
     assert scores(signal(3.0), labels(), "Label").h_score > 5 * scores(wide, labels(), "Label").h_score
 
@@ -97,23 +97,23 @@ def test_neighbours_are_scikit_learns():
     centred = features - features.mean(0)
     wanted = np.arange(ROWS) % LABELS
     right = []
-    for row in range(ROWS):
+    for row in range(0, ROWS, 6):
         others = np.arange(ROWS) != row
         classifier = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(centred[others], wanted[others])
         chances = classifier.predict_proba(centred[row : row + 1])[0]
         best = np.flatnonzero(chances == chances.max())
         right.append(float(wanted[row] in best) / len(best))
-    assert nearest(centred, targets, "Label") == pytest.approx(np.array(right))
+    assert nearest(centred, targets, "Label")[::6] == pytest.approx(np.array(right))
 
 
-@pytest.mark.parametrize("width", [5, 80, 600])
+@pytest.mark.parametrize("width", [5, 80, 300])
 def test_shrinkage_is_scikit_learns(width):
     features = signal(1.0, width=width)
     centred = features - features.mean(0)
     assert shrinkage(centred, _decomposed(centred)[1]) == pytest.approx(ledoit_wolf_shrinkage(features))
 
 
-@pytest.mark.parametrize(("width", "more"), [(12, 1e-3), (400, 1e-2)])
+@pytest.mark.parametrize(("width", "more"), [(12, 1e-3), (200, 1e-2)])
 def test_evidence_is_the_plain_one_where_both_mean_the_same_and_its_search_ends_no_lower(width, more):
     features, targets = signal(2.0, width=width), labels()
     centred, wanted = features - features.mean(0), targets - targets.mean(0)
@@ -129,7 +129,7 @@ def test_several_labels_and_numbers():
     told, nothing = scores(features, sets, "Labels"), scores(noise(width=300, seed=3), sets, "Labels")
     assert told.knn > 0.3
     assert nothing.knn < 0
-    assert told.h_score > 3
+    assert told.h_score > 2.5
     assert nothing.h_score < 0.5
     assert told.logme > 0.3
     assert nothing.logme < 0.02
