@@ -72,7 +72,7 @@ class Preview:
     unreached: list[str]
     """Names of the phases that training.epochs ends before."""
     padding: Padding | None
-    """None where all samples are as long."""
+    """None where all samples are as long, or share rows."""
 
     def to_json(self) -> str:
         """Return it as JSON in camelCase."""
@@ -173,6 +173,8 @@ def preview(job: ResolvedJob) -> Preview:
 def _padding(job: ResolvedJob, task: Task) -> Padding | None:
     from unfreeze_trainer.feed import Feed
 
+    if not task.pads:
+        return None
     training = job.training
     share, grouped = (
         Feed(

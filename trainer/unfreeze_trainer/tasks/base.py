@@ -36,6 +36,8 @@ class Task(ABC):
     """What the outputs say of each row, for predictions; None where they are no answers."""
     blank_loss: float = 0.0
     """As of Objective."""
+    pads: bool = True
+    """Whether a batch is as long as its longest sample, and others are padded."""
     wide_outputs: bool = False
     """Whether outputs are so many that an evaluation takes no more samples at a time than a step does."""
     couples: bool = False

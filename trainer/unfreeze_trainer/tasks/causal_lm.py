@@ -27,7 +27,8 @@ class CausalLM(ComposedTask):
         assert options is not None
         library = CausalLanguageModel(job, answers=options.annotation == "Messages", packs=options.packing)
         names = Names(targets=TARGETS, ignored=IGNORED, packed=PACKED, samples=SAMPLES)
-        self._dialogues, self._packs = Dialogues(job, library, options, names), options.packing
+        self._dialogues = Dialogues(job, library, options, names)
+        self.pads = not options.packing
         super().__init__(job, NextToken, self._dialogues, library)
 
     def units(self, split: str) -> np.ndarray:
@@ -36,7 +37,7 @@ class CausalLM(ComposedTask):
 
     def repeats(self, split: str) -> bool:
         """Return whether frozen blocks need a split's samples once; those of packed ones depend on what shares their row."""
-        return super().repeats(split) and not self._packs
+        return super().repeats(split) and self.pads
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of each token's next one, (rows, length, tokens of the vocabulary)."""
