@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_trainer.exports.outcome import went_back
 from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def closing_table(job: ResolvedJob) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if report.usefulness and not report.usefulness.better:
         console.print(f"no better than guessing: {report.usefulness.message}")
-    for warning in report.warnings:
+    for warning in (*report.warnings, *map(went_back, report.rollbacks)):
         console.print(f"warning: {warning}")
     table = Table("phase", "trainable parameters", "steps", "time", f"validation {report.metric}", title=report.job)
     for column in table.columns[1:]:

@@ -77,7 +77,7 @@ class Rollbacks:
 
     def note(self) -> None:
         """Take note of a checkpoint that is about to be written: the run may go back to it unless there is a reason for doubt."""
-        if self._state.course.sound(blank=self._blank):
+        if self._state.phase_ended or self._state.course.sound(blank=self._blank):
             self._state.sound_step = self._state.step
 
     def judge(self) -> None:
@@ -117,7 +117,7 @@ class Rollbacks:
 
     def never_finite(self, error: JobError) -> None:
         """Go back where steps were skipped one after the other that come after others; raise the error otherwise. Collective."""
-        if error.reason != "NonFiniteGradients" or not self._on or self._state.skipped_steps >= self._state.step:
+        if error.reason != "NonFiniteGradients" or not self._on or not self._state.moved:
             raise error
         self.go_back(
             f"{self._state.skipped_in_a_row} steps in a row had gradients that were not finite; {self._state.course.told()}"
