@@ -207,6 +207,39 @@ def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
     ]
 
 
+def with_outburst(run, step=9):
+    """Have a run's rates be far too high from a step on, until it goes back."""
+    real = run.engine.set_learning_rates
+
+    def set_rates(factor):
+        real(factor * (1e3 if run.state.step >= step and not run.state.rollbacks else 1))
+
+    run.engine.set_learning_rates = set_rates
+    return run
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_gone_back_to_as_a_new_start_would_resume_from_it(tmp_path):
+    """With weights, moments and buffers of its step: killed at once, the run comes to the same end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    complete(with_outburst(open_run(whole, 0.02, MLPTask(norm=True))))
+    [back] = events(whole, "rollback")
+    assert 0 < back["to"] <= 9
+    run = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))
+
+    def die(_):
+        raise Killed
+
+    run.reporter.went_back = die
+    with pytest.raises(Killed):
+        train(run)
+    run.saver.close()
+    again = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))
+    assert again.state.step == back["to"]
+    complete(again)
+    assert_as_undisturbed(killed, finished(whole))
+
+
 @pytest.mark.slow
 def test_rates_that_still_destroy_after_two_rollbacks_end_the_job(tmp_path):
     run = open_run(tmp_path, 10.0)
