@@ -57,6 +57,13 @@ MUTATIONS = (
         "tests/trainer/test_freezer.py",
     ),
     Mutation(
+        "a rollback leaves the rates as they are",
+        "trainer/unfreeze_trainer/training/rollback.py",
+        "FACTOR ** sum(",
+        "1.0 + 0 * sum(",
+        "tests/trainer/test_rates.py",
+    ),
+    Mutation(
         "biases and norms decay",
         "trainer/unfreeze_trainer/phases/freezer.py",
         "0.0 if small else weight_decay",

@@ -163,6 +163,8 @@ def test_a_run_goes_back_with_lower_rates_and_says_so(went_back):
     report = read_report(went_back)
     assert [one.message for one in report.rollbacks] == [first["message"], second["message"]]
     assert report.usefulness.better
+    page = (went_back / "report.html").read_text()
+    assert f"At step {first['step']} the learning rates were found to destroy the model" in page
     rows = list(csv.DictReader((went_back / "history.csv").open()))
     steps = [int(row["step"]) for row in rows]
     assert steps == sorted(set(steps)), "each step once"
@@ -205,6 +207,39 @@ def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
     ]
 
 
+def with_outburst(run, step=9):
+    """Have a run's rates be far too high from a step on, until it goes back."""
+    real = run.engine.set_learning_rates
+
+    def set_rates(factor):
+        real(factor * (1e3 if run.state.step >= step and not run.state.rollbacks else 1))
+
+    run.engine.set_learning_rates = set_rates
+    return run
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_gone_back_to_as_a_new_start_would_resume_from_it(tmp_path):
+    """With weights, moments and buffers of its step: killed at once, the run comes to the same end."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    complete(with_outburst(open_run(whole, 0.02, MLPTask(norm=True))))
+    [back] = events(whole, "rollback")
+    assert 0 < back["to"] <= 9
+    run = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))
+
+    def die(_):
+        raise Killed
+
+    run.reporter.went_back = die
+    with pytest.raises(Killed):
+        train(run)
+    run.saver.close()
+    again = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))
+    assert again.state.step == back["to"]
+    complete(again)
+    assert_as_undisturbed(killed, finished(whole))
+
+
 @pytest.mark.slow
 def test_rates_that_still_destroy_after_two_rollbacks_end_the_job(tmp_path):
     run = open_run(tmp_path, 10.0)
@@ -227,6 +262,63 @@ def test_a_run_of_before_keeps_its_rates(tmp_path):
     task = MLPTask(dropout=0.0)
     complete(Run(job, task, task.build_model(), open_engine(job), None))
     assert not events(tmp_path, "rollback")
+
+
+def after_steps(run, task, after, lives):
+    """Have gradients be no numbers in 20 steps in a row, after so many others, as often as it has lives."""
+    real, left = task.loss, [lives]
+
+    def loss(outputs, batch):
+        gone = run.engine.module.training and left[0] and run.state.step >= after
+        if gone and run.state.skipped_in_a_row == 19:
+            left[0] -= 1
+        return real(outputs, batch) * (math.nan if gone else 1)
+
+    task.loss = loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("after", "lives", "reason"), [(6, 1, None), (6, 3, "LearningRateTooHigh"), (0, 9, "NonFiniteGradients")]
+)
+def test_steps_that_are_no_longer_finite_take_a_run_back(tmp_path, after, lives, reason):
+    task = MLPTask(dropout=0.0)
+    run = open_run(tmp_path, 0.01, task)
+    after_steps(run, task, after, lives)
+    if reason is None:
+        complete(run)
+    else:
+        with pytest.raises(JobError) as failed:
+            train(run)
+        run.saver.close()
+        assert failed.value.reason == reason
+    back = events(tmp_path, "rollback")
+    assert len(back) == {None: 1, "LearningRateTooHigh": 2, "NonFiniteGradients": 0}[reason]
+    assert all("20 steps in a row had gradients that were not finite" in one["message"] for one in back)
+
+
+@pytest.mark.slow
+def test_a_later_phase_goes_back_to_its_begin_and_leaves_the_first_ones_rates(tmp_path):
+    forget_accelerate()
+    strategy = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 4}}
+    strategy |= {"learningRate": {"head": 0.05, "backbone": 0.05, "scope": "Phase"}}
+    job = job_in(tmp_path, strategy=strategy, metric="accuracy", epochs=12, optimizer="SGD", maxGradNorm=0)
+    task = MLPTask(dropout=0.0)
+    run = Run(job, task, task.build_model(), open_engine(job), None)
+    begin, real, seen = run.plan.phases[1].first_step, run.engine.set_learning_rates, []
+
+    def set_rates(factor):
+        seen.append((run.state.step, factor))
+        bad = run.state.phase_index == 1 and not run.state.rollbacks
+        real(factor * (1e4 if bad else 1))
+
+    run.engine.set_learning_rates = set_rates
+    complete(run)
+    [back] = events(tmp_path, "rollback")
+    assert back["to"] == begin
+    first = [factor for step, factor in seen if step == begin]
+    assert first[1] == pytest.approx(0.3 * first[0])
+    assert len([step for step, _ in seen if step < begin]) == begin, "the first phase is not trained again"
 
 
 def test_rates_of_earlier_phases_stay():

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_trainer.exports.outcome import went_back
 from unfreeze_trainer.exports.report import read_report
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _first(report: Report) -> Iterator[str]:
             yield f"{'warning' if one.warning else 'decided'}: {one.type}: {one.message}"
     if report.usefulness and not report.usefulness.better:
         yield f"no better than guessing: {report.usefulness.message}"
-    yield from (f"warning: {warning}" for warning in report.warnings)
+    yield from (f"warning: {warning}" for warning in (*report.warnings, *map(went_back, report.rollbacks)))
 
 
 def _remarks(data: DataReport) -> Iterator[str]:

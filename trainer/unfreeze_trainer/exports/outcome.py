@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation
-from unfreeze_api.contracts.report import Report
+from unfreeze_api.contracts.report import Report, Rollback
 from unfreeze_trainer.usefulness import compared
 
 _SMALL, _LARGE = 1e-3, 1e6
@@ -34,6 +34,14 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def went_back(rollback: Rollback) -> str:
+    """Return what there is to say of a rollback."""
+    return (
+        f"at step {rollback.step} the learning rates were found to destroy the model, and the training went on from step"
+        f" {rollback.to} with rates times {rollback.factor:.2g}: {rollback.message}"
+    )
 
 
 def _beside(report: Report, metrics: dict[str, float]) -> str:

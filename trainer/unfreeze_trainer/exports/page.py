@@ -17,7 +17,7 @@ from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report
 from unfreeze_trainer.exports.charts import Chart, lines, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
-from unfreeze_trainer.exports.outcome import outcome, spoken
+from unfreeze_trainer.exports.outcome import outcome, spoken, went_back
 
 if TYPE_CHECKING:
     from unfreeze_trainer.runs.generation import Generation
@@ -173,6 +173,7 @@ def _notes(report: Report) -> list[str]:
         f"The model does not see {count:,} words of {split}: their texts are cut before them, or they are nothing to its tokenizer."
         for split, count in data.unseen_words.items()
     ]
+    notes += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in map(went_back, report.rollbacks)]
     return notes + list(report.warnings)
 
 

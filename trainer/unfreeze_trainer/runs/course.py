@@ -92,8 +92,12 @@ class Course(BaseModel):
         )
 
     def sound(self, *, blank: float = 0.0) -> bool:
-        """Return whether there is no reason for doubt: the loss has not burst, be it by chance, nor lies far above its lowest."""
-        return self.burst < _BURST and self.mean <= _BURST * max(self.start, blank) and not self._has_risen()
+        """Return whether there is no reason for doubt: the loss has not burst, be it by chance, nor lies far above its lowest.
+
+        The first steps of a phase show nothing: the loss of a step is that of the weights before it.
+        """
+        seen = self.steps >= _FEW and self.burst < _BURST and self.mean <= _BURST * max(self.start, blank)
+        return seen and not self._has_risen()
 
     def _has_risen(self) -> bool:
         return self.steps > _FEW and self.mean > _RISE * self.low and self.mean - self.low > _NOISE * self.noise

@@ -65,6 +65,8 @@ class RunState(BaseModel):
     """Steps whose gradients were not finite."""
     skipped_in_a_row: int = 0
     """The newest of them without another step in between."""
+    moved: bool = False
+    """Whether any step had finite gradients."""
     trainable_hash: str = ""
     """Hash of the names that this phase is to train."""
     unused: list[str] | None = None

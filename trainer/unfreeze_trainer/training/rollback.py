@@ -77,7 +77,7 @@ class Rollbacks:
 
     def note(self) -> None:
         """Take note of a checkpoint that is about to be written: the run may go back to it unless there is a reason for doubt."""
-        if self._state.course.sound(blank=self._blank):
+        if self._state.phase_ended or self._state.course.sound(blank=self._blank):
             self._state.sound_step = self._state.step
 
     def judge(self) -> None:
@@ -117,7 +117,7 @@ class Rollbacks:
 
     def never_finite(self, error: JobError) -> None:
         """Go back where steps were skipped one after the other that come after others; raise the error otherwise. Collective."""
-        if error.reason != "NonFiniteGradients" or not self._on or self._state.skipped_steps >= self._state.step:
+        if error.reason != "NonFiniteGradients" or not self._on or not self._state.moved:
             raise error
         self.go_back(
             f"{self._state.skipped_in_a_row} steps in a row had gradients that were not finite; {self._state.course.told()}"
@@ -209,7 +209,9 @@ class Rollbacks:
             engine.loss_scale = LossScale(engine.device, *(before.loss_scale or ()))
         self._trainable.resume(self._hook.load_state(moments))
         kept = ("unused", "gradients_at_times", "unread", "recovery", "skipped_steps")
-        before = before.model_copy(update={name: getattr(now, name) for name in kept} | {"rollbacks": rollbacks})
+        decisions = [one for one in now.decisions if one.step <= step]  # that of a base, before the first checkpoint too
+        changed = {name: getattr(now, name) for name in kept} | {"rollbacks": rollbacks, "decisions": decisions}
+        before = before.model_copy(update=changed)
         for name in RunState.model_fields:
             setattr(now, name, getattr(before, name))
         if now.best and now.best.step != step and not engine.any_rank(engine.rank == 0 and self._whole(now.best.step)):

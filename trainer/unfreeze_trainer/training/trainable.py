@@ -115,7 +115,7 @@ class Trainable:
             if skipped:
                 count_skipped(self._state, self._events, phase.name, step)
                 continue
-            self._state.skipped_in_a_row = 0
+            self._state.skipped_in_a_row, self._state.moved = 0, True
             if self._guard:
                 self._guard.after_step()
 
