@@ -12,7 +12,7 @@ from typing import ClassVar
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
-from unfreeze_api.spec.combinations import ADAPTER_RULES, BASELINE_RULES, EXPORT_RULES, HEAD_RULES, METRIC_RULES
+from unfreeze_api.spec.combinations import ADAPTER_RULES, EVIDENCE_RULES, EXPORT_RULES, HEAD_RULES, METRIC_RULES
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.evidence import EvidenceSpec
@@ -71,7 +71,7 @@ class FineTuneJobSpec(Model):
         *EXPORT_RULES,
         *METRIC_RULES,
         *HEAD_RULES,
-        *BASELINE_RULES,
+        *EVIDENCE_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(

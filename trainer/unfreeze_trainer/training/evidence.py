@@ -16,6 +16,7 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.training.scratch import from_scratch
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -48,6 +49,27 @@ def weigh(run: Run) -> None:
     )
     if found is not None:
         run.decisions.add(found)
+
+
+def weigh_scratch(run: Run) -> list[Run]:
+    """Compare the best weights with random ones that were trained too, where spec.evidence asks for it. Collective.
+
+    Returns
+    -------
+    list
+        The runs that did that, whose folders lie below this one's.
+
+    Raises
+    ------
+    StopRequested
+        All ranks have agreed to stop; a later start resumes.
+    """
+    evidence = run.job.evidence
+    if evidence is None or evidence.scratch is None:
+        return []
+    decision, runs = from_scratch(run, evidence.scratch.max_share)
+    run.decisions.add(decision)
+    return runs
 
 
 def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | None:
