@@ -16,7 +16,6 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError, one_line
-from unfreeze_trainer.training.scratch import from_scratch
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -67,6 +66,8 @@ def weigh_scratch(run: Run) -> list[Run]:
     evidence = run.job.evidence
     if evidence is None or evidence.scratch is None:
         return []
+    from unfreeze_trainer.training.scratch import from_scratch
+
     decision, runs = from_scratch(run, evidence.scratch.max_share)
     run.decisions.add(decision)
     return runs

@@ -120,6 +120,9 @@ def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.run import Run
 
+    if run.folder.generation:
+        run.folder.generation.check()  # one that is superseded takes nothing below its folder
+    run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
     job, aside = scratch_job(run.job, name, epochs), _Aside(run, name.replace("-", " "))
     aside.write_activity("reading the data")
     task = open_task(job)
