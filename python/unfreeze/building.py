@@ -21,6 +21,7 @@ from unfreeze_api.relative import absolute
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import HeldOutSpec, TaskSpec, TrainSpec
 from unfreeze_api.spec.distribution import DistributionSpec
+from unfreeze_api.spec.evidence import EvidenceSpec
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import OutputSpec
@@ -57,6 +58,7 @@ def job(
     namespace: str | None = None,
     distribution: DistributionSpec | Fields | None = None,
     tracking: TrackingSpec | Fields | None = None,
+    evidence: EvidenceSpec | Fields | None = None,
     run_policy: RunPolicySpec | Fields | None = None,
     template: TemplateSpec | Fields | None = None,
 ) -> FineTuneJob:
@@ -77,7 +79,7 @@ def job(
         Or the file, or the folder of files.
     validation, test
         Or a file or folder, or the share of the training data that is held out.
-    training, distribution, tracking, run_policy, template
+    training, distribution, tracking, evidence, run_policy, template
         As in the manifest.
     output
         Or the run's folder; NAME-run here where nothing is said.
@@ -113,6 +115,7 @@ def job(
         "training": training,
         "distribution": distribution,
         "tracking": tracking,
+        "evidence": evidence,
         "run_policy": run_policy,
         "template": template,
     }

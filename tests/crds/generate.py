@@ -170,10 +170,14 @@ def _places(value: Any) -> Any:
 
 
 def _repair_evidence(spec: dict[str, Any]) -> None:
-    if not task_type(spec["task"]["type"]).classical:
+    evidence, task = spec.get("evidence", {}), task_type(spec["task"]["type"])
+    if not task.classical:
+        evidence.pop("baseline", None)
+    divided = spec.get("distribution", {}).get("engine", "DDP") != "DDP"
+    if divided or not task.one_answer or spec["model"].get("initialization") == "Random":
+        evidence.pop("scratch", None)
+    if not evidence:
         spec.pop("evidence", None)
-    elif "evidence" in spec:
-        spec["evidence"].setdefault("baseline", {})
 
 
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
-from tests.trainer.interrupted import events
+from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.contracts import budget
 from unfreeze_trainer.agent.finished import outcome_of
@@ -18,6 +18,8 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.judgement import classical
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training import scratch
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.run import Run
 
@@ -116,6 +118,74 @@ def test_pictures(tmp_path):
     found = decision_of(tmp_path / "run")
     assert "that of logistic regression on oriented gradients and colours 1.000" in found["message"]
     assert found["evidence"][1]["value"] == 1.0
+
+
+def two_arms(base, folder, *, max_share=3.0, epochs=2, rows=80):
+    forget_accelerate()
+    job = make_job(
+        base,
+        write_csv(folder / "train.csv", rows),
+        evidence={"scratch": {"maxShare": max_share}},
+        output={"destination": f"file://{folder}/run"},
+        data={"validation": {"fraction": 0.5}},
+        training={"epochs": epochs, "checkpoint": {"everySteps": 3}},
+    )
+    task = open_task(job)
+    return Run(job, task, task.build_model(), open_engine(job), None)
+
+
+def test_random_weights_are_trained_for_as_many_steps(base, tmp_path):
+    """The tiny base's weights are random too, so transfer is worth nothing: that stands first."""
+    run = two_arms(base, tmp_path)
+    complete(run)
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    [found] = [one for one in report["decisions"] if one["type"] == "Scratch"]
+    assert found["answer"] in ("No", "NotSurely")
+    assert "transfer is worth " in found["message"]
+    assert " from random weights after as many steps (" in found["message"]
+    assert outcome_of(run.job).startswith("Random weights ")
+    assert found["seconds"] > 0
+    recipe = json.loads((tmp_path / "run/evidence/scratch-equal-steps/recipe.json").read_text())["job"]
+    assert (recipe["model"]["initialization"], recipe["strategy"]["type"]) == ("Random", "FullFineTuning")
+    [start] = events(tmp_path / "run/evidence/scratch-equal-steps", "start")
+    assert start["totalSteps"] == run.plan.total_steps
+    assert not list((tmp_path / "run/evidence").glob("*/model"))
+
+
+def test_where_the_time_is_over_it_is_judged_as_it_is(base, tmp_path):
+    run = two_arms(base, tmp_path, max_share=1e-6, epochs=6)
+    complete(run)
+    [found] = [one for one in run.state.decisions if one.type == "Scratch"]
+    assert f" of {run.plan.total_steps} steps, where its time was over (" in found.message
+    assert not (tmp_path / "run/evidence/scratch-equal-seconds").exists()
+
+
+def test_a_training_of_random_weights_resumes_where_it_stopped(base, tmp_path, monkeypatch):
+    run, killed = two_arms(base, tmp_path), []
+
+    def kill(other):
+        kill_at(other, 7)
+        killed.append(other)
+        train(other)
+
+    monkeypatch.setattr(scratch, "train", kill)
+    with pytest.raises(Killed):
+        complete(run)
+    run.saver.close()
+    monkeypatch.setattr(scratch, "train", train)
+    again = two_arms(base, tmp_path)
+    complete(again)
+    first, second = events(tmp_path / "run/evidence/scratch-equal-steps", "start")
+    assert (first["step"], second["step"]) == (0, 6)
+    assert len([line for line in events(tmp_path / "run", "decision") if line["type"] == "Scratch"]) == 1
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    complete(two_arms(base, beside))
+    metrics = [
+        [line["metrics"] for line in events(folder / "run/evidence/scratch-equal-steps", "evaluation")][-1]
+        for folder in (tmp_path, beside)
+    ]
+    assert metrics[0] == metrics[1]
 
 
 def test_what_fails_there_is_said_and_nothing_is_lost(base, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_trainer.exports.predictions import About, PredictionsWriter, about
 from unfreeze_trainer.judgement.paired import by_bootstrap, by_rows
 from unfreeze_trainer.judgement.said import Said, compare, compared_by
-from unfreeze_trainer.judgement.worth import Comparison, against_classical
+from unfreeze_trainer.judgement.worth import Comparison, Trained, against_classical, against_scratch
 from unfreeze_trainer.objectives.answers import KINDS
 
 COUNTS = st.integers(0, 60)
@@ -36,7 +36,7 @@ def test_the_interval_excludes_0_where_mcnemars_exact_test_rejects(both, won, lo
     rejects = won + lost > 0 and binomtest(won, won + lost).pvalue < 0.05
     assert (found.better or found.worse) == rejects
     assert found.better == (rejects and won > lost)
-    assert found.low <= found.gain <= found.high or won + lost == 0
+    assert found.low - 1e-9 <= found.gain <= found.high + 1e-9
     turned = by_rows(other, one)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
     order = np.random.default_rng(0).permutation(len(one))
@@ -161,3 +161,43 @@ def test_where_the_classical_model_is_not_worse_it_is_a_warning():
     same = verdict(90, 0, 0, 10)
     assert (same.answer, same.evidence[2].name.endswith("both are right on the same rows")) == ("NotSurely", True)
     assert same.otherwise.endswith("no number of samples is in sight that gives one")
+
+
+def transfer(*arms, seconds=20.0):
+    """Return what is said of 100 samples of which the model gets 90 right; arms are (won, lost, steps, planned, seconds)."""
+    trained = [
+        Trained(by_rows(*rows(90 - won, won, lost, 10 - lost)), steps=steps, planned=planned, seconds=took)
+        for won, lost, steps, planned, took in arms
+    ]
+    worst = min(trained, key=lambda one: one.difference.gain)
+    found = Comparison(worst.difference, "accuracy", 84, sum(one.seconds for one in trained))
+    return against_scratch(found, trained, seconds=seconds, samples=900)
+
+
+def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
+    found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0))
+    assert found.message == (
+        "transfer is worth +0.480 accuracy (+0.383 to +0.515) at 900 training samples: 0.900 against 0.360 from random weights after"
+        " as many steps (10 s, the other took 20 s) and 0.420 from random weights after as many seconds (168 steps)"
+    )
+    assert (found.answer, found.warning, found.seconds) == ("Yes", None, 31.0)
+    assert found.alternative == "the pretrained weights, without a comparison: accuracy 0.900 in 20 s. One seed"
+    assert [one.value for one in found.evidence] == pytest.approx([0.9, 0.36, 0.54, 0.42, 0.48])
+
+
+def test_random_weights_that_do_as_well_are_a_warning():
+    same = transfer((6, 5, 84, 84, 19.0))
+    assert same.message.startswith("random weights may do as well: transfer is worth +0.010 accuracy (-0.0")
+    assert (same.answer, same.warning) == ("NotSurely", True)
+    better = transfer((0, 9, 84, 84, 19.0))
+    assert better.message.startswith("random weights do better: transfer is worth -0.090 accuracy (-0.")
+    assert (better.answer, better.warning) == ("No", True)
+
+
+def test_the_better_of_both_is_what_counts():
+    assert transfer((55, 1, 84, 84, 10.0), (6, 5, 168, 168, 20.0)).answer == "NotSurely"
+
+
+def test_where_the_time_was_over_before_the_steps_it_is_said():
+    found = transfer((55, 1, 40, 84, 40.0))
+    assert " after 40 of 84 steps, where its time was over (40 s, the other took 20 s)" in found.message

@@ -91,7 +91,7 @@ _LATER_MEMBERS = {
 _TASKS = FIRST_FIELDS["task"] | _LATER_TASKS
 _ALWAYS_WRITTEN = FIRST_FIELDS | {
     "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()},
-    "evidence": {"baseline": _leaves("maxSamples")},
+    "evidence": {"baseline": _leaves("maxSamples"), "scratch": _leaves("maxShare")},
 }
 
 

@@ -155,6 +155,30 @@ def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     )
 
 
+def scratch_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
+    """Yield the rules about what random weights can be compared with."""
+    given = "!has(self.evidence) || !has(self.evidence.scratch) || "
+    takers, others = ([task for task in tasks if task.one_answer is one] for one in (True, False))
+    yield Rule(
+        f"{given}{_among('self.task.type', takers)}",
+        f"models are compared sample by sample, and those of {every(others)} have no answer of one sample: remove"
+        " evidence.scratch",
+        ".evidence.scratch",
+    )
+    whole = [engine for engine in engines if engine.name == "DDP"]
+    yield Rule(
+        f"{given}{_among('self.distribution.engine', whole)}",
+        f"evidence.scratch takes a second model into the job's workers, which is proven with {every(whole)} alone: choose that, or"
+        " remove evidence.scratch",
+        ".evidence.scratch",
+    )
+    yield Rule(
+        f"{given}self.model.initialization == 'Pretrained'",
+        "the job itself starts from random weights: set model.initialization to Pretrained, or remove evidence.scratch",
+        ".evidence.scratch",
+    )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -191,7 +215,7 @@ ADAPTER_RULES = (
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
-BASELINE_RULES = tuple(baseline_rules())
+EVIDENCE_RULES = (*baseline_rules(), *scratch_rules())
 
 EXPORT_RULES = (
     Rule(

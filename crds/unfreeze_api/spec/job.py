@@ -14,8 +14,8 @@ from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.combinations import (
     ADAPTER_RULES,
-    BASELINE_RULES,
     CANDIDATE_RULES,
+    EVIDENCE_RULES,
     EXPORT_RULES,
     HEAD_RULES,
     METRIC_RULES,
@@ -87,7 +87,7 @@ class FineTuneJobSpec(Model):
         *METRIC_RULES,
         *HEAD_RULES,
         *CANDIDATE_RULES,
-        *BASELINE_RULES,
+        *EVIDENCE_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,
         Rule(

@@ -52,6 +52,8 @@ class TaskType(Variant):
     """What the column holds that is predicted: Labels is one of a set for each sample."""
     classical: Literal["", "Texts", "Pictures"] = ""
     """What a classical model of it reads; empty where there is none."""
+    one_answer: bool = True
+    """Whether each sample has one answer, by which models are compared."""
     no_head: str = ""
     """Why no new head stands on the base, as a part of a message; empty where one does."""
 

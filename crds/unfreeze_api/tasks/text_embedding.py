@@ -65,6 +65,7 @@ TASK = TaskType(
     metrics=RETRIEVAL,
     of_scores=SIMILARITY,
     pipeline="sentence-similarity",
+    one_answer=False,
     targets="Relations",
     no_head="gives the base's own vectors and has no head",
 )

@@ -39,5 +39,6 @@ TASK = TaskType(
     reads=(TOKENS, TAGS, TEXT, SPANS),
     metrics=TAGGING,
     pipeline="token-classification",
+    one_answer=False,
     targets="Tags",
 )

@@ -54,6 +54,83 @@ def against_classical(found: Comparison, *, name: str, fitted_on: int, samples: 
     )
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A training from random weights."""
+
+    difference: Difference
+    """Its first is the transferred model."""
+    steps: int
+    planned: int
+    """Steps that it was to take; fewer where its time was over."""
+    seconds: float
+
+
+def against_scratch(found: Comparison, trained: list[Trained], *, seconds: float, samples: int) -> Decision:
+    """Return what transfer is worth: against the best that random weights reach after as many steps, or as many seconds.
+
+    Parameters
+    ----------
+    found
+        The comparison with the better of them.
+    trained
+        For as many steps; and for as many seconds, where that is something else.
+    seconds
+        Time of the transferred model's phases.
+    samples
+        That both were trained on.
+    """
+    difference, metric = found.difference, found.metric
+    answer = _answer(difference)
+    worth = f"transfer is worth {difference.gain:+.3f} {metric} ({difference.low:+.3f} to {difference.high:+.3f})"
+    first = {"Yes": worth, "No": f"random weights do better: {worth}"}
+    after = " and ".join(
+        f"{one.difference.other:.3f} from random weights after {_length(one, steps=place == 0, seconds=seconds)}"
+        for place, one in enumerate(trained)
+    )
+    return Decision(
+        type="Scratch",
+        answer=answer,
+        question="Is it worth starting from pretrained weights?",
+        message=f"{first.get(answer, f'random weights may do as well: {worth}')} at {samples:,} training samples:"
+        f" {difference.one:.3f} against {after}",
+        step=found.step,
+        warning=None if answer == "Yes" else True,
+        evidence=[
+            Evidence(name=f"{metric} of the model", value=difference.one),
+            *(
+                evidence
+                for place, one in enumerate(trained)
+                for evidence in _evidence_of(one, metric, _length(one, steps=place == 0, seconds=seconds))
+            ),
+        ],
+        seconds=found.seconds,
+        otherwise=_otherwise(difference),
+        alternative=f"the pretrained weights, without a comparison: {metric} {difference.one:.3f} in {seconds:.0f} s. One seed",
+    )
+
+
+def _length(one: Trained, *, steps: bool, seconds: float) -> str:
+    """Return how long a training from random weights was."""
+    took = f"{one.seconds:.0f} s, the other took {seconds:.0f} s"
+    if one.steps < one.planned:
+        return f"{one.steps:,} of {one.planned:,} steps, where its time was over ({took})"
+    return f"as many steps ({took})" if steps else f"as many seconds ({one.steps:,} steps)"
+
+
+def _evidence_of(one: Trained, metric: str, length: str) -> list[Evidence]:
+    difference = one.difference
+    return [
+        Evidence(name=f"{metric} from random weights after {length}", value=difference.other),
+        Evidence(
+            name=f"by how much the model is better: {difference.test}",
+            value=difference.gain,
+            low=difference.low,
+            high=difference.high,
+        ),
+    ]
+
+
 def _answer(difference: Difference) -> str:
     if difference.better:
         return "Yes"

@@ -14,7 +14,7 @@ from unfreeze_trainer.data.pins import first_pins
 from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
 from unfreeze_trainer.runs.events import Events
 from unfreeze_trainer.runs.generation import Generation
-from unfreeze_trainer.runs.ownership import Owner, generation_of_worker
+from unfreeze_trainer.runs.ownership import Owner, generation_of_worker, take_folder
 from unfreeze_trainer.runs.recipe import Start, open_recipe
 from unfreeze_trainer.runs.recovery import Found, find
 from unfreeze_trainer.runs.rollbacks import discard_undone, read_rollbacks, write_rollbacks
@@ -45,7 +45,9 @@ class RunFolder:
         self.events = Events(self.path, generation)
 
     @classmethod
-    def open(cls, job: ResolvedJob, *, writes: bool, pins: Callable[[], Mapping[str, Any]]) -> RunFolder:
+    def open(
+        cls, job: ResolvedJob, *, writes: bool, pins: Callable[[], Mapping[str, Any]], takes: bool = False
+    ) -> RunFolder:
         """Open the folder of a job; the one that writes puts an end to whatever wrote there before.
 
         Parameters
@@ -56,6 +58,8 @@ class RunFolder:
             Whether this process is the one.
         pins
             Returns hashes of data and base model. It is called once the right to write is taken, as it may take long.
+        takes
+            Whether the right to write is taken here: the folder lies below another one of this job's, whose agent has taken that.
 
         Raises
         ------
@@ -64,7 +68,8 @@ class RunFolder:
         """
         start = open_recipe(job)
         owner = Owner.of(job, start.fingerprint)
-        generation = generation_of_worker(Path(job.output.path), owner) if writes else None
+        take = take_folder if takes else generation_of_worker
+        generation = take(Path(job.output.path), owner) if writes else None
         return cls(job, start, generation, pins())
 
     def find(self) -> Found:

@@ -66,8 +66,12 @@ def attach(
     return evidence, cuts
 
 
-def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None) -> tuple[RunFolder, Found]:
+def open_folder(
+    job: ResolvedJob, task: Task, engine: Engine, link: Link | None, *, takes: bool = False
+) -> tuple[RunFolder, Found]:
     """Open the run folder, on rank 0 to write; return it with what there is to resume from. Collective.
+
+    `takes` as of `RunFolder.open`.
 
     Raises
     ------
@@ -80,7 +84,7 @@ def open_folder(job: ResolvedJob, task: Task, engine: Engine, link: Link | None)
         found: Mapping[str, Any] = engine.broadcast_object(task.pins if engine.rank == 0 else {})
         return found
 
-    folder = RunFolder.open(job, writes=engine.rank == 0, pins=pins)
+    folder = RunFolder.open(job, writes=engine.rank == 0, pins=pins, takes=takes)
     found = engine.broadcast_json(folder.find(), Found)
     folder.keep_recipe()
     return folder, found

@@ -50,6 +50,29 @@ def weigh(run: Run) -> None:
         run.decisions.add(found)
 
 
+def weigh_scratch(run: Run) -> list[Run]:
+    """Compare the best weights with random ones that were trained too, where spec.evidence asks for it. Collective.
+
+    Returns
+    -------
+    list
+        The runs that did that, whose folders lie below this one's.
+
+    Raises
+    ------
+    StopRequested
+        All ranks have agreed to stop; a later start resumes.
+    """
+    evidence = run.job.evidence
+    if evidence is None or evidence.scratch is None:
+        return []
+    from unfreeze_trainer.training.scratch import from_scratch
+
+    decision, runs = from_scratch(run, evidence.scratch.max_share)
+    run.decisions.add(decision)
+    return runs
+
+
 def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | None:
     """Return what rank 0 computes in a thread, on every rank; meanwhile all look whether they are to stop. Collective.
 

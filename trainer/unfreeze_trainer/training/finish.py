@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results
-from unfreeze_trainer.training.evidence import weigh
+from unfreeze_trainer.training.evidence import weigh, weigh_scratch
 from unfreeze_trainer.usefulness import decided
 
 if TYPE_CHECKING:
@@ -51,9 +51,12 @@ def finish(run: Run) -> None:
     weigh(run)
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
+    runs = weigh_scratch(run)
     run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)
     if gone := run.folder.clear(best=best.step):
         run.folder.events.add("checkpointsDeleted", steps=gone)
+    for other in runs:
+        other.folder.clear(best=other.state.best.step if other.state.best else 0)
     reporter.done(flat_results(results) | (best.usefulness.figures() if best.usefulness else {}), test)
     engine.barrier()
 

@@ -84,6 +84,14 @@ class Milestones:
             self.save()
         self._reporter.publish("Training")
 
+    def conclude(self) -> None:
+        """End the training at this step: evaluate, unless that is done, and write a checkpoint. Collective."""
+        if self._state.evaluated_step != self._state.step:
+            self._evaluate()
+        self._state.phase_ended = True
+        self._close_phase()
+        self.save()
+
     def _evaluate(self) -> bool:
         """Evaluate, and do as that decides; return whether it is the best evaluation of the run."""
         state = self._state

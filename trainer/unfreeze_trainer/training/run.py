@@ -50,6 +50,8 @@ class Run:
         Joined to its process group, without a model.
     link
         To the agent; None without one.
+    takes_folder
+        Whether the run takes the right to write to its folder, which no agent has taken for it.
 
     Raises
     ------
@@ -57,8 +59,17 @@ class Run:
         The model fails at the data, or the run folder is not this job's.
     """
 
-    def __init__(self, job: ResolvedJob, task: Task, loaded: LoadedModel, engine: Engine, link: Link | None) -> None:
-        self.job, self.engine = job, engine
+    def __init__(
+        self,
+        job: ResolvedJob,
+        task: Task,
+        loaded: LoadedModel,
+        engine: Engine,
+        link: Link | None,
+        *,
+        takes_folder: bool = False,
+    ) -> None:
+        self.job, self.engine, self.link = job, engine, link
         self.hook = hook = loaded.hook
         self.features = features = CachedTask(task, engine)
         self.task = task = cast("Task", features)
@@ -89,7 +100,7 @@ class Run:
         }
         self.plan = plan = replace(plan, starts=starts)
         self.meter = meter = Meter(engine, link)
-        self.folder, found = open_folder(job, task, engine, link)
+        self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state

@@ -1,0 +1,174 @@
+"""The same architecture from random weights, trained beside a finished run: on the same data, by the same loop, in a folder below the run's.
+
+Each of its trainings is a run of its own, so it stops, resumes and evaluates as any other, on any number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from unfreeze_api.contracts.decision import Decision
+from unfreeze_api.contracts.resolved import ResolvedJob, ResolvedTracking
+from unfreeze_trainer.exports.figures import files
+from unfreeze_trainer.judgement.said import Said, compare, compared_by
+from unfreeze_trainer.judgement.worth import Comparison, Trained, against_scratch
+from unfreeze_trainer.link import Link, tell
+from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.meter import StopRequested
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unfreeze_api.contracts.progress import Progress
+    from unfreeze_trainer.training.run import Run
+
+FOLDER = "evidence"
+"""Below the run folder."""
+_ALIKE = 0.1
+"""Times that differ by less count as equal."""
+_MAX_STRETCH = 10.0
+"""How much longer than the run's steps the training for its seconds may be, in steps."""
+
+
+class _Aside(Link):
+    """The link of a training beside a finished run: that run's progress goes on, and time may be over."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run, self._link, self._name = run, run.link, name
+        self.until = float("inf")
+        """When its time is over, by time.monotonic()."""
+
+    @property
+    def real_stop(self) -> bool:
+        """Whether this pod was asked to stop."""
+        return self._link is not None and self._link.stop_requested()
+
+    def stop_requested(self) -> bool:
+        """Whether this pod was asked to stop, or the time is over."""
+        return self.real_stop or time.monotonic() > self.until
+
+    def write_progress(self, progress: Progress) -> None:
+        """Say how far it is, beside the run's own progress."""
+        tell(self._link, f"{self._name}: step {progress.step} of {progress.total_steps}")
+        self._run.reporter.publish("Evaluating")
+
+    def write_activity(self, text: str) -> None:
+        """Say what goes on."""
+        tell(self._link, f"{self._name}: {text}" if text else self._name)
+
+
+def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
+    """Return the job that trains random weights: all of them, by the same recipe.
+
+    There is nothing in lower blocks that smaller rates would keep, so there is no layer decay, and no adapter.
+    """
+    rate = job.strategy.learning_rate.model_copy(update={"layer_decay": 1.0, "rewarm_steps": 0})
+    path = f"{job.output.path}/{FOLDER}/{name}"
+    return job.model_copy(
+        update={
+            "model": job.model.model_copy(update={"initialization": "Random", "quantization": None}),
+            "adapter": None,
+            "strategy": type(job.strategy)(type="FullFineTuning", learning_rate=rate),
+            "training": job.training.model_copy(update={"epochs": epochs, "early_stopping": None}),
+            "output": job.output.model_copy(update={"path": path, "source": f"{job.output.source}/{FOLDER}/{name}"}),
+            "tracking": ResolvedTracking(),
+            "evidence": None,
+        }
+    )
+
+
+def from_scratch(run: Run, max_share: float) -> tuple[Decision, list[Run]]:
+    """Train random weights for as many steps as the run, and for as many seconds; return what transfer is worth, and the runs.
+
+    Parameters
+    ----------
+    max_share
+        Time for both, as a share of the time of the run's phases.
+
+    Raises
+    ------
+    StopRequested
+        All ranks have agreed to stop; a later start resumes.
+    """
+    seconds = _agreed(run, sum(phase.seconds for phase in run.state.phases))
+    epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
+    first = _train(run, "scratch-equal-steps", epochs, max_share * seconds)
+    runs, took = [first], _seconds(run, first)
+    rate = took / max(1, first.state.step)  # its time may have been over before its steps
+    stretch = seconds / max(rate * first.plan.total_steps, 1e-9)
+    if abs(stretch - 1) > _ALIKE and took < max_share * seconds and first.state.step == first.plan.total_steps:
+        longer = _train(run, "scratch-equal-seconds", epochs * min(stretch, _MAX_STRETCH), max_share * seconds - took)
+        runs.append(longer)
+    decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
+    found = run.engine.broadcast_json(decision, Decision | None)
+    assert found is not None
+    return found, runs
+
+
+def _agreed(run: Run, value: float) -> float:
+    return float(run.engine.broadcast_json(value, float))
+
+
+def _seconds(run: Run, other: Run) -> float:
+    return _agreed(run, sum(phase.seconds for phase in other.state.phases) or other.state.phase_seconds)
+
+
+def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
+    """Train random weights until its epochs or its seconds are over; it has been evaluated then. Collective."""
+    from unfreeze_trainer.tasks import open_task
+    from unfreeze_trainer.training.run import Run
+
+    if run.folder.generation:
+        run.folder.generation.check()  # one that is superseded takes nothing below its folder
+    run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
+    job, aside = scratch_job(run.job, name, epochs), _Aside(run, name.replace("-", " "))
+    aside.write_activity("reading the data")
+    task = open_task(job)
+    task.pins = dict(run.folder.identity.pins)
+    other = Run(job, task, task.build_model(), run.engine, aside, takes_folder=True)
+    aside.until = time.monotonic() + seconds - _seconds(run, other)
+    with _closing(other):
+        try:
+            train(other)
+        except StopRequested:
+            if run.engine.any_rank(aside.real_stop):
+                other.milestones.save()
+                other.saver.wait()
+                raise
+            aside.until = float("inf")
+            other.milestones.conclude()
+    run.engine.end()
+    return other
+
+
+@contextmanager
+def _closing(other: Run) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        other.saver.close()
+
+
+def _judge(run: Run, runs: list[Run], seconds: float) -> Decision:
+    """Compare what the run has predicted with what each of the others has, on rank 0."""
+    of_run, metric = _said(run), compared_by(_said(run).kind, run.job.metric.name)
+    trained = [
+        Trained(
+            compare(of_run, _said(other), metric),
+            steps=other.state.step,
+            planned=other.plan.total_steps,
+            seconds=sum(phase.seconds for phase in other.state.phases),
+        )
+        for other in runs
+    ]
+    worst = min(trained, key=lambda one: one.difference.gain)
+    took = sum(one.seconds for one in trained)
+    found = Comparison(worst.difference, metric, run.state.step, took)
+    return against_scratch(found, trained, seconds=seconds, samples=run.task.splits["train"])
+
+
+def _said(run: Run) -> Said:
+    path, about = files(run.folder.path)["validation"]
+    return Said.read(path, about)
