@@ -9,13 +9,18 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from tests.trainer.jobs import CHAT_TEMPLATE, decoder_folder, make_job, write_dialogues
 from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import ends_as_undisturbed, work
+from unfreeze_api.cli import main
+from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.dialogue_tokens import packed_rows
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.described import described
+from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.activations import checkpoint_activations
@@ -40,6 +45,10 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dialogues(tmp_path_factory.mktemp("data") / "t.jsonl")
+
+
+def ask(*arguments: object):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -186,11 +195,11 @@ def test_what_is_no_dialogue_is_named(llama: Path, tmp_path: Path, row: dict, sa
 
 
 STRICT = "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
-STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 FORGETFUL = CHAT_TEMPLATE.replace(
     "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
 )
-LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role'] == 'assistant' else ' ') + m['content'] + '\\n' }}{% endfor %}"
+LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role'] == 'assistant' else ' ') + m['content'] + '\n' }}{% endfor %}"
 
 
 @pytest.mark.parametrize(
@@ -395,6 +404,56 @@ def test_two_workers_of_uneven_shares_end_as_undisturbed_after_a_kill(
     report = ends_as_undisturbed(job_in, tmp_path)
     assert set(report["results"]["validation"]) == {"loss", "perplexity", "tokenAccuracy"}
     assert report["metric"] == "loss"
+
+
+# What commands say of it
+
+
+@pytest.mark.parametrize("kind", ["Model", "Adapter"])
+def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
+    llama: Path, table: Path, tmp_path: Path, kind: str
+) -> None:
+    adapter = {"adapter": {"type": "LoRA", "lora": {"initLoraWeights": "Gaussian"}}} if kind == "Adapter" else {}
+    job = make_job(llama, table, task=TASK, **adapter)
+    task = open_task(job)
+    module = task.build_model().module
+    task.export(module, tmp_path / "out", kind)
+    seal(tmp_path / "out", fingerprint="f", kind=kind, found=described(job, task))
+    state = task.metrics.new_state()
+    module.eval()
+    with torch.no_grad():
+        [batch] = task.batches("validation", [range(task.splits["validation"])])
+        task.metrics.update(state, task.forward(module, batch), batch)
+    rows = table.read_text().splitlines()
+    path = tmp_path / "held-out.jsonl"
+    path.write_text("".join(rows[row] + "\n" for row in task._splits["validation"].rows))
+    done = ask("evaluate", tmp_path / "out", path, "--output", "json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["metrics"] == pytest.approx(task.metrics.compute(state), rel=1e-5)
+    done = ask("predict", tmp_path / "out", path)
+    assert done.exit_code == 2
+    assert "its answers are texts" in done.stderr
+    assert "unfreeze evaluate measures its loss" in done.stderr
+
+
+def test_what_it_needs_is_estimated_and_its_data_are_surveyed(llama: Path, table: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "job.yaml"
+    spec = {
+        "model": {"source": f"file://{llama}"},
+        "task": of(packing=True),
+        "data": {"train": {"source": f"file://{table}"}},
+        "strategy": {"type": "FullFineTuning"},
+        "training": {"batchSize": 4},
+        "output": {"destination": f"file://{tmp_path}/run"},
+    }
+    about = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "job"}, "spec": spec}
+    manifest.write_text(json.dumps(about))
+    for command in ("estimate", "data", "phases"):
+        done = ask(command, manifest)
+        assert done.exit_code == 0, done.output
+    done = ask("data", manifest, "--output", "json")
+    longest = json.loads(done.stdout)["splits"]["train"]["lengths"]["characters"]["most"]
+    assert longest < 60, "what people say, and no brackets of JSON"
 
 
 # Several samples in a row

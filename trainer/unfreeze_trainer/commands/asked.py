@@ -35,6 +35,8 @@ SPLIT = "test"
 """What the task calls the data that a model is asked of."""
 _CHUNK = 16_384
 """Samples among which those of alike length are put together."""
+_WIDE = 4
+"""Samples at a time whose outputs are wide."""
 _ONLY_TRAINING = ("classWeights", "classWeightsByLabel", "labelSmoothing", "focalLoss", "sampling")
 """Options of a task that change what is learned alone."""
 
@@ -95,6 +97,7 @@ class Asked:
             Samples that go through the model at once.
         """
         task, standard = self.task, self._standard
+        batch_size = min(batch_size, _WIDE) if task.wide_outputs else batch_size
         batches = [samples for chunk in chunks(task) for samples in _by_length(task, chunk, batch_size)]
         read = task.batches(SPLIT, (samples.tolist() for samples in batches))
         for samples, here in zip(batches, read, strict=True):
@@ -154,7 +157,7 @@ def ask(
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
     def read(task: ComposedTask) -> tuple[Encoder[Any], dict[str, Split]]:
-        split = labelled_data(task.job, finished) if labelled else unlabelled_data(task.job, finished)
+        split = labelled_data(task.job, finished, task.modality) if labelled else unlabelled_data(task.job, finished)
         return split[0], dict.fromkeys(("train", "validation", SPLIT), split[1])
 
     kind = getattr(module, job.task.type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
+from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.objectives.targets.labels import SHOWN
 
@@ -51,10 +53,11 @@ def _where(job: ResolvedJob) -> str:
     return job.data.train.path
 
 
-def labelled_data(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any], Split]:
-    """Return data with what is right of each sample."""
+def labelled_data(job: ResolvedJob, finished: Finished, modality: Modality) -> tuple[Encoder[Any], Split]:
+    """Return data with what is right of each sample; the modality reads them where that needs the model."""
     kind, skip = target_kind(job), job.data.on_error == "Skip"
-    source = reader_of(job)(job.data.train, _where(job), skip=skip)
+    read = modality.read if modality.needs_model else partial(reader_of(job), skip=skip)
+    source = read(job.data.train, _where(job))
     learned = _learned(job, finished)
     if skip:
         source = _without(source, learned.strange(read_targets(source, kind)), learned)
@@ -162,6 +165,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "LabelSets": Sets(each, each, names, len(names)),
         "Tags": TagCodes(each, names, np.array([len(names)])),
         "Numbers": Read(np.zeros((1, len(names))), names),
+        "NextTokens": 0,
     }
     if kind.__name__ not in made:
         raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.data.cells import Cells
 
 Look = Literal[
-    "empty", "constant", "id", "date", "whole number", "number", "boolean", "category", "text", "words", "list", "spans", "picture", "audio", "bytes",
+    "empty", "constant", "id", "date", "whole number", "number", "boolean", "category", "text", "words", "list", "spans", "messages", "picture", "audio", "bytes",
     "object",
 ]  # fmt: skip
 """What a column looks like. Words are lists of texts, as many as those of another column of such lists, or not; list is one of
@@ -188,4 +188,6 @@ def _of_lists(lists: Sequence[Any]) -> Look:
     items = [item for value in lists for item in value]
     if items and all(isinstance(item, dict) and {"start", "end", "label"} <= item.keys() for item in items):
         return "spans"
+    if items and all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in items):
+        return "messages"
     return "words" if items and all(isinstance(item, str) for item in items) else "list"

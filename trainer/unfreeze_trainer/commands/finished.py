@@ -39,7 +39,7 @@ class Finished:
         return self.base or self.folder
 
 
-def find_model(path: Path, base: Path | None) -> Finished:
+def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Finished:
     """Return the model at a path.
 
     Parameters
@@ -48,6 +48,8 @@ def find_model(path: Path, base: Path | None) -> Finished:
         An export, or a run's folder, of which the whole model is taken before the adapter.
     base
         The base of an adapter; else where the adapter says that it lies.
+    measured
+        Whether its loss is asked for, and no answers.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def find_model(path: Path, base: Path | None) -> Finished:
     adapter = next((kind for name, kind in _ADAPTERS.items() if (folder / name).is_file()), None)
     marker = _json(folder / MARKER)
     described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
-    if described.task["type"] in _NO_ANSWERS:
+    if described.task["type"] in _NO_ANSWERS and not (measured and described.task["type"] in _MEASURED):
         raise _no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
@@ -114,7 +116,7 @@ def _thresholds(folder: Path, marker: dict[str, Any]) -> dict[str, float]:
 def _require_outputs(folder: Path, described: Described) -> None:
     """Raise InvalidModel where a whole model's configuration has other outputs than what stands beside it: its head would be drawn anew."""
     own = _named(_json(folder / "config.json"), _json(folder / "pooled_config.json"))
-    if not own or own == described.outputs:
+    if not own or not described.outputs or own == described.outputs:
         return
     raise JobError(
         "InvalidModel",
@@ -129,10 +131,12 @@ def _some(names: list[str]) -> str:
 
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
-    "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; what it"
-    " lost on validation and test stands in the report of its run",
+    "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
+    " evaluate measures its loss",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
+_MEASURED = ("CausalLM",)
+"""Those of them whose loss on data can be measured."""
 
 
 def _no_answers(folder: Path, task: str) -> JobError:

@@ -79,7 +79,7 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_files, _of_relations, _of_texts):
+    for ask in (_of_words, _of_files, _of_relations, _of_dialogues, _of_texts):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -183,6 +183,21 @@ def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
             " something from them use --task"
         )
     return found
+
+
+def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
+    """Return causal language modelling, where there are messages, or columns called prompt and completion, or it is asked for."""
+    if task not in (None, "CausalLM") or {"label", "value"} & given.keys():
+        return None
+    texts, dialogues = _of(facts, "text"), _of(facts, "messages")
+    if "messages" in given or dialogues:
+        return Guess("CausalLM", {"messages": given.get("messages") or dialogues[0].name}, {"annotation": "Messages"})
+    columns = {name: given.get(name, name) for name in ("prompt", "completion") if given.get(name, name) in facts}
+    if len(columns) == 2:  # noqa: PLR2004 - both
+        return Guess("CausalLM", columns, {"annotation": "Completions"})
+    if task is None or not (texts or "text" in given):
+        return None
+    return Guess("CausalLM", {"text": given.get("text") or _named(texts, _TEXT_NAMES).name}, {"annotation": "Text"})
 
 
 def _is_beyond_cosines(one: Facts) -> bool:
@@ -307,6 +322,7 @@ def _points(one: Facts, order: Sequence[str]) -> float:
         "bytes",
         "object",
         "spans",
+        "messages",
         "text",
     ):
         return 5.0 if one.look == "text" and set(one.words) & _SURE and _several(one) else 0.0

@@ -193,7 +193,12 @@ def evaluate(
     from unfreeze_trainer.commands.finished import find_model
 
     asked = ask(
-        find_model(model, base), data, columns=named(columns), labelled=True, skip=on_error == "skip", device=device
+        find_model(model, base, measured=True),
+        data,
+        columns=named(columns),
+        labelled=True,
+        skip=on_error == "skip",
+        device=device,
     )
     figures, worth = measured(asked, batch_size)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])

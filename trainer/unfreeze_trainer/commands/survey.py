@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -263,6 +264,7 @@ def _lengths(job: ResolvedJob, split: Split, count_tokens: Count | None) -> Iter
     """Yield how long texts are: of pairs both together but where each has a vector, of lists of words their number too."""
     import pyarrow.compute as pc
 
+    from unfreeze_api.tasks.causal_lm import CausalLMSpec
     from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.words import joined
@@ -272,7 +274,11 @@ def _lengths(job: ResolvedJob, split: Split, count_tokens: Count | None) -> Iter
     texts = _texts(split, rows)
     if words:
         yield "words", spread(split.targets.units)
-    if words and words.annotation == "Tags":
+    language = job.task.of(CausalLMSpec)
+    if language and language.annotation == "Messages":  # what the chat template adds no folder of a model is needed for
+        texts = [(" ".join(message["content"] for message in json.loads(row[0])),) for row in texts]
+        characters = np.array([len(row[0]) for row in texts])
+    elif words and words.annotation == "Tags":
         texts = [(joined(both[0])[0],) for both in texts]
         characters = np.array([len(both[0]) for both in texts])
     else:

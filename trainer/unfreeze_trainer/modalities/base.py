@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,9 @@ class Modality(ABC):
     job
         Its data count.
     """
+
+    needs_model: ClassVar[bool] = False
+    """Whether the model's own files tell which rows can be read."""
 
     def __init__(self, job: ResolvedJob) -> None:
         self.job = job

@@ -68,6 +68,8 @@ class Dialogues(Modality):
         What a batch calls its parts.
     """
 
+    needs_model = True
+
     def __init__(self, job: ResolvedJob, model: Decoder, options: CausalLMSpec, names: Names) -> None:
         super().__init__(job)
         self._model, self._task, self._names = model, options, names

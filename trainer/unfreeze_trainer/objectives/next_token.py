@@ -43,10 +43,11 @@ class NextToken(Objective):
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the cross-entropies of each sample's tokens in nats, float32 of shape (samples,); 0 without any."""
-        logits, targets, samples = _learned(outputs, batch)
-        losses = functional.cross_entropy(logits, targets, reduction="none")
-        count = len(batch[SAMPLES]) if PACKED in batch else len(outputs)
-        return losses.new_zeros(count).index_add(0, samples, losses)
+        losses, _ = _of_tokens(outputs, batch)
+        if PACKED not in batch:
+            return losses.sum(dim=1)
+        owners = batch[PACKED].to(outputs.device).clamp(min=0)  # padding has a loss of 0
+        return losses.new_zeros(len(batch[SAMPLES])).index_add(0, owners.flatten(), losses.roll(1, dims=1).flatten())
 
     def answer(self, outputs: str) -> str:
         """Return a Python expression for the most probable next token."""
@@ -68,10 +69,10 @@ class NextTokenMetrics(Metrics):
     @torch.no_grad()
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add a batch in place. `outputs` are logits, (samples, length, tokens of the vocabulary) on any device."""
-        logits, targets, _ = _learned(outputs, batch)
-        losses = functional.cross_entropy(logits, targets, reduction="none").double()
-        hits = (logits.argmax(dim=-1) == targets).double()
-        state += torch.stack([losses.sum(), hits.sum(), torch.ones_like(hits).sum()]).to(state.device)
+        losses, targets = _of_tokens(outputs, batch)
+        learned = targets != IGNORED
+        hits = learned & (outputs.argmax(dim=-1) == targets)
+        state += torch.stack([part.double().sum() for part in (losses, hits, learned)]).to(state.device)
 
     def _compute(self, state: Tensor) -> dict[str, float]:
         """Return the mean cross-entropy of the tokens in nats, its exponential, and the share of tokens that are right."""
@@ -83,9 +84,14 @@ class NextTokenMetrics(Metrics):
         return {"loss": loss, "perplexity": math.exp(min(loss, most)), "tokenAccuracy": hits / count}
 
 
-def _learned(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what is said of the tokens that are learned, (tokens, vocabulary) in float32, these tokens, and their samples."""
-    targets = batch[TARGETS].to(outputs.device)[:, 1:]
-    rows, places = torch.nonzero(targets != IGNORED, as_tuple=True)
-    samples = batch[PACKED].to(outputs.device)[rows, places + 1] if PACKED in batch else rows
-    return outputs[rows, places].float(), targets[rows, places], samples
+def _of_tokens(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the loss at each token, 0 where its next one is not learned, and these next ones; both (rows, length).
+
+    Shapes follow from those of the batch alone, so that training can be traced.
+    """
+    targets = batch[TARGETS].to(outputs.device).roll(-1, dims=1)
+    targets[:, -1] = IGNORED
+    losses = functional.cross_entropy(
+        outputs.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+    )
+    return losses.view_as(targets), targets
