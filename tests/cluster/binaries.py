@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-KUBERNETES_VERSION = "v1.36.3"
+KUBERNETES_VERSION = "v1.37.2"
 MODULE_DIR = Path(__file__).parent / "build"
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",

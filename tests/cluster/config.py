@@ -51,6 +51,10 @@ class Config:
     job_pod_backoff: float = 1.0
     #: Controllers that run, as kube-controller-manager's flag has them: "*" is all, "-name" takes one away.
     controllers: tuple[str, ...] = ("*",)
+    #: Features that are switched on in API server, controller manager and scheduler, and groups of the API that are served
+    #: beside those that always are, like "scheduling.k8s.io/v1beta1".
+    features: tuple[str, ...] = ()
+    apis: tuple[str, ...] = ()
     #: Whether every write is logged, with its author and its times (see audit.py).
     audit: bool = False
 
@@ -72,4 +76,6 @@ class Config:
             )
             for name, image in data["images"].items()
         }
-        return cls(**{**data, "images": images, "controllers": tuple(data["controllers"])})
+        return cls(
+            **{**data, "images": images, **{name: tuple(data[name]) for name in ("controllers", "features", "apis")}}
+        )

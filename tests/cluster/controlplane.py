@@ -161,6 +161,8 @@ class ControlPlane:
             "max-mutating-requests-inflight": 1000,
             "allow-privileged": "true",
             "profiling": "false",
+            **({"runtime-config": ",".join(f"{api}=true" for api in self.config.apis)} if self.config.apis else {}),
+            **self._features(),
             **(audit.flags(self.folder) if self.config.audit else {}),
         }
 
@@ -184,6 +186,7 @@ class ControlPlane:
             "leader-elect": "false",
             "secure-port": 0,
             "profiling": "false",
+            **self._features(),
         }
 
     def _scheduler_flags(self) -> dict[str, object]:
@@ -200,7 +203,11 @@ class ControlPlane:
         }
         path = self.folder / "kube-scheduler.json"
         path.write_text(json.dumps(config, indent=2))
-        return {"config": path, "secure-port": 0}
+        return {"config": path, "secure-port": 0, **self._features()}
+
+    def _features(self) -> dict[str, object]:
+        switched = ",".join(f"{feature}=true" for feature in self.config.features)
+        return {"feature-gates": switched} if switched else {}
 
     def _component_kubeconfig(self, name: str) -> Path:
         pair = self.authority.issue(name, user=f"system:{name}")

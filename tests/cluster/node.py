@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.cluster import binaries
 from tests.cluster.api import Api, ApiError, Store
 from tests.cluster.config import Config
 from tests.cluster.container import Container, now
@@ -24,7 +25,7 @@ from tests.cluster.provisioner import Provisioner
 
 Json = dict[str, Any]
 
-VERSION = "v1.36.3-process"
+VERSION = f"{binaries.KUBERNETES_VERSION}-process"
 
 
 class Machine:
