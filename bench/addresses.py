@@ -73,10 +73,10 @@ def _plain(train: list[Row], test: list[Row]) -> Row:
 
 
 def _features(tokens: list[str], place: int) -> dict[str, bool]:
-    found = {f"from the end {min(len(tokens) - place, 4)}": True, f"from the start {min(place, 3)}": True}
+    found = {f"from the end {len(tokens) - place}": True, f"from the start {place}": True}
     for near in range(max(0, place - AROUND), min(len(tokens), place + AROUND + 1)):
         word = tokens[near]
-        shape = re.sub("[0-9]+", "0", re.sub("[A-Za-z]+", "a", word))
+        shape = re.sub("[0-9]+", "0", re.sub("[a-z]+", "a", re.sub("[A-Z]+", "A", word)))
         found |= {
             f"{near - place} {what}": True for what in (word.lower(), f"shape {shape}", f"end {word[-3:].lower()}")
         }

@@ -74,6 +74,7 @@ def _outputs(folder: Path, split: str, seconds: int) -> Outputs:
     encoder = model.encoder.eval()
     weight = encoder.embed_positions.weight[: seconds * MOMENTS].detach().clone()
     encoder.embed_positions.weight = torch.nn.Parameter(weight, requires_grad=False)
+    encoder.embed_positions.num_embeddings = len(weight)
     encoder.max_source_positions = encoder.config.max_source_positions = len(weight)
     extractor = WhisperFeatureExtractor(chunk_length=seconds)
     means, labels = [], []

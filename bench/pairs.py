@@ -89,7 +89,7 @@ def _cosines(model: Path | Any, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_words(train: Pairs, test: Pairs) -> tuple[Any, Any]:
     """Return features by words, of training and test pairs: cosines, and products with differences."""
-    words = TfidfVectorizer(sublinear_tf=True).fit([*train[0], *train[1]])
+    words = TfidfVectorizer(sublinear_tf=True, stop_words="english").fit([*train[0], *train[1]])
     cosines, both = [], []
     for one, other, scores in (train, test):
         first, second = (words.transform(texts).toarray() for texts in (one, other))
