@@ -51,6 +51,7 @@ TASK = TaskType(
     reads=(MESSAGES, PROMPT, COMPLETION, TEXT),
     metrics=LANGUAGE,
     pipeline="text-generation",
+    one_answer=False,
     targets="NextTokens",
     no_head="goes on with the base's own output layer and has no new head",
 )

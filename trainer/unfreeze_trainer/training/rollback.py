@@ -209,7 +209,7 @@ class Rollbacks:
             engine.loss_scale = LossScale(engine.device, *(before.loss_scale or ()))
         self._trainable.resume(self._hook.load_state(moments))
         kept = ("unused", "gradients_at_times", "unread", "recovery", "skipped_steps")
-        decisions = [one for one in now.decisions if one.step <= step]  # that of a base, before the first checkpoint too
+        decisions = [one for one in now.decisions if one.step <= step]
         changed = {name: getattr(now, name) for name in kept} | {"rollbacks": rollbacks, "decisions": decisions}
         before = before.model_copy(update=changed)
         for name in RunState.model_fields:
