@@ -37,7 +37,7 @@ def feed_of(samples, batch_size, accumulate, rank=0, world_size=1):
 def test_the_sizes_of_all_micro_batches_are_known(samples, batch_size, accumulate, world_size):
     def on_rank(rank):
         feed = feed_of(samples, batch_size, accumulate, rank, world_size)
-        batches = [range(samples)[i : i + batch_size] for i in range(0, samples, batch_size)]
+        batches = [np.arange(samples)[i : i + batch_size] for i in range(0, samples, batch_size)]
         return {max(1, len(micro)) for batch in batches for micro, *_ in feed._micro_batches(batch)}
 
     found = set().union(*map(on_rank, range(world_size)))
