@@ -259,6 +259,17 @@ def test_what_is_large_and_no_bomb_is_read_in_pieces(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("long", [1, 200])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()])
+def test_texts_keep_their_type_however_they_are_read(tmp_path, kind, long):
+    cells = pa.array([None, *[f"{'x' * long}{n % 9}" for n in range(400)]]).cast(kind)
+    parquet.write_table(pa.table({"text": cells}), tmp_path / "t.parquet", row_group_size=150)
+    [*parts] = read_parquet(str(tmp_path / "t.parquet"), ["text"], WHERE, Unread(WHERE, skip=False), head=False)
+    found = pa.concat_tables(parts)["text"]
+    assert found.to_pylist() == cells.to_pylist()
+    assert found.type == (pa.large_string() if kind == pa.string_view() else kind)
+
+
 @pytest.mark.parametrize(
     ("column", "size"),
     [

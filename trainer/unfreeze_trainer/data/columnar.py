@@ -51,7 +51,8 @@ def read_parquet(
     repeating, others = _dictionaries(metadata, wanted)
     rows = _rows_at_once(metadata, wanted, head=head)
     if others:
-        rows = max(1, min(rows, _BATCH_MOST_BYTES // max(1, _largest_value(path, metadata, others))))
+        largest = _largest_value(path, min(1, metadata.num_row_groups) if head else metadata.num_row_groups, others)
+        rows = max(1, min(rows, _BATCH_MOST_BYTES // max(1, largest)))
     with _opened(path, repeating) as file:
         groups = [[number] for number in range(metadata.num_row_groups)] if repeating else [None]
         batches = (
@@ -91,11 +92,11 @@ def _dictionaries(metadata: parquet.FileMetaData, wanted: list[str]) -> tuple[li
     return sorted(repeating), sorted(others - repeating)
 
 
-def _largest_value(path: str, metadata: parquet.FileMetaData, leaves: list[str]) -> int:
-    """Return the bytes of the largest value in the dictionaries of some columns, of which the first row of a row group is read."""
+def _largest_value(path: str, groups: int, leaves: list[str]) -> int:
+    """Return the bytes of the largest value in the dictionaries of some columns, of which the first row of each row group is read."""
     found = 0
     with _opened(path, leaves) as file:
-        for number in range(metadata.num_row_groups):
+        for number in range(groups):
             for batch in file.iter_batches(batch_size=1, row_groups=[number], columns=leaves):
                 found = max([found, *map(largest_in_dictionaries, batch.columns)])
                 break
