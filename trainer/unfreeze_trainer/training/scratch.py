@@ -49,7 +49,7 @@ class _Aside(Link):
 
     def write_progress(self, progress: Progress) -> None:
         """Say how far it is, beside the run's own progress."""
-        tell(self._link, f"{self._name}: step {progress.step} of {progress.total_steps}")
+        tell(self._link, f"{self._name}: {progress.percent // 10 * 10} %")  # each text is a line of a log
         self._run.reporter.publish("Evaluating")
 
     def write_activity(self, text: str) -> None:
