@@ -21,6 +21,7 @@ from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import scratch
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.predictions import Predictions
 from unfreeze_trainer.training.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -150,6 +151,17 @@ def test_random_weights_are_trained_for_as_many_steps(base, tmp_path):
     [start] = events(tmp_path / "run/evidence/scratch-equal-steps", "start")
     assert start["totalSteps"] == run.plan.total_steps
     assert not list((tmp_path / "run/evidence").glob("*/model"))
+
+
+def test_without_predictions_there_is_nothing_to_compare_with(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(Predictions, "write", lambda *_: None)
+    run = two_arms(base, tmp_path, epochs=1, rows=24)
+    complete(run)
+    assert (tmp_path / "run/report.json").is_file()
+    [warning] = events(tmp_path / "run", "warning")
+    assert warning["message"].startswith(
+        "spec.evidence.scratch was left out: there are no predictions of the validation data"
+    )
 
 
 def test_where_the_time_is_over_it_is_judged_as_it_is(base, tmp_path):

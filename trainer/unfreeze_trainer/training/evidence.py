@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_UNPREDICTED = "there are no predictions of the validation data, which has too many rows for them"
 _LOOK_SECONDS = 0.5
 """From one look whether the ranks are to stop to the next."""
 
@@ -66,8 +67,12 @@ def weigh_scratch(run: Run) -> list[Run]:
     evidence = run.job.evidence
     if evidence is None or evidence.scratch is None:
         return []
+    from unfreeze_trainer.exports.figures import files
     from unfreeze_trainer.training.scratch import from_scratch
 
+    if run.engine.any_rank(run.engine.rank == 0 and "validation" not in files(run.folder.path)):
+        run.folder.events.add("warning", message=f"spec.evidence.scratch was left out: {_UNPREDICTED}")
+        return []
     decision, runs = from_scratch(run, evidence.scratch.max_share)
     run.decisions.add(decision)
     return runs
@@ -125,7 +130,7 @@ def _baseline(
     assert answers is not None
     assert reads
     if "validation" not in (known := files(folder)):
-        raise RuntimeError("there are no predictions of the validation data, which has too many rows for them")
+        raise RuntimeError(_UNPREDICTED)
     path, about = known["validation"]
     of_run = Said.read(path, about)
     samples = {

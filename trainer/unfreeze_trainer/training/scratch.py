@@ -28,8 +28,6 @@ FOLDER = "evidence"
 """Below the run folder."""
 _ALIKE = 0.1
 """Times that differ by less count as equal."""
-_MAX_STRETCH = 10.0
-"""How much longer than the run's steps the training for its seconds may be, in steps."""
 
 
 class _Aside(Link):
@@ -51,7 +49,7 @@ class _Aside(Link):
 
     def write_progress(self, progress: Progress) -> None:
         """Say how far it is, beside the run's own progress."""
-        tell(self._link, f"{self._name}: step {progress.step} of {progress.total_steps}")
+        tell(self._link, f"{self._name}: {progress.percent // 10 * 10} %")  # each text is a line of a log
         self._run.reporter.publish("Evaluating")
 
     def write_activity(self, text: str) -> None:
@@ -99,7 +97,7 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision, list[Run]]:
     rate = took / max(1, first.state.step)  # its time may have been over before its steps
     stretch = seconds / max(rate * first.plan.total_steps, 1e-9)
     if abs(stretch - 1) > _ALIKE and took < max_share * seconds and first.state.step == first.plan.total_steps:
-        longer = _train(run, "scratch-equal-seconds", epochs * min(stretch, _MAX_STRETCH), max_share * seconds - took)
+        longer = _train(run, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
         runs.append(longer)
     decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
     found = run.engine.broadcast_json(decision, Decision | None)
