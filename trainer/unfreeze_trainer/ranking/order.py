@@ -132,7 +132,7 @@ class Measured:
     @property
     def place(self) -> str:
         """The one that tells most by its neighbours; of equals the last, which is the mean of layers or nearest to the head."""
-        return max(reversed(self.places), key=lambda name: self.places[name].knn)
+        return max(reversed([*self.places]), key=lambda name: self.places[name].knn)
 
 
 def ranked(found: Sequence[Measured]) -> list[RankedBase]:
