@@ -149,20 +149,21 @@ def measured(source: str, right: float, *, parameters: int = 10, read: float = 0
     return Measured(source, {"layer.0": of(right / 2), READ: of(read), MEAN: of(right)}, parameters, 1.5)
 
 
-def test_the_order_is_by_neighbours_then_by_what_the_head_reads_then_by_size():
+def test_the_order_is_by_the_place_that_tells_most_then_by_size():
     bases = [
-        measured("large", 0.4, parameters=90),
+        measured("large", 0.5, parameters=90),
         measured("right", 0.8, parameters=20),
-        measured("tied", 0.4, parameters=30),
+        measured("tied", 0.3, parameters=30),
         measured("read", 0.4, parameters=99, read=0.6),
     ]
     found = ranked(bases)
     assert [base.source for base in found] == ["right", "read", "tied", "large"]
     assert [base.size_rank for base in found] == [4, 1, 3, 2]
     assert found == ranked(bases[::-1])
-    assert (found[1].behind_first, found[0].behind_first) == (0.4, 0)
-    assert found[1].behind_interval[0] < 0.4 < found[1].behind_interval[1]
-    assert (found[0].place, found[0].best_layer) == (MEAN, READ)
+    assert (found[1].behind_first, found[0].behind_first) == (0.2, 0)
+    assert found[1].behind_interval[0] < 0.2 < found[1].behind_interval[1]
+    assert [base.place for base in found] == [MEAN, READ, READ, MEAN]
+    assert found[0].best_layer == READ
 
 
 def test_a_sentence_says_when_the_second_is_as_good():

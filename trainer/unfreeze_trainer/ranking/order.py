@@ -11,7 +11,7 @@ from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.ranking.scores import Scores
 
-RULE = "knn of the mean over layers, then of what the head reads, then the smaller base"
+RULE = "knn of the place in each base that tells most, then the smaller base"
 READ = "head input"
 """What the place is called whose features the head reads."""
 MEAN = "mean of layers"
@@ -39,7 +39,7 @@ class RankedBase(Model):
     rank: int
     """1 for the best."""
     place: str
-    """Whose scores order the bases: the mean of layers, or what the head reads where layers differ in width."""
+    """The one that tells most, by which the bases are in order: a layer, what the head reads, or the mean of layers."""
     scores: PlaceScores
     """Of that place."""
     best_layer: str
@@ -100,7 +100,7 @@ class Ranking(Model):
             evidence.append(
                 Evidence(name=f"how far {base.source} is behind it", value=base.behind_first, low=low, high=high)
             )
-        needed = f"a {self.bases[0].place} of another candidate that tells more than {first.scores.knn:.3f} of the rows"
+        needed = f"a layer of another candidate that tells more than {first.scores.knn:.3f} of the rows"
         return Decision(
             type="Base",
             answer=short_name(first.source),
@@ -131,8 +131,8 @@ class Measured:
 
     @property
     def place(self) -> str:
-        """Whose scores order the bases."""
-        return next((name for name in (MEAN, READ) if name in self.places), [*self.places][-1])
+        """The one that tells most by its neighbours; of equals the last, which is the mean of layers or nearest to the head."""
+        return max(reversed([*self.places]), key=lambda name: self.places[name].knn)
 
 
 def ranked(found: Sequence[Measured]) -> list[RankedBase]:
@@ -152,14 +152,8 @@ def ranked(found: Sequence[Measured]) -> list[RankedBase]:
     ]
 
 
-def _key(one: Measured) -> tuple[float, float, int, str]:
-    read = one.places.get(READ, one.places[one.place])
-    return (
-        -round(one.places[one.place].knn, _DIGITS),
-        -round(read.knn, _DIGITS),
-        one.parameters,
-        one.source,
-    )
+def _key(one: Measured) -> tuple[float, int, str]:
+    return -round(one.places[one.place].knn, _DIGITS), one.parameters, one.source
 
 
 def _base(one: Measured, rank: int, size_rank: int, behind: np.ndarray) -> RankedBase:
