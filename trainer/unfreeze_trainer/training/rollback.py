@@ -112,7 +112,7 @@ class Rollbacks:
         """Raise LearningRateTooHigh if a run that went back has come to its end without a model that is better than guessing."""
         best = self._state.best
         worth = best.usefulness if best else None
-        if self._state.rollbacks and worth and not worth.better and worth.gain_low + worth.gain_high <= 0:
+        if self._state.rollbacks and worth and not worth.better:
             raise JobError("LearningRateTooHigh", self._given_up(f"at the end, {worth.message}"))
 
     def never_finite(self, error: JobError) -> None:
@@ -153,6 +153,7 @@ class Rollbacks:
         log.warning(
             "step %d: %s; back to step %d, with learning rates times %.2g", state.step, why, entry.to, entry.factor
         )
+        self._reporter.tell(f"going back to step {entry.to}, with learning rates times {entry.factor:.2g}")
         self._folder.go_back(rollbacks)
         self._engine.barrier()
         self._restore(entry.to, rollbacks)
