@@ -348,7 +348,11 @@ def test_uneven_shards_measure_as_transformers_does(llama: Path, table: Path) ->
 @pytest.mark.parametrize("kind", ["Model", "Adapter", "Merged"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_plain_libraries_load_what_is_exported(table: Path, tmp_path: Path, kind: str, family: str) -> None:
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
     folder = decoder_folder(tmp_path / "m", family, tie_word_embeddings=family == "gpt2", max_position_embeddings=128)
+    if family == "llama":  # as most bases are
+        AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
     adapter = {} if kind == "Model" else {"adapter": {"type": "LoRA", "lora": {"initLoraWeights": "Gaussian"}}}
     task = open_task(make_job(folder, table, task=TASK, **adapter))
     module = task.build_model().module
