@@ -135,7 +135,7 @@ EVERY = [row for row in _WHOLE if REFUSED.keys().isdisjoint(pairs_of(row, FACTOR
 
 def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    decoder_folder(folder / "decoder")
+    decoder_folder(folder / "decoder", tie_word_embeddings=True)
     write_dialogues(folder / "dialogues.jsonl")
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")

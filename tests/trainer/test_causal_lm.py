@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from tests.trainer.jobs import CHAT_TEMPLATE, decoder_folder, make_job, write_dialogues
@@ -348,7 +349,11 @@ def test_uneven_shards_measure_as_transformers_does(llama: Path, table: Path) ->
 @pytest.mark.parametrize("kind", ["Model", "Adapter", "Merged"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_plain_libraries_load_what_is_exported(table: Path, tmp_path: Path, kind: str, family: str) -> None:
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
     folder = decoder_folder(tmp_path / "m", family, tie_word_embeddings=family == "gpt2", max_position_embeddings=128)
+    if family == "llama":  # as most bases are
+        AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
     adapter = {} if kind == "Model" else {"adapter": {"type": "LoRA", "lora": {"initLoraWeights": "Gaussian"}}}
     task = open_task(make_job(folder, table, task=TASK, **adapter))
     module = task.build_model().module
@@ -434,6 +439,14 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     assert done.exit_code == 2
     assert "its answers are texts" in done.stderr
     assert "unfreeze evaluate measures its loss" in done.stderr
+
+
+def test_a_job_that_is_drafted_cuts_no_answer_away(llama: Path, table: Path, tmp_path: Path) -> None:
+    done = ask("init", table, "--model", llama, "--output", tmp_path / "job.yaml")
+    assert done.exit_code == 0, done.output
+    spec = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]
+    assert spec["task"] == {"type": "CausalLM", "causalLm": {"annotation": "Messages"}}
+    assert spec["strategy"]["type"] == "FullFineTuning"
 
 
 def test_what_it_needs_is_estimated_and_its_data_are_surveyed(llama: Path, table: Path, tmp_path: Path) -> None:

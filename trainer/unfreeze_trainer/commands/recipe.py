@@ -126,7 +126,7 @@ def _task(drafted: Draft, found: Survey) -> Iterator[str]:
     guess = drafted.guess
     options: dict[str, tuple[Any, str]] = {name: (value, "") for name, value in guess.options.items()}
     tokens = [split.lengths["tokens"] for split in found.splits.values() if "tokens" in split.lengths]
-    if tokens:
+    if tokens and guess.task != "CausalLM":  # its samples are longer than what is said in them
         most, usual = max(one.most for one in tokens), max(one.most_have for one in tokens)
         wanted = most if most <= _LONGEST / 4 else min(usual, _LONGEST)
         length = max(_ROUND, math.ceil(wanted / _ROUND) * _ROUND)

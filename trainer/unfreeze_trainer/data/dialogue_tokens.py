@@ -123,14 +123,13 @@ class DialogueTokens:
         self._tokenizer, self._renderer, self._stops = tokenizer, renderer, stops
         self._before, self._after = _around(tokenizer) if stops is None else ([], [])
         self._said: dict[int, str] = {}
-        self.cut = 0
-        """Samples that are longer than what is kept of them."""
+        cut: list[bool] = []
         ids: list[np.ndarray] = [np.empty(0, np.int32)]
         learned: list[np.ndarray] = [np.empty(0, np.bool_)]
         for index, (whole, counts) in enumerate(self._tokenized(rows)):
             kept = counts[:max_length].copy()
             kept[:1] = False  # nothing stands before it
-            self.cut += len(whole) > max_length
+            cut.append(len(whole) > max_length)
             if not kept.any():
                 self._said.setdefault(index, _nothing_left(len(whole), max_length))
             ids.append(whole[:max_length])
@@ -141,6 +140,8 @@ class DialogueTokens:
         """Tokens of each sample, int64 of shape (samples,)."""
         self.units = np.array([own.sum() for own in learned[1:]], dtype=np.int64)
         """Tokens of each sample that are learned, int64 of shape (samples,)."""
+        self.cut = np.array(cut, dtype=np.bool_)
+        """Which samples are longer than what is kept of them, bool of shape (samples,)."""
         self._ids, self._learned = np.concatenate(ids), np.concatenate(learned)
         self._ends = np.cumsum(self.lengths)
 
@@ -212,7 +213,7 @@ class DialogueTokens:
         within[rows] = True
         tokens = np.repeat(within, self.lengths)
         self._ids, self._learned = self._ids[tokens], self._learned[tokens]
-        self.lengths, self.units = self.lengths[rows], self.units[rows]
+        self.lengths, self.units, self.cut = self.lengths[rows], self.units[rows], self.cut[rows]
         self._ends = np.cumsum(self.lengths)
 
     def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:

@@ -108,15 +108,15 @@ class CausalLanguageModel(Transformers):
         return Plain(self.name, load, self._predict(example), _OUTPUTS, "[]")
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
-        options, imports = "", [self.auto, "AutoTokenizer"]
+        # In the type of its file, often bfloat16, a base would give other logits than the one that was trained on.
+        options, imports = "dtype=torch.float32", [self.auto, "AutoTokenizer"]
         if spec := self.job.model.quantization:
             values = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
-            options = f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})\n"
+            options += f", quantization_config=BitsAndBytesConfig({values})"
             imports.append("BitsAndBytesConfig")
-        lines = ["import torch"] * bool(options) + [f"from transformers import {', '.join(sorted(imports))}"]
         load = (
-            "\n".join(lines) + "\n\n"
-            f"base = {self.auto}.from_pretrained({json.dumps(base)}{options})\n"
+            f"import torch\nfrom transformers import {', '.join(sorted(imports))}\n\n"
+            f"base = {self.auto}.from_pretrained(\n    {json.dumps(base)}, {options}\n)\n"
             f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder)})\n\n"
             f"{self._adapter_lines(folder)}\n"
         )

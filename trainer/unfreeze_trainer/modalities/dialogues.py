@@ -102,11 +102,11 @@ class Dialogues(Modality):
         tokens = DialogueTokens(self.tokenizer, source.inputs, renderer, self.max_length, stops)
         source, kept = without(source, tokens.wrong, skip=skip)
         tokens.take(kept)
-        if tokens.cut:
+        if tokens.cut.any():
             log.warning(
                 "%s: %d of %d samples are cut: they are longer than %d tokens",
                 where,
-                tokens.cut,
+                tokens.cut.sum(),
                 len(kept),
                 self.max_length,
             )
