@@ -91,6 +91,26 @@ def test_what_a_leader_said_counts_although_its_pod_is_gone():
     assert plan(cluster.context(view), None).status.checkpoint == at
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_a_leader_said_counts_although_another_one_is_there(gone):
+    """A node is drained: one look at the job may see the end of the old pod and the new one at once."""
+    at = CheckpointInfo(step=5, time=NOW + timedelta(seconds=9))
+    said = TerminationMessage(outcome="Stopped", reason="Stopped", checkpoint=at).to_termination_log()
+    old = FineTuneJobStatus(phase="Running", checkpoint=CheckpointInfo(step=3, time=NOW))
+    last = deleted(pod(0, "Failed", code=143, message=said))
+    new = pod(0, created=NOW + timedelta(seconds=9))
+    cluster, view = world(new) if gone else world(last, new)
+    if gone:
+        last["metadata"]["ownerReferences"][0]["uid"] = cluster.job()["metadata"]["uid"]
+        cluster.departed.append(last)
+    known = plan(cluster.context(view, old)).status
+    assert known.checkpoint == at
+    back = CheckpointInfo(step=4, time=NOW)
+    assert plan(cluster.context(view, known), Progress(checkpoint=back)).status.checkpoint == back, (
+        "who leads knows best"
+    )
+
+
 def test_an_error_of_the_job_wins_within_the_same_second():
     pods = views(pod(0, "Failed", code=1), pod(1, "Failed", code=2, message=words(rank=1)))
     assert first_failed(pods).index == 1

@@ -21,7 +21,7 @@ from unfreeze_operator.status.budget import within_budget
 from unfreeze_operator.status.conditions import Conditions
 from unfreeze_operator.status.history import extended
 from unfreeze_operator.status.times import account
-from unfreeze_operator.status.training import Training, at_rest, gather, leader, summarize
+from unfreeze_operator.status.training import Training, at_rest, earlier_leaders, gather, leader, summarize
 
 SETTLE_SECONDS = 30
 """How long the end of a Job waits for what its pods say of it: the two come by different watches, and one may lag."""
@@ -49,7 +49,8 @@ def observe(
         Why the operator ends the job now, if it does.
     """
     old, children = context.status, context.children
-    training = gather(old, leader(children.pods) or leader(children.departed), progress)
+    last = leader(children.pods) or leader(children.departed)
+    training = gather(old, last, progress, earlier_leaders((*children.departed, *children.pods), last))
     end = _end(context)
     phase = "Failed" if given_up else _phase(context, end)
     failure = given_up or _failure(context, end, phase)

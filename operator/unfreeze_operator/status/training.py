@@ -51,7 +51,14 @@ def leader(pods: Sequence[PodView]) -> PodView | None:
     return next((pod for pod in reversed(pods) if pod.index == 0), None)
 
 
-def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | None) -> Training:
+def earlier_leaders(pods: Sequence[PodView], last: PodView | None) -> list[PodView]:
+    """Return the pods of index 0 before the last one that have ended with a message."""
+    return [pod for pod in pods if pod.index == 0 and pod.termination_message and (last is None or pod.uid != last.uid)]
+
+
+def gather(
+    old: FineTuneJobStatus, last: PodView | None, progress: Progress | None, earlier: Sequence[PodView] = ()
+) -> Training:
     """Return what is known about the training.
 
     Parameters
@@ -62,12 +69,16 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
         The newest pod that led the job, if there is any.
     progress
         The newest answer of the leader at hand.
+    earlier
+        Leaders that have ended. One that was taken away may be replaced before anybody has looked at what it said: of its
+        checkpoint the next one says nothing before it runs.
     """
+    kept = _newest([old.checkpoint, *(_said(pod) for pod in earlier)])
     words = TerminationMessage.from_termination_log(last.termination_message) if last is not None else None
     outcome = words.message if words is not None and words.outcome == "Succeeded" else ""
     reported = words.progress if words is not None and words.progress is not None else progress
     if reported is None:
-        checkpoint = (words.checkpoint if words is not None else None) or old.checkpoint
+        checkpoint = (words.checkpoint if words is not None else None) or kept
         return Training(
             old.progress, checkpoint, old.phases, old.results, 0, old.decisions, omitted=old.omitted, outcome=outcome
         )
@@ -75,21 +86,31 @@ def gather(old: FineTuneJobStatus, last: PodView | None, progress: Progress | No
     fresh = reported.activity == "Starting" and reported.step == 0 and old.progress is not None
     phases, before = _merged(old.phases, reported.phases)
     omitted = old.omitted or Omitted()
-    earlier = omitted.phases - before if old.phases else 0
+    left_out = omitted.phases - before if old.phases else 0
     # A leader reports its newest phases alone: how many there were its index says.
     unseen = min(reported.phase_index - len(phases), MAX_UNSEEN)
     over = max(0, len(phases) - budget.MAX_PHASES)
     return Training(
         progress=_begun(old.progress, reported) if fresh else _finite_info(reported.info()),
-        checkpoint=reported.checkpoint or (words.checkpoint if words is not None else None) or old.checkpoint,
+        checkpoint=reported.checkpoint or (words.checkpoint if words is not None else None) or kept,
         phases=phases[over:],
         results=_finite(reported.results) or old.results,
         in_place_restarts=reported.restarts,
         decisions=_decided(old.decisions, reported.decisions or ()),
         recovery=reported.recovery,
-        omitted=omitted.model_copy(update={"phases": max(0, earlier, unseen) + over}),
+        omitted=omitted.model_copy(update={"phases": max(0, left_out, unseen) + over}),
         outcome=outcome,
     )
+
+
+def _said(pod: PodView) -> CheckpointInfo | None:
+    words = TerminationMessage.from_termination_log(pod.termination_message)
+    return words.checkpoint if words is not None else None
+
+
+def _newest(checkpoints: Sequence[CheckpointInfo | None]) -> CheckpointInfo | None:
+    found = (one for one in checkpoints if one is not None)
+    return max(found, key=lambda one: (one.time, one.step), default=None)
 
 
 def _begun(known: ProgressInfo | None, reported: Progress) -> ProgressInfo | None:

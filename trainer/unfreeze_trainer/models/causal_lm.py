@@ -67,6 +67,6 @@ def stop_tokens(path: str, tokenizer: Any) -> list[int]:
 
     own: int | Sequence[int] | None = None
     with suppress(OSError, ValueError):
-        own = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
+        own = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).eos_token_id
     found = [*([own] if isinstance(own, int) else own or []), tokenizer.eos_token_id]
     return sorted({token for token in found if token is not None})
