@@ -112,7 +112,7 @@ class Rollbacks:
         """Raise LearningRateTooHigh if a run that went back has come to its end without a model that is better than guessing."""
         best = self._state.best
         worth = best.usefulness if best else None
-        if self._state.rollbacks and worth and not worth.better:
+        if self._state.rollbacks and worth and not worth.better and worth.gain_low + worth.gain_high <= 0:
             raise JobError("LearningRateTooHigh", self._given_up(f"at the end, {worth.message}"))
 
     def never_finite(self, error: JobError) -> None:
