@@ -3,7 +3,9 @@
 import json
 
 from tests.trainer.test_run_folder import open_folder
+from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.decisions import Decisions
 
@@ -76,3 +78,12 @@ def test_a_rank_that_may_not_write_has_them_in_its_state_alone(tmp_path):
     Decisions(state, folder.events).add(decision())
     assert len(state.decisions) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_progress_takes_the_newest_of_any_number_and_no_early_ends():
+    """A job with as many phases as blocks may end each of them early."""
+    ends = [decision(step, kind="EarlyStopping") for step in range(100)]
+    many = [decision(step) for step in range(100)]
+    assert Progress(decisions=budget.taken(ends)).decisions == []
+    kept = Progress(decisions=budget.taken([*ends, *many, *ends])).decisions
+    assert kept == [one.info() for one in many[-64:]]

@@ -10,8 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from unfreeze_api.contracts.progress import DecisionInfo, PhaseResult, Progress
+from unfreeze_api.contracts.progress import MOST_DECISIONS, DecisionInfo, PhaseResult, Progress
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.decision import Decision
 
 MAX_PROGRESS_BYTES = 128 * 1024
 """Longest answer of /progress."""
@@ -85,6 +89,11 @@ def decision(reported: DecisionInfo) -> DecisionInfo:
     answer = _cut(reported.answer, _MAX_ANSWER_BYTES)
     rest = reported.model_copy(update={"answer": answer, "message": ""})
     return rest.model_copy(update={"message": _cut(reported.message, MAX_DECISION_BYTES - _bytes(rest.to_json()))})
+
+
+def taken(recorded: Sequence[Decision]) -> list[DecisionInfo]:
+    """Return the decisions of a run that a progress takes, the newest: a run may end each of any number of phases early."""
+    return [one.info() for one in recorded if one.type not in RECORDED_ONLY][-MOST_DECISIONS:]
 
 
 def decisions(reported: Sequence[DecisionInfo]) -> list[DecisionInfo]:

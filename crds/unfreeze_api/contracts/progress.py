@@ -148,6 +148,8 @@ class ProgressInfo(Model):
         return f"fetching {share(self.fetched_bytes or 0, self.total_bytes)}" if self.total_bytes else ""
 
 
+MOST_DECISIONS = 64
+"""Decisions that a progress takes."""
 _OF_THE_POD = ("rollbacks", "cache_hits", "cache_bytes", "cache_saved_seconds")
 
 
@@ -186,7 +188,7 @@ class Progress(ProgressInfo, Said):
     """Phases that have ended."""
     results: Metrics = Field(default={}, max_length=64)
     """Metrics of the finished model, `test.accuracy` and so on."""
-    decisions: list[DecisionInfo] | None = Field(default=None, max_length=64)
+    decisions: list[DecisionInfo] | None = Field(default=None, max_length=MOST_DECISIONS)
     """What the run has decided, the newest at the end; None where nothing is decided, since operators of the first version take
     no more than they know."""
 

@@ -163,7 +163,7 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         world_size=report.world.world_size,
         phases=report.phases,
         results=flat_results(report.results) | (report.usefulness.figures() if report.usefulness else {}),
-        decisions=[one.info() for one in report.decisions] or None,
+        decisions=budget.taken(report.decisions) or None,
         skipped_samples=sum(report.data.skipped.values()) or None,
     )
     return budget.bounded(progress, report.metric)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.link import tell
 
@@ -106,7 +107,7 @@ class Reporter:
             skipped_steps=state.skipped_steps,
             phases=state.phases,
             results=self.results,
-            decisions=[one.info() for one in state.decisions] or None,
+            decisions=budget.taken(state.decisions) or None,
             skipped_samples=self._skipped.total,
             rollbacks=len(state.rollbacks),
             cache_hits=self._saved.hits,
