@@ -193,6 +193,8 @@ NAMES = [
     "checkpoints/step-4/state.json",
     "recipe.json",
     "events.jsonl",
+    "ranking.json",
+    "evidence",
     ".generation-1/owner.json",
 ]
 

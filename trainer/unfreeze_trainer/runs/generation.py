@@ -211,9 +211,9 @@ def require_no_links(run_folder: Path) -> None:
 
 
 _NAMES = (
-    *("checkpoints", "model", "adapter", "logs", "predictions"),
+    *("checkpoints", "model", "adapter", "logs", "predictions", "evidence"),
     *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
-    *("recipe.json", "report.html", "report.json", "rollbacks.json", "tracking.json"),
+    *("ranking.json", "recipe.json", "report.html", "report.json", "rollbacks.json", "tracking.json"),
 )
 
 
