@@ -172,4 +172,9 @@ def test_a_sentence_says_when_the_second_is_as_good():
 
     assert "within chance" in sentence(measured("one", 0.5), measured("other", 0.5))
     assert "within chance" not in sentence(measured("one", 0.9), measured("other", 0.1))
+    long = [f"hf://{letter * 1000}/{name}" for letter, name in (("a", "one"), ("b", "other"))]
+    cut = sentence(measured(long[0], 0.5), measured(long[1], 0.5))
+    assert len(cut) < 1024
+    assert "aaa/one: its features" in cut
+    assert "bbb/other 0.500" in cut
     assert sentence(measured("one", 0.5)) == "one: its features tell 0.500 of 100 training rows by their neighbours"

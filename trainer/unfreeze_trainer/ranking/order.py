@@ -21,6 +21,8 @@ _LEVEL = 1.959964
 _DIGITS = 6
 _ANSWER = 64
 """Characters of a decision's answer."""
+_TOLD = 256
+"""Characters of a source in a sentence: a decision's has 1,024, and names two."""
 
 
 class PlaceScores(Model):
@@ -77,15 +79,13 @@ class Ranking(Model):
     def sentence(self) -> str:
         """What was chosen and why, in a sentence."""
         first, *others = self.bases
-        said = (
-            f"{first.source}: its features tell {first.scores.knn:.3f} of {self.rows} training rows by their neighbours"
-        )
+        said = f"{_told(first.source)}: its features tell {first.scores.knn:.3f} of {self.rows} training rows by their neighbours"
         if not others:
             return said
         low, high = others[0].behind_interval
         close = ", which is within chance" if low <= 0 else ""
         return (
-            f"{said}, {others[0].source} {others[0].scores.knn:.3f} (behind by {others[0].behind_first:.3f},"
+            f"{said}, {_told(others[0].source)} {others[0].scores.knn:.3f} (behind by {others[0].behind_first:.3f},"
             f" {low:.3f} to {high:.3f}{close})"
         )
 
@@ -112,6 +112,11 @@ class Ranking(Model):
             otherwise=needed if others else "another candidate",
             alternative=f"the largest, {largest.source}, whose features tell {largest.scores.knn:.3f}",
         )
+
+
+def _told(source: str) -> str:
+    """Return a source for a sentence; of one that is too long the end, which tells it from others."""
+    return source if len(source) <= _TOLD else f"…{source[1 - _TOLD :]}"
 
 
 def short_name(source: str) -> str:
