@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from click.testing import CliRunner
 from tests.trainer.jobs import WORDS, bert_folder, make_job, timm_folder, write_csv
 from tests.trainer.product import TASKS, write_inputs
 from unfreeze_api.cli import main
+from unfreeze_api.contracts.progress import JOB_FILE_ENV
+from unfreeze_trainer.agent import choose
 from unfreeze_trainer.agent.choose import chosen_before
 from unfreeze_trainer.agent.pod import Pod
 from unfreeze_trainer.data.samples import read_splits, read_texts, target_kind
@@ -25,7 +27,7 @@ from unfreeze_trainer.link import Link
 from unfreeze_trainer.ranking.order import MEAN, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import Scores
 from unfreeze_trainer.runs.choice import Choice, read_choice, store_choice
-from unfreeze_trainer.runs.generation import Generation
+from unfreeze_trainer.runs.generation import Generation, Superseded
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.sources.wanted import relocated, sources_of
 
@@ -187,7 +189,7 @@ def test_a_job_that_names_its_base_is_not_ranked(tmp_path):
 )
 def test_every_task_with_targets_of_its_samples_can_be_ranked(task, whole):
     from tests.trainer.product import PLACES, spec_of
-    from unfreeze_trainer.ranking.rank import rank as ranking_of
+    from unfreeze_trainer.ranking.rank import rank as rank_here
 
     model, data = PLACES[task]
     spec = spec_of({"task": task})
@@ -196,7 +198,7 @@ def test_every_task_with_targets_of_its_samples_can_be_ranked(task, whole):
         whole / data,
         **{**spec, "model": {"source": None, "candidates": [{"source": f"file://{whole}/{model}"}]}},
     )
-    [found] = ranking_of(job).bases
+    [found] = rank_here(job).bases
     assert len(found.places) > 2
     assert all(np.isfinite([one.knn, one.logme, one.h_score]).all() for one in found.places.values())
 
@@ -213,10 +215,14 @@ def candidates(folder: Path, *bases: str):
     return make_job("/none", folder / "texts.csv", model=model, output={"destination": f"file://{folder}/run"})
 
 
-def choice(job, source: str) -> Choice:
+def ranking_of(source: str) -> Ranking:
     rows = (np.arange(50) % 2).astype(float)
     places = {MEAN: Scores(0.5, 0.1, 0.1, rows), "layer.0": Scores(0.5, 0.1, 0.1, rows)}
-    found = Ranking(bases=ranked([Measured(source, places, 1, 1.0)]), rows=50, training_rows=50, seed=0, guess=0.1)
+    return Ranking(bases=ranked([Measured(source, places, 1, 1.0)]), rows=50, training_rows=50, seed=0, guess=0.1)
+
+
+def choice(job, source: str) -> Choice:
+    found = ranking_of(source)
     return Choice(fingerprint=job.fingerprint(), source=source, decision=found.decision, ranking={})
 
 
@@ -265,6 +271,43 @@ def test_other_pods_wait_for_the_choice_of_pod_0_and_later_starts_keep_to_it(tmp
     assert read_choice(tmp_path / "run", "of another run") is None
     named = make_job("/none", "/none.csv")
     assert chosen_before(named, start, Pod(1, "", 0, tmp_path, tmp_path), link, stopping) is named
+
+
+def test_a_pod_that_was_replaced_while_it_ranked_leaves_the_folder_to_its_replacement(tmp_path, monkeypatch):
+    """Its node is cut off for long enough that another pod 0 has chosen, and trains, when it has ranked."""
+    (tmp_path / "link").mkdir()
+    job, run, newer = candidates(tmp_path, "one", "two"), tmp_path / "run", []
+    one, two = job.model.candidates
+    monkeypatch.setenv(JOB_FILE_ENV, "")
+
+    def chosen(rank):
+        monkeypatch.setattr(choose, "_ranked", rank)
+        take, link = cache(lambda: Generation.take(run)), Link(tmp_path / "link")
+        return choose.choose(job, link, fingerprint=job.fingerprint(), stopping=threading.Event(), take=take)
+
+    def late(*_):
+        newer.append(Generation.take(run))
+        store_choice(choice(job, two), newer[0], run)
+        return ranking_of(one)
+
+    assert chosen(late).model.source == two
+    newer[0].check()  # still has the right to write
+    assert read_choice(run, job.fingerprint()).source == two
+    assert chosen(None).model.source == two  # nothing is ranked again
+
+
+def test_a_pod_that_was_replaced_before_anybody_has_chosen_does_not_choose(tmp_path, monkeypatch):
+    job, run = candidates(tmp_path, "one", "two"), tmp_path / "run"
+    take, link = cache(lambda: Generation.take(run)), Link(tmp_path)
+
+    def late(*_):
+        Generation.take(run)
+        return ranking_of(job.model.candidates[0])
+
+    monkeypatch.setattr(choose, "_ranked", late)
+    with pytest.raises(Superseded):
+        choose.choose(job, link, fingerprint=job.fingerprint(), stopping=threading.Event(), take=take)
+    assert read_choice(run, job.fingerprint()) is None
 
 
 def test_a_task_that_cannot_be_ranked_is_refused_by_name(tmp_path):

@@ -82,20 +82,31 @@ def choose(
     JobError
         As of `ranking.rank`.
     """
-    found = _ranked(link, stopping)
-    if found is None:
-        return None
-    base, folder, generation = found.bases[0].source, Path(job.output.path), take()
+    folder, generation = (
+        Path(job.output.path),
+        take(),
+    )  # first: a start that comes while this one ranks puts an end to it
+    choice = read_choice(folder, fingerprint)
+    if choice is None:
+        found = _ranked(link, stopping)
+        if found is None:
+            return None
+        choice = read_choice(folder, fingerprint) or _keep(found, generation, folder, fingerprint)
+    log.info("base: %s", choice.decision.message)
+    return hand_on(job.with_base(choice.source), link)
+
+
+def _keep(found: Ranking, generation: Generation, folder: Path, fingerprint: str) -> Choice:
+    """Write the choice of a ranking's first into a run folder; return it."""
     choice = Choice(
         fingerprint=fingerprint,
-        source=base,
+        source=found.bases[0].source,
         decision=found.decision,
         ranking=found.model_dump(mode="json", by_alias=True),
     )
     store_choice(choice, generation, folder)
-    Events(folder, generation).add("ranking", base=base, ranking=choice.ranking)
-    log.info("base: %s", found.sentence)
-    return hand_on(job.with_base(base), link)
+    Events(folder, generation).add("ranking", base=choice.source, ranking=choice.ranking)
+    return choice
 
 
 def _ranked(link: Link, stopping: threading.Event) -> Ranking | None:
