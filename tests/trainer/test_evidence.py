@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from contextlib import nullcontext
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
 
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
+from tests.trainer.mlp import MLPTask
 from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.decision import Decision
+from unfreeze_trainer import tasks
 from unfreeze_trainer.agent.finished import outcome_of
 from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.exports.exporter import Exporter
-from unfreeze_trainer.judgement import classical
+from unfreeze_trainer.runs.course import Course
+from unfreeze_trainer.runs.generation import Superseded
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.training import scratch
+from unfreeze_trainer.training import evidence, scratch
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.predictions import Predictions
@@ -121,23 +128,35 @@ def test_pictures(tmp_path):
     assert found["evidence"][1]["value"] == 1.0
 
 
-def two_arms(base, folder, *, max_share=3.0, epochs=2, rows=80):
-    forget_accelerate()
-    job = make_job(
-        base,
-        write_csv(folder / "train.csv", rows),
-        evidence={"scratch": {"maxShare": max_share}},
-        output={"destination": f"file://{folder}/run"},
-        data={"validation": {"fraction": 0.5}},
-        training={"epochs": epochs, "checkpoint": {"everySteps": 3}},
-    )
-    task = open_task(job)
-    return Run(job, task, task.build_model(), open_engine(job), None)
+@pytest.fixture
+def of_points(tmp_path, monkeypatch):
+    """Return what makes a run of a model that trains in milliseconds."""
+
+    def made(wanted, *, epochs=2, folder=tmp_path):
+        forget_accelerate()
+        job = make_job(
+            "/none",
+            "/none.csv",
+            evidence=wanted,
+            output={"destination": f"file://{folder}/run"},
+            training={"epochs": epochs, "checkpoint": {"everySteps": 3}},
+        )
+        task = MLPTask()
+        return Run(job, task, task.build_model(), open_engine(job), None)
+
+    monkeypatch.setattr(tasks, "open_task", MLPTask)
+    return made
 
 
-def test_random_weights_are_trained_for_as_many_steps(base, tmp_path):
-    """The tiny base's weights are random too, so transfer is worth nothing: that stands first."""
-    run = two_arms(base, tmp_path)
+@pytest.fixture
+def two_arms(of_points):
+    """Return what makes a run that trains random weights beside it."""
+    return lambda max_share=3.0, **options: of_points({"scratch": {"maxShare": max_share}}, **options)
+
+
+def test_random_weights_are_trained_for_as_many_steps(two_arms, tmp_path):
+    """The base's weights are random too, so transfer is worth nothing: that stands first."""
+    run = two_arms()
     complete(run)
     report = json.loads((tmp_path / "run/report.json").read_text())
     [found] = [one for one in report["decisions"] if one["type"] == "Scratch"]
@@ -153,10 +172,9 @@ def test_random_weights_are_trained_for_as_many_steps(base, tmp_path):
     assert not list((tmp_path / "run/evidence").glob("*/model"))
 
 
-def test_without_predictions_there_is_nothing_to_compare_with(base, tmp_path, monkeypatch):
+def test_without_predictions_there_is_nothing_to_compare_with(two_arms, tmp_path, monkeypatch):
     monkeypatch.setattr(Predictions, "write", lambda *_: None)
-    run = two_arms(base, tmp_path, epochs=1, rows=24)
-    complete(run)
+    complete(two_arms(epochs=1))
     assert (tmp_path / "run/report.json").is_file()
     [warning] = events(tmp_path / "run", "warning")
     assert warning["message"].startswith(
@@ -164,35 +182,97 @@ def test_without_predictions_there_is_nothing_to_compare_with(base, tmp_path, mo
     )
 
 
-def test_where_the_time_is_over_it_is_judged_as_it_is(base, tmp_path):
-    run = two_arms(base, tmp_path, max_share=1e-6, epochs=6)
+def test_where_the_time_is_over_it_is_judged_as_it_is_whatever_rates_have_done(two_arms, tmp_path, monkeypatch):
+    def destroyed(other):
+        monkeypatch.setattr(Course, "destroyed", lambda *_, **__: True)
+        train(other)
+
+    monkeypatch.setattr(scratch, "train", destroyed)
+    run = two_arms(max_share=1e-6, epochs=6)
     complete(run)
     [found] = [one for one in run.state.decisions if one.type == "Scratch"]
     assert f" of {run.plan.total_steps} steps, where its time was over (" in found.message
     assert not (tmp_path / "run/evidence/scratch-equal-seconds").exists()
 
 
-def test_a_training_of_random_weights_resumes_where_it_stopped(base, tmp_path, monkeypatch):
-    run, killed = two_arms(base, tmp_path), []
+def diverges(other):
+    """Fail as a training of random weights does whose gradients are never finite, in the middle of its phase."""
 
+    def fail(_):
+        raise JobError("NonFiniteGradients", f"at {quoted('a secret')}")
+
+    other.work.after_step = fail
+    train(other)
+
+
+def test_random_weights_that_diverge_lose_nothing_of_the_run(two_arms, tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "train", diverges)
+    complete(two_arms())
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert "Scratch" not in [one["type"] for one in report["decisions"]]
+    [warning] = events(tmp_path / "run", "warning")
+    assert warning["message"] == (
+        "spec.evidence.scratch: the training evidence/scratch-equal-steps of random weights failed, and is left out:"
+        " at [in the pod's log]"
+    )
+
+
+def test_what_has_been_measured_stands_where_a_second_training_fails(two_arms, tmp_path, monkeypatch):
+    def later(other):
+        (diverges if other.job.output.path.endswith("equal-seconds") else train)(other)
+
+    monkeypatch.setattr(scratch, "train", later)
+    monkeypatch.setattr(scratch, "_ALIKE", -1.0)
+    run = two_arms(max_share=50.0)
+    complete(run)
+    [found] = [one for one in run.state.decisions if one.type == "Scratch"]
+    assert " from random weights after as many steps (" in found.message
+    assert " as many seconds" not in found.message
+    [warning] = events(tmp_path / "run", "warning")
+    assert "evidence/scratch-equal-seconds of random weights failed" in warning["message"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "error", "goes_on"),
+    [
+        (2, JobError("NonFiniteGradients", ""), True),
+        (2, JobError("SilentFreeze", ""), True),
+        (2, JobError("InvalidData", ""), False),  # the others may not have met it
+        (2, MemoryError(), False),
+        (1, JobError("InvalidData", ""), True),
+        (1, MemoryError(), True),
+        (1, Superseded("Superseded", ""), False),
+        (1, OSError(), False),
+        (1, StopRequested(), False),
+    ],
+)
+def test_only_what_all_ranks_find_alike_is_left_out(monkeypatch, workers, error, goes_on):
+    run = Mock(engine=Mock(world_size=workers))
+    monkeypatch.setattr(scratch, "_train", Mock(side_effect=error))
+    with nullcontext() if goes_on else pytest.raises(type(error)):
+        assert scratch._tried(run, "scratch-equal-steps", 1.0, 1.0) is None
+    assert run.folder.events.add.call_count == goes_on
+
+
+def test_a_training_of_random_weights_resumes_where_it_stopped(two_arms, tmp_path, monkeypatch):
     def kill(other):
         kill_at(other, 7)
-        killed.append(other)
         train(other)
 
     monkeypatch.setattr(scratch, "train", kill)
+    monkeypatch.setattr(scratch, "_ALIKE", float("inf"))  # one training is enough
+    run = two_arms()
     with pytest.raises(Killed):
         complete(run)
     run.saver.close()
     monkeypatch.setattr(scratch, "train", train)
-    again = two_arms(base, tmp_path)
-    complete(again)
+    complete(two_arms())
     first, second = events(tmp_path / "run/evidence/scratch-equal-steps", "start")
     assert (first["step"], second["step"]) == (0, 6)
     assert len([line for line in events(tmp_path / "run", "decision") if line["type"] == "Scratch"]) == 1
     beside = tmp_path / "beside"
     beside.mkdir()
-    complete(two_arms(base, beside))
+    complete(two_arms(folder=beside))
     metrics = [
         [line["metrics"] for line in events(folder / "run/evidence/scratch-equal-steps", "evaluation")][-1]
         for folder in (tmp_path, beside)
@@ -200,47 +280,63 @@ def test_a_training_of_random_weights_resumes_where_it_stopped(base, tmp_path, m
     assert metrics[0] == metrics[1]
 
 
-def test_what_fails_there_is_said_and_nothing_is_lost(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no vocabulary"), "ValueError: no vocabulary"),
+        (
+            JobError("InvalidData", "row 3, a picture that training never drew"),
+            "row 3, a picture that training never drew",
+        ),
+        (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+    ],
+)
+def test_what_fails_there_is_said_and_nothing_is_lost(of_points, tmp_path, monkeypatch, error, said):
+    exported = []
+    monkeypatch.setattr(Exporter, "write", lambda *_, **__: exported.append(1))
+
     def fail(*_, **__):
-        raise ValueError("no vocabulary")
+        assert exported  # whatever becomes of this, the model is there
+        raise error
 
-    monkeypatch.setattr(classical, "fit", fail)
-    run = run_of(base, write_csv(tmp_path / "train.csv", 24), tmp_path / "run")
-    complete(run)
+    monkeypatch.setattr(evidence, "_baseline", fail)
+    complete(of_points({"baseline": {}}, epochs=1))
     assert (tmp_path / "run/report.json").is_file()
-    warnings = [line["message"] for line in events(tmp_path / "run", "warning")]
-    assert "spec.evidence.baseline could not be computed: ValueError: no vocabulary" in warnings
+    [warning] = events(tmp_path / "run", "warning")
+    assert warning["message"] == f"spec.evidence.baseline could not be computed: {said}"
 
 
-def test_a_stop_meanwhile_is_heard_and_the_next_start_decides_once(base, tmp_path, monkeypatch):
-    data, fit = write_csv(tmp_path / "train.csv", 24), classical.fit
-    run = run_of(base, data, tmp_path / "run")
+def test_a_stop_meanwhile_is_heard_and_the_next_start_decides_once(of_points, tmp_path, monkeypatch):
+    heard = threading.Event()
 
-    def stop(*arguments, **options):
+    def stop(*_, **__):
         run.meter.check_stop = stopped
-        return fit(*arguments, **options)
+        heard.wait()
+        return found()
 
     def stopped():
+        heard.set()
         raise StopRequested
 
-    monkeypatch.setattr("unfreeze_trainer.training.evidence._LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(classical, "fit", stop)
+    def found(*_, **__):
+        return Decision(type="Baseline", answer="No", question="Is it?", message="it is not", step=run.plan.total_steps)
+
+    monkeypatch.setattr(evidence, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(evidence, "_baseline", stop)
+    run = of_points({"baseline": {}}, epochs=1)
     with pytest.raises(StopRequested):
         complete(run)
     run.saver.close()
-    monkeypatch.setattr(classical, "fit", fit)
-    again = run_of(base, data, tmp_path / "run")
-    assert again.state.step == again.plan.total_steps
-    complete(again)
+    monkeypatch.setattr(evidence, "_baseline", found)
+    run = of_points({"baseline": {}}, epochs=1)
+    assert run.state.step == run.plan.total_steps
+    complete(run)
     assert len([line for line in events(tmp_path / "run", "decision") if line["type"] == "Baseline"]) == 1
-    assert np.isfinite(decision_of(tmp_path / "run")["evidence"][0]["value"])
+    assert decision_of(tmp_path / "run")["message"] == "it is not"
 
 
-def test_who_asks_for_nothing_gets_nothing(base, tmp_path, monkeypatch):
-    monkeypatch.setattr("unfreeze_trainer.training.evidence._on_first", None)
-    forget_accelerate()
-    job = make_job(base, write_csv(tmp_path / "train.csv"), output={"destination": f"file://{tmp_path}/run"})
-    task = open_task(job)
-    complete(Run(job, task, task.build_model(), open_engine(job), None))
+def test_who_asks_for_nothing_gets_nothing(of_points, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "_on_first", None)
+    complete(of_points(None, epochs=1))
     report = json.loads((tmp_path / "run/report.json").read_text())
-    assert [one["type"] for one in report["decisions"]] == ["Useful"]
+    assert "Baseline" not in [one["type"] for one in report["decisions"]]

@@ -15,7 +15,7 @@ import numpy as np
 
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.tasks import task_type
-from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.errors import told_of
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _UNPREDICTED = "there are no predictions of the validation data, which has too many rows for them"
+_SAID = 500
+"""Characters of an error in a warning."""
 _LOOK_SECONDS = 0.5
 """From one look whether the ranks are to stop to the next."""
 
@@ -74,7 +76,8 @@ def weigh_scratch(run: Run) -> list[Run]:
         run.folder.events.add("warning", message=f"spec.evidence.scratch was left out: {_UNPREDICTED}")
         return []
     decision, runs = from_scratch(run, evidence.scratch.max_share)
-    run.decisions.add(decision)
+    if decision is not None:
+        run.decisions.add(decision)
     return runs
 
 
@@ -93,12 +96,15 @@ def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | N
     if run.engine.rank == 0:
         try:
             found = done.result()
-        except (JobError, OSError):  # the data is gone, or the folder
-            raise
         except Exception as error:
             log.exception("evidence.%s", name)
-            run.folder.events.add("warning", message=f"spec.evidence.{name} could not be computed: {one_line(error)}")
+            left_out(run, f"spec.evidence.{name} could not be computed", error)
     return run.engine.broadcast_json(found, Decision | None)
+
+
+def left_out(run: Run, what: str, error: Exception) -> None:
+    """Warn of a comparison that has failed, on the rank that may write; rows of the data are not quoted."""
+    run.folder.events.add("warning", message=f"{what}: {' '.join(told_of(error)[0].split())[:_SAID]}")
 
 
 def _compute(work: Callable[[], Decision], done: Future[Decision]) -> None:

@@ -48,9 +48,9 @@ def finish(run: Run) -> None:
     results = Results(validation=best.metrics, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
-    weigh(run)
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
+    weigh(run)
     runs = weigh_scratch(run)
     run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)
     if gone := run.folder.clear(best=best.step):

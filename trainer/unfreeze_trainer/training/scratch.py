@@ -5,16 +5,19 @@ Each of its trainings is a run of its own, so it stops, resumes and evaluates as
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.resolved import ResolvedJob, ResolvedTracking
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.figures import files
 from unfreeze_trainer.judgement.said import Said, compare, compared_by
 from unfreeze_trainer.judgement.worth import Comparison, Trained, against_scratch
 from unfreeze_trainer.link import Link, tell
+from unfreeze_trainer.training.evidence import left_out
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 
@@ -24,10 +27,16 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.progress import Progress
     from unfreeze_trainer.training.run import Run
 
+log = logging.getLogger(__name__)
+
 FOLDER = "evidence"
 """Below the run folder."""
 _ALIKE = 0.1
 """Times that differ by less count as equal."""
+_BY_ALL = frozenset({"FrozenWeightsMoved", "LearningRateTooHigh", "NonFiniteGradients", "RanksDiffer", "SilentFreeze"})
+"""Failures of a training that all ranks find at the same step, so that all of them go on without it."""
+_OF_FOLDER = frozenset({"ForeignRunFolder", "OutputNotShared", "Superseded"})
+"""Failures after which nothing more can be written for the run itself."""
 
 
 class _Aside(Link):
@@ -60,7 +69,8 @@ class _Aside(Link):
 def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
     """Return the job that trains random weights: all of them, by the same recipe.
 
-    There is nothing in lower blocks that smaller rates would keep, so there is no layer decay, and no adapter.
+    There is nothing in lower blocks that smaller rates would keep, so there is no layer decay, and no adapter. Nor is there
+    anything that rates could destroy: they are kept, whatever the losses do.
     """
     rate = job.strategy.learning_rate.model_copy(update={"layer_decay": 1.0, "rewarm_steps": 0})
     path = f"{job.output.path}/{FOLDER}/{name}"
@@ -73,12 +83,16 @@ def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
             "output": job.output.model_copy(update={"path": path, "source": f"{job.output.source}/{FOLDER}/{name}"}),
             "tracking": ResolvedTracking(),
             "evidence": None,
+            "semantics": job.semantics.model_copy(update={"rates": "Kept"}),
         }
     )
 
 
-def from_scratch(run: Run, max_share: float) -> tuple[Decision, list[Run]]:
+def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]]:
     """Train random weights for as many steps as the run, and for as many seconds; return what transfer is worth, and the runs.
+
+    A training that fails is said in a warning and left out: what was transferred is trained and exported. Where the first
+    one fails there is no decision.
 
     Parameters
     ----------
@@ -92,17 +106,17 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision, list[Run]]:
     """
     seconds = _agreed(run, sum(phase.seconds for phase in run.state.phases))
     epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
-    first = _train(run, "scratch-equal-steps", epochs, max_share * seconds)
+    first = _tried(run, "scratch-equal-steps", epochs, max_share * seconds)
+    if first is None:
+        return None, []
     runs, took = [first], _seconds(run, first)
     rate = took / max(1, first.state.step)  # its time may have been over before its steps
     stretch = seconds / max(rate * first.plan.total_steps, 1e-9)
     if abs(stretch - 1) > _ALIKE and took < max_share * seconds and first.state.step == first.plan.total_steps:
-        longer = _train(run, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
-        runs.append(longer)
+        longer = _tried(run, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
+        runs += [longer] if longer else []
     decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
-    found = run.engine.broadcast_json(decision, Decision | None)
-    assert found is not None
-    return found, runs
+    return run.engine.broadcast_json(decision, Decision | None), runs
 
 
 def _agreed(run: Run, value: float) -> float:
@@ -111,6 +125,25 @@ def _agreed(run: Run, value: float) -> float:
 
 def _seconds(run: Run, other: Run) -> float:
     return _agreed(run, sum(phase.seconds for phase in other.state.phases) or other.state.phase_seconds)
+
+
+def _tried(run: Run, name: str, epochs: float, seconds: float) -> Run | None:
+    """Return what `_train` does; None, and a warning, where that fails on all ranks alike. Collective."""
+    try:
+        return _train(run, name, epochs, seconds)
+    except StopRequested:
+        raise
+    except Exception as error:
+        reason = error.reason if isinstance(error, JobError) else ""
+        alone = run.engine.world_size == 1 and reason not in _OF_FOLDER and not isinstance(error, OSError)
+        if not alone and reason not in _BY_ALL:
+            raise
+        log.exception("%s", name)
+        run.engine.end()
+        left_out(
+            run, f"spec.evidence.scratch: the training {FOLDER}/{name} of random weights failed, and is left out", error
+        )
+        return None
 
 
 def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
@@ -149,8 +182,17 @@ def _closing(other: Run) -> Iterator[None]:
         other.saver.close()
 
 
-def _judge(run: Run, runs: list[Run], seconds: float) -> Decision:
-    """Compare what the run has predicted with what each of the others has, on rank 0."""
+def _judge(run: Run, runs: list[Run], seconds: float) -> Decision | None:
+    """Compare what the run has predicted with what each of the others has, on rank 0; None, and a warning, where that fails."""
+    try:
+        return _compared(run, runs, seconds)
+    except Exception as error:
+        log.exception("evidence.scratch")
+        left_out(run, "spec.evidence.scratch could not be computed", error)
+        return None
+
+
+def _compared(run: Run, runs: list[Run], seconds: float) -> Decision:
     of_run, metric = _said(run), compared_by(_said(run).kind, run.job.metric.name)
     trained = [
         Trained(
