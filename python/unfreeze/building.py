@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class InvalidJob(ValueError):  # noqa: N818 - it says more than an Error behind 
 def job(
     name: str,
     *,
-    model: Place | ModelSpec | Fields,
+    model: Place | Sequence[Place] | ModelSpec | Fields,
     task: str | TaskSpec | BaseModel | Fields,
     train: Place | TrainSpec | Fields,
     validation: float | Place | HeldOutSpec | Fields = 0.1,
@@ -72,7 +72,7 @@ def job(
     name
         Of the job.
     model
-        Or the folder of the pretrained model.
+        Or the folder of the pretrained model; of several, in a list, the job chooses one before it trains.
     task, strategy, adapter
         Or the type alone, such as "LoRA", or the options of a type, such as `LoraSpec(r=8)`.
     train
@@ -104,7 +104,7 @@ def job(
         "on_error": on_error,
     }
     parts = {
-        "model": _at("model", model),
+        "model": _model(model),
         "task": _one_of("task", TaskSpec, task),
         "data": _given(data),
         "strategy": _one_of("strategy", StrategySpec, strategy),
@@ -217,6 +217,12 @@ def _place(value: Place) -> str:
     text = fspath(value)
     path = text.removeprefix("file://")
     return text if "://" in path else f"file://{os.path.normpath(Path(path).absolute())}"
+
+
+def _model(value: Place | Sequence[Place] | BaseModel | Fields) -> dict[str, Any]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return {"candidates": [_at("model", one) for one in value]}
+    return _at("model", value, "a list of these to choose from, ")
 
 
 def _held_out(part: str, value: float | Place | BaseModel | Fields) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_short_forms_models_and_dicts_say_the_same():
     assert short.spec.task.completed() == long.spec.task
     assert short.spec.adapter.completed() == long.spec.adapter
     assert short.spec.training == long.spec.training == TrainingSpec()
+
+
+def test_of_several_models_the_job_chooses_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    several = unfreeze.job("words", **PARTS | {"model": ["pvc://models/bert", Path("minilm")]})
+    sources = ["pvc://models/bert", f"file://{tmp_path}/minilm"]
+    assert several == unfreeze.job(
+        "words", **PARTS | {"model": {"candidates": [{"source": source} for source in sources]}}
+    )
+    assert unfreeze.manifest(several)["spec"]["model"] == {"candidates": [{"source": source} for source in sources]}
+    with pytest.raises(unfreeze.InvalidJob, match="model is empty: name a path"):
+        unfreeze.job("words", **PARTS | {"model": ["pvc://models/bert", ""]})
+    with pytest.raises(unfreeze.InvalidJob, match=r"spec\.model\.candidates"):
+        unfreeze.job("words", **PARTS | {"model": []})
 
 
 def test_names_of_fields_are_those_of_python_or_of_the_manifest():
@@ -95,7 +110,14 @@ def test_a_job_that_is_wrong(change, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model": None}, "model is a path, a source, a dict of fields or a model of the API, not None (NoneType)"),
+        (
+            {"model": None},
+            "model is a path, a source, a list of these to choose from, a dict of fields or a model of the API",
+        ),
+        (
+            {"model": ["pvc://models/bert", 5]},
+            "model is a path, a source, a dict of fields or a model of the API, not 5 (int)",
+        ),
         ({"test": ["a.csv"]}, "test is a path, a source, a share of the training data, a dict"),
         ({"task": 5}, "task is a type, a dict of fields or a model of the API, not 5 (int)"),
         ({"columns": ["text"]}, "columns is a dict"),
