@@ -195,6 +195,16 @@ def test_where_the_time_is_over_it_is_judged_as_it_is_whatever_rates_have_done(t
     assert not (tmp_path / "run/evidence/scratch-equal-seconds").exists()
 
 
+def test_a_link_that_comes_to_lie_there_is_not_followed(two_arms, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(
+        Exporter, "write", lambda *_, **__: (tmp_path / "run/evidence").symlink_to(tmp_path / "elsewhere")
+    )
+    with pytest.raises(JobError, match="evidence is a link"):
+        complete(two_arms(epochs=1))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def diverges(other):
     """Fail as a training of random weights does whose gradients are never finite, in the middle of its phase."""
 

@@ -153,6 +153,7 @@ def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
 
     if run.folder.generation:
         run.folder.generation.check()  # one that is superseded takes nothing below its folder
+        run.folder.require_own()  # nor is a link followed that has come to lie there
     run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
     job, aside = scratch_job(run.job, name, epochs), _Aside(run, name.replace("-", " "))
     aside.write_activity("reading the data")
