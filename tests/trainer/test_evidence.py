@@ -227,6 +227,21 @@ def test_random_weights_that_diverge_lose_nothing_of_the_run(two_arms, tmp_path,
     )
 
 
+def test_random_weights_whose_metric_is_never_a_number_are_said_to_have_none(two_arms, tmp_path, monkeypatch):
+    def never(other):
+        other.predictions.write = lambda *_: None
+        train(other)
+
+    monkeypatch.setattr(scratch, "train", never)
+    complete(two_arms(epochs=1))
+    assert (tmp_path / "run/report.json").is_file()
+    [warning] = events(tmp_path / "run", "warning")
+    assert warning["message"] == (
+        "spec.evidence.scratch could not be computed: RuntimeError: scratch-equal-steps has no predictions of the"
+        " validation data: its metric was never a number"
+    )
+
+
 def test_what_has_been_measured_stands_where_a_second_training_fails(two_arms, tmp_path, monkeypatch):
     def later(other):
         (diverges if other.job.output.path.endswith("equal-seconds") else train)(other)

@@ -82,10 +82,8 @@ def choose(
     JobError
         As of `ranking.rank`.
     """
-    folder, generation = (
-        Path(job.output.path),
-        take(),
-    )  # first: a start that comes while this one ranks puts an end to it
+    folder = Path(job.output.path)
+    generation = take()  # before the ranking: a start that comes meanwhile puts an end to this one
     choice = read_choice(folder, fingerprint)
     if choice is None:
         found = _ranked(link, stopping)

@@ -211,5 +211,9 @@ def _compared(run: Run, runs: list[Run], seconds: float) -> Decision:
 
 
 def _said(run: Run) -> Said:
-    path, about = files(run.folder.path)["validation"]
-    return Said.read(path, about)
+    found = files(run.folder.path).get("validation")
+    if found is None:
+        raise RuntimeError(
+            f"{run.folder.path.name} has no predictions of the validation data: its metric was never a number"
+        )
+    return Said.read(*found)
