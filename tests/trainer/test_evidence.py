@@ -132,14 +132,14 @@ def test_pictures(tmp_path):
 def of_points(tmp_path, monkeypatch):
     """Return what makes a run of a model that trains in milliseconds."""
 
-    def made(wanted, *, epochs=2, folder=tmp_path):
+    def made(wanted, *, epochs=2, folder=tmp_path, after="Keep"):
         forget_accelerate()
         job = make_job(
             "/none",
             "/none.csv",
             evidence=wanted,
             output={"destination": f"file://{folder}/run"},
-            training={"epochs": epochs, "checkpoint": {"everySteps": 3}},
+            training={"epochs": epochs, "checkpoint": {"everySteps": 3, "afterSuccess": after}},
         )
         task = MLPTask()
         return Run(job, task, task.build_model(), open_engine(job), None)
@@ -208,8 +208,12 @@ def test_a_link_that_comes_to_lie_there_is_not_followed(two_arms, tmp_path, monk
 def diverges(other):
     """Fail as a training of random weights does whose gradients are never finite, in the middle of its phase."""
 
-    def fail(_):
-        raise JobError("NonFiniteGradients", f"at {quoted('a secret')}")
+    after = other.work.after_step
+
+    def fail(step):
+        if step == 4:
+            raise JobError("NonFiniteGradients", f"at {quoted('a secret')}")
+        after(step)
 
     other.work.after_step = fail
     train(other)
@@ -217,7 +221,8 @@ def diverges(other):
 
 def test_random_weights_that_diverge_lose_nothing_of_the_run(two_arms, tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "train", diverges)
-    complete(two_arms())
+    complete(two_arms(after="Delete"))
+    assert {path.name for path in (tmp_path / "run").glob("**/step-*")} == {"step-0"}  # what says that they are gone
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert "Scratch" not in [one["type"] for one in report["decisions"]]
     [warning] = events(tmp_path / "run", "warning")
@@ -275,7 +280,7 @@ def test_only_what_all_ranks_find_alike_is_left_out(monkeypatch, workers, error,
     run = Mock(engine=Mock(world_size=workers))
     monkeypatch.setattr(scratch, "_train", Mock(side_effect=error))
     with nullcontext() if goes_on else pytest.raises(type(error)):
-        assert scratch._tried(run, "scratch-equal-steps", 1.0, 1.0) is None
+        assert scratch._tried(run, [], "scratch-equal-steps", 1.0, 1.0) is None
     assert run.folder.events.add.call_count == goes_on
 
 

@@ -106,17 +106,18 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]
     """
     seconds = _agreed(run, sum(phase.seconds for phase in run.state.phases))
     epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
-    first = _tried(run, "scratch-equal-steps", epochs, max_share * seconds)
+    begun: list[Run] = []
+    first = _tried(run, begun, "scratch-equal-steps", epochs, max_share * seconds)
     if first is None:
-        return None, []
+        return None, begun
     runs, took = [first], _seconds(run, first)
     rate = took / max(1, first.state.step)  # its time may have been over before its steps
     stretch = seconds / max(rate * first.plan.total_steps, 1e-9)
     if abs(stretch - 1) > _ALIKE and took < max_share * seconds and first.state.step == first.plan.total_steps:
-        longer = _tried(run, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
+        longer = _tried(run, begun, "scratch-equal-seconds", epochs * stretch, max_share * seconds - took)
         runs += [longer] if longer else []
     decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
-    return run.engine.broadcast_json(decision, Decision | None), runs
+    return run.engine.broadcast_json(decision, Decision | None), begun
 
 
 def _agreed(run: Run, value: float) -> float:
@@ -127,10 +128,10 @@ def _seconds(run: Run, other: Run) -> float:
     return _agreed(run, sum(phase.seconds for phase in other.state.phases) or other.state.phase_seconds)
 
 
-def _tried(run: Run, name: str, epochs: float, seconds: float) -> Run | None:
+def _tried(run: Run, begun: list[Run], name: str, epochs: float, seconds: float) -> Run | None:
     """Return what `_train` does; None, and a warning, where that fails on all ranks alike. Collective."""
     try:
-        return _train(run, name, epochs, seconds)
+        return _train(run, begun, name, epochs, seconds)
     except StopRequested:
         raise
     except Exception as error:
@@ -146,8 +147,11 @@ def _tried(run: Run, name: str, epochs: float, seconds: float) -> Run | None:
         return None
 
 
-def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
-    """Train random weights until its epochs or its seconds are over; it has been evaluated then. Collective."""
+def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float) -> Run:
+    """Train random weights until its epochs or its seconds are over; it has been evaluated then. Collective.
+
+    `begun` takes the run, however it ends.
+    """
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.run import Run
 
@@ -160,6 +164,7 @@ def _train(run: Run, name: str, epochs: float, seconds: float) -> Run:
     task = open_task(job)
     task.pins = dict(run.folder.identity.pins)
     other = Run(job, task, task.build_model(), run.engine, aside, takes_folder=True)
+    begun.append(other)
     aside.until = time.monotonic() + seconds - _seconds(run, other)
     with _closing(other):
         try:
