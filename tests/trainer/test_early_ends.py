@@ -11,7 +11,9 @@ from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, events, job_in, kill_at, run_in
 from tests.trainer.mlp import MLPTask
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.training.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -19,7 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 def test_early_stopping_ends_the_phase_and_the_plan_goes_on(tmp_path):
     run = run_in(tmp_path, earlyStopping={"patience": 1, "minDelta": 10.0}, evaluate={"everySteps": 2})
+    many = [Decision(type="EarlyStopping", answer="No", question="", message="", step=step) for step in range(65)]
+    run.state.decisions = many  # as of a model of so many blocks: more than a progress takes
     complete(run)
+    assert finished_progress(read_report(tmp_path)).percent == 100
     second_evaluation = [(phase.first_step // 2 + 2) * 2 - phase.first_step for phase in run.plan.phases]
     assert [phase.steps for phase in run.state.phases] == second_evaluation
     assert run.state.step == run.plan.phases[-1].first_step + second_evaluation[-1]
