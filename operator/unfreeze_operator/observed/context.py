@@ -100,6 +100,13 @@ class Children:
         return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
 
     @property
+    def placed_since(self) -> datetime | None:
+        """Since when a pod of this run has had a node, by the node's word; None while none has."""
+        begun = self.job.started if self.job is not None else None
+        own = (pod for pod in self.live_pods if pod.node and begun is not None and pod.created >= begun)
+        return min((pod.started for pod in own if pod.started is not None), default=None)
+
+    @property
     def finished(self) -> int:
         """Of how many indices the pods are done, whether or not they are still there."""
         done = len({pod.index for pod in self.pods if pod.phase == "Succeeded"})

@@ -4,12 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from tests.operator.fakes import NOW, FakeCluster, disrupted, job, pod, text, unscheduled
+from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text, unscheduled
 from tests.operator.world import spec
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.carried import read_carried
 from unfreeze_operator.objects.resources import JOBS, POD_GROUPS, PODS
-from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.objects.views import fine_tune_job_view, job_view
 
 TRAINS = Progress(activity="Training", step=3)
 
@@ -244,6 +245,50 @@ def test_a_suspend_keeps_what_is_left_of_the_deadline():
     fill(story.cluster)
     story.cluster.job()["status"] = {}
     assert story.look(3000, alone) == 40, "a single pod goes on with what is left"
+
+
+def test_a_resume_before_the_pods_have_stopped_counts_no_second_twice():
+    story = Deadline()
+    story.at(300, pod(0), pod(1))
+    asleep = job(nodes=2, activeDeadlineSeconds=100, suspend=True, generation=2)
+    assert story.look(340, asleep) is None
+    assert (story.status.phase, story.status.state_seconds.state) == ("Running", "Training"), (
+        "they write their checkpoint"
+    )
+    story.cluster.job()["status"] = {}
+    assert story.look(345) is None, "the Job controller has not begun the next run"
+    again = [pod(index, name=f"again-{index}", created=NOW + timedelta(seconds=350)) for index in (0, 1)]
+    fill(story.cluster, deleted(pod(0)), deleted(pod(1)), at=NOW + timedelta(seconds=345))
+    story.look(348)
+    assert story.status.state_seconds.state == "Recovering"
+    fill(story.cluster, *again, at=NOW + timedelta(seconds=345))
+    assert 55 <= story.look(365) <= 65
+    story.look(375, asleep)
+    assert 60 <= read_carried(job_view(story.cluster.job())).active_seconds <= 72, "twice 40 and 20 s at most"
+
+
+def test_a_suspend_right_after_a_resume_counts_no_second_twice():
+    story = Deadline()
+    story.at(300, pod(0), pod(1))
+    asleep = job(nodes=2, activeDeadlineSeconds=100, suspend=True, generation=2)
+    story.look(340, asleep)
+    story.cluster.job()["status"] = {}
+    story.look(345)
+    story.look(350, asleep)
+    assert 40 <= read_carried(job_view(story.cluster.job())).active_seconds <= 50
+
+
+def test_the_deadline_runs_where_pods_have_nodes_and_cannot_start():
+    """As with an image that does not exist: the job is Pending for ever."""
+    story = Deadline()
+    assert story.at(500, unseen(0), unseen(1)) is None
+    stuck = [pod(index, "Pending", created=NOW + timedelta(seconds=600)) for index in (0, 1)]
+    assert story.at(630, *stuck) is None, "images are being pulled"
+    made = plan(story.cluster.context(story.view, story.status, after=630))
+    assert made.requeue_after == pytest.approx(30)
+    assert story.at(660, *stuck) == 600 + 100
+    assert story.status.phase == "Pending"
+    assert story.at(680, unseen(0), unseen(1)) is None, "they have been preempted"
 
 
 def test_a_gang_that_holds_a_part_gives_it_back_as_any_other():
