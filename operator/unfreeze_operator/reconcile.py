@@ -78,6 +78,7 @@ class Caches:
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
         key, jobs = job.key, self.jobs.of(job.key)
+        seen = self.pod_groups.is_served(job.namespace)
         return Children.of(
             job.uid,
             jobs,
@@ -87,7 +88,7 @@ class Caches:
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
             workloads=[workload for child in jobs for workload in self.workloads.of((job.namespace, child.name))],
-            pod_groups=self.pod_groups.of(key),
+            pod_groups=self.pod_groups.of(key) if seen else None,
         )
 
     def behind(self, workload: Key) -> Key:
@@ -206,7 +207,6 @@ class Reconciler:
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
             self._sources,
-            pod_groups=self._caches.pod_groups.is_served(job.namespace),
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
         asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)

@@ -14,7 +14,7 @@ def group_name(context: Context) -> str:
 
     Kueue starts no Job that there is no room for, and one pod is no gang.
     """
-    gangs = context.pod_groups and not context.job.queue and context.spec.distribution.num_nodes > 1
+    gangs = context.children.sees_groups and not context.job.queue and context.spec.distribution.num_nodes > 1
     return named(POD_GROUPS, context.job.name) if gangs else ""
 
 
@@ -32,7 +32,7 @@ def check(context: Context) -> Verdict | None:
     replaced. Only then the number is lowered, since each pod of a job that ends would be a write otherwise.
     """
     children, job = context.children, context.children.job
-    if not context.pod_groups or (job is not None and job.spec_hash != spec_hash(context.job, context.spec)):
+    if not context.children.sees_groups or (job is not None and job.spec_hash != spec_hash(context.job, context.spec)):
         return None  # a Job of another spec is made anew, with its group
     if not (group_name(context) if job is None else job.pod_group):
         return None

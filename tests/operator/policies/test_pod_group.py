@@ -103,6 +103,8 @@ def test_a_group_that_somebody_took_away_is_made_again():
     cluster.pod_groups = False
     del cluster.objects[POD_GROUPS, "job-trainers"]
     assert plan(cluster.context(view)).actions == (), "the server has none any more"
+    fill(cluster, unseen(0), unseen(1))
+    assert plan(cluster.context(view, after=60)).status.waiting == [], "what cannot be seen may be there"
 
 
 def test_what_is_done_is_no_part_of_the_gang():
