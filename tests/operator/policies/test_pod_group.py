@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text, unscheduled
+from tests.operator.simulation import Simulation
 from tests.operator.world import spec
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.carried import read_carried
 from unfreeze_operator.objects.resources import JOBS, POD_GROUPS, PODS
@@ -144,6 +146,70 @@ def test_another_priority_is_another_group():
     assert "priorityClassName" not in group(cluster)["spec"]
     cluster.step(urgent(suspend=True, generation=3, priority="low"))
     assert group(cluster)["spec"]["priorityClassName"] == "low"
+
+
+def test_a_group_that_was_not_seen_while_its_job_was_made_anew_is_made_anew_too():
+    cluster = begun(urgent(suspend=True))
+    cluster.pod_groups = False
+    cluster.step(urgent(suspend=True, generation=2, priority="low"))
+    assert named(cluster) is None
+    cluster.pod_groups = True
+    assert plan(cluster.context(urgent(suspend=True, generation=2, priority="low"))).actions == (), "its Job is in none"
+    del cluster.objects[JOBS, "job-train"]
+    cluster.step(urgent(suspend=True, generation=2, priority="low"))
+    assert (group(cluster)["spec"]["priorityClassName"], named(cluster)["podGroupName"]) == ("low", "job-trainers")
+    group(cluster)["metadata"]["annotations"] = {}
+    assert plan(cluster.context(urgent(suspend=True, generation=2, priority="low"))).actions == ()
+
+
+def test_a_gang_that_resumes_has_the_priority_that_its_pods_get_now():
+    """Where a class has become the cluster's default meanwhile, a group of before would never be scheduled."""
+    cluster = begun(job(nodes=2, suspend=True), deleted(pod(0)))
+    old = group(cluster)["metadata"]["uid"]
+    cluster.step(job(nodes=2, generation=2))
+    assert group(cluster)["metadata"]["uid"] == old, "a pod of it still runs"
+    cluster = begun(job(nodes=2, suspend=True))
+    old = group(cluster)["metadata"]["uid"]
+    cluster.step(job(nodes=2, generation=2))
+    assert cluster.job()["spec"]["suspend"] is False
+    assert group(cluster)["metadata"]["uid"] != old
+    assert plan(cluster.context(job(nodes=2, generation=2))).actions == ()
+
+
+@pytest.mark.parametrize("status", [403, 422])
+def test_a_gang_begins_without_a_group_that_is_refused(status, caplog):
+    """By a right, a quota, or a policy that knows no PodGroups: it began before there were any."""
+    sim = Simulation(nodes=2, served=True)
+
+    def refuse(call, done):
+        if call.site == ("create", "podgroups") and not done:
+            raise ApiError(status, "", "no PodGroups for you")
+
+    sim.server.interrupt = refuse
+    sim.until(lambda: sim.status.get("phase") == "Running")
+    template = sim.server.of("jobs")[0]["spec"]["template"]["spec"]
+    assert "schedulingGroup" not in template
+    assert "no PodGroups for you" in caplog.text
+    assert [call.site for call in sim.server.calls].count(("create", "podgroups")) == 1
+    sim.change(runPolicy={"suspend": True})
+    sim.until(lambda: sim.status["phase"] == "Suspended")
+    sim.change(distribution={"numNodes": 3}, runPolicy={"suspend": False})
+    sim.until(lambda: sim.status["nodes"] == {"desired": 3, "ready": 3})
+
+
+def test_a_job_whose_pods_name_a_group_does_not_begin_without_it():
+    sim = Simulation(nodes=2, served=True, suspend=True)
+    sim.until(lambda: sim.status.get("phase") == "Suspended")
+    sim.server.remove("podgroups", "job-trainers")
+
+    def refuse(call, done):
+        if call.site == ("create", "podgroups") and not done:
+            raise ApiError(403, "Forbidden", "the quota is used up")
+
+    sim.server.interrupt = refuse
+    sim.change(runPolicy={"suspend": False})
+    sim.until(lambda: sim.status["conditions"][0]["reason"] == "Forbidden")
+    assert sim.server.of("jobs")[0]["spec"]["suspend"] is True
 
 
 def test_an_earlier_jobs_group_is_waited_for():
