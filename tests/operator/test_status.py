@@ -111,6 +111,34 @@ def test_what_a_leader_said_counts_although_another_one_is_there(gone):
     )
 
 
+def test_a_checkpoint_that_was_found_broken_is_not_shown_again():
+    """Not by the last words of who wrote it, before the leader at hand has written another one."""
+    ended = [NOW + timedelta(seconds=seconds) for seconds in (10, 110)]
+    fives, nines = (CheckpointInfo(step=step, time=at) for step, at in zip((5, 9), ended, strict=True))
+    said = {at.step: words(outcome="Stopped", reason="Stopped", checkpoint=at) for at in (fives, nines)}
+    wrote = [
+        deleted(pod(0, "Failed", name=f"old-{at.step}", code=143, ended=at.time, message=said[at.step]))
+        for at in (fives, nines)
+    ]
+    last, three = pod(0, name="new", created=NOW + timedelta(seconds=200)), CheckpointInfo(step=3, time=NOW)
+
+    def seen(before, *pods, said=None, after=0):
+        return observed(*copy.deepcopy(pods), pod(1), old=before, progress=said, after=after)
+
+    before = FineTuneJobStatus(phase="Running", checkpoint=three)
+    assert seen(before, wrote[0], last).checkpoint == fives
+    for checkpoint in (three, None):
+        lost = Recovery(step=3, time=NOW, message="step-5 is broken")
+        status = seen(before, wrote[0], last, said=Progress(recovery=lost, checkpoint=checkpoint), after=20)
+        assert status.checkpoint == three
+        assert seen(status, wrote[0], last, after=30).checkpoint == three, "the operator has started again"
+    assert seen(status, *wrote, last, after=120).checkpoint == nines, "that one was written later"
+    lost = Recovery(step=3, time=NOW, message="step-9 is broken")
+    status = seen(status, *wrote, last, said=Progress(recovery=lost, checkpoint=three), after=220)
+    assert condition(status, "CheckpointBroken").last_transition_time == NOW + timedelta(seconds=220)
+    assert seen(status, *wrote, last, after=230).checkpoint == three
+
+
 def test_an_error_of_the_job_wins_within_the_same_second():
     pods = views(pod(0, "Failed", code=1), pod(1, "Failed", code=2, message=words(rank=1)))
     assert first_failed(pods).index == 1
