@@ -101,11 +101,9 @@ _PHASES: dict[JobPhase, tuple[EventReason, str]] = {
 
 def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None) -> list[Note]:
     mark = str(new.observed_generation)
-    if new.phase == "Running" and job is not None:  # once in each run: Kueue begins one without a new generation
-        mark += f" {job.uid} {job.started}"
-        mark += (
-            f" {_mark(old, new)}" if job.pod_group else ""
-        )  # and of one a gang may be preempted, and find nodes again
+    if new.phase == "Running" and job is not None:
+        # Once in each run: Kueue begins one without a new generation. In one run a gang may be preempted, and find nodes again.
+        mark += f" {job.uid} {job.started}{' ' + _mark(old, new) if job.pod_group else ''}"
     if new.phase == "Queued":
         mark = _mark(old, new)
     made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))
