@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.reading import causes
@@ -22,7 +23,7 @@ from unfreeze_api.job import known_part, parse_spec
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.cluster.api import Api, ApiError
 from unfreeze_operator.cluster.backoff import backoff
-from unfreeze_operator.cluster.executor import Delayed, Executor, Refused
+from unfreeze_operator.cluster.executor import Delayed, Executor, Refused, Unavailable
 from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.decisions.events import event, notes
@@ -78,6 +79,7 @@ class Caches:
     def children(self, job: FineTuneJobView) -> Children:
         """Return the objects that carry the job's label."""
         key, jobs = job.key, self.jobs.of(job.key)
+        seen = self.pod_groups.is_served(job.namespace)
         return Children.of(
             job.uid,
             jobs,
@@ -87,7 +89,7 @@ class Caches:
             pods=self.pods.of(key),
             departed=self.pods.departed(key),
             workloads=[workload for child in jobs for workload in self.workloads.of((job.namespace, child.name))],
-            pod_groups=self.pod_groups.of(key),
+            pod_groups=self.pod_groups.of(key) if seen else None,
         )
 
     def behind(self, workload: Key) -> Key:
@@ -206,12 +208,10 @@ class Reconciler:
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
             self._sources,
-            pod_groups=self._caches.pod_groups.is_served(job.namespace),
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
-        asked = plan(context, self._poller.newest(job.key, first.uid) if first is not None else None)
-        self._report(asked)
-        status, problem = await self._execute(job, old, asked, now)
+        progress = self._poller.newest(job.key, first.uid) if first is not None else None
+        asked, status, problem = await self._settle(context, progress)
         # Among many new jobs the children of all come first. What is said of one then says more.
         later = old.phase is None and bool(asked.actions) and status is asked.status and problem is None
         pause = 0.0
@@ -231,6 +231,19 @@ class Reconciler:
             return pause if asked.requeue_after is None else min(pause, asked.requeue_after)
         self._caches.pods.forget(job.key, context.children.departed)
         return 0.0 if later else asked.requeue_after
+
+    async def _settle(
+        self, context: Context, progress: Progress | None
+    ) -> tuple[Plan, FineTuneJobStatus | None, Exception | None]:
+        """Plan and carry it out; return with the plan the status to write, and what to retry for."""
+        asked = plan(context, progress)
+        self._report(asked)
+        try:
+            return asked, *await self._execute(context.job, context.status, asked, context.now)
+        except Unavailable as error:
+            logger.warning("The Job is made without a PodGroup, which is refused here: %s", error)
+        children = replace(self._caches.children(context.job), sees_groups=False)
+        return await self._settle(replace(context, children=children), progress)
 
     def _report(self, asked: Plan) -> None:
         for problem in asked.problems:

@@ -177,7 +177,7 @@ class FakeCluster:
             [network_policy_view(raw) for raw in self.of(NETWORK_POLICIES)],
             pods=[pod_view(raw) for raw in self.of(PODS)],
             departed=[pod_view(raw) for raw in self.departed],
-            pod_groups=[pod_group_view(raw) for raw in self.of(POD_GROUPS)],
+            pod_groups=[pod_group_view(raw) for raw in self.of(POD_GROUPS)] if self.pod_groups else None,
         )
 
     def context(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Context:
@@ -188,7 +188,6 @@ class FakeCluster:
             self.children(view.uid),
             NOW + timedelta(seconds=after),
             IMAGE,
-            pod_groups=self.pod_groups,
         )
 
     def step(self, view: FineTuneJobView, status: FineTuneJobStatus | None = None, *, after: float = 0) -> Plan:

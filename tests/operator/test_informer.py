@@ -75,13 +75,13 @@ async def test_reflectors_read_one_page_at_a_time():
     assert [len(reflector._cache) for reflector in reflectors] == [2] * 3
 
 
-def follow(server):
+def follow(server, *, optional=False):
     """Run a reflector to the end of the server's script; return its cache and the keys that changed."""
 
     async def scenario():
         changes = []
         cache = Cache(changes.append)
-        reflector = Reflector(server, Kind(PODS, pod_view), cache, None, silence=90)
+        reflector = Reflector(server, Kind(PODS, pod_view, optional=optional), cache, None, silence=90)
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1000)
         assert not task.done(), task.exception()
@@ -124,6 +124,24 @@ def test_silence_and_broken_connections_go_on_from_where_they_were():
     server = Server([([], 5)], [[event("ADDED", "a", 9), TimeoutError()], [ConnectionResetError()]])
     assert follow(server)[0] == {"a": "Running"}
     assert server.asked == ["5", "9", "9"]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_kind_that_cannot_be_seen_for_a_while_is_seen_again(status):
+    """As when somebody takes a right away for a minute: the objects are still there."""
+    refusal = ApiError(status, "", "")
+    server = Server([([raw("a", 5)], 5), refusal, ([raw("a", 5)], 9)], [[GONE]])
+    found, changes = follow(server, optional=True)
+    assert found == {"a": "Running"}
+    assert changes == [("ns", "job")] * 3
+    cache = Cache(lambda _: None)
+    for view in (pod_view(raw("a", 5)), pod_view(raw("b", 6))):
+        cache.put(view)
+    cache.clear("other")
+    assert len(cache) == 2
+    cache.clear("ns")
+    cache.put(pod_view(raw("b", 6)))
+    assert [view.name for view in cache.of(("ns", "job"))] == ["b"]
 
 
 def test_a_server_that_is_not_there_yet_is_tried_again():

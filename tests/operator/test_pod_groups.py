@@ -128,6 +128,13 @@ def test_a_gang_gets_all_of_its_nodes_or_none(operator, world):
     world.suspend(False)
     running(world)
     assert count(world) == 2
+
+    before = world.cluster.get(world.path("podgroups", GROUP))["metadata"]["uid"]
+    world.suspend(True)
+    world.wait_phase("Suspended")
+    world.suspend(False)
+    running(world)
+    assert world.cluster.get(world.path("podgroups", GROUP))["metadata"]["uid"] != before, "with today's priority"
     world.go()
     assert world.wait_phase("Succeeded")["restarts"]["pods"] <= 1
     world.delete("finetunejobs", "job")
@@ -155,6 +162,7 @@ def test_a_gang_is_preempted_as_a_whole_with_a_checkpoint_and_goes_on_later(oper
     world.go("high")
     world.wait_phase("Succeeded", "high")
     assert running(world, "low")["stateSeconds"]["state"] in ("Starting", "Training", "Recovering")
+    until(lambda: world.events().count("Running") == 3, "it is told that the first one runs again")
     world.go("low")
     assert "failure" not in world.wait_phase("Succeeded", "low")
 

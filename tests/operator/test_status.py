@@ -2,11 +2,15 @@
 
 import copy
 import json
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text
+from unfreeze_api.contracts.budget import MAX_DECISIONS
 from unfreeze_api.contracts.progress import (
     CheckpointInfo,
     DecisionInfo,
@@ -16,9 +20,9 @@ from unfreeze_api.contracts.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.contracts.status import Condition, FineTuneJobStatus
 from unfreeze_api.grammar.durations import duration
-from unfreeze_operator.decisions.events import notes
+from unfreeze_operator.decisions.events import MOST_RESTARTS, event, notes
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.carried import accelerator_seconds
 from unfreeze_operator.objects.resources import PODS
@@ -109,6 +113,34 @@ def test_what_a_leader_said_counts_although_another_one_is_there(gone):
     assert plan(cluster.context(view, known), Progress(checkpoint=back)).status.checkpoint == back, (
         "who leads knows best"
     )
+
+
+def test_a_checkpoint_that_was_found_broken_is_not_shown_again():
+    """Not by the last words of who wrote it, before the leader at hand has written another one."""
+    ended = [NOW + timedelta(seconds=seconds) for seconds in (10, 110)]
+    fives, nines = (CheckpointInfo(step=step, time=at) for step, at in zip((5, 9), ended, strict=True))
+    said = {at.step: words(outcome="Stopped", reason="Stopped", checkpoint=at) for at in (fives, nines)}
+    wrote = [
+        deleted(pod(0, "Failed", name=f"old-{at.step}", code=143, ended=at.time, message=said[at.step]))
+        for at in (fives, nines)
+    ]
+    last, three = pod(0, name="new", created=NOW + timedelta(seconds=200)), CheckpointInfo(step=3, time=NOW)
+
+    def seen(before, *pods, said=None, after=0):
+        return observed(*copy.deepcopy(pods), pod(1), old=before, progress=said, after=after)
+
+    before = FineTuneJobStatus(phase="Running", checkpoint=three)
+    assert seen(before, wrote[0], last).checkpoint == fives
+    for checkpoint in (three, None):
+        lost = Recovery(step=3, time=NOW, message="step-5 is broken")
+        status = seen(before, wrote[0], last, said=Progress(recovery=lost, checkpoint=checkpoint), after=20)
+        assert status.checkpoint == three
+        assert seen(status, wrote[0], last, after=30).checkpoint == three, "the operator has started again"
+    assert seen(status, *wrote, last, after=120).checkpoint == nines, "that one was written later"
+    lost = Recovery(step=3, time=NOW, message="step-9 is broken")
+    status = seen(status, *wrote, last, said=Progress(recovery=lost, checkpoint=three), after=220)
+    assert condition(status, "CheckpointBroken").last_transition_time == NOW + timedelta(seconds=220)
+    assert seen(status, *wrote, last, after=230).checkpoint == three
 
 
 def test_an_error_of_the_job_wins_within_the_same_second():
@@ -334,6 +366,42 @@ def test_how_good_the_model_is_stands_in_complete_and_stays_when_the_pod_is_gone
     assert condition(later, "Complete") == condition(after, "Complete")
     silent = pod(0, "Succeeded", code=0, message=words(outcome="Succeeded", reason="Completed"))
     assert condition(observed(silent, **ended), "Complete").message == "the job has succeeded"
+
+
+def test_a_trainer_cannot_have_events_made_at_will():
+    """Each look at the job hears something new of a trainer that makes it up."""
+    cluster, view = world(pod(0), pod(1))
+    status, posted = FineTuneJobStatus(), Counter()
+    for step in range(100):
+        made = [DecisionInfo(type=f"T{step}", answer="", message="new", step=step + more) for more in range(3)]
+        lost = Recovery(step=1, time=NOW, message=f"step-{step} is broken")
+        said = Progress(activity="Training", step=step, restarts=step, decisions=made, recovery=lost)
+        new = plan(cluster.context(view, status, after=step), said).status
+        names = [(note.reason, event(view, note, NOW, "me")["metadata"]["name"]) for note in notes(status, new)]
+        posted.update(dict.fromkeys(names, 1))
+        status = new
+    told = Counter(reason for reason, _ in posted)
+    trainers = {"Decided": MAX_DECISIONS, "CheckpointBroken": MOST_RESTARTS + 1, "WorkersRestarted": MOST_RESTARTS}
+    assert told == {"Created": 1, "Running": 1, **trainers}
+
+
+def test_a_gang_that_was_preempted_and_runs_again_is_told_of_each_time():
+    """Of the scheduler's: its Job is the same one, and began when it did."""
+    for grouped, runs in ((True, 3), (False, 1)):
+        _, view = world()
+        child = replace(job_view(world(startTime=text(NOW))[0].job()), pod_group="job-trainers" if grouped else "")
+        seen = [
+            FineTuneJobStatus(phase=phase, conditions=[running(phase == "Running", second)])
+            for second, phase in enumerate(("Pending", "Running") * 3)
+        ]
+        told = [note for old, new in pairwise(seen) for note in notes(old, new, child) if note.reason == "Running"]
+        names = {event(view, note, NOW, "me")["metadata"]["name"] for note in (*told, *told)}
+        assert (len(told), len(names)) == (3, runs)
+
+
+def running(holds, second):
+    at = NOW + timedelta(seconds=second)
+    return Condition(type="Running", status=str(holds), reason="PodsRunning", message="", last_transition_time=at)
 
 
 def test_a_decision_stands_in_the_status_for_good_and_is_told_once():

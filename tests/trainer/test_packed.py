@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import make_job
 from unfreeze_trainer.data import packed, unpacked
+from unfreeze_trainer.data.arrow_messages import unpacked_sizes
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet
 from unfreeze_trainer.data.json_lines import read_json_lines
@@ -214,6 +215,48 @@ def test_batches_of_arrow_that_would_fill_the_memory_are_refused_before_they_do(
     finally:
         pa.set_memory_pool(usual)
     assert pool.max_memory() < 16 << 20
+
+
+UNREAD = {
+    "lists": (pa.list_(pa.int64()), [[0] * 100]),
+    "fixed lists": (pa.list_(pa.int8(), 2), [[0, 0]]),
+    "views": (pa.list_(pa.string_view()), [["x" * 50, "y" * 50]]),
+    "structs": (pa.struct([("a", pa.int8()), ("b", pa.large_string())]), [{"a": 1, "b": "x"}]),
+    "maps": (pa.map_(pa.string(), pa.int64()), [[("x", 1)]]),
+    "nothing": (pa.null(), [None]),
+    "dictionaries": (pa.dictionary(pa.int32(), pa.string()), ["x"]),
+    "runs": (pa.run_end_encoded(pa.int32(), pa.string()), None),
+    "unions": (None, None),
+}
+MASKS = pa.ListArray.from_arrays(np.arange(65, dtype=np.int32) * 20_000, np.zeros(64 * 20_000, np.int64))
+"""Of 64 rows, ten megabytes that are a few bytes when they are packed."""
+
+
+def unread_column(kind: str) -> pa.Array:
+    if kind == "runs":
+        return pa.RunEndEncodedArray.from_arrays(pa.array([64], pa.int32()), pa.array(["x"]))
+    if kind == "unions":
+        return pa.UnionArray.from_sparse(pa.array([0] * 64, pa.int8()), [pa.array(range(64)), pa.array(["x"] * 64)])
+    return pa.array(UNREAD[kind][1] * 64, UNREAD[kind][0])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("before", UNREAD)
+def test_columns_of_arrow_that_nobody_reads_do_not_count(tmp_path, monkeypatch, before, stream):
+    """Masks of lists as segmentation has them become a thousand times as many bytes; what is read beside them counts as ever."""
+    monkeypatch.setattr(packed, "FREE_BYTES", 1 << 10)
+    path = tmp_path / "t.arrow"
+    columns = {before: unread_column(before), "text": pa.array(["a"] * 64), "mask": MASKS}
+    table = pa.table({**columns, "view": pa.array(["z" * 5000] * 64, pa.string_view())})
+    made = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with made(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+    assert read_table(str(path), ["text"], WHERE)["text"].to_pylist() == ["a"] * 64
+    sizes = [sum(unpacked_sizes(str(path), [name], is_file=not stream)) for name in ("text", "mask", "view", "none")]
+    assert sizes[0] < 1000 < 64 * 5000 <= sizes[2] < sizes[1]
+    assert sizes[3] == sum(unpacked_sizes(str(path), [before], is_file=not stream)), "one is read at least"
+    with pytest.raises(JobError, match="become more than 200 times as many"):
+        read_table(str(path), ["mask"], WHERE)
 
 
 def test_a_batch_of_arrow_that_only_the_footer_names_is_measured_too(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _CHANGED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """Answers of the API server for an object that is gone, or no longer the one with this UID."""
+_REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
+"""Its answers for an object that a right, a quota or a policy does not allow."""
 
 
 class Delayed(Exception):  # noqa: N818 - a state of affairs, not a mistake
@@ -42,6 +44,10 @@ class Delayed(Exception):  # noqa: N818 - a state of affairs, not a mistake
 
 class Refused(Exception):  # noqa: N818 - a state of affairs, not a mistake
     """The API server will never accept this object; only another spec helps."""
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a mistake
+    """The API server refuses an object that the job can do without."""
 
 
 _NO_VOLUME = "must specify a volume type"
@@ -93,6 +99,8 @@ class Executor:
             It cannot be done now.
         Refused
             It can never be done.
+        Unavailable
+            It is not done here, and need not be.
         ApiError, aiohttp.ClientError
             The API server did not do it; to be tried again.
         """
@@ -107,6 +115,8 @@ class Executor:
                 case Abandon():
                     await self._abandon(action)
         except ApiError as error:
+            if isinstance(action, Create) and action.optional and error.status in _REFUSED:
+                raise Unavailable(error.message) from error
             if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
                 raise Refused(_told(error.message)) from error
             if error.status == HTTPStatus.FORBIDDEN:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -171,6 +170,14 @@ class Cache(Generic[V]):
         for view in views:
             self.put(view)
 
+    def clear(self, namespace: str | None) -> None:
+        """Forget what can no longer be seen, of one namespace or of all: it may live on, and be seen again."""
+        for view in list(self._by_name.values()):
+            if namespace in (None, view.namespace):
+                self._drop(view)
+                self._on_change(view.key)
+                self._wake_beside(view)
+
     def _wake_beside(self, view: V) -> None:
         for other in self.beside(view):
             self._on_change(other.key)
@@ -283,7 +290,7 @@ class Reflector(Generic[V]):
     async def _do_without(self, error: Exception) -> None:
         logger.info("%s is not served: %s", self.path, error)
         self._cache.serve(self._namespace, served=False)
-        self._cache.replace(self._namespace, [], sys.maxsize)
+        self._cache.clear(self._namespace)
         self.synced.set()
         await asyncio.sleep(ABSENT_SECONDS)
 

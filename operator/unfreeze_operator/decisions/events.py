@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from unfreeze_api.contracts.budget import MAX_DECISIONS
 from unfreeze_api.contracts.reasons import EventReason
 from unfreeze_api.contracts.status import FineTuneJobStatus, JobPhase
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
@@ -16,6 +17,8 @@ from unfreeze_operator.observed.context import SHARED
 from unfreeze_operator.status.build import condition
 
 _NOTE = 1024
+MOST_RESTARTS = 64
+"""Restarts within their pods that are worth an event: the trainers count them, which must not have events made at will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,14 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
     if after and after.pods > (before.pods if before else 0):
         why = f": {new.failure.reason}: {new.failure.message}" if new.failure else ""
         found.append(Note("Warning", "PodRestarted", f"a pod failed and was replaced{why}", str(after.pods)))
-    if after and after.in_place > (before.in_place if before else 0):
+    restarted = before.in_place if before else 0
+    if after and restarted < min(after.in_place, MOST_RESTARTS):
         text = "the workers were started again within their pods"
         found.append(Note("Warning", "WorkersRestarted", text, str(after.in_place)))
     broken, known = condition(new, "CheckpointBroken"), condition(old, "CheckpointBroken")
     if broken is not None and (known is None or known.message != broken.message):
-        found.append(Note("Warning", "CheckpointBroken", broken.message, broken.message))
+        told = f"{after.pods} {min(after.in_place, MOST_RESTARTS)}" if after else ""
+        found.append(Note("Warning", "CheckpointBroken", broken.message, f"{new.observed_generation} {told}"))
     found += _decided(old, new)
     for reason, texts, earlier in zip(_WARNINGS, _sorted(new.warnings), _sorted(old.warnings), strict=True):
         if texts and texts != earlier:
@@ -66,15 +71,15 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
 
 
 def _decided(old: FineTuneJobStatus, new: FineTuneJobStatus) -> Iterator[Note]:
-    """Yield what the training has found out."""
+    """Yield what the training has found out, of decisions so many in all as a status lists."""
     useful = condition(new, "Useful")
     if useful is not None and useful.status == "False" and condition(old, "Useful") is None:
         yield Note("Warning", "NoBetterThanMajority", useful.message, str(new.observed_generation))
     known = {one.key for one in old.decisions}
-    for one in new.decisions:
-        if one.key not in known:
-            text = f"{one.type}: {one.message}"
-            yield Note("Warning" if one.warning else "Normal", "Decided", text, f"{one.type} {one.step}")
+    more = [one for one in new.decisions if one.key not in known]
+    for one in more[: max(0, MAX_DECISIONS - len(known))]:
+        text = f"{one.type}: {one.message}"
+        yield Note("Warning" if one.warning else "Normal", "Decided", text, f"{one.type} {one.step}")
 
 
 def _sorted(warnings: list[str]) -> tuple[list[str], list[str]]:
@@ -96,8 +101,9 @@ _PHASES: dict[JobPhase, tuple[EventReason, str]] = {
 
 def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None) -> list[Note]:
     mark = str(new.observed_generation)
-    if new.phase == "Running" and job is not None:  # once in each run: Kueue begins one without a new generation
-        mark += f" {job.uid} {job.started}"
+    if new.phase == "Running" and job is not None:
+        # Once in each run: Kueue begins one without a new generation. In one run a gang may be preempted, and find nodes again.
+        mark += f" {job.uid} {job.started}{' ' + _mark(old, new) if job.pod_group else ''}"
     if new.phase == "Queued":
         mark = _mark(old, new)
     made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_api.spec.job import FineTuneJobSpec
-from unfreeze_operator.objects.carried import Carried, at_work_since, ran
+from unfreeze_operator.objects.carried import Carried, ran
 from unfreeze_operator.objects.views import JobView
 
 
@@ -14,9 +16,18 @@ def active_deadline(spec: FineTuneJobSpec, carried: Carried) -> int | None:
     return None if seconds is None else max(1, seconds - carried.active_seconds)
 
 
-def gang_deadline(spec: FineTuneJobSpec, carried: Carried, status: FineTuneJobStatus, job: JobView) -> int | None:
-    """Return the seconds that the run of a Job in a PodGroup may take: none while its gang waits, which the Job would count."""
-    left, since = active_deadline(spec, carried), at_work_since(status)
-    if left is None or job.suspended or job.started is None or since is None or since < job.started:
+def gang_deadline(
+    spec: FineTuneJobSpec, carried: Carried, status: FineTuneJobStatus, job: JobView, since: datetime | None
+) -> int | None:
+    """Return the seconds that the run of a Job in a PodGroup may take: none while its gang waits, which the Job would count.
+
+    Parameters
+    ----------
+    since
+        Since when the gang has been at work, or has had nodes; None while it waits.
+    """
+    left = active_deadline(spec, carried)
+    if left is None or job.suspended or job.started is None or since is None:
         return None
-    return max(1, int((since - job.started).total_seconds()) + left - (ran(status) - carried.ran_before))
+    used = max(0, ran(status) - carried.ran_before)
+    return max(1, int((since - job.started).total_seconds()) + left - used)

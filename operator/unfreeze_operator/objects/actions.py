@@ -17,6 +17,8 @@ class Create:
 
     resource: Resource
     manifest: Manifest
+    optional: bool = False
+    """Whether the job can do without it, where the server refuses it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,13 +79,14 @@ def pods_to_replace(job: JobView, pods: Sequence[PodView]) -> int:
     return max(sum(pod.phase == "Failed" and not pod.deleting for pod in pods), job.failed)
 
 
-def ran(status: FineTuneJobStatus) -> int:
-    """Return for how many seconds pods have run, up to the present state, where no Job tells.
+def ran(status: FineTuneJobStatus, now: datetime | None = None) -> int:
+    """Return for how many seconds pods have run, where no Job tells: up to the present state, or with it up to `now`.
 
     Kueue suspends and resumes without the operator; and a Job counts the time in which its gang waits for the scheduler.
     """
-    spent = status.state_seconds
-    return spent.starting + spent.training + spent.recovering if spent is not None else 0
+    spent, since = status.state_seconds, at_work_since(status)
+    before = spent.starting + spent.training + spent.recovering if spent is not None else 0
+    return before + (max(0, int((now - since).total_seconds())) if now is not None and since is not None else 0)
 
 
 def at_work_since(status: FineTuneJobStatus) -> datetime | None:
@@ -96,12 +97,12 @@ def at_work_since(status: FineTuneJobStatus) -> datetime | None:
 
 def at_suspend(carried: Carried, job: JobView, status: FineTuneJobStatus, now: datetime) -> Carried:
     """Return what a Job carries from the moment that it is suspended: the time towards the deadline stops."""
-    begun = at_work_since(status) if job.pod_group else job.started
-    lasted = max(0, int((now - begun).total_seconds())) if begun else 0
+    lasted = (now - job.started).total_seconds() if job.started else 0
+    update: dict[str, object] = {"given_back_at": None, "gang_since": None}
     if job.pod_group:
-        lasted += max(0, ran(status) - carried.ran_before)
-    update = {"active_seconds": carried.active_seconds + lasted, "given_back_at": None, "gang_since": None}
-    return carried.model_copy(update=update)
+        lasted = ran(status, now) - carried.ran_before
+        update["ran_before"] = ran(status, now)
+    return carried.model_copy(update={**update, "active_seconds": carried.active_seconds + max(0, int(lasted))})
 
 
 def at_give_back(carried: Carried, job: JobView, status: FineTuneJobStatus, since: datetime, now: datetime) -> Carried:
@@ -117,7 +118,7 @@ def at_give_back(carried: Carried, job: JobView, status: FineTuneJobStatus, sinc
     return carried.model_copy(update=update)
 
 
-def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
+def at_start(status: FineTuneJobStatus, before: Carried | None, now: datetime) -> Carried:
     """Return what a new Job carries, so that the totals of the status continue.
 
     Parameters
@@ -126,12 +127,14 @@ def at_start(status: FineTuneJobStatus, before: Carried | None) -> Carried:
         The status with the totals so far.
     before
         What the Job carries that it replaces, if any.
+    now
+        Until then an earlier run has lasted whose pods still write their checkpoint.
     """
     restarts, carried = status.restarts, before or Carried()
     return Carried(
         accelerator_seconds=status.accelerator_seconds or 0,
         active_seconds=carried.active_seconds if before is not None else ran(status),
-        ran_before=ran(status),
+        ran_before=ran(status, now if before is not None else None),
         pod_restarts=restarts.pods if restarts else 0,
         in_place_restarts=restarts.in_place if restarts else 0,
         given_back=carried.given_back,
@@ -159,7 +162,7 @@ def at_resume(
     job, pods
         The Job, and its pods at hand.
     """
-    carried = at_start(status, before)
+    carried = at_start(status, before, now)
     held = accelerator_seconds(pods, accelerators, now)
     update = {
         "accelerator_seconds": max(0, carried.accelerator_seconds - held),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from sys import intern
 
-from unfreeze_operator.objects.resources import Manifest
+from unfreeze_operator.objects.resources import SPEC_HASH_ANNOTATION, Manifest
 from unfreeze_operator.objects.views import ChildView, PodView, child_fields
 from unfreeze_operator.objects.waiting import Waiting
 
@@ -25,6 +26,8 @@ class PodGroupView(ChildView):
     """How many of its pods find a node at once, those that have one included, or none of them does."""
     message: str
     """Why none has, in the scheduler's words; nothing where it has not said so."""
+    spec_hash: str = ""
+    """Of the spec that it was made from, as its Job's; nothing where that is not known."""
 
 
 def pod_group_view(raw: Manifest) -> PodGroupView:
@@ -32,7 +35,13 @@ def pod_group_view(raw: Manifest) -> PodGroupView:
     conditions = raw.get("status", {}).get("conditions", ())
     words = (c.get("message", "") for c in conditions if (c["type"], c["status"]) == (SCHEDULED, "False"))
     gang = raw["spec"].get("schedulingPolicy", {}).get("gang", {})
-    return PodGroupView(**child_fields(raw), min_count=gang.get("minCount", 0), message=next(words, ""))
+    annotations = raw["metadata"].get("annotations") or {}
+    return PodGroupView(
+        **child_fields(raw),
+        min_count=gang.get("minCount", 0),
+        message=next(words, ""),
+        spec_hash=intern(annotations.get(SPEC_HASH_ANNOTATION, "")),
+    )
 
 
 def without_a_word(name: str, group: PodGroupView | None, pods: Sequence[PodView]) -> Waiting | None:

@@ -45,7 +45,9 @@ class Children:
     workload: WorkloadView | None = None
     """What Kueue makes of the child Job."""
     pod_group: PodGroupView | None = None
-    """The gang as the scheduler sees it, where the server has such objects."""
+    """The gang as the scheduler sees it."""
+    sees_groups: bool = False
+    """Whether the server has such objects, and shows them."""
     namesakes: tuple[ChildView, ...] = ()
     """Objects of the same names that belong to somebody else, such as an earlier job of the same name."""
 
@@ -61,15 +63,16 @@ class Children:
         pods: list[PodView],
         departed: list[PodView],
         workloads: Sequence[WorkloadView] = (),
-        pod_groups: Sequence[PodGroupView] = (),
+        pod_groups: Sequence[PodGroupView] | None = None,
     ) -> Children:
-        """Sort objects with the job's label into the job's own, by the UID of their owner, and others'."""
+        """Sort objects with the job's label into the job's own, by the UID of their owner, and others'; None is what cannot be seen."""
+        groups = pod_groups or ()
         own_job = next((job for job in jobs if job.owner == owner), None)
         own_pods = sorted(
             (pod for pod in pods if own_job and pod.owner == own_job.uid), key=lambda pod: (pod.created, pod.name)
         )
         others: list[ChildView] = [
-            view for view in (*jobs, *services, *config_maps, *network_policies, *pod_groups) if view.owner != owner
+            view for view in (*jobs, *services, *config_maps, *network_policies, *groups) if view.owner != owner
         ]
         others += [pod for pod in pods if pod.live and not (own_job and pod.owner == own_job.uid)]
         return cls(
@@ -80,7 +83,8 @@ class Children:
             pods=tuple(own_pods),
             departed=tuple(pod for pod in departed if own_job and pod.owner == own_job.uid),
             workload=next((w for w in workloads if own_job and w.owner == own_job.uid), None),
-            pod_group=next((group for group in pod_groups if group.owner == owner), None),
+            pod_group=next((group for group in groups if group.owner == owner), None),
+            sees_groups=pod_groups is not None,
             namesakes=tuple(others),
         )
 
@@ -98,6 +102,13 @@ class Children:
     def placed(self) -> int:
         """Of how many indices a pod has a node, or is done."""
         return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
+
+    @property
+    def placed_since(self) -> datetime | None:
+        """Since when a pod of this run has had a node, by the node's word; None while none has."""
+        begun = self.job.started if self.job is not None else None
+        own = (pod for pod in self.live_pods if pod.node and begun is not None and pod.created >= begun)
+        return min((pod.started for pod in own if pod.started is not None), default=None)
 
     @property
     def finished(self) -> int:
@@ -122,9 +133,10 @@ class Children:
         return telling([(pod.name, what, pod.created) for pod, what in self.waits()], now)
 
     def _of_group(self, pod: PodView) -> Waiting | None:
-        if pod.node or pod.phase != "Pending" or self.job is None or not self.job.pod_group:
+        grouped = self.sees_groups and self.job is not None and self.job.pod_group
+        if pod.node or pod.phase != "Pending" or not grouped:
             return None
-        return without_a_word(self.job.pod_group, self.pod_group, self.live_pods)
+        return without_a_word(grouped, self.pod_group, self.live_pods)
 
 
 @dataclass(frozen=True)  # no slots: it keeps what it has read
@@ -151,8 +163,6 @@ class Context:
     """What the platform lets jobs ask for."""
     sources: Sources = field(default_factory=lambda: NOTHING)
     """What the platform lets jobs read over the network."""
-    pod_groups: bool = False
-    """Whether the server has PodGroups, and lets the operator write them."""
     silent: bool = False
     """Whether the leader, which answered before, has left two questions in a row unanswered."""
 

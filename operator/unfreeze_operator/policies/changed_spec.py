@@ -24,7 +24,7 @@ def check(context: Context) -> Verdict | None:
         return Verdict("Restarting", "the job restarts with its new spec", (suspend(context, job),), stop=True)
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
-    carried = at_start(context.status, context.carried)
+    carried = at_start(context.status, context.carried, context.now)
     manifest = children.indexed_job(
         context.job,
         context.spec,

@@ -19,7 +19,7 @@ def check(context: Context) -> Verdict | None:
         return None
     if context.job.queue and context.spec.run_policy.suspend:
         return Verdict("Suspended", "the job is suspended", stop=True)
-    carried = at_start(context.status, None)
+    carried = at_start(context.status, None, context.now)
     manifest = children.indexed_job(
         context.job,
         context.spec,

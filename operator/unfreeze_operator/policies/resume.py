@@ -7,6 +7,7 @@ from unfreeze_operator.objects.carried import at_resume
 from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.observed.gangs import next_try
+from unfreeze_operator.policies.pod_group import renewed
 
 
 def check(context: Context) -> Verdict | None:
@@ -30,4 +31,7 @@ def check(context: Context) -> Verdict | None:
     if suspended:
         carried = carried.model_copy(update={"gang_since": None})
     change = {"metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}}, "spec": {"suspend": False}}
-    return Verdict("Resuming", "the job is being resumed", (Patch(JOBS, job, change),), stop=True)
+    # Its priority is that of when it was made, and the cluster's default may be another one now.
+    seen = children.sees_groups and job.pod_group and children.pod_group is not None and not children.live_pods
+    actions = *(renewed(context) if seen else ()), Patch(JOBS, job, change)
+    return Verdict("Resuming", "the job is being resumed", actions, stop=True)

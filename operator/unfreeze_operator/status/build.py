@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_api.contracts.reasons import RunningReason, UsefulReason
+from unfreeze_api.contracts.reasons import CheckpointBrokenReason, RunningReason, UsefulReason
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
 from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, JobPhase, Nodes, Restarts, WaitingPod
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
@@ -17,7 +17,7 @@ from unfreeze_operator.objects.waiting import MAX_WAITING, describe
 from unfreeze_operator.observed.context import Context
 from unfreeze_operator.observed.failure import first_failed, job_failure, pod_failure
 from unfreeze_operator.observed.gangs import next_try
-from unfreeze_operator.status.budget import within_budget
+from unfreeze_operator.status.budget import MAX_MESSAGE_BYTES, clipped, within_budget
 from unfreeze_operator.status.conditions import Conditions
 from unfreeze_operator.status.history import extended
 from unfreeze_operator.status.times import account
@@ -60,7 +60,8 @@ def observe(
     conditions = Conditions(old.conditions, context.now, context.job.generation)
     _set_conditions(conditions, context, phase, failure, waiting=waiting, outcome=training.outcome)
     if recovery := training.recovery:
-        conditions.set("CheckpointBroken", True, "WentBack" if recovery.step else "StartedOver", recovery.message)
+        reason: CheckpointBrokenReason = "WentBack" if recovery.step else "StartedOver"
+        conditions.set_once("CheckpointBroken", reason, clipped(recovery.message, MAX_MESSAGE_BYTES))
     if phase == "Succeeded":
         _set_useful(conditions, training.results)
     status = FineTuneJobStatus(

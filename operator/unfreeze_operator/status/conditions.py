@@ -60,6 +60,12 @@ class Conditions:
             raise ValueError(f"condition {type_} has no reason {reason}")
         self._set(type_, holds, reason, message)
 
+    def set_once(self, type_: Type, reason: _Reason, message: str) -> None:
+        """Set one condition that holds for good; its time moves with its message, as the same happens once more."""
+        if self.message(type_) != message:
+            self._by_type.pop(type_, None)
+        self.set(type_, True, reason, message)
+
     def _set(self, type_: Type, holds: bool, reason: str, message: str) -> None:
         old = self._by_type.get(type_)
         value: Literal["True", "False"] = "True" if holds else "False"

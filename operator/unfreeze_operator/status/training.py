@@ -73,10 +73,10 @@ def gather(
         Leaders that have ended. One that was taken away may be replaced before anybody has looked at what it said: of its
         checkpoint the next one says nothing before it runs.
     """
-    kept = _newest([old.checkpoint, *(_said(pod) for pod in earlier)])
     words = TerminationMessage.from_termination_log(last.termination_message) if last is not None else None
     outcome = words.message if words is not None and words.outcome == "Succeeded" else ""
     reported = words.progress if words is not None and words.progress is not None else progress
+    kept = _kept(old, earlier, reported)
     if reported is None:
         checkpoint = (words.checkpoint if words is not None else None) or kept
         return Training(
@@ -101,6 +101,16 @@ def gather(
         omitted=omitted.model_copy(update={"phases": max(0, left_out, unseen) + over}),
         outcome=outcome,
     )
+
+
+def _kept(old: FineTuneJobStatus, earlier: Sequence[PodView], reported: Progress | None) -> CheckpointInfo | None:
+    """Return the newest checkpoint before the leader at hand wrote one: none that a later leader has found broken."""
+    if reported is not None and reported.recovery is not None:
+        return old.checkpoint
+    broken = (one for one in old.conditions if (one.type, one.status) == ("CheckpointBroken", "True"))
+    found = next((one.last_transition_time for one in broken), None)
+    after = [pod for pod in earlier if found is None or (pod.finished or pod.created) >= found]
+    return _newest([old.checkpoint, *(_said(pod) for pod in after)])
 
 
 def _said(pod: PodView) -> CheckpointInfo | None:

@@ -4,12 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from tests.operator.fakes import NOW, FakeCluster, disrupted, job, pod, text, unscheduled
+from tests.operator.fakes import NOW, FakeCluster, deleted, disrupted, job, pod, text, unscheduled
+from tests.operator.simulation import Simulation
 from tests.operator.world import spec
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.carried import read_carried
 from unfreeze_operator.objects.resources import JOBS, POD_GROUPS, PODS
-from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.objects.views import fine_tune_job_view, job_view
 
 TRAINS = Progress(activity="Training", step=3)
 
@@ -102,6 +105,8 @@ def test_a_group_that_somebody_took_away_is_made_again():
     cluster.pod_groups = False
     del cluster.objects[POD_GROUPS, "job-trainers"]
     assert plan(cluster.context(view)).actions == (), "the server has none any more"
+    fill(cluster, unseen(0), unseen(1))
+    assert plan(cluster.context(view, after=60)).status.waiting == [], "what cannot be seen may be there"
 
 
 def test_what_is_done_is_no_part_of_the_gang():
@@ -141,6 +146,70 @@ def test_another_priority_is_another_group():
     assert "priorityClassName" not in group(cluster)["spec"]
     cluster.step(urgent(suspend=True, generation=3, priority="low"))
     assert group(cluster)["spec"]["priorityClassName"] == "low"
+
+
+def test_a_group_that_was_not_seen_while_its_job_was_made_anew_is_made_anew_too():
+    cluster = begun(urgent(suspend=True))
+    cluster.pod_groups = False
+    cluster.step(urgent(suspend=True, generation=2, priority="low"))
+    assert named(cluster) is None
+    cluster.pod_groups = True
+    assert plan(cluster.context(urgent(suspend=True, generation=2, priority="low"))).actions == (), "its Job is in none"
+    del cluster.objects[JOBS, "job-train"]
+    cluster.step(urgent(suspend=True, generation=2, priority="low"))
+    assert (group(cluster)["spec"]["priorityClassName"], named(cluster)["podGroupName"]) == ("low", "job-trainers")
+    group(cluster)["metadata"]["annotations"] = {}
+    assert plan(cluster.context(urgent(suspend=True, generation=2, priority="low"))).actions == ()
+
+
+def test_a_gang_that_resumes_has_the_priority_that_its_pods_get_now():
+    """Where a class has become the cluster's default meanwhile, a group of before would never be scheduled."""
+    cluster = begun(job(nodes=2, suspend=True), deleted(pod(0)))
+    old = group(cluster)["metadata"]["uid"]
+    cluster.step(job(nodes=2, generation=2))
+    assert group(cluster)["metadata"]["uid"] == old, "a pod of it still runs"
+    cluster = begun(job(nodes=2, suspend=True))
+    old = group(cluster)["metadata"]["uid"]
+    cluster.step(job(nodes=2, generation=2))
+    assert cluster.job()["spec"]["suspend"] is False
+    assert group(cluster)["metadata"]["uid"] != old
+    assert plan(cluster.context(job(nodes=2, generation=2))).actions == ()
+
+
+@pytest.mark.parametrize("status", [403, 422])
+def test_a_gang_begins_without_a_group_that_is_refused(status, caplog):
+    """By a right, a quota, or a policy that knows no PodGroups: it began before there were any."""
+    sim = Simulation(nodes=2, served=True)
+
+    def refuse(call, done):
+        if call.site == ("create", "podgroups") and not done:
+            raise ApiError(status, "", "no PodGroups for you")
+
+    sim.server.interrupt = refuse
+    sim.until(lambda: sim.status.get("phase") == "Running")
+    template = sim.server.of("jobs")[0]["spec"]["template"]["spec"]
+    assert "schedulingGroup" not in template
+    assert "no PodGroups for you" in caplog.text
+    assert [call.site for call in sim.server.calls].count(("create", "podgroups")) == 1
+    sim.change(runPolicy={"suspend": True})
+    sim.until(lambda: sim.status["phase"] == "Suspended")
+    sim.change(distribution={"numNodes": 3}, runPolicy={"suspend": False})
+    sim.until(lambda: sim.status["nodes"] == {"desired": 3, "ready": 3})
+
+
+def test_a_job_whose_pods_name_a_group_does_not_begin_without_it():
+    sim = Simulation(nodes=2, served=True, suspend=True)
+    sim.until(lambda: sim.status.get("phase") == "Suspended")
+    sim.server.remove("podgroups", "job-trainers")
+
+    def refuse(call, done):
+        if call.site == ("create", "podgroups") and not done:
+            raise ApiError(403, "Forbidden", "the quota is used up")
+
+    sim.server.interrupt = refuse
+    sim.change(runPolicy={"suspend": False})
+    sim.until(lambda: sim.status["conditions"][0]["reason"] == "Forbidden")
+    assert sim.server.of("jobs")[0]["spec"]["suspend"] is True
 
 
 def test_an_earlier_jobs_group_is_waited_for():
@@ -244,6 +313,50 @@ def test_a_suspend_keeps_what_is_left_of_the_deadline():
     fill(story.cluster)
     story.cluster.job()["status"] = {}
     assert story.look(3000, alone) == 40, "a single pod goes on with what is left"
+
+
+def test_a_resume_before_the_pods_have_stopped_counts_no_second_twice():
+    story = Deadline()
+    story.at(300, pod(0), pod(1))
+    asleep = job(nodes=2, activeDeadlineSeconds=100, suspend=True, generation=2)
+    assert story.look(340, asleep) is None
+    assert (story.status.phase, story.status.state_seconds.state) == ("Running", "Training"), (
+        "they write their checkpoint"
+    )
+    story.cluster.job()["status"] = {}
+    assert story.look(345) is None, "the Job controller has not begun the next run"
+    again = [pod(index, name=f"again-{index}", created=NOW + timedelta(seconds=350)) for index in (0, 1)]
+    fill(story.cluster, deleted(pod(0)), deleted(pod(1)), at=NOW + timedelta(seconds=345))
+    story.look(348)
+    assert story.status.state_seconds.state == "Recovering"
+    fill(story.cluster, *again, at=NOW + timedelta(seconds=345))
+    assert 55 <= story.look(365) <= 65
+    story.look(375, asleep)
+    assert 60 <= read_carried(job_view(story.cluster.job())).active_seconds <= 72, "twice 40 and 20 s at most"
+
+
+def test_a_suspend_right_after_a_resume_counts_no_second_twice():
+    story = Deadline()
+    story.at(300, pod(0), pod(1))
+    asleep = job(nodes=2, activeDeadlineSeconds=100, suspend=True, generation=2)
+    story.look(340, asleep)
+    story.cluster.job()["status"] = {}
+    story.look(345)
+    story.look(350, asleep)
+    assert 40 <= read_carried(job_view(story.cluster.job())).active_seconds <= 50
+
+
+def test_the_deadline_runs_where_pods_have_nodes_and_cannot_start():
+    """As with an image that does not exist: the job is Pending for ever."""
+    story = Deadline()
+    assert story.at(500, unseen(0), unseen(1)) is None
+    stuck = [pod(index, "Pending", created=NOW + timedelta(seconds=600)) for index in (0, 1)]
+    assert story.at(630, *stuck) is None, "images are being pulled"
+    made = plan(story.cluster.context(story.view, story.status, after=630))
+    assert made.requeue_after == pytest.approx(30)
+    assert story.at(660, *stuck) == 600 + 100
+    assert story.status.phase == "Pending"
+    assert story.at(680, unseen(0), unseen(1)) is None, "they have been preempted"
 
 
 def test_a_gang_that_holds_a_part_gives_it_back_as_any_other():

@@ -133,7 +133,7 @@ def read_arrow(
         )
     wanted, size = list(dict.fromkeys(columns)), Path(path).stat().st_size
     try:
-        packed.check_fold(sum(unpacked_sizes(path, is_file=magic == _FILE)), size, where)
+        packed.check_fold(sum(unpacked_sizes(path, wanted, is_file=magic == _FILE)), size, where)
     except (struct.error, IndexError) as error:
         raise JobError(
             "InvalidData", f"{where}: cannot be read as {Path(path).suffix}: it is cut off or broken"
