@@ -17,6 +17,8 @@ from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import ends_as_undisturbed, work
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.names import API_VERSION, KIND
+from unfreeze_trainer.commands.asked import ask as ask_model
+from unfreeze_trainer.commands.finished import find_model
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.dialogue_tokens import packed_rows
 from unfreeze_trainer.errors import JobError
@@ -370,6 +372,25 @@ def test_plain_libraries_load_what_is_exported(table: Path, tmp_path: Path, kind
     assert (tmp_path / "out" / "chat_template.jinja").is_file()
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_an_export_is_compared_on_the_beginnings_of_samples_one_at_a_time(
+    table: Path, tmp_path: Path, packing: bool
+) -> None:
+    folder = decoder_folder(tmp_path / "m", max_position_embeddings=256)
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ("assistant", "the war " * 60))] * 8)
+    task = open_task(make_job(folder, path, task=of(packing=packing), data={"validation": {"fraction": 0.5}}))
+    assert task.lengths("validation").min() > 64
+    batch, samples = task.first_samples()
+    assert [len(ids) for ids in samples] == [64] * 4
+    module = task.build_model().module.eval()
+    seen = []
+    module.register_forward_hook(lambda _, __, kwargs, out: seen.append(out.logits.shape), with_kwargs=True)
+    with torch.no_grad():
+        found = task.compared(module, batch)
+    assert seen == [(1, 64, len(task.modality.tokenizer))] * 4
+    torch.testing.assert_close(found[3], module(torch.tensor([samples[3]])).logits[0, -1])
+
+
 def test_an_adapter_on_tied_weights_is_refused_since_peft_merges_it_to_other_logits(
     table: Path, tmp_path: Path
 ) -> None:
@@ -435,6 +456,8 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     done = ask("evaluate", tmp_path / "out", path, "--output", "json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["metrics"] == pytest.approx(task.metrics.compute(state), rel=1e-5)
+    opened = ask_model(find_model(tmp_path / "out", llama, measured=True), path, columns={}, labelled=True, skip=False)
+    assert {len(samples) for samples, _, _ in opened.outputs(32)} == {1}, "logits of several may not fit"
     done = ask("predict", tmp_path / "out", path)
     assert done.exit_code == 2
     assert "its answers are texts" in done.stderr

@@ -24,6 +24,9 @@ from unfreeze_trainer.models.text import Limits, usable_length
 
 log = logging.getLogger(__name__)
 
+_COMPARED_TOKENS = 64
+"""Of a sample that an export is compared on: the logits of a whole one may take gigabytes."""
+
 
 class Decoder(Protocol):
     """What a library tells of a model that goes on with texts."""
@@ -228,8 +231,9 @@ class Dialogues(Modality):
         return int(kept[counted].sum())
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002
-        """Return the token ids of the first samples."""
-        return [self._tokens[split.source].of(int(row))[0].tolist() for row in split.rows[:count]]
+        """Return the token ids that the first samples begin with."""
+        tokens = self._tokens[split.source]
+        return [tokens.of(int(row))[0][:_COMPARED_TOKENS].tolist() for row in split.rows[:count]]
 
     @property
     def example(self) -> Example:
