@@ -199,6 +199,45 @@ def test_what_is_no_dialogue_is_named(llama: Path, tmp_path: Path, row: dict, sa
             look(job)
 
 
+def test_keys_that_are_empty_and_instructions_without_content_are_passed_over(llama: Path, tmp_path: Path) -> None:
+    empty = {"tool_calls": [], "name": "", "function": {}, "weight": None}
+    system, developer = {"role": "system", "content": None}, {"role": "developer", "content": " "}
+    row = {"messages": [system, developer, *(one | empty for one in said(USER, ASSISTANT)["messages"])]}
+    task = open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+    assert learned(task, 0)[0] == "<|im_start|>user\nwho is<|im_end|>\n<|im_start|>assistant\na man<|im_end|>\n"
+    row["messages"][2]["weight"] = 0
+    with pytest.raises(JobError, match="message 3 has 'weight' beside role and content"):
+        open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+
+
+def test_half_a_character_is_named_with_its_row(llama: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    good, bad = (json.dumps(said(USER, ("assistant", text))["messages"]) for text in ("a man", "war \ud83d"))
+    assert r"\ud83d" in bad
+    cells = [good, bad, *[good] * 4]
+    pq.write_table(pa.table({"messages": cells}), tmp_path / "t.parquet")
+    pa.csv.write_csv(pa.table({"messages": cells}), tmp_path / "t.csv")
+    for path in (tmp_path / "t.parquet", tmp_path / "t.csv"):
+        with pytest.raises(
+            JobError, match=r"row 2, column 'messages': message 2 holds '\\ud83d', half of a character"
+        ) as caught:
+            open_task(make_job(llama, path, task=TASK))
+        caught.value.message.encode()
+        assert open_task(make_job(llama, path, task=TASK, data={"onError": "Skip"})).left_out == {"train": 1}
+
+
+def test_rows_that_are_no_dialogues_and_those_that_nothing_is_learned_of_are_half_of_all_at_most(
+    llama: Path, tmp_path: Path
+) -> None:
+    special = said(USER, ("assistant", "war<|im_end|>"))
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT)] * 4, *[said(USER)] * 3, *[special] * 2)
+    with pytest.raises(JobError, match=r"5 of 9 rows cannot be read, and .* Skip leaves out half"):
+        open_task(make_job(llama, path, task=TASK, data={"onError": "Skip"}))
+
+
 STRICT = "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
 STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 FORGETFUL = CHAT_TEMPLATE.replace(
@@ -348,6 +387,25 @@ def test_a_completion_that_is_cut_away_is_named_and_one_that_is_cut_is_not(llama
         f"{beyond} of {kept + beyond} tokens that are to be learned lie beyond, and 1 samples lose the end" in warning
     )
     assert min(task.units("train")) > 0
+
+
+def test_what_the_model_does_not_take_is_no_matter_of_the_jobs_length(llama: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", *[said(("user", "who is " * 40), ASSISTANT)] * 4)
+    with pytest.raises(
+        JobError, match="beyond the first 64, which are kept: shorten them, or choose a model that takes more"
+    ):
+        open_task(make_job(llama, path, task=TASK))
+
+
+def test_the_file_that_says_where_a_model_stops_is_pinned_and_may_be_missing(table: Path, tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", eos_token_id=[1, 2])
+    task = open_task(make_job(folder, table, task=TASK))
+    assert task.library.stops == [1, 2]
+    assert "generation_config.json" in task.library.files()
+    (folder / "generation_config.json").unlink()
+    task = open_task(make_job(folder, table, task=TASK))
+    assert task.library.stops == [1, 2], "as transformers generates"
+    assert "generation_config.json" not in task.library.files()
 
 
 def test_a_model_that_cannot_answer_is_refused(llama: Path, table: Path, tmp_path: Path) -> None:
