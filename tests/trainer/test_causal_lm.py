@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,12 +12,15 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from tokenizers import AddedToken
 
 from tests.trainer.jobs import CHAT_TEMPLATE, decoder_folder, make_job, write_dialogues
 from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import ends_as_undisturbed, work
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.names import API_VERSION, KIND
+from unfreeze_trainer.commands.asked import ask as ask_model
+from unfreeze_trainer.commands.finished import find_model
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.dialogue_tokens import packed_rows
 from unfreeze_trainer.errors import JobError
@@ -195,6 +199,45 @@ def test_what_is_no_dialogue_is_named(llama: Path, tmp_path: Path, row: dict, sa
             look(job)
 
 
+def test_keys_that_are_empty_and_instructions_without_content_are_passed_over(llama: Path, tmp_path: Path) -> None:
+    empty = {"tool_calls": [], "name": "", "function": {}, "weight": None}
+    system, developer = {"role": "system", "content": None}, {"role": "developer", "content": " "}
+    row = {"messages": [system, developer, *(one | empty for one in said(USER, ASSISTANT)["messages"])]}
+    task = open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+    assert learned(task, 0)[0] == "<|im_start|>user\nwho is<|im_end|>\n<|im_start|>assistant\na man<|im_end|>\n"
+    row["messages"][2]["weight"] = 0
+    with pytest.raises(JobError, match="message 3 has 'weight' beside role and content"):
+        open_task(make_job(llama, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+
+
+def test_half_a_character_is_named_with_its_row(llama: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    good, bad = (json.dumps(said(USER, ("assistant", text))["messages"]) for text in ("a man", "war \ud83d"))
+    assert r"\ud83d" in bad
+    cells = [good, bad, *[good] * 4]
+    pq.write_table(pa.table({"messages": cells}), tmp_path / "t.parquet")
+    pa.csv.write_csv(pa.table({"messages": cells}), tmp_path / "t.csv")
+    for path in (tmp_path / "t.parquet", tmp_path / "t.csv"):
+        with pytest.raises(
+            JobError, match=r"row 2, column 'messages': message 2 holds '\\ud83d', half of a character"
+        ) as caught:
+            open_task(make_job(llama, path, task=TASK))
+        caught.value.message.encode()
+        assert open_task(make_job(llama, path, task=TASK, data={"onError": "Skip"})).left_out == {"train": 1}
+
+
+def test_rows_that_are_no_dialogues_and_those_that_nothing_is_learned_of_are_half_of_all_at_most(
+    llama: Path, tmp_path: Path
+) -> None:
+    special = said(USER, ("assistant", "war<|im_end|>"))
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT)] * 4, *[said(USER)] * 3, *[special] * 2)
+    with pytest.raises(JobError, match=r"5 of 9 rows cannot be read, and .* Skip leaves out half"):
+        open_task(make_job(llama, path, task=TASK, data={"onError": "Skip"}))
+
+
 STRICT = "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
 STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 FORGETFUL = CHAT_TEMPLATE.replace(
@@ -218,8 +261,8 @@ LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role']
         ),
         (
             LATEST,
-            said(USER, ASSISTANT, ("user", "x"), ASSISTANT),
-            "row 2: the chat template writes message 2 otherwise once others follow",
+            said(USER, ASSISTANT, ("user", "x")),
+            "row 2: the chat template writes message 2, of role assistant, otherwise once others follow, .*remove what follows it",
         ),
     ],
 )
@@ -230,6 +273,89 @@ def test_what_a_chat_template_does_not_take_is_named(tmp_path: Path, template: s
         open_task(make_job(folder, path, task=TASK))
     task = open_task(make_job(folder, path, task=TASK, data={"onError": "Skip"}))
     assert "a man" in learned(task, 0)[1]
+
+
+THINKING = """
+{%- set ns = namespace(last=0) %}
+{%- for m in messages if m.role == 'user' %}{% set ns.last = messages.index(m) %}{% endfor %}
+{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\n' }}
+{%- if m.role == 'assistant' and loop.index0 > ns.last and '<think>' not in m.content %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
+{{- m.content.split('</think>')[-1].lstrip('\n') if loop.index0 < ns.last else m.content }}
+{{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+"""It drops what was thought before earlier answers, as Qwen3's does, and has the last one think nothing."""
+ENDING = CHAT_TEMPLATE.replace("{% if add", "{% if not add_generation_prompt %}{{ eos_token }}{% elif add")
+"""It puts the end of text at the end of a dialogue, as Phi-3's does."""
+PROMPTED = CHAT_TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+"""It has answers begin with thinking, which it does not write itself, as DeepSeek-R1's does."""
+
+
+def test_answers_that_are_written_otherwise_once_others_follow_are_context(tmp_path: Path, caplog) -> None:
+    folder = decoder_folder(tmp_path / "m", template=THINKING, max_position_embeddings=128)
+    thought = ("assistant", "<think>\nhm\n</think>\n\nwar")
+    rows = [said(USER, thought, ("user", "far"), ASSISTANT), said(USER, ASSISTANT, ("user", "far"), thought)]
+    task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *rows * 4), task=TASK))
+    assert {learned(task, row)[1] for row in range(6)} == {
+        "<think>\n\n</think>\n\na man<|im_end|>",
+        "<think>\nhm\n</think>\n\nwar<|im_end|>",
+    }
+    [warning] = task.warnings
+    assert warning in caplog.text
+    assert "the chat template writes 8 of 16 answers otherwise once others follow" in warning
+    assert "give each a row of its own, with the messages before it" in warning
+    rows = [one for row in rows for one in ({"messages": row["messages"][:2]}, row)]
+    task = open_task(make_job(folder, lines(tmp_path / "each.jsonl", *rows * 3), task=TASK))
+    firsts = [learned(task, row) for row in range(9)]
+    assert {found for text, found in firsts if "far" not in text} == {found for text, found in firsts if "far" in text}
+
+
+def test_an_end_of_text_behind_a_dialogue_hides_no_answer(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", template=ENDING)
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT, ("user", "far"), ("assistant", "war"))] * 4)
+    task = open_task(make_job(folder, path, task=TASK))
+    assert learned(task, 0)[1] == "a man<|im_end|>war<|im_end|>"
+    assert not task.warnings
+
+
+def test_answers_that_do_not_begin_as_the_model_is_asked_to_are_learned_whole_with_a_warning(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", template=PROMPTED)
+    rows = [said(USER, ("assistant", "<thin man")), said(USER, ("assistant", "<think>\nhm</think>war"))]
+    task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *rows * 4), task=TASK))
+    assert {learned(task, row)[1] for row in range(6)} == {"<thin man<|im_end|>", "hm</think>war<|im_end|>"}
+    [warning] = task.warnings
+    assert (
+        r"4 of 8 answers begin otherwise than the chat template has the model begin when it is asked ('<think>\n')"
+        in warning
+    )
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_in_every_start(tmp_path: Path) -> None:
+    template = "{% for n in [1] %}{{ strftime_now('%-d %B %Y, %d.%m.%y') }}\n{% endfor %}" + CHAT_TEMPLATE
+    folder = decoder_folder(tmp_path / "m", template=template, max_position_embeddings=128)
+    task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT)] * 4), task=TASK))
+    assert learned(task, 0)[0].startswith("1 January 2025, 01.01.25\n<|im_start|>user")
+    [warning] = task.warnings
+    assert "the chat template writes the date: it is 2025-01-01 in all dialogues" in warning
+    task.modality.save(tmp_path / "out")
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
+
+
+def test_special_tokens_are_all_that_the_tokenizer_has_and_the_model_stops_at(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    folder = decoder_folder(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(AddedToken("<|eot|>", special=True))
+    tokenizer.save_pretrained(folder)
+    assert "<|eot|>" not in AutoTokenizer.from_pretrained(folder).all_special_tokens
+    [stop] = tokenizer("#", add_special_tokens=False)["input_ids"]
+    GenerationConfig(eos_token_id=[2, stop]).save_pretrained(folder)
+    for token in ("<|eot|>", "#"):
+        path = lines(tmp_path / "t.jsonl", *[said(USER, ("assistant", f"a {token} man"))] * 4)
+        with pytest.raises(JobError, match=re.escape(f"message 2 holds {token!r}, a special token of the tokenizer")):
+            open_task(make_job(folder, path, task=TASK))
 
 
 def test_two_turns_of_a_role_are_as_the_template_has_them(llama: Path, tmp_path: Path) -> None:
@@ -252,8 +378,34 @@ def test_a_completion_that_is_cut_away_is_named_and_one_that_is_cut_is_not(llama
     task = open_task(make_job(llama, path, task=of(maxLength=30), data={"onError": "Skip"}))
     assert task.left_out == {"train": 1}
     assert max(task.lengths("train").max(), task.lengths("validation").max()) == 30
-    assert "samples are cut: they are longer than 30 tokens" in caplog.text
+    assert "1 of 7 samples are cut: they are longer than 30 tokens" in caplog.text
+    kept = sum(int(task.units(split).sum()) for split in task.splits)
+    [warning] = task.warnings
+    begin = "<|im_start|>user\nwho is<|im_end|>\n<|im_start|>assistant\n"
+    beyond = len(task.modality.tokenizer(f"{begin}{'war ' * 30}<|im_end|>")["input_ids"]) - 30
+    assert (
+        f"{beyond} of {kept + beyond} tokens that are to be learned lie beyond, and 1 samples lose the end" in warning
+    )
     assert min(task.units("train")) > 0
+
+
+def test_what_the_model_does_not_take_is_no_matter_of_the_jobs_length(llama: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", *[said(("user", "who is " * 40), ASSISTANT)] * 4)
+    with pytest.raises(
+        JobError, match="beyond the first 64, which are kept: shorten them, or choose a model that takes more"
+    ):
+        open_task(make_job(llama, path, task=TASK))
+
+
+def test_the_file_that_says_where_a_model_stops_is_pinned_and_may_be_missing(table: Path, tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", eos_token_id=[1, 2])
+    task = open_task(make_job(folder, table, task=TASK))
+    assert task.library.stops == [1, 2]
+    assert "generation_config.json" in task.library.files()
+    (folder / "generation_config.json").unlink()
+    task = open_task(make_job(folder, table, task=TASK))
+    assert task.library.stops == [1, 2], "as transformers generates"
+    assert "generation_config.json" not in task.library.files()
 
 
 def test_a_model_that_cannot_answer_is_refused(llama: Path, table: Path, tmp_path: Path) -> None:
@@ -370,6 +522,25 @@ def test_plain_libraries_load_what_is_exported(table: Path, tmp_path: Path, kind
     assert (tmp_path / "out" / "chat_template.jinja").is_file()
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_an_export_is_compared_on_the_beginnings_of_samples_one_at_a_time(
+    table: Path, tmp_path: Path, packing: bool
+) -> None:
+    folder = decoder_folder(tmp_path / "m", max_position_embeddings=256)
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ("assistant", "the war " * 60))] * 8)
+    task = open_task(make_job(folder, path, task=of(packing=packing), data={"validation": {"fraction": 0.5}}))
+    assert task.lengths("validation").min() > 64
+    batch, samples = task.first_samples()
+    assert [len(ids) for ids in samples] == [64] * 4
+    module = task.build_model().module.eval()
+    seen = []
+    module.register_forward_hook(lambda _, __, out: seen.append(out.logits.shape))
+    with torch.no_grad():
+        found = task.compared(module, batch)
+    assert seen == [(1, 64, len(task.modality.tokenizer))] * 4
+    torch.testing.assert_close(found[3], module(torch.tensor([samples[3]])).logits[0, -1])
+
+
 def test_an_adapter_on_tied_weights_is_refused_since_peft_merges_it_to_other_logits(
     table: Path, tmp_path: Path
 ) -> None:
@@ -435,6 +606,8 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     done = ask("evaluate", tmp_path / "out", path, "--output", "json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["metrics"] == pytest.approx(task.metrics.compute(state), rel=1e-5)
+    opened = ask_model(find_model(tmp_path / "out", llama, measured=True), path, columns={}, labelled=True, skip=False)
+    assert {len(samples) for samples, _, _ in opened.outputs(32)} == {1}, "logits of several may not fit"
     done = ask("predict", tmp_path / "out", path)
     assert done.exit_code == 2
     assert "its answers are texts" in done.stderr
@@ -578,6 +751,10 @@ def test_a_model_that_carries_over_what_it_has_read_is_refused(table: Path, tmp_
 def test_packed_samples_train_and_export(ranks, llama: Path, table: Path, tmp_path: Path) -> None:
     output = {"destination": f"file://{tmp_path}/run"}
     strategy = {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 1}}
-    job = make_job(llama, table, task=PACKED_TASK, strategy=strategy, distribution={"numNodes": 2}, output=output)
+    job = make_job(llama, table, task=of(packing=True, maxLength=40), strategy=strategy, distribution={"numNodes": 2}, output=output)
     assert run_gang(2, work, job, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()[-5000:]
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["outcome"] == "Succeeded"
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["outcome"] == "Succeeded"
+    [warning] = [one for one in report["warnings"] if "samples are cut" in one]
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert warning in [one.get("message") for one in events if one["event"] == "warning"]

@@ -21,6 +21,7 @@ from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
+from unfreeze_trainer.objectives.next_token import NextToken
 from unfreeze_trainer.runs.course import Course, fell_far
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.rollback import rate_scale
@@ -95,6 +96,36 @@ def test_single_samples_of_squared_errors_are_noise():
         losses = np.random.default_rng(seed).standard_normal(1000) ** 2
         found = course(losses, 1, blank=1.0)
         assert not found.destroyed(Metric("rmse", "Lower"), 1.0, samples=50, useful=False, blank=1.0)
+
+
+TOKENS = Metric("loss", "Lower")
+"""Of decoders: nothing says whether one is useful, and their start is no new head's."""
+
+
+@given(seed=st.integers(0, 2**32 - 1), first=st.floats(0.02, 1.8), grouped=st.booleans(), units=st.integers(1, 4096))
+def test_samples_of_a_healthy_decoder_differ_and_are_no_burst(seed, first, grouped, units):
+    losses = [first, *np.random.default_rng(seed).uniform(0.02, 1.8, 300)]
+    for steps in (sorted(losses) if grouped else losses, losses[:7]):
+        found = course(steps, units, blank=NextToken.blank_loss)
+        value = {"metric": TOKENS, "value": 1.2, "samples": 50, "blank": NextToken.blank_loss}
+        assert not found.destroyed(**value)
+        assert not found.destroyed(**value, best=1.1, strict=True)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    healthy=st.floats(0.02, 1.5),
+    collapsed=st.floats(6, 12),
+    after=st.integers(1, 60),
+    units=st.integers(1, 4096),
+)
+def test_a_decoder_that_has_collapsed_is_seen_at_the_first_evaluation(seed, healthy, collapsed, after, units):
+    losses = noisy([healthy] * after + [collapsed] * 200, seed, 0.05)
+    blank = NextToken.blank_loss
+    found = course(losses, units, blank=blank)
+    assert found.destroyed(TOKENS, collapsed, samples=50, blank=blank)
+    assert found.destroyed(TOKENS, collapsed, samples=50, blank=blank, best=healthy)
+    assert not found.sound(blank=blank)
 
 
 def test_a_burst_that_was_made_good_is_none():

@@ -35,8 +35,6 @@ SPLIT = "test"
 """What the task calls the data that a model is asked of."""
 _CHUNK = 16_384
 """Samples among which those of alike length are put together."""
-_WIDE = 4
-"""Samples at a time whose outputs are wide."""
 _ONLY_TRAINING = ("classWeights", "classWeightsByLabel", "labelSmoothing", "focalLoss", "sampling")
 """Options of a task that change what is learned alone."""
 
@@ -97,7 +95,7 @@ class Asked:
             Samples that go through the model at once.
         """
         task, standard = self.task, self._standard
-        batch_size = min(batch_size, _WIDE) if task.wide_outputs else batch_size
+        batch_size = 1 if task.wide_outputs else batch_size
         batches = [samples for chunk in chunks(task) for samples in _by_length(task, chunk, batch_size)]
         read = task.batches(SPLIT, (samples.tolist() for samples in batches))
         for samples, here in zip(batches, read, strict=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +23,24 @@ from unfreeze_trainer.errors import one_line, quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TODAY = datetime(2025, 1, 1, tzinfo=UTC)
+"""What templates take for now, so that each start reads what the first one read."""
+_CODES = ("%-d", "%-m", *(f"%{code}" for code in "aAbBcdDeFHIjmMpRSTuwxXyY"))
+_STILL = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f".replace({code!r}, {TODAY.strftime(code)!r})" for code in _CODES)
+    + " }}{% endmacro +%}"
+)
+"""Before a template, in place of the function of this name: transformers turns what a template is given into plain data."""
 _CHUNK_ROWS = 1024
+_PROBE = "Xq7vK2"
+"""An answer that nobody gives."""
 Piece = tuple[str, bool]
 """A part of a sample's text, and whether it is learned."""
 
 
 class Renderer:
-    """Turns rows into texts.
+    """Turns rows into texts, and counts what of the answers in them is worth a word.
 
     Parameters
     ----------
@@ -37,11 +50,31 @@ class Renderer:
         What a row is, in the API's word.
     everything
         Whether what comes before completions is learned too.
+    stops
+        Tokens at which an answer ends.
     """
 
-    def __init__(self, tokenizer: Any, annotation: str, *, everything: bool) -> None:
+    def __init__(self, tokenizer: Any, annotation: str, *, everything: bool, stops: Sequence[int] = ()) -> None:
         self._tokenizer, self._annotation, self._everything = tokenizer, annotation, everything
-        self._special = [token for token in tokenizer.all_special_tokens if token.strip()]
+        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        ends = [tokenizer.decode([token]) for token in stops]
+        every = dict.fromkeys([*tokenizer.all_special_tokens, *special, *ends])
+        self._special = [token for token in every if token.strip()]
+        self.answers = 0
+        """Of dialogues that something is learned of."""
+        self.rewritten = 0
+        """Of these answers, how many are not learned, since the template writes them otherwise once others follow."""
+        self.unasked = 0
+        """Of these answers, how many begin otherwise than the template has the model begin when it is asked."""
+        self.begins = ""
+        """What it has the model begin with in the last of these."""
+        template = ""
+        if annotation == "Messages":
+            with suppress(ValueError):  # it has several, and none by default: each row will say so
+                template = tokenizer.get_chat_template()
+        self.dated = "strftime_now" in template
+        """Whether the template looks at the date."""
+        self._template = _STILL + template if self.dated else None
 
     def pieces(self, row: Any) -> list[Piece]:
         """Return a row's text in pieces. RowError: nothing can be learned of it."""
@@ -61,39 +94,56 @@ class Renderer:
                         " puts where it belongs: remove it"
                     )
         whole = self._render(messages)
-        for number, message in enumerate(messages, 1):
-            if message["content"].strip() not in whole:
+        answers = [number for number, message in enumerate(messages) if message["role"] == ANSWERING]
+        for number, message in enumerate(messages):
+            if number not in answers[:-1] and message["content"].strip() not in whole:
                 raise RowError(
-                    f": the chat template leaves out message {number}, of role {message['role']}: {shown(message['content'])}; give it"
-                    " another role, or remove it"
+                    f": the chat template leaves out message {number + 1}, of role {message['role']}: {shown(message['content'])};"
+                    " give it another role, or remove it"
                 )
         if self._everything:
             return [(whole, True)]
         edges = [0]
-        for number, message in enumerate(messages):
-            if message["role"] == ANSWERING:
-                edges += self._answer(messages, number, whole)
+        for number in answers:
+            begin, end = self._answer(messages, number, whole)
+            edges += [begin, end] if edges[-1] <= begin < end else []
+        if len(edges) == 1:
+            raise _untold(answers[-1] + 1, len(messages))
+        self.answers += len(answers)
+        self.rewritten += len(answers) - len(edges) // 2
         return [(whole[low:high], bool(place % 2)) for place, (low, high) in enumerate(pairwise([*edges, len(whole)]))]
 
     def _answer(self, messages: list[dict[str, str]], number: int, whole: str) -> tuple[int, int]:
-        """Return where an answer begins in a dialogue's text, and where what ends it is over."""
+        """Return where an answer begins in a dialogue's text, and where what ends it is over; twice the same if it does not stand there."""
         try:
             asked = self._render(messages[:number], asks=True)
         except RowError as error:
             raise RowError(f": nothing comes before message {number + 1}, of role {ANSWERING}: {error}") from error
         answered = self._render(messages[: number + 1])
-        begin = _shared(asked, answered)
         before = self._render(messages[:number]) if number else ""
-        if not whole.startswith(answered) or begin < len(before):
-            raise RowError(
-                f": the chat template writes message {number + 1} otherwise once others follow, so what was said cannot be told: give"
-                " each answer a row of its own, with the messages before it"
-            )
-        return begin, len(answered)
+        begin, least = _shared(asked, answered), _shared(before, asked)
+        # Some templates put an end of text at the end of a whole dialogue, wherever it ends.
+        ends = (answered, answered.removesuffix(self._tokenizer.eos_token or ""))
+        end = next((len(text) for text in ends if whole.startswith(text)), 0)
+        if begin < least or messages[number]["content"].strip() not in whole[least:end]:
+            return 0, 0
+        if begin < len(asked):
+            begin = min(begin, self._content_begins(messages[:number], answered))
+            self.unasked += 1
+            self.begins = asked[begin:]
+        return begin, end
+
+    def _content_begins(self, before: list[dict[str, str]], answered: str) -> int:
+        """Return where the content of an answer can begin at the earliest, by that of another one in its place."""
+        probe = self._render([*before, {"role": ANSWERING, "content": _PROBE}])
+        start = probe.rfind(_PROBE)
+        return start if start >= 0 and answered.startswith(probe[:start]) else len(answered)
 
     def _render(self, messages: list[dict[str, str]], *, asks: bool = False) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks)
+            text: str = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=asks, chat_template=self._template
+            )
         except Exception as error:  # each template has its own
             raise RowError(f": the chat template refuses it: {quoted(one_line(error))}") from error
         return text
@@ -112,26 +162,36 @@ class DialogueTokens:
         Turns them into texts.
     max_length
         Tokens kept of each sample.
+    remedy
+        What to do about a sample that is too long.
     stops
         Tokens at which an answer ends; what a template puts after them is not learned, since nobody generates it. None where rows are
         no dialogues: these get the tokenizer's own special tokens around them, where they do not have them, and its end of text.
     """
 
     def __init__(
-        self, tokenizer: Any, rows: pa.ChunkedArray, renderer: Renderer, max_length: int, stops: Sequence[int] | None
+        self,
+        tokenizer: Any,
+        rows: pa.ChunkedArray,
+        renderer: Renderer,
+        max_length: int,
+        *,
+        remedy: str,
+        stops: Sequence[int] | None,
     ) -> None:
         self._tokenizer, self._renderer, self._stops = tokenizer, renderer, stops
         self._before, self._after = _around(tokenizer) if stops is None else ([], [])
         self._said: dict[int, str] = {}
-        cut: list[bool] = []
+        cut: list[tuple[bool, int, bool]] = []
         ids: list[np.ndarray] = [np.empty(0, np.int32)]
         learned: list[np.ndarray] = [np.empty(0, np.bool_)]
         for index, (whole, counts) in enumerate(self._tokenized(rows)):
             kept = counts[:max_length].copy()
             kept[:1] = False  # nothing stands before it
-            cut.append(len(whole) > max_length)
+            beyond = counts[max_length:]
+            cut.append((len(whole) > max_length, int(beyond.sum()), bool(kept[-1:].any() and beyond[:1].any())))
             if not kept.any():
-                self._said.setdefault(index, _nothing_left(len(whole), max_length))
+                self._said.setdefault(index, _nothing_left(len(whole), max_length, remedy))
             ids.append(whole[:max_length])
             learned.append(kept)
         self.wrong = sorted(self._said.items())
@@ -140,8 +200,9 @@ class DialogueTokens:
         """Tokens of each sample, int64 of shape (samples,)."""
         self.units = np.array([own.sum() for own in learned[1:]], dtype=np.int64)
         """Tokens of each sample that are learned, int64 of shape (samples,)."""
-        self.cut = np.array(cut, dtype=np.bool_)
-        """Which samples are longer than what is kept of them, bool of shape (samples,)."""
+        self.cut = np.array(cut, dtype=np.int64).reshape(-1, 3)
+        """Of each sample, whether it is longer than what is kept of it, how many tokens beyond would be learned, and whether what
+        is learned goes on there, so that its end is lost; int64 of shape (samples, 3)."""
         self._ids, self._learned = np.concatenate(ids), np.concatenate(learned)
         self._ends = np.cumsum(self.lengths)
 
@@ -240,6 +301,18 @@ def _shared(one: str, other: str) -> int:
     return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
+def _untold(number: int, messages: int) -> RowError:
+    if number < messages:
+        return RowError(
+            f": the chat template writes message {number}, of role {ANSWERING}, otherwise once others follow, so what is learned of it"
+            " cannot be told: remove what follows it"
+        )
+    return RowError(
+        f": the chat template writes what comes before message {number}, of role {ANSWERING}, otherwise once it is there, so what is"
+        " learned of it cannot be told: join it with the one before, or remove it"
+    )
+
+
 def padded_length(lengths: Sequence[int], most: int) -> int:
     """Return how long a batch of such samples is: the longest one, up to the next multiple of 8, at most `most`."""
     longest = max(lengths)
@@ -282,10 +355,9 @@ def _after_stops(ids: np.ndarray, learned: np.ndarray, stops: Sequence[int]) -> 
     return found
 
 
-def _nothing_left(tokens: int, kept: int) -> str:
+def _nothing_left(tokens: int, kept: int, remedy: str) -> str:
     if tokens <= kept:
         return f": its {tokens} tokens hold none that could be learned; fill it in, or remove it"
     return (
-        f" has {tokens} tokens, and what is to be learned of it lies beyond the first {kept}, which are kept: raise"
-        " spec.task.causalLm.maxLength, or shorten what comes before"
+        f" has {tokens} tokens, and what is to be learned of it lies beyond the first {kept}, which are kept: {remedy}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,9 @@ ANSWERING = "assistant"
 _OTHERS = {"human": "user", "prompter": "user", "gpt": ANSWERING, "bot": ANSWERING, "model": ANSWERING, "ai": ANSWERING}
 """What roles are called elsewhere."""
 _KEYS = {"role", "content"}
+_EMPTY: tuple[Any, ...] = ([], {}, "")
+_HALF = re.compile("[\ud800-\udfff]")
+"""What JSON can say (`"\\ud83d"`), and UTF-8 cannot."""
 _CHUNK_ROWS = 4096
 _SHOWN = 60
 """Characters of a cell that a message has."""
@@ -115,7 +119,7 @@ def without(source: DataSource, wrong: Iterable[tuple[int, str]], *, skip: bool)
         places.append(place)
     if not places:
         return source, every
-    unread.check(len(every) + source.left_out)
+    unread.check(len(every) + source.left_out, before=source.left_out)
     kept = np.setdiff1d(every, places)
     inputs, targets = (most(cells, kept) for cells in (source.inputs, source.targets))
     source = replace(
@@ -144,7 +148,7 @@ def _dialogue(cell: Any, column: str) -> list[dict[str, str]]:
         )
     if not listed:
         raise RowError(f": column {column!r} has no messages; fill them in, or remove the row")
-    found = [_message(one, number, column) for number, one in enumerate(listed, 1)]
+    found = [_message(one, number, column) for number, one in enumerate(listed, 1) if not _says_nothing(one)]
     for number, (one, other) in enumerate(pairwise(found), 1):
         if one == other:
             raise RowError(
@@ -159,11 +163,20 @@ def _dialogue(cell: Any, column: str) -> list[dict[str, str]]:
     return found
 
 
+def _says_nothing(one: Any) -> bool:
+    """Return whether a message is an instruction that is left empty, as tables have it that have one in each row."""
+    if not isinstance(one, dict) or one.get("role") not in ("system", "developer"):
+        return False
+    content = one.get("content")
+    return content is None or (isinstance(content, str) and not content.strip())
+
+
 def _message(one: Any, number: int, column: str) -> dict[str, str]:
     what = f", column {column!r}: message {number}"
     if not isinstance(one, dict):
         raise RowError(f"{what} is {shown(one)}, and messages are {{role, content}}")
-    one = {key: value for key, value in one.items() if value is not None}  # Parquet has all keys in all rows
+    # Parquet has all keys in all rows, and many tables have those of tools empty in each.
+    one = {key: value for key, value in one.items() if value is not None and (key in _KEYS or value not in _EMPTY)}
     if "role" not in one:
         like = " (from and value are role and content here)" if {"from", "value"} <= one.keys() else ""
         raise RowError(f"{what}, {shown(one)}, has no role{like}; roles are {', '.join(ROLES)}")
@@ -182,10 +195,16 @@ def _message(one: Any, number: int, column: str) -> dict[str, str]:
         )
     if not isinstance(content, str) or not content.strip():
         raise RowError(f"{what}, of role {one['role']}, has no content; fill it in, or remove the message")
+    if half := _HALF.search(content):
+        raise RowError(
+            f"{what} holds {half[0]!a}, half of a character in UTF-16, in {shown(content)}: no tokenizer has it; write the whole character,"
+            " or remove it"
+        )
     return {"role": one["role"], "content": content}
 
 
 def shown(value: Any) -> str:
     """Return a part of a cell for a message, marked as a quote."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    text = _HALF.sub(lambda half: ascii(half[0])[1:-1], text)
     return quoted(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "\u2026")

@@ -56,8 +56,15 @@ class Unread:
         kept[[row for row in self._rows if row < rows]] = False
         return np.flatnonzero(kept)
 
-    def check(self, rows: int) -> None:
-        """Say how many of so many rows are left out.
+    def check(self, rows: int, *, before: int = 0) -> None:
+        """Say how many rows are left out.
+
+        Parameters
+        ----------
+        rows
+            Of the source.
+        before
+            How many of them are left out already.
 
         Raises
         ------
@@ -66,8 +73,8 @@ class Unread:
         """
         if not self.errors:
             return
-        if 2 * len(self) > rows:
-            raise too_many(self._where, len(self), rows, self.errors[0])
+        if 2 * (before + len(self)) > rows:
+            raise too_many(self._where, before + len(self), rows, self.errors[0])
         log.warning(
             "%s: %d of %d rows are left out, like this one: %s", self._where, len(self), rows, self.errors[0].message
         )

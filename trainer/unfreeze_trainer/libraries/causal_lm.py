@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Collection, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter
 from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
-from unfreeze_trainer.models.causal_lm import load_causal_lm, stop_tokens
+from unfreeze_trainer.models.causal_lm import GENERATION, load_causal_lm, stop_tokens
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.packing import require_apart
@@ -61,7 +62,11 @@ class CausalLanguageModel(Transformers):
     @cached_property
     def stops(self) -> list[int]:
         """Tokens at which the model ends what it says."""
-        return stop_tokens(self.path, self.tokenizer)
+        return stop_tokens(self.path, self.where, self.tokenizer)
+
+    def files(self) -> list[str]:
+        """Return the names of the files in the model's folder that are loaded."""
+        return super().files() + [GENERATION] * Path(self.path, GENERATION).is_file()
 
     def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
         module = load_causal_lm(self.path, self.where, random=self._random, seed=self.job.training.seed)

@@ -36,6 +36,8 @@ class Modality(ABC):
         self.where = f"spec.model.source {job.model.source}"
         self._skips = job.data.on_error == "Skip"
         self._options = f"spec.task.{job.task.kind.member}"
+        self.warnings: list[str] = []
+        """What of the data that were read the model does not see or learn, for people, without what rows hold."""
 
     @abstractmethod
     def read(self, dataset: Dataset, where: str) -> DataSource:

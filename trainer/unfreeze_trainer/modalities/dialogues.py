@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.causal_lm import CausalLMSpec
-from unfreeze_trainer.data.dialogue_tokens import DialogueTokens, Renderer, packed_rows, padded_length
+from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Renderer, packed_rows, padded_length
 from unfreeze_trainer.data.dialogues import read_dialogues, without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError, quoted
@@ -23,6 +23,9 @@ from unfreeze_trainer.models.export import Example
 from unfreeze_trainer.models.text import Limits, usable_length
 
 log = logging.getLogger(__name__)
+
+_COMPARED_TOKENS = 64
+"""Of a sample that an export is compared on: the logits of a whole one may take gigabytes."""
 
 
 class Decoder(Protocol):
@@ -98,18 +101,16 @@ class Dialogues(Modality):
         source = read_dialogues(dataset, where, annotation=task.annotation, kind=target_kind(self.job), skip=skip)
         everything, dialogues = task.loss_on == "AllTokens", task.annotation == "Messages"
         stops = ([] if everything else self._model.stops) if dialogues else None
-        renderer = Renderer(self.tokenizer, task.annotation, everything=everything)
-        tokens = DialogueTokens(self.tokenizer, source.inputs, renderer, self.max_length, stops)
+        ends = self._model.stops if dialogues else ()
+        renderer = Renderer(self.tokenizer, task.annotation, everything=everything, stops=ends)
+        tokens = DialogueTokens(
+            self.tokenizer, source.inputs, renderer, self.max_length, remedy=self._longer, stops=stops
+        )
         source, kept = without(source, tokens.wrong, skip=skip)
         tokens.take(kept)
-        if tokens.cut.any():
-            log.warning(
-                "%s: %d of %d samples are cut: they are longer than %d tokens",
-                where,
-                tokens.cut.sum(),
-                len(kept),
-                self.max_length,
-            )
+        for what in self._lost(tokens, renderer):
+            log.warning("%s: %s", where, what)
+            self.warnings.append(f"{where}: {what}")
         if stops and not tokens.ends(stops):
             log.warning(
                 "%s: the chat template ends no answer by a token that ends the model's (%s): who generates goes on until the"
@@ -120,6 +121,39 @@ class Dialogues(Modality):
         self._require_rows(source, tokens)
         self._tokens[source] = tokens
         return source
+
+    @property
+    def _longer(self) -> str:
+        """What to do about samples that are too long."""
+        if self.max_length < self._task.max_length:
+            return f"shorten them, or choose a model that takes more; {self._options}.maxLength changes nothing"
+        return f"raise {self._options}.maxLength, or shorten what comes before"
+
+    def _lost(self, tokens: DialogueTokens, renderer: Renderer) -> Iterator[str]:
+        """Yield what of a source is not learned as its rows say."""
+        cut, beyond, ends = tokens.cut.sum(axis=0).tolist()
+        if cut:
+            whole = beyond + int(tokens.units.sum())
+            yield (
+                f"{cut} of {len(tokens.cut)} samples are cut: they are longer than {self.max_length} tokens. {beyond} of {whole} tokens"
+                f" that are to be learned lie beyond, and {ends} samples lose the end of what is learned, so that they do not teach"
+                f" the model to stop: {self._longer}"
+            )
+        if renderer.rewritten:
+            yield (
+                f"the chat template writes {renderer.rewritten} of {renderer.answers} answers otherwise once others follow: the model"
+                " reads them so and does not learn them. To have them learned give each a row of its own, with the messages before it"
+            )
+        if renderer.unasked:
+            yield (
+                f"{renderer.unasked} of {renderer.answers} answers begin otherwise than the chat template has the model begin when it is"
+                f" asked ({renderer.begins!r}): what is learned is not what will be asked. Let answers begin with it where the template"
+                " keeps it, or choose a model without it"
+            )
+        if renderer.dated:
+            yield (
+                f"the chat template writes the date: it is {TODAY:%Y-%m-%d} in all dialogues, so that each start of the run reads the same"
+            )
 
     def _require_rows(self, source: DataSource, tokens: DialogueTokens) -> None:
         rows = self._model.limits.rows
@@ -228,8 +262,9 @@ class Dialogues(Modality):
         return int(kept[counted].sum())
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002
-        """Return the token ids of the first samples."""
-        return [self._tokens[split.source].of(int(row))[0].tolist() for row in split.rows[:count]]
+        """Return the token ids that the first samples begin with."""
+        tokens = self._tokens[split.source]
+        return [tokens.of(int(row))[0][:_COMPARED_TOKENS].tolist() for row in split.rows[:count]]
 
     @property
     def example(self) -> Example:

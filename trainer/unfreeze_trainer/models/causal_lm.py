@@ -12,6 +12,9 @@ from torch import nn
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, open_config, seeded
 
+GENERATION = "generation_config.json"
+"""Says, beside a model, at which tokens it stops."""
+
 
 def load_causal_lm(path: str, where: str, *, random: bool, seed: int) -> nn.Module:
     """Load a decoder of transformers in float32, in training mode.
@@ -61,12 +64,19 @@ def load_causal_lm(path: str, where: str, *, random: bool, seed: int) -> nn.Modu
     return module.train()
 
 
-def stop_tokens(path: str, tokenizer: Any) -> list[int]:
-    """Return the ids of the tokens at which a model ends what it says: the tokenizer's, and those of generation_config.json."""
+def stop_tokens(path: str, where: str, tokenizer: Any) -> list[int]:
+    """Return the ids of the tokens at which a model ends what it says: the tokenizer's, and those that it generates by.
+
+    These stand in generation_config.json and, where there is none, in its configuration, as transformers has it.
+    """
     from transformers.generation.configuration_utils import GenerationConfig
 
     own: int | Sequence[int] | None = None
-    with suppress(OSError, ValueError):
-        own = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).eos_token_id
+    with suppress(ValueError):
+        try:
+            options = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        except OSError:
+            options = GenerationConfig.from_model_config(open_config(path, where))
+        own = options.eos_token_id
     found = [*([own] if isinstance(own, int) else own or []), tokenizer.eos_token_id]
     return sorted({token for token in found if token is not None})

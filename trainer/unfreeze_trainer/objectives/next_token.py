@@ -23,6 +23,11 @@ class NextToken(Objective):
     labels. They come with the inputs. A row is a sample, or several of them, which the batch tells apart then.
     """
 
+    blank_loss = 1.25
+    """In nats. No head is new, so this is no guess of the start: it is what losses of a healthy decoder differ by. An answer that
+    repeats a word of its question has 0.02, free text about 2, and the first step may have either. One that has collapsed is near
+    the logarithm of its vocabulary, 10 to 12: four times this and more."""
+
     def __init__(self, learned: Encoder[Any]) -> None:
         super().__init__(learned)
         self.outputs = ()

@@ -68,6 +68,11 @@ class Task(ABC):
         """Words of each split that have a target and that the model does not see, since texts are cut; none without."""
         return {}
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the data the model does not see or learn, in sentences for log and report; they have been logged."""
+        return ()
+
     @cached_property
     def remedy(self) -> str:
         """What to do about a model that fails at the samples, in a sentence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from unfreeze_trainer.libraries.causal_lm import CausalLanguageModel
 from unfreeze_trainer.modalities.dialogues import Dialogues, Names
 from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES, TARGETS
 from unfreeze_trainer.objectives.next_token import NextToken
-from unfreeze_trainer.tasks.composed import ComposedTask
+from unfreeze_trainer.tasks.base import Batch
+from unfreeze_trainer.tasks.composed import VERIFIED_SAMPLES, ComposedTask
 
 
 class CausalLM(ComposedTask):
@@ -44,13 +46,12 @@ class CausalLM(ComposedTask):
         inputs = {name: tensor for name, tensor in batch.items() if name not in (TARGETS, SAMPLES, PACKED)}
         return self.library.forward(module, inputs)
 
+    def first_samples(self) -> tuple[Batch, Any]:
+        """Return the beginnings of the first validation samples, each a batch of its own by its number, and as lists of ids."""
+        split = self._splits["validation"]
+        samples = self._dialogues.samples(split, min(VERIFIED_SAMPLES, len(split)), {})
+        return {str(number): torch.tensor([ids]) for number, ids in enumerate(samples)}, samples
+
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits after the last token of each sample, (samples, tokens of the vocabulary)."""
-        outputs = self.forward(module, batch).flatten(0, 1)
-        if PACKED in batch:
-            owners = batch[PACKED].flatten()
-        else:
-            numbers = torch.arange(len(batch["input_ids"]))[:, None]
-            owners = torch.where(batch["attention_mask"].bool(), numbers, -1).flatten()
-        count = int(owners.max()) + 1
-        return outputs[[int(torch.nonzero(owners == number)[-1]) for number in range(count)]]
+        """Return the logits after the last token of each sample of `first_samples`, (samples, tokens of the vocabulary)."""
+        return torch.stack([self.library.forward(module, {"input_ids": ids})[0, -1].clone() for ids in batch.values()])

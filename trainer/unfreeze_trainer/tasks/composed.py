@@ -86,6 +86,11 @@ class ComposedTask(Task):
         first = {split.source: name for name, split in reversed(self._splits.items())}
         return {name: source.left_out for source, name in first.items() if source.left_out}
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the data the model does not see or learn, in sentences for log and report; they have been logged."""
+        return self.modality.warnings
+
     @cached_property
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""

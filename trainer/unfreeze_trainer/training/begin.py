@@ -144,8 +144,9 @@ def say_start(task: Task, feed: Feed, plan: Plan, folder: RunFolder, *, step: in
     if not (generation := folder.generation):
         return
     for warning in feed.warnings:
-        folder.events.add("warning", step=step, message=warning)
         log.warning("%s", warning)
+    for warning in (*feed.warnings, *task.warnings):
+        folder.events.add("warning", step=step, message=warning)
     if task.overlaps:
         log.warning("samples stand in more than one split: %s", task.overlaps)
     if task.unseen_words:

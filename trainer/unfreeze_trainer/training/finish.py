@@ -52,7 +52,7 @@ def finish(run: Run) -> None:
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
     weigh(run)
     runs = weigh_scratch(run)
-    run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=run.feed.warnings)
+    run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=[*run.feed.warnings, *run.task.warnings])
     if gone := run.folder.clear(best=best.step):
         run.folder.events.add("checkpointsDeleted", steps=gone)
     for other in runs:
