@@ -97,6 +97,27 @@ def test_single_samples_of_squared_errors_are_noise():
         assert not found.destroyed(Metric("rmse", "Lower"), 1.0, samples=50, useful=False, blank=1.0)
 
 
+@given(losses=LOSSES, units=st.integers(1, 64))
+def test_the_noise_of_the_mean_is_that_of_its_weighted_steps(losses, units):
+    """By the definition: weights w of the steps, their mean m, noise s sqrt(sum w^2), s^2 = sum w (x - m)^2 / (1 - sum w^2)."""
+    weights = np.zeros(0)
+    for step in range(1, len(losses) + 1):
+        share = max(1 / max(5, 128 / units), 1 / step)
+        weights = np.append(weights * (1 - share), share)
+    mean, squares = weights @ losses, weights @ weights
+    noise = math.sqrt(weights @ (np.asarray(losses) - mean) ** 2 * squares / (1 - squares)) if len(losses) > 1 else 0.0
+    found = course(losses, units)
+    assert (found.mean, found.noise) == pytest.approx((mean, noise), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 4, 32])
+def test_noise_seldom_bursts(samples):
+    """Losses of batches of normal errors squared, 300 runs of 100 steps each."""
+    draw = np.random.default_rng(0)
+    means = (draw.standard_normal((300, 100, samples)) ** 2).mean(axis=2)
+    assert sum(course(losses, samples, blank=1.0).burst >= 1.3 for losses in means) <= 2
+
+
 def test_a_burst_that_was_made_good_is_none():
     losses = noisy([1.8] * 3 + [9.0] * 10 + list(np.linspace(9, 0.2, 60)))
     assert not destroyed(losses, 0.9, useful=True, strict=True)

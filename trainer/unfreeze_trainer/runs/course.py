@@ -22,7 +22,7 @@ _RECOVERED = 0.75
 """Share of the loss of before below which the model has learned since."""
 _RISE = 2.0
 """How many times the lowest mean so far is a rise, where an evaluation has fallen too."""
-_NOISE = 3.5
+_NOISE = 3.2
 """Standard errors of a running mean that a difference has at least."""
 _FALL = 0.05
 """What a metric falls by at least beyond four standard errors."""
@@ -41,6 +41,8 @@ class Course(BaseModel):
     """Running mean of the loss."""
     variance: float = 0.0
     """Running variance of the loss of a step."""
+    spread: float = 1.0
+    """Sum of the squared shares that the steps have in the mean: 1 / steps of a plain one."""
     noise: float = 0.0
     """Standard error of the running mean."""
     low: float = math.inf
@@ -75,7 +77,8 @@ class Course(BaseModel):
         gap = loss - self.mean
         mean = self.mean + share * gap
         variance = (1 - share) * (self.variance + share * gap * gap)
-        noise = math.sqrt(variance * share / (2 - share))
+        spread = (1 - share) ** 2 * self.spread + share**2
+        noise = math.sqrt(variance * spread / (1 - spread)) if spread < 1 else 0.0
         start = self.start if self.steps else loss
         before = max(start, blank)
         sure = steps >= _FEW and before > 0 and mean - before > _NOISE * noise
@@ -84,6 +87,7 @@ class Course(BaseModel):
             start=start,
             mean=mean,
             variance=variance,
+            spread=spread,
             noise=noise,
             low=min(self.low, mean),
             peak=max(self.peak, mean),
