@@ -125,6 +125,46 @@ def test_a_burst_that_was_made_good_is_none():
     assert destroyed(losses, useful=False), "what was learned is of no use"
 
 
+def test_a_first_loss_that_was_low_by_luck_convicts_nobody():
+    """In-batch softmax of a good embedder: small losses, a few large ones. Nothing but an evaluation tells them from a burst."""
+    bursts = 0
+    for seed in range(20):
+        losses = np.exp(2.5 * np.random.default_rng(seed).standard_normal((100, 8))).mean(axis=1) * np.linspace(
+            1, 0.5, 100
+        )
+        found = course(losses, 8)
+        bursts += found.burst >= 4
+        for best in (None, 0.8):
+            assert not found.destroyed(Metric("ndcgAt10"), 0.85, samples=100, best=best)
+        assert not found.destroyed(LOSS, 0.9, samples=100, best=1.0)
+    assert bursts >= 3, "the losses do burst"
+    collapsed = [0.05, 0.3, 2.0, *[2.08] * 40]
+    assert destroyed(collapsed, 0.1, units=8, useful=None, best=0.8), "less than untrained"
+    assert not destroyed(collapsed, 0.1, units=8, useful=None), "with nothing to compare with"
+    assert destroyed(SEEN[1.0], useful=None, blank=math.log(6)), "a blank model's loss is never low by luck"
+
+
+def test_too_few_samples_to_tell_convict_nobody_who_has_learned():
+    """Three classes, 13 samples: accuracy 9/13 against 6/13."""
+    losses = noisy([1.1] * 5 + [1.65] * 20 + [0.156] * 40, noise=0.02)
+    blank = math.log(3)
+    assert course(losses, blank=blank).burst > 1.3
+    for strict in (False, True):
+        assert not destroyed(losses, 9 / 13, blank=blank, doubtful=True, strict=strict)
+    assert destroyed(losses[:25], 6 / 13, blank=blank, doubtful=True), "it has learned nothing since"
+    assert destroyed(losses, 6 / 13, blank=blank), "it is no better than guessing"
+
+
+def test_learning_by_heart_is_no_destruction():
+    """Loss of training soon above twice its lowest, which is nearly 0; that of validation above twice its best."""
+    losses = noisy([*np.linspace(1.1, 0.004, 60), *[0.004] * 30, *[0.03] * 40])
+    for useful, doubtful in ((True, False), (False, True), (None, False)):
+        assert not destroyed(losses, 2.5, metric=LOSS, useful=useful, doubtful=doubtful, best=0.6, blank=math.log(3))
+    assert destroyed(losses, 0.2, useful=None, best=0.9, blank=math.log(3)), "a share that is right does not fall by it"
+    ruined = noisy([*np.linspace(1.1, 0.1, 60), *[1.4] * 40])
+    assert destroyed(ruined, 2.5, metric=LOSS, useful=None, best=0.6, blank=math.log(3))
+
+
 def test_what_an_earlier_phase_has_learned_is_destroyed_without_a_burst():
     losses = noisy([0.3] * 20 + [1.75] * 40)
     assert destroyed(losses, 0.2, useful=None, best=0.9)
@@ -226,6 +266,37 @@ def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
     assert [one["step"] for one in json.loads((tmp_path / "rollbacks.json").read_text())["rollbacks"]] == [
         one["step"] for one in events(went_back, "rollback")
     ]
+
+
+class Blind(MLPTask):
+    """Nobody knows what its loss is before it has learned anything, nor whether it is of use."""
+
+    blank_loss = 0.0
+
+    def __init__(self):
+        super().__init__(dropout=0.0)
+        self.metrics.usefulness = lambda *_: None
+
+
+@pytest.mark.slow
+def test_without_a_known_loss_of_before_the_untrained_model_is_what_the_first_evaluation_is_compared_with(tmp_path):
+    def end(name, rate, task=None):
+        run = open_run(tmp_path / name, rate, task, epochs=2, metric="loss")
+        try:
+            train(run)
+        finally:
+            run.saver.close()
+        return run
+
+    sane, known = end("sane", 0.02, Blind()), end("known", 0.02)
+    assert (sane.state.metrics, known.state.untrained) == (known.state.metrics, None), (
+        "it changes nothing of the training"
+    )
+    assert not events(tmp_path / "sane", "rollback")
+    run = end("destroyed", 10.0, Blind())
+    assert run.state.untrained == sane.state.untrained
+    back = events(tmp_path / "destroyed", "rollback")[0]
+    assert f"at its best before {run.state.untrained:.3g}" in back["message"]
 
 
 def with_outburst(run, step=9):

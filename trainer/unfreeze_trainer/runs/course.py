@@ -113,6 +113,7 @@ class Course(BaseModel):
         *,
         samples: int,
         useful: bool | None = None,
+        doubtful: bool = False,
         best: float | None = None,
         blank: float = 0.0,
         strict: bool = False,
@@ -120,7 +121,11 @@ class Course(BaseModel):
         """Return whether the learning rates of this phase have destroyed the model, by an evaluation.
 
         That is so where the loss has burst and the model has learned nothing since, or where its loss has risen far above its
-        lowest and the metric has fallen far below its best.
+        lowest and the metric has fallen far below its best. Where nobody knows whether it is useful, a burst needs such a fall
+        too, unless it is one over the loss of a blank model: the first loss may have been low by luck.
+
+        A metric that is better when it is lower rises without a bound where a model learns its samples by heart, whose loss is
+        nearly 0 then and soon twice its lowest: that alone is no destruction.
 
         Parameters
         ----------
@@ -130,19 +135,24 @@ class Course(BaseModel):
             That it was measured on.
         useful
             Whether the model is better than the best constant answer, where that is known.
+        doubtful
+            Whether one that is not may be, and the samples are too few to tell.
         best
-            Best value so far, None before the first evaluation.
+            Best value so far, None before there is one.
         blank
             As of `after`.
         strict
             Whether a model that has burst and is useful must have learned well too: that of a run that went back already.
         """
         learned = self.mean < _RECOVERED * max(self.start, blank)
-        if self.burst >= _BURST and not (learned and useful is not False):
-            if useful is None:
-                return self.burst >= _SURE_BURST and (best is None or fell_far(metric, value, best, samples))
-            return not useful or strict
-        return best is not None and self._has_risen() and fell_far(metric, value, best, samples)
+        well = learned and (useful is not False or doubtful)
+        fell = best is not None and fell_far(metric, value, best, samples)
+        if self.burst >= _BURST and not well:
+            if useful is not None:
+                return not useful or strict
+            if self.burst >= _SURE_BURST and (fell or (best is None and blank > 0)):
+                return True
+        return fell and self._has_risen() and not (well and metric.better == "Lower")
 
     def told(self) -> str:
         """Return the curve in a few numbers."""

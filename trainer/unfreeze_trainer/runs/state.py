@@ -51,6 +51,8 @@ class RunState(BaseModel):
     """What it says of the model."""
     evaluation_seconds: float = 0.0
     """Time that it took."""
+    untrained: float | None = None
+    """What the metric was before the first step, where that was measured."""
     best: Best | None = None
     """Best evaluation of the run."""
     phase_best: float | None = None

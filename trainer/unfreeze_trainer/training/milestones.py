@@ -73,6 +73,13 @@ class Milestones:
     def _evaluation_due(self) -> bool:
         return self._plan.evaluates_at(self._state.step, self._state.phase_index)
 
+    def measure_untrained(self) -> None:
+        """Take note of the metric of the model as it is before the first step. Collective."""
+        self._reporter.publish("Evaluating")
+        began = time.perf_counter()
+        self._state.untrained = self._evaluator.measure("validation").metrics[self._metric.name]
+        self._state.evaluation_seconds = time.perf_counter() - began
+
     def settle(self) -> None:
         """Evaluate and write a checkpoint, whichever is due at this step and not done yet. Collective."""
         state, improved = self._state, False

@@ -73,6 +73,8 @@ class Work:
         self._reporter.tell("")
         if state.phase_steps:
             self._milestones.settle()  # an evaluation that a stop cut short
+        elif self._rollbacks.wants_untrained:
+            self._milestones.measure_untrained()
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
 
