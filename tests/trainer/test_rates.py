@@ -23,6 +23,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
 from unfreeze_trainer.runs.course import Course, fell_far
 from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.rollback import rate_scale
 from unfreeze_trainer.training.run import Run
 
@@ -297,6 +298,26 @@ def test_without_a_known_loss_of_before_the_untrained_model_is_what_the_first_ev
     assert run.state.untrained == sane.state.untrained
     back = events(tmp_path / "destroyed", "rollback")[0]
     assert f"at its best before {run.state.untrained:.3g}" in back["message"]
+
+
+@pytest.mark.slow
+def test_where_a_stop_saves_is_nothing_to_go_back_to(tmp_path):
+    """Else a run that was suspended would become another one than one that was not."""
+    run = open_run(tmp_path, 0.02)
+    after = run.work.after_step
+
+    def stop(done):
+        after(done)
+        if run.state.step == 7:
+            raise StopRequested
+
+    run.work.after_step = stop
+    with pytest.raises(StopRequested):
+        train(run)
+    run.milestones.save()
+    run.saver.wait()
+    assert (run.saver.newest.step, run.state.sound_step, run.folder.checkpoints.load_state(7).sound_step) == (7, 6, 6)
+    run.saver.close()
 
 
 def with_outburst(run, step=9):

@@ -88,6 +88,7 @@ class Milestones:
         if state.phase_ended:
             self._close_phase()
         if improved or state.phase_ended or self._plan.saves_at(state.step):
+            self._rollbacks.note()  # here alone: where a stop saves is no part of the recipe
             self.save()
         self._reporter.publish("Training")
 
@@ -157,7 +158,6 @@ class Milestones:
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
-        self._rollbacks.note()
         if scale := self._engine.loss_scale:
             self._state.loss_scale = scale.state()
         self._saver.save(self._state, self._trainable.names(self._plan.phases[: self._state.phase_index + 1]))
