@@ -101,12 +101,12 @@ def test_single_samples_of_squared_errors_are_noise():
 @given(losses=LOSSES, units=st.integers(1, 64))
 def test_the_noise_of_the_mean_is_that_of_its_weighted_steps(losses, units):
     """By the definition: weights w of the steps, their mean m, noise s sqrt(sum w^2), s^2 = sum w (x - m)^2 / (1 - sum w^2)."""
-    weights = np.zeros(0)
+    weights, counted = np.zeros(0), np.minimum(losses, 8 * losses[0])
     for step in range(1, len(losses) + 1):
         share = max(1 / max(5, 128 / units), 1 / step)
         weights = np.append(weights * (1 - share), share)
-    mean, squares = weights @ losses, weights @ weights
-    noise = math.sqrt(weights @ (np.asarray(losses) - mean) ** 2 * squares / (1 - squares)) if len(losses) > 1 else 0.0
+    mean, squares = weights @ counted, weights @ weights
+    noise = math.sqrt(weights @ (counted - mean) ** 2 * squares / (1 - squares)) if len(losses) > 1 else 0.0
     found = course(losses, units)
     assert (found.mean, found.noise) == pytest.approx((mean, noise), rel=1e-6, abs=1e-6)
 
@@ -117,6 +117,13 @@ def test_noise_seldom_bursts(samples):
     draw = np.random.default_rng(0)
     means = (draw.standard_normal((300, 100, samples)) ** 2).mean(axis=2)
     assert sum(course(losses, samples, blank=1.0).burst >= 1.3 for losses in means) <= 2
+
+
+def test_losses_of_ruins_are_sure_soon_however_they_differ():
+    assert course([1.8, *np.geomspace(10, 1e30, 6)], 8, blank=1.8).burst > 4, "each dwarfs those before it"
+    once = noisy([1.8] * 40)
+    once[20] = 1e6
+    assert course(once, 8, blank=1.8).burst == 0, "a single one makes no mean"
 
 
 def test_a_burst_that_was_made_good_is_none():

@@ -18,6 +18,9 @@ _WINDOW, _UNITS = 5, 128
 """Steps, and units of the loss, that a running mean is over at least."""
 _BURST, _SURE_BURST = 1.3, 4.0
 """How many times the loss of before is a burst, and one that needs no evaluation to confirm it."""
+_CAP = 2 * _SURE_BURST
+"""How many times the loss of before a step's counts at most: losses of a ruined model differ by orders of magnitude, and with them
+so large a noise that no mean of them would be sure; a single one should not make a mean either."""
 _RECOVERED = 0.75
 """Share of the loss of before below which the model has learned since."""
 _RISE = 2.0
@@ -38,9 +41,11 @@ class Course(BaseModel):
     start: float = 0.0
     """Loss of the first step: all that rates cannot have changed."""
     mean: float = 0.0
-    """Running mean of the loss."""
+    """Running mean of the loss, each step's capped."""
+    shown: float = 0.0
+    """Running mean of the loss as it was, for people."""
     variance: float = 0.0
-    """Running variance of the loss of a step."""
+    """Running variance of the loss of a step, capped."""
     spread: float = 1.0
     """Sum of the squared shares that the steps have in the mean: 1 / steps of a plain one."""
     noise: float = 0.0
@@ -48,7 +53,7 @@ class Course(BaseModel):
     low: float = math.inf
     """Lowest running mean."""
     peak: float = 0.0
-    """Highest running mean."""
+    """Highest running mean of the loss as it was."""
     peak_step: int = 0
     """Step of the phase that had it, from 1."""
     burst: float = 0.0
@@ -74,24 +79,26 @@ class Course(BaseModel):
     def _step(self, loss: float, units: float, blank: float) -> Course:
         steps = self.steps + 1
         share = max(1 / max(_WINDOW, _UNITS / units), 1 / steps)
-        gap = loss - self.mean
+        start = self.start if self.steps else loss
+        before = max(start, blank)
+        gap = min(loss, _CAP * before) - self.mean
         mean = self.mean + share * gap
         variance = (1 - share) * (self.variance + share * gap * gap)
         spread = (1 - share) ** 2 * self.spread + share**2
         noise = math.sqrt(variance * spread / (1 - spread)) if spread < 1 else 0.0
-        start = self.start if self.steps else loss
-        before = max(start, blank)
+        shown = self.shown + share * (loss - self.shown)
         sure = steps >= _FEW and before > 0 and mean - before > _NOISE * noise
         return Course(
             steps=steps,
             start=start,
             mean=mean,
+            shown=shown,
             variance=variance,
             spread=spread,
             noise=noise,
             low=min(self.low, mean),
-            peak=max(self.peak, mean),
-            peak_step=steps if mean > self.peak else self.peak_step,
+            peak=max(self.peak, shown),
+            peak_step=steps if shown > self.peak else self.peak_step,
             burst=max(self.burst, mean / before) if sure else self.burst,
         )
 
@@ -157,7 +164,7 @@ class Course(BaseModel):
     def told(self) -> str:
         """Return the curve in a few numbers."""
         peak = f", {self.peak:.3g} at its highest (step {self.peak_step})" if self.peak_step > 1 else ""
-        return f"the training loss was {self.start:.3g} at the begin of the phase{peak}, and is {self.mean:.3g} after {self.steps} steps"
+        return f"the training loss was {self.start:.3g} at the begin of the phase{peak}, and is {self.shown:.3g} after {self.steps} steps"
 
 
 def fell_far(metric: Metric, value: float, best: float, samples: int) -> bool:
