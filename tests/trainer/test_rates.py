@@ -441,6 +441,30 @@ def test_a_later_phase_goes_back_to_its_begin_and_leaves_the_first_ones_rates(tm
     assert len([step for step, _ in seen if step < begin]) == begin, "the first phase is not trained again"
 
 
+@pytest.mark.slow
+def test_a_phase_after_one_that_ended_early_goes_back_to_where_that_ended_twice(tmp_path):
+    """The plan has its first step elsewhere; its checkpoint outlives newer ones."""
+    forget_accelerate()
+    strategy = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 4}}
+    strategy |= {"learningRate": {"head": 0.05, "backbone": 0.05, "scope": "Phase"}}
+    stopping = {"earlyStopping": {"patience": 1, "minDelta": 1}, "evaluate": {"everySteps": 8}}
+    stopping |= {"checkpoint": {"everySteps": 2, "keep": 1}}
+    job = job_in(tmp_path, strategy=strategy, metric="accuracy", epochs=12, **stopping)
+    task = MLPTask(dropout=0.0)
+    run = Run(job, task, task.build_model(), open_engine(job), None)
+    real = run.engine.set_learning_rates
+
+    def set_rates(factor):
+        bad = run.state.phase_index == 1 and len(run.state.rollbacks) < 2
+        real(factor * (1e3 if bad else 1))
+
+    run.engine.set_learning_rates = set_rates
+    train(run)
+    run.saver.close()
+    assert [one["to"] for one in events(tmp_path, "rollback")] == [16, 16]
+    assert run.plan.phases[1].first_step > 16
+
+
 def test_rates_of_earlier_phases_stay():
     from unfreeze_api.contracts.report import Rollback
 

@@ -87,6 +87,8 @@ class RunState(BaseModel):
     """What the losses of this phase say of its learning rates."""
     sound_step: int = 0
     """Newest checkpoint at which they gave no reason for doubt; 0 is the start."""
+    begin_step: int = 0
+    """Checkpoint that this phase began with, which one before it wrote that may have ended early; 0 is the start."""
     rollbacks: list[Rollback] = []
     """When the training went back with lower learning rates."""
 

@@ -192,8 +192,7 @@ class Rollbacks:
         """Return the step to go back to, the same on every rank: that of a checkpoint that is whole, or 0."""
         state, found = self._state, 0
         if self._folder.generation:
-            begin = self._plan.phases[state.phase_index].first_step
-            for step in (begin,) if state.rollbacks else (state.sound_step, begin):
+            for step in (state.begin_step,) if state.rollbacks else (state.sound_step, state.begin_step):
                 if step and self._whole(step):
                     found = step
                     break
