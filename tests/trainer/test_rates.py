@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -274,6 +275,17 @@ def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
     assert [one["step"] for one in json.loads((tmp_path / "rollbacks.json").read_text())["rollbacks"]] == [
         one["step"] for one in events(went_back, "rollback")
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [lambda file: file.write_text('{"finger'), lambda file: file.unlink()])
+def test_a_list_of_rollbacks_that_is_lost_leaves_what_the_checkpoint_knows(went_back, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(went_back, folder)
+    damage(folder / "rollbacks.json")
+    run = open_run(folder)
+    run.saver.close()
+    assert [one.factor for one in run.state.rollbacks] == pytest.approx([0.3, 0.09])
 
 
 class Blind(MLPTask):
