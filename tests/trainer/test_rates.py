@@ -23,6 +23,7 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
 from unfreeze_trainer.runs.course import Course, fell_far
+from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.rollback import rate_scale
@@ -300,23 +301,24 @@ class Blind(MLPTask):
 
 @pytest.mark.slow
 def test_without_a_known_loss_of_before_the_untrained_model_is_what_the_first_evaluation_is_compared_with(tmp_path):
-    def end(name, rate, task=None):
-        run = open_run(tmp_path / name, rate, task, epochs=2, metric="loss")
+    def end(run):
         try:
             train(run)
         finally:
             run.saver.close()
-        return run
+        return run.state
 
-    sane, known = end("sane", 0.02, Blind()), end("known", 0.02)
-    assert (sane.state.metrics, known.state.untrained) == (known.state.metrics, None), (
-        "it changes nothing of the training"
-    )
+    sane = end(open_run(tmp_path / "sane", 0.02, Blind(), epochs=2, metric="loss"))
+    known = end(open_run(tmp_path / "known", 0.02, epochs=2, metric="loss"))
+    assert (sane.metrics, known.untrained) == (known.metrics, None), "it changes nothing of the training"
     assert not events(tmp_path / "sane", "rollback")
-    run = end("destroyed", 10.0, Blind())
-    assert run.state.untrained == sane.state.untrained
-    back = events(tmp_path / "destroyed", "rollback")[0]
-    assert f"at its best before {run.state.untrained:.3g}" in back["message"]
+    run = open_run(tmp_path / "destroyed", 10.0, Blind(), epochs=2, metric="loss")
+    with pytest.raises(JobError, match=r"times 0\.09 after 2 rollbacks"):
+        end(run)
+    assert run.state.untrained == sane.untrained
+    assert all(
+        f"at its best before {sane.untrained:.3g}" in one["message"] for one in events(run.folder.path, "rollback")
+    )
 
 
 @pytest.mark.slow
@@ -354,7 +356,12 @@ def with_outburst(run, step=9):
 def test_a_checkpoint_is_gone_back_to_as_a_new_start_would_resume_from_it(tmp_path):
     """With weights, moments and buffers of its step: killed at once, the run comes to the same end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    complete(with_outburst(open_run(whole, 0.02, MLPTask(norm=True))))
+    task, built = MLPTask(norm=True), []
+    run = with_outburst(open_run(whole, 0.02, task))
+    real, task.build_model = task.build_model, lambda: (built.append(run.state.step), real())[1]
+    train(run)
+    assert not built, "the checkpoint has all that trains: no second model beside the first"
+    finish(run)
     [back] = events(whole, "rollback")
     assert 0 < back["to"] <= 9
     run = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Rollback, Usefulness
@@ -15,6 +15,8 @@ from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import RunState
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine, OptimizerState
     from unfreeze_trainer.models.hook import StepHook
@@ -206,6 +208,12 @@ class Rollbacks:
             return False
         return True
 
+    def _base(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Return some parameters of the base, and its buffers, by name."""
+        base = self._task.build_model().module
+        kept = {name: tensor.detach() for name, tensor in base.named_parameters() if name in names}
+        return kept | persistent_buffers(base)
+
     def _restore(self, step: int, rollbacks: list[Rollback]) -> None:
         """Put engine, hook and state where they were at a step, 0 for the start of the run."""
         now, engine = self._state, self._engine
@@ -214,14 +222,14 @@ class Rollbacks:
         engine.end()
         moments: OptimizerState = {}
         before = RunState()
-        base = self._task.build_model().module
-        weights = {name: tensor.detach() for name, tensor in base.named_parameters() if name in names}
-        weights |= persistent_buffers(base)
+        weights: dict[str, Tensor] = {}
         if step:
             snapshot = self._folder.checkpoints.load(step)
-            before, moments = snapshot.state, snapshot.moments
-            weights |= snapshot.weights
+            before, weights, moments = snapshot.state, snapshot.weights, snapshot.moments
+        if (lacking := names - weights.keys()) or not step:
+            weights = self._base(lacking) | weights
         engine.load_weights(weights)
+        del weights
         if engine.loss_scale:
             engine.loss_scale = LossScale(engine.device, *(before.loss_scale or ()))
         self._trainable.resume(self._hook.load_state(moments))
