@@ -126,6 +126,7 @@ def test_losses_of_ruins_are_sure_soon_however_they_differ():
     once = noisy([1.8] * 40)
     once[20] = 1e6
     assert course(once, 8, blank=1.8).burst == 0, "a single one makes no mean"
+    assert course([0.0, 2.0]).mean == 1.0, "where nothing was lost, nothing is eight times that"
 
 
 def test_a_burst_that_was_made_good_is_none():

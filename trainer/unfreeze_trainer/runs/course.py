@@ -81,7 +81,7 @@ class Course(BaseModel):
         share = max(1 / max(_WINDOW, _UNITS / units), 1 / steps)
         start = self.start if self.steps else loss
         before = max(start, blank)
-        gap = min(loss, _CAP * before) - self.mean
+        gap = min(loss, _CAP * before or math.inf) - self.mean
         mean = self.mean + share * gap
         variance = (1 - share) * (self.variance + share * gap * gap)
         spread = (1 - share) ** 2 * self.spread + share**2
