@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
 from unfreeze_trainer.objectives.next_token import NextToken
 from unfreeze_trainer.runs.course import Course, fell_far
+from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.rollback import rate_scale
 from unfreeze_trainer.training.run import Run
 
@@ -128,11 +131,80 @@ def test_a_decoder_that_has_collapsed_is_seen_at_the_first_evaluation(seed, heal
     assert not found.sound(blank=blank)
 
 
+@given(losses=LOSSES, units=st.integers(1, 64))
+def test_the_noise_of_the_mean_is_that_of_its_weighted_steps(losses, units):
+    """By the definition: weights w of the steps, their mean m, noise s sqrt(sum w^2), s^2 = sum w (x - m)^2 / (1 - sum w^2)."""
+    weights, counted = np.zeros(0), np.minimum(losses, 8 * losses[0])
+    for step in range(1, len(losses) + 1):
+        share = max(1 / max(5, 128 / units), 1 / step)
+        weights = np.append(weights * (1 - share), share)
+    mean, squares = weights @ counted, weights @ weights
+    noise = math.sqrt(weights @ (counted - mean) ** 2 * squares / (1 - squares)) if len(losses) > 1 else 0.0
+    found = course(losses, units)
+    assert (found.mean, found.noise) == pytest.approx((mean, noise), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1, 4, 32])
+def test_noise_seldom_bursts(samples):
+    """Losses of batches of normal errors squared, 300 runs of 100 steps each."""
+    draw = np.random.default_rng(0)
+    means = (draw.standard_normal((300, 100, samples)) ** 2).mean(axis=2)
+    assert sum(course(losses, samples, blank=1.0).burst >= 1.3 for losses in means) <= 2
+
+
+def test_losses_of_ruins_are_sure_soon_however_they_differ():
+    assert course([1.8, *np.geomspace(10, 1e30, 6)], 8, blank=1.8).burst > 4, "each dwarfs those before it"
+    once = noisy([1.8] * 40)
+    once[20] = 1e6
+    assert course(once, 8, blank=1.8).burst == 0, "a single one makes no mean"
+    assert course([0.0, 2.0]).mean == 1.0, "where nothing was lost, nothing is eight times that"
+
+
 def test_a_burst_that_was_made_good_is_none():
     losses = noisy([1.8] * 3 + [9.0] * 10 + list(np.linspace(9, 0.2, 60)))
     assert not destroyed(losses, 0.9, useful=True, strict=True)
     assert not course(losses).sound(), "its checkpoint is none to go back to all the same"
     assert destroyed(losses, useful=False), "what was learned is of no use"
+
+
+def test_a_first_loss_that_was_low_by_luck_convicts_nobody():
+    """In-batch softmax of a good embedder: small losses, a few large ones. Nothing but an evaluation tells them from a burst."""
+    bursts = 0
+    for seed in range(20):
+        losses = np.exp(2.5 * np.random.default_rng(seed).standard_normal((100, 8))).mean(axis=1) * np.linspace(
+            1, 0.5, 100
+        )
+        found = course(losses, 8)
+        bursts += found.burst >= 4
+        for best in (None, 0.8):
+            assert not found.destroyed(Metric("ndcgAt10"), 0.85, samples=100, best=best)
+        assert not found.destroyed(LOSS, 0.9, samples=100, best=1.0)
+    assert bursts >= 3, "the losses do burst"
+    collapsed = [0.05, 0.3, 2.0, *[2.08] * 40]
+    assert destroyed(collapsed, 0.1, units=8, useful=None, best=0.8), "less than untrained"
+    assert not destroyed(collapsed, 0.1, units=8, useful=None), "with nothing to compare with"
+    assert destroyed(SEEN[1.0], useful=None, blank=math.log(6)), "a blank model's loss is never low by luck"
+
+
+def test_too_few_samples_to_tell_convict_nobody_who_has_learned():
+    """Three classes, 13 samples: accuracy 9/13 against 6/13."""
+    losses = noisy([1.1] * 5 + [1.65] * 20 + [0.156] * 40, noise=0.02)
+    blank = math.log(3)
+    assert course(losses, blank=blank).burst > 1.3
+    for strict in (False, True):
+        assert not destroyed(losses, 9 / 13, blank=blank, doubtful=True, strict=strict)
+    assert destroyed(losses[:25], 6 / 13, blank=blank, doubtful=True), "it has learned nothing since"
+    assert destroyed(losses, 6 / 13, blank=blank), "it is no better than guessing"
+
+
+def test_learning_by_heart_is_no_destruction():
+    """Loss of training soon above twice its lowest, which is nearly 0; that of validation above twice its best."""
+    losses = noisy([*np.linspace(1.1, 0.004, 60), *[0.004] * 30, *[0.03] * 40])
+    for useful, doubtful in ((True, False), (False, True), (None, False)):
+        assert not destroyed(losses, 2.5, metric=LOSS, useful=useful, doubtful=doubtful, best=0.6, blank=math.log(3))
+    assert destroyed(losses, 0.2, useful=None, best=0.9, blank=math.log(3)), "a share that is right does not fall by it"
+    ruined = noisy([*np.linspace(1.1, 0.1, 60), *[1.4] * 40])
+    assert destroyed(ruined, 2.5, metric=LOSS, useful=None, best=0.6, blank=math.log(3))
 
 
 def test_what_an_earlier_phase_has_learned_is_destroyed_without_a_burst():
@@ -238,6 +310,69 @@ def test_a_kill_around_a_rollback_changes_nothing(went_back, tmp_path, moment):
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [lambda file: file.write_text('{"finger'), lambda file: file.unlink()])
+def test_a_list_of_rollbacks_that_is_lost_leaves_what_the_checkpoint_knows(went_back, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(went_back, folder)
+    damage(folder / "rollbacks.json")
+    run = open_run(folder)
+    run.saver.close()
+    assert [one.factor for one in run.state.rollbacks] == pytest.approx([0.3, 0.09])
+
+
+class Blind(MLPTask):
+    """Nobody knows what its loss is before it has learned anything, nor whether it is of use."""
+
+    blank_loss = 0.0
+
+    def __init__(self):
+        super().__init__(dropout=0.0)
+        self.metrics.usefulness = lambda *_: None
+
+
+@pytest.mark.slow
+def test_without_a_known_loss_of_before_the_untrained_model_is_what_the_first_evaluation_is_compared_with(tmp_path):
+    def end(run):
+        try:
+            train(run)
+        finally:
+            run.saver.close()
+        return run.state
+
+    sane = end(open_run(tmp_path / "sane", 0.02, Blind(), epochs=2, metric="loss"))
+    known = end(open_run(tmp_path / "known", 0.02, epochs=2, metric="loss"))
+    assert (sane.metrics, known.untrained) == (known.metrics, None), "it changes nothing of the training"
+    assert not events(tmp_path / "sane", "rollback")
+    run = open_run(tmp_path / "destroyed", 10.0, Blind(), epochs=2, metric="loss")
+    with pytest.raises(JobError, match=r"times 0\.09 after 2 rollbacks"):
+        end(run)
+    assert run.state.untrained == sane.untrained
+    assert all(
+        f"at its best before {sane.untrained:.3g}" in one["message"] for one in events(run.folder.path, "rollback")
+    )
+
+
+@pytest.mark.slow
+def test_where_a_stop_saves_is_nothing_to_go_back_to(tmp_path):
+    """Else a run that was suspended would become another one than one that was not."""
+    run = open_run(tmp_path, 0.02)
+    after = run.work.after_step
+
+    def stop(done):
+        after(done)
+        if run.state.step == 7:
+            raise StopRequested
+
+    run.work.after_step = stop
+    with pytest.raises(StopRequested):
+        train(run)
+    run.milestones.save()
+    run.saver.wait()
+    assert (run.saver.newest.step, run.state.sound_step, run.folder.checkpoints.load_state(7).sound_step) == (7, 6, 6)
+    run.saver.close()
+
+
 def with_outburst(run, step=9):
     """Have a run's rates be far too high from a step on, until it goes back."""
     real = run.engine.set_learning_rates
@@ -253,7 +388,12 @@ def with_outburst(run, step=9):
 def test_a_checkpoint_is_gone_back_to_as_a_new_start_would_resume_from_it(tmp_path):
     """With weights, moments and buffers of its step: killed at once, the run comes to the same end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    complete(with_outburst(open_run(whole, 0.02, MLPTask(norm=True))))
+    task, built = MLPTask(norm=True), []
+    run = with_outburst(open_run(whole, 0.02, task))
+    real, task.build_model = task.build_model, lambda: (built.append(run.state.step), real())[1]
+    train(run)
+    assert not built, "the checkpoint has all that trains: no second model beside the first"
+    finish(run)
     [back] = events(whole, "rollback")
     assert 0 < back["to"] <= 9
     run = with_outburst(open_run(killed, 0.02, MLPTask(norm=True)))
@@ -350,6 +490,30 @@ def test_a_later_phase_goes_back_to_its_begin_and_leaves_the_first_ones_rates(tm
     first = [factor for step, factor in seen if step == begin]
     assert first[1] == pytest.approx(0.3 * first[0])
     assert len([step for step, _ in seen if step < begin]) == begin, "the first phase is not trained again"
+
+
+@pytest.mark.slow
+def test_a_phase_after_one_that_ended_early_goes_back_to_where_that_ended_twice(tmp_path):
+    """The plan has its first step elsewhere; its checkpoint outlives newer ones."""
+    forget_accelerate()
+    strategy = {"type": "LinearProbeThenFineTune", "linearProbeThenFineTune": {"probeEpochs": 4}}
+    strategy |= {"learningRate": {"head": 0.05, "backbone": 0.05, "scope": "Phase"}}
+    stopping = {"earlyStopping": {"patience": 1, "minDelta": 1}, "evaluate": {"everySteps": 8}}
+    stopping |= {"checkpoint": {"everySteps": 2, "keep": 1}}
+    job = job_in(tmp_path, strategy=strategy, metric="accuracy", epochs=12, **stopping)
+    task = MLPTask(dropout=0.0)
+    run = Run(job, task, task.build_model(), open_engine(job), None)
+    real = run.engine.set_learning_rates
+
+    def set_rates(factor):
+        bad = run.state.phase_index == 1 and len(run.state.rollbacks) < 2
+        real(factor * (1e3 if bad else 1))
+
+    run.engine.set_learning_rates = set_rates
+    train(run)
+    run.saver.close()
+    assert [one["to"] for one in events(tmp_path, "rollback")] == [16, 16]
+    assert run.plan.phases[1].first_step > 16
 
 
 def test_rates_of_earlier_phases_stay():

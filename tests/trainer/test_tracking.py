@@ -44,6 +44,8 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
         while data:
             (length,) = struct.unpack("<Q", data[:8])
             event = Event.FromString(data[12 : 12 + length])
+            if event.session_log.status == event.session_log.START:  # TensorBoard hides what stood at later steps
+                found = {tag: {at: old[at] for at in old if at < event.step} for tag, old in found.items()}
             for value in event.summary.value:
                 found.setdefault(value.tag, {})[event.step] = value.simple_value
             data = data[16 + length :]
@@ -109,6 +111,18 @@ def test_a_job_that_goes_on_writes_into_the_same_runs(tmp_path):
     history = client.get_metric_history(run.info.run_id, "validation/accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 1.1), (2, 2.1), (3, 1.9), (4, 2.9)]
     assert sorted(scalars(tmp_path)["validation/accuracy"]) == [1, 2, 3, 4]
+
+
+def test_what_was_told_of_steps_that_a_rollback_undoes_is_hidden(tmp_path):
+    telling = Tracking(tracked(tmp_path, TENSORBOARD), 0, enabled=True)
+    for to in (2, 0):
+        for step in (1, 2, 3, 4):
+            telling.metrics("validation", {"accuracy": step}, step)
+        telling.went_back(to)
+        telling.progress(Progress(step=to + 1, loss=1.0, rollbacks=1))
+    telling.close()
+    board = scalars(tmp_path)
+    assert (board["validation/accuracy"], board["train/rollbacks"]) == ({}, {1: 1.0})
 
 
 def test_training_figures_are_told_now_and_then_and_metrics_always(tmp_path):

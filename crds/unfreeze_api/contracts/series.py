@@ -201,7 +201,6 @@ FIGURES: tuple[Figure, ...] = (
         about="Times that the training went back to an earlier step, with lower learning rates.",
         kind="Counter",
         job=False,
-        tracker=False,
     ),
     Figure(
         name="cache_hits",

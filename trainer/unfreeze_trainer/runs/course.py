@@ -18,11 +18,14 @@ _WINDOW, _UNITS = 5, 128
 """Steps, and units of the loss, that a running mean is over at least."""
 _BURST, _SURE_BURST = 1.3, 4.0
 """How many times the loss of before is a burst, and one that needs no evaluation to confirm it."""
+_CAP = 2 * _SURE_BURST
+"""How many times the loss of before a step's counts at most: losses of a ruined model differ by orders of magnitude, and with them
+so large a noise that no mean of them would be sure; a single one should not make a mean either."""
 _RECOVERED = 0.75
 """Share of the loss of before below which the model has learned since."""
 _RISE = 2.0
 """How many times the lowest mean so far is a rise, where an evaluation has fallen too."""
-_NOISE = 3.5
+_NOISE = 3.2
 """Standard errors of a running mean that a difference has at least."""
 _FALL = 0.05
 """What a metric falls by at least beyond four standard errors."""
@@ -38,15 +41,19 @@ class Course(BaseModel):
     start: float = 0.0
     """Loss of the first step: all that rates cannot have changed."""
     mean: float = 0.0
-    """Running mean of the loss."""
+    """Running mean of the loss, each step's capped."""
+    shown: float = 0.0
+    """Running mean of the loss as it was, for people."""
     variance: float = 0.0
-    """Running variance of the loss of a step."""
+    """Running variance of the loss of a step, capped."""
+    spread: float = 1.0
+    """Sum of the squared shares that the steps have in the mean: 1 / steps of a plain one."""
     noise: float = 0.0
     """Standard error of the running mean."""
     low: float = math.inf
     """Lowest running mean."""
     peak: float = 0.0
-    """Highest running mean."""
+    """Highest running mean of the loss as it was."""
     peak_step: int = 0
     """Step of the phase that had it, from 1."""
     burst: float = 0.0
@@ -72,22 +79,26 @@ class Course(BaseModel):
     def _step(self, loss: float, units: float, blank: float) -> Course:
         steps = self.steps + 1
         share = max(1 / max(_WINDOW, _UNITS / units), 1 / steps)
-        gap = loss - self.mean
-        mean = self.mean + share * gap
-        variance = (1 - share) * (self.variance + share * gap * gap)
-        noise = math.sqrt(variance * share / (2 - share))
         start = self.start if self.steps else loss
         before = max(start, blank)
+        gap = min(loss, _CAP * before or math.inf) - self.mean
+        mean = self.mean + share * gap
+        variance = (1 - share) * (self.variance + share * gap * gap)
+        spread = (1 - share) ** 2 * self.spread + share**2
+        noise = math.sqrt(variance * spread / (1 - spread)) if spread < 1 else 0.0
+        shown = self.shown + share * (loss - self.shown)
         sure = steps >= _FEW and before > 0 and mean - before > _NOISE * noise
         return Course(
             steps=steps,
             start=start,
             mean=mean,
+            shown=shown,
             variance=variance,
+            spread=spread,
             noise=noise,
             low=min(self.low, mean),
-            peak=max(self.peak, mean),
-            peak_step=steps if mean > self.peak else self.peak_step,
+            peak=max(self.peak, shown),
+            peak_step=steps if shown > self.peak else self.peak_step,
             burst=max(self.burst, mean / before) if sure else self.burst,
         )
 
@@ -109,6 +120,7 @@ class Course(BaseModel):
         *,
         samples: int,
         useful: bool | None = None,
+        doubtful: bool = False,
         best: float | None = None,
         blank: float = 0.0,
         strict: bool = False,
@@ -116,7 +128,11 @@ class Course(BaseModel):
         """Return whether the learning rates of this phase have destroyed the model, by an evaluation.
 
         That is so where the loss has burst and the model has learned nothing since, or where its loss has risen far above its
-        lowest and the metric has fallen far below its best.
+        lowest and the metric has fallen far below its best. Where nobody knows whether it is useful, a burst needs such a fall
+        too, unless it is one over the loss of a blank model: the first loss may have been low by luck.
+
+        A metric that is better when it is lower rises without a bound where a model learns its samples by heart, whose loss is
+        nearly 0 then and soon twice its lowest: that alone is no destruction.
 
         Parameters
         ----------
@@ -126,24 +142,29 @@ class Course(BaseModel):
             That it was measured on.
         useful
             Whether the model is better than the best constant answer, where that is known.
+        doubtful
+            Whether one that is not may be, and the samples are too few to tell.
         best
-            Best value so far, None before the first evaluation.
+            Best value so far, None before there is one.
         blank
             As of `after`.
         strict
             Whether a model that has burst and is useful must have learned well too: that of a run that went back already.
         """
         learned = self.mean < _RECOVERED * max(self.start, blank)
-        if self.burst >= _BURST and not (learned and useful is not False):
-            if useful is None:
-                return self.burst >= _SURE_BURST and (best is None or fell_far(metric, value, best, samples))
-            return not useful or strict
-        return best is not None and self._has_risen() and fell_far(metric, value, best, samples)
+        well = learned and (useful is not False or doubtful)
+        fell = best is not None and fell_far(metric, value, best, samples)
+        if self.burst >= _BURST and not well:
+            if useful is not None:
+                return not useful or strict
+            if self.burst >= _SURE_BURST and (fell or (best is None and blank > 0)):
+                return True
+        return fell and self._has_risen() and not (well and metric.better == "Lower")
 
     def told(self) -> str:
         """Return the curve in a few numbers."""
         peak = f", {self.peak:.3g} at its highest (step {self.peak_step})" if self.peak_step > 1 else ""
-        return f"the training loss was {self.start:.3g} at the begin of the phase{peak}, and is {self.mean:.3g} after {self.steps} steps"
+        return f"the training loss was {self.start:.3g} at the begin of the phase{peak}, and is {self.shown:.3g} after {self.steps} steps"
 
 
 def fell_far(metric: Metric, value: float, best: float, samples: int) -> bool:

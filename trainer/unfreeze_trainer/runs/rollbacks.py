@@ -34,7 +34,7 @@ def read_rollbacks(run_folder: Path, fingerprint: str) -> list[Rollback]:
     except FileNotFoundError:
         return []
     except ValueError as error:
-        log.warning("%s cannot be read, and is left out of account: %s", run_folder / FILE, error)
+        log.warning("%s cannot be read: what the newest checkpoint knows of counts: %s", run_folder / FILE, error)
         return []
     return found.rollbacks if found.fingerprint == fingerprint else []
 

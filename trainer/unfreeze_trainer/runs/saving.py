@@ -19,9 +19,10 @@ def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) 
 
 
 def prune(checkpoints: Checkpoints, state: RunState, generation: Generation, *, keep: int) -> None:
-    """Delete all checkpoints of this run but the newest ones, that of the best evaluation and that to go back to."""
+    """Delete all checkpoints of this run but the newest ones, that of the best evaluation and those to go back to."""
+    kept = {state.sound_step, state.begin_step, state.best.step if state.best else 0}
     for step in checkpoints.own_steps()[keep:]:
-        if step != state.sound_step and (state.best is None or step != state.best.step):
+        if step not in kept:
             generation.discard(checkpoints.path(step))
 
 

@@ -51,6 +51,8 @@ class RunState(BaseModel):
     """What it says of the model."""
     evaluation_seconds: float = 0.0
     """Time that it took."""
+    untrained: float | None = None
+    """What the metric was before the first step, where that was measured."""
     best: Best | None = None
     """Best evaluation of the run."""
     phase_best: float | None = None
@@ -85,6 +87,8 @@ class RunState(BaseModel):
     """What the losses of this phase say of its learning rates."""
     sound_step: int = 0
     """Newest checkpoint at which they gave no reason for doubt; 0 is the start."""
+    begin_step: int = 0
+    """Checkpoint that this phase began with, which one before it wrote that may have ended early; 0 is the start."""
     rollbacks: list[Rollback] = []
     """When the training went back with lower learning rates."""
 

@@ -106,7 +106,7 @@ def resume(
         state, moments = _load(found.checkpoint.step, folder, engine, hook=hook, freezer=freezer, plan=plan)
     if found.best_lost:
         state.forget_best(job.metric.name)
-    state.rollbacks = found.rollbacks
+    state.rollbacks = max(found.rollbacks, state.rollbacks, key=len)  # a checkpoint knows those before it
     if found.recovery:
         state.recovery = found.recovery
         folder.events.add("brokenCheckpoint", step=found.recovery.step, message=found.recovery.message)

@@ -73,6 +73,13 @@ class Milestones:
     def _evaluation_due(self) -> bool:
         return self._plan.evaluates_at(self._state.step, self._state.phase_index)
 
+    def measure_untrained(self) -> None:
+        """Take note of the metric of the model as it is before the first step. Collective."""
+        self._reporter.publish("Evaluating")
+        began = time.perf_counter()
+        self._state.untrained = self._evaluator.measure("validation").metrics[self._metric.name]
+        self._state.evaluation_seconds = time.perf_counter() - began
+
     def settle(self) -> None:
         """Evaluate and write a checkpoint, whichever is due at this step and not done yet. Collective."""
         state, improved = self._state, False
@@ -81,6 +88,7 @@ class Milestones:
         if state.phase_ended:
             self._close_phase()
         if improved or state.phase_ended or self._plan.saves_at(state.step):
+            self._rollbacks.note()  # here alone: where a stop saves is no part of the recipe
             self.save()
         self._reporter.publish("Training")
 
@@ -150,7 +158,6 @@ class Milestones:
     def save(self) -> None:
         """Begin to write a checkpoint of this step unless there is one. Collective."""
         self._count_time()
-        self._rollbacks.note()
         if scale := self._engine.loss_scale:
             self._state.loss_scale = scale.state()
         self._saver.save(self._state, self._trainable.names(self._plan.phases[: self._state.phase_index + 1]))

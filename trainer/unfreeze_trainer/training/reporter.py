@@ -154,6 +154,7 @@ class Reporter:
             "rollback", step=rollback.step, to=rollback.to, factor=rollback.factor, message=rollback.message
         )
         self._history.go_back(rollback.to)
+        self._tracking.went_back(rollback.to)
 
     def stopped(self) -> None:
         """Tell that the training stops here."""

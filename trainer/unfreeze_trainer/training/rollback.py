@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from unfreeze_api.contracts.report import Rollback
+from unfreeze_api.contracts.report import Rollback, Usefulness
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
@@ -14,6 +15,8 @@ from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import RunState
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine, OptimizerState
     from unfreeze_trainer.models.hook import StepHook
@@ -40,6 +43,11 @@ class WentBack(Exception):  # noqa: N818 - no error
 def rate_scale(rollbacks: list[Rollback], phase_index: int) -> float:
     """Return what the learning rates of a phase are multiplied by after a run's rollbacks."""
     return FACTOR ** sum(phase_index >= one.phase_index for one in rollbacks)
+
+
+def _may_be_better(worth: Usefulness | None) -> bool:
+    """Return whether a model is more probably better than guessing than not."""
+    return worth is not None and worth.gain_low + worth.gain_high > 0
 
 
 class Rollbacks:
@@ -80,6 +88,14 @@ class Rollbacks:
         if self._state.phase_ended or self._state.course.sound(blank=self._blank):
             self._state.sound_step = self._state.step
 
+    @property
+    def wants_untrained(self) -> bool:
+        """Whether the model is to be measured before the first step: the first evaluation has nothing else to be compared with."""
+        state = self._state
+        return (
+            self._on and not self._blank and not state.course.steps and state.best is None and state.untrained is None
+        )
+
     def judge(self) -> None:
         """Go back if the newest evaluation shows a model that its learning rates have destroyed. Collective.
 
@@ -91,7 +107,9 @@ class Rollbacks:
             LearningRateTooHigh: it went back often enough.
         """
         state, metric = self._state, self._job.metric
-        value, best = state.metrics[metric.name], state.best.value if state.best else None
+        value, known = state.metrics[metric.name], (state.untrained, state.best.value if state.best else None)
+        numbers = [one for one in known if one is not None and not math.isnan(one)]
+        best = (max if metric.better == "Higher" else min)(numbers, default=None)
         useful = state.usefulness.better if state.usefulness else None
         if "r2" in state.metrics:
             useful = state.metrics["r2"] > 0
@@ -100,6 +118,7 @@ class Rollbacks:
             value,
             samples=self._task.splits["validation"],
             useful=useful,
+            doubtful=_may_be_better(state.usefulness),
             best=best,
             blank=self._blank,
             strict=bool(state.rollbacks),
@@ -112,7 +131,7 @@ class Rollbacks:
         """Raise LearningRateTooHigh if a run that went back has come to its end without a model that is better than guessing."""
         best = self._state.best
         worth = best.usefulness if best else None
-        if self._state.rollbacks and worth and not worth.better and worth.gain_low + worth.gain_high <= 0:
+        if self._state.rollbacks and worth and not worth.better and not _may_be_better(worth):
             raise JobError("LearningRateTooHigh", self._given_up(f"at the end, {worth.message}"))
 
     def never_finite(self, error: JobError) -> None:
@@ -175,8 +194,7 @@ class Rollbacks:
         """Return the step to go back to, the same on every rank: that of a checkpoint that is whole, or 0."""
         state, found = self._state, 0
         if self._folder.generation:
-            begin = self._plan.phases[state.phase_index].first_step
-            for step in (begin,) if state.rollbacks else (state.sound_step, begin):
+            for step in (state.begin_step,) if state.rollbacks else (state.sound_step, state.begin_step):
                 if step and self._whole(step):
                     found = step
                     break
@@ -190,6 +208,12 @@ class Rollbacks:
             return False
         return True
 
+    def _base(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Return some parameters of the base, and its buffers, by name."""
+        base = self._task.build_model().module
+        kept = {name: tensor.detach() for name, tensor in base.named_parameters() if name in names}
+        return kept | persistent_buffers(base)
+
     def _restore(self, step: int, rollbacks: list[Rollback]) -> None:
         """Put engine, hook and state where they were at a step, 0 for the start of the run."""
         now, engine = self._state, self._engine
@@ -198,18 +222,18 @@ class Rollbacks:
         engine.end()
         moments: OptimizerState = {}
         before = RunState()
-        base = self._task.build_model().module
-        weights = {name: tensor.detach() for name, tensor in base.named_parameters() if name in names}
-        weights |= persistent_buffers(base)
+        weights: dict[str, Tensor] = {}
         if step:
             snapshot = self._folder.checkpoints.load(step)
-            before, moments = snapshot.state, snapshot.moments
-            weights |= snapshot.weights
+            before, weights, moments = snapshot.state, snapshot.weights, snapshot.moments
+        if (lacking := names - weights.keys()) or not step:
+            weights = self._base(lacking) | weights
         engine.load_weights(weights)
+        del weights
         if engine.loss_scale:
             engine.loss_scale = LossScale(engine.device, *(before.loss_scale or ()))
         self._trainable.resume(self._hook.load_state(moments))
-        kept = ("unused", "gradients_at_times", "unread", "recovery", "skipped_steps")
+        kept = ("untrained", "unused", "gradients_at_times", "unread", "recovery", "skipped_steps")
         decisions = [one for one in now.decisions if one.step <= step]
         changed = {name: getattr(now, name) for name in kept} | {"rollbacks": rollbacks, "decisions": decisions}
         before = before.model_copy(update=changed)

@@ -65,7 +65,7 @@ class Tracking:
 
     def __init__(self, job: ResolvedJob, step: int, *, enabled: bool) -> None:
         wanted = _wanted(job)
-        self._entries: queue.SimpleQueue[tuple[dict[str, float], int] | None] = queue.SimpleQueue()
+        self._entries: queue.SimpleQueue[tuple[dict[str, float], int] | int | None] = queue.SimpleQueue()
         self._last = float("-inf")
         self._thread: threading.Thread | None = None
         if wanted and enabled:
@@ -87,6 +87,12 @@ class Tracking:
         if self._thread is not None:
             self._entries.put(({f"{split}/{name}": value for name, value in metrics.items()}, step))
 
+    def went_back(self, step: int) -> None:
+        """Have the trackers go on from an earlier step, as a start that resumes from it would."""
+        if self._thread is not None:
+            self._last = float("-inf")
+            self._entries.put(step)
+
     def close(self) -> None:
         """Wait until everything is sent, but not for ever."""
         if self._thread is None:
@@ -99,7 +105,10 @@ class Tracking:
     def _hand_over(self, trackers: list[_Tracker]) -> None:
         while (entry := self._entries.get()) is not None:
             for tracker in trackers:
-                tracker.log(*entry)
+                if isinstance(entry, int):
+                    tracker.go_back(entry)
+                else:
+                    tracker.log(*entry)
         for tracker in trackers:
             tracker.finish()
 
@@ -126,6 +135,11 @@ class _Tracker:
                 "%s fails, the training continues without it: %s: %s (next try in %.0f s)",
                 self._name, type(error).__name__, error, PAUSE_SECONDS,
             )  # fmt: skip
+
+    def go_back(self, step: int) -> None:
+        """End its run; the next figures open it again at a step."""
+        self.finish()
+        self._tracker, self._step = None, step
 
     def finish(self) -> None:
         """End its run in good order."""
@@ -169,8 +183,8 @@ def _wanted(job: ResolvedJob) -> list[str]:
 def _open_tensorboard(job: ResolvedJob, step: int) -> Any:
     from accelerate.tracking import TensorBoardTracker
 
-    # Files are named by the second: that of a quick restart must not be overwritten.
-    own = {"purge_step": step + 1 if step else None, "filename_suffix": f".{step}"}
+    # Files are named by the second: that of a quick restart, or of a way back, must not be overwritten.
+    own = {"purge_step": step + 1, "filename_suffix": f".{time.time_ns()}"}
     tracker = TensorBoardTracker("tensorboard", logging_dir=job.output.path, **own)
     tracker.start()
     return tracker

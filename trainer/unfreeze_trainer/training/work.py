@@ -63,6 +63,7 @@ class Work:
         """Have a phase train, make up for what a stop left undone. Collective."""
         state = self._state
         if phase.index != state.phase_index or state.phase_ended:
+            state.begin_step = state.step
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
             state.course = Course()
@@ -73,6 +74,8 @@ class Work:
         self._reporter.tell("")
         if state.phase_steps:
             self._milestones.settle()  # an evaluation that a stop cut short
+        elif self._rollbacks.wants_untrained:
+            self._milestones.measure_untrained()
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
 
