@@ -33,6 +33,7 @@ PROGRESS = Progress(
     cache_hits=3,
     cache_bytes=4,
     cache_saved_seconds=0.5,
+    rollbacks=1,
     learning_rates={"head": 1e-3},
     checkpoint=CheckpointInfo(step=4, time=datetime.now(UTC)),
 )

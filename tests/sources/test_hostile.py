@@ -1,12 +1,10 @@
 """Repositories of a hub that mean harm: fetched by the real client, opened as a job does; refused by name, and nothing is run."""
 
-import ast
 import io
 import json
 import os
 import resource
 import struct
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ import torch
 from tests import stores
 from tests.hub import serve
 from tests.hub.asking import Client, start
-from tests.trainer.jobs import bert_folder, make_job, write_csv
+from tests.trainer.jobs import bert_folder, decoder_folder, make_job, write_csv, write_dialogues
 from tests.trainer.test_pictures import chunk
 from unfreeze_trainer.data.pictures import PictureError, open_picture
 from unfreeze_trainer.errors import JobError, RetryError
@@ -23,7 +21,6 @@ from unfreeze_trainer.sources.closed import Closed
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
-TRAINER = Path(__file__).parents[2] / "trainer"
 
 
 class Trap:
@@ -117,8 +114,18 @@ def test_a_chat_template_that_calls_out_is_not_rendered(hub, client, bert, tmp_p
     hub.model("org/chat", bert | planted)
     opened(client.fetch("hf://org/chat"), tmp_path).build_model()
     assert not trap.exists()
-    calls = [node for file in TRAINER.rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
-    assert not [node for node in calls if isinstance(node, ast.Attribute) and "chat_template" in node.attr]
+
+
+def test_a_chat_template_that_calls_out_gets_nowhere_where_templates_are_rendered(hub, client, tmp_path):
+    trap = tmp_path / "it-ran"
+    template = f"{{{{ cycler.__init__.__globals__.os.mknod({str(trap)!r}) }}}}"
+    plain = decoder_folder(tmp_path / "decoder", template=template)
+    hub.model("org/decoder", {file.name: file.read_bytes() for file in plain.iterdir()})
+    job = make_job(client.fetch("hf://org/decoder"), write_dialogues(tmp_path / "t.jsonl"), task={"type": "CausalLM"})
+    with pytest.raises(JobError, match=r"row 1.*the chat template refuses it: .*unsafe") as caught:
+        open_task(job)
+    assert caught.value.reason == "InvalidData"
+    assert not trap.exists()
 
 
 def test_a_picture_of_2500_megapixels_in_a_data_set(hub, client):

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from click.testing import CliRunner
 from tokenizers import AddedToken
@@ -634,6 +635,8 @@ def test_what_it_needs_is_estimated_and_its_data_are_surveyed(llama: Path, table
     }
     about = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "job"}, "spec": spec}
     manifest.write_text(json.dumps(about))
+    if dist.is_initialized():  # left by a test before
+        dist.destroy_process_group()
     for command in ("estimate", "data", "phases"):
         done = ask(command, manifest)
         assert done.exit_code == 0, done.output

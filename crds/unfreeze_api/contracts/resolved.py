@@ -371,6 +371,7 @@ def _derived(job: ResolvedJob) -> Fields:
     )  # the same run, before and after it has chosen
     return {
         "model": {"dtype": "Float32"} | chosen,
+        "training": {"groupByLength": False},
         "strategy": {
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "learningRate": {

@@ -53,9 +53,9 @@ class TrainingSpec(Model):
     """Samples per optimizer step over all workers together, so that the recipe does not change with numNodes."""
     gradient_accumulation_steps: Annotated[int, EXECUTION] = Field(default=1, ge=1, le=65536)
     """Micro batches that a worker's share of the batch is split into, to save memory."""
-    group_by_length: Annotated[bool, Since(2)] = False
+    group_by_length: Annotated[bool | None, Since(2)] = None
     """Make batches of samples of similar length, so that little is padded: a faster epoch, in another order. Batches are cut
-    from 50 at a time that are sorted by length, and come in random order; each sample still comes once in an epoch."""
+    from 50 at a time that are sorted by length, and come in random order; each sample still comes once in an epoch. Default: false."""
     gradient_checkpointing: Annotated[bool, EXECUTION] = False
     """Forget the activations inside of each layer and compute them again for its gradients (Chen et al. 2016, arXiv
     1604.06174): less memory, up to a third more computation, the same numbers."""

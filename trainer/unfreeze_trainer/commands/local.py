@@ -124,7 +124,8 @@ def open_job(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> 
     from unfreeze_trainer.ranking.candidates import require_chosen
 
     job = read_job_here(file, claim, claims_folder)
-    require_chosen(job, f"`unfreeze {click.get_current_context().info_name}`")
+    context = click.get_current_context(silent=True)
+    require_chosen(job, f"`unfreeze {context.info_name}`" if context else "a look at it")
     job = bring_here(job, offline=True)[0]
     look(job)
     return job

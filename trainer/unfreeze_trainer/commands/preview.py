@@ -186,7 +186,7 @@ def _padding(job: ResolvedJob, task: Task) -> Padding | None:
             world_size=job.distribution.world_size,
             group_by_length=grouped,
         ).padding()
-        for grouped in (training.group_by_length, True)
+        for grouped in (bool(training.group_by_length), True)
     )
     return Padding(share, grouped) if share else None
 

@@ -80,7 +80,7 @@ class Run:
             accumulate=job.training.gradient_accumulation_steps,
             rank=engine.rank,
             world_size=engine.world_size,
-            group_by_length=job.training.group_by_length,
+            group_by_length=bool(job.training.group_by_length),
         )
         blocks = [block.name for block in loaded.blocks]
         self.plan = plan = Plan.of(job, blocks, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
