@@ -751,7 +751,14 @@ def test_a_model_that_carries_over_what_it_has_read_is_refused(table: Path, tmp_
 def test_packed_samples_train_and_export(ranks, llama: Path, table: Path, tmp_path: Path) -> None:
     output = {"destination": f"file://{tmp_path}/run"}
     strategy = {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": 1}}
-    job = make_job(llama, table, task=of(packing=True, maxLength=40), strategy=strategy, distribution={"numNodes": 2}, output=output)
+    job = make_job(
+        llama,
+        table,
+        task=of(packing=True, maxLength=40),
+        strategy=strategy,
+        distribution={"numNodes": 2},
+        output=output,
+    )
     assert run_gang(2, work, job, tmp_path / "log") == [0, 0], (tmp_path / "log").read_text()[-5000:]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["outcome"] == "Succeeded"
