@@ -128,7 +128,7 @@ class Renderer:
         if begin < least or messages[number]["content"].strip() not in whole[least:end]:
             return 0, 0
         if begin < len(asked):
-            begin = min(begin, self._content_begins(messages[:number], answered))
+            begin = max(least, min(begin, self._content_begins(messages[:number], answered)))
             self.unasked += 1
             self.begins = asked[begin:]
         return begin, end

@@ -79,4 +79,4 @@ def stop_tokens(path: str, where: str, tokenizer: Any) -> list[int]:
             options = GenerationConfig.from_model_config(open_config(path, where))
         own = options.eos_token_id
     found = [*([own] if isinstance(own, int) else own or []), tokenizer.eos_token_id]
-    return sorted({token for token in found if token is not None})
+    return sorted({token for token in found if token is not None and token >= 0})
