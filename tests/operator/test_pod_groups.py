@@ -137,8 +137,6 @@ def test_a_gang_gets_all_of_its_nodes_or_none(operator, world):
     assert world.cluster.get(world.path("podgroups", GROUP))["metadata"]["uid"] != before, "with today's priority"
     world.go()
     assert world.wait_phase("Succeeded")["restarts"]["pods"] <= 1
-    world.delete("finetunejobs", "job")
-    until(lambda: not world.children("podgroups"), "the group goes with its job")
 
 
 @pytest.fixture
@@ -174,7 +172,7 @@ def test_one_pod_is_no_gang(operator, world):
 
 
 SCENARIOS = {
-    "create": lambda world: world.create(nodes=2),
+    "create": lambda world: (world.create(nodes=2), world.wait_phase("Succeeded")),  # without a group
     "get": lambda world: (
         world.cluster.create(
             world.path("podgroups"), {"metadata": {"name": GROUP}, "spec": {"schedulingPolicy": {"basic": {}}}}
@@ -225,6 +223,15 @@ def test_a_right_is_used_at_the_start(process, world, role, verb):
     process.launch()
     denied(process, "podgroups", verb)
     process.stop()
+
+
+def test_the_group_goes_with_its_job(operator, world):
+    """At the end: the garbage collector looks for kinds every 30 s, and learns of a new one no sooner."""
+    world.create(nodes=2)
+    world.wait_phase("Succeeded")
+    assert count(world) == 2
+    world.delete("finetunejobs", "job")
+    until(lambda: not world.children("podgroups"), "the group goes")
 
 
 def test_every_right_on_groups_has_a_test():
