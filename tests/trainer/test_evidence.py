@@ -151,7 +151,7 @@ def of_points(tmp_path, monkeypatch):
 @pytest.fixture
 def two_arms(of_points):
     """Return what makes a run that trains random weights beside it."""
-    return lambda max_share=3.0, **options: of_points({"scratch": {"maxShare": max_share}}, **options)
+    return lambda max_share=100.0, **options: of_points({"scratch": {"maxShare": max_share}}, **options)
 
 
 def test_random_weights_are_trained_for_as_many_steps(two_arms, tmp_path):
