@@ -262,7 +262,7 @@ MUTATIONS = (
     Mutation(
         "a step that is tried again is told again",
         "operator/unfreeze_operator/decisions/events.py",
-        'mark += f" {job.uid} {job.started}"',
+        "mark += f\" {job.uid} {job.started}{' ' + _mark(old, new) if job.pod_group else ''}\"",
         "mark = _mark(old, new)",
         "tests/operator/test_status.py",
     ),

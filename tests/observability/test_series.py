@@ -66,6 +66,7 @@ def test_what_trackers_are_told():
         "train/phase": 1,
         "train/samplesPerSecond": 10,
         "train/tokensPerSecond": 100,
+        "train/rollbacks": 1,
         "learningRate/head": 1e-3,
     }
 
