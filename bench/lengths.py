@@ -24,10 +24,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench.support.outcomes import trained
-from bench.support.turns import steps_of
+from bench.support.turns import make_job, steps_of
 from examples.prepare import prepare
-from unfreeze_api.resolve import resolve
-from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.link import Link
 from unfreeze_trainer.tasks import open_task
@@ -89,9 +87,7 @@ def _steps(folder: Path, path: Path, column: str, longest: int) -> dict[str, Any
     runs: dict[str, Run] = {}
     for name, options in HOW.items():
         never = {"epochs": 3, "checkpoint": {"everySteps": 10**8}, "evaluate": {"everySteps": 10**8}}
-        place = tempfile.mkdtemp()
-        spec = _spec(folder, path, column, longest, **never, **options) | {"output": {"destination": f"file://{place}"}}
-        job = resolve("bench", "default", FineTuneJobSpec.model_validate(spec), rendezvous_host="127.0.0.1")
+        job = make_job(tempfile.mkdtemp(), **_spec(folder, path, column, longest, **never, **options))
         task = open_task(job)
         runs[name] = Run(job, task, task.build_model(), open_engine(job), Link(Path(tempfile.mkdtemp())))
     going, seconds = {name: steps_of(run) for name, run in runs.items()}, dict.fromkeys(runs, 0.0)
