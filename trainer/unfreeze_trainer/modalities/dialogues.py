@@ -17,10 +17,10 @@ from unfreeze_api.tasks.causal_lm import CausalLMSpec
 from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Renderer, packed_rows, padded_length
 from unfreeze_trainer.data.dialogues import read_dialogues, without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
-from unfreeze_trainer.errors import JobError, quoted
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
-from unfreeze_trainer.models.text import Limits, usable_length
+from unfreeze_trainer.models.text import Limits, usable_length, without_embedding
 
 log = logging.getLogger(__name__)
 
@@ -159,14 +159,8 @@ class Dialogues(Modality):
         rows = self._model.limits.rows
         if rows is None or not (found := tokens.first_beyond(rows)):
             return
-        place, token = found
-        raise JobError(
-            "InvalidModel",
-            f"{self.where}: {self.name_of(source, place)}: a token has the id {token}"
-            f" ({quoted(repr(self.tokenizer.convert_ids_to_tokens(token)))}), and the model has embeddings for {rows} tokens: tokenizer"
-            " and weights do not belong together. Use the tokenizer that the model was trained with, or resize the model's"
-            " embeddings first",
-        )
+        what = f"{self.name_of(source, found[0])}: a token"
+        raise without_embedding(found[1], what, rows=rows, tokenizer=self.tokenizer, where=self.where)
 
     def open(self) -> None:
         """Do nothing: the tokenizer was there before the data."""

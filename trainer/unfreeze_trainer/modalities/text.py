@@ -19,7 +19,7 @@ from unfreeze_trainer.data.tokens import TextError, Tokens, TokensOnDemand, has_
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.base import Modality, rows_of
 from unfreeze_trainer.models.export import Example
-from unfreeze_trainer.models.text import Limits, guessed_length, usable_length
+from unfreeze_trainer.models.text import Limits, guessed_length, usable_length, without_embedding
 
 log = logging.getLogger(__name__)
 
@@ -210,12 +210,7 @@ class Text(Modality):
     def _require_row(self, token: int, what: str) -> None:
         rows = self._limits.rows
         if rows is not None and token >= rows:
-            raise JobError(
-                "InvalidModel",
-                f"{self.where}: {what} has the id {token} ({quoted(repr(self.tokenizer.convert_ids_to_tokens(token)))}), and the model"
-                f" has embeddings for {rows} tokens: tokenizer and weights do not belong together. Use the tokenizer that"
-                " the model was trained with, or resize the model's embeddings first",
-            )
+            raise without_embedding(token, what, rows=rows, tokenizer=self.tokenizer, where=self.where)
 
     def tokens(self, inputs: Mapping[str, Tensor], counted: Tensor) -> int:
         """Return how many tokens that are not padding the rows have that count."""

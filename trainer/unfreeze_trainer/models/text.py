@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.models.folders import listing
 from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.models.loading import (
@@ -69,6 +69,26 @@ class Limits:
     """Id of the padding that its positions are counted from, in families that do so."""
     segments: int = 0
     """Parts of a text, by segment ids, that it tells apart; 0 where it takes no such ids."""
+
+
+def without_embedding(token: int, what: str, *, rows: int, tokenizer: Any, where: str) -> JobError:
+    """Return what to say of a token that a model has no row for in its embeddings.
+
+    Parameters
+    ----------
+    token, what
+        Its id, and what of the job has it.
+    rows
+        Of the embeddings.
+    tokenizer, where
+        That made it, and what messages about the model start with.
+    """
+    return JobError(
+        "InvalidModel",
+        f"{where}: {what} has the id {token} ({quoted(repr(tokenizer.convert_ids_to_tokens(token)))}), and the model has"
+        f" embeddings for {rows} tokens: tokenizer and weights do not belong together. Use the tokenizer that the model was"
+        " trained with, or resize the model's embeddings first",
+    )
 
 
 def text_limits(path: str, where: str) -> Limits:
