@@ -32,10 +32,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from bench.support.turns import make_job
 from examples.prepare import prepare
-from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_api.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / ".demo"
@@ -156,15 +155,8 @@ def job_of(folder: Path, *, kind: str, seed: int, rate: float) -> ResolvedJob:
             "learningRate": {"head": rate, "backbone": rate},
         },
         "training": {"epochs": 4, "batchSize": 8, "seed": seed},
-        "output": {"destination": f"file://{folder}/run"},
     }
-    manifest = {
-        "apiVersion": "unfreeze.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "bench"},
-        "spec": spec,
-    }
-    job = resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1")
+    job = make_job(f"{folder}/run", **spec)
     if kind == "unguarded":
         job = job.model_copy(update={"semantics": job.semantics.model_copy(update={"rates": "Kept"})})
     return job
