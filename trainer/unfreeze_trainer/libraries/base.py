@@ -14,7 +14,7 @@ from unfreeze_api.adapters.bottleneck import BottleneckSpec
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters import add_adapter, save_adapter
-from unfreeze_trainer.models.blocks import find_blocks
+from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import check_folder, weight_files
 from unfreeze_trainer.models.loading import not_wrapped
@@ -58,6 +58,8 @@ class Library(ABC):
     """
 
     name: ClassVar[Literal["transformers", "timm"]]
+    headless: ClassVar[bool] = False
+    """Whether its models have no head: a block without parameters stands for one."""
     head: Head
 
     def __init__(self, job: ResolvedJob) -> None:
@@ -82,6 +84,8 @@ class Library(ABC):
     def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
         """Divide a model into blocks and add the job's adapter, if it has one."""
         blocks = find_blocks(module, head)
+        if self.headless:
+            blocks = [*blocks, Block(HEAD, ())]
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
         options: dict[str, Any] = {"seed": self.job.training.seed, "base": self.path}

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from unfreeze_api.adapters.lora import LoraSpec
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_trainer.libraries.base import Head
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.adapters import add_adapter
-from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.causal_lm import GENERATION, load_causal_lm, stop_tokens
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.packing import require_apart
-from unfreeze_trainer.models.quantized import config_options, load_quantized, start_from_rounding
+from unfreeze_trainer.models.quantized import config_options, load_quantized
 from unfreeze_trainer.models.tied import output_layer
 
 _OUTPUTS = (
@@ -47,6 +43,7 @@ class CausalLanguageModel(Transformers):
 
     auto = "AutoModelForCausalLM"
     reads_one_place = False
+    headless = True
 
     def __init__(self, job: ResolvedJob, *, answers: bool, packs: bool = False) -> None:
         super().__init__(job)
@@ -80,23 +77,7 @@ class CausalLanguageModel(Transformers):
             require_layers(module, (), quantization, self.where)
         self._kept = [name for name, part in module.named_modules() if part is output_layer(module)]
         quantized = load_quantized(module, (), self.path, self.where, quantization, kept=self._kept)
-        loaded = self._with_adapter(quantized, ())
-        lora = self.job.adapter and self.job.adapter.of(LoraSpec)
-        if lora and lora.init_lora_weights == "LoftQ":
-            start_from_rounding(loaded.module, module)
-        return loaded
-
-    def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
-        """Divide a model into blocks, the last of which is a head without parameters, and add the job's adapter."""
-        blocks = [*find_blocks(module, head), Block(HEAD, ())]
-        if not self.job.adapter:
-            return LoadedModel(module, blocks, frozenset())
-        options: dict[str, Any] = {
-            "seed": self.job.training.seed,
-            "base": self.path,
-            "reach_experts": self._reaches_experts,
-        }
-        return add_adapter(module, blocks, self.job.adapter, **options)
+        return self._from_rounded(quantized, module, ())
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of each token's next one, (samples, length, tokens of the vocabulary)."""

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from unfreeze_api.adapters.lora import LoraSpec
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.models import LoadedModel, pooled_layers
-from unfreeze_trainer.models.adapters import add_adapter
-from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.encoder import encoder_width, load_encoder
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.pooling import chosen, encoder_files, normalizes
-from unfreeze_trainer.models.quantized import config_options, load_quantized, start_from_rounding
+from unfreeze_trainer.models.quantized import config_options, load_quantized
 
 _LIBRARY = "sentence-transformers"
 
@@ -43,6 +40,8 @@ class SentenceEncoder(Transformers):
     JobError
         InvalidModel: the base pools or goes on in a way that an export could not say.
     """
+
+    headless = True
 
     def __init__(self, job: ResolvedJob, pooling: str | None = None) -> None:
         super().__init__(job, pooling)
@@ -68,18 +67,11 @@ class SentenceEncoder(Transformers):
         if not quantization:
             return self._with_adapter(module, ())
         self._kept = []
-        loaded = self._with_adapter(load_quantized(module, (), self.path, self.where, quantization), ())
-        lora = self.job.adapter and self.job.adapter.of(LoraSpec)
-        if lora and lora.init_lora_weights == "LoftQ":
-            start_from_rounding(loaded.module, module)
-        return loaded
+        return self._from_rounded(load_quantized(module, (), self.path, self.where, quantization), module, ())
 
-    def _with_adapter(self, module: nn.Module, head: Collection[str]) -> LoadedModel:
-        """Divide a model into blocks, the last of which is a head without parameters, and add the job's adapter."""
-        blocks = [*find_blocks(module, head), Block(HEAD, ())]
-        if not self.job.adapter:
-            return LoadedModel(module, blocks, frozenset())
-        return add_adapter(module, blocks, self.job.adapter, seed=self.job.training.seed, base=self.path)
+    @property
+    def _reaches_experts(self) -> bool:
+        return True  # in all versions that had this task
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of texts, of shape (texts, width)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -111,11 +111,14 @@ class Transformers(Library):
         if self._reaches_experts:
             require_layers(module, head, quantization, self.where)
         self._kept = whole_modules(module, head)
-        quantized = load_quantized(module, head, self.path, self.where, quantization)
+        return self._from_rounded(load_quantized(module, head, self.path, self.where, quantization), module, head)
+
+    def _from_rounded(self, quantized: nn.Module, whole: nn.Module, head: Collection[str]) -> LoadedModel:
+        """Divide a quantised model into blocks, and add an adapter, which may start from what rounding has changed of the whole."""
         loaded = self._with_adapter(quantized, head)
         lora = self.job.adapter and self.job.adapter.of(LoraSpec)
         if lora and lora.init_lora_weights == "LoftQ":
-            start_from_rounding(loaded.module, module)
+            start_from_rounding(loaded.module, whole)
         return loaded
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
