@@ -84,6 +84,10 @@ def free_port(ip):
         return probe.getsockname()[1]
 
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks pods itself, whatever proxy the environment names or a test has named before."""
+
+
 class Pod:
     """A pod as a process; what it says is kept."""
 
@@ -107,13 +111,16 @@ class Pod:
             )
         self.answers: dict[tuple[str, bool], str] = {}
         """The newest answer in each state, before the first step and after it."""
+        self.unheard: OSError | None = None
+        """Why there was no answer, the last time that there was none."""
 
     def listen(self) -> bool:
         """Ask once how far it is; return whether it has ended."""
         try:
-            with urllib.request.urlopen(self.url, timeout=5) as answer:
+            with DIRECT.open(self.url, timeout=5) as answer:
                 text = answer.read().decode()
-        except OSError:
+        except OSError as error:
+            self.unheard = error
             return self.process.poll() is not None
         told = json.loads(text)
         self.answers[told["state"], told["step"] > 0] = text
@@ -161,9 +168,14 @@ def newer(text):
 def told_of(pod):
     """Return what an operator hears of a pod that has trained, from its start on."""
     seen = pod.answers
-    assert ("Starting", False) in seen, seen
-    assert ("Training", True) in seen, pod.log.read_text()
-    return [seen["Starting", False], seen["Training", True]]
+    assert ("Training", True) in seen, (pod.unheard, pod.log.read_text())
+    return [starting(pod), seen["Training", True]]
+
+
+def starting(pod):
+    """Return what an operator hears of a pod that starts."""
+    assert ("Starting", False) in pod.answers, (pod.answers.keys(), pod.unheard, pod.log.read_text())
+    return pod.answers["Starting", False]
 
 
 def check_success(statuses, folder, run):
@@ -198,7 +210,7 @@ def test_the_first_trainer_fails_under_this_operator(pods, folder):
     pod, whole = pods["old-bad"], spec(folder, "run-old-bad", "bad.csv")
     assert pod.process.returncode == 2, pod.log.read_text()
     for message in (pod.message, newer(pod.message)):
-        check_failure(operator_side.statuses(whole, [pod.answers["Starting", False]], message, 2)[-1])
+        check_failure(operator_side.statuses(whole, [starting(pod)], message, 2)[-1])
 
 
 def test_this_trainer_succeeds_under_the_first_operator(pods, folder, first_operator):
@@ -212,7 +224,7 @@ def test_this_trainer_fails_under_the_first_operator(pods, folder, first_operato
     pod = pods["new-bad"]
     assert pod.process.returncode == 2, pod.log.read_text()
     whole = spec(folder, "run-new-bad", "bad.csv")
-    check_failure(first_operator("statuses", whole, [pod.answers["Starting", False]], pod.message, 2)[-1])
+    check_failure(first_operator("statuses", whole, [starting(pod)], pod.message, 2)[-1])
 
 
 def test_what_a_trainer_ignores_is_said_once_in_its_pod(pods):
