@@ -57,7 +57,7 @@ def find_or_build() -> dict[str, Path]:
     found = _from_envtest()
     cache = cache_dir()
     missing = [name for name in PACKAGES if name not in found]
-    _ensure(cache, missing, f"Kubernetes {KUBERNETES_VERSION}", "about 5 minutes on 2 cores", _build_control_plane)
+    _ensure(cache, missing, f"Kubernetes {KUBERNETES_VERSION}", "5 to 8 minutes on 2 cores", _build_control_plane)
     return found | {name: cache / name for name in missing} | {"kube-controller-manager": _controller_manager()}
 
 

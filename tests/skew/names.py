@@ -7,6 +7,7 @@ python -m tests.skew.names --write   writes names.json, when names have been add
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import sys
@@ -93,6 +94,7 @@ def properties(node: dict[str, Any], path: str = "") -> Iterator[str]:
             yield from properties(node[key], path + mark)
 
 
+@functools.cache
 def _trees(*rooms: str) -> list[ast.Module]:
     return [ast.parse(file.read_text()) for room in rooms for file in sorted((_REPOSITORY / room).rglob("*.py"))]
 
