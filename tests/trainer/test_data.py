@@ -149,7 +149,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in table_error(tmp_path / "missing.csv")
     assert str(tmp_path / "missing.csv") in table_error(tmp_path / "missing.csv")
     (tmp_path / "t.xlsx").write_text("")
-    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, .arrow, .feather, .tar, not .xlsx" in table_error(
+    assert ".csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow, .feather, .tar, not .xlsx" in table_error(
         tmp_path / "t.xlsx"
     )
     (tmp_path / "t.parquet").write_text("no parquet")

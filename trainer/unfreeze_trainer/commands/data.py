@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _JOBS = (".yaml", ".yml", ".json")
 FILES = 2000
+_LOOKED = 1 << 20
+"""Characters of a file that tell what it holds."""
 _BROKEN_ROWS = "unfreeze_trainer.data.unread"
 """Who logs that rows are left out."""
 
@@ -86,8 +88,7 @@ def data(
     from unfreeze_trainer.commands.survey import survey
 
     with judged():
-        if path.suffix.lower() in _JOBS and path.is_file():
-            _require_no_rows(path)
+        if path.suffix.lower() in _JOBS and path.is_file() and not _holds_rows(path):
             job, _ = bring_here(read_job_here(path, claim, claims_folder), offline=True)
             decided, counter = (
                 list[str](),
@@ -113,21 +114,19 @@ def data(
         sys.exit(int(ExitCode.JOB_ERROR))
 
 
-def _require_no_rows(path: Path) -> None:
-    """Raise JobError of JSON that is rows, which many call .json: here that is a job."""
+def _holds_rows(path: Path) -> bool:
+    """Return whether a file of JSON holds rows, by its first object: that of a job says what it is."""
     if path.suffix.lower() != ".json":
-        return
+        return False
+    with path.open("rb") as file:
+        text = file.read(_LOOKED).decode("utf-8-sig", errors="replace").lstrip()
+    if text.startswith("["):
+        return True
     try:
-        rows = not isinstance(json.loads(path.read_bytes()), dict)
-    except json.JSONDecodeError as error:
-        rows = error.msg == "Extra data"  # a second object
+        first = json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):  # whoever reads the job says so
-        rows = False
-    if rows:
-        raise JobError(
-            "InvalidData",
-            f"{path}: a .json file is read as a FineTuneJob, and this holds rows: write one object a line, into a file that ends in .jsonl",
-        )
+        return False
+    return isinstance(first, dict) and not first.keys() & {"apiVersion", "kind", "spec"}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
 from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
 from unfreeze_trainer.data.shards import is_pattern, shards
 from unfreeze_trainer.data.split_names import SPLIT_WORDS, Split, split_of, without_split
-from unfreeze_trainer.data.suffixes import TABLES, is_table, stem, suffixes
+from unfreeze_trainer.data.suffixes import TABLES, is_table, lies_as_table, stem, suffixes
 from unfreeze_trainer.errors import JobError, some_of
 
 Kind = Literal["Table", "Image", "Audio"]
@@ -57,7 +57,7 @@ def find_layout(path: Path) -> Layout:
         return _of_file(path)
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = (entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    tables = sorted(entry for entry in files if is_table(entry))
+    tables = sorted(entry for entry in files if lies_as_table(entry))
     if tables:
         return _of_tables(path, tables)
     if (parts := _splits(folders)) and "train" in parts:

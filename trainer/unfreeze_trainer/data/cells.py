@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet, schema_of
-from unfreeze_trainer.data.json_lines import open_lines
+from unfreeze_trainer.data.json_items import open_items
 from unfreeze_trainer.data.shards import is_several, shards
-from unfreeze_trainer.data.suffixes import BY_COLUMNS, suffixes
+from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import column_names, holds_media, read_reference, read_web_dataset
@@ -109,7 +109,7 @@ def _large(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _read_file(path: str, where: str, rows: int | None) -> Cells:
     suffix = suffixes(path)[0]
-    if suffix in (".jsonl", ".ndjson"):
+    if suffix in JSON:
         read_table(
             path, [], where, Unread(where, skip=True), head=True
         )  # whoever trains says what is wrong with the file
@@ -149,8 +149,8 @@ def _json(path: str, where: str, most: int | None) -> Cells:
         chunks.append(pa.table({name: pa.array(cells, pa.large_string()) for name, cells in columns.items()}))
         lines.clear()
 
-    with open_lines(path, where, errors="replace") as file:
-        for line in file:
+    with open_items(path, where, errors="replace") as (_, items):
+        for line in items:
             lines.append(_object(line))
             count += 1
             if count <= _HEAD_LINES:

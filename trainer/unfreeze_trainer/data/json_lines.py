@@ -1,8 +1,7 @@
-"""Tables as JSON lines: an object on each line."""
+"""Tables as JSON: an object on each line, or a list of objects."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from unfreeze_trainer.data.columns import check_columns
-from unfreeze_trainer.data.packed import open_bytes
+from unfreeze_trainer.data.json_items import Noun, open_items
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted
 
@@ -22,8 +21,6 @@ CHUNK_CHARACTERS = 16 << 20
 """What a part has at most, but for its last row."""
 HEAD_ROWS = 1000
 """Rows that are read where the first ones will do."""
-MAX_LINE = 64 << 20
-"""Characters of the longest line."""
 Cells = Literal["Numbers", "Lists", "Nested"]
 """What cells may hold in JSON lines: numbers of one type where whole ones and others follow each other; lists of values of one
 type; anything, which is given as JSON again."""
@@ -33,18 +30,18 @@ NONE: Mapping[str, Cells | None] = MappingProxyType({})
 def read_json_lines(
     path: str, columns: list[str], where: str, unread: Unread, *, head: bool, kinds: Mapping[str, Cells | None] = NONE
 ) -> Iterator[pa.Table]:
-    """Read line by line: Arrow's reader is faster, but cannot say which line is wrong."""
+    """Read row by row: Arrow's reader is faster, but cannot say which line is wrong."""
     import pyarrow as pa
 
     wanted = list(dict.fromkeys(columns))
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
     number = held = 0
-    with open_lines(path, where) as file:
-        for number, line in enumerate(_bounded(file, where), start=1):
+    with open_items(path, where) as (noun, items):
+        for number, line in enumerate(items, start=1):
             try:
-                record = _json_record(line, number, where)
-                place = f"{where}: line {number}"
+                place = f"{where}: {noun} {number}"
+                record = _json_record(line, noun, place)
                 values = [json_cell(record, name, types, place, kinds.get(name)) for name in wanted]
             except JobError as error:
                 unread.add([number - 1], error)
@@ -60,24 +57,7 @@ def read_json_lines(
                 break
     yield pa.table(cells)
     if not number:
-        raise JobError("InvalidData", f"{where}: the file is empty")
-
-
-def open_lines(path: str, where: str, errors: str = "strict") -> io.TextIOWrapper:
-    """Open a file of lines, unpacked where it is compressed; JobError as of `open_bytes`."""
-    return io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors=errors)
-
-
-def _bounded(file: io.TextIOWrapper, where: str) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE and not line.endswith("\n"):
-            raise JobError(
-                "InvalidData",
-                f"{where}: line {number} is longer than {MAX_LINE >> 20} Mi characters; write one object a line",
-            )
-        yield line
+        raise JobError("InvalidData", f"{where}: the {'file' if noun == 'line' else 'list'} is empty")
 
 
 def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
@@ -132,15 +112,16 @@ _FLOAT_BITS = 1023
 """Of whole numbers that have a float of about their size."""
 
 
-def _json_record(line: str, number: int, where: str) -> dict[str, Any]:
-    if not line.strip():
-        raise JobError("InvalidData", f"{where}: line {number} is empty; remove it")
+def _json_record(text: str, noun: Noun, where: str) -> dict[str, Any]:
+    if not text.strip():
+        raise JobError("InvalidData", f"{where} is empty; remove it")
     try:
-        record = json.loads(line)
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
+        lone = ". Rows are lines, or the items of one list" if noun == "line" and text.strip() in ("{", "[") else ""
         raise JobError(
-            "InvalidData", f"{where}: line {number} is not JSON: {error}: {quoted(repr(line.strip()[:120]))}"
+            "InvalidData", f"{where} is not JSON: {error}: {quoted(repr(text.strip()[:120]))}{lone}"
         ) from error
     if not isinstance(record, dict):
-        raise JobError("InvalidData", f"{where}: line {number} is no JSON object: {quoted(repr(line.strip()[:120]))}")
+        raise JobError("InvalidData", f"{where} is no JSON object: {quoted(repr(text.strip()[:120]))}")
     return record

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from unfreeze_trainer.data.split_names import split_of
-from unfreeze_trainer.data.suffixes import TABLES, is_table, suffixes
+from unfreeze_trainer.data.suffixes import TABLES, lies_as_table, suffixes
 from unfreeze_trainer.errors import JobError, some_of
 from unfreeze_trainer.sources.closed import Closed
 
@@ -80,7 +80,7 @@ def is_table_folder(path: str) -> bool:
     if not _is_folder(path):
         return False
     seen = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
-    return not any(entry.is_dir() for entry in seen) and any(is_table(entry.name) for entry in seen)
+    return not any(entry.is_dir() for entry in seen) and any(lies_as_table(entry.name) for entry in seen)
 
 
 def shards(path: str, where: str) -> list[str]:
@@ -124,7 +124,7 @@ def _in_folder(folder: Path, where: str) -> list[str]:
     entries = _entries(folder, where)
     names = [entry.name for entry in entries if not entry.is_dir()]
     folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    found = [name for name in names if not name.startswith(".") and is_table(name)]
+    found = [name for name in names if not name.startswith(".") and lies_as_table(name)]
     _require_one_table(found, names, folders, where)
     closed = Closed(folder, where, "InvalidData")
     return [closed.path(name) for name in found]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unfreeze_trainer.data.split_names import split_of
+
 BY_COLUMNS = (".parquet", ".arrow", ".feather")
 """Suffixes of formats that are compressed within."""
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", *BY_COLUMNS, ".tar")
+JSON = (".jsonl", ".ndjson", ".json")
+"""Suffixes of lines of JSON, of the last one also of a list."""
+TABLES = (".csv", ".tsv", *JSON, *BY_COLUMNS, ".tar")
 """Suffixes of tables."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
@@ -28,3 +32,11 @@ def stem(path: str | Path) -> str:
 def is_table(path: str | Path) -> bool:
     """Return whether a file is called like a table."""
     return suffixes(path)[0] in TABLES
+
+
+def lies_as_table(path: str | Path) -> bool:
+    """Return whether a file among others is called like a table; one in .json only where it is called like a split.
+
+    Beside tables lie files in .json that tell of them (dataset_info.json, state.json).
+    """
+    return is_table(path) and (suffixes(path)[0] != ".json" or split_of(stem(path)) is not None)

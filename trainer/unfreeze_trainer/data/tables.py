@@ -1,4 +1,4 @@
-"""Tables: CSV, the same with tabs, JSON lines, Parquet and Arrow, by suffix, with errors that name file, row and column.
+"""Tables: CSV, the same with tabs, JSON, Parquet and Arrow, by suffix, with errors that name file, row and column.
 
 Only the columns that are asked for are kept, as Arrow arrays, and large ones in a file: see kept.py.
 Rows are counted from 1; a CSV's header is not counted.
@@ -18,7 +18,7 @@ from unfreeze_trainer.data.json_lines import NONE, Cells, read_json_lines
 from unfreeze_trainer.data.kept import Kept
 from unfreeze_trainer.data.packed import packed_as
 from unfreeze_trainer.data.shards import is_several, shards
-from unfreeze_trainer.data.suffixes import BY_COLUMNS, TABLES, suffixes
+from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, TABLES, suffixes
 from unfreeze_trainer.data.unread import Unread, UnreadOfShard
 from unfreeze_trainer.data.web_dataset import read_web_dataset
 from unfreeze_trainer.errors import JobError, is_passing, quoted
@@ -155,8 +155,7 @@ def _require_packing(path: str, suffix: str, packed: str, where: str) -> None:
 
 _READERS: dict[str, Callable[..., Iterator[pa.Table]]] = {
     **dict.fromkeys(SEPARATED, read_delimited),
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
+    **dict.fromkeys(JSON, read_json_lines),
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".feather": read_arrow,

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from unfreeze_trainer.data.split_names import SPLIT_WORDS
-from unfreeze_trainer.data.suffixes import is_table
+from unfreeze_trainer.data.suffixes import is_table, lies_as_table
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
 CARD = "README.md"
@@ -78,7 +78,7 @@ def find_config(names: Collection[str], card: str, path: str, where: str) -> tup
     if wanted in named:
         found = Config(wanted, _of_config(named[wanted], tables, where), _label_names(said, wanted))
     else:
-        below = [name for name in tables if not path or name.startswith(f"{path}/")]
+        below = [name for name in tables if lies_as_table(name) and (not path or name.startswith(f"{path}/"))]
         if not below:
             if named and tables and path not in names and not any(name.startswith(f"{path}/") for name in names):
                 raise _no_config(path, named, where)

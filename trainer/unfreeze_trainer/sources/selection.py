@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unfreeze_trainer.data.clips import SUFFIXES as CLIPS
 from unfreeze_trainer.data.pictures import FORMATS as PICTURES
 from unfreeze_trainer.data.shards import expanded
-from unfreeze_trainer.data.suffixes import is_table
+from unfreeze_trainer.data.suffixes import lies_as_table
 from unfreeze_trainer.errors import JobError, some_of
 from unfreeze_trainer.models.folders import WEIGHTS
 from unfreeze_trainer.sources.card import CARD, Config, find_config
@@ -174,7 +174,7 @@ def config_of(names: Collection[str], card: Callable[[], str], path: str, where:
     path, where
         What the source names below the repository, and what messages start with.
     """
-    tables = [name for name in names if is_table(name)]
+    tables = [name for name in names if lies_as_table(name)]
     inside = [name for name in names if not path or name.startswith(f"{path}/")]
     media = sum(PurePosixPath(name).suffix.lower() in _MEDIA for name in inside)
     if not tables or media:  # pictures and clips lie in folders, or beside the table that names them

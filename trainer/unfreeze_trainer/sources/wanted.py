@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 600.0
 """Pauses between tries of a hub that does not answer, all together, before the pod fails and is retried elsewhere."""
 _TABLES_OF_PATHS = tuple(
     f"{suffix}{packed}"
-    for suffix in (".csv", ".tsv", ".jsonl", ".ndjson")
+    for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
     for packed in ("", ".gz", ".bz2", ".xz", ".zst")
 )
 
