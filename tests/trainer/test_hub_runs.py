@@ -30,6 +30,8 @@ from tests.trainer.jobs import (
 from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
+from unfreeze_trainer.commands.finished import find_model
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.sources.schemes import fetch_sources, pin_sources
 from unfreeze_trainer.sources.wanted import Bringing
 
@@ -246,3 +248,13 @@ def test_a_repository_of_each_kind_is_fetched_trained_and_exported(ranks, tmp_pa
     [export] = json.loads((tmp_path / "run/report.json").read_text())["exports"]
     assert export["kind"] == ("Adapter" if "adapter" in change else "Model")
     assert (tmp_path / "run" / export["folder"] / file).is_file()
+    if export["kind"] == "Adapter":
+        commit, adapter = hub.models["org/kind"].refs["main"], tmp_path / "run" / export["folder"]
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == ("org/kind", commit)
+        assert "org/kind" in (adapter / "README.md").read_text()
+        assert str(tmp_path / "cache") not in (adapter / "README.md").read_text()
+        with pytest.raises(JobError, match=f"org/kind, commit {commit} of a hub, whose cache here lacks it"):
+            find_model(adapter, None)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        assert find_model(adapter, None).base == tmp_path / "cache/models--org--kind/snapshots" / commit

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.exports.described import Described
+from unfreeze_trainer.models.home import cached
 from unfreeze_trainer.runs.destination import MARKER
 
 _ADAPTERS = {"adapter_config.json": "PEFT", "bottleneck_config.json": "Bottleneck"}
@@ -72,11 +73,16 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
             "InvalidModel", f"{folder}: no adapter_model.safetensors beside adapter_config.json: copy it there"
         )
     file = next(name for name, kind in _ADAPTERS.items() if kind == adapter)
-    named = base or Path(str(_json(folder / file).get("base_model_name_or_path") or ""))
+    config = _json(folder / file)
+    said, revision = str(config.get("base_model_name_or_path") or ""), config.get("revision")
+    named = base or Path(said)
+    if base is None and not named.is_dir() and isinstance(revision, str):
+        named = cached(said, revision) or named
     if not (named / "config.json").is_file():
+        at = f", commit {revision} of a hub, whose cache here lacks it" if base is None and revision else ""
         raise JobError(
             "InvalidModel",
-            f"{folder}: it is an adapter, and its base does not lie in {named}: say where, by --base DIR",
+            f"{folder}: it is an adapter, and its base does not lie in {named}{at}: say where, by --base DIR",
         )
     return Finished(folder, named, adapter, described, thresholds)
 

@@ -14,6 +14,7 @@ from unfreeze_api.contracts.progress import CheckpointInfo, Progress
 from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
 from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.home import home_of
 from unfreeze_trainer.versions import library_versions
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ def build_report(
 
 def _export(job: ResolvedJob, task: Task, kind: ExportKind) -> Export:
     folder = export_folder(job, kind)
-    return Export(kind=kind, folder=folder, usage=task.usage(kind, f"{job.output.path}/{folder}", job.model.path))
+    return Export(
+        kind=kind, folder=folder, usage=task.usage(kind, f"{job.output.path}/{folder}", home_of(job.model).name)
+    )
 
 
 def export_folder(job: ResolvedJob, kind: str) -> str:

@@ -17,6 +17,7 @@ from unfreeze_trainer.models.adapters import add_adapter, save_adapter
 from unfreeze_trainer.models.blocks import HEAD, Block, find_blocks
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import check_folder, weight_files
+from unfreeze_trainer.models.home import home_of, name_base
 from unfreeze_trainer.models.loading import not_wrapped
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
@@ -120,6 +121,7 @@ class Library(ABC):
         if kind == "Adapter":
             assert self.job.adapter is not None  # the rules of the API
             save_adapter(module, folder, self.job.adapter, base=self.path, initial=initial)
+            name_base(folder, home_of(self.job.model))
             return
         from unfreeze_trainer.models.adapters.peft import merged
 

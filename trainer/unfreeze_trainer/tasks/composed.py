@@ -25,6 +25,7 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
+from unfreeze_trainer.models.home import home_of
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder
@@ -239,7 +240,7 @@ class ComposedTask(Task):
         folder.mkdir(parents=True, exist_ok=True)
         self.library.save(module, folder, kind, initial=self.build_model)
         self.modality.save(folder)
-        plain = self.plain(kind, ".", self.job.model.path)
+        plain = self.plain(kind, ".", home_of(self.job.model).name)
         write_card(
             folder,
             self.job,
