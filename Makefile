@@ -14,7 +14,7 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup cluster-binaries test-binaries demo test test-matrix test-fast fmt lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -67,10 +67,19 @@ lint: $(READY) ## ruff, mypy, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: setup ## Benchmarks, as ratios within one run; results as JSON in out/
+# Those that take a folder for real data are about outcomes. A table of accelerators is of nothing else.
+OUTCOMES := $(patsubst bench/%.py,%,$(shell grep -l 'python -m bench\.[a-z]* FOLDER' bench/*.py))
+SPEED    := $(filter-out $(OUTCOMES) $(if $(shell which nvidia-smi),,accelerator),$(patsubst bench/%.py,%,$(wildcard bench/[!_]*.py)))
+
+bench: setup ## Benchmarks of speed, as ratios within one run, an hour or two; some: B="loop startup"; results as JSON in out/
 	@mkdir -p out
-	@for name in $(patsubst bench/%.py,%,$(wildcard bench/[!_]*.py)); do \
+	@for name in $(or $(B),$(SPEED)); do echo "bench.$$name ..." >&2; \
 	  result=out/$$name.json; $(BIN)/python -m bench.$$name > $$result || exit 1; cat $$result; done
+
+bench-outcomes: $(READY) ## Benchmarks of outcomes on real data beside plain libraries, for hours; a row that stands is kept; some: B="tags pairs"
+	@mkdir -p out/data
+	@for name in $(or $(B),$(OUTCOMES)); do echo "bench.$$name ..." >&2; \
+	  result=out/$$name.json; $(BIN)/python -m bench.$$name out/data > $$result || exit 1; cat $$result; done
 
 crds: $(READY) ## The CRD, its warnings, docs/api.md and the tables of docs/operations.md, from the models; CRD and warnings also in the chart
 	@$(BIN)/python -m unfreeze_api.generate.crd --write
