@@ -46,15 +46,15 @@ ALL = {
     "learningRate": {"head": 1e-2, "backbone": 1e-3},
 }
 HEAD = {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}
-MODELS = {"MobileNetV2 (transformers)": "mobilenet-v2", "EfficientNet-Lite0 (timm)": "efficientnet-lite0"}
+MODELS = {"EfficientNet-Lite0 (timm)": "efficientnet-lite0", "MobileNetV2 (transformers)": "mobilenet-v2"}
 TUNED: dict[str, tuple[str, dict[str, Any], int]] = {
     f"{name}, {what}": (model, strategy, epochs)
-    for name, model in MODELS.items()
     for what, strategy, epochs in (
-        ("all of it trained", ALL, 3),
         ("all of it trained, longer", ALL, 6),
+        ("all of it trained", ALL, 3),
         ("head alone", HEAD, 5),
     )
+    for name, model in MODELS.items()
 }
 """Model, strategy and epochs of each job."""
 
