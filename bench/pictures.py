@@ -135,7 +135,7 @@ def clothes(folder: Path, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _tuned(folder: Path, model: str, strategy: dict[str, Any], epochs: int) -> dict[str, Any]:
     """Return the test accuracy of a model that was trained on the pictures."""
-    name = f"pictures-{model}-{strategy['type'].lower()}-{epochs}"
+    name = f"pictures-{model}-{'head' if strategy is HEAD else 'all'}-{epochs}"
     spec = {
         "model": {"source": f"file://{folder}/models/{model}"},
         "task": {"type": "ImageClassification", "imageClassification": {"imageSize": SIZE, "augmentation": "None"}},
