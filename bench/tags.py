@@ -40,6 +40,7 @@ PROBED = {
 }
 TUNED: dict[str, tuple[tuple[dict[str, Any], int], dict[str, Any]]] = {
     "MiniLM, frozen": (FROZEN, {}),
+    "MiniLM, frozen, pooling Attention": (FROZEN, {"pooling": "Attention"}),
     "MiniLM, frozen, classWeights Balanced": (FROZEN, {"classWeights": "Balanced"}),
     "MiniLM, all of it trained": (ALL, {}),
     "MiniLM, its head first, then all of it": ((PROBED, 12), {}),

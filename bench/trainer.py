@@ -4,7 +4,7 @@
 
 Sets are trec (1,000 questions of six kinds) and sections (1,000 of Debian's packages, in the eight largest sections; needs `apt-get
 update`). Prints JSON for each, and keeps it in bench/results: accuracy on texts that were held out, with its 95 % interval, with the encoder frozen and with all of it
-trained. The Trainer accumulates no gradients, and keeps the epoch that is best on the same validation texts.
+trained, and frozen below a head that learns which tokens count. The Trainer accumulates no gradients, and keeps the epoch that is best on the same validation texts.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def main() -> None:
         for how, words in HOW.items():
             measures[f"Unfreeze, {words}"] = partial(_tuned, folder, name, how)
             measures[f"Trainer, {words}"] = partial(_by_trainer, folder, name, how, splits)
+        measures["Unfreeze, encoder frozen, pooling Attention"] = partial(_tuned, folder, name, "frozen", "Attention")
         for what, measure in measures.items():
             found[what] = record("trainer", f"{name}: {what}", measure)
         print(json.dumps(found, indent=1), flush=True)
@@ -94,19 +95,20 @@ def _plain(train: Rows, test: Rows) -> dict[str, Any]:
     return told(model.fit(texts, labels).predict(others) == np.array(actual))
 
 
-def _tuned(folder: Path, name: str, how: str) -> dict[str, Any]:
+def _tuned(folder: Path, name: str, how: str, pooling: str = "Auto") -> dict[str, Any]:
     """Return what a model that Unfreeze has trained is right in."""
+    job = f"{name}-{how}" + ("" if pooling == "Auto" else f"-{pooling.lower()}")
     rate = {"learningRate": {"head": RATES[how]}}
     every = {"type": "FullFineTuning", "learningRate": {"head": RATES[how], "backbone": RATES[how]}}
     spec = {
         "model": {"source": f"file://{folder}/models/minilm"},
-        "task": {"type": "TextClassification", "textClassification": {"maxLength": MAX_LENGTH}},
+        "task": {"type": "TextClassification", "textClassification": {"maxLength": MAX_LENGTH, "pooling": pooling}},
         "data": {split: {"source": f"file://{folder}/{name}-{split}.csv"} for split in ("train", "validation", "test")},
         "strategy": every if how == "all" else {"type": "FeatureExtraction", **rate},
         "training": {"epochs": EPOCHS, "batchSize": BATCH, "seed": SEED},
     }
-    trained(folder, f"{name}-{how}", spec)
-    rows = said(folder, f"{name}-{how}")
+    trained(folder, job, spec)
+    rows = said(folder, job)
     return told(np.array(rows["label"]) == np.array(rows["prediction"]))
 
 

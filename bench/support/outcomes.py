@@ -23,34 +23,37 @@ RESULTS = ROOT / "bench" / "results"
 def record(benchmark: str, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return a row of a table, and keep it in bench/results/BENCHMARK.jsonl with what it was measured by.
 
+    A row that stands there is not measured again: take its line out to have it measured anew.
+
     Parameters
     ----------
     benchmark
         Name of its module.
     name
-        Of the row, whose former figures are replaced.
+        Of the row.
     measure
         Returns the figures.
     """
+    file = RESULTS / f"{benchmark}.jsonl"
+    before: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if kept := [one for one in before if one["row"] == name]:
+        return kept[0]
     start = time.monotonic()
     figures = dict(measure())
     command = f"python -m bench.{benchmark} {' '.join(['FOLDER', *sys.argv[2:]])}"
     by = {"row": name, "command": command, "commit": _commit(), "seed": SEED}
     made = by | {"seconds": round(time.monotonic() - start)} | figures
-    file = RESULTS / f"{benchmark}.jsonl"
-    before = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    names = [one["row"] for one in before]
-    place = names.index(name) if name in names else len(names)
     file.parent.mkdir(exist_ok=True)
-    file.write_text("".join(json.dumps(one) + "\n" for one in [*before[:place], made, *before[place + 1 :]]))
+    with file.open("a") as rows:
+        rows.write(json.dumps(made) + "\n")
     print(json.dumps(made), file=sys.stderr, flush=True)
     return made
 
 
 def _commit() -> str:
-    """Return the commit whose code is measured, with a sign of what has been changed since."""
+    """Return the last commit of the code that is measured, with a sign of what has been changed since."""
     names = ["crds", "trainer", "examples", "bench/*.py", "bench/support"]
-    asked = (["rev-parse", "--short=7", "HEAD"], ["status", "--porcelain", "--", *names])
+    asked = (["log", "-1", "--format=%h", "--abbrev=7", "--", *names], ["status", "--porcelain", "--", *names])
     commit, changed = (
         subprocess.run(["git", *one], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
         for one in asked

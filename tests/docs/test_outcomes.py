@@ -1,6 +1,7 @@
 """Tables of outcomes have the figures that their benchmarks have kept, with command and commit."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ ROWS = [
     for row in map(json.loads, file.read_text().splitlines())
 ]
 INTERVAL = "95 %"
+COMMIT, BOUNDS = re.compile(r"^\|.*\| `([0-9a-f]{7})` \|$"), re.compile(r"\((-?[0-9.]+ to -?[0-9.]+)\)")
 
 
 def shown(value):
@@ -23,7 +25,20 @@ def test_each_row_stands_in_a_table_with_its_interval_command_and_commit(row):
     text = (ROOT / "docs/tasks.md").read_text()
     figures = {key.removesuffix(INTERVAL).strip() or "accuracy": row[key] for key in row if key.endswith(INTERVAL)}
     assert figures
-    for name, (low, high) in figures.items():
-        assert f"{shown(row[name])} ({shown(low)} to {shown(high)})" in text, name
+    cells = [f"{shown(row[name])} ({shown(low)} to {shown(high)})" for name, (low, high) in figures.items()]
+    commit = row["commit"].split(",")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|") and f"`{commit}`" in line]
+    assert [line for line in lines if all(f"| {cell} |" in line for cell in cells)], (cells, commit)
     assert f"`{row['command']}`" in text
-    assert row["commit"].split(",")[0] in text
+
+
+def test_a_figure_with_an_interval_and_a_commit_is_of_a_row():
+    known = {
+        (row["commit"].split(",")[0], f"{shown(low)} to {shown(high)}")
+        for row in (parameter.values[0] for parameter in ROWS)
+        for low, high in (row[key] for key in row if key.endswith(INTERVAL))
+    }
+    lines = [line for line in (ROOT / "docs/tasks.md").read_text().splitlines() if COMMIT.search(line)]
+    assert lines
+    told = {(COMMIT.search(line)[1], interval) for line in lines for interval in BOUNDS.findall(line)}
+    assert told - known == set()

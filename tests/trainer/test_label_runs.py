@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, timm_folder
 from tests.trainer.ranks import run_gang
-from tests.trainer.whole_worker import ends_as_undisturbed, work
+from tests.trainer.whole_worker import work
 
 pytestmark = pytest.mark.slow
 
@@ -157,34 +157,3 @@ def test_pictures_with_several_labels(ranks, folder):
     picture = f'Image.open("{folder}/pictures/red/0.png")'
     exec(report["exports"][0]["usage"].replace('Image.open("picture.png")', picture), said)
     assert said["labels"] == ["blue", "first", "red"]
-
-
-@pytest.mark.parametrize(
-    ("task", "metrics"),
-    [
-        ({"type": "TextClassification", "textClassification": {"labels": "Multi"}}, {"microF1", "mAP"}),
-        ({"type": "TextRegression"}, {"rmse", "pearson"}),
-    ],
-    ids=["several labels", "numbers"],
-)
-def test_a_killed_run_ends_as_the_undisturbed_one(ranks, folder, tmp_path, task, metrics):
-    samples = [row | {"value": len(row["label"]) * 10 + 0.5} for row in rows(40)]
-    data = write(tmp_path / "t.jsonl", samples)
-
-    def job_in(name: str):
-        return make_job(
-            folder / "bert",
-            data,
-            task=task,
-            data={"test": {"fraction": 0.2}},
-            strategy={"type": "LinearProbeThenFineTune", "learningRate": {"head": 5e-2, "backbone": 1e-2}},
-            training={"epochs": 3, "batchSize": 7, "gradientAccumulationSteps": 2, "checkpoint": {"everySteps": 2}},
-            distribution={"numNodes": 2},
-            output={"destination": f"file://{tmp_path}/{name}"},
-        )
-
-    one = ends_as_undisturbed(job_in, tmp_path)
-    assert metrics < set(one["results"]["test"])
-    for file in ("predictions/test.parquet", "evaluation.json"):
-        whole, killed = (tmp_path / name / file for name in ("whole", "killed"))
-        assert whole.read_bytes() == killed.read_bytes()
