@@ -34,7 +34,7 @@ _COMMON = (
 
 
 _SMALL = {"wbits": 13, "memLevel": 5}
-"""A window of two dictionaries, 50 KB in all: to clear the 260 KB of zlib's own sizes takes thirty times longer than to pack."""
+"""A window of two dictionaries, 50 KB in all: to clear the 260 KB of zlib's own sizes can take many times longer than to pack."""
 
 
 def pack(value: Any) -> bytes:
