@@ -57,8 +57,11 @@ REST_SECONDS = 0.1
 
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
-    urgent = lambda key: known.is_new(key)  # noqa: E731, PLW0108 - made below
-    queue: Queue[Key] = Queue(_on_error(metrics), urgent=urgent, rest=REST_SECONDS)
+    queue: Queue[Key] = Queue(
+        _on_error(metrics),
+        urgent=lambda key: known.is_new(key),  # noqa: PLW0108 - made below
+        rest=REST_SECONDS,
+    )
     known, mirrors = _caches(queue.add)
     poller = ProgressPoller(settings, queue.add)
     executor = Executor(api, mirrors)
