@@ -7,7 +7,8 @@ gang needs at least, a Service and an Indexed Job; `client` posts the very child
 where pods are made and wait, and with a node without a process that takes them. All times and counts come from the API
 server's log of writes. `ratios` are the operator's rate by each client's, jobs posted to last pod made, and to children
 complete; `processor_ms` is what each process of the control plane, and the operator, has worked for a job, which other
-work on the same machine hardly changes; `alone` is one job at a time on the idle system.
+work on the same machine hardly changes; `looks_per_job` is how often the operator has looked at each; `alone` is one job at a time
+on the idle system.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bench.support.plane import (
     fine_tune_job,
     installed,
     latencies,
+    looks,
     make_namespace,
     names,
     percentiles,
@@ -82,7 +84,8 @@ async def measure(cluster: Cluster, operator: OperatorProcess, jobs: int, *, nod
             f"{rate}_by_{name}": round(best["operator"][rate] / best[name][rate], 3)
             for rate in ("jobs_per_s_until_pods", "jobs_per_s")
             for name in ("plain", "client")
-        },
+        }
+        | {"alone_p50_by_plain": round(alone["operator_ms"]["p50"] / alone["plain_ms"]["p50"], 2)},
         "alone": alone,
         **best,
         "jobs_per_s_until_pods_of_turns": {
@@ -211,8 +214,10 @@ class Operator(Client):
 
     async def at_once(self, jobs: int) -> Json:
         """Apply all jobs; return rates, latencies, writes, and what the operator took."""
+        before = looks(self.plane.operator)
         found = await super().at_once(jobs)
-        return {**found, "peak_mib": round(self.plane.operator.memory_mib("VmHWM"))}
+        looked = round((looks(self.plane.operator) - before) / jobs, 2)
+        return {**found, "looks_per_job": looked, "peak_mib": round(self.plane.operator.memory_mib("VmHWM"))}
 
 
 CONTENDERS: tuple[type[Client], ...] = (Plain, Client, Operator)

@@ -26,6 +26,7 @@ from bench.support.plane import (
     fine_tune_job,
     installed,
     latencies,
+    looks,
     make_namespace,
     names,
     percentiles,
@@ -105,11 +106,6 @@ async def start(cluster: Cluster, operator: OperatorProcess, api: Api, finished:
     row["one_more_ms"] = await one_more(cluster, api, 50_000 + finished)
     print(row, file=sys.stderr, flush=True)
     return row
-
-
-def looks(operator: OperatorProcess) -> float:
-    """Return how often the operator has reconciled."""
-    return operator.metric("unfreeze_reconcile_duration_seconds_count") or 0
 
 
 async def one_more(cluster: Cluster, api: Api, first: int) -> dict[str, float]:

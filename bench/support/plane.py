@@ -155,6 +155,11 @@ def latencies(writes: Sequence[Write], namespace: str, author: str, jobs: int) -
     return [end - starts[name] for name, end in ends.items()]
 
 
+def looks(operator: OperatorProcess) -> float:
+    """Return how often the operator has reconciled."""
+    return operator.metric("unfreeze_reconcile_duration_seconds_count") or 0
+
+
 def percentiles(seconds: Sequence[float], *which: int) -> dict[str, float]:
     """Return percentiles in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")

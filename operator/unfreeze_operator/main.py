@@ -12,7 +12,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import click
-from kubernetes.aio.config import ConfigException
 from pydantic import TypeAdapter, ValidationError
 
 from unfreeze_operator.cluster import connection, watch
@@ -264,7 +263,8 @@ def main(
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        outside = isinstance(first, OSError | ConfigException)  # no kubeconfig, no such port: nothing of ours is wrong
+        # No kubeconfig, no such port: nothing of ours is wrong.
+        outside = isinstance(first, OSError | connection.ConfigException)
         logger.critical("The operator ends: %s", first, exc_info=None if outside else first)
         sys.exit(1)
 

@@ -76,9 +76,8 @@ def _nursery() -> socket.socket:
 
 def main() -> None:
     """Fork operators until nobody can ask for one any more."""
-    from kubernetes.aio.config import kube_config
-
     import unfreeze_operator.main
+    from unfreeze_operator.cluster.connection import config
 
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers end by themselves
@@ -103,7 +102,7 @@ def main() -> None:
     wanted = json.loads(request)
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]  # which was read at the import
+    config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]  # which was read at the import
     unfreeze_operator.main.main(wanted["arguments"], prog_name="unfreeze-operator")
 
 

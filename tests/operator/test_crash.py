@@ -75,7 +75,7 @@ def test_a_life_without_a_crash(undisturbed):
     assert undisturbed[2]["phase"] == "Succeeded"
     assert undisturbed[2]["restarts"] == {"inPlace": 0, "pods": 1}
     told = Counter(reason for reason, _ in undisturbed[-1].elements())
-    assert told == {"Created": 1, "Running": 2, "Suspended": 1, "Resumed": 1, "PodRestarted": 1, "Succeeded": 1}
+    assert told == {"Running": 2, "Suspended": 1, "Resumed": 1, "PodRestarted": 1, "Succeeded": 1}
 
 
 @pytest.mark.slow

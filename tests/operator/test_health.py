@@ -3,8 +3,11 @@
 import asyncio
 import threading
 
+import aiohttp
+from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from tests.operator.process import free_port
 from unfreeze_operator.telemetry.health import Health
 from unfreeze_operator.telemetry.metrics import Metrics
 
@@ -79,3 +82,24 @@ async def asked_by_many(monkeypatch):
     clock[0] = 22.0
     await health._metrics_page(None)
     assert len(made) == 2
+    clock[0] = 100.0
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert health._page is None, "nobody asks for it any more, and it has megabytes"
+
+
+async def test_the_page_is_sent_as_what_it_is_to_several_at_once():
+    health, port = Health(Metrics()), free_port()
+    serving = asyncio.create_task(health.serve("127.0.0.1", port))
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                answers = [await session.get(f"http://127.0.0.1:{port}/metrics") for _ in range(2)]
+                break
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0)
+        texts = [await answer.text() for answer in answers]
+    serving.cancel()
+    assert {answer.headers["Content-Type"] for answer in answers} == {CONTENT_TYPE_LATEST}
+    assert texts[0] == texts[1]
+    assert "unfreeze_leading 0.0" in texts[0].splitlines()

@@ -35,7 +35,7 @@ def test_the_whole_way(operator, world):
     assert "failure" not in end
     assert end["decisions"] == [decided]
     until(lambda: world.events()[3:], "the events")
-    assert sorted(world.events()) == ["Created", "Decided", "Running", "Succeeded"]
+    assert sorted(world.events()) == ["Decided", "Running", "Succeeded"]
 
 
 def test_status_moves_during_the_training(operator, world):

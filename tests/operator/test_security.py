@@ -143,7 +143,7 @@ def test_a_secret_stays_where_it_is(operator, world):
     world.wait_phase("Running")
     world.go()
     world.wait_phase("Succeeded")
-    world.wait_events("Created", "Running", "Succeeded")
+    world.wait_events("Running", "Succeeded")
     kinds = ("finetunejobs", "jobs", "pods", "configmaps", "services", "networkpolicies", "events")
     everything = json.dumps([world.list(plural) for plural in kinds]) + operator.log.read_text()
     assert "s3cr3t-of-the-hub" not in everything

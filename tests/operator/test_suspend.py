@@ -32,7 +32,7 @@ def test_suspend_and_resume_keep_progress_and_tell_the_truth(operator, world):
     end = world.wait_phase("Succeeded")
     assert end["startTime"] == before["startTime"]
     assert end["restarts"]["pods"] == 0
-    world.wait_events("Created", "Running", "Suspended", "Resumed", "Running", "Succeeded")
+    world.wait_events("Running", "Suspended", "Resumed", "Running", "Succeeded")
 
 
 def test_many_suspends_do_not_use_up_the_backoff_limit(operator, world):

@@ -171,7 +171,7 @@ def test_conflicts_on_the_status_neither_lose_nor_double_a_count(faulty_operator
     assert end["restarts"] == {"inPlace": 0, "pods": 2}
     until(lambda: "Succeeded" in world.events(), "the last event")
     told = world.events()
-    assert (told.count("Created"), told.count("PodRestarted"), told.count("Succeeded")) == (1, 2, 1)
+    assert (told.count("Running"), told.count("PodRestarted"), told.count("Succeeded")) == (1, 2, 1)
     for sample, count in (
         ("unfreeze_jobs_created_total", 1),
         ("unfreeze_jobs_succeeded_total", 1),
@@ -267,7 +267,7 @@ def test_an_event_is_posted_again(faulty_operator, proxy, world, fault):
     faulty_operator.start()
     world.create()
     world.wait_phase("Succeeded")
-    world.wait_events("Created", "Running", "Succeeded")
+    world.wait_events("Running", "Succeeded")
 
 
 def test_events_that_cannot_be_posted_hold_no_job_up(faulty_operator, proxy, world):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field
@@ -45,12 +46,18 @@ class Variant:
     def field(self) -> str:
         """Name of the member with its options, in Python."""
         assert self.options is not None
-        return to_snake(self.options.__name__.removesuffix("Spec"))
+        return _field_of(self.options.__name__)
 
     @property
     def member(self) -> str:
         """Name of the member with its options, on the wire."""
         return to_camel(self.field)
+
+
+@cache
+def _field_of(model: str) -> str:
+    """Return a member's name by its model's: asked many times for each look at a job."""
+    return to_snake(model.removesuffix("Spec"))
 
 
 def only_with(member: str, selector: str, value: str) -> Rule:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import kopf
 from kubernetes.aio import client, config
+from kubernetes.aio.config import ConfigException
+
+__all__ = ["SERVICE_ACCOUNT", "ConfigException", "for_kopf", "load", "own_namespace", "ssl_context", "token_header"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds what its account was given."""

@@ -1,4 +1,4 @@
-"""Kubernetes Events of a job: one for each step of its life, none for progress."""
+"""Kubernetes Events of a job: one for each step of its life but the first, which its status tells; none for progress."""
 
 from __future__ import annotations
 
@@ -106,17 +106,15 @@ def _phase_notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | 
         mark += f" {job.uid} {job.started}{' ' + _mark(old, new) if job.pod_group else ''}"
     if new.phase == "Queued":
         mark = _mark(old, new)
-    made = Note("Normal", "Created", "ConfigMap, Service and Job are created", str(new.observed_generation))
-    found = [made] if old.phase is None and new.phase in ("Pending", "Running", "Succeeded") else []
     if new.phase in _PHASES:
-        return [*found, Note("Normal", *_PHASES[new.phase], mark)]
+        return [Note("Normal", *_PHASES[new.phase], mark)]
     if new.phase == "Pending" and old.phase == "Suspended":
         return [Note("Normal", "Resumed", "the job resumes from its newest checkpoint", mark)]
     if new.phase == "Failed" and new.failure is not None:
         where = f" (pod {new.failure.pod})" if new.failure.pod else ""
         text = f"{new.failure.reason}: {new.failure.message}{where}"
         return [Note("Warning", "Failed", text, f"{mark} {new.failure.reason}")]
-    return found
+    return []
 
 
 def _mark(old: FineTuneJobStatus, new: FineTuneJobStatus) -> str:

@@ -106,8 +106,9 @@ def _observed(
     context: Context, progress: Progress | None, waiting: str, failure: Failure | None, problems: list[Problem]
 ) -> FineTuneJobStatus | None:
     """Return the status; without the words of the trainers, if it cannot be made of them, so that the job ends at least."""
-    for seen, reported in ((context, progress), (_speechless(context), None)):
+    for speechless in (False, True):
         try:
+            seen, reported = (_speechless(context), None) if speechless else (context, progress)
             return observe(seen, reported, waiting=waiting, given_up=failure)
         except Exception as error:  # noqa: BLE001 - as above
             problems.append(Problem(STATUS, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 
@@ -71,15 +72,23 @@ class Health:
         if self._page is None or (self._page.done() and asyncio.get_running_loop().time() >= self._page_until):
             self._page = asyncio.create_task(self._make_page())
         text = await asyncio.shield(self._page)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # As a file it is sent piece by piece, without a copy of it for whoever reads slowly.
+        return web.Response(body=io.BytesIO(text), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _make_page(self) -> bytes:
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         # Among thousands of jobs it takes a second, in which the event loop has other work.
         text = await asyncio.to_thread(_page, self._metrics.registry)
-        now = asyncio.get_running_loop().time()
+        now = loop.time()
         self._page_until = now + PAGE_SHARE * (now - began)
+        loop.call_at(self._page_until, self._forget_page)
         return text
+
+    def _forget_page(self) -> None:
+        """Drop a page that is too old to be shown again: of 10,000 jobs it has 5 MiB."""
+        if self._page is not None and self._page.done():
+            self._page = None
 
     async def _healthz(self, _: web.Request) -> web.Response:
         dead = [task.get_name() for task in self._tasks if task.done()]
@@ -108,4 +117,7 @@ class _Family(CollectorRegistry):
 
 def _page(registry: CollectorRegistry) -> bytes:
     """Return the page of a registry, made family by family, so that there are never the samples of all of them."""
-    return b"".join(generate_latest(_Family(family)) for family in registry.collect())
+    page = io.BytesIO()
+    for family in registry.collect():
+        page.write(generate_latest(_Family(family)))
+    return page.getvalue()

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample as Line
 
 from unfreeze_api.contracts import budget, series
 from unfreeze_api.contracts.progress import Progress, ProgressInfo
@@ -83,6 +85,33 @@ class _Values:
         self._had = {key: had for key, had in self._had.items() if key in keys}
 
 
+class _Rows:
+    """The samples of one family in 24 bytes each: as the library's objects, made one by one here, they take 450.
+
+    Parameters
+    ----------
+    name
+        Of the series.
+    labels
+        Names of its labels beside the job's.
+    """
+
+    def __init__(self, name: str, labels: tuple[str, ...]) -> None:
+        self._name, self._names = name, ("namespace", "job_name", *labels)
+        self._views: list[FineTuneJobView] = []
+        self._labels: list[tuple[str, ...]] = []
+        self._values = array("d")
+
+    def add(self, view: FineTuneJobView, labels: tuple[str, ...], value: float) -> None:
+        self._views.append(view)
+        self._labels.append(labels)
+        self._values.append(value)
+
+    def __iter__(self) -> Iterator[Line]:
+        for view, labels, value in zip(self._views, self._labels, self._values, strict=True):
+            yield Line(self._name, dict(zip(self._names, (view.namespace, view.name, *labels), strict=True)), value)
+
+
 class JobCollector(Collector):
     """Series of the jobs as they are at the moment of the scrape."""
 
@@ -97,9 +126,14 @@ class JobCollector(Collector):
         return [GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.")]
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the series of all jobs, family by family: as samples they take several times the memory of these rows."""
+        """Yield the series of all jobs, family by family."""
         phases: Counter[tuple[str, str]] = Counter()
-        rows: defaultdict[str, list[tuple[FineTuneJobView, tuple[str, ...], float]]] = defaultdict(list)
+        described = _described()
+        rows: dict[str, _Rows] = {}
+        known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for name, (kind, _, more) in described.items():
+            suffix = "_total" if kind is CounterMetricFamily else ""
+            rows[name] = _Rows(series.JOB_PREFIX + name + suffix, more)
         now = datetime.now(UTC)
         groups = {name: figure.label.group for name, figure in series.at("job").items() if figure.label}
         views = list(self._jobs.all())  # the event loop runs meanwhile, in another thread
@@ -114,7 +148,7 @@ class JobCollector(Collector):
                 continue
             phases[view.namespace, phase] += 1
             for (name, labels), value in found.items():
-                rows[name].append((view, labels, value))
+                rows[name].add(view, known.setdefault(labels, labels), value)
         jobs = GaugeMetricFamily("unfreeze_jobs", "Jobs by phase.", labels=["namespace", "phase"])
         for (namespace, phase), number in sorted(phases.items()):
             jobs.add_metric([namespace, phase], number)
@@ -125,10 +159,9 @@ class JobCollector(Collector):
         errors = CounterMetricFamily("unfreeze_job_series_errors", "Jobs that a scrape could make no series of.")
         errors.add_metric([], self._errors)
         yield errors
-        for name, (kind, text, more) in _described().items():
+        for name, (kind, text, more) in described.items():
             family = kind(series.JOB_PREFIX + name, text, labels=["namespace", "job_name", *more])
-            for view, labels, value in rows.pop(name, ()):
-                family.add_metric([view.namespace, view.name, *labels], value)
+            family.samples = rows.pop(name)  # type: ignore[assignment]  # it is only gone through
             yield family
 
     def _series(

@@ -1,0 +1,23 @@
+"""What the operator's process imports: memory that it has from its first moment on."""
+
+import json
+import subprocess
+import sys
+
+SCRIPT = """
+import json, sys
+import unfreeze_operator.main
+from unfreeze_operator.cluster import connection
+own = sorted({name.partition(".")[0] for name in sys.modules})
+import kubernetes.config  # all of it, by its full name, is there still
+from kubernetes import client
+print(json.dumps([own, connection.client.Configuration.__module__, client.V1Pod.__name__, callable(kubernetes.config.load_config)]))
+"""
+
+
+def test_of_the_package_kubernetes_only_the_configuration_is_imported():
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
+    own, configuration, pod, whole = json.loads(ran.stdout)
+    assert {"kubernetes", "kopf", "aiohttp"} <= set(own)
+    assert not {"requests", "oauthlib", "google", "cryptography", "urllib3", "websocket"} & set(own), "28 MiB"
+    assert (configuration, pod, whole) == ("kubernetes.aio.client.configuration", "V1Pod", True)
