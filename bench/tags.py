@@ -44,6 +44,7 @@ TUNED: dict[str, tuple[tuple[dict[str, Any], int], dict[str, Any]]] = {
     "MiniLM, frozen, classWeights Balanced": (FROZEN, {"classWeights": "Balanced"}),
     "MiniLM, all of it trained": (ALL, {}),
     "MiniLM, its head first, then all of it": ((PROBED, 12), {}),
+    "MiniLM, its head first, then all of it, pooling Attention": ((PROBED, 10), {"pooling": "Attention"}),
 }
 """Strategy, epochs and options of each job."""
 
@@ -129,7 +130,7 @@ def _measured(actual: np.ndarray, scores: np.ndarray) -> Row:
 def _tuned(folder: Path, name: str, train: list[Row], how: tuple[Row, int], options: Row) -> Row:
     """Return the test metrics of a MiniLM that has learned the tags."""
     strategy, epochs = how
-    job = "tags-" + name.lower().replace(",", "").replace(" ", "-")
+    job = f"tags-{[*TUNED].index(name)}"
     task = {"type": "TextClassification", "textClassification": {"labels": "Multi", "maxLength": 32, **options}}
     spec = {
         "model": {"source": f"file://{folder}/models/minilm"},
