@@ -77,7 +77,6 @@ def _nursery() -> socket.socket:
 def main() -> None:
     """Fork operators until nobody can ask for one any more."""
     import unfreeze_operator.main
-    from unfreeze_operator.cluster.connection import config
 
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers end by themselves
@@ -102,7 +101,9 @@ def main() -> None:
     wanted = json.loads(request)
     os.environ.clear()
     os.environ.update(wanted["environment"])
-    config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]  # which was read at the import
+    from kubernetes.aio.config import kube_config  # as much of it as the operator has imported
+
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = os.environ["KUBECONFIG"]  # which was read at the import
     unfreeze_operator.main.main(wanted["arguments"], prog_name="unfreeze-operator")
 
 

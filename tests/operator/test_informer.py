@@ -219,3 +219,25 @@ def test_termination_messages_are_kept_until_somebody_has_read_them():
     assert len(cache.departed(key)) == 1, "a pod without an end says nothing"
     cache.forget(key, read)
     assert cache.departed(key) == []
+
+
+def test_what_was_written_here_is_not_read_again_when_the_watch_brings_it():
+    read = []
+
+    def view(manifest):
+        read.append(manifest["metadata"]["resourceVersion"])
+        return pod_view(manifest)
+
+    server = Server(
+        [([raw("a", 5)], 5)], [[event("MODIFIED", "a", 5), event("MODIFIED", "a", 4), event("MODIFIED", "a", 6)]]
+    )
+    cache = Cache(lambda _: None)
+
+    async def scenario():
+        task = asyncio.create_task(Reflector(server, Kind(PODS, view), cache, None, silence=90).run())
+        await asyncio.sleep(1000)
+        task.cancel()
+
+    run(scenario())
+    assert [known.version for known in cache.all()] == [6]
+    assert read == ["5", "6"]

@@ -34,7 +34,7 @@ def test_the_whole_way(operator, world):
     assert condition(end, "Running")["status"] == "False"
     assert "failure" not in end
     assert end["decisions"] == [decided]
-    until(lambda: world.events()[3:], "the events")
+    until(lambda: world.events()[2:], "the events")
     assert sorted(world.events()) == ["Decided", "Running", "Succeeded"]
 
 

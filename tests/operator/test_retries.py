@@ -20,7 +20,7 @@ def test_an_error_of_the_job_itself_fails_it_at_once(operator, world):
     assert end["restarts"]["pods"] == 0
     assert condition(end, "Failed")["reason"] == "InvalidData"
     assert condition(end, "Stalled")["status"] == "True"
-    until(lambda: world.events()[-1] == "Failed", "the event")
+    until(lambda: world.events()[-1:] == ["Failed"], "the event")
 
 
 def test_a_crash_is_retried_and_its_reason_is_shown_meanwhile(operator, world):

@@ -124,6 +124,11 @@ class Cache(Generic[V]):
         old = self._by_name.get((view.namespace, view.name))
         return old is not None and old.uid == view.uid
 
+    def has(self, meta: Manifest) -> bool:
+        """Whether the object of this metadata is known in this version, or a newer one: then `put` would do nothing."""
+        old = self._by_name.get((meta.get("namespace", ""), meta["name"]))
+        return old is not None and old.version >= int(meta["resourceVersion"])
+
     def put(self, view: V) -> None:
         """Store a view, unless a newer one of the same object, or its end, is known."""
         old = self._by_name.get((view.namespace, view.name))
@@ -335,7 +340,9 @@ class Reflector(Generic[V]):
                     if raw.get("code") == HTTPStatus.GONE:
                         raise _Expired
                     raise ApiError(raw.get("code", 500), raw.get("reason", ""), raw.get("message", ""))  # noqa: TRY301
-                view = self._readable(raw) if event["type"] in ("ADDED", "MODIFIED", "DELETED") else None
+                # What was written here comes back, and need not be read again.
+                news = event["type"] in ("ADDED", "MODIFIED") and not self._cache.has(raw["metadata"])
+                view = self._readable(raw) if news or event["type"] == "DELETED" else None
                 if view is not None and event["type"] == "DELETED":
                     self._cache.remove(view)
                 elif view is not None:

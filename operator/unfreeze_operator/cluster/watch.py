@@ -92,6 +92,8 @@ def kopf_registry(
         return await connection.for_kopf(await load())
 
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+        if event["type"] in ("ADDED", "MODIFIED") and cache.has(event["object"]["metadata"]):
+            return
         view = fine_tune_job_view(dict(event["object"]))
         if event["type"] == "DELETED":
             cache.remove(view)
