@@ -55,6 +55,8 @@ class Container:
         self.spec = spec
         self.name: str = spec["name"]
         self.init = init
+        #: Whether it is an init container that runs beside the others until they have ended.
+        self.sidecar = init and spec.get("restartPolicy") == "Always"
         self.state: Json = {"waiting": {"reason": "PodInitializing" if pod.has_init else "ContainerCreating"}}
         self.last_state: Json = {}
         self.restarts = 0
@@ -62,6 +64,8 @@ class Container:
         self.ready = False
         self.process: Process | None = None
         self._pod = pod
+        #: Set once it has been started, or will not be.
+        self.begun = asyncio.Event()
         self._stop = asyncio.Event()
         self._oom_killed = False
         self._kills: set[asyncio.Task[None]] = set()
@@ -92,6 +96,7 @@ class Container:
     def stop(self, grace: float) -> None:
         """End the container for good: SIGTERM, and SIGKILL after ``grace`` seconds."""
         self._stop.set()
+        self.begun.set()
         self._terminate(grace)
 
     def kill(self) -> None:
@@ -139,9 +144,10 @@ class Container:
         started_at = now()
         self.process = process
         self.started = "startupProbe" not in self.spec
-        self.ready = self.started and "readinessProbe" not in self.spec and not self.init
+        self.ready = self.started and "readinessProbe" not in self.spec and (self.sidecar or not self.init)
         self.state = {"running": {"startedAt": started_at}}
         self._pod.changed()
+        self.begun.set()
         prober = asyncio.ensure_future(self._probe()) if _probed(self.spec) else None
         status = await process.wait()
         if prober:
@@ -248,6 +254,8 @@ class Container:
 
     def _again(self, code: int) -> bool:
         policy = self._pod.restart_policy
+        if self.sidecar:
+            return True
         if self.init and policy == "Always":
             policy = "OnFailure"
         return policy == "Always" or (policy == "OnFailure" and code != 0)

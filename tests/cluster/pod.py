@@ -56,6 +56,7 @@ class PodRunner:
         self._dirty = asyncio.Event()
         self._warned: set[tuple[str, str]] = set()
         self._tasks: list[asyncio.Future[None]] = []
+        self._sidecars: dict[Container, asyncio.Future[None]] = {}
 
     @property
     def containers(self) -> list[Container]:
@@ -73,6 +74,7 @@ class PodRunner:
         if self._mounted and await self._run_inits():
             self.changed()
             await asyncio.gather(*(container.run() for container in self.main))
+        await self._end_sidecars()
         status.settle(self.containers, now())
         self._finished = True
         self.changed()
@@ -85,7 +87,7 @@ class PodRunner:
 
     async def abandon(self) -> None:
         """Kill everything and report nothing: the node is dead, or the pod's object is gone already."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._sidecars.values()):
             task.cancel()
         for container in self.containers:
             container.kill()
@@ -143,7 +145,10 @@ class PodRunner:
     def _stop(self, grace: float) -> None:
         self._stopped.set()
         for container in self.containers:
-            container.stop(grace)
+            if container in self._sidecars:  # they are ended after the others
+                container.begun.set()
+            else:
+                container.stop(grace)
 
     async def _mount_volumes(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -161,13 +166,23 @@ class PodRunner:
             self._tasks.append(asyncio.ensure_future(self._renew_tokens(self.volumes.renew_after)))
 
     async def _run_inits(self) -> bool:
-        """Run the init containers one after the other; False if the pod ends here."""
+        """Run the init containers one after the other, and sidecars from then on; False if the pod ends here."""
         for container in self.inits:
+            if container.sidecar:
+                self._sidecars[container] = asyncio.ensure_future(container.run())
+                await container.begun.wait()
+                continue
             await container.run()
             self.changed()
             if container.exit_code != 0:
                 return False
         return not self._stopped.is_set()
+
+    async def _end_sidecars(self) -> None:
+        """End the sidecars once the other containers have ended, the last one first."""
+        for container, running in reversed(self._sidecars.items()):
+            container.stop(self.grace)
+            await running
 
     async def _renew_tokens(self, seconds: float) -> None:
         while True:

@@ -13,10 +13,10 @@ Json = dict[str, Any]
 
 def phase_of(inits: Sequence[Container], containers: Sequence[Container], finished: bool) -> str:
     """Return the pod's phase; ``finished`` says that no container will be started again."""
-    everyone = [*inits, *containers]
+    everyone = [*(c for c in inits if not c.sidecar), *containers]
     if finished:
         return "Succeeded" if all(c.exit_code == 0 for c in everyone) else "Failed"
-    if any(c.exit_code != 0 for c in inits):
+    if not all(_initialized(c) for c in inits):
         return "Pending"
     if any("running" in c.state or c.last_state or c.exit_code is not None for c in containers):
         return "Running"
@@ -28,8 +28,8 @@ def conditions_of(
 ) -> list[Json]:
     """Return the conditions that a node owns; PodScheduled is the scheduler's."""
     unready = [c.name for c in containers if not c.ready]
-    initialized = all(c.exit_code == 0 for c in inits)
-    done = finished and all(c.exit_code == 0 for c in [*inits, *containers])
+    initialized = all(_initialized(c) for c in inits)
+    done = finished and all(c.exit_code == 0 for c in [*inits, *containers] if not c.sidecar)
     message = f"containers with unready status: [{' '.join(unready)}]"
     if done:
         reason, message = "PodCompleted", ""
@@ -38,7 +38,7 @@ def conditions_of(
     else:
         reason = "ContainersNotReady"
     ready = _condition(not unready and not finished, reason, message)
-    not_initialized = [c.name for c in inits if c.exit_code != 0]
+    not_initialized = [c.name for c in inits if not _initialized(c)]
     waits = f"containers with incomplete status: [{' '.join(not_initialized)}]"
     by_type = {
         "PodReadyToStartContainers": _condition(mounted and not finished, "", ""),
@@ -72,6 +72,12 @@ def settle(containers: Sequence[Container], now: str) -> None:
                 }
             }
         container.ready = container.started = False
+
+
+def _initialized(container: Container) -> bool:
+    """Whether an init container lets those after it start: it has ended well, or as a sidecar has been started."""
+    once = container.started or container.restarts > 0 or container.exit_code is not None
+    return once if container.sidecar else container.exit_code == 0
 
 
 def _condition(true: bool, reason: str, message: str) -> Json:

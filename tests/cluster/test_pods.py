@@ -227,6 +227,33 @@ def processes_in(pid_namespace: Path) -> list[str]:
     return found
 
 
+def test_a_sidecar_runs_beside_the_others_and_ends_after_them(cluster: Cluster, namespace: str) -> None:
+    """One volume, written by the one and read-only to the other, and a socket between both."""
+    volume = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    sidecar = {
+        "name": "beside",
+        "image": "test",
+        "restartPolicy": "Always",
+        "command": ["sh", "-c", "trap 'exit 0' TERM; echo first > /v/file; while :; do sleep 0.1; done"],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+    }
+    script = "until cat /v/file; do sleep 0.1; done; touch /v/other; exit 3"
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": True}]}
+    end = run(cluster, namespace, pod("p", script, container=mount, initContainers=[sidecar], **volume))
+    assert (phase(end), terminated(end)["exitCode"]) == ("Failed", 3)
+    said = output(cluster, namespace, "p")
+    assert said.splitlines()[-2] == "first"
+    assert "Read-only file system" in said
+    (beside,) = end["status"]["initContainerStatuses"]
+    assert beside["state"]["terminated"]["exitCode"] == 0
+    assert beside["restartCount"] == 0
+    assert next(one for one in end["status"]["conditions"] if one["type"] == "Initialized")["status"] == "True"
+    again = sidecar | {"command": ["sh", "-c", "echo again >> /v/file; exit 1"]}
+    script = "until [ $(grep -c again /v/file) -ge 2 ]; do sleep 0.1; done"
+    end = run(cluster, namespace, pod("q", script, container=mount, initContainers=[again], **volume))
+    assert phase(end) == "Succeeded"
+
+
 def test_out_of_memory(cluster: Cluster, namespace: str) -> None:
     cluster.create(pod_path(namespace), pod("p", "sleep 600"))
     running(cluster, namespace, "p")

@@ -46,6 +46,11 @@ class Volumes:
 
     def mounts(self, container: Json, env: dict[str, str]) -> list[Json]:
         """Return source, target and read-only of each mount of a container, outermost target first."""
+        closed = {
+            volume["name"]
+            for volume in self._pod["spec"].get("volumes", [])
+            if volume.get("persistentVolumeClaim", {}).get("readOnly")
+        }
         mounts = []
         for mount in container.get("volumeMounts", []):
             source = self.paths[mount["name"]]
@@ -57,7 +62,7 @@ class Volumes:
                 if not source.exists():
                     source.mkdir(parents=True)
                     self._give_to_group(source)
-            read_only = mount.get("readOnly", False)
+            read_only = mount.get("readOnly", False) or mount["name"] in closed
             mounts.append({"source": str(source), "target": mount["mountPath"], "readOnly": read_only})
         return sorted(mounts, key=lambda m: str(m["target"]).rstrip("/").count("/"))
 

@@ -11,9 +11,17 @@ from tests.e2e.jobs import finished, manifest
 from tests.hub import Hub
 from tests.operator.world import Json, World
 from tests.trainer.jobs import bert_folder
+from unfreeze_api.contracts.progress import SOURCES_FOLDER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 SOURCE = "hf://org/bert"
+HOSTILE = (
+    "echo planted > config.json",
+    "ln -sf /tmp/x model.safetensors",
+    "rm config.json",
+    "mkdir more",
+    "touch ../../more",
+)
 
 
 def test_a_gang_fetches_once_and_the_next_job_fetches_nothing(world: World, hub: Hub, tmp_path: Path) -> None:
@@ -36,10 +44,35 @@ def test_a_gang_fetches_once_and_the_next_job_fetches_nothing(world: World, hub:
     _ended(world, "next", 1)
     assert hub.sent == before
     assert _base(world, "next") == commit
+    hub.model("org/bert", files | {"README.md": b"newer"})
+    said = _as_a_hostile_trainer(world, "next")
+    assert said.count("Read-only file system") == len(HOSTILE), said
+
+    _ended(world, "offline", 1, offline=True)
+    assert hub.sent == before
+    assert _base(world, "offline") == commit, "and not that which the hub has now"
+    egress = world.cluster.get(world.path("networkpolicies", "offline-trainers"))["spec"]["egress"]
+    assert 443 not in [port["port"] for rule in egress for port in rule.get("ports", ())]
 
 
-def _ended(world: World, name: str, nodes: int) -> tuple[Json, list[Json]]:
-    job = manifest(name, model={"source": SOURCE}, strategy={"type": "FullFineTuning"}, sources={"cacheClaim": "cache"})
+def _as_a_hostile_trainer(world: World, name: str) -> str:
+    """Return what a pod says whose trainer is another program, all else as the job's pods have it."""
+    pod = world.cluster.get(world.path("jobs", f"{name}-train"))["spec"]["template"]["spec"]
+    script = [f"cd {SOURCES_FOLDER}/models--org--bert/snapshots/*", *HOSTILE]
+    pod["containers"][0] |= {"command": ["sh", "-c", "; ".join(script)]}
+    world.cluster.create(world.path("pods"), {"metadata": {"name": "hostile"}, "spec": pod})
+    ended = world.cluster.wait_for(
+        world.path("pods", "hostile"),
+        lambda found: found["status"].get("phase") in ("Succeeded", "Failed"),
+        what="ended",
+    )
+    assert ended["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    return world.cluster.kubectl("logs", "-n", world.namespace, "hostile", "-c", "trainer")
+
+
+def _ended(world: World, name: str, nodes: int, **sources: object) -> tuple[Json, list[Json]]:
+    sources |= {"cacheClaim": "cache"}
+    job = manifest(name, model={"source": SOURCE}, strategy={"type": "FullFineTuning"}, sources=sources)
     job["spec"]["training"] = {"epochs": 1, "batchSize": 16}
     job["spec"]["distribution"]["numNodes"] = nodes
     seen: list[Json] = []

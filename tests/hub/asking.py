@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from unfreeze_api.sources import needs
 from unfreeze_trainer.errors import JobError, RetryError
 
 WEIGHTS = bytes(range(256)) * 400
@@ -50,8 +51,9 @@ class Client:
             "weights": weights,
             "beside": beside,
         }
-        request = {"what": what, "wanted": [wanted], "pins": {source: pin}, "cache": str(self.cache)}
-        self._process.stdin.write(json.dumps(request | {"offline": offline, "patience": patience}) + "\n")
+        scheme = needs(source).schemes[0]
+        request = {"what": what, "scheme": scheme, "wanted": [wanted], "pins": {source: pin}, "cache": str(self.cache)}
+        self._process.stdin.write(json.dumps(request | {"pod": False, "offline": offline, "patience": patience}) + "\n")
         self._process.stdin.flush()
         *self.told, last = json.loads(self._process.stdout.readline())
         if "reason" in last:

@@ -18,6 +18,7 @@ from unfreeze_operator.manifests.children import config_map, indexed_job, networ
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.packing import pack, unpack
 from unfreeze_operator.objects.resources import JOBS, GangNames
+from unfreeze_operator.objects.views import pod_view
 from unfreeze_operator.settings.sources import SourceAccess, opened, parse_sources
 from unfreeze_operator.status.build import condition
 
@@ -108,12 +109,107 @@ def test_a_claim_that_the_job_reads_too_is_one_volume():
     pod = pod_of(reading(**MODEL, **data, sources={"cacheClaim": "cache"}))
     (volume,) = [one for one in pod["volumes"] if one.get("persistentVolumeClaim", {}).get("claimName") == "cache"]
     assert not volume["persistentVolumeClaim"]["readOnly"]
-    mounts = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
-    assert {one["mountPath"]: one.get("readOnly", False) for one in mounts} == {
-        f"{CLAIM_FOLDER}/cache": True,
-        SOURCES_FOLDER: False,
-    }
+    for container, read_only in ((pod["containers"][0], True), (pod["initContainers"][0], False)):
+        mounts = [one for one in container["volumeMounts"] if one["name"] == volume["name"]]
+        assert {one["mountPath"]: one.get("readOnly", False) for one in mounts} == {
+            f"{CLAIM_FOLDER}/cache": True,
+            SOURCES_FOLDER: read_only,
+        }
     assert not [one for one in pod["volumes"] if one["name"] == "sources"]
+
+
+CACHED = MODEL | {"sources": {"cacheClaim": "cache", "secretRef": {"name": "hub"}}}
+
+
+def writers(pod):
+    """Return the containers of a pod that can write to each of its claims."""
+    claims = {one["name"]: one["persistentVolumeClaim"] for one in pod["volumes"] if "persistentVolumeClaim" in one}
+    found = {claim["claimName"]: [] for claim in claims.values()}
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        for mount in container["volumeMounts"]:
+            if mount["name"] in claims and not (mount.get("readOnly") or claims[mount["name"]].get("readOnly")):
+                found[claims[mount["name"]]["claimName"]].append(container["name"])
+    return found
+
+
+def test_a_claim_that_jobs_share_is_written_by_a_container_that_runs_no_model():
+    env = [
+        {"name": "HTTPS_PROXY", "value": "http://proxy"},
+        {"name": "LD_PRELOAD", "value": "/mnt/claims/data/own.so"},
+        {"name": "PYTHONPATH", "value": "/mnt/claims/data"},
+        {"name": "AWS_CONFIG_FILE", "value": "/mnt/claims/data/config"},
+    ]
+    view = reading(**CACHED, template={"image": "own/image:1", "env": env})
+    pod = pod_of(view, {"hf": SourceAccess(endpoint="https://hub.example")})
+    assert writers(pod) == {"cache": ["fetcher"], "shared": ["trainer"]}
+    (fetcher,), (trainer,) = pod["initContainers"], pod["containers"]
+    assert (fetcher["image"], trainer["image"]) == (IMAGE.name, "own/image:1")
+    assert (fetcher["command"][1:], fetcher["restartPolicy"]) == (["-m", "unfreeze_trainer.sources"], "Always")
+    assert fetcher["securityContext"] == trainer["securityContext"]
+    names = {one["name"]: one for one in fetcher["env"]}
+    assert names["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN"}
+    assert names["HF_ENDPOINT"]["value"] == "https://hub.example"
+    assert names["HTTPS_PROXY"]["value"] == "http://proxy"
+    assert not {"LD_PRELOAD", "PYTHONPATH", "AWS_CONFIG_FILE"} & names.keys()
+    assert names["UNFREEZE_FETCHER"] in trainer["env"]
+    assert not {"HF_TOKEN", "HF_ENDPOINT"} & {one["name"] for one in trainer["env"]}
+    shared = {one["name"] for one in fetcher["volumeMounts"]} & {one["name"] for one in trainer["volumeMounts"]}
+    assert shared == {"job", "fetcher", "sources", "claim-0"}, "and not the folder /tmp"
+
+
+def test_credentials_of_a_jobs_own_go_to_the_container_that_fetches():
+    own = {"template": {"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]}}
+    pod = pod_of(reading(**MODEL, **own, sources={"cacheClaim": "cache"}))
+    assert "HF_TOKEN" in [one["name"] for one in pod["initContainers"][0]["env"]]
+    assert "HF_TOKEN" not in [one["name"] for one in pod["containers"][0]["env"]]
+    assert "HF_TOKEN" in env_of(reading(**MODEL, **own)), "where nothing is shared, the agent hands it on itself"
+    assert "initContainers" not in pod_of(reading(**MODEL, **own))
+
+
+def test_beside_a_trainer_with_limits_what_fetches_has_limits():
+    def resources(**given):
+        node = {"distribution": {"resourcesPerNode": given}}
+        return pod_of(reading(**CACHED, **node))["initContainers"][0]["resources"]
+
+    bounds = {"cpu": "1", "memory": "2Gi"}
+    assert resources(limits={"cpu": "4", "memory": "8Gi"}) == {"requests": bounds, "limits": bounds}
+    assert resources(limits={"nvidia.com/gpu": 1}) == {"requests": {"cpu": "100m", "memory": "256Mi"}}
+
+
+@pytest.mark.parametrize("platform", [True, False])
+def test_offline_takes_what_the_claim_has_and_opens_no_network(platform):
+    place = {"hf": SourceAccess(offline=platform, cache_claim="cache" if platform else None)}
+    view = reading(**(MODEL if platform else MODEL | {"sources": {"cacheClaim": "cache", "offline": True}}))
+    pod = pod_of(view, place)
+    assert writers(pod) == {"cache": [], "shared": ["trainer"]}
+    assert "initContainers" not in pod
+    assert env_of(view, place)["UNFREEZE_OFFLINE"]["value"] == "hf"
+    assert not allows(policy_of(view, place), "egress", PUBLIC, 443)
+    assert JOBS in [action.resource for action in step(view, place).actions]
+    bare = step(reading(**MODEL, sources={"offline": True}), OPEN)
+    assert bare.status.failure.reason == "SourceNotAllowed"
+    assert "name the claim that has them in sources.cacheClaim" in bare.status.failure.message
+
+
+def test_no_run_lies_on_a_claim_that_others_read_what_they_fetched_from():
+    platform = {"hf": SourceAccess(cache_claim="shared")}
+    for view, sources in ((reading(**MODEL, sources={"cacheClaim": "shared"}), OPEN), (reading(), platform)):
+        made = step(view, sources)
+        assert JOBS not in [action.resource for action in made.actions]
+        assert made.status.failure.reason == "Refused"
+        assert "output.destination lies on the claim shared" in made.status.failure.message
+
+
+def test_an_image_that_does_not_come_is_told_of_the_container_that_fetches_too():
+    state = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    first = {"name": "fetcher", "image": "x:1", "state": state}
+    own = {"name": "trainer", "image": "x:1", "state": {"waiting": {"reason": "PodInitializing"}}}
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    status = {"phase": "Pending", "conditions": [scheduled]}
+    status |= {"initContainerStatuses": [first], "containerStatuses": [own]}
+    meta = {"name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
+    found = pod_view({"metadata": meta, "spec": {}, "status": status}).waiting
+    assert (found.reason, found.message) == ("ImagePull", "image x:1: no such image")
 
 
 def test_pods_of_other_jobs_are_as_they_were():

@@ -19,3 +19,6 @@ class SourcesSpec(Model):
     """Volume claim that keeps what is fetched, for this and other jobs of the namespace, whose pods can all write to it. What is there
     is checked by its hashes and not fetched again; pods that need the same wait for the one that fetches. Default: the platform's,
     else none, and each pod fetches for itself."""
+    offline: bool | None = None
+    """Whether only what cacheClaim has is used, no network is opened, and the job ends as NotCached where something lacks. Default: the
+    platform's, else false."""

@@ -14,13 +14,14 @@ from unfreeze_api.contracts.progress import (
     IMAGES_FOLDER,
     JOB_FILE_ENV,
     JOB_UID_ENV,
-    SOURCES_FOLDER,
     ExitCode,
 )
-from unfreeze_api.resolve import claims, images, rendezvous_port, resolve, schemes
-from unfreeze_api.sources import ACCESS, oci
+from unfreeze_api.resolve import claims, images, rendezvous_port, resolve
+from unfreeze_api.sources import oci
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.manifests.deadlines import active_deadline
+from unfreeze_operator.manifests.sources import fetcher, fetches_apart, kept_from_trainer, trainer_env, trainer_mounts
+from unfreeze_operator.manifests.sources import volumes as source_volumes
 from unfreeze_operator.objects.carried import Carried
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
@@ -55,12 +56,17 @@ USER = 65532
 """User, group and volume group of the trainer: the "nonroot" of distroless images, far from any person's."""
 TMP_SIZE = "20Gi"
 """Of /tmp: caches of compilers and libraries. Without a limit one pod could fill its node's disk."""
-SOURCES_SIZE = "200Gi"
-"""Of the folder for what is brought over the network; the trainer looks first whether its disk has room."""
 SHM_SIZE = "16Gi"
 """Of /dev/shm, where the pod has no memory limit, which it counts against."""
 GRACE_SECONDS = 120
 """Time between SIGTERM and SIGKILL: enough to write a checkpoint of a large model to a network volume."""
+
+SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Of each container, as the restricted Pod Security standard has it."""
 
 MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 WANDB_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL")
@@ -193,7 +199,8 @@ def _pod_template(
     if image.pull_secrets:
         template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
     claim_names = claims(spec)
-    kept = cache_claim(spec, sources) if schemes(spec) else None
+    kept = cache_claim(spec, sources) if fetches_apart(spec, sources) else None
+    beside = fetcher(spec, image, sources, _user_env(spec), SECURITY)
     volumes: list[Manifest] = [
         {"name": "job", "configMap": {"name": named(CONFIG_MAPS, job.name)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
@@ -206,7 +213,7 @@ def _pod_template(
             }
             for number, (claim, written) in enumerate(claim_names.items())
         ),
-        *(_sources_volume(kept) if schemes(spec) and kept not in claim_names else ()),
+        *source_volumes(spec, sources),
         *(
             {"name": f"image-{number}", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
             for number, image in enumerate(images(spec))
@@ -242,6 +249,7 @@ def _pod_template(
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
+            **({"initContainers": beside} if beside else {}),
             "containers": [_container(spec, image.name, list(claim_names.items()), sources, uid=job.uid)],
             "volumes": volumes,
             **{name: template[name] for name in placement if name in template},
@@ -250,31 +258,17 @@ def _pod_template(
     }
 
 
-def _sources_volume(claim: str | None) -> list[Manifest]:
-    """Return where a job keeps what it fetches."""
-    kept = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {"sizeLimit": SOURCES_SIZE}}
-    return [{"name": "sources", **kept}]
-
-
-def _sources_mount(spec: FineTuneJobSpec, claim_names: list[str], sources: Sources) -> list[Manifest]:
-    """Return how a pod sees what it fetches: many drivers attach a claim to a pod once, so one that it has serves for both."""
-    if not schemes(spec):
-        return []
-    claim = cache_claim(spec, sources)
-    volume = f"claim-{claim_names.index(claim)}" if claim in claim_names else "sources"
-    return [{"name": volume, "mountPath": SOURCES_FOLDER}]
-
-
 def _container(
     spec: FineTuneJobSpec, image: str, claim_names: list[tuple[str, bool]], sources: Sources, *, uid: str
 ) -> Manifest:
-    user_env: list[Manifest] = [
-        variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()
-    ]
+    kept = kept_from_trainer(spec, sources)
+    user_env = [variable for variable in _user_env(spec) if variable["name"] not in kept]
     # A user without an entry in /etc/passwd, on a read-only root: libraries ask for both a home and a name.
     defaults = {"HOME": "/tmp", "TMPDIR": "/tmp", "USER": MANAGER, "LOGNAME": MANAGER}  # noqa: S108 - an emptyDir
     given = {variable["name"] for variable in user_env}
-    credentials = [variable for variable in _credentials(spec) if variable["name"] not in given]
+    credentials = [
+        variable for variable in (*_trackers(spec), *trainer_env(spec, sources)) if variable["name"] not in given
+    ]
     resources = spec.distribution.resources_per_node.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {
         "name": CONTAINER,
@@ -287,17 +281,12 @@ def _container(
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             *({"name": name, "value": value} for name, value in defaults.items() if name not in given),
             *credentials,
-            *_endpoints(spec, sources),
             *user_env,
         ],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "job", "mountPath": CONFIG_FOLDER, "readOnly": True},
@@ -307,7 +296,7 @@ def _container(
                 {"name": f"claim-{number}", "mountPath": f"{CLAIM_FOLDER}/{claim}", "readOnly": not written}
                 for number, (claim, written) in enumerate(claim_names)
             ),
-            *_sources_mount(spec, [claim for claim, _ in claim_names], sources),
+            *trainer_mounts(spec, sources),
             *(
                 {"name": f"image-{number}", "mountPath": f"{IMAGES_FOLDER}/{oci.folder(image)}", "readOnly": True}
                 for number, image in enumerate(images(spec))
@@ -327,12 +316,15 @@ def _gang_labels(job: FineTuneJobView) -> dict[str, str]:
     return {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: child_name(job.name)}
 
 
-def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
-    """Return the keys of the trackers' and the sources' Secrets that their libraries know, as environment.
+def _user_env(spec: FineTuneJobSpec) -> list[Manifest]:
+    return [variable.model_dump(mode="json", by_alias=True, exclude_none=True) for variable in spec.template.env or ()]
+
+
+def _trackers(spec: FineTuneJobSpec) -> list[Manifest]:
+    """Return the keys of the trackers' Secrets that their libraries know, as environment.
 
     Nothing else of a Secret is taken: a key of another name, such as LD_PRELOAD, would change what runs. A pod waits for
-    the keys that Weights & Biases, a hub or a store cannot do without; MLflow's may be any of several, and where sources are of
-    several schemes, each may do without.
+    the keys that Weights & Biases cannot do without; MLflow's may be any of several.
     """
     out: list[Manifest] = []
 
@@ -347,18 +339,7 @@ def _credentials(spec: FineTuneJobSpec) -> list[Manifest]:
     if wandb and wandb.secret_ref:
         for key in WANDB_KEYS:
             take(wandb.secret_ref.name, key, optional=key != WANDB_KEYS[0] or wandb.mode == "Offline")
-    if spec.sources and spec.sources.secret_ref:
-        used = schemes(spec)
-        for access in (ACCESS[scheme] for scheme in used):
-            for key in access.credentials:
-                take(spec.sources.secret_ref.name, key, optional=key in access.optional or len(used) > 1)
     return out
-
-
-def _endpoints(spec: FineTuneJobSpec, sources: Sources) -> list[Manifest]:
-    """Return where the platform says that the hubs and stores of a job's sources are, as environment."""
-    found = ((scheme, sources[scheme].endpoint) for scheme in schemes(spec) if scheme in sources)
-    return [{"name": ACCESS[scheme].endpoint, "value": endpoint} for scheme, endpoint in found if endpoint]
 
 
 def head(

@@ -35,6 +35,8 @@ OPERATOR_LABELS = {"app.kubernetes.io/name": "unfreeze-operator"}
 
 CONTAINER = "trainer"
 """Name of the trainer's container in its pods."""
+FETCHER = "fetcher"
+"""Name of the container that fetches into a claim that other jobs use."""
 JOB_FILE = "job.json"
 """Key of the resolved job in its ConfigMap."""
 

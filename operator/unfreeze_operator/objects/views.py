@@ -21,6 +21,7 @@ from unfreeze_operator.objects.resources import (
     CHILD_JOB_ANNOTATION,
     CONTAINER,
     CONTENT_HASH_ANNOTATION,
+    FETCHER,
     JOB_FILE,
     JOB_LABEL,
     PRIORITY_LABEL,
@@ -330,7 +331,7 @@ def pod_view(raw: Manifest) -> PodView:
         exit_code=ended.get("exitCode"),
         reason=intern(ended.get("reason") or status.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
-        waiting=waiting(status, container),
+        waiting=waiting(status, _waiting_container(status, container)),
         gone_by=gone_by,
         disrupted=_holds(status, "DisruptionTarget"),
         disruption=intern(_disruption(status)),
@@ -338,6 +339,12 @@ def pod_view(raw: Manifest) -> PodView:
         # A node that reports gives both one value. The cluster writes but the first, for a node that does not.
         unheard=_holds(status, "ContainersReady") and not _holds(status, "Ready"),
     )
+
+
+def _waiting_container(status: Manifest, trainer: Manifest) -> Manifest:
+    """Return the status of the container that does not start: the trainer's, or that which has to run before it."""
+    first = next((c for c in status.get("initContainerStatuses", ()) if c.get("name") == FETCHER), None)
+    return trainer if first is None or "waiting" not in first.get("state", {}) else first
 
 
 def _holds(status: Manifest, type_: str) -> bool:

@@ -8,7 +8,7 @@ from unfreeze_operator.manifests.children import spec_hash
 from unfreeze_operator.objects.packing import unpack
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.settings.allowed import objections
-from unfreeze_operator.settings.sources import source_objections
+from unfreeze_operator.settings.sources import claim_objections, source_objections
 
 MAX_SPEC_BYTES = 512 * 1024
 """Largest spec: each watch and each list carries it, and etcd takes no more than three times as much."""
@@ -27,7 +27,11 @@ def check(context: Context) -> Verdict | None:
     ]
     if asked := list(source_objections(context.spec, context.sources)):
         return Verdict("SourceNotAllowed", "; ".join(asked), stop=True)
-    found = [*objections(context.spec, context.allowed), *(large if size > MAX_SPEC_BYTES else ())]
+    found = [
+        *objections(context.spec, context.allowed),
+        *claim_objections(context.spec, context.sources),
+        *(large if size > MAX_SPEC_BYTES else ()),
+    ]
     if not found:
         return None
     advice = "suspend the job and change this, or ask whoever runs the operator"

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from unfreeze_api.grammar.fields import Name
 from unfreeze_api.grammar.model import Model
 from unfreeze_api.resolve import images, schemes
-from unfreeze_api.sources import ACCESS
+from unfreeze_api.sources import ACCESS, needs
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_operator.settings.network import EgressRule, IpBlock, Peer, Port
 
@@ -47,6 +47,8 @@ class SourceAccess(Model):
     """Whether credentials may go to an endpoint without TLS, where the network can read them."""
     cache_claim: Name | None = None
     """Volume claim of each namespace that keeps what jobs fetch, where a job names none."""
+    offline: bool = False
+    """Whether jobs use only what the cache has, and reach nothing for it."""
     egress: list[EgressRule] | None = None
     """What may be reached for it; none for PUBLIC."""
 
@@ -83,7 +85,15 @@ def parse_sources(text: str) -> dict[str, SourceAccess]:
 
 def opened(spec: FineTuneJobSpec, sources: Sources) -> list[EgressRule]:
     """Return what the sources of a job open for it."""
-    return [rule for scheme in schemes(spec) if scheme in sources for rule in sources[scheme].opened]
+    offline = offline_schemes(spec, sources)
+    used = (scheme for scheme in schemes(spec) if scheme in sources and scheme not in offline)
+    return [rule for scheme in used for rule in sources[scheme].opened]
+
+
+def offline_schemes(spec: FineTuneJobSpec, sources: Sources) -> list[str]:
+    """Return the schemes of a job of which only what the cache has is used."""
+    everything = bool(spec.sources and spec.sources.offline)
+    return [scheme for scheme in schemes(spec) if everything or (scheme in sources and sources[scheme].offline)]
 
 
 def cache_claim(spec: FineTuneJobSpec, sources: Sources) -> str | None:
@@ -92,6 +102,18 @@ def cache_claim(spec: FineTuneJobSpec, sources: Sources) -> str | None:
         return spec.sources.cache_claim
     claims = (sources[scheme].cache_claim for scheme in schemes(spec) if scheme in sources)
     return next(filter(None, claims), None)
+
+
+def claim_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
+    """Yield what a job would write on a claim that other jobs read what they have fetched from."""
+    shared = {place.cache_claim for place in sources.values() if place.cache_claim}
+    if schemes(spec) and (own := cache_claim(spec, sources)):
+        shared.add(own)
+    for claim in shared.intersection(needs(spec.output.destination).claims):
+        yield (
+            f"output.destination lies on the claim {claim}, which keeps what jobs fetch and is read-only to them: name"
+            " another one"
+        )
 
 
 def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
@@ -107,6 +129,11 @@ def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
         if scheme not in ACCESS:
             continue
         access, place = ACCESS[scheme], sources[scheme]
+        if scheme in offline_schemes(spec, sources) and cache_claim(spec, sources) is None:
+            yield (
+                f"sources of {scheme}:// are taken from a cache alone (sources.offline, or trainer.sources.{scheme}.offline of the"
+                " chart), and there is none: name the claim that has them in sources.cacheClaim"
+            )
         for name in filter(given.__contains__, (access.endpoint, *access.elsewhere)):
             yield f"template.env {name}: where {scheme}:// leads is the platform's to say (trainer.sources.{scheme}.endpoint)"
         if not (spec.sources and spec.sources.secret_ref):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfreeze_api.contracts.progress import JOB_FILE_ENV, Progress
+from unfreeze_api.contracts.progress import JOB_FILE_ENV, OFFLINE_ENV, Progress
 from unfreeze_api.grammar.sizes import share
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import write_atomically
 from unfreeze_trainer.runs.sources import read_pins, store_pins
+from unfreeze_trainer.sources.asking import release
 from unfreeze_trainer.sources.pins import pins_from_json
 from unfreeze_trainer.sources.schemes import fetch_sources, pin_sources, pinned_sources
 from unfreeze_trainer.sources.wanted import Bringing
@@ -66,7 +67,8 @@ def bring(
         if pins and pod.index == 0 and read_pins(folder, fingerprint) != pins:
             store_pins(pins, take(), folder, fingerprint)
         return job
-    how = Bringing(credentials=credentials, tell=_teller(link))
+    offline = os.environ.get(OFFLINE_ENV, "").split(",")
+    how = Bringing(credentials=credentials, offline=offline, tell=_teller(link))
     names = [wanted.source for wanted in pinned_sources(job)]
     pins = read_pins(folder, fingerprint) if names else {}
     if pod.index == 0 and not pins.keys() >= set(names):
@@ -81,6 +83,7 @@ def bring(
             return None
     brought = fetch_sources(job, how, read_pins(folder, fingerprint) if names else {})
     if names:
+        release()
         link.write_progress(Progress())
     return hand_on(brought, link) if brought is not job else job
 

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -45,14 +45,24 @@ class Bringer:
         Seconds of all pauses between tries of a server that does not answer, until another file has come.
     say
         Takes a line of the output.
+    noted
+        Sources whose pins are written down in the cache for others; None for all.
     """
 
     _server = ""
     """What it talks to, in a word."""
 
-    def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        cache: str,
+        *,
+        offline: bool,
+        patience: float,
+        say: Callable[[Mapping[str, Any]], None],
+        noted: Collection[str] | None = None,
+    ) -> None:
         self._cache = os.path.realpath(cache)
-        self._offline, self._patience, self._say = offline, patience, say
+        self._offline, self._patience, self._say, self._noted = offline, patience, say, noted
         self._whole = 0
         """Files that have come."""
 
@@ -86,7 +96,9 @@ class Bringer:
             ) from None
 
     def _note(self, wanted: Wanted, pin: Pin) -> None:
-        """Write down what a source stands for."""
+        """Write down what a source stands for, where that is known from its hub or store itself."""
+        if self._noted is not None and wanted.source not in self._noted:
+            return
         record = self._record(wanted)
         with suppress(OSError):  # a cache that others have filled may be read-only
             record.parent.mkdir(parents=True, exist_ok=True)

@@ -45,13 +45,14 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None])
     Parameters
     ----------
     request
-        `what` (pin or fetch), `wanted` (all of one scheme), `pins`, `cache`, `offline`, `patience`; see asking.py.
+        `what` (pin or fetch), `scheme`, `wanted` (all of it), `pins`, `cache`, whether that is a `pod`'s, `offline`, `patience`, perhaps
+        `noted`; see asking.py and beside.py.
     say
         Takes a line of the output.
     """
     wanted = [Wanted(**one) for one in request["wanted"]]
     try:
-        bringer = _bringer(request, wanted[0].source.partition("://")[0], say)
+        bringer = _bringer(request, say)
         if request["what"] == "pin":
             say({"result": {one.source: bringer.pin(one).model_dump() for one in wanted}})
         else:
@@ -61,10 +62,12 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None])
         say({"reason": error.reason, "message": error.message, "again": isinstance(error, RetryError)})
 
 
-def _bringer(request: Mapping[str, Any], scheme: str, say: Callable[[Mapping[str, Any]], None]) -> Bringer:
+def _bringer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None]) -> Bringer:
     """Return what brings the sources of a scheme; each has a client of its own, which takes its time to import."""
-    how = {"offline": request["offline"], "patience": request["patience"], "say": say}
-    module = importlib.import_module(f"unfreeze_trainer.sources.schemes.{scheme}")
+    how = {name: request.get(name) for name in ("offline", "patience", "noted")} | {"say": say}
+    module = importlib.import_module(f"unfreeze_trainer.sources.schemes.{request['scheme']}")
+    if hasattr(module, "prepare"):
+        module.prepare(request["cache"], pod=request["pod"], offline=request["offline"])
     if not hasattr(module, "connect"):
         from unfreeze_trainer.sources.hub import Hub
 

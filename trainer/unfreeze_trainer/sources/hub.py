@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -43,14 +43,22 @@ class Hub(Bringer):
         Whether only the cache is asked.
     patience
         Seconds of all pauses between tries of a hub that does not answer, until another file has come.
-    say
-        Takes a line of the output.
+    say, noted
+        As of Bringer.
     """
 
     _server = "hub"
 
-    def __init__(self, cache: str, *, offline: bool, patience: float, say: Callable[[Mapping[str, Any]], None]) -> None:
-        super().__init__(cache, offline=offline, patience=patience, say=say)
+    def __init__(
+        self,
+        cache: str,
+        *,
+        offline: bool,
+        patience: float,
+        say: Callable[[Mapping[str, Any]], None],
+        noted: Collection[str] | None = None,
+    ) -> None:
+        super().__init__(cache, offline=offline, patience=patience, say=say, noted=noted)
         self._api = HfApi()
 
     def pin(self, wanted: Wanted) -> Pin:

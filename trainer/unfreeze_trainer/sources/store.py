@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -65,8 +65,9 @@ class Store(Bringer):
         offline: bool,
         patience: float,
         say: Callable[[Mapping[str, Any]], None],
+        noted: Collection[str] | None = None,
     ) -> None:
-        super().__init__(cache, offline=offline, patience=patience, say=say)
+        super().__init__(cache, offline=offline, patience=patience, say=say, noted=noted)
         self._scheme = scheme
         self._connected: FileSystem | None = None
 
@@ -86,6 +87,11 @@ class Store(Bringer):
     def fetch(self, wanted: Wanted, pin: Pin) -> str:
         """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
         place = bucket.parse(wanted.source)
+        if pin.revision != _revision(pin.files):  # else it could put files among those of another revision
+            raise JobError(
+                "DataChanged",
+                f"{wanted.field} {wanted.source}: its pin, in sources.json of the run, is not as it was made",
+            )
         root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
         if broken := self._broken(wanted, pin.files, root):
             with self._alone(wanted):  # another may have brought them meanwhile
@@ -207,8 +213,7 @@ class Store(Bringer):
         place = bucket.parse(wanted.source)
         self._bring(wanted, sizes, lambda name, _: aside / "whole" / name, come, aside)
         files = {name: come[name] for name in sizes}
-        text = json.dumps(sorted((name, file.hash) for name, file in files.items()))
-        pin = Pin(revision=hashlib.sha256(text.encode()).hexdigest()[:40], files=files)
+        pin = Pin(revision=_revision(files), files=files)
         root = Path(Place(place.scheme, place.bucket, "").at(self._cache, pin.revision))
         for name in files:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -370,6 +375,12 @@ class Store(Bringer):
                 return False
             else:
                 return True
+
+
+def _revision(files: Mapping[str, PinnedFile]) -> str:
+    """Return the name of what objects hold."""
+    text = json.dumps(sorted((name, file.hash) for name, file in files.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 def _state(source: Any) -> str:

@@ -8,25 +8,21 @@ from urllib.parse import urlsplit
 
 from unfreeze_api.sources.base import Access
 from unfreeze_trainer.errors import JobError, RetryError
-from unfreeze_trainer.sources.asking import ask, cache_of
+from unfreeze_trainer.sources.asking import ask
 from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.wanted import Bringing, Wanted
 
 
 def pin(wanted: Sequence[Wanted], how: Bringing, scheme: str) -> dict[str, Pin]:
     """Fetch what each source stands for now, and return what that was; offline, what the cache has."""
-    found = ask("pin", wanted, {}, how, scheme=scheme, cache=_cache(wanted, how), environment=os.environ)
+    found = ask("pin", wanted, {}, how, scheme=scheme, cache=how.stores)
     return {source: Pin.model_validate(one) for source, one in found.items()}
 
 
 def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing, scheme: str) -> dict[str, str]:
     """Bring what is not there yet, check all of it against its pins; return where each source lies."""
     known = pins or pin(wanted, how, scheme)
-    return ask("fetch", wanted, known, how, scheme=scheme, cache=_cache(wanted, how), environment=os.environ)
-
-
-def _cache(wanted: Sequence[Wanted], how: Bringing) -> str:
-    return how.stores or cache_of(wanted)
+    return ask("fetch", wanted, known, how, scheme=scheme, cache=how.stores)
 
 
 def endpoint(access: Access) -> tuple[str, str] | None:

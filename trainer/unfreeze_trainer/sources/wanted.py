@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,14 +43,18 @@ class Bringing:
     """Folder of the hub's files; None for the one that job.json names."""
     stores: str | None = None
     """Folder of the files of object stores; None for the one that job.json names."""
-    offline: bool = False
-    """Whether only what is there already is used."""
+    offline: bool | Collection[str] = False
+    """Whether only what is there already is used; or of which schemes."""
     patience: float = PATIENCE_SECONDS
     """Seconds of all pauses between tries of a network that does not answer."""
     credentials: Mapping[str, str] | None = field(default=None, repr=False)
     """Of hubs and stores, by environment variable; None for what the environment has."""
     tell: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     """Hears what is done, and how many bytes of how many are there."""
+
+    def is_offline(self, scheme: str) -> bool:
+        """Return whether only what is there already is used of a scheme, by the name under which the platform opens it."""
+        return self.offline if isinstance(self.offline, bool) else scheme in self.offline
 
 
 def sources_of(job: ResolvedJob) -> Iterator[Wanted]:

@@ -33,6 +33,13 @@ def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> d
     return stores.fetch(wanted, pins, how, ACCESS.scheme)
 
 
+def prepare(_: str, *, pod: bool, offline: bool) -> None:  # noqa: ARG001 - as of other schemes
+    """Have the client of a pod read no files of a person's: a job could name one that sends its tokens elsewhere."""
+    if pod:
+        os.environ.pop(_FILE_ENV, None)
+        os.environ["HOME"] = os.devnull
+
+
 def connect() -> FileSystem:
     """Return the store, with the key of a service account, what `gcloud auth` has left, or nobody's rights."""
     from pyarrow.fs import GcsFileSystem

@@ -51,11 +51,26 @@ def _parsed(source: str) -> Reference:
     return (timm.parse if scheme == timm.SOURCE.scheme else hf.parse)(rest)
 
 
+def prepare(cache: str, *, pod: bool, offline: bool) -> None:
+    """Prepare the environment of the process that fetches, before its client is imported.
+
+    Parameters
+    ----------
+    cache
+        Folder of the hub's files.
+    pod
+        Whether it is that of a pod, where chunks that are kept, and whatever else, lie where there is room.
+    offline
+        Whether only the cache is asked.
+    """
+    for name in _OFFLINE:
+        os.environ.pop(name, None)
+    os.environ.update(_QUIET)
+    if pod:
+        os.environ["HF_HOME"] = f"{cache}/.home"
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def _ask(what: str, wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> dict[str, Any]:
-    cache = how.cache or cache_of(wanted)
-    environment = {name: value for name, value in os.environ.items() if name not in _OFFLINE} | _QUIET
-    if how.cache is None:  # a pod: chunks that are kept, and whatever else, lie where there is room
-        environment["HF_HOME"] = f"{cache}/.home"
-    if how.offline:
-        environment["HF_HUB_OFFLINE"] = "1"
-    return ask(what, wanted, pins, how, scheme="hf", cache=cache, environment=environment)
+    return ask(what, wanted, pins, how, scheme="hf", cache=how.cache)

@@ -27,6 +27,8 @@ _ANOTHER_REGION = re.compile(
 )
 _LOGIN = (("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), ("AWS_CONFIG_FILE", ".aws/config"))
 """Where a person's own credentials lie: environment variable, and file of the home folder."""
+_PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
+"""Variables that lead to other credentials than those that are given."""
 
 
 def pin(wanted: Sequence[Wanted], how: Bringing) -> dict[str, Pin]:
@@ -39,13 +41,21 @@ def fetch(wanted: Sequence[Wanted], pins: Mapping[str, Pin], how: Bringing) -> d
     return stores.fetch(wanted, pins, how, ACCESS.scheme)
 
 
+def prepare(_: str, *, pod: bool, offline: bool) -> None:  # noqa: ARG001 - as of other schemes
+    """Have the client of a pod read no files of a person's: a job could name one that leads elsewhere, or has a command started."""
+    if pod:
+        os.environ.update({name: os.devnull for name, _ in _LOGIN})
+        for name in _PROFILES:
+            os.environ.pop(name, None)
+
+
 def connect() -> FileSystem:
     """Return the store, with the credentials of the environment, a person's own, or nobody's rights."""
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # else who has no credentials waits for those of a virtual machine
     key, secret, session = (os.environ.get(name) for name in ACCESS.credentials)
-    own = any(Path(os.environ.get(name) or Path.home() / file).exists() for name, file in _LOGIN)
+    own = any(Path(os.environ.get(name) or Path.home() / file).is_file() for name, file in _LOGIN)
     scheme, host = stores.endpoint(ACCESS) or (None, None)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     given = {"access_key": key, "secret_key": secret, "session_token": session} if key and secret else {}
