@@ -39,7 +39,7 @@ def images(spec: FineTuneJobSpec) -> list[str]:
 
 def _read(spec: FineTuneJobSpec) -> list[str]:
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
-    return [*spec.model.sources, spec.data.train.source, *held_out]
+    return [*spec.model.sources, spec.data.train.source, *held_out, *([spec.anchor.source] if spec.anchor else [])]
 
 
 def resolve(
@@ -69,7 +69,7 @@ def resolve(
         namespace=namespace,
         model=ResolvedModel.of(spec.model, places),
         task=spec.task.completed(),
-        data=ResolvedData.resolve(spec.data, places),
+        data=ResolvedData.resolve(spec.data, places, spec.anchor),
         strategy=ResolvedStrategy.resolve(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),
         training=spec.training.model_copy(update={"metric": spec.metric.name}),

@@ -66,7 +66,8 @@ def _warn_of_paths(job: FineTuneJob) -> None:
     """Warn of sources that lie on this machine: pods have other folders."""
     spec = job.spec
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
-    for source in (*spec.model.sources, spec.data.train.source, *held_out):
+    anchor = [spec.anchor.source] if spec.anchor else []
+    for source in (*spec.model.sources, spec.data.train.source, *held_out, *anchor):
         if source.startswith("file://") and Path(source.removeprefix("file://")).exists():
             warnings.warn(
                 f"{source} lies on this machine, and the job's pods look for it in their container: put it on a volume claim,"

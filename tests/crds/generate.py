@@ -176,8 +176,21 @@ def _repair_evidence(spec: dict[str, Any]) -> None:
     divided = spec.get("distribution", {}).get("engine", "DDP") != "DDP"
     if divided or not task.one_answer or spec["model"].get("initialization") == "Random":
         evidence.pop("scratch", None)
+    _repair_forgetting(spec, evidence)
     if not evidence:
         spec.pop("evidence", None)
+
+
+def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
+    if (forgetting := evidence.get("forgetting")) is None:
+        return
+    engine = spec.get("distribution", {}).get("engine", "DDP")
+    if engine == "DeepSpeed" or spec["model"].get("initialization") == "Random":
+        evidence.pop("forgetting")
+    if "budget" not in forgetting or spec.get("adapter"):
+        forgetting.pop("guard", None)
+    if "anchor" in forgetting:
+        forgetting["anchor"] = {"source": forgetting["anchor"]["source"]}
 
 
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:

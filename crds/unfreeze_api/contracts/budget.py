@@ -23,8 +23,8 @@ MAX_PHASES = 64
 """Phases that are listed, the newest."""
 MAX_METRICS = 8
 """Metrics of an evaluation. Figures of each class are no metrics: they would be as many as a task has labels."""
-MAX_RESULTS = 2 * MAX_METRICS + 3
-"""Metrics of the finished model, on validation and test data, and the figures of its usefulness."""
+MAX_RESULTS = 2 * MAX_METRICS + 4
+"""Metrics of the finished model, on validation and test data, the figures of its usefulness, and what its base has lost."""
 MAX_RATES = 256
 """Blocks whose learning rate is reported."""
 MAX_DECISIONS = 8

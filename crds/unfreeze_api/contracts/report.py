@@ -59,6 +59,10 @@ MAJORITY, GAIN_LOW, GAIN_HIGH = "validation.majority", "validation.gainLow", "va
 """How `Usefulness` travels among the results of /progress: whoever knows nothing of it takes them for metrics."""
 
 
+LOST = "forgotten"
+"""What metrics of a phase, and validation metrics of the finished model, call what its base has lost, by the first gauge."""
+
+
 class Usefulness(Model):
     """Whether the finished model is better than always guessing one class, on the validation data."""
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
-from unfreeze_api.spec.evidence import EvidenceSpec
+from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec, ForgettingSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
@@ -136,9 +137,11 @@ class ResolvedData(Model):
     on_error: Annotated[Literal["Fail", "Skip"], Since(2)] = "Fail"
     show_values: Annotated[bool, EXECUTION] = False
     """Whether messages outside of a pod's log may quote rows."""
+    anchor: Annotated[Dataset | None, EXECUTION] = None
+    """Rows that the base is good at, of evidence.forgetting."""
 
     @classmethod
-    def resolve(cls, spec: DataSpec, places: Places) -> Self:
+    def resolve(cls, spec: DataSpec, places: Places, anchor: AnchorSpec | None = None) -> Self:
         """Return the data with its places and the names of its columns."""
         names = Columns().renamed(spec.train.columns)
         return cls(
@@ -147,7 +150,28 @@ class ResolvedData(Model):
             test=spec.test and HeldOut.resolve(spec.test, names, places),
             on_error=spec.on_error or "Fail",
             show_values=bool(spec.show_values),
+            anchor=anchor and Dataset.resolve(anchor.source, places, columns=names.renamed(anchor.columns)),
         )
+
+    @property
+    def sources(self) -> Iterator[tuple[str, Dataset]]:
+        """What has a source of its own, each with its field below spec."""
+        yield "data.train.source", self.train
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part and part.dataset:
+                yield f"data.{name}.source", part.dataset
+        if self.anchor:
+            yield "evidence.forgetting.anchor.source", self.anchor
+
+    def moved(self, move: Callable[[str, Dataset], Dataset]) -> Self:
+        """Return it with what `move` makes of everything that has a source of its own, by its name: train, validation, test, anchor."""
+        found: dict[str, Any] = {"train": move("train", self.train)}
+        for name in ("validation", "test"):
+            if (part := getattr(self, name)) and part.dataset:
+                found[name] = part.model_copy(update={"dataset": move(name, part.dataset)})
+        if self.anchor:
+            found["anchor"] = move("anchor", self.anchor)
+        return self.model_copy(update=found)
 
 
 class LearningRate(Model):
@@ -338,6 +362,11 @@ class ResolvedJob(Model):
     def with_base(self, source: str) -> Self:
         """Return the job with one of its candidates as its base."""
         return self.model_copy(update={"model": self.model.chosen(source)})
+
+    @property
+    def forgetting(self) -> ForgettingSpec | None:
+        """What is measured and done about what the base knew; None for nothing."""
+        return self.evidence.forgetting if self.evidence else None
 
     @property
     def metric(self) -> Metric:

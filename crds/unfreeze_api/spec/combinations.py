@@ -179,6 +179,31 @@ def scratch_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] =
     )
 
 
+def forgetting_rules(engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
+    """Yield the rules about what can be compared with the base."""
+    given = "!has(self.evidence) || !has(self.evidence.forgetting) || "
+    takers = [engine for engine in engines if engine.name != "DeepSpeed"]
+    yield Rule(
+        f"{given}{_among('self.distribution.engine', takers)}",
+        "evidence.forgetting runs the base before the first step, when DeepSpeed cannot compute yet: choose distribution.engine"
+        f" {either(takers)}, or remove evidence.forgetting",
+        ".evidence.forgetting",
+    )
+    yield Rule(
+        f"{given}self.model.initialization == 'Pretrained'",
+        "random weights know nothing that could be forgotten: set model.initialization to Pretrained, or remove evidence.forgetting",
+        ".evidence.forgetting",
+    )
+    interpolates = f"{given}!has(self.evidence.forgetting.guard) || self.evidence.forgetting.guard != 'Interpolate' || "
+    yield Rule(
+        f"{interpolates}!has(self.adapter) || (self.adapter.type == 'LoRA' && (!has(self.adapter.lora)"
+        " || (!self.adapter.lora.useDora && !(self.adapter.lora.initLoraWeights in ['PiSSA', 'OLoRA', 'LoftQ']))))",
+        "weights are interpolated along a line from the base to the result, and of adapters only a LoRA without useDora and with"
+        " initLoraWeights other than PiSSA, OLoRA and LoftQ lies on one: set guard to Stop or Report, or choose another adapter",
+        ".evidence.forgetting.guard",
+    )
+
+
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]
 
 ADAPTER_RULES = (
@@ -215,7 +240,7 @@ ADAPTER_RULES = (
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
-EVIDENCE_RULES = (*baseline_rules(), *scratch_rules())
+EVIDENCE_RULES = (*baseline_rules(), *scratch_rules(), *forgetting_rules())
 
 EXPORT_RULES = (
     Rule(

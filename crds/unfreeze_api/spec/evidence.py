@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.spec.data import ColumnsSpec
+from unfreeze_api.spec.source import DataSource
 
 MAX_SAMPLES = 20_000
 """Training samples that a classical model is fitted on where nobody says a number."""
@@ -27,11 +29,51 @@ class ScratchSpec(Model):
     judged as it is."""
 
 
+class AnchorSpec(Model):
+    """Rows that the base is good at."""
+
+    source: DataSource
+    """A table or a folder, as in data.train. Of a CausalLM and a TextEmbedding it has their columns, of other tasks it needs no labels."""
+    columns: ColumnsSpec | None = None
+    """Names of the columns, when they are not those of data.train."""
+
+
+Guard = Literal["Report", "Interpolate", "Stop"]
+"""What is done about forgetting."""
+
+
+class ForgettingSpec(Model):
+    """What the base knew and the trained model does not."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.guard) || self.guard == 'Report' || has(self.budget)",
+            "Interpolate and Stop keep a budget: set evidence.forgetting.budget, or guard to Report",
+            ".budget",
+        ),
+    )
+
+    anchor: AnchorSpec | None = None
+    """Rows that the base is good at, on which it is measured what is left of that. Default: none, the validation inputs, which tell
+    how far the model has moved."""
+    budget: float | None = Field(default=None, gt=0, le=1000)
+    """What may be lost, by the first gauge that there is. CausalLM: nats a token by which the loss on the anchor grows, or, without an
+    anchor, of KL divergence from the base. A base with a head of its own for masked words or classes: share of the rows whose answer changes.
+    Others: share of each row's nearest neighbours that are others. Default: none, it is reported what is lost."""
+    guard: Guard | None = None
+    """What is done about it. Report: nothing, it is said. Interpolate: the finished weights are mixed with the base's, as much as
+    the budget needs, as the validation data likes it best. Stop: the training ends at the first evaluation beyond the budget, and the
+    best checkpoint within it is taken. Default: Report."""
+
+
 class EvidenceSpec(Model):
     """What the finished model is compared with."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.baseline) || has(self.scratch)", "name what is compared with: baseline or scratch"),
+        Rule(
+            "has(self.baseline) || has(self.scratch) || has(self.forgetting)",
+            "name what is compared with: baseline, scratch or forgetting",
+        ),
     )
 
     baseline: BaselineSpec | None = None
@@ -42,3 +84,6 @@ class EvidenceSpec(Model):
     """The same architecture from random weights: `scratch: {}` is enough. After the export all of its weights are trained by the
     same recipe, without layerDecay and adapter, for as many steps as the job, and again for as many seconds where these are more than
     a tenth longer or shorter. Suspends, crashes and several pods are as for the job itself. Default: none."""
+    forgetting: ForgettingSpec | None = None
+    """The base itself: `forgetting: {}` is enough. What the training makes the model lose of what the base could, measured at the end of each
+    phase and at the end, in less than a thirtieth of the time of the training; and what is done about it. Default: none."""

@@ -22,7 +22,7 @@ from unfreeze_api.spec.combinations import (
 )
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
-from unfreeze_api.spec.evidence import EvidenceSpec
+from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -62,6 +62,7 @@ _APART_RULES = (
     _apart("data.train.source"),
     _apart("data.validation.source", "data.validation.source"),
     _apart("data.test.source", "data.test", "data.test.source"),
+    _apart("evidence.forgetting.anchor.source", "evidence", "evidence.forgetting", "evidence.forgetting.anchor"),
 )
 
 
@@ -192,6 +193,12 @@ class FineTuneJobSpec(Model):
     def prediction_inputs(self) -> Inputs:
         """Whether predictions have the texts, or paths of files, beside them."""
         return (self.output.predictions and self.output.predictions.inputs) or "Omit"
+
+    @property
+    def anchor(self) -> AnchorSpec | None:
+        """Rows that the base is good at, where the job names some."""
+        forgetting = self.evidence and self.evidence.forgetting
+        return forgetting.anchor if forgetting else None
 
     @property
     def metric(self) -> Metric:

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
-from unfreeze_api.tasks import task_type
-from unfreeze_api.tasks.base import AUDIO
-from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.commands.finished import Finished
 from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_targets, target_kind
+from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.objectives.targets.labels import SHOWN
-
-
-class Unlabelled(Encoder[None]):
-    """Stands for the targets of data that has none: its column is one that is read anyway."""
-
-    @staticmethod
-    def columns(names: Any) -> list[str]:
-        """Return the column of texts."""
-        return [names.text]
-
-    @staticmethod
-    def broken(*_: Any) -> Iterator[tuple[list[int], JobError]]:
-        """Yield nothing: nobody reads it."""
-        yield from ()
-
-    def __init__(self) -> None:
-        raise NotImplementedError
-
-    @staticmethod
-    def read(*_: Any) -> None:
-        """Return nothing."""
-
-    def encode(self, *_: Any) -> Targets:
-        """Return no targets: there are none."""
-        raise NotImplementedError
 
 
 def _where(job: ResolvedJob) -> str:
@@ -89,7 +60,7 @@ def _without(source: DataSource, rows: np.ndarray, learned: Encoder[Any]) -> Dat
 
 def unlabelled_data(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any], Split]:
     """Return data alone."""
-    source, lengths = _inputs(job)
+    source, lengths = unlabelled(job, job.data.train, _where(job))
     learned, count = _learned(job, finished), len(source.inputs)
     values: np.ndarray
     if lengths is not None:
@@ -101,54 +72,6 @@ def unlabelled_data(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any],
         values = np.full((count, 1), -1) if target_kind(job).cells == "Lists" else np.zeros(count, dtype=np.int64)
     units = np.ones(count, dtype=np.int64) if lengths is None else lengths
     return learned, Split(source, np.arange(count), Targets(values, units, np.zeros(count, dtype=np.int64)))
-
-
-def _inputs(job: ResolvedJob) -> tuple[DataSource, np.ndarray | None]:
-    """Return a source without regard to what is right, and how many words each sample has, where these are what is asked."""
-    from unfreeze_trainer.data.samples import read_texts
-    from unfreeze_trainer.data.words import read_words, words_in
-
-    dataset, where, skip = job.data.train, _where(job), job.data.on_error == "Skip"
-    columns, task = dataset.columns, task_type(job.task.type)
-    if words := job.task.of(TokenClassificationSpec):
-        if words.annotation == "Tags":
-            # The words stand in for their tags, since there are as many.
-            same = dataset.model_copy(update={"columns": columns.model_copy(update={"tags": columns.tokens})})
-            source = read_words(same, where, spans=False, skip=skip)
-            return source, np.array([len(row) for row in source.targets.to_pylist()], dtype=np.int64)
-        source = read_texts(dataset, where, kind=Unlabelled, skip=skip)
-        return source, np.array([len(words_in(text)) for text in source.inputs.to_pylist()], dtype=np.int64)
-    if task.reads_text:
-        return read_texts(dataset, where, kind=Unlabelled, skip=skip), None
-    column = columns.audio if AUDIO in task.reads else columns.image
-    same = dataset.model_copy(update={"columns": columns.model_copy(update={"label": column})})
-    if (flat := _flat(job, same)) is not None:
-        return flat, None
-    return reader_of(job)(same, where, kind=Unlabelled, skip=skip), None
-
-
-def _flat(job: ResolvedJob, dataset: Dataset) -> DataSource | None:
-    """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
-    import pyarrow as pa
-
-    from unfreeze_trainer.data.audio import CLIPS
-    from unfreeze_trainer.data.images import PICTURES
-    from unfreeze_trainer.data.shards import is_table_folder
-
-    root = Path(dataset.path)
-    if (
-        not root.is_dir()
-        or is_table_folder(dataset.path)
-        or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
-    ):
-        return None
-    kind = CLIPS if AUDIO in task_type(job.task.type).reads else PICTURES
-    files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)
-    if not files:
-        ends = ", ".join(sorted(kind.suffixes))
-        raise JobError("InvalidData", f"{root}: no {kind.files} lie here; they end in {ends}")
-    inputs = pa.chunked_array([pa.array(files, pa.string())])
-    return DataSource(dataset, _where(job), inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)
 
 
 def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import CheckpointInfo, Progress
-from unfreeze_api.contracts.report import DataReport, Export, Pinned, Report, Results, World
+from unfreeze_api.contracts.report import LOST, DataReport, Export, Pinned, Report, Results, Usefulness, World
 from unfreeze_api.grammar.reading import causes
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.home import home_of
@@ -149,6 +149,13 @@ def flat_results(results: Results) -> dict[str, float]:
     }
 
 
+def reported(results: Results, usefulness: Usefulness | None) -> dict[str, float]:
+    """Return what a finished run says of itself by names, what came last to them at the end: earlier operators take no more than they know."""
+    found = flat_results(results) | (usefulness.figures() if usefulness else {})
+    lost = {name: found.pop(name) for name in list(found) if name == f"validation.{LOST}"}
+    return found | lost
+
+
 def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = None) -> Progress:
     """Return the progress of a finished run, from its report alone."""
     steps = sum(phase.steps for phase in report.phases)
@@ -165,7 +172,7 @@ def finished_progress(report: Report, *, checkpoint: CheckpointInfo | None = Non
         checkpoint=checkpoint,
         world_size=report.world.world_size,
         phases=report.phases,
-        results=flat_results(report.results) | (report.usefulness.figures() if report.usefulness else {}),
+        results=reported(report.results, report.usefulness),
         decisions=budget.taken(report.decisions) or None,
         skipped_samples=sum(report.data.skipped.values()) or None,
     )

@@ -19,6 +19,7 @@ from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import check_folder, weight_files
 from unfreeze_trainer.models.home import home_of, name_base
 from unfreeze_trainer.models.loading import not_wrapped
+from unfreeze_trainer.models.own_head import OwnHead, transformers_own_head
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
 """Model (without an adapter), Adapter (adapter and head), Merged (the adapter folded into its base: as of kind Model)."""
@@ -95,6 +96,10 @@ class Library(ABC):
     @property
     def _reaches_experts(self) -> bool:
         return self.job.semantics.experts == "Adapted"
+
+    def own_head(self) -> OwnHead | None:
+        """Return the head that the base brings along, None where it has none that can be put back."""
+        return transformers_own_head(self.path, self.where)
 
     @abstractmethod
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -79,6 +79,9 @@ class CausalLanguageModel(Transformers):
         quantized = load_quantized(module, (), self.path, self.where, quantization, kept=self._kept)
         return self._from_rounded(quantized, module, ())
 
+    def own_head(self) -> None:
+        """Return None: its own head is the one that it has."""
+
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of each token's next one, (samples, length, tokens of the vocabulary)."""
         logits: Tensor = module(**inputs, **self._options).logits

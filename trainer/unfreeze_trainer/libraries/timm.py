@@ -17,6 +17,7 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.image import data_config, load_image_model, size_option, timm_input
 from unfreeze_trainer.models.image_input import ImageInput
+from unfreeze_trainer.models.own_head import OwnHead, timm_own_head
 
 
 class Timm(Library):
@@ -62,7 +63,12 @@ class Timm(Library):
             random=self._random,
             seed=self.job.training.seed,
         )
+        self._head = head
         return self._with_adapter(module, head)
+
+    def own_head(self) -> OwnHead | None:
+        """Return the classifier that the base brings along, None where it has none."""
+        return timm_own_head(self.path, self._head, **size_option(self.path, self._image_size))
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the outputs, of shape (samples, outputs); the mean of a distilled model's two heads."""

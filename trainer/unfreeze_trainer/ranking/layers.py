@@ -51,13 +51,13 @@ def features(
     """
     module = loaded.module.eval()
     found: dict[str, np.ndarray] = {}
-    with torch.inference_mode(), _watched(module, loaded.blocks) as kept:
+    with torch.inference_mode(), watched(module, loaded.blocks) as kept:
         for indices, batch in batches:
             kept.clear()
             forward(module, batch)
             samples = len(next(iter(batch.values())))
             for place, value in kept.items():
-                pooled = _pooled(value, batch, samples)
+                pooled = pooled_rows(value, batch, samples)
                 if pooled is None:
                     continue
                 whole = found.setdefault(place, np.full((rows, pooled.shape[1]), np.nan, dtype=np.float32))
@@ -77,7 +77,7 @@ def mean_of(places: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 @contextmanager
-def _watched(module: nn.Module, blocks: Sequence[Block]) -> Iterator[dict[str, Tensor]]:
+def watched(module: nn.Module, blocks: Sequence[Block]) -> Iterator[dict[str, Tensor]]:
     """Yield what is filled, in each forward pass, with the last output of each layer and the input of the head."""
     kept: dict[str, Tensor] = {}
 
@@ -119,7 +119,7 @@ def _first(values: Any) -> Tensor | None:
     return next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
 
 
-def _pooled(value: Tensor, batch: Batch, samples: int) -> Tensor | None:
+def pooled_rows(value: Tensor, batch: Batch, samples: int) -> Tensor | None:
     """Return a vector for each sample, (samples, width); None where the samples do not come first.
 
     Tokens are averaged without padding, places of a picture all. Channels come first unless the two dimensions that are alike say

@@ -55,10 +55,7 @@ def check_apart(job: ResolvedJob) -> None:
 def _sources(job: ResolvedJob) -> Iterator[tuple[str, str, str]]:
     """Yield field, path and source of everything that a job reads."""
     yield from ((field, path, source) for field, source, path in job.model.bases)
-    yield "data.train.source", job.data.train.path, job.data.train.source
-    for name, part in (("validation", job.data.validation), ("test", job.data.test)):
-        if part and part.dataset:
-            yield f"data.{name}.source", part.dataset.path, part.dataset.source
+    yield from ((field, dataset.path, dataset.source) for field, dataset in job.data.sources)
 
 
 def _contains(outer: Path, inner: Path) -> bool:

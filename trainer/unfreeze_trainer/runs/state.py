@@ -22,6 +22,8 @@ class Best(BaseModel):
     value: float
     metrics: dict[str, float]
     usefulness: Usefulness | None = None
+    beyond: float = 0.0
+    """What is lost, where that is more than the budget of forgetting; 0 within it."""
 
 
 class RunState(BaseModel):
@@ -89,12 +91,22 @@ class RunState(BaseModel):
     """Newest checkpoint at which they gave no reason for doubt; 0 is the start."""
     begin_step: int = 0
     """Checkpoint that this phase began with, which one before it wrote that may have ended early; 0 is the start."""
+    beyond: float = 0.0
+    """What is lost at the newest evaluation, where that is more than the budget and the training ends there; 0 within it."""
+    gauge_seconds: float = 0.0
+    """Time that the gauges of forgetting have taken, over all starts."""
     rollbacks: list[Rollback] = []
     """When the training went back with lower learning rates."""
 
     def take_best(self, metric: str) -> None:
         """Take the newest evaluation, which is of this step, for the best one."""
-        self.best = Best(step=self.step, value=self.metrics[metric], metrics=self.metrics, usefulness=self.usefulness)
+        self.best = Best(
+            step=self.step,
+            value=self.metrics[metric],
+            metrics=self.metrics,
+            usefulness=self.usefulness,
+            beyond=self.beyond,
+        )
 
     def forget_best(self, metric: str) -> None:
         """Do without the best evaluation, whose checkpoint is lost: the newest one is the best, if it is of this step."""

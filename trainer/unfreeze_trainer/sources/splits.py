@@ -37,12 +37,7 @@ def with_splits(job: ResolvedJob, pins: Mapping[str, Pin]) -> ResolvedJob:
     """
     if not any(source.startswith(_SCHEME) for source in pins):
         return job
-    data = {"train": _split(job.data.train, "train", pins)}
-    for name in ("validation", "test"):
-        part = getattr(job.data, name)
-        if part is not None and part.dataset is not None:
-            data[name] = part.model_copy(update={"dataset": _split(part.dataset, name, pins)})
-    return job.model_copy(update={"data": job.data.model_copy(update=data)})
+    return job.model_copy(update={"data": job.data.moved(lambda name, dataset: _split(dataset, name, pins))})
 
 
 def _split(dataset: Dataset, role: str, pins: Mapping[str, Pin]) -> Dataset:
@@ -52,7 +47,9 @@ def _split(dataset: Dataset, role: str, pins: Mapping[str, Pin]) -> Dataset:
     reference = parse(dataset.source.removeprefix("hf://"))
     if reference.path in pin.files or reference.is_pattern:
         return dataset
-    where = f"spec.data.{role}.source {dataset.source}"
+    field = "evidence.forgetting.anchor" if role == "anchor" else f"data.{role}"
+    where = f"spec.{field}.source {dataset.source}"
+    role = "train" if role == "anchor" else role  # what a base was trained on, most likely
     root = dataset.path.removesuffix(f"/{reference.path}") if reference.path else dataset.path
     found = config_of([*pin.files], lambda: _card(root) if CARD in pin.files else "", reference.path, where)
     if found is None:

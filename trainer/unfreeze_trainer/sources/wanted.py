@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.contracts.resolved import Location, ResolvedJob
 
+_Place = TypeVar("_Place", bound="Location")
 PATIENCE_SECONDS = 600.0
 """Pauses between tries of a hub that does not answer, all together, before the pod fails and is retried elsewhere."""
 _TABLES_OF_PATHS = tuple(
@@ -64,14 +65,10 @@ def sources_of(job: ResolvedJob) -> Iterator[Wanted]:
     weights = job.model.initialization != "Random"
     for field_, source, path in job.model.bases:
         yield Wanted(f"spec.{field_}", source, path, is_model=True, weights=weights)
-    parts = {"train": job.data.train}
-    for name, part in (("validation", job.data.validation), ("test", job.data.test)):
-        if part is not None and part.dataset is not None:
-            parts[name] = part.dataset
     reads_text = task_type(job.task.type).reads_text
-    for name, place in parts.items():
+    for field_, place in job.data.sources:
         beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
-        yield Wanted(f"spec.data.{name}.source", place.source, place.path, is_model=False, beside=beside)
+        yield Wanted(f"spec.{field_}", place.source, place.path, is_model=False, beside=beside)
 
 
 def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
@@ -83,18 +80,13 @@ def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
         By source; what is not among them stays.
     """
 
-    def moved(place: object) -> object:
-        path = paths.get(place.source)  # type: ignore[attr-defined]
-        return place.model_copy(update={"path": path}) if path else place  # type: ignore[attr-defined]
+    def moved(place: _Place) -> _Place:
+        path = paths.get(place.source)
+        return place.model_copy(update={"path": path}) if path else place
 
-    data = {"train": moved(job.data.train)}
-    for name in ("validation", "test"):
-        part = getattr(job.data, name)
-        if part is not None and part.dataset is not None:
-            data[name] = part.model_copy(update={"dataset": moved(part.dataset)})
     model = job.model
     if model.candidates:
         places = zip(model.candidates, model.candidate_paths or [], strict=True)
         model = model.model_copy(update={"candidate_paths": [paths.get(source) or path for source, path in places]})
-    update = {"model": moved(model), "data": job.data.model_copy(update=data)}
+    update = {"model": moved(model), "data": job.data.moved(lambda _, place: moved(place))}
     return job.model_copy(update=update) if paths else job

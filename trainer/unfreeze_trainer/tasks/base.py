@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.answers import Answers
 from unfreeze_trainer.objectives.metrics import Metrics
 
@@ -147,6 +148,47 @@ class Task(ABC):
     def tokens(self, batch: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - of what has some
         """Return how many tokens that are not padding a batch has; 0 for what has none."""
         return 0
+
+    # What of the base is looked at
+
+    def looked_at(self) -> tuple[str, int]:
+        """Return where the base is looked at, anchor or validation, and how many samples there are.
+
+        Raises
+        ------
+        JobError
+            InvalidData: the anchor cannot be read.
+        """
+        return "validation", self.splits["validation"]
+
+    def unlabelled(
+        self,
+        split: str,
+        batches: Iterable[Sequence[int]],
+        unread: set[int],  # noqa: ARG002 - all can be read
+    ) -> Iterator[Batch]:
+        """Yield the inputs of each list of sample indices, on the CPU; an empty list gives a row of padding.
+
+        Parameters
+        ----------
+        split, batches
+            validation or anchor, and indices into it.
+        unread
+            Takes the indices of those that cannot be read and are to be skipped.
+        """
+        yield from self.batches(split, batches)
+
+    def outputs(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return what a model makes of what `unlabelled` yields."""
+        return self.forward(module, inputs)
+
+    def own_head(self) -> OwnHead | None:
+        """Return the head that the base brings along, once the model is built; None where it has none that can be put back."""
+        return None
+
+    def words(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int] | None:  # noqa: ARG002 - of what has some
+        """Return which tokens of a batch are words, bool of shape (samples, tokens), and the token that masks one; None without."""
+        return None
 
     # Predictions, where there are answers
 

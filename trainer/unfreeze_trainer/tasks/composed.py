@@ -18,6 +18,7 @@ from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
 from unfreeze_trainer.data.samples import Split, overlaps, read_splits, target_kind
+from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
 from unfreeze_trainer.modalities.base import Modality
@@ -26,14 +27,17 @@ from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.models.home import home_of
+from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
-from unfreeze_trainer.objectives.targets import Encoder
+from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FEWEST_ANCHORS = 8
+"""Rows of an anchor."""
 VERIFIED_SAMPLES = 4
 """Samples whose outputs an export is compared on."""
 
@@ -55,6 +59,9 @@ class ComposedTask(Task):
     JobError
         InvalidData, InvalidModel or InvalidJob, before anything is trained.
     """
+
+    reads_targets = False
+    """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
     def __init__(
         self, job: ResolvedJob, objective: Callable[[Any], Objective], modality: Modality, library: Library
@@ -157,6 +164,56 @@ class ComposedTask(Task):
         part, unread = self._splits[split], self.unread[split]
         for indices, inputs in self.modality.batches(part, batches, epoch_seed, unread):
             yield inputs | self.objective.collate(part.targets, indices, unread)
+
+    @cached_property
+    def _anchor(self) -> Split | None:
+        """Rows that the base is good at, without their targets."""
+        dataset = self.job.data.anchor
+        if dataset is None:
+            return None
+        where = f"spec.evidence.forgetting.anchor.source {dataset.source}"
+        if self.reads_targets:
+            source = self.modality.read(dataset, where)
+        else:
+            source, _ = unlabelled(self.job, dataset, where)
+        count = len(source.inputs)
+        nothing = np.zeros(count, dtype=np.int64)
+        return Split(source, np.arange(count), Targets(nothing, np.ones(count, dtype=np.int64), nothing))
+
+    def _watched(self, split: str) -> Split:
+        if split == "anchor":
+            assert self._anchor is not None
+            return self._anchor
+        return self._splits[split]
+
+    def looked_at(self) -> tuple[str, int]:
+        """Return where the base is looked at, anchor or validation, and how many samples there are. JobError InvalidData."""
+        if self._anchor is None:
+            return super().looked_at()
+        if len(self._anchor) < FEWEST_ANCHORS:
+            raise JobError(
+                "InvalidData",
+                f"{self._anchor.source.where}: {len(self._anchor)} rows tell nothing of what a model has lost: give {FEWEST_ANCHORS} or"
+                " more",
+            )
+        return "anchor", len(self._anchor)
+
+    def unlabelled(self, split: str, batches: Iterable[Sequence[int]], unread: set[int]) -> Iterator[Batch]:
+        """Yield the inputs of each list of sample indices, on the CPU; an empty list gives a row of padding."""
+        for _, inputs in self.modality.batches(self._watched(split), batches, None, unread):
+            yield inputs
+
+    def own_head(self) -> OwnHead | None:
+        """Return the head that the base brings along, None where it has none that can be put back."""
+        return self.library.own_head()
+
+    def words(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, int] | None:
+        """Return which tokens of a batch are words, bool of shape (samples, tokens), and the token that masks one."""
+        tokenizer = getattr(self.modality, "tokenizer", None)
+        if tokenizer is None or getattr(tokenizer, "mask_token_id", None) is None or "input_ids" not in inputs:
+            return None
+        special = torch.tensor(tokenizer.all_special_ids)
+        return ~torch.isin(inputs["input_ids"], special), int(tokenizer.mask_token_id)
 
     def repeats(self, split: str) -> bool:
         """Return whether the inputs of a split's samples are the same each time."""

@@ -23,6 +23,8 @@ from unfreeze_trainer.tasks.composed import ComposedTask
 class TextEmbedding(ComposedTask):
     """Opens the data and the model folder of a job."""
 
+    reads_targets = True
+
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(TextEmbeddingSpec)
         assert options is not None
@@ -53,6 +55,10 @@ class TextEmbedding(ComposedTask):
         """Return the vectors of the texts of each sample, of shape (samples, texts, width)."""
         vectors = super().forward(module, batch)
         return vectors.view(-1, len(batch[TARGETS]), vectors.shape[1]).transpose(0, 1)
+
+    def outputs(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of all texts, (texts, width); those of the samples' first ones come first."""
+        return super().forward(module, inputs)
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of a batch's texts, (texts, width), in its order."""

@@ -23,6 +23,8 @@ class History:
     """Best value in this phase; a better one by less than `min_delta` does not count."""
     bad_evaluations: int = 0
     """Evaluations in this phase since then."""
+    best_beyond: float = 0.0
+    """`beyond` of the best one."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def decide(
     *,
     stopping: PlateauSpec | EarlyStoppingSpec | None,
     last: bool,
+    beyond: float = 0.0,
 ) -> Decision:
     """Compare an evaluation with those before it.
 
@@ -59,16 +62,23 @@ def decide(
         Ends the phase when it no longer improves.
     last
         Whether this is the phase's last step.
+    beyond
+        What the model has lost of what its base could, where that is more than it may; 0 within that. An evaluation within it is better
+        than any beyond, and the first beyond ends the phase.
     """
     bad, phase_best = history.bad_evaluations + 1, history.phase_best
     if phase_best is None or _better(metric, value, phase_best, stopping.min_delta if stopping else 0.0):
         bad, phase_best = 0, value
-    best = history.best is None or _better(metric, value, history.best)
+    best = history.best is None or (
+        _better(metric, value, history.best) if beyond == history.best_beyond else beyond < history.best_beyond
+    )
     why = ""
     if stopping is not None and bad >= stopping.patience and not last:
         by = f" by more than {stopping.min_delta:.4g}" if stopping.min_delta else ""
         why = f"evaluations in a row that have not improved {metric.name} {phase_best:.4g}{by}: {bad}"
-    left = History(value if best else history.best, phase_best, bad)
+    if beyond and not last:
+        why = f"{beyond:.3g} of what the base could is lost, more than the budget of evidence.forgetting"
+    left = History(value if best else history.best, phase_best, bad, beyond if best else history.best_beyond)
     return Decision(best=best, end=last or bool(why), history=left, why=why)
 
 

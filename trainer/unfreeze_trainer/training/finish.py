@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Results
-from unfreeze_trainer.exports.report import flat_results
+from unfreeze_trainer.exports.report import flat_results, reported
 from unfreeze_trainer.training.evidence import weigh, weigh_scratch
+from unfreeze_trainer.training.guards import keep_base
 from unfreeze_trainer.usefulness import decided
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ def finish(run: Run) -> None:
     if engine.rank == 0:
         run.folder.checkpoints.check(best.step)
     if best.step != state.step:
-        _take_best(run, best.step)
+        take_best(run, best.step)
+    best, lost = keep_base(run, best)
     reporter.tell("measuring the best weights on the test data")
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
         _measure(run, "validation")
     run.skipped.gather()
     engine.end()
-    results = Results(validation=best.metrics, test=test)
+    results = Results(validation=best.metrics | lost, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     run.exporter.evaluate()
@@ -57,7 +59,7 @@ def finish(run: Run) -> None:
         run.folder.events.add("checkpointsDeleted", steps=gone)
     for other in runs:
         other.folder.clear(best=other.state.best.step if other.state.best else 0)
-    reporter.done(flat_results(results) | (best.usefulness.figures() if best.usefulness else {}), test)
+    reporter.done(reported(results, best.usefulness), test)
     engine.barrier()
 
 
@@ -69,7 +71,7 @@ def _measure(run: Run, split: str) -> Measured:
     return measured
 
 
-def _take_best(run: Run, step: int) -> None:
+def take_best(run: Run, step: int) -> None:
     """Load the best checkpoint over the pinned base: what later phases changed goes back to the base's weights."""
     weights = run.folder.checkpoints.load_weights(step)
     trained = run.trainable.names([run.plan.phases[run.state.phase_index]])

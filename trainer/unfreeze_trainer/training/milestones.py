@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.progress import PhaseResult
+from unfreeze_api.contracts.report import LOST
 from unfreeze_trainer.judgement.phases import ended_early
 from unfreeze_trainer.training.decide import History, decide
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.evaluator import Evaluator
+    from unfreeze_trainer.training.forgetting import Forgetting
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
     from unfreeze_trainer.training.reporter import Reporter
@@ -35,7 +38,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting
         Called on the way.
     """
 
@@ -54,12 +57,13 @@ class Milestones:
         skipped: Skipped,
         reporter: Reporter,
         rollbacks: Rollbacks,
+        forgetting: Forgetting,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
-        self._rollbacks = rollbacks
+        self._rollbacks, self._forgetting = rollbacks, forgetting
         self._counted = time.perf_counter()
 
     def start_clock(self) -> None:
@@ -110,12 +114,18 @@ class Milestones:
         state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
         self._skipped.gather()
         self._rollbacks.judge()
+        if self._forgetting.stops:
+            self._look()
+        best = state.best
         decision = decide(
-            History(state.best.value if state.best else None, state.phase_best, state.bad_evaluations),
+            History(
+                best.value if best else None, state.phase_best, state.bad_evaluations, best.beyond if best else 0.0
+            ),
             self._metric,
             state.metrics[self._metric.name],
             stopping=self._plan.phases[state.phase_index].plateau or self._early_stopping,
             last=self._plan.ends_at(state.step, state.phase_index),
+            beyond=state.beyond,
         )
         state.phase_best, state.bad_evaluations = decision.history.phase_best, decision.history.bad_evaluations
         state.phase_ended = decision.end
@@ -123,7 +133,7 @@ class Milestones:
             state.take_best(self._metric.name)
             self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
-        if decision.why:
+        if decision.why and not state.beyond:
             phase = self._plan.phases[state.phase_index]
             self._decisions.add(
                 ended_early(
@@ -138,7 +148,20 @@ class Milestones:
             )
         return decision.best
 
+    def _look(self) -> float | None:
+        """Measure what is lost by now; return it where it is a number. Collective."""
+        state, forgetting = self._state, self._forgetting
+        found = forgetting.measure(state)
+        if found is None:
+            return None
+        lost = found.first
+        state.beyond = 0.0 if not forgetting.stops or found.within(forgetting.budget) else lost.value
+        if forgetting.fresh:
+            self._reporter.looked(lost.value, lost.low, lost.high)
+        return lost.value if math.isfinite(lost.value) else None
+
     def _close_phase(self) -> None:
+        lost = self._look()
         self._count_time()
         state = self._state
         done = PhaseResult(
@@ -146,7 +169,7 @@ class Milestones:
             steps=state.phase_steps,
             seconds=state.phase_seconds,
             trainable_parameters=self._trainable.parameters,
-            metrics=state.metrics,
+            metrics=state.metrics if lost is None else state.metrics | {LOST: lost},
         )
         state.phases = [*state.phases, done]
 

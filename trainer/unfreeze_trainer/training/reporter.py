@@ -148,6 +148,16 @@ class Reporter:
         if decision.why:
             log.info("phase %s ends early: %s", self._plan.phases[state.phase_index].name, decision.why)
 
+    def looked(self, lost: float, low: float, high: float) -> None:
+        """Tell what of the base's abilities is lost by now, with its 95 % interval."""
+        figures = {
+            name: value if math.isfinite(value) else None
+            for name, value in (("lost", lost), ("low", low), ("high", high))
+        }
+        self._events.add(
+            "forgetting", step=self._state.step, lost=figures["lost"], low=figures["low"], high=figures["high"]
+        )
+
     def went_back(self, rollback: Rollback) -> None:
         """Tell that the training goes on from an earlier step."""
         self._events.add(

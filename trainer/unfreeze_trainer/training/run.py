@@ -10,11 +10,13 @@ from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.cached import CachedTask, worth_it
 from unfreeze_trainer.feed import Feed
+from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.runs.choice import read_choice
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
+from unfreeze_trainer.training.forgetting import Forgetting
 from unfreeze_trainer.training.history import CurveFile
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
@@ -72,7 +74,8 @@ class Run:
         self.job, self.engine, self.link = job, engine, link
         self.hook = hook = loaded.hook
         self.features = features = CachedTask(task, engine)
-        self.task = task = cast("Task", features)
+        whole, task = task, cast("Task", features)
+        self.task = task
         self.feed = feed = Feed(
             task,
             seed=job.training.seed,
@@ -99,6 +102,10 @@ class Run:
             if "train" in worth_it(task, plan.reads_left(plan.phases[index].first_step, index))
         }
         self.plan = plan = replace(plan, starts=starts)
+        self.forgetting = Forgetting(job, whole, loaded, engine, plan=plan, freezer=freezer)
+        if self.forgetting.watches:
+            tell(link, "looking at what the base does")
+            self.forgetting.look_at_base()
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
@@ -166,6 +173,7 @@ class Run:
             skipped=skipped,
             reporter=reporter,
             rollbacks=self.rollbacks,
+            forgetting=self.forgetting,
         )
         self.work = Work(
             plan,

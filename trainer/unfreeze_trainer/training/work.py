@@ -57,7 +57,11 @@ class Work:
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over, but for those that have nothing to train."""
         left = self._plan.phases[self._state.phase_index + self._state.phase_ended :]
-        yield from (phase for phase in left if self._trainable.names([phase]))
+        for phase in left:
+            if self._state.beyond:  # what is lost by now would not come back
+                return
+            if self._trainable.names([phase]):
+                yield phase
 
     def enter(self, phase: Phase) -> None:
         """Have a phase train, make up for what a stop left undone. Collective."""

@@ -1,0 +1,202 @@
+"""What models forget of what their bases could, against what they learn; and guards that keep a budget of it.
+
+    python -m bench.forgetting FOLDER
+
+Needs what bench.pictures does. MiniLM learns 700 of TREC's questions, and is asked which of 256 titles of Debian's packages are near each
+other; torchvision's MobileNetV2 learns 600 pictures of Fashion-MNIST, and is asked, with its head for ImageNet put back, what it sees in 120 pieces of
+scikit-learn's two photographs. Curves are of full fine-tuning at several rates, of the uppermost blocks and of a LoRA; then a budget with each guard.
+A job ends where its export would begin. Prints the tables, and keeps each row in bench/results/forgetting.jsonl.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from bench.pictures import clothes, write_mobilenet
+from bench.support.outcomes import SEED, record
+from bench.support.turns import make_job
+from examples.prepare import prepare
+
+EVERYTHING = 1000.0
+"""A budget that nothing breaks: the guard Stop then looks at each evaluation, which makes a curve."""
+PHOTOGRAPHS, PIECE, PIECES = ("china.jpg", "flower.jpg"), 160, 120
+Job = dict[str, Any]
+
+
+def full(rate: float) -> Job:
+    """Return a strategy that trains all weights."""
+    return {"strategy": {"type": "FullFineTuning", "learningRate": {"head": max(rate, 1e-3), "backbone": rate}}}
+
+
+def top(rate: float, blocks: int) -> Job:
+    """Return a strategy that trains the head and the uppermost blocks."""
+    rates = {"learningRate": {"head": max(rate, 1e-3), "backbone": rate}}
+    return {"strategy": {"type": "PartialFineTuning", "partialFineTuning": {"lastBlocks": blocks}, **rates}}
+
+
+WAYS: dict[str, dict[str, Job]] = {
+    "MiniLM": {
+        "all, 2e-5": full(2e-5),
+        "all, 2e-4": full(2e-4),
+        "all, 1e-3": full(1e-3),
+        "uppermost block, 2e-4": top(2e-4, 1),
+        "LoRA, 2e-3": full(2e-3) | {"adapter": {"type": "LoRA", "lora": {"r": 8}}},
+    },
+    "MobileNetV2": {"all, 1e-4": full(1e-4), "all, 1e-3": full(1e-3), "three uppermost blocks, 1e-3": top(1e-3, 3)},
+}
+GUARDED = {"MiniLM": ("all, 2e-4", 0.4), "MobileNetV2": ("all, 1e-3", 0.4)}
+"""Which way is guarded, and its budget."""
+
+
+def main() -> None:
+    """Measure and print."""
+    folder = Path(sys.argv[1]).resolve()
+    logging.disable(logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "models" / "minilm").is_dir():
+        prepare(folder)
+    write_mobilenet(folder / "models" / "mobilenet-v2")
+    if not (folder / "clothes").is_dir():
+        clothes(folder, 800)
+    titles(folder / "titles.csv")
+    pieces(folder / "pieces")
+    rows = []
+    for model, ways in WAYS.items():
+        for way, spec in ways.items():
+            wanted = {"guard": "Stop", "budget": EVERYTHING}
+            rows.append(record("forgetting", f"{model}, {way}", partial(measured, folder, model, spec, wanted)))
+        way, budget = GUARDED[model]
+        for guard in ("Report", "Interpolate", "Stop"):
+            wanted = {"guard": guard, "budget": budget}
+            name = f"{model}, {way}, {guard} with a budget of {budget:g}"
+            rows.append(record("forgetting", name, partial(measured, folder, model, ways[way], wanted)))
+    print(table(rows))
+
+
+def titles(file: Path) -> None:
+    """Write titles of Debian's packages, as apt knows them."""
+    if file.is_file():
+        return
+    said = subprocess.run(["apt-cache", "search", "."], capture_output=True, text=True, check=True).stdout
+    found = sorted({line.partition(" - ")[2].strip() for line in said.splitlines()} - {""})
+    drawn = random.Random(SEED).sample([one for one in found if len(re.findall(r"\w+", one)) > 2], 256)  # noqa: S311, PLR2004
+    with file.open("w") as out:
+        csv.writer(out).writerows([["question"], *([one] for one in drawn)])
+
+
+def pieces(folder: Path) -> None:
+    """Write square pieces of two photographs."""
+    if folder.is_dir():
+        return
+    import sklearn.datasets
+    from PIL import Image
+
+    folder.mkdir()
+    draw = random.Random(SEED)  # noqa: S311
+    for name in PHOTOGRAPHS:
+        whole = Image.open(Path(sklearn.datasets.__file__).parent / "images" / name)
+        for number in range(PIECES // len(PHOTOGRAPHS)):
+            left, upper = draw.randrange(whole.width - PIECE), draw.randrange(whole.height - PIECE)
+            whole.crop((left, upper, left + PIECE, upper + PIECE)).save(folder / f"{name[:-4]}-{number}.png")
+
+
+def spec_of(folder: Path, model: str) -> Job:
+    """Return task, data and training of a model's job."""
+    if model == "MiniLM":
+        return {
+            "model": {"source": f"file://{folder}/models/minilm"},
+            "task": {"type": "TextClassification", "textClassification": {"maxLength": 32}},
+            "data": {
+                "train": {"source": f"file://{folder}/data/trec-train-1000.csv", "columns": {"text": "question"}},
+                "validation": {"fraction": 0.3},
+            },
+            "training": {"epochs": 3, "batchSize": 32, "seed": SEED, "evaluate": {"everySteps": 11}},
+        }
+    return {
+        "model": {"source": f"file://{folder}/models/mobilenet-v2"},
+        "task": {"type": "ImageClassification", "imageClassification": {"imageSize": 64, "augmentation": "None"}},
+        "data": {"train": {"source": f"file://{folder}/clothes/train"}, "validation": {"fraction": 0.25}},
+        "training": {"epochs": 3, "batchSize": 32, "seed": SEED, "evaluate": {"everySteps": 9}},
+    }
+
+
+def measured(folder: Path, model: str, way: Job, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Train a job up to its export; return its curve, and what there is at the end."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    from unfreeze_trainer.engines import open_engine
+    from unfreeze_trainer.tasks import open_task
+    from unfreeze_trainer.training.finish import take_best
+    from unfreeze_trainer.training.guards import keep_base
+    from unfreeze_trainer.training.loop import train
+    from unfreeze_trainer.training.run import Run
+
+    AcceleratorState._reset_state()  # noqa: SLF001 - it takes one engine per process for granted
+    PartialState._reset_state()  # noqa: SLF001
+    anchor = folder / ("titles.csv" if model == "MiniLM" else "pieces")
+    scratch = Path(tempfile.mkdtemp(dir=folder))
+    forgetting = {"anchor": {"source": f"file://{anchor}"}} | wanted
+    job = make_job(f"{scratch}/run", **spec_of(folder, model), **way, evidence={"forgetting": forgetting})
+    task = open_task(job)
+    run = Run(job, task, task.build_model(), open_engine(job), None)
+    try:
+        train(run)
+        run.saver.wait()
+        best = run.state.best
+        assert best is not None
+        if best.step != run.state.step:
+            take_best(run, best.step)
+        kept, lost = keep_base(run, best)
+    finally:
+        run.saver.close()
+    lines = [json.loads(line) for line in (scratch / "run" / "events.jsonl").read_text().splitlines()]
+    accuracy = {line["step"]: line["metrics"]["accuracy"] for line in lines if line["event"] == "evaluation"}
+    curve = [
+        [line["step"], round(accuracy[line["step"]], 4), round(line["lost"], 4)]
+        for line in lines
+        if line["event"] == "forgetting" and line["step"] in accuracy
+    ]
+    [decision] = [one for one in run.state.decisions if one.type == "Forgetting"]
+    seconds = sum(phase.seconds for phase in run.state.phases)
+    run.engine.end()
+    shutil.rmtree(scratch)
+    return {
+        "accuracy": round(kept.metrics["accuracy"], 4),
+        "lost": round(lost["forgotten"], 4),
+        "answer": decision.answer,
+        "said": decision.message,
+        "figures": {one.name: one.value and round(one.value, 4) for one in decision.evidence},
+        "curve": curve,
+        "trained_s": round(seconds, 1),
+        "gauges_s": round(decision.seconds, 2),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of all jobs, in Markdown."""
+    lines = ["| job | accuracy | lost | at evaluations: accuracy, lost | gauges |", "|---|---|---|---|---|"]
+    for row in rows:
+        curve = "; ".join(f"{accuracy:.2f}, {lost:.2f}" for _, accuracy, lost in row["curve"])
+        share = row["gauges_s"] / row["trained_s"]
+        lines.append(f"| {row['row']} | {row['accuracy']:.3f} | {row['lost']:.3f} | {curve} | {share:.1%} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""What a model loses of what its base could: gauges on bases of which it is known, and guards that keep a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer import forgetting_group
+from tests.trainer.complete import complete
+from tests.trainer.engine_group import forget_accelerate
+from tests.trainer.interrupted import Killed, events, kill_at
+from tests.trainer.jobs import (
+    WORDS,
+    bert_folder,
+    decoder_folder,
+    image_folder,
+    make_job,
+    timm_folder,
+    write_csv,
+    write_dialogues,
+)
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.exporter import Exporter
+from unfreeze_trainer.judgement.forgetting import (
+    ANSWERS,
+    DIVERGENCE,
+    Forgotten,
+    Measured,
+    cka,
+    decided,
+    neighbours_lost,
+)
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.forgetting import MAX_ROWS, MIN_ROWS, rows_for
+from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.run import Run
+
+FEATURES = np.random.default_rng(0).normal(size=(40, 6))
+
+
+def test_what_has_not_changed_shows_no_difference():
+    assert cka(FEATURES, FEATURES.copy()) == 1.0
+    assert not neighbours_lost(FEATURES, FEATURES.copy()).any()
+
+
+def test_rotation_and_scale_are_no_loss():
+    turned = 3 * FEATURES @ np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0] + 5
+    assert cka(FEATURES, turned) == pytest.approx(1)
+    assert neighbours_lost(FEATURES, turned).mean() == pytest.approx(0)
+
+
+def test_other_features_lose_nearly_all():
+    other = np.random.default_rng(2).normal(size=(40, 9))
+    assert cka(FEATURES, other) < 0.3
+    assert neighbours_lost(FEATURES, other).mean() > 0.6
+
+
+def test_rows_that_are_equally_near_are_no_loss_in_any_order():
+    twice = np.concatenate([FEATURES[:10]] * 3)
+    rounded = twice + np.random.default_rng(3).normal(size=twice.shape) * 1e-9
+    assert neighbours_lost(twice, rounded).mean() == pytest.approx(0)
+
+
+def test_a_model_without_numbers_has_lost_everything():
+    broken = np.full_like(FEATURES, np.nan)
+    assert neighbours_lost(FEATURES, broken).tolist() == [1.0] * 40
+    assert math.isnan(cka(FEATURES, broken))
+    assert Measured.of(DIVERGENCE, np.array([0.1, np.nan])).value == math.inf
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**9), st.integers(1, 100))
+def test_rows_stay_within_bounds_and_a_share_of_the_training(total, samples, looks):
+    count = rows_for(total, samples=samples, looks=looks)
+    assert 0 <= count <= min(total, MAX_ROWS)
+    assert count <= max(MIN_ROWS, 0.06 * samples / looks)
+    assert count <= rows_for(total, samples=2 * samples, looks=looks)
+
+
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=30), st.floats(0.01, 0.9), st.floats(0.01, 0.5))
+def test_a_larger_budget_is_never_further_broken(rows, budget, more):
+    found = Forgotten((Measured.of(ANSWERS, np.array(rows)),), {}, len(rows), anchored=True)
+    order = ["Broken", "NotSurely", "Within"]
+    first, second = (order.index(decided(found, budget=at, step=1, seconds=0).answer) for at in (budget, budget + more))
+    assert first <= second
+    assert found.within(budget + more) or not found.within(budget)
+    turned = Forgotten((Measured.of(ANSWERS, np.array(rows[::-1])),), {}, len(rows), anchored=True)
+    assert turned.first.value == pytest.approx(found.first.value)
+
+
+# Whole runs
+
+slow = pytest.mark.slow
+_one = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return bert_folder(tmp_path_factory.mktemp("base") / "bert")
+
+
+@pytest.fixture
+def questions(tmp_path):
+    return write_csv(tmp_path / "train.csv", 80)
+
+
+def run_of(model, data, folder, rate, wanted=None, **change):
+    forget_accelerate()
+    rates = {"learningRate": {"head": rate, "backbone": rate}}
+    strategy = {"strategy": {"type": "FullFineTuning"} | rates} | change
+    place = {"output": {"destination": f"file://{folder}"}}
+    job = make_job(model, data, evidence={"forgetting": wanted or {}}, **place, **strategy)
+    task = open_task(job)
+    return Run(job, task, task.build_model(), open_engine(job), None)
+
+
+@pytest.fixture
+def without_exports(monkeypatch):
+    """A process that loads an export takes longer than all the rest."""
+    monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
+
+
+def forgetting_of(folder):
+    report = json.loads((folder / "report.json").read_text())
+    [found] = [one for one in report["decisions"] if one["type"] == "Forgetting"]
+    figures = {one["name"]: one.get("value") for one in found["evidence"]}
+    return found, figures, report
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_a_tiny_rate_forgets_nothing_and_a_large_one_much(base, questions, tmp_path):
+    lost = {}
+    for rate in (1e-9, 3e-2):
+        complete(run_of(base, questions, tmp_path / f"{rate}", rate, training={"epochs": 2}))
+        found, figures, report = forgetting_of(tmp_path / f"{rate}")
+        lost[rate] = figures["share of nearest neighbours that are others"]
+        assert found["answer"] == "Measured"
+        assert report["results"]["validation"]["forgotten"] == lost[rate]
+        assert [phase["metrics"]["forgotten"] for phase in report["phases"]] == [lost[rate]]
+        [line] = events(tmp_path / f"{rate}", "forgetting")
+        assert line["low"] <= line["lost"] == lost[rate] <= line["high"]
+        assert {f"linear CKA with the base at layer.{n}" for n in range(3)} < figures.keys()
+    assert lost[1e-9] < 0.02
+    assert lost[3e-2] > 0.4
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_a_frozen_backbone_loses_nothing_and_costs_nothing(base, questions, tmp_path):
+    strategy = {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}
+    run = run_of(base, questions, tmp_path / "run", 1e-2, {"budget": 0.01, "guard": "Stop"}, strategy=strategy)
+    assert run.forgetting.seconds == 0.0
+    complete(run)
+    found, _, report = forgetting_of(tmp_path / "run")
+    assert (found["answer"], found["seconds"]) == ("Within", 0.0)
+    assert found["message"].startswith("nothing: the head alone was trained")
+    assert report["results"]["validation"]["forgotten"] == 0.0
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_a_run_that_watches_is_the_run_that_does_not(base, questions, tmp_path):
+    complete(run_of(base, questions, tmp_path / "watched", 1e-3))
+    forget_accelerate()
+    place = {"output": {"destination": f"file://{tmp_path}/alone"}}
+    strategy = {"type": "FullFineTuning", "learningRate": {"head": 1e-3, "backbone": 1e-3}}
+    job = make_job(base, questions, strategy=strategy, **place)
+    task = open_task(job)
+    complete(Run(job, task, task.build_model(), open_engine(job), None))
+    one, other = (events(tmp_path / name, "evaluation")[-1]["metrics"] for name in ("watched", "alone"))
+    assert one == other
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_a_killed_run_finds_the_same(base, questions, tmp_path):
+    training = {"training": {"epochs": 2, "checkpoint": {"everySteps": 5}}}
+    complete(run_of(base, questions, tmp_path / "whole", 1e-3, **training))
+    run = run_of(base, questions, tmp_path / "killed", 1e-3, **training)
+    kill_at(run, 21)
+    with pytest.raises(Killed):
+        train(run)
+    run.saver.close()
+    complete(run_of(base, questions, tmp_path / "killed", 1e-3, **training))
+    [(_, one, _), (_, other, _)] = (forgetting_of(tmp_path / name) for name in ("whole", "killed"))
+    assert one == other
+
+
+def masked_base(folder):
+    """Write a BERT that knows which word stands at a masked place, or one with random weights that says something of it."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    bert_folder(folder)
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=5 + len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_the_words_that_a_base_would_put_at_masked_places(questions, tmp_path):
+    base, anchor = masked_base(tmp_path / "bert"), tmp_path / "old.csv"
+    anchor.write_text("text\n" + "\n".join(f"{one} {other}" for one in WORDS[:6] for other in WORDS[6:12]) + "\n")
+    lost = []
+    for rate in (1e-9, 3e-2):
+        complete(
+            run_of(
+                base, questions, tmp_path / f"{rate}", rate, {"anchor": {"source": f"file://{anchor}"}, "budget": 0.1}
+            )
+        )
+        found, figures, _ = forgetting_of(tmp_path / f"{rate}")
+        lost.append((found["answer"], figures["KL divergence from the base, in nats"]))
+        assert "95 % of 32 rows of the anchor" in found["message"]
+    assert lost[0] == ("Within", pytest.approx(0, abs=1e-6))
+    assert lost[1][0] == "Broken"
+    assert lost[1][1] > 0.01
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_the_classes_that_a_base_of_timm_would_see(tmp_path):
+    data, base = image_folder(tmp_path / "data", per_label=20), timm_folder(tmp_path / "resnet", num_classes=7)
+    task = {"task": {"type": "ImageClassification", "imageClassification": {"imageSize": 32}}}
+    lost = {}
+    for rate in (1e-9, 3e-2):
+        run = run_of(base, data, tmp_path / f"{rate}", rate, **task)
+        [batch] = run.forgetting._task.unlabelled("validation", [[0, 1]], set())
+        complete(run)
+        _, figures, _ = forgetting_of(tmp_path / f"{rate}")
+        lost[rate] = figures["KL divergence from the base, in nats"]
+    assert lost[1e-9] < 0.1 * lost[3e-2]  # statistics of BatchNorm follow the new data at any rate
+    import timm
+
+    whole = timm.create_model(f"local-dir:{base}", pretrained=True).eval()
+    with torch.no_grad():
+        said = whole(batch["images"]).log_softmax(-1)
+    first = run.forgetting._base.outputs
+    rows = run.forgetting._rows.tolist()
+    for place in (0, 1):
+        assert torch.allclose(first[rows.index(place)][0], said[place], atol=1e-5)
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+@pytest.mark.parametrize("packing", [False, True])
+def test_language_models_by_the_loss_on_the_anchor_or_the_divergence(tmp_path, packing):
+    base, data = decoder_folder(tmp_path / "llama"), write_dialogues(tmp_path / "train.jsonl", 40)
+    task = {"task": {"type": "CausalLM", "causalLm": {"packing": packing}}}
+    for rate, anchor in ((1e-6, None), (3e-2, None), (3e-2, data)):
+        name = f"{rate}-{anchor is None}"
+        wanted = {"anchor": {"source": f"file://{anchor}"}} if anchor else {}
+        complete(run_of(base, data, tmp_path / name, rate, wanted, **task))
+        found, figures, _ = forgetting_of(tmp_path / name)
+        divergence = figures["KL divergence from the base, in nats"]
+        assert divergence < 1e-4 if rate < 1e-3 else divergence > 0.05
+        if anchor:  # which is what it learns, so that the loss falls
+            assert figures["loss on the anchor, after less before, in nats"] < 0
+            assert "the loss on the anchor is -" in found["message"]
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_an_adapter_and_what_it_makes_of_its_base(base, questions, tmp_path):
+    strategy = {"type": "FullFineTuning", "learningRate": {"head": 1e-2, "backbone": 5e-2}}
+    for kind in ("LoRA", "PromptTuning"):
+        options = {"lora": {"r": 2, "initLoraWeights": "PiSSA"}} if kind == "LoRA" else {}
+        adapter = {"adapter": {"type": kind, **options}}
+        complete(run_of(base, questions, tmp_path / kind, 0, strategy=strategy, **adapter))
+        _, figures, _ = forgetting_of(tmp_path / kind)
+        assert figures["share of nearest neighbours that are others"] > 0.1
+
+
+@slow
+@_one
+def test_an_anchor_that_cannot_be_used_is_said_before_the_training(base, questions, tmp_path):
+    few = tmp_path / "few.csv"
+    few.write_text("sentence\nhow\nwho\n")
+    wanted = {"anchor": {"source": f"file://{few}", "columns": {"text": "sentence"}}}
+    with pytest.raises(
+        JobError, match=r"spec\.evidence\.forgetting\.anchor\.source file://.*few\.csv: 2 rows tell nothing"
+    ):
+        run_of(base, questions, tmp_path / "run", 1e-3, wanted)
+    with pytest.raises(JobError, match=r"anchor\.source file://.*few\.csv: .*'text'"):
+        run_of(base, questions, tmp_path / "run", 1e-3, {"anchor": {"source": f"file://{few}"}})
+
+
+@slow
+@_one
+@pytest.mark.parametrize("engine", ["DDP", "FSDP"])
+def test_two_workers_see_what_one_sees(ranks, tmp_path, engine):
+    bert_folder(tmp_path / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    write_csv(tmp_path / "texts.csv", 96)
+    (places, gauges, alike), (_, others, _) = ranks.call(forgetting_group.looked, engine, tmp_path, 2)
+    forget_accelerate()
+    first, gauge, near = forgetting_group.looked("DDP", tmp_path, 1)
+    assert gauges == others
+    for name, values in first.items():
+        assert np.array_equal(places[name], values) if engine == "DDP" else np.allclose(places[name], values, atol=1e-5)
+    assert gauges == pytest.approx(gauge, abs=0.02)
+    assert alike == pytest.approx(near, abs=1e-3)
+
+
+# Guards: each is shown to bite
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+@pytest.mark.parametrize("guard", ["Interpolate", "Stop"])
+def test_a_budget_that_is_broken_without_a_guard_is_kept_with_it(base, questions, tmp_path, guard):
+    budget = 0.15
+    training = {"training": {"epochs": 3, "evaluate": {"everySteps": 2}}}
+    complete(run_of(base, questions, tmp_path / "report", 1e-3, {"budget": budget}, **training))
+    complete(run_of(base, questions, tmp_path / "guarded", 1e-3, {"budget": budget, "guard": guard}, **training))
+    (without, _, first), (found, _, second) = (forgetting_of(tmp_path / name) for name in ("report", "guarded"))
+    lost = [report["results"]["validation"]["forgotten"] for report in (first, second)]
+    assert (without["answer"], without["warning"]) == ("Broken", True)
+    assert lost[1] <= budget < lost[0]
+    assert found["answer"] in ("Within", "NotSurely")
+    print(guard, lost, [report["results"]["validation"]["accuracy"] for report in (first, second)])
+    if guard == "Interpolate":
+        assert " of the way from the base to what was trained: validation accuracy " in found["message"]
+        assert first["bestStep"] == second["bestStep"]
+    else:
+        assert "the first evaluation beyond the budget" in found["message"]
+        assert sum(phase["steps"] for phase in second["phases"]) < sum(phase["steps"] for phase in first["phases"])
+
+
+@slow
+@_one
+def test_what_is_interpolated_is_what_is_exported(base, questions, tmp_path):
+    """The predictions are those of the mixture, and so is the export, whose proof compares it with what was trained."""
+    complete(run_of(base, questions, tmp_path / "run", 5e-3, {"budget": 0.35, "guard": "Interpolate"}))
+    import pyarrow.parquet as pq
+
+    _, _, report = forgetting_of(tmp_path / "run")
+    said = pq.read_table(tmp_path / "run/predictions/validation.parquet").to_pydict()
+    right = np.mean([one == other for one, other in zip(said["label"], said["prediction"], strict=True)])
+    assert right == pytest.approx(report["results"]["validation"]["accuracy"])
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_a_lora_is_interpolated_by_the_factor_that_began_at_zero(base, questions, tmp_path):
+    strategy = {"type": "FullFineTuning", "learningRate": {"head": 1e-2, "backbone": 5e-2}}
+    wanted = {"budget": 0.15, "guard": "Interpolate"}
+    adapter = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
+    complete(run_of(base, questions, tmp_path / "run", 0, wanted, strategy=strategy, **adapter))
+    found, _, report = forgetting_of(tmp_path / "run")
+    assert " of the way from the base" in found["message"]
+    assert report["results"]["validation"]["forgotten"] <= 0.15

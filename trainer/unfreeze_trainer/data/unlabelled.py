@@ -1,0 +1,106 @@
+"""Samples without what is right of them: of what a model is asked, or what its base is looked at with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.base import AUDIO
+from unfreeze_api.tasks.token_classification import TokenClassificationSpec
+from unfreeze_trainer.data.audio import CLIPS, read_audio
+from unfreeze_trainer.data.images import PICTURES, read_images
+from unfreeze_trainer.data.samples import DataSource, read_texts
+from unfreeze_trainer.data.shards import is_table_folder
+from unfreeze_trainer.data.words import read_words, words_in
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.objectives.targets import Encoder, Targets
+
+
+class Unlabelled(Encoder[None]):
+    """Stands for the targets of data that has none: its column is one that is read anyway."""
+
+    @staticmethod
+    def columns(names: Any) -> list[str]:
+        """Return the column of texts."""
+        return [names.text]
+
+    @staticmethod
+    def broken(*_: Any) -> Iterator[tuple[list[int], JobError]]:
+        """Yield nothing: nobody reads it."""
+        yield from ()
+
+    def __init__(self) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def read(*_: Any) -> None:
+        """Return nothing."""
+
+    def encode(self, *_: Any) -> Targets:
+        """Return no targets: there are none."""
+        raise NotImplementedError
+
+
+def unlabelled(job: ResolvedJob, dataset: Dataset, where: str) -> tuple[DataSource, np.ndarray | None]:
+    """Read a source without regard to what is right, of a task that reads texts, words, pictures or sound.
+
+    Parameters
+    ----------
+    job
+        Its task counts, and whether rows that cannot be read are skipped.
+    dataset, where
+        What is read, and what messages start with.
+
+    Returns
+    -------
+    tuple
+        The source, and how many words each sample has, where these are what is asked.
+
+    Raises
+    ------
+    JobError
+        InvalidData: it cannot be read.
+    """
+    skip = job.data.on_error == "Skip"
+    columns, task = dataset.columns, task_type(job.task.type)
+    if words := job.task.of(TokenClassificationSpec):
+        if words.annotation == "Tags":
+            # The words stand in for their tags, since there are as many.
+            same = dataset.model_copy(update={"columns": columns.model_copy(update={"tags": columns.tokens})})
+            source = read_words(same, where, spans=False, skip=skip)
+            return source, np.array([len(row) for row in source.targets.to_pylist()], dtype=np.int64)
+        source = read_texts(dataset, where, kind=Unlabelled, skip=skip)
+        return source, np.array([len(words_in(text)) for text in source.inputs.to_pylist()], dtype=np.int64)
+    if task.reads_text:
+        return read_texts(dataset, where, kind=Unlabelled, skip=skip), None
+    column = columns.audio if AUDIO in task.reads else columns.image
+    same = dataset.model_copy(update={"columns": columns.model_copy(update={"label": column})})
+    if (flat := _flat(job, same, where)) is not None:
+        return flat, None
+    read: Callable[..., DataSource] = read_audio if AUDIO in task.reads else read_images
+    return read(same, where, kind=Unlabelled, skip=skip), None
+
+
+def _flat(job: ResolvedJob, dataset: Dataset, where: str) -> DataSource | None:
+    """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
+    import pyarrow as pa
+
+    root = Path(dataset.path)
+    if (
+        not root.is_dir()
+        or is_table_folder(dataset.path)
+        or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
+    ):
+        return None
+    kind = CLIPS if AUDIO in task_type(job.task.type).reads else PICTURES
+    files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)
+    if not files:
+        ends = ", ".join(sorted(kind.suffixes))
+        raise JobError("InvalidData", f"{where}: no {kind.files} lie here; they end in {ends}")
+    inputs = pa.chunked_array([pa.array(files, pa.string())])
+    return DataSource(dataset, where, inputs, pa.chunked_array([pa.nulls(len(files), pa.string())]), files=True)

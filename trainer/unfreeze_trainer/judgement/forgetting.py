@@ -1,0 +1,215 @@
+"""What a model has lost of what its base could: gauges over the same rows, and the decision. Pure.
+
+References
+----------
+Kornblith et al. 2019, arXiv 1905.00414: linear CKA. PEFT's method comparison: forgetting is the loss on other text after the training less
+before. Shenfeld et al. 2025, arXiv 2509.04259: the KL divergence from the base on the new task's inputs predicts forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_trainer.exports.intervals import intervals
+
+NEIGHBOURS = 10
+_SAME = 1e-6
+"""Cosines that are no further apart are of neighbours that are equally near."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What of the base is measured."""
+
+    name: str
+    """With its unit, for people."""
+    about: str
+    """What has happened by so much, as a part of a sentence with the figure as {}."""
+    share: bool
+    """Whether it is a share, between 0 and 1."""
+
+
+ANCHOR_LOSS = Gauge("loss on the anchor, after less before, in nats", "the loss on the anchor is {} nats higher", False)
+DIVERGENCE = Gauge(
+    "KL divergence from the base, in nats", "its outputs are {} nats of KL divergence from the base's", False
+)
+ANSWERS = Gauge("share of the base's own answers that change", "{} of the base's own answers change", True)
+NEIGHBOURHOODS = Gauge(
+    "share of nearest neighbours that are others", "{} of each row's nearest neighbours are others", True
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A gauge on some rows."""
+
+    gauge: Gauge
+    value: float
+    """0 for the base itself; not finite for a model that gives no numbers any more."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end."""
+
+    @classmethod
+    def of(cls, gauge: Gauge, rows: np.ndarray, units: np.ndarray | None = None) -> Measured:
+        """Return the mean of what rows have lost, by units, with an interval over the rows.
+
+        Parameters
+        ----------
+        rows
+            What each has lost, in all its units; float64 of shape (rows,).
+        units
+            Of each row, of the same shape; one each for None.
+        """
+        counts = np.ones(len(rows)) if units is None else units
+        if not np.isfinite(rows).all():
+            return cls(gauge, float("inf"), float("inf"), float("inf"))
+
+        def mean(weights: np.ndarray) -> dict[str, float]:
+            return {"lost": float((weights * rows).sum() / max((weights * counts).sum(), 1e-12))}
+
+        value = mean(np.ones(len(rows)))["lost"]
+        low, high = intervals(mean, np.arange(len(rows))).get("lost", (value, value))
+        return cls(gauge, value, low, high)
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What a model has lost."""
+
+    gauges: tuple[Measured, ...]
+    """The first is the one that a budget is of."""
+    alike: Mapping[str, float]
+    """Linear CKA between base and model of each place, from input to output: 1 is the same."""
+    rows: int
+    anchored: bool
+    """Whether they are rows of the anchor, and not validation inputs."""
+
+    @property
+    def first(self) -> Measured:
+        """What a budget is of."""
+        return self.gauges[0]
+
+    def within(self, budget: float | None) -> bool:
+        """Return whether no more is lost than a budget has; for choices, so without regard to the interval."""
+        return budget is None or self.first.value <= budget
+
+
+def cka(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the linear CKA of two matrices of features of the same rows, each of shape (rows, width); 1 where they are the same.
+
+    It does not change with rotations and scale. Not a number where one of them has no spread, or no numbers.
+    """
+    if np.array_equal(one, other):
+        return 1.0
+    grams = [centred @ centred.T for centred in (_centred(one), _centred(other))]
+    norms = [float(np.linalg.norm(gram)) for gram in grams]
+    both = norms[0] * norms[1]
+    return float((grams[0] * grams[1]).sum() / both) if both > 0 else float("nan")
+
+
+def neighbours_lost(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Return the share of each row's nearest neighbours now that were none before, float64 of shape (rows,).
+
+    Rows are near by the cosine of their centred features. Of neighbours that are equally near none is preferred.
+
+    Parameters
+    ----------
+    before, now
+        Features of the same rows, each of shape (rows, width).
+    """
+    rows = len(before)
+    if not np.isfinite(now).all():
+        return np.ones(rows)
+    count = min(NEIGHBOURS, (rows - 1) // 2)
+    if count < 1 or np.array_equal(before, now):
+        return np.zeros(rows)
+    were, are = (_near(values) for values in (before, now))
+    kept = [(own >= np.partition(own, rows - count, axis=1)[:, rows - count, None] - _SAME) for own in (were, are)]
+    found: np.ndarray = 1.0 - (kept[0] & kept[1]).sum(axis=1) / kept[1].sum(axis=1)
+    return found
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    whole = np.asarray(values, dtype=np.float64)
+    centred: np.ndarray = whole - whole.mean(axis=0)
+    return centred
+
+
+def _near(values: np.ndarray) -> np.ndarray:
+    centred = _centred(values)
+    directions = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    near: np.ndarray = directions @ directions.T
+    np.fill_diagonal(near, -np.inf)
+    return near
+
+
+def spoken(measured: Measured) -> str:
+    """Return how much is lost, in a part of a sentence."""
+    figure = f"{measured.value:.1%}" if measured.gauge.share else f"{measured.value:.3g}"
+    return measured.gauge.about.format(figure.replace("%", " %"))
+
+
+def decided(
+    found: Forgotten, *, budget: float | None, step: int, seconds: float, done: str = "", unguarded: str = ""
+) -> Decision:
+    """Return what a training has cost its base.
+
+    Parameters
+    ----------
+    found
+        Of the finished weights.
+    budget
+        What may be lost; None where nobody says.
+    step, seconds
+        That the run is at, and what the gauges took.
+    done
+        What a guard has done about it, in a sentence.
+    unguarded
+        What there would be without it.
+    """
+    first = found.first
+    on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
+    interval = f"{first.low:.3g} to {first.high:.3g}, 95 % of {on}"
+    beside = f"; {spoken(found.gauges[1])}" if len(found.gauges) > 1 else ""
+    answer, limit = "Measured", ""
+    if budget is not None:
+        answer = "Within" if first.high <= budget else "Broken" if first.low > budget else "NotSurely"
+        words = {"Within": "within", "Broken": "beyond", "NotSurely": "about at"}
+        limit = f", {words[answer]} the budget of {budget:g}"
+    return Decision(
+        type="Forgetting",
+        answer=answer,
+        question="What has the model lost of what its base could?",
+        message=f"{spoken(first)} ({interval}){limit}{beside}{f'. {done}' if done else ''}",
+        step=step,
+        warning=True if answer == "Broken" else None,
+        evidence=[
+            *(Evidence(name=one.gauge.name, value=one.value, low=one.low, high=one.high) for one in found.gauges),
+            *(Evidence(name=f"linear CKA with the base at {name}", value=value) for name, value in found.alike.items()),
+        ],
+        seconds=seconds,
+        otherwise=""
+        if budget is None
+        else f"an interval that lies {'above' if answer == 'Within' else 'below'} {budget:g}",
+        alternative=unguarded or "the finished weights, whatever they have lost",
+    )
+
+
+def none_lost(step: int) -> Decision:
+    """Return that a model whose head alone has trained has lost nothing."""
+    return Decision(
+        type="Forgetting",
+        answer="Within",
+        question="What has the model lost of what its base could?",
+        message="nothing: the head alone was trained, and the base's weights are what they were",
+        step=step,
+        evidence=[Evidence(name="weights below the head that were trained", value=0.0)],
+        otherwise="a strategy that trains more than the head",
+        alternative="the finished weights, whatever they have lost",
+    )

@@ -1,0 +1,112 @@
+"""What is done, after the last step, about what the base could and the best weights cannot any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from unfreeze_api.contracts.report import LOST
+from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.judgement.forgetting import Forgotten, spoken
+from unfreeze_trainer.models.blocks import HEAD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfreeze_trainer.runs.state import Best
+    from unfreeze_trainer.training.run import Run
+
+ALPHAS = (0.8, 0.6, 0.4, 0.2, 0.0)
+"""Shares of the way from the base to the result that are tried; 0 is the base, with the head that was trained."""
+
+
+def keep_base(run: Run, best: Best) -> tuple[Best, dict[str, float]]:
+    """Measure what the best weights have lost, do about it as the job says, and decide what there is to say. Collective.
+
+    Parameters
+    ----------
+    best
+        Whose weights the engine has.
+
+    Returns
+    -------
+    tuple
+        The evaluation of the weights that the engine has now, and what they have lost, as a metric.
+    """
+    forgetting, state = run.forgetting, run.state
+    if not forgetting.on:
+        return best, {}
+    run.reporter.tell("measuring what the best weights have lost of what the base could")
+    found = forgetting.measure(state, again=best.step != state.step)
+    done = without = ""
+    if found and forgetting.guard == "Interpolate" and not found.within(forgetting.budget):
+        best, found, done, without = _interpolated(run, best, found)
+    elif found and forgetting.guard == "Stop" and state.beyond:
+        done = f"The training ended at step {state.step:,}, the first evaluation beyond the budget"
+        without = f"to train on: {state.beyond:.3g} was lost at step {state.step:,}"
+    run.decisions.add(forgetting.decision(state, found, done=done, otherwise=without))
+    value = found.first.value if found else 0.0
+    return best, {LOST: value} if math.isfinite(value) else {}
+
+
+def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str]:
+    """Mix the weights below the head with the base's: within the budget, and there as the validation data likes it best.
+
+    Notes
+    -----
+    WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903): weights on the line between the base and what was fine-tuned from it.
+    """
+    forgetting, metric = run.forgetting, run.job.metric
+    run.reporter.tell("mixing the best weights with the base's")
+    before = run.evaluator.measure("validation").metrics[metric.name]
+    result = run.folder.checkpoints.load_weights(best.step)
+    line = dict(_line(run, result))
+    chosen: tuple[float, Forgotten, dict[str, float]] | None = None
+    for alpha in ALPHAS:
+        run.engine.load_weights(_mixed(line, alpha))
+        lost = forgetting.measure(run.state, again=True)
+        assert lost is not None  # as before
+        if not lost.within(forgetting.budget):
+            continue
+        metrics = run.evaluator.measure("validation").metrics
+        if chosen is None or metric.improvement(metrics[metric.name], chosen[2][metric.name]) > 0:
+            chosen = (alpha, lost, metrics)
+    if chosen is None:  # a gauge that is not at 0 for the base itself: of a model without numbers
+        run.engine.load_weights(_mixed(line, 1.0))
+        return best, found, "No mixture with the base's weights is within the budget", ""
+    alpha, lost, _ = chosen
+    run.engine.load_weights(_mixed(line, alpha))
+    measured = run.evaluator.measure("validation")
+    run.predictions.write("validation", measured.kept, best.step)
+    value = measured.metrics[metric.name]
+    mixed = best.model_copy(
+        update={"metrics": measured.metrics, "value": value, "usefulness": measured.usefulness, "beyond": 0.0}
+    )
+    run.state.best = mixed
+    done = (
+        f"The weights are {alpha:.0%} of the way from the base to what was trained".replace("%", " %")
+        + f": validation {metric.name} {value:.3g} in place of {before:.3g}"
+    )
+    return mixed, lost, done, f"what was trained: validation {metric.name} {before:.3g}, and {spoken(found.first)}"
+
+
+def _mixed(line: Mapping[str, tuple[Tensor, Tensor]], alpha: float) -> dict[str, Tensor]:
+    return {name: one + alpha * (other - one) if alpha < 1 else other for name, (one, other) in line.items()}
+
+
+def _line(run: Run, result: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    """Yield what has changed below the head, by name: as it was in the base, and as it is.
+
+    Of a LoRA that is the factor that was zero at first alone: the update is linear in it.
+    """
+    loaded = run.task.build_model()
+    first = dict(loaded.module.named_parameters()) | persistent_buffers(loaded.module)
+    head = {name for block in loaded.blocks if block.name == HEAD for name in block.parameters}
+    for name, now in result.items():
+        before = first[name].detach()
+        if name in head or not now.is_floating_point():
+            continue
+        if name in loaded.adapter_parameters and before.any():
+            continue
+        yield name, (before, now)
