@@ -16,6 +16,7 @@ from unfreeze_trainer.training.begin import attach, open_folder, resume, say_sta
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.history import CurveFile
+from unfreeze_trainer.training.ladder import Ladder
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
@@ -153,6 +154,19 @@ class Run:
             reporter=reporter,
         )
         meter.observe = self.rollbacks.observe
+        self.ladder = ladder = Ladder(
+            job,
+            features,
+            plan,
+            state,
+            engine=engine,
+            hook=hook,
+            trainable=trainable,
+            saver=saver,
+            folder=folder,
+            meter=meter,
+            decisions=self.decisions,
+        )
         self.milestones = milestones = Milestones(
             job,
             plan,
@@ -166,6 +180,7 @@ class Run:
             skipped=skipped,
             reporter=reporter,
             rollbacks=self.rollbacks,
+            ladder=ladder,
         )
         self.work = Work(
             plan,
@@ -178,6 +193,7 @@ class Run:
             saver=saver,
             reporter=reporter,
             rollbacks=self.rollbacks,
+            ladder=ladder,
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
 
