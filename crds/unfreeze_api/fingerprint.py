@@ -85,7 +85,9 @@ def given(
             if own != of_default:
                 found[key] = own
         elif value not in (first, default if is_default else first) and (beneath is None or value != beneath):
-            found[key] = value
+            found[key] = (
+                [given(one) if isinstance(one, Model) else one for one in value] if isinstance(value, list) else value
+            )
     return found
 
 
@@ -94,8 +96,14 @@ def recipe(job: Model) -> Fields:
     found: Fields = {}
     for name, key, _ in _recipe_fields(type(job)):
         value = getattr(job, name)
-        found[key] = recipe(value) if isinstance(value, Model) else value
+        found[key] = _recipe_of(value)
     return found
+
+
+def _recipe_of(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_recipe_of(one) for one in value]
+    return recipe(value) if isinstance(value, Model) else value
 
 
 def first_recipe(job: Model) -> Fields:

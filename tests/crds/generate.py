@@ -326,9 +326,11 @@ def _repair_affinity(node: Any) -> None:
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
     headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM")
-    if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune"):
+    if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto"):
         strategy["type"] = "FullFineTuning"
         strategy.pop("linearProbeThenFineTune", None)
+        strategy.pop("auto", None)
+    _repair_rungs(strategy.get("auto", {}).get("rungs", []))
     rates = strategy.get("learningRate", {})
     if strategy["type"] == "PartialFineTuning" and len(strategy.get("partialFineTuning", {})) != 1:
         strategy["partialFineTuning"] = {"lastBlocks": 1}
@@ -348,6 +350,14 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
         if option in strategy.get(member, {}):
             epochs = strategy[member][option] = min(strategy[member][option], 4000)
     spec["training"]["epochs"] = epochs * 2
+
+
+def _repair_rungs(rungs: list[dict[str, Any]]) -> None:
+    for rung in rungs:
+        rung.pop("blocks" if "lastBlocks" in rung else "", None)
+        if rung["type"] != "PartialFineTuning":
+            rung.pop("blocks", None)
+            rung.pop("lastBlocks", None)
 
 
 def _repair_distribution(spec: dict[str, Any]) -> None:

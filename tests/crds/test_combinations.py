@@ -51,12 +51,12 @@ def judged(**spec):
         ),
         (
             {"adapter": {"type": "Mixture"}, "strategy": {"type": "PartialFineTuning"}},
-            "Mixture routes through all blocks at once, and PartialFineTuning, GradualUnfreezing and Slices train some",
+            "Mixture routes through all blocks at once, and PartialFineTuning, GradualUnfreezing, Auto and Slices train some",
             "or adapter.type LoRA, Bottleneck, IA3 or PEFT",
         ),
         (
             {"adapter": {"type": "AdaLoRA"}, "strategy": {"type": "Slices"}},
-            "all of them train at once, and PartialFineTuning, GradualUnfreezing and Slices train some blocks",
+            "all of them train at once, and PartialFineTuning, GradualUnfreezing, Auto and Slices train some blocks",
             "choose strategy.type FullFineTuning or LinearProbeThenFineTune, or",
         ),
         (

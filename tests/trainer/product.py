@@ -52,6 +52,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "learningRate": {"schedule": "SlantedTriangular", "scope": "Phase"},
     },
     "BitFit": {"type": "BitFit"},
+    "Auto": {
+        "type": "Auto",
+        "auto": {"rungs": [{"type": "FeatureExtraction", "epochs": 1}, {"type": "FullFineTuning"}], "minGain": 0},
+    },
 }
 ADAPTERS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -65,7 +65,10 @@ def train_by_hand(job, task, *, ranks=1):
             trained = [parameter for parameter in trained if parameter.grad is not None]
             skipped = _step(optimizer, trained, ranks, scale, training.max_grad_norm)
             loaded.hook.after_update(step + 1 - phase.first_step, skipped=lambda skipped=skipped: skipped)
-        carried = {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
+        anew = bool(
+            phase.rung
+        )  # a rung begins with the best weights before it, which are no others here, and nothing else
+        carried = {} if anew else {name: optimizer.state[p] for name, p in parameters.items() if p in optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in (parameters | dict(module.named_buffers())).items()}
 
 

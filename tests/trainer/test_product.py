@@ -23,7 +23,7 @@ from unfreeze_trainer.tasks import open_task
 TOLERANCE = 1e-5
 
 ADAPTERS = [adapter for adapter in FACTORS["adapter"] if adapter != "none"]
-SOME_BLOCKS = ("PartialFineTuning", "GradualUnfreezing")
+SOME_BLOCKS = ("PartialFineTuning", "GradualUnfreezing", "Auto")
 WORDLESS = ("ImageClassification", "PictureTransformer", "AudioClassification")
 # What the rules say about two values.
 SAID = [
@@ -37,12 +37,12 @@ SAID = [
     (["NF4"], [engine for engine in FACTORS["engine"] if engine != "DDP"], "quantised ones cannot be: choose"),
     (["NF4"], WORDLESS, "only transformers models of texts can be quantised"),
     (
-        ["FeatureExtraction", "LinearProbeThenFineTune"],
+        ["FeatureExtraction", "LinearProbeThenFineTune", "Auto"],
         ["TextEmbedding"],
         "TextEmbedding gives the base's own vectors and has no head",
     ),
     (
-        ["FeatureExtraction", "LinearProbeThenFineTune"],
+        ["FeatureExtraction", "LinearProbeThenFineTune", "Auto"],
         ["CausalLM"],
         "CausalLM goes on with the base's own output layer and has no new head",
     ),
@@ -100,7 +100,7 @@ def test_a_combination_trains_as_one_process_does_and_its_export_loads(ranks, fo
             assert torch.equal(ours, start[name]), f"frozen {name} has moved"
         apart[name] = (ours - end[name]).abs().max().item()
     assert max(apart.values()) < TOLERANCE, max(apart, key=apart.__getitem__)
-    count = {"LinearProbeThenFineTune": 2, "GradualUnfreezing": 3, "ChainThaw": 4}.get(row["strategy"], 1)
+    count = {"LinearProbeThenFineTune": 2, "Auto": 2, "GradualUnfreezing": 3, "ChainThaw": 4}.get(row["strategy"], 1)
     assert len(phases) == count - (count > 1 and row["task"] in ("TextEmbedding", "CausalLM")), (
         "a head that is not there trains alone"
     )

@@ -28,6 +28,7 @@ from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.strategy import (
     BLOCKS_PER_PHASE,
+    DEFAULT_RUNGS,
     EPOCHS_PER_PHASE,
     STRATEGIES,
     LearningRateSpec,
@@ -213,7 +214,10 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
         strategy = spec.completed()
         usual = usual_backbone_rate(spec.type, spec.learning_rate.head, adapter)
         options = {strategy.kind.field: strategy.options} if strategy.options else {}
-        return cls(type=spec.type, learning_rate=LearningRate.resolve(spec.learning_rate, usual), **options)
+        rate = LearningRate.resolve(spec.learning_rate, usual)
+        if spec.type == "Auto":
+            rate = rate.model_copy(update={"scope": "Phase"})
+        return cls(type=spec.type, learning_rate=rate, **options)
 
 
 class ResolvedDistribution(Model):
@@ -403,6 +407,7 @@ def _derived(job: ResolvedJob) -> Fields:
         "training": {"groupByLength": False},
         "strategy": {
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
+            "auto": {"rungs": list(DEFAULT_RUNGS)},
             "learningRate": {
                 "backbone": usual_backbone_rate(strategy.type, rate.head, job.adapter),
                 "warmupRatio": usual_warmup_ratio(rate.schedule),

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model, Rule
+from unfreeze_api.grammar.model import Model, Rule, Since
 from unfreeze_api.grammar.one_of import OneOf, Variant
 from unfreeze_api.spec.adapter import AdapterSpec
 
@@ -90,6 +90,66 @@ class GradualUnfreezingSpec(Model):
         )
 
 
+RungType = Literal["FeatureExtraction", "PartialFineTuning", "FullFineTuning"]
+PROBE_EPOCHS, PROBE_PATIENCE = 5, 3
+"""Of Auto's rung FeatureExtraction: times training.epochs at most, and evaluations without improvement that end it."""
+
+
+class AutoRungSpec(Model):
+    """A rung: how much of the model it trains."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type == 'PartialFineTuning' || (!has(self.lastBlocks) && !has(self.blocks))",
+            "lastBlocks and blocks are about type PartialFineTuning: remove them, or choose that type",
+        ),
+        Rule("!has(self.lastBlocks) || !has(self.blocks)", "set one of lastBlocks and blocks, not both"),
+    )
+
+    type: RungType
+    """FeatureExtraction trains the head alone, PartialFineTuning the head and some blocks, FullFineTuning everything."""
+    last_blocks: int | None = Field(default=None, ge=1, le=1024)
+    """Of PartialFineTuning, how many blocks below the head are trained. Default: the upper half of them."""
+    blocks: Annotated[list[BlockName], Field(min_length=1, max_length=128)] | None = None
+    """Of PartialFineTuning, names of the blocks that are trained beside the head; `unfreeze phases` lists them."""
+    epochs: float | None = Field(default=None, gt=0, le=10000)
+    """Passes over the training data of this rung. Default: training.epochs; of FeatureExtraction, whose steps are cheap, five
+    times as many, which end after 3 evaluations without improvement."""
+
+
+DEFAULT_RUNGS: tuple[AutoRungSpec, ...] = tuple(
+    AutoRungSpec(type=kind) for kind in ("FeatureExtraction", "PartialFineTuning", "FullFineTuning")
+)
+
+
+class AutoBudgetSpec(Model):
+    """What the rungs may take."""
+
+    seconds: int = Field(ge=1, le=1000000000)
+    """Time of all rungs together, their evaluations included. A rung that would not end within it is not begun, and one that is
+    under way when it is over ends there, by a step more at most and its evaluation. Time between pods does not count."""
+
+
+class AutoSpec(Model):
+    """Options of Auto."""
+
+    rungs: Annotated[list[AutoRungSpec] | None, Since(2)] = Field(default=None, min_length=1, max_length=8)
+    """What is tried, from the cheapest to the dearest. Each rung starts from the best weights of those before it, and takes
+    training.epochs, with a course of the learning rate of its own. Default: FeatureExtraction, PartialFineTuning of the upper half
+    of the blocks, FullFineTuning."""
+    target: float | None = Field(default=None, ge=-1000000000, le=1000000000)
+    """Value of training.metric that is good enough: once a rung reaches it, none follows. Default: none."""
+    min_gain: float | None = Field(default=None, ge=0, le=100)
+    """By how much training.metric must improve for more of the model to be changed. Default: 0.01 (of a metric that is better when
+    it is lower, 1 % of its value), or one standard error on the validation samples if that is smaller."""
+    budget: AutoBudgetSpec | None = None
+    """What the rungs may take. Default: what they take."""
+
+    def completed(self) -> Self:
+        """Return it with its rungs."""
+        return self.model_copy(update={"rungs": self.rungs or list(DEFAULT_RUNGS)})
+
+
 class LearningRateSpec(Model):
     """Learning rates of head and backbone, and their course."""
 
@@ -120,7 +180,7 @@ class LearningRateSpec(Model):
     1/25 and down to 1/250000 of the peak (Smith 2018, arXiv 1803.09820, as torch's OneCycleLR). SlantedTriangular:
     linear up from 1/32 and down to it (Howard and Ruder 2018, arXiv 1801.06146)."""
     scope: Literal["Job", "Phase"] = "Job"
-    """Job: one course over all phases. Phase: warm-up and course start again in each phase."""
+    """Job: one course over all phases. Phase: warm-up and course start again in each phase, as they always do with Auto."""
     warmup_ratio: float | None = Field(default=None, ge=0, lt=1)
     """Share of the steps over which the learning rate rises. Default: 0.06; for OneCycle 0.3, for SlantedTriangular
     0.1."""
@@ -165,6 +225,13 @@ STRATEGIES: tuple[StrategyKind, ...] = (
         "the head, and of every other block biases and norms (Ben Zaken et al. 2021, arXiv 2106.10199)",
         no_adapter="says what trains in place of the weights, and so does an adapter",
     ),
+    StrategyKind(
+        "Auto",
+        "as much as the validation data says, rung after rung from the head to everything",
+        AutoSpec,
+        some_blocks=True,
+        head_alone=True,
+    ),
 )
 
 
@@ -193,7 +260,9 @@ class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
         """Return it with the options of its type, complete."""
         whole = super().completed()
         gradual = whole.of(GradualUnfreezingSpec)
-        return whole.model_copy(update={whole.kind.field: gradual.completed()}) if gradual else whole
+        auto = whole.of(AutoSpec)
+        options = gradual.completed() if gradual else auto.completed() if auto else None
+        return whole.model_copy(update={whole.kind.field: options}) if options else whole
 
 
 _WARMUP = {"OneCycle": 0.3, "SlantedTriangular": 0.1}

@@ -82,6 +82,7 @@ class Preview:
                 "name": phase.name,
                 "blocks": list(phase.trainable),
                 "part": phase.part,
+                "rung": phase.rung or None,
                 "trainableParameters": trainable,
                 "trainableShare": round(trainable / total, 6),
                 "learningRates": phase.learning_rates,
@@ -250,7 +251,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             f"{trainable:,}",
             f"{100 * trainable / total:.2f} %",
             " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
-            f"{'up to ' if phase.plateau else ''}{phase.steps:,}",
+            f"{'up to ' if phase.plateau or (phase.rung and phase.index) else ''}{phase.steps:,}",
             _size(size),
             f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
         )

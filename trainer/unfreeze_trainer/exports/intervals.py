@@ -27,7 +27,7 @@ def intervals(metrics: Callable[[np.ndarray], dict[str, float]], sample: np.ndar
         The sample of each row, in order: words of a text are drawn together, int64 of shape (rows,).
     """
     found: dict[str, list[float]] = {}
-    for weights in _weights(sample):
+    for weights in resampled(sample):
         for name, value in metrics(weights).items():
             found.setdefault(name, []).append(value)
     whole = {name: np.array(values) for name, values in found.items()}
@@ -38,7 +38,8 @@ def intervals(metrics: Callable[[np.ndarray], dict[str, float]], sample: np.ndar
     }
 
 
-def _weights(sample: np.ndarray) -> Iterator[np.ndarray]:
+def resampled(sample: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield weights of rows, float64 of shape (rows,), as when samples are drawn with replacement; `sample` as of `intervals`."""
     if not len(sample):
         return
     rng = np.random.default_rng(_SEED)

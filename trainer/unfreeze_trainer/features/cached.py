@@ -80,6 +80,11 @@ class CachedTask:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
+    @property
+    def sample_seconds(self) -> float:
+        """What this rank has taken for a sample's pass through the frozen blocks; 0 where nothing was cached."""
+        return self._sample_seconds
+
     def enter(self, phase: int, reads: Mapping[str, float], *, beat: Callable[[int, int], None]) -> None:
         """Fill the cache for a phase, where it pays; what another cut has left is let go. Collective.
 

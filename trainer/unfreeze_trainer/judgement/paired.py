@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil, isfinite, sqrt
 
 import numpy as np
 
-from unfreeze_trainer.exports.intervals import intervals
+from unfreeze_trainer.exports.intervals import intervals, resampled
 
 Rates = Callable[[np.ndarray], dict[str, float]]
 """Metrics of a model, of rows with weights, float64 of shape (rows,)."""
 _ALPHA = 0.05
+_EDGE = 1e-9
+"""What rounding may make of a difference that is as large as the margin."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,36 @@ def by_bootstrap(one: Rates, other: Rates, metric: str, rows: int, *, higher: bo
 
     low, high = intervals(gain, np.arange(rows)).get(metric, (float("-inf"), float("inf")))
     return Difference(one(whole)[metric], other(whole)[metric], low, high, rows, "paired bootstrap", higher)
+
+
+def within_by_rows(one: np.ndarray, other: np.ndarray, margin: float) -> float:
+    """Return how probably the first is worse than the second by no more than a margin: the bootstrap of shares of rows, exactly.
+
+    Of the rows that are drawn, those on which the two differ are binomial, and so are those of them that the second alone gets
+    right: no draw is needed, and the order of the rows does not matter.
+
+    Parameters
+    ----------
+    one, other
+        Which rows each model gets right, bool of shape (rows,).
+    margin
+        Share of rows, at least 0.
+    """
+    from scipy.stats import binom
+
+    rows, won, lost = len(one), int((one & ~other).sum()), int((other & ~one).sum())
+    if won + lost == 0:
+        return 1.0
+    mean = won + lost
+    reach = 10 * sqrt(mean) + 10
+    differ = np.arange(max(0, int(mean - reach)), min(rows, int(mean + reach)) + 1)
+    most = np.floor((margin * rows + differ) / 2 + _EDGE)
+    found = binom.pmf(differ, rows, mean / rows) @ binom.cdf(most, differ, lost / mean)
+    return float(min(1.0, found))
+
+
+def within_by_bootstrap(one: Rates, other: Rates, metric: str, rows: int, margin: float, *, higher: bool) -> float:
+    """Return the same for any metric of rows, as the share of resamples; parameters as of `by_bootstrap`."""
+    sign = 1.0 if higher else -1.0
+    losses = [sign * (other(weights)[metric] - one(weights)[metric]) for weights in resampled(np.arange(rows))]
+    return float(np.mean(np.array(losses) <= margin + _EDGE)) if losses else 0.0

@@ -5,15 +5,23 @@ Figures of a run's predictions are made of files, some rows at a time; here two 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfreeze_trainer.exports.figures import amounts, class_rates
+from unfreeze_trainer.exports.intervals import intervals, resampled
 from unfreeze_trainer.exports.predictions import About, batches, class_ids
-from unfreeze_trainer.judgement.paired import Difference, Rates, by_bootstrap, by_rows
+from unfreeze_trainer.judgement.paired import (
+    Difference,
+    Rates,
+    by_bootstrap,
+    by_rows,
+    within_by_bootstrap,
+    within_by_rows,
+)
 from unfreeze_trainer.objectives.answers import Kind
 
 if TYPE_CHECKING:
@@ -111,6 +119,36 @@ def compare(one: Said, other: Said, metric: str) -> Difference:
     if metric in _OF_ROWS:
         return by_rows(one.right, other.right)
     return by_bootstrap(one.rates, other.rates, metric, len(one.actual), higher=metric not in _LOWER)
+
+
+def within(one: Said, other: Said, metric: str, margin: float) -> float:
+    """Return how probably the first is worse than the second by no more than a margin on other rows; in whatever order these are.
+
+    Parameters
+    ----------
+    one, other
+        Of the same rows in the same order.
+    metric
+        One of `compared_by`.
+    """
+    if metric in _OF_ROWS:
+        return within_by_rows(one.right, other.right, margin)
+    columns = [values.reshape(len(values), -1) for values in (one.actual, one.predicted, other.predicted)]
+    order = np.lexsort(np.hstack(columns).T)
+    sorted_ones = (replace(said, actual=said.actual[order], predicted=said.predicted[order]) for said in (one, other))
+    first, second = (said.rates for said in sorted_ones)
+    return within_by_bootstrap(first, second, metric, len(order), margin, higher=metric not in _LOWER)
+
+
+def spread(said: Said, metric: str) -> tuple[float, float, float]:
+    """Return standard error of a metric and both ends of its 95 % interval, by the bootstrap."""
+    order = np.lexsort(np.hstack([values.reshape(len(values), -1) for values in (said.actual, said.predicted)]).T)
+    rates = replace(said, actual=said.actual[order], predicted=said.predicted[order]).rates
+    low, high = intervals(rates, np.arange(len(order))).get(metric, (float("nan"), float("nan")))
+    if metric in _OF_ROWS:
+        share = float(said.right.mean())
+        return float(np.sqrt(share * (1 - share) / len(order))), low, high
+    return float(np.std([rates(weights)[metric] for weights in resampled(np.arange(len(order)))])), low, high
 
 
 def _arrays(batch: pa.RecordBatch, about: About) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,10 @@ from typing import Literal
 from unfreeze_api.adapters.adalora import AdaLoraSpec
 from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
 from unfreeze_api.spec.strategy import (
+    PROBE_EPOCHS,
+    PROBE_PATIENCE,
+    AutoRungSpec,
+    AutoSpec,
     GradualUnfreezingSpec,
     LinearProbeThenFineTuneSpec,
     PartialFineTuningSpec,
@@ -47,6 +51,8 @@ class Phase:
     trains in place of them."""
     plateau: PlateauSpec | None = None
     """Ends the phase before its steps are done."""
+    rung: str = ""
+    """Of Auto, which rung it is: it begins with the best weights before it, if it begins. Empty elsewhere."""
 
 
 def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int) -> list[Phase]:
@@ -58,6 +64,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     discriminative fine-tuning, Howard and Ruder 2018, arXiv 1801.06146).
 
     A phase that its plateau ends early leaves its other steps undone: what follows keeps its place in the plan.
+
+    Of Auto each rung takes training.epochs, unless it says its own: the plan is what is done at most.
 
     Parameters
     ----------
@@ -74,8 +82,12 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
         InvalidStrategy: the strategy names a block that the model does not have, or names one twice. InvalidAdapter:
         AdaLoRA's schedule does not fit the phase.
     """
-    total = max(1, round(job.training.epochs * steps_per_epoch))
-    stretches = _plan(job, block_names, steps_per_epoch)
+    if auto := job.strategy.of(AutoSpec):
+        stretches = _climb(auto, job.training.epochs, steps_per_epoch, block_names)
+        total = sum(stretch.steps for stretch in stretches)
+    else:
+        stretches = _plan(job, block_names, steps_per_epoch)
+        total = max(1, round(job.training.epochs * steps_per_epoch))
     if task_type(job.task.type).no_head:
         stretches = _without_head(stretches, block_names)
     rates = _learning_rates(job.strategy.learning_rate, block_names)
@@ -93,9 +105,20 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
         if index == 0 and steps == total > 1 and not last:
             steps -= 1  # rounding must not turn a strategy of several phases into its first one
         trainable = {block: rates[block] for block in block_names if block in stretch.blocks}
-        plateau = None if last else stretch.plateau
+        plateau = None if last and not stretch.rung else stretch.plateau
         phases.append(
-            Phase(index, stretch.name, tuple(trainable), trainable, first_step, steps, part, adapter_rate, plateau)
+            Phase(
+                index,
+                stretch.name,
+                tuple(trainable),
+                trainable,
+                first_step,
+                steps,
+                part,
+                adapter_rate,
+                plateau,
+                stretch.rung,
+            )
         )
         first_step += steps
     if job.adapter and (ranks := job.adapter.of(AdaLoraSpec)):
@@ -121,6 +144,7 @@ class _Stretch:
     steps: int = 0
     """0 where the phase takes what the others leave."""
     plateau: PlateauSpec | None = None
+    rung: str = ""
 
 
 def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list[_Stretch]:
@@ -147,6 +171,51 @@ def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list
     gradual = strategy.of(GradualUnfreezingSpec)
     assert gradual is not None
     return _thaw(gradual, gradual.steps_per_phase or steps(gradual.epochs_per_phase or 1), below, head)
+
+
+def _climb(auto: AutoSpec, epochs: float, steps_per_epoch: int, blocks: Sequence[str]) -> list[_Stretch]:
+    """Return the phases of Auto, one for each rung; the upper half of one block is all of them, and left out."""
+    found: list[_Stretch] = []
+    below, head = blocks[:-1], blocks[-1]
+    for index, rung in enumerate(auto.completed().rungs or ()):
+        if rung.blocks:
+            _check_names(f"auto.rungs[{index}].blocks", rung.blocks, below)
+        chosen = _blocks_of(rung, below)
+        if not _says_which(rung) and len(chosen) == len(below):
+            continue
+        if any({*one.blocks} == {*chosen, head} for one in found):
+            if not below:  # every rung trains the head
+                continue
+            raise JobError(
+                "InvalidStrategy",
+                f"spec.strategy.auto.rungs[{index}] trains the same blocks as one before it ({', '.join([*chosen, head])}): remove"
+                " one of them",
+            )
+        fresh = [name for name in chosen if all(name not in one.blocks for one in found)]
+        probes = rung.type == "FeatureExtraction"
+        found.append(
+            _Stretch(
+                ALL if rung.type == "FullFineTuning" else [head, *chosen, *fresh][-1],
+                [*chosen, head],
+                max(1, round((rung.epochs or epochs * (PROBE_EPOCHS if probes else 1)) * steps_per_epoch)),
+                PlateauSpec(patience=PROBE_PATIENCE) if probes and rung.epochs is None else None,
+                f"{rung.type} {len(chosen)}" if rung.type == "PartialFineTuning" else rung.type,
+            )
+        )
+    return found
+
+
+def _says_which(rung: AutoRungSpec) -> bool:
+    return rung.type != "PartialFineTuning" or rung.last_blocks is not None or rung.blocks is not None
+
+
+def _blocks_of(rung: AutoRungSpec, below: Sequence[str]) -> list[str]:
+    """Return the blocks that a rung trains below the head, from input to output."""
+    if rung.type != "PartialFineTuning":
+        return list(below) if rung.type == "FullFineTuning" else []
+    if rung.blocks:
+        return [name for name in below if name in rung.blocks]
+    return list(below[-(rung.last_blocks or -(-len(below) // 2)) :])
 
 
 def _without_head(stretches: Sequence[_Stretch], block_names: Sequence[str]) -> list[_Stretch]:

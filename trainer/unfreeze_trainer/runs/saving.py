@@ -21,6 +21,7 @@ def write(checkpoints: Checkpoints, snapshot: Snapshot, generation: Generation) 
 def prune(checkpoints: Checkpoints, state: RunState, generation: Generation, *, keep: int) -> None:
     """Delete all checkpoints of this run but the newest ones, that of the best evaluation and those to go back to."""
     kept = {state.sound_step, state.begin_step, state.best.step if state.best else 0}
+    kept |= {rung.best.step for rung in state.rungs}
     for step in checkpoints.own_steps()[keep:]:
         if step not in kept:
             generation.discard(checkpoints.path(step))

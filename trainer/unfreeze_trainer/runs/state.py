@@ -26,6 +26,18 @@ class Best(BaseModel):
     """What is lost, where that is more than the budget of forgetting; 0 within it."""
 
 
+class Rung(BaseModel):
+    """A rung of Auto that is over."""
+
+    model_config = _DIVERGED
+
+    phase_index: int
+    best: Best
+    """Its best evaluation."""
+    steps: int
+    seconds: float
+
+
 class RunState(BaseModel):
     """Position in the plan, evaluations and finished phases; stands in each checkpoint as JSON.
 
@@ -56,7 +68,7 @@ class RunState(BaseModel):
     untrained: float | None = None
     """What the metric was before the first step, where that was measured."""
     best: Best | None = None
-    """Best evaluation of the run."""
+    """Best evaluation of the run; of Auto that of the present rung, until one is chosen."""
     phase_best: float | None = None
     """Best value of the metric in this phase, for early stopping."""
     bad_evaluations: int = 0
@@ -97,6 +109,15 @@ class RunState(BaseModel):
     """Time that the gauges of forgetting have taken, over all starts."""
     rollbacks: list[Rollback] = []
     """When the training went back with lower learning rates."""
+    rungs: list[Rung] = []
+    """Of Auto, those that are over."""
+    climbing: bool = True
+    """Whether another one follows."""
+
+    @property
+    def bests(self) -> list[Best]:
+        """The best evaluations: of the run, of Auto one of each rung."""
+        return [*(rung.best for rung in self.rungs), *([self.best] if self.best else [])]
 
     def take_best(self, metric: str) -> None:
         """Take the newest evaluation, which is of this step, for the best one."""

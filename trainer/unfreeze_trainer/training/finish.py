@@ -32,6 +32,7 @@ def finish(run: Run) -> None:
     reporter.tell("taking the best weights")
     reporter.publish("Exporting")
     run.saver.wait()
+    run.ladder.choose()
     best, phase = state.best, run.plan.phases[state.phase_index]
     assert best is not None  # the end of a phase always evaluates
     if not run.trainable.begun:  # it had stopped between its last phase and this
@@ -74,7 +75,7 @@ def _measure(run: Run, split: str) -> Measured:
 def take_best(run: Run, step: int) -> None:
     """Load the best checkpoint over the pinned base: what later phases changed goes back to the base's weights."""
     weights = run.folder.checkpoints.load_weights(step)
-    trained = run.trainable.names([run.plan.phases[run.state.phase_index]])
+    trained = run.trainable.names(run.plan.phases[: run.state.phase_index + 1])
     if later := trained - weights.keys():
         base = run.task.build_model().module.named_parameters()
         weights |= {name: parameter for name, parameter in base if name in later}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.evaluator import Evaluator
     from unfreeze_trainer.training.forgetting import Forgetting
+    from unfreeze_trainer.training.ladder import Ladder
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
     from unfreeze_trainer.training.reporter import Reporter
@@ -38,7 +39,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, ladder
         Called on the way.
     """
 
@@ -58,17 +59,24 @@ class Milestones:
         reporter: Reporter,
         rollbacks: Rollbacks,
         forgetting: Forgetting,
+        ladder: Ladder,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
-        self._rollbacks, self._forgetting = rollbacks, forgetting
+        self._rollbacks, self._forgetting, self._ladder = rollbacks, forgetting, ladder
         self._counted = time.perf_counter()
 
     def start_clock(self) -> None:
         """Count the time of the phase from now on."""
         self._counted = time.perf_counter()
+
+    @property
+    def phase_seconds(self) -> float:
+        """Time that the present phase has taken so far."""
+        self._count_time()
+        return self._state.phase_seconds
 
     def due(self) -> bool:
         """Return whether there is something to do at this step."""
@@ -172,6 +180,7 @@ class Milestones:
             metrics=state.metrics if lost is None else state.metrics | {LOST: lost},
         )
         state.phases = [*state.phases, done]
+        self._ladder.closed(self._plan.phases[state.phase_index])
 
     def _count_time(self) -> None:
         now = time.perf_counter()

@@ -77,6 +77,13 @@ class Plan:
         """Return the work of a step of a phase (see `phases.remaining`)."""
         return step_work(phase, self.blocks, self.starts.get(phase.index, 0))
 
+    def seconds_of(self, phase: Phase, *, work_seconds: float, evaluation_seconds: float) -> float:
+        """Return about how long a phase takes; the times are as of `seconds_left`."""
+        samples = phase.steps * self.samples / self.steps_per_epoch
+        return samples * self.step_work(phase) * work_seconds + evaluation_seconds * max(
+            1, phase.steps // self.evaluate_every
+        )
+
     def seconds_left(self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float) -> int:
         """Return about how long the rest of the plan takes.
 

@@ -107,7 +107,7 @@ class Rollbacks:
             LearningRateTooHigh: it went back often enough.
         """
         state, metric = self._state, self._job.metric
-        value, known = state.metrics[metric.name], (state.untrained, state.best.value if state.best else None)
+        value, known = state.metrics[metric.name], (state.untrained, *(best.value for best in state.bests))
         numbers = [one for one in known if one is not None and not math.isnan(one)]
         best = (max if metric.better == "Higher" else min)(numbers, default=None)
         useful = state.usefulness.better if state.usefulness else None

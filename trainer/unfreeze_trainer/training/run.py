@@ -18,6 +18,7 @@ from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.forgetting import Forgetting
 from unfreeze_trainer.training.history import CurveFile
+from unfreeze_trainer.training.ladder import Ladder
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
@@ -160,6 +161,19 @@ class Run:
             reporter=reporter,
         )
         meter.observe = self.rollbacks.observe
+        self.ladder = ladder = Ladder(
+            job,
+            features,
+            plan,
+            state,
+            engine=engine,
+            hook=hook,
+            trainable=trainable,
+            saver=saver,
+            folder=folder,
+            meter=meter,
+            decisions=self.decisions,
+        )
         self.milestones = milestones = Milestones(
             job,
             plan,
@@ -174,6 +188,7 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             forgetting=self.forgetting,
+            ladder=ladder,
         )
         self.work = Work(
             plan,
@@ -186,6 +201,7 @@ class Run:
             saver=saver,
             reporter=reporter,
             rollbacks=self.rollbacks,
+            ladder=ladder,
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
 

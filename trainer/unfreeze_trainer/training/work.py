@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.feed import Feed, MicroBatch
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.state import RunState
+    from unfreeze_trainer.training.ladder import Ladder
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.milestones import Milestones
     from unfreeze_trainer.training.plan import Plan
@@ -32,7 +33,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    features, trainable, milestones, meter, saver, reporter, rollbacks
+    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder
         Called on the way, on all ranks at the same places.
     """
 
@@ -49,16 +50,18 @@ class Work:
         saver: Saver,
         reporter: Reporter,
         rollbacks: Rollbacks,
+        ladder: Ladder,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
         self._features, self._trainable, self._milestones = features, trainable, milestones
         self._meter, self._saver, self._reporter, self._rollbacks = meter, saver, reporter, rollbacks
+        self._ladder = ladder
 
     def phases_left(self) -> Iterator[Phase]:
-        """Yield the phases that are not over, but for those that have nothing to train."""
+        """Yield the phases that are not over, but for those that have nothing to train; of Auto until a gate is shut."""
         left = self._plan.phases[self._state.phase_index + self._state.phase_ended :]
         for phase in left:
-            if self._state.beyond:  # what is lost by now would not come back
+            if self._state.beyond or not self._state.climbing:  # what is lost by now would not come back
                 return
             if self._trainable.names([phase]):
                 yield phase
@@ -68,6 +71,7 @@ class Work:
         state = self._state
         if phase.index != state.phase_index or state.phase_ended:
             state.begin_step = state.step
+            self._ladder.begin(phase)
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
             state.course = Course()
@@ -121,7 +125,8 @@ class Work:
             self._trainable.after_step(look=meter.meets_next or self._milestones.due())
         except JobError as error:
             self._rollbacks.never_finite(error)
-        if meter.after_step(due=self._milestones.due()):
+        met = meter.after_step(due=self._milestones.due())
+        if met:
             self._saver.check()
             state.loss = meter.loss
             self._reporter.publish("Training")
@@ -130,4 +135,8 @@ class Work:
         if self._milestones.due():
             meter.pause()
             self._milestones.settle()
+            meter.resume()
+        if met and not state.phase_ended and self._ladder.ends_now(self._milestones.phase_seconds):
+            meter.pause()
+            self._milestones.conclude()
             meter.resume()

@@ -1,0 +1,410 @@
+"""How much of the model to change: rungs, gates between them, and which one is taken."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainer import auto_group
+from tests.trainer.auto_group import run_of
+from tests.trainer.complete import complete
+from tests.trainer.engine_group import forget_accelerate
+from tests.trainer.interrupted import Killed, events, finished, kill_at
+from tests.trainer.jobs import make_job
+from unfreeze_api.contracts import budget
+from unfreeze_api.spec.strategy import AutoSpec
+from unfreeze_api.tasks.base import Metric
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.judgement.paired import within_by_bootstrap, within_by_rows
+from unfreeze_trainer.judgement.rungs import (
+    SURE,
+    Climbed,
+    Next,
+    Wanted,
+    best_of,
+    choose,
+    gate,
+    margin_of,
+)
+from unfreeze_trainer.judgement.said import Said, within
+from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.training.loop import train
+
+ACCURACY, RMSE = Metric("accuracy"), Metric("rmse", "Lower")
+SHARE = st.floats(0, 1)
+COUNTS = st.integers(0, 40)
+
+
+def rows(both, won, lost, neither):
+    one = [True] * (both + won) + [False] * (lost + neither)
+    other = [True] * both + [False] * won + [True] * lost + [False] * neither
+    return np.array(one, dtype=bool), np.array(other, dtype=bool)
+
+
+# What is pure.
+
+
+@settings(max_examples=60, deadline=None)
+@given(COUNTS, COUNTS, COUNTS, COUNTS, st.floats(0, 0.2))
+def test_a_cheaper_rung_that_gets_more_rows_right_is_never_less_probably_as_good(both, won, lost, neither, margin):
+    before = within_by_rows(*rows(both, won, lost, neither + 1), margin)
+    assert 0 <= before <= 1
+    assert within_by_rows(*rows(both, won + 1, lost, neither), margin) >= before - 1e-9
+    if lost:
+        assert within_by_rows(*rows(both + 1, won, lost - 1, neither + 1), margin) >= before - 1e-9
+    assert within_by_rows(*rows(both, won, lost, neither + 1), margin + 0.01) >= before - 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(COUNTS, COUNTS, COUNTS, st.integers(0, 9))
+def test_the_order_of_the_rows_does_not_matter(both, won, lost, seed):
+    one, other = rows(both, won, lost, 5)
+    order = np.random.default_rng(seed).permutation(len(one))
+    assert within_by_rows(one[order], other[order], 0.01) == within_by_rows(one, other, 0.01)
+    actual = np.random.default_rng(1).integers(0, 3, len(one))
+    first, second = (
+        Said("OneOf", ["a", "b", "c"], actual, np.where(right, actual, (actual + 1) % 3)) for right in (one, other)
+    )
+    turned = [Said("OneOf", said.names, said.actual[order], said.predicted[order]) for said in (first, second)]
+    assert within(first, second, "macroF1", 0.01) == within(*turned, "macroF1", 0.01)
+
+
+def test_of_shares_the_bootstrap_needs_no_draws():
+    one, other = rows(50, 9, 12, 29)
+
+    def rates(right):
+        return lambda weights: {"accuracy": float(weights[right].sum() / weights.sum())}
+
+    drawn = within_by_bootstrap(rates(one), rates(other), "accuracy", len(one), 0.01, higher=True)
+    assert within_by_rows(one, other, 0.01) == pytest.approx(drawn, abs=0.06)
+    assert within_by_rows(one, one, 0.0) == 1.0
+    assert within_by_rows(*rows(0, 0, 30, 0), 0.01) < 1e-6
+
+
+def rungs(*values, error=None, useful=True):
+    return [
+        Climbed(f"rung {place}", value, steps=10, seconds=10.0 * 3**place, error=error, useful=useful)
+        for place, value in enumerate(values)
+    ]
+
+
+@given(st.lists(st.tuples(SHARE, SHARE), min_size=1, max_size=8), st.sampled_from([None, 0.0, 0.05]))
+def test_the_cheapest_that_is_surely_as_good_is_taken(found, min_gain):
+    climbed, probable = rungs(*(value for value, _ in found)), [sure for _, sure in found]
+    place, decision = choose(climbed, probable, Wanted(ACCURACY, min_gain=min_gain), step=7)
+    top = best_of([one.value for one in climbed], ACCURACY)
+    assert place <= top
+    assert all(sure < SURE for sure in probable[:place])
+    assert place == top or probable[place] >= SURE
+    assert (decision.answer, decision.type, decision.step) == (climbed[place].name, "Strategy", 7)
+    surer = [max(sure, SURE) if number == 0 else sure for number, sure in enumerate(probable)]
+    assert choose(climbed, surer, Wanted(ACCURACY), step=7)[0] == 0
+
+
+@given(st.tuples(SHARE, SHARE), SHARE, st.floats(1, 500), st.floats(1, 500), st.booleans())
+def test_a_gate_keeps_target_and_budget(values, idle, takes, seconds, useful):
+    one, other = values
+    climbed = rungs(one, other, useful=useful)
+    wanted = Wanted(ACCURACY, target=0.9, seconds=seconds)
+    decision = gate(climbed, Next("all", takes), wanted, idle=idle, step=3)
+    if decision.answer == "Yes":
+        assert max(one, other) < 0.9
+        assert sum(rung.seconds for rung in climbed) + takes <= seconds
+        assert idle < SURE or not useful
+        more = gate(
+            climbed, Next("all", takes), Wanted(ACCURACY, target=0.95, seconds=seconds * 2), idle=idle / 2, step=3
+        )
+        assert more.answer == "Yes", "what speaks less against a rung stops none"
+    info = decision.info()
+    assert len(budget.decision(info).to_json()) <= budget.MAX_DECISION_BYTES
+    assert decision.type == "Rung"
+
+
+def test_a_gate_says_why():
+    def said(*values, idle=None, of=ACCURACY, **wanted):
+        return gate(rungs(*values), Next("FullFineTuning", 40.4), Wanted(of, **wanted), idle=idle, step=3).message
+
+    assert said(0.8) == "accuracy is 0.8 by rung 0, 0.2 is left to gain: FullFineTuning is tried"
+    assert said(1.0) == "accuracy is 1 by rung 0, no more than 0 is left to gain: FullFineTuning is not tried"
+    assert said(0.9, target=0.9) == "accuracy is 0.9 by rung 0, the target 0.9 is met: FullFineTuning is not tried"
+    assert "FullFineTuning takes about 40 s, and 10 s of the 45 s are spent: FullFineTuning is not" in said(
+        0.8, seconds=45
+    )
+    assert "no time is left, and 10 s of the 9 s are spent" in said(0.8, seconds=9)
+    assert "rung 1 brought no more than 0.01, with probability 0.95: FullFineTuning is not" in said(0.8, 0.8, idle=0.95)
+    assert said(2.0, of=RMSE, target=2.5).endswith("the target 2.5 is met: FullFineTuning is not tried")
+    assert said(2.0, of=RMSE) == "rmse is 2 by rung 0, it is not known how much lower it gets: FullFineTuning is tried"
+
+
+def test_nothing_learned_yet_is_no_reason_to_stop():
+    found = gate(rungs(0.5, 0.5, useful=False), Next("all", 0.0), Wanted(ACCURACY), idle=1.0, step=3)
+    assert found.answer == "Yes"
+
+
+def test_the_margin_is_the_smaller_of_a_hundredth_and_a_standard_error():
+    best = rungs(0.9, error=0.004)[0]
+    assert margin_of(best, Wanted(ACCURACY)) == 0.004
+    assert margin_of(rungs(0.9, error=0.1)[0], Wanted(ACCURACY)) == 0.01
+    assert margin_of(rungs(50.0)[0], Wanted(RMSE)) == 0.5
+    assert margin_of(best, Wanted(ACCURACY, min_gain=0.03)) == 0.03
+
+
+def test_a_value_that_is_no_number_is_the_worst():
+    nan = float("nan")
+    assert [best_of(values, ACCURACY) for values in ([nan, 0.2], [0.3, nan], [nan, nan], [0.2, 0.2])] == [1, 0, 0, 0]
+    assert best_of([3.0, 2.0, nan], RMSE) == 1
+
+
+# The plan.
+
+
+def phases_of(auto, *, blocks=("embeddings", "layer.0", "layer.1", "layer.2", "head")):
+    job = make_job("/none", "/none.csv", strategy={"type": "Auto", "auto": auto}, training={"epochs": 2})
+    return compile_phases(job, blocks, 10)
+
+
+def test_each_rung_takes_training_epochs_and_the_probe_five_times_as_many_at_most():
+    probe, upper, whole = phases_of({})
+    assert [(phase.rung, phase.name, phase.steps, phase.first_step) for phase in (probe, upper, whole)] == [
+        ("FeatureExtraction", "head", 100, 0),
+        ("PartialFineTuning 2", "layer.2", 20, 100),
+        ("FullFineTuning", "all", 20, 120),
+    ]
+    assert upper.trainable == ("layer.1", "layer.2", "head")
+    assert [phase.plateau and phase.plateau.patience for phase in (probe, upper, whole)] == [3, None, None]
+
+
+def test_rungs_are_what_one_says():
+    found = phases_of(
+        {
+            "rungs": [
+                {"type": "PartialFineTuning", "blocks": ["layer.0"], "epochs": 0.5},
+                {"type": "PartialFineTuning", "lastBlocks": 1},
+            ]
+        }
+    )
+    assert [(phase.name, phase.trainable, phase.steps) for phase in found] == [
+        ("layer.0", ("layer.0", "head"), 5),
+        ("layer.2", ("layer.2", "head"), 20),
+    ]
+
+
+def test_a_small_model_has_fewer_rungs():
+    assert [phase.rung for phase in phases_of({}, blocks=("layer.0", "head"))] == [
+        "FeatureExtraction",
+        "FullFineTuning",
+    ]
+    assert [phase.rung for phase in phases_of({}, blocks=("head",))] == ["FeatureExtraction"]
+
+
+@pytest.mark.parametrize(
+    ("rungs", "words"),
+    [
+        (
+            [{"type": "PartialFineTuning", "blocks": ["layer.7"]}],
+            "spec.strategy.auto.rungs[0].blocks: this model has no block layer.7",
+        ),
+        (
+            [{"type": "FullFineTuning"}, {"type": "PartialFineTuning", "lastBlocks": 4}],
+            "spec.strategy.auto.rungs[1] trains the same blocks as one before it (embeddings, ",
+        ),
+    ],
+)
+def test_rungs_that_make_no_sense_are_refused(rungs, words):
+    with pytest.raises(JobError) as error:
+        phases_of({"rungs": rungs})
+    assert (error.value.reason, words in error.value.message) == ("InvalidStrategy", True), error.value.message
+
+
+def test_the_course_of_the_learning_rate_is_that_of_each_rung_and_default_rungs_move_no_fingerprint():
+    job = make_job("/none", "/none.csv", strategy={"type": "Auto"})
+    assert job.strategy.learning_rate.scope == "Phase"
+    assert [rung.type for rung in job.strategy.of(AutoSpec).rungs] == [
+        "FeatureExtraction",
+        "PartialFineTuning",
+        "FullFineTuning",
+    ]
+    said = [{"type": kind} for kind in ("FeatureExtraction", "PartialFineTuning", "FullFineTuning")]
+    assert (
+        make_job("/none", "/none.csv", strategy={"type": "Auto", "auto": {"rungs": said}}).fingerprint()
+        == job.fingerprint()
+    )
+    other = make_job("/none", "/none.csv", strategy={"type": "Auto", "auto": {"rungs": said[:2]}})
+    assert other.fingerprint() != job.fingerprint()
+
+
+# Whole runs.
+
+slow = pytest.mark.slow
+
+
+def opened(folder, **options):
+    forget_accelerate()
+    return run_of(folder, **options)
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def decided(folder, kind):
+    return [one for one in report_of(folder)["decisions"] if one["type"] == kind]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_where_the_probe_suffices_nothing_else_is_trained(tmp_path):
+    run = opened(tmp_path, blind=False, auto={"target": 0.95}, epochs=10)
+    complete(run)
+    report = report_of(tmp_path)
+    assert [phase["name"] for phase in report["phases"]] == ["head"]
+    [rung], [strategy] = decided(tmp_path, "Rung"), decided(tmp_path, "Strategy")
+    assert (rung["answer"], strategy["answer"]) == ("No", "FeatureExtraction")
+    assert strategy["message"].endswith("PartialFineTuning 2, FullFineTuning not tried")
+    assert report["results"]["test"]["accuracy"] > 0.9
+    weights = torch.load(tmp_path / "model/weights.pt")
+    base = run.task.build_model().module.state_dict()
+    assert [name for name in weights if not torch.equal(weights[name], base[name])] == ["head.weight", "head.bias"]
+    assert "How much of the model is changed?" in (tmp_path / "report.html").read_text()
+    assert [one.type for one in budget.decisions(run.state.decisions)] == ["Rung", "Strategy"]
+    assert [line["message"] for line in events(tmp_path, "decision") if line["type"] == "Strategy"] == [
+        strategy["message"]
+    ]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_where_frozen_features_tell_nothing_everything_is_trained(tmp_path):
+    complete(opened(tmp_path, blind=True, epochs=12))
+    report = report_of(tmp_path)
+    assert [phase["name"] for phase in report["phases"]] == ["head", "norm", "all"]
+    assert [one["answer"] for one in decided(tmp_path, "Rung")] == ["Yes", "Yes"]
+    [strategy] = decided(tmp_path, "Strategy")
+    assert strategy["answer"] == "FullFineTuning"
+    assert "better than FeatureExtraction 0." in strategy["message"]
+    assert report["results"]["test"]["accuracy"] > 0.7
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_that_is_killed_at_any_gate_goes_the_same_way_bit_for_bit(tmp_path):
+    auto, keep = {"minGain": 0.0}, {"everySteps": 7, "keep": 50, "afterSuccess": "Keep"}
+    whole = opened(tmp_path / "whole", blind=True, auto=auto, checkpoint=keep)
+    complete(whole)
+    undisturbed, report = finished(tmp_path / "whole")
+    firsts = [phase.first_step for phase in whole.plan.phases]
+    ends = [rung.best.step for rung in whole.state.rungs]
+    assert len(whole.state.rungs) == 3
+    for number, step in enumerate((firsts[1], firsts[1] + 1, firsts[2], firsts[2] + 3, ends[-1] - 1)):
+        run = opened(tmp_path / str(number), blind=True, auto=auto, checkpoint=keep)
+        kill_at(run, step)
+        with pytest.raises(Killed):
+            complete(run)
+        run.saver.close()
+        complete(opened(tmp_path / str(number), blind=True, auto=auto, checkpoint=keep))
+        tensors, other = finished(tmp_path / str(number))
+        assert [name for name in tensors if not torch.equal(tensors[name], undisturbed[name])] == []
+        assert other["results"] == report["results"]
+        assert other["bestStep"] == report["bestStep"]
+        for kind in ("Rung", "Strategy"):
+            mine, theirs = decided(tmp_path / str(number), kind), decided(tmp_path / "whole", kind)
+            assert [(one["step"], one["message"]) for one in mine] == [(one["step"], one["message"]) for one in theirs]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_rung_begins_with_the_best_weights_before_it_and_no_moments(tmp_path):
+    run = opened(tmp_path, blind=True, auto={"minGain": 0.0})
+    seen = []
+    begin = run.ladder.begin
+
+    def look(phase):
+        begin(phase)
+        if phase.index:
+            best = max(run.state.rungs, key=lambda rung: rung.best.value).best.step
+            kept = run.folder.checkpoints.load_weights(best)
+            seen.append(
+                all(
+                    torch.equal(dict(run.engine.module.named_parameters())[name], tensor)
+                    for name, tensor in kept.items()
+                )
+            )
+
+    run.ladder.begin = look
+    train(run)
+    assert seen == [True, True]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_rung_ends_where_the_budget_is_over(tmp_path):
+    run = opened(tmp_path, blind=True, auto={"budget": {"seconds": 1}}, epochs=40)
+
+    def count():
+        run.state.phase_seconds += 0.3
+
+    run.milestones._count_time = count
+    complete(run)
+    report = report_of(tmp_path)
+    assert [phase["name"] for phase in report["phases"]] == ["head"]
+    assert run.state.step < run.plan.phases[0].steps
+    [rung] = decided(tmp_path, "Rung")
+    assert "no time is left, and " in rung["message"]
+    assert "s of the 1 s are spent: PartialFineTuning 2 is not tried" in rung["message"]
+    assert report["bestStep"] <= run.state.step
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_rung_that_takes_too_long_is_not_begun(tmp_path):
+    run = opened(tmp_path, blind=True, auto={"budget": {"seconds": 10_000}})
+    run.plan.__class__.seconds_of, kept = lambda *_, **__: 20_000.0, run.plan.__class__.seconds_of
+    try:
+        complete(run)
+    finally:
+        run.plan.__class__.seconds_of = kept
+    [rung] = decided(tmp_path, "Rung")
+    assert "PartialFineTuning 2 takes about 20000 s, and " in rung["message"]
+    assert [phase["name"] for phase in report_of(tmp_path)["phases"]] == ["head"]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_the_test_data_is_measured_once_by_the_weights_that_are_chosen(tmp_path):
+    run = opened(tmp_path, blind=True)
+    measured, measure = [], run.evaluator.measure
+
+    def counted(split):
+        measured.append((split, run.state.step))
+        return measure(split)
+
+    run.evaluator.measure = counted
+    complete(run)
+    assert [split for split, _ in measured].count("test") == 1
+
+
+@slow
+@pytest.mark.parametrize("engine", ["DDP", "ZeRO-2"])
+def test_two_workers_decide_as_one(ranks, tmp_path, engine):
+    one, other = ranks.call(auto_group.trained, tmp_path / "two", engine, 2, True)
+    assert one == other
+    alone = auto_group.trained(tmp_path / "one", "DDP", 1, True)
+    assert one[0] == alone[0]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_lost_checkpoints_of_a_rung_are_said_and_done_without(tmp_path, caplog):
+    run = opened(tmp_path, blind=True, auto={"minGain": 0.0})
+    train(run)
+    run.saver.wait()
+    lost = max(run.state.rungs, key=lambda rung: rung.best.value).best.step
+    if lost != run.state.step:
+        (tmp_path / f"checkpoints/step-{lost}/weights.safetensors").write_bytes(b"")
+    run.ladder.choose()
+    assert run.state.best.step != lost or lost == run.state.step

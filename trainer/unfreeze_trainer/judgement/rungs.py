@@ -1,0 +1,211 @@
+"""How much of the model to change: whether one more rung is worth it, and which of them is taken. Pure.
+
+The best rung is not taken where a cheaper one is not worse by more than a margin, with probability .9 (non-inferiority):
+absence of evidence is not equality, and a rung that is not surely as good is no reason to do without a better one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.tasks.base import Metric
+
+SURE = 0.9
+"""Probability of being within the margin at which a cheaper rung is taken, and a dearer one is known to be of no use."""
+MIN_GAIN = 0.01
+"""Largest margin where nobody says one: of a metric that is better when it is lower a share of its value."""
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """A rung that has been trained."""
+
+    name: str
+    value: float
+    """Of the metric, by its best weights."""
+    steps: int
+    seconds: float
+    error: float | None = None
+    """Standard error of the value; None where nobody knows what it says of each row, as below."""
+    low: float | None = None
+    """Lower end of its 95 % interval."""
+    high: float | None = None
+    useful: bool | None = None
+    """Whether it is better than always guessing one class; None where that has no meaning."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job asks for."""
+
+    metric: Metric
+    target: float | None = None
+    min_gain: float | None = None
+    seconds: float | None = None
+    """Of all rungs together."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """The rung that would come."""
+
+    name: str
+    seconds: float
+    """That it takes, by what was measured; 0 where nothing was."""
+
+
+def best_of(values: Sequence[float], metric: Metric) -> int:
+    """Return the place of the best value; of equal ones the first, and one that is no number only where none is."""
+    best = 0
+    for place, value in enumerate(values):
+        if not math.isnan(value) and (math.isnan(values[best]) or metric.improvement(value, values[best]) > 0):
+            best = place
+    return best
+
+
+def margin_of(best: Climbed, wanted: Wanted) -> float:
+    """Return by how much a rung may be worse than the best one, in units of the metric."""
+    if wanted.min_gain is not None:
+        return wanted.min_gain
+    usual = MIN_GAIN if wanted.metric.better == "Higher" else MIN_GAIN * abs(best.value)
+    return usual if best.error is None or math.isnan(best.error) else min(usual, best.error)
+
+
+def within_values(one: float, other: float, margin: float, metric: Metric) -> float:
+    """Return 1 where the first value is not worse than the second by more than a margin, else 0: without rows to draw from."""
+    return float(metric.improvement(other, one) <= margin)
+
+
+def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: float | None, step: int) -> Decision:
+    """Return whether the next rung is worth it: Yes or No.
+
+    Parameters
+    ----------
+    climbed
+        The rungs so far, in order; at least one.
+    following
+        The one that would come.
+    wanted
+        What the job asks for.
+    idle
+        How probably the newest rung is better than the best before it by no more than the margin; None of the first one.
+    step
+        That the run is at.
+    """
+    metric, best = wanted.metric, climbed[best_of([one.value for one in climbed], wanted.metric)]
+    newest, margin, spent = climbed[-1], margin_of(best, wanted), sum(one.seconds for one in climbed)
+    left = 1 - best.value if metric.better == "Higher" else best.value
+    found = f"{metric.name} is {best.value:.4g} by {best.name}"
+    name = following.name
+    if wanted.target is not None and metric.improvement(best.value, wanted.target) >= 0:
+        why, answer = f"the target {wanted.target:.4g} is met", "No"
+        otherwise = f"a target above {best.value:.4g}" if metric.better == "Higher" else f"one below {best.value:.4g}"
+    elif left <= margin:
+        why, answer = f"no more than {max(left, 0):.2g} is left to gain", "No"
+        otherwise = "validation samples that the model gets wrong"
+    elif wanted.seconds is not None and spent + following.seconds > wanted.seconds:
+        takes = f"{name} takes about {following.seconds:.0f} s" if spent < wanted.seconds else "no time is left"
+        why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
+        otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
+    elif idle is not None and idle >= SURE and best.useful is not False:
+        why = f"{newest.name} brought no more than {margin:.2g}, with probability {idle:.2f}"
+        answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
+    else:
+        why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
+        if metric.better == "Lower":
+            why = "it is not known how much lower it gets"
+        otherwise = "a target that is met, or a rung that surely brings nothing"
+    return Decision(
+        type="Rung",
+        answer=answer,
+        question=f"Is it worth training more of the model than {newest.name} does?",
+        message=f"{found}, {why}: {name} is {'tried' if answer == 'Yes' else 'not tried'}",
+        step=step,
+        evidence=[
+            *_of_rungs(climbed, metric),
+            Evidence(name="minGain", value=margin),
+            *([] if idle is None else [Evidence(name="probability that the newest rung gained no more", value=idle)]),
+            Evidence(name=f"seconds that {name} takes, about", value=round(following.seconds, 1)),
+        ],
+        otherwise=otherwise,
+        alternative="to train every rung, whatever the validation data says",
+    )
+
+
+def choose(
+    climbed: Sequence[Climbed], within: Sequence[float], wanted: Wanted, *, step: int, untried: Sequence[str] = ()
+) -> tuple[int, Decision]:
+    """Return the place of the rung that is taken, and the decision: the cheapest that is surely not worse than the best.
+
+    Parameters
+    ----------
+    climbed
+        The rungs that have been trained, from the cheapest to the dearest; at least one.
+    within
+        How probably each is worse than the best one by no more than the margin.
+    wanted
+        What the job asks for.
+    step
+        That the run is at.
+    untried
+        Rungs above these.
+    """
+    metric = wanted.metric
+    top = best_of([one.value for one in climbed], metric)
+    best, margin = climbed[top], margin_of(climbed[top], wanted)
+    place = next(place for place in range(len(climbed)) if place == top or within[place] >= SURE)
+    taken = climbed[place]
+    if place != top:
+        message = (
+            f"{taken.name} is taken: its {metric.name} {taken.value:.4g} is not worse than the {best.value:.4g} of {best.name} by"
+            f" more than {margin:.2g}, with probability {within[place]:.2f}"
+        )
+        otherwise = f"a minGain of less: with 0 it is {best.name}"
+    else:
+        cheaper = [f"{one.name} {one.value:.4g}" for one in climbed[:top]]
+        than = f", better than {', '.join(cheaper)}" if cheaper else ""
+        message = f"{taken.name} is taken: its {metric.name} is {taken.value:.4g}{than}"
+        likely = max(within[:top], default=None)
+        otherwise = (
+            "a dearer rung that is better"
+            if likely is None
+            else f"a cheaper rung that is within {margin:.2g} with probability {SURE:g}; the most probable one is with {likely:.2f}"
+        )
+    last = untried[-1] if untried else climbed[-1].name
+    known = "" if untried else f": {metric.name} {climbed[-1].value:.4g}"
+    return place, Decision(
+        type="Strategy",
+        answer=taken.name,
+        question="How much of the model is changed?",
+        message=message + (f"; {', '.join(untried)} not tried" if untried else ""),
+        step=step,
+        evidence=[
+            *_of_rungs(climbed, metric),
+            *(
+                Evidence(
+                    name=f"probability that {one.name} is not worse than the best by more than {margin:.2g}",
+                    value=value,
+                )
+                for one, value in zip(climbed, within, strict=True)
+                if one is not best
+            ),
+        ],
+        seconds=sum(one.seconds for number, one in enumerate(climbed) if number > place),
+        otherwise=otherwise,
+        alternative=f"the last rung, {last}{known}. One seed",
+    )
+
+
+def _of_rungs(climbed: Sequence[Climbed], metric: Metric) -> list[Evidence]:
+    return [
+        Evidence(
+            name=f"validation {metric.name} of {one.name}, {one.steps:,} steps in {one.seconds:.1f} s",
+            value=one.value,
+            low=one.low,
+            high=one.high,
+        )
+        for one in climbed
+    ]

@@ -1,0 +1,230 @@
+"""Auto: rungs that are phases one after the other. Each begins with the best weights before it, and a gate stands before it.
+
+What is decided is pure (`judgement/rungs.py`); rank 0 reads what each rung says of the validation rows, all ranks get the answer.
+The gate's answer lies in the checkpoint that the rung ends with, so that a start after a kill goes the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unfreeze_api.contracts.decision import Decision
+from unfreeze_api.spec.strategy import AutoSpec
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.figures import files
+from unfreeze_trainer.exports.predictions import about
+from unfreeze_trainer.judgement.rungs import (
+    Climbed,
+    Next,
+    Wanted,
+    best_of,
+    choose,
+    gate,
+    margin_of,
+    within_values,
+)
+from unfreeze_trainer.judgement.said import Said, compared_by, spread, within
+from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
+from unfreeze_trainer.runs.state import Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.features.cached import CachedTask
+    from unfreeze_trainer.models.hook import StepHook
+    from unfreeze_trainer.phases.compile import Phase
+    from unfreeze_trainer.runs.folder import RunFolder
+    from unfreeze_trainer.runs.state import RunState
+    from unfreeze_trainer.training.decisions import Decisions
+    from unfreeze_trainer.training.meter import Meter
+    from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.trainable import Trainable
+
+log = logging.getLogger(__name__)
+
+FOLDER = "rungs"
+"""Below the run folder: what the best weights of each rung say of the validation rows."""
+
+
+class Ladder:
+    """Takes a run from rung to rung; of a strategy without rungs it does nothing.
+
+    Parameters
+    ----------
+    job, task, plan, state, engine, hook, trainable, saver, folder, meter, decisions
+        Of the run.
+    """
+
+    def __init__(
+        self,
+        job: ResolvedJob,
+        task: CachedTask,
+        plan: Plan,
+        state: RunState,
+        *,
+        engine: Engine,
+        hook: StepHook,
+        trainable: Trainable,
+        saver: Saver,
+        folder: RunFolder,
+        meter: Meter,
+        decisions: Decisions,
+    ) -> None:
+        self._auto, self._task, self._plan, self._state = job.strategy.of(AutoSpec), task, plan, state
+        self._engine, self._hook, self._trainable = engine, hook, trainable
+        self._saver, self._folder, self._meter, self._decisions = saver, folder, meter, decisions
+        options = self._auto or AutoSpec()
+        self._wanted = Wanted(
+            job.metric, options.target, options.min_gain, float(options.budget.seconds) if options.budget else None
+        )
+
+    def ends_now(self, seconds: float) -> bool:
+        """Return whether the rungs' time is over when the present one has taken so many seconds. Collective where they have one."""
+        if self._wanted.seconds is None:
+            return False
+        spent = sum(rung.seconds for rung in self._state.rungs) + seconds
+        return self._engine.any_rank(self._engine.rank == 0 and spent > self._wanted.seconds)
+
+    def begin(self, phase: Phase) -> None:
+        """Put the best weights of the rungs so far in the place of those at hand, where a rung begins. Collective."""
+        state = self._state
+        if not phase.rung or not state.rungs:
+            return
+        best = state.rungs[best_of([rung.best.value for rung in state.rungs], self._wanted.metric)].best
+        state.best = None
+        self._saver.wait()
+        if not self._whole([best.step])[0]:
+            log.warning("the rung begins with the newest weights: the checkpoint of step %d is lost", best.step)
+            return
+        weights = self._folder.checkpoints.load_weights(best.step)
+        if later := self._trainable.names(self._plan.phases[: phase.index]) - weights.keys():
+            base = self._task.build_model().module.named_parameters()
+            weights |= {name: parameter.detach() for name, parameter in base if name in later}
+        self._engine.skips()
+        self._engine.end()
+        self._engine.load_weights(weights)
+        self._trainable.resume(self._hook.load_state({}))
+
+    def closed(self, phase: Phase) -> None:
+        """Take note of a rung that is over, and decide whether another one follows. Collective."""
+        state = self._state
+        if not phase.rung or state.best is None:
+            return
+        state.rungs = [
+            *state.rungs,
+            Rung(phase_index=phase.index, best=state.best, steps=state.phase_steps, seconds=state.phase_seconds),
+        ]
+        found = _NOTHING
+        if self._engine.rank == 0:
+            self._keep(state.rungs[-1])
+            found = self._gate() or _NOTHING
+        decision = self._engine.broadcast_json(found, Decision)
+        state.climbing = decision.answer == "Yes"
+        if decision.answer:
+            self._decisions.add(decision)
+
+    def choose(self) -> None:
+        """Take the weights of the rung that is chosen for the best ones, once all are over. Collective."""
+        state = self._state
+        if not state.rungs:
+            return
+        whole = self._whole([rung.best.step for rung in state.rungs])
+        rungs = [rung for rung, there in zip(state.rungs, whole, strict=True) if there] or state.rungs[-1:]
+        found: tuple[int, Decision] = (0, _NOTHING)
+        if self._engine.rank == 0:
+            found = self._choice(rungs)
+        place, decision = self._engine.broadcast_json(found, tuple[int, Decision])
+        state.best = rungs[place].best
+        self._decisions.add(decision)
+
+    def _whole(self, steps: Sequence[int]) -> list[bool]:
+        found = [self._is_whole(step) for step in steps] if self._engine.rank == 0 else []
+        return self._engine.broadcast_json(found, list[bool])
+
+    def _is_whole(self, step: int) -> bool:
+        try:
+            self._folder.checkpoints.check(step)
+        except (BrokenCheckpointError, JobError) as error:
+            log.warning("no way back to step %d: %s", step, error)
+            return False
+        return True
+
+    def _path(self, rung: Rung) -> Path:
+        return self._folder.path / FOLDER / f"{rung.phase_index}.parquet"
+
+    def _keep(self, rung: Rung) -> None:
+        """Keep what the best weights of a rung say of the validation rows: the next rung writes over it."""
+        found, generation = files(self._folder.path).get("validation"), self._folder.generation
+        if generation and found and found[1].step == rung.best.step:
+            aside = generation.aside(f"rung-{rung.phase_index}.parquet")
+            shutil.copyfile(found[0], aside)
+            generation.commit(aside, self._path(rung))
+
+    def _said(self, rung: Rung) -> Said | None:
+        """Return what a rung says of the rows, None where nobody has written it down."""
+        path = self._path(rung)
+        found = about(path)
+        return Said.read(path, found) if found and found.step == rung.best.step else None
+
+    def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
+        name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
+        useful = worth.better if worth else None
+        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful)
+        metric = self._wanted.metric.name
+        if said is None or compared_by(said.kind, metric) != metric:
+            return plain
+        error, low, high = spread(said, metric)
+        return Climbed(name, rung.best.value, rung.steps, rung.seconds, error, low, high, useful)
+
+    def _within(self, one: Rung, other: Rung, margin: float, said: Sequence[Said | None]) -> float:
+        first, second = said
+        if first is None or second is None or not np.array_equal(first.actual, second.actual):
+            return within_values(one.best.value, other.best.value, margin, self._wanted.metric)
+        return within(first, second, compared_by(first.kind, self._wanted.metric.name), margin)
+
+    def _gate(self) -> Decision | None:
+        """Return whether another rung follows; None after the last."""
+        state, phases, rungs = self._state, self._plan.phases, self._state.rungs
+        place = rungs[-1].phase_index + 1
+        if place == len(phases):
+            return None
+        said = [self._said(rung) for rung in rungs]
+        climbed = [self._climbed(*pair) for pair in zip(rungs, said, strict=True)]
+        following = Next(phases[place].rung, self._seconds_of(phases[place]))
+        idle = None
+        if before := rungs[:-1]:
+            top = best_of([rung.best.value for rung in before], self._wanted.metric)
+            best = climbed[best_of([one.value for one in climbed], self._wanted.metric)]
+            margin = margin_of(best, self._wanted)
+            idle = self._within(before[top], rungs[-1], margin, (said[top], said[-1]))
+        return gate(climbed, following, self._wanted, idle=idle, step=state.step)
+
+    def _seconds_of(self, phase: Phase) -> float:
+        """Return about how long a rung takes: a pass through frozen blocks was measured, or steps of other rungs."""
+        sample = self._task.sample_seconds / self._engine.world_size
+        starts = [start for start in self._plan.starts.values() if start]
+        unit = max(sample * len(self._plan.blocks) / max(starts, default=1), self._meter.work_seconds or 0.0)
+        return self._plan.seconds_of(phase, work_seconds=unit, evaluation_seconds=self._state.evaluation_seconds)
+
+    def _choice(self, rungs: Sequence[Rung]) -> tuple[int, Decision]:
+        metric = self._wanted.metric
+        said = [self._said(rung) for rung in rungs]
+        climbed = [self._climbed(*pair) for pair in zip(rungs, said, strict=True)]
+        top = best_of([one.value for one in climbed], metric)
+        margin = margin_of(climbed[top], self._wanted)
+        probable = [
+            self._within(rung, rungs[top], margin, (own, said[top])) for rung, own in zip(rungs, said, strict=True)
+        ]
+        untried = [phase.rung for phase in self._plan.phases[self._state.rungs[-1].phase_index + 1 :]]
+        return choose(climbed, probable, self._wanted, step=self._state.step, untried=untried)
+
+
+_NOTHING = Decision(type="Strategy", answer="", question="", message="", step=0)
