@@ -240,7 +240,16 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
 def _repair_model(spec: dict[str, Any]) -> None:
     model = spec["model"]
     candidates = {candidate["source"]: candidate for candidate in model.pop("candidates", [])}
-    if candidates and "source" not in model and task_type(spec["task"]["type"]).rankable:
+    towers = model.pop("towers", [])
+    if task_type(spec["task"]["type"]).towers:
+        sources = [*(tower["source"] for tower in towers), "pvc://models/one", "pvc://models/other"][:2]
+        model["towers"] = [
+            {"modality": kind, "source": one} for kind, one in zip(("Image", "Text"), sources, strict=True)
+        ]
+        for member in ("source", "quantization"):
+            model.pop(member, None)
+        spec.pop("adapter", None)
+    elif candidates and "source" not in model and task_type(spec["task"]["type"]).rankable:
         model["candidates"] = [*candidates.values()]
     else:
         model.setdefault("source", "pvc://models/base")

@@ -49,5 +49,11 @@ def wrong() -> list[str]:
 
 
 def _manifest(task: TaskType, member: dict[str, Any] | None = None, **training: str) -> dict[str, Any]:
-    spec = {"task": {"type": task.name, **(member or {})}, "training": training}
+    spec: dict[str, Any] = {"task": {"type": task.name, **(member or {})}, "training": training}
+    if task.towers:
+        towers = [
+            {"modality": "Image", "source": "pvc://models/one"},
+            {"modality": "Text", "source": "pvc://models/other"},
+        ]
+        spec["model"] = {"source": None, "towers": towers}
     return patched(load("base.yaml"), {"spec": spec, "metadata": {"name": "task"}})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -78,6 +79,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
+    "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -105,6 +107,7 @@ PLACES = {
     "TextRegression": ("bert", "numbers.csv"),
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
+    "Alignment": ("", "pairings.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -121,10 +124,17 @@ def spec_of(row: Row) -> dict[str, Any]:
     return merge(merge(spec, ADAPTERS[row["adapter"]]), TASKS[row["task"]])
 
 
+def _model_of(row: Row, folder: str) -> dict[str, Any]:
+    if row.get("task") != "Alignment":
+        return {"source": f"file://{folder}/{PLACES[row.get('task', 'TextClassification')][0]}"}
+    towers = (("Image", "vit"), ("Text", "bert"))
+    return {"towers": [{"modality": kind, "source": f"file://{folder}/{name}"} for kind, name in towers]}
+
+
 def refusal(row: Row) -> str:
     """Return what the rules of the API say against a row, "" when it is allowed."""
     folders = {
-        "model": {"source": "file:///model"},
+        "model": _model_of(row, "/models"),
         "data": {"train": {"source": "file:///data"}, "validation": {"fraction": 0.25}},
         "output": {"destination": "file:///run"},
     }
@@ -151,15 +161,23 @@ def write_inputs(folder: Path) -> None:
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
     image_model(folder / "pictures", num_hidden_layers=2)
-    image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
+    images = image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
+    pictures = sorted(str(file.relative_to(folder)) for file in images.rglob("*.png"))
+    lines = [
+        {"image": name, "text": f"{WORDS[n % 7]} {WORDS[n // 2]}"} for n, name in enumerate([*pictures, *pictures[:4]])
+    ]
+    (folder / "pairings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
     audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))
 
 
 def job_of(row: Row, folder: Path):
     model, data = PLACES[row["task"]]
+    spec = spec_of(row)
+    if not model:
+        spec["model"] = {"source": None} | _model_of(row, str(folder))
     place = {"destination": f"file://{folder}/{'-'.join(row.values())}"}
-    return make_job(folder / model, folder / data, output=place, **spec_of(row))
+    return make_job(folder / model, folder / data, output=place, **spec)
 
 
 @patch.object(DeepSpeedEngine, "persistence_threshold", 32)  # biases stay whole between steps, weights do not

@@ -47,6 +47,7 @@ SAID = [
         "CausalLM goes on with the base's own output layer and has no new head",
     ),
     (PROMPTS, WORDLESS, "stands before the words of a text"),
+    (ADAPTERS, ["Alignment"], "the heads of towers are small, and their encoders take no adapter yet: remove adapter"),
 ]
 
 

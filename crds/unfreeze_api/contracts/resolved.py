@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 from pydantic_core import to_json
@@ -23,7 +23,7 @@ from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
 from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec, ForgettingSpec
-from unfreeze_api.spec.model import ModelSpec
+from unfreeze_api.spec.model import Modality, ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_api.spec.strategy import (
@@ -57,6 +57,14 @@ class Location(Model):
         return cls(source=source, path=locate(source, places), **more)
 
 
+class Tower(NamedTuple):
+    """A pretrained encoder of one modality."""
+
+    modality: Modality
+    source: str
+    path: str
+
+
 class ResolvedModel(Location):
     """The pretrained model."""
 
@@ -67,19 +75,45 @@ class ResolvedModel(Location):
     """The bases of which the run chooses one at its start; source and path are empty until then."""
     candidate_paths: Annotated[list[str] | None, EXECUTION] = None
     """The path of each for the trainer."""
+    modalities: Annotated[list[Modality] | None, Since(2)] = None
+    """What each of several encoders reads; source and path are empty then."""
+    tower_sources: Annotated[list[str] | None, Since(2)] = None
+    """Where each of them lies."""
+    tower_paths: Annotated[list[str] | None, EXECUTION] = None
+    """The path of each for the trainer."""
 
     @classmethod
     def of(cls, spec: ModelSpec, places: Places) -> Self:
         """Return the model with its place, or with those of its candidates."""
-        more = {"dtype": "Float32", "initialization": spec.initialization, "quantization": spec.quantization}
+        more: dict[str, Any] = {
+            "dtype": "Float32",
+            "initialization": spec.initialization,
+            "quantization": spec.quantization,
+        }
         if spec.source:
             return cls.resolve(spec.source, places, **more)
+        if spec.towers:
+            more |= {"modalities": [tower.modality for tower in spec.towers], "tower_sources": spec.sources}
+            return cls(source="", path="", tower_paths=[locate(one, places) for one in spec.sources], **more)
         paths = [locate(source, places) for source in spec.sources]
         return cls(source="", path="", candidates=spec.sources, candidate_paths=paths, **more)
 
     @property
+    def towers(self) -> list[Tower]:
+        """The encoders, where there are several."""
+        parts = (self.modalities or (), self.tower_sources or (), self.tower_paths or ())
+        return [Tower(*tower) for tower in zip(*parts, strict=True)]
+
+    @property
+    def described(self) -> str:
+        """Where the base lies, or each of the towers, for people."""
+        return self.source or ", ".join(self.tower_sources or [])
+
+    @property
     def bases(self) -> list[tuple[str, str, str]]:
-        """Field below spec, source and path of the base, or of each candidate where none is chosen yet."""
+        """Field below spec, source and path of the base, of each candidate where none is chosen yet, or of each tower."""
+        if self.towers:
+            return [(f"model.towers[{index}].source", one.source, one.path) for index, one in enumerate(self.towers)]
         if self.source or not self.candidates:
             return [("model.source", self.source, self.path)]
         places = zip(self.candidates, self.candidate_paths or [], strict=True)
@@ -366,6 +400,18 @@ class ResolvedJob(Model):
     def with_base(self, source: str) -> Self:
         """Return the job with one of its candidates as its base."""
         return self.model_copy(update={"model": self.model.chosen(source)})
+
+    def of_tower(self, index: int) -> Self:
+        """Return the job with one of its towers as its base."""
+        tower = self.model.towers[index]
+        update = {
+            "source": tower.source,
+            "path": tower.path,
+            "modalities": None,
+            "tower_sources": None,
+            "tower_paths": None,
+        }
+        return self.model_copy(update={"model": self.model.model_copy(update=update)})
 
     @property
     def forgetting(self) -> ForgettingSpec | None:

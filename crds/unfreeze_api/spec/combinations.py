@@ -145,6 +145,26 @@ def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         )
 
 
+def tower_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rules about tasks that have several encoders."""
+    takers = [task for task in tasks if task.towers]
+    yield Rule(
+        f"has(self.model.towers) || !{_among('self.task.type', takers)}",
+        f"{every(takers)} joins encoders of several modalities: list them in model.towers, in place of source",
+        ".model",
+    )
+    yield Rule(
+        f"!has(self.model.towers) || {_among('self.task.type', takers)}",
+        f"only {every(takers)} joins several encoders: name one base in model.source, or choose task.type {either(takers)}",
+        ".model.towers",
+    )
+    yield Rule(
+        "!has(self.model.towers) || !has(self.adapter)",
+        "the heads of towers are small, and their encoders take no adapter yet: remove adapter",
+        ".adapter",
+    )
+
+
 def baseline_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     """Yield the rule about which tasks there is a classical model for."""
     takers, others = ([task for task in tasks if bool(task.classical) == has] for has in (True, False))
@@ -240,6 +260,7 @@ ADAPTER_RULES = (
 METRIC_RULES = tuple(metric_rules())
 HEAD_RULES = tuple(head_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
+TOWER_RULES = tuple(tower_rules())
 EVIDENCE_RULES = (*baseline_rules(), *scratch_rules(), *forgetting_rules())
 
 EXPORT_RULES = (

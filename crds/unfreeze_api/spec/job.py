@@ -19,6 +19,7 @@ from unfreeze_api.spec.combinations import (
     EXPORT_RULES,
     HEAD_RULES,
     METRIC_RULES,
+    TOWER_RULES,
 )
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
@@ -49,16 +50,21 @@ def _apart(path: str, *optional: str) -> Rule:
     )
 
 
-_APART_RULES = (
-    _apart("model.source", "model.source"),
-    Rule(
-        "!has(self.model.candidates) || self.model.candidates.all(one,"
+def _all_apart(path: str) -> Rule:
+    """Say that neither of several sources contains output.destination, nor lies in it."""
+    return Rule(
+        f"!has(self.{path}) || self.{path}.all(one,"
         " !((one.source + '/').startsWith(self.output.destination + '/'))"
         " && !((self.output.destination + '/').startsWith(one.source + '/')))",
-        "model.candidates and output.destination must not contain each other, the run would write among what it reads: choose"
+        f"{path} and output.destination must not contain each other, the run would write among what it reads: choose"
         " an output.destination beside them",
         ".output.destination",
-    ),
+    )
+
+
+_APART_RULES = (
+    _apart("model.source", "model.source"),
+    *(_all_apart(f"model.{member}") for member in ("candidates", "towers")),
     _apart("data.train.source"),
     _apart("data.validation.source", "data.validation.source"),
     _apart("data.test.source", "data.test", "data.test.source"),
@@ -88,6 +94,7 @@ class FineTuneJobSpec(Model):
         *METRIC_RULES,
         *HEAD_RULES,
         *CANDIDATE_RULES,
+        *TOWER_RULES,
         *EVIDENCE_RULES,
         *QUANTIZATION_RULES,
         *_APART_RULES,

@@ -19,6 +19,23 @@ class CandidateSpec(Model):
     """Where it lies, as of model.source."""
 
 
+Modality = Literal["Image", "Text"]
+
+
+class TowerSpec(Model):
+    """A pretrained encoder of one modality."""
+
+    modality: Modality
+    """What it reads. Image: the column image, by timm or transformers. Text: the column text, by transformers or
+    sentence-transformers."""
+    source: ModelSource
+    """Where it lies, as of model.source."""
+
+
+_SAME = Rule(
+    "self.all(one, self.exists_one(other, other.modality == one.modality))",
+    "every tower needs a modality of its own: remove the one that stands twice",
+)
 _TWICE = Rule(
     "self.all(one, self.exists_one(other, other.source == one.source))",
     "every candidate needs a source of its own: remove the one that stands twice",
@@ -30,8 +47,9 @@ class ModelSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "has(self.source) != has(self.candidates)",
-            "set exactly one of source and candidates: source names the base, of candidates the job chooses one",
+            "[has(self.source), has(self.candidates), has(self.towers)].filter(p, p).size() == 1",
+            "set exactly one of source, candidates and towers: source names the base, of candidates the job chooses one, towers are"
+            " encoders that are trained to agree",
         ),
     )
 
@@ -45,6 +63,10 @@ class ModelSpec(Model):
     ] = None
     """Bases of which the job chooses one before it trains: the one whose features say most of the training data, by the
     labels of each row's nearest neighbours. `unfreeze rank` does that alone. Default: none, source names the base."""
+    towers: Annotated[
+        list[TowerSpec] | None, Field(min_length=2, max_length=2, json_schema_extra=schema_rules(_SAME))
+    ] = None
+    """Encoders of two modalities, for the task Alignment, which reads the column of each. Default: none."""
     dtype: Literal["Auto", "Float32"] = "Auto"
     """Type of the loaded weights. Auto keeps float32 weights; mixed precision is training.precision."""
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
@@ -55,5 +77,7 @@ class ModelSpec(Model):
 
     @property
     def sources(self) -> list[str]:
-        """Where the base lies, or each of the candidates."""
-        return [self.source] if self.source else [candidate.source for candidate in self.candidates or []]
+        """Where the base lies, or each of the candidates or towers."""
+        return (
+            [self.source] if self.source else [part.source for part in (*(self.candidates or ()), *(self.towers or ()))]
+        )

@@ -54,6 +54,8 @@ class TaskType(Variant):
     """What a classical model of it reads; empty where there is none."""
     one_answer: bool = True
     """Whether each sample has one answer, by which models are compared."""
+    towers: bool = False
+    """Whether it has several encoders, each of another modality, in place of one model."""
     no_head: str = ""
     """Why no new head stands on the base, as a part of a message; empty where one does."""
 
@@ -70,7 +72,7 @@ class TaskType(Variant):
     @property
     def reads_text(self) -> bool:
         """Whether words go into the model."""
-        return self.library == "transformers" and AUDIO not in self.reads
+        return self.library == "transformers" and AUDIO not in self.reads and not self.towers
 
     def metric(self, name: str | None, options: Model | None = None) -> Metric:
         """Return a metric of a task with such options by name; the default one for None."""

@@ -11,6 +11,7 @@ from unfreeze_trainer.models.folders import library_of
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.tasks.base import TaskType
 
 _ALWAYS = ("torch", "torch.distributed.elastic.agent.server.local_elastic_agent")
 _TRANSFORMERS = ("transformers.modeling_utils", "transformers.models.auto.modeling_auto", "transformers.pipelines")
@@ -24,17 +25,23 @@ def is_certain(job: ResolvedJob) -> bool:
 def libraries_of(job: ResolvedJob) -> list[str]:
     """Return the modules that worker and verification of a job import; none that starts a thread or opens an accelerator."""
     task, found = task_type(job.task.type), [*_ALWAYS]
-    try:
-        library = library_of(job.model.path, job.model.source, task.libraries)
-    except JobError:  # not here yet, or no model at all, which others say
-        library = task.library
-    found.extend(_TRANSFORMERS if library == "transformers" else ("timm",))
-    if task.reads_text:
+    libraries = dict.fromkeys(_library(path, source, task) for _, source, path in job.model.bases)
+    for library in libraries:
+        found.extend(_TRANSFORMERS if library == "transformers" else ("timm",))
+    if task.reads_text or task.towers:
         found.append("transformers.models.auto.tokenization_auto")
-    if IMAGE in task.reads and library == "transformers":
+    if IMAGE in task.reads and "transformers" in libraries:
         found.append("transformers.models.auto.image_processing_auto")
     if AUDIO in task.reads:
         found.append("transformers.models.auto.feature_extraction_auto")
     if job.adapter and not job.distribution.accelerators_per_node:  # it looks for them, by bitsandbytes
         found.append("peft")
     return found
+
+
+def _library(path: str, source: str, task: TaskType) -> str:
+    """Return whose model a folder holds."""
+    try:
+        return library_of(path, source, task.libraries)
+    except JobError:  # not here yet, or no model at all, which others say
+        return task.library

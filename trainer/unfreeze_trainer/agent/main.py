@@ -175,7 +175,7 @@ class Agent:
             stopping=self._stopping,
             take=take,
         )
-        if brought is None or brought.model.source:
+        if brought is None or brought.model.source or not brought.model.candidates:
             return brought
         return choose(brought, self._link, fingerprint=fingerprint, stopping=self._stopping, take=take)
 

@@ -6,13 +6,14 @@ validate --claims` does nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
+    from unfreeze_api.grammar.columns import Column
     from unfreeze_api.tasks.base import TaskType
     from unfreeze_trainer.data.samples import DataSource
 
@@ -58,19 +59,24 @@ def look_at_models(job: ResolvedJob) -> None:
         InvalidModel: some do not, and each is named.
     """
     from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.alignment import COLUMNS
     from unfreeze_trainer.errors import JobError
 
     task, wrong = task_type(job.task.type), list[str]()
-    for field, source, path in job.model.bases:
+    towers = job.model.towers
+    for index, (field, source, path) in enumerate(job.model.bases):
         try:
-            look_at_model(task, path, source, weights=job.model.initialization != "Random")
+            reads = [COLUMNS[towers[index].modality]] if towers else task.reads
+            look_at_model(task, path, source, weights=job.model.initialization != "Random", reads=reads)
         except JobError as error:
             wrong.append(error.marked.replace("spec.model.source ", f"spec.{field} ", 1))
     if wrong:
         raise JobError("InvalidModel", "; ".join(wrong))
 
 
-def look_at_model(task: TaskType, path: str, source: str, *, weights: bool) -> None:
+def look_at_model(
+    task: TaskType, path: str, source: str, *, weights: bool, reads: Sequence[Column] | None = None
+) -> None:
     """Look whether a folder holds a model for a task.
 
     Parameters
@@ -79,27 +85,30 @@ def look_at_model(task: TaskType, path: str, source: str, *, weights: bool) -> N
         The task, the folder, and its name in the manifest.
     weights
         Whether weights are read, too.
+    reads
+        Columns of which the model reads what stands there; None for all of the task's.
 
     Raises
     ------
     JobError
         InvalidModel: it does not.
     """
-    from unfreeze_api.tasks.base import AUDIO, IMAGE
+    from unfreeze_api.tasks.base import AUDIO, IMAGE, TEXT
     from unfreeze_trainer.models.folders import check_folder, library_of, preprocessor_files
 
-    library, where = library_of(path, source, task.libraries), f"spec.model.source {source}"
+    reads = task.reads if reads is None else reads
+    libraries = ("transformers",) if task.towers and TEXT in reads else task.libraries
+    library, where = library_of(path, source, libraries), f"spec.model.source {source}"
     check_folder(path, source, library=library, weights=weights)
-    if IMAGE in task.reads and library == "transformers":
+    if IMAGE in reads and library == "transformers":
         preprocessor_files(path, where, says="a picture", kind="image processor")
-    elif AUDIO in task.reads:
+    elif AUDIO in reads:
         preprocessor_files(path, where, says="sound", kind="feature extractor")
 
 
 def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
-    from unfreeze_api.tasks.base import AUDIO
     from unfreeze_api.tasks.causal_lm import CausalLMSpec
     from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
@@ -118,15 +127,22 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
         from unfreeze_trainer.data.dialogues import read_dialogues
 
         return partial(read_dialogues, kind=target_kind(job), annotation=language.annotation)
+    if job.model.towers:
+        from unfreeze_trainer.data.pairings import read_pairings
+
+        modalities = [tower.modality.lower() for tower in job.model.towers]
+        return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
     if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
-    if AUDIO in task.reads:
-        from unfreeze_trainer.data.audio import read_audio
+    return partial(_reader_of_files(task), kind=target_kind(job), checked=LOOKED_FILES)
 
-        return partial(read_audio, kind=target_kind(job), checked=LOOKED_FILES)
+
+def _reader_of_files(task: TaskType) -> Callable[..., DataSource]:
+    from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_trainer.data.audio import read_audio
     from unfreeze_trainer.data.images import read_images
 
-    return partial(read_images, kind=target_kind(job), checked=LOOKED_FILES)
+    return read_audio if AUDIO in task.reads else read_images
 
 
 def sources_of(job: ResolvedJob) -> Iterator[tuple[str, Dataset]]:

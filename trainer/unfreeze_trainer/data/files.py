@@ -117,19 +117,19 @@ def read_files(
         if not total:
             raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
         numbers = unread.others(total)
-        inputs = _cells_of(kind, table[column], column, where)
-        missing = numbers[_missing_files(inputs)].tolist()
+        inputs = cells_of(kind, table[column], column, where)
+        missing = numbers[missing_files(inputs)].tolist()
         it = "it" if len(missing) == 1 else "them"
         message = f"{where}: no {kind.one} in column {column!r} of {some_rows(missing)}; remove {it}"
         unread.add(missing, JobError("InvalidData", message))
         source = DataSource(dataset, where, inputs, table[label], numbers=numbers)
         source = readable(source, unread, total, head=head, kind=targets)
         if not _is_binary(inputs.type) and not is_reference(inputs.type):
-            source = _located(kind, source, folder_of(dataset.path), skip=skip)
+            source = located(kind, source, folder_of(dataset.path), skip=skip)
     return source
 
 
-def _cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
+def cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -> pa.ChunkedArray:
     """Return the paths or the contents in a table's column: text, bytes, or the hub's struct of bytes and path."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -158,7 +158,7 @@ def _cells_of(kind: FileKind, cells: pa.ChunkedArray, column: str, where: str) -
     return cells
 
 
-def _located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> DataSource:
+def located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> DataSource:
     """Return a source whose paths are relative to a folder with whole ones, of files that are there unless skipped."""
     import pyarrow as pa
 
@@ -182,7 +182,7 @@ def _is_binary(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _missing_files(cells: pa.ChunkedArray) -> np.ndarray:
+def missing_files(cells: pa.ChunkedArray) -> np.ndarray:
     """Return the indices of paths or contents that are null or empty."""
     import pyarrow.compute as pc
 

@@ -55,6 +55,34 @@ def hold_out(
     return {name: np.sort(np.concatenate(indices)) for name, indices in {"train": train, **parts}.items() if indices}
 
 
+def hold_out_whole(group_of: np.ndarray, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Split samples at random so that no group stands in two parts.
+
+    Parameters
+    ----------
+    group_of, fractions, seed
+        Group of each sample, int64 of shape (samples,); the others as of `hold_out`.
+
+    Returns
+    -------
+    dict
+        As of `hold_out`; a held-out part has no more than its fraction of all samples, and less where no group fits any more.
+    """
+    rng = np.random.default_rng([seed, 1])
+    sizes = np.bincount(group_of)
+    left = rng.permutation(len(sizes))
+    parts: dict[str, np.ndarray] = {}
+    for name, fraction in fractions.items():
+        room, taken = round(len(group_of) * fraction), []
+        for group in left:
+            if sizes[group] <= room:
+                taken.append(group)
+                room -= int(sizes[group])
+        left = left[~np.isin(left, taken)]
+        parts[name] = np.flatnonzero(np.isin(group_of, taken))
+    return {"train": np.flatnonzero(np.isin(group_of, left)), **parts}
+
+
 def _shares(exact: np.ndarray, total: int, ties: np.ndarray) -> np.ndarray:
     """Round shares to whole numbers that add up to a total, by largest remainder; `ties` is who comes first of equals."""
     counts = np.floor(exact).astype(np.int64)

@@ -42,7 +42,7 @@ def read_images(
     """
     source = read_files(PICTURES, dataset, where, skip=skip, head=head, targets=kind)
     if not skip:
-        _check_headers(source, checked)
+        check_pictures(source, checked)
     return source
 
 
@@ -51,7 +51,8 @@ def sample_name(source: DataSource, row: int) -> str:
     return file_name(PICTURES, source, row)
 
 
-def _check_headers(source: DataSource, checked: int) -> None:
+def check_pictures(source: DataSource, checked: int) -> None:
+    """Read the headers of some pictures, at even distances. JobError InvalidData."""
     spare = list[str]()
 
     def broken(row: int) -> str:

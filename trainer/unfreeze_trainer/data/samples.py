@@ -15,7 +15,7 @@ from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
 from unfreeze_trainer.data.few import few, hashes_of, most
-from unfreeze_trainer.data.held_out import hold_out
+from unfreeze_trainer.data.held_out import hold_out, hold_out_whole
 from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
 from unfreeze_trainer.data.tables import read_table
@@ -100,18 +100,18 @@ def read_texts(
     table = with_names(table, dataset, targets) if kind.cells != "Numbers" else table
     total = table.num_rows + len(unread)
     numbers = unread.others(total)
-    inputs = [_texts(table[name], name, numbers, unread, where) for name in texts]
+    inputs = [text_cells(table[name], name, numbers, unread, where) for name in texts]
     source = DataSource(
         dataset,
         where,
-        _beside(inputs, list(texts)),
-        _beside([table[name] for name in targets], targets),
+        beside(inputs, list(texts)),
+        beside([table[name] for name in targets], targets),
         numbers=numbers,
     )
     return readable(source, unread, total, head=head, kind=kind)
 
 
-def _texts(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unread, where: str) -> pa.ChunkedArray:
+def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unread, where: str) -> pa.ChunkedArray:
     """Return a column of texts; rows without one are added to `unread`."""
     import pyarrow as pa
 
@@ -128,7 +128,7 @@ def _texts(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: Unre
     return column
 
 
-def _beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray:
+def beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray:
     """Return one column: itself, or one of structs of several."""
     import pyarrow as pa
 
@@ -252,7 +252,10 @@ def _of_training_data(
     learned = kind(column, train.where)
     targets = learned.encode(column, train.where)
     fractions = {name: part.fraction for name, part in _held_out(job).items() if part.fraction}
-    parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
+    if kind.whole_groups:
+        parts = hold_out_whole(targets.groups, fractions, job.training.seed)
+    else:
+        parts = hold_out(targets.groups, fractions, job.training.seed, of_each=job.semantics.held_out == "OfEachLabel")
     return learned, {name: Split(train, rows, targets.take(rows)) for name, rows in parts.items()}
 
 

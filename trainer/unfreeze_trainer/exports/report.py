@@ -101,7 +101,7 @@ def build_report(
         unused_parameters=state.unused or [],
         exports=[_export(job, task, kind) for kind in job.output.export],
         base=Pinned(
-            source=job.model.source,
+            source=job.model.described,
             revision=base.get("revision"),
             pins={key: value for key, value in base.items() if key not in ("source", "revision")},
         ),

@@ -105,7 +105,7 @@ def _body(
 {results}
 ## Training
 
-- base: `{job.model.source}`{revision}, {job.model.initialization.lower()} weights{quantized}
+- base: `{job.model.described}`{revision}, {job.model.initialization.lower()} weights{quantized}
 {weights}
 - strategy: {job.strategy.type}, {job.strategy.to_json()}{adapter}
 - {training.epochs:g} epochs in batches of {training.batch_size}, {training.optimizer}, seed {training.seed}

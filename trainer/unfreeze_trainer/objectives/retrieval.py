@@ -109,16 +109,40 @@ class PairRetrieval(Retrieval):
     texts = 2
 
     def _task(self, targets: Tensor, vectors: Tensor) -> _Task:
-        (queries, who), (corpus, what) = (_distinct(targets[:, side], vectors[:, side]) for side in (0, 1))
-        pairs = torch.from_numpy(np.unique(torch.stack([who, what], dim=1).numpy(), axis=0))
+        return _of_pairs(targets, vectors)
 
-        def belongs(start: int, end: int) -> Tensor:
-            low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, end])).tolist()
-            found = torch.zeros(end - start, len(corpus), dtype=torch.bool)
-            found[pairs[low:high, 0] - start, pairs[low:high, 1]] = True
-            return found
 
-        return _Task(queries, corpus, belongs, apart=False)
+def _of_pairs(targets: Tensor, vectors: Tensor) -> _Task:
+    """Return what is looked for: what each row's first one is says where its second one belongs. Parameters as of `across`."""
+    (queries, who), (corpus, what) = (_distinct(targets[:, side], vectors[:, side]) for side in (0, 1))
+    pairs = torch.from_numpy(np.unique(torch.stack([who, what], dim=1).numpy(), axis=0))
+
+    def belongs(start: int, end: int) -> Tensor:
+        low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, end])).tolist()
+        found = torch.zeros(end - start, len(corpus), dtype=torch.bool)
+        found[pairs[low:high, 0] - start, pairs[low:high, 1]] = True
+        return found
+
+    return _Task(queries, corpus, belongs, apart=False)
+
+
+def across(numbers: Tensor, vectors: Tensor, temperature: float) -> tuple[Tensor, float]:
+    """Let the distinct first ones of rows look among the distinct second ones.
+
+    Parameters
+    ----------
+    numbers, vectors
+        Of each row's two, (rows, 2) and (rows, 2, width): equal numbers are one, whose vectors are as long as 1.
+    temperature
+        That the loss divides cosines by.
+
+    Returns
+    -------
+    tuple
+        Which of the best are hits, bool of shape (distinct first ones, up to 10), and the loss of `Retrieval`.
+    """
+    hits, _, loss = _search(_of_pairs(numbers, vectors), temperature)
+    return hits, loss
 
 
 class LabelRetrieval(Retrieval):

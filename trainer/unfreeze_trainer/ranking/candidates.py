@@ -47,7 +47,7 @@ def require_rankable(job: ResolvedJob) -> None:
 
 def require_chosen(job: ResolvedJob, command: str) -> None:
     """Raise JobError InvalidJob where a command needs one base and the job still has candidates."""
-    if not job.model.source:
+    if job.model.candidates and not job.model.source:
         raise JobError(
             "InvalidJob",
             f"spec.model.candidates: {command} needs one base, and the job chooses it when it starts: `unfreeze rank FILE` says"

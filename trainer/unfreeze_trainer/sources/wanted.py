@@ -85,6 +85,8 @@ def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
         return place.model_copy(update={"path": path}) if path else place
 
     model = job.model
+    if model.towers:
+        model = model.model_copy(update={"tower_paths": [paths.get(one.source) or one.path for one in model.towers]})
     if model.candidates:
         places = zip(model.candidates, model.candidate_paths or [], strict=True)
         model = model.model_copy(update={"candidate_paths": [paths.get(source) or path for source, path in places]})

@@ -1,0 +1,54 @@
+"""One space for pictures and texts: an encoder of each, with a small head on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from unfreeze_api.grammar.model import Model
+from unfreeze_api.tasks.base import IMAGE, TEXT, Metric, TaskType
+
+
+class AlignmentSpec(Model):
+    """Options of alignment."""
+
+    width: int = Field(default=256, ge=2, le=4096)
+    """How many numbers a vector of the common space has."""
+    projection: Literal["Linear", "MLP"] = "Linear"
+    """What stands on each encoder. Linear: one layer. MLP: two, the first twice as wide as the second, with GELU
+    between them."""
+    dropout: float = Field(default=0, ge=0, lt=1)
+    """Share of an encoder's outputs that each training step leaves out at random."""
+    temperature: float | None = Field(default=None, ge=0.01, le=10)
+    """What cosines are divided by before they are compared. It is learned, from this value on, and stays at 0.01 at least.
+    Default: 0.07."""
+    max_length: int = Field(default=64, ge=1, le=131072)
+    """Tokens kept of each text; longer texts are cut."""
+    image_size: int | None = Field(default=None, ge=8, le=4096)
+    """Height and width in pixels that images are resized to. Default: what the encoder was pretrained with."""
+
+
+COLUMNS = {"Image": IMAGE, "Text": TEXT}
+"""Column of each modality that a tower reads."""
+
+ALIGNMENT = (
+    *(Metric(name) for name in ("recallAt1", "recallAt5")),
+    *(Metric(f"{way}RecallAt{best}") for way in ("forward", "backward") for best in (1, 5)),
+    Metric("loss", "Lower"),
+)
+"""Metrics of what belongs together across modalities. Forward: an earlier tower's samples look for those of a later one."""
+
+TASK = TaskType(
+    "Alignment",
+    "needs a model of timm or transformers for each of model.towers",
+    AlignmentSpec,
+    library="transformers",
+    or_library="timm",
+    reads=(*COLUMNS.values(),),
+    metrics=ALIGNMENT,
+    pipeline="feature-extraction",
+    targets="Pairings",
+    one_answer=False,
+    towers=True,
+)

@@ -1,0 +1,154 @@
+"""Bridges: the encoders of several modalities, each of its own library, with heads that bring them together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.tasks.alignment import AlignmentSpec
+from unfreeze_trainer.libraries.base import ExportKind, Head, Library
+from unfreeze_trainer.libraries.towers import Tower, naming, open_tower
+from unfreeze_trainer.models import LoadedModel, bridge_layers
+from unfreeze_trainer.models.bridge import Bridge, Encoders, bridge_blocks
+from unfreeze_trainer.models.export import Example, Plain
+from unfreeze_trainer.models.folders import hash_files
+from unfreeze_trainer.models.loading import not_wrapped, seeded
+
+TEMPERATURE = 0.07
+"""What cosines are divided by at first where the job says nothing, as in CLIP."""
+SCRIPT = "bridge.py"
+"""What bridge_layers is called in an export."""
+
+
+class BridgeLibrary(Library):
+    """The towers of a job.
+
+    Parameters
+    ----------
+    job
+        Its towers, task and seed count.
+    options
+        Of the task.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: a folder is none of its modality.
+    """
+
+    name = "transformers"
+
+    def __init__(self, job: ResolvedJob, options: AlignmentSpec) -> None:
+        self.job, self._options = job, options
+        self.towers: list[Tower] = [
+            open_tower(job, index, image_size=options.image_size) for index in range(len(job.model.towers))
+        ]
+
+    def open(self, head: Head) -> None:
+        """Look at what turns inputs into tensors."""
+        self.head = head
+        for index, tower in enumerate(self.towers):
+            with naming(self.job, index):
+                tower.open(head)
+
+    def files(self) -> list[str]:
+        """Return the names of the files that are loaded, each below the modality of its tower."""
+        return [f"{tower.modality}/{name}" for tower in self.towers for name in tower.files()]
+
+    def hashes(self) -> dict[str, str]:
+        """Return a hash of each of these files."""
+        found: dict[str, str] = {}
+        for tower in self.towers:
+            hashes = hash_files(tower.path, tower.files())
+            found |= {f"{tower.modality}/{name}": digest for name, digest in hashes.items()}
+        return found
+
+    def build(self) -> LoadedModel:
+        """Load the encoders; the same weights on every rank, the heads are drawn from training.seed."""
+        modules, widths = {}, []
+        for index, tower in enumerate(self.towers):
+            with naming(self.job, index):
+                modules[tower.modality], width = tower.build()
+            widths.append(width)
+        options = self._options
+        encoders = Encoders(modules, {tower.modality: tower.features for tower in self.towers})
+        with seeded(self.job.training.seed):
+            bridge = Bridge(
+                encoders,
+                widths,
+                kind=options.projection,
+                width=options.width,
+                dropout=options.dropout,
+                temperature=options.temperature or TEMPERATURE,
+            )
+        return LoadedModel(bridge.train(), bridge_blocks(bridge), frozenset())
+
+    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return a vector of each modality of each sample, (samples, towers, width)."""
+        vectors: Tensor = module(inputs)
+        return vectors
+
+    def save(self, module: nn.Module, folder: Path, kind: ExportKind, *, initial: Callable[[], LoadedModel]) -> None:  # noqa: ARG002 - no adapter
+        """Write encoders, heads and the script that loads them. Parameters as of Library."""
+        with not_wrapped():
+            self._save(module, folder)
+
+    def _save(self, module: Any, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        towers = {}
+        for tower in self.towers:
+            place = folder / tower.modality
+            place.mkdir(exist_ok=True)
+            described = tower.save(module.encoders.towers[tower.modality], place)
+            [*_, last] = module.heads[tower.modality]
+            first = next(part for part in module.heads[tower.modality] if isinstance(part, nn.Linear))
+            towers[tower.modality] = described | {"width": first.in_features}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.heads.state_dict().items()}
+        save_file(weights, folder / bridge_layers.WEIGHTS, {"format": "pt"})
+        described = {"projection": self._options.projection, "width": last.out_features, "towers": towers}
+        (folder / bridge_layers.CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+        copyfile(Path(bridge_layers.__file__), folder / SCRIPT)
+
+    def _plain(self, folder: str, example: Example) -> Plain:
+        script = json.dumps(f"{folder}/{SCRIPT}")
+        imports = "\n".join(filter(None, ("from runpy import run_path", example.imports)))
+        one, other = (f"bridge.embed_{name}({value})" for name, value in self._shown(example)[:2])
+        found = ", ".join(
+            f"bridge.embed_{name}({_from_tensors(name)})" for name in (tower.modality for tower in self.towers)
+        )
+        return Plain(
+            "transformers",
+            f'{imports}\n\nbridge = run_path({script})["load"]({json.dumps(folder)})\n',
+            f"print({one} @ {other}.T)",
+            f'__import__("torch").stack([{found}], dim=1)',
+            "[]",
+        )
+
+    def _shown(self, example: Example) -> Sequence[tuple[str, str]]:  # noqa: ARG002 - each tower has its own
+        return [(tower.modality, _EXAMPLES[tower.modality]) for tower in self.towers]
+
+    def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
+        raise NotImplementedError  # the rules of the API: towers take no adapter
+
+
+_EXAMPLES = {"image": '[Image.open("picture.png")]', "text": '["some text", "another text"]'}
+
+
+def _from_tensors(modality: str) -> str:
+    """Return an expression for a modality's part of `inputs`, as the modality gives them."""
+    if modality == "image":
+        return '[Image.fromarray(one.squeeze(2).numpy()) for one in inputs["image"]]'
+    return f'inputs["{modality}"]'
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors as an export gives them, each as long as 1."""
+    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,0 +1,181 @@
+"""The encoders of a bridge: a model folder of one modality each, without what stands on its last layer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.libraries.base import Head
+from unfreeze_trainer.libraries.sentence_encoder import SentenceEncoder
+from unfreeze_trainer.libraries.timm import Timm
+from unfreeze_trainer.libraries.transformers_image import TransformersImage
+from unfreeze_trainer.models.bridge_layers import of_pictures
+from unfreeze_trainer.models.folders import library_of
+from unfreeze_trainer.models.image import size_option
+from unfreeze_trainer.models.image_input import ImageInput
+from unfreeze_trainer.models.image_processor import load_config
+from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, seeded
+from unfreeze_trainer.models.pooling import write_script
+
+
+@contextmanager
+def naming(job: ResolvedJob, index: int) -> Iterator[None]:
+    """Have errors about a base say which of the towers it is."""
+    source = job.model.towers[index].source
+    try:
+        yield
+    except JobError as error:
+        said = error.marked.replace(f"spec.model.source {source}", f"spec.model.towers[{index}].source {source}")
+        raise JobError(error.reason, said) from error
+
+
+class Tower(ABC):
+    """An encoder of one modality, whose folder is checked."""
+
+    modality: ClassVar[str]
+    """In small letters: what its inputs in a batch begin with, and its folder in an export."""
+    path: str
+
+    @abstractmethod
+    def open(self, head: Head) -> None:
+        """Look at what turns its inputs into tensors. JobError InvalidModel."""
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """Return the names of the files in its folder that are loaded."""
+
+    @abstractmethod
+    def build(self) -> tuple[nn.Module, int]:
+        """Load the encoder, in training mode; return it with how many numbers it gives of a sample."""
+
+    @abstractmethod
+    def features(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return what the encoder makes of its inputs, (samples, width)."""
+
+    @abstractmethod
+    def save(self, module: Any, folder: Path) -> dict[str, Any]:
+        """Write the encoder without its preprocessing; return what `bridge_layers.load` has to know of it."""
+
+
+class TextTower(SentenceEncoder, Tower):
+    """An encoder of texts, of transformers or sentence-transformers, with its own pooling."""
+
+    modality = "text"
+
+    def build(self) -> tuple[nn.Module, int]:  # type: ignore[override]
+        """Load the encoder, in training mode; return it with how many numbers it gives of a text."""
+        return super().build().module, self.width
+
+    def features(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of texts, (samples, width)."""
+        return self.forward(module, inputs)
+
+    def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
+        """Write the encoder as sentence-transformers has it."""
+        self._save(module, folder)
+        write_script(folder)
+        return {"library": self.name}
+
+
+class _ImageTower(Tower):
+    """What both libraries have in common."""
+
+    modality = "image"
+
+    def features(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of pictures, (samples, width)."""
+        return of_pictures(module, inputs["images"])
+
+    def _with_width(self, module: nn.Module, sees: ImageInput) -> tuple[nn.Module, int]:
+        with torch.no_grad():
+            width = of_pictures(module.eval(), sees.blank[None]).shape[1]
+        return module.train(), width
+
+
+class TimmTower(Timm, _ImageTower):
+    """An encoder of pictures of timm."""
+
+    def build(self) -> tuple[nn.Module, int]:  # type: ignore[override]
+        """Load the encoder, in training mode; return it with how many numbers it gives of a picture."""
+        import timm
+
+        options = {"pretrained": not self._random, "num_classes": 0} | size_option(self.path, self._image_size)
+        try:
+            with seeded(self.job.training.seed):
+                module = timm.create_model(f"local-dir:{self.path}", **options).float()
+        except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
+            raise failed(f"{self.where}: the model cannot be loaded", error, self.path) from error
+        return self._with_width(module, self.sees)
+
+    def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
+        """Write the encoder as timm has it."""
+        from timm.models._hub import save_for_hf
+
+        save_for_hf(module, folder, safe_serialization=True, data_config=self.data_config)
+        return {"library": self.name, "mode": self.sees.mode}
+
+
+class TransformersTower(TransformersImage, _ImageTower):
+    """An encoder of pictures of transformers."""
+
+    @cached_property
+    def _config(self) -> Any:
+        config = load_config(self.path, self.where)
+        if hasattr(config, "vision_config"):
+            raise JobError(
+                "InvalidModel",
+                f"{self.where}: model_type {config.model_type} is a bridge itself, with an encoder of texts beside that of pictures:"
+                " name an encoder of pictures alone",
+            )
+        return config
+
+    def open(self, head: Head) -> None:
+        """Look at the image processor."""
+        _ = self._config
+        super().open(head)
+
+    def build(self) -> tuple[nn.Module, int]:  # type: ignore[override]
+        """Load the encoder, in training mode; return it with how many numbers it gives of a picture."""
+        from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+        from unfreeze_trainer.models.batch_norm import average_over_batches
+
+        be_quiet()
+        loader: Any = MODEL_MAPPING[type(self._config)]
+        module: Any
+        fresh: set[str] = set()
+        try:
+            with seeded(self.job.training.seed):
+                if self._random:
+                    module = loader._from_config(self._config, dtype=torch.float32)  # noqa: SLF001 - what Auto calls
+                else:
+                    module, fresh = from_folder(loader, self.path, self._config)
+        except Exception as error:  # as above
+            raise failed(f"{self.where}: the model cannot be loaded", error, self.path) from error
+        check_complete(module, frozenset(), fresh, self.where)
+        average_over_batches(module)
+        return self._with_width(module, self.sees)
+
+    def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
+        """Write the encoder as transformers has it."""
+        module.save_pretrained(folder)
+        return {"library": self.name, "mode": self.sees.mode}
+
+
+def open_tower(job: ResolvedJob, index: int, *, image_size: int | None) -> Tower:
+    """Return a tower of a job, whose folder is checked. JobError InvalidModel, which says which one it is."""
+    tower, own = job.model.towers[index], job.of_tower(index)
+    with naming(job, index):
+        if tower.modality == "Text":
+            return TextTower(own)
+        kind = library_of(tower.path, tower.source, ("transformers", "timm"))
+        return (TimmTower if kind == "timm" else TransformersTower)(own, image_size)

@@ -1,0 +1,106 @@
+"""A bridge: encoders that stand side by side, each with a head on it; their outputs lie in one space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unfreeze_trainer.models.blocks import EMBEDDINGS, HEAD, LAYER, Block, find_blocks
+from unfreeze_trainer.models.bridge_layers import projection
+
+MAX_LOGIT_SCALE = math.log(100)
+"""Where the factor of cosines stays, as CLIP's does (Radford et al. 2021, arXiv 2103.00020)."""
+Features = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+"""What runs an encoder: (samples, width) of its inputs."""
+
+
+class Encoders(nn.Module):
+    """The encoders, all in one call, so that the cache has one place behind all of them.
+
+    Parameters
+    ----------
+    towers
+        By modality, in their order.
+    features
+        How each is run.
+    """
+
+    def __init__(self, towers: Mapping[str, nn.Module], features: Mapping[str, Features]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(towers)
+        self._features = dict(features)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return what each encoder makes of its inputs, whose names begin with its own: (samples, width of the encoder)."""
+        found = []
+        for name, tower in self.towers.items():
+            own = {key.removeprefix(f"{name}."): value for key, value in inputs.items() if key.startswith(f"{name}.")}
+            found.append(self._features[name](tower, own))
+        return tuple(found)
+
+
+class Bridge(nn.Module):
+    """Encoders and heads.
+
+    Parameters
+    ----------
+    encoders
+        Of several modalities.
+    widths
+        How many numbers each gives.
+    kind, width, dropout
+        As of `projection`.
+    temperature
+        What cosines are divided by at first.
+    """
+
+    def __init__(
+        self, encoders: Encoders, widths: Sequence[int], *, kind: str, width: int, dropout: float, temperature: float
+    ) -> None:
+        super().__init__()
+        self.encoders = encoders
+        heads = {
+            name: projection(kind, inputs, width, dropout) for name, inputs in zip(encoders.towers, widths, strict=True)
+        }
+        self.heads = nn.ModuleDict(heads)
+        self.logit_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return a vector of each modality of each sample, float32 of shape (samples, towers, width).
+
+        All are as long as the root of the factor of cosines: products of them are what a contrast compares. The factor is
+        kept at 100 at most; its gradient goes on, so that it may come back.
+        """
+        features = self.encoders(inputs)
+        vectors = torch.stack(
+            [head(each.float()).float() for head, each in zip(self.heads.values(), features, strict=True)], dim=1
+        )
+        beyond = (self.logit_scale - MAX_LOGIT_SCALE).clamp(min=0).detach()
+        return functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
+
+
+def bridge_blocks(bridge: Bridge) -> list[Block]:
+    """Divide a bridge into blocks: layers of the encoders side by side, aligned at the top; the heads are one block."""
+    parts: list[list[Block]] = []
+    for name, tower in bridge.encoders.towers.items():
+        prefix = f"encoders.towers.{name}."
+        blocks = find_blocks(tower, ())
+        parts.append([Block(one.name, tuple(f"{prefix}{each}" for each in one.parameters)) for one in blocks])
+    layers = [[block for block in blocks if block.is_layer] for blocks in parts]
+    depth = max(map(len, layers))
+    found = [_joined(EMBEDDINGS, [one for blocks in parts for one in blocks if one.name == EMBEDDINGS])]
+    for level in range(depth):
+        level_of = [own[level - depth] for own in layers if level - depth >= -len(own)]
+        found.append(_joined(f"{LAYER}{level}", level_of))
+    above = [one for blocks in parts for one in blocks if not one.is_layer and one.name != EMBEDDINGS]
+    found.append(_joined(above[0].name if above else "", above))
+    head = tuple(name for name, _ in bridge.named_parameters() if not name.startswith("encoders."))
+    return [*(block for block in found if block.parameters), Block(HEAD, head)]
+
+
+def _joined(name: str, blocks: Sequence[Block]) -> Block:
+    return Block(name, tuple(each for block in blocks for each in block.parameters))

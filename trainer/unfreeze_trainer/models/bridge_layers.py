@@ -1,0 +1,142 @@
+"""Encoders of several modalities with heads that bring what they read into one space, and how an exported bridge is loaded.
+
+This file is written beside every export of such a model as bridge.py: it needs torch, safetensors and the libraries of its
+encoders, nothing of Unfreeze.
+
+    from runpy import run_path
+    bridge = run_path("FOLDER/bridge.py")["load"]("FOLDER")
+    print(bridge.embed_text(["some text"]) @ bridge.embed_image([Image.open("picture.png")]).T)
+
+The products are cosines, between -1 and 1.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CONFIG, WEIGHTS = "bridge.json", "heads.safetensors"
+
+
+def projection(kind: str, inputs: int, width: int, dropout: float) -> nn.Module:
+    """Return a head: from an encoder's outputs, made alike in mean and variance, to the common space.
+
+    Parameters
+    ----------
+    kind
+        Linear or MLP.
+    inputs, width
+        How many numbers go in and come out.
+    dropout
+        Share of the inputs that training leaves out.
+    """
+    first = [nn.LayerNorm(inputs, elementwise_affine=False), nn.Dropout(dropout)]
+    if kind == "Linear":
+        return nn.Sequential(*first, nn.Linear(inputs, width))
+    hidden = [nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(dropout)]
+    return nn.Sequential(*first, *hidden, nn.Linear(2 * width, width))
+
+
+def of_pictures(model: Any, pixels: Tensor) -> Tensor:
+    """Return a vector of each picture, (pictures, width), of timm's models without a classifier or transformers' base models.
+
+    What transformers pools is taken, else the mean over what the last layer gives.
+    """
+    if hasattr(model, "pretrained_cfg"):
+        return model(pixels).flatten(1)
+    outputs = model(pixel_values=pixels)
+    pooled = getattr(outputs, "pooler_output", None)
+    if pooled is not None:
+        return pooled.flatten(1)
+    hidden: Tensor = outputs.last_hidden_state
+    return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2)  # noqa: PLR2004 - places, width
+
+
+def load(folder: str) -> Any:
+    """Load an export.
+
+    Returns
+    -------
+    Any
+        For each modality that it has a function: embed_image of pictures of Pillow, embed_text of texts. Each
+        gives float32 of shape (samples, width), every row as long as 1.
+    """
+    from safetensors.torch import load_file
+
+    described = json.loads(Path(folder, CONFIG).read_text())
+    weights = load_file(Path(folder, WEIGHTS))
+    found = SimpleNamespace()
+    for modality, tower in described["towers"].items():
+        encode = _ENCODERS[modality](f"{folder}/{modality}", tower)
+        head = projection(described["projection"], tower["width"], described["width"], 0.0)
+        prefix = f"{modality}."
+        head.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        setattr(found, f"embed_{modality}", _embedder(encode, head.eval()))
+    return found
+
+
+def _embedder(encode: Callable[[Any], Tensor], head: nn.Module) -> Callable[[Any], Tensor]:
+    @torch.no_grad()
+    def embed(samples: Any) -> Tensor:
+        return functional.normalize(head(encode(samples).float()), dim=-1)
+
+    return embed
+
+
+def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of pictures, one after the other."""
+    if tower["library"] == "timm":
+        import timm
+
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    else:
+        from transformers import AutoImageProcessor, AutoModel
+
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+        def transform(image: Any) -> Tensor:
+            pixels: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
+            return pixels
+
+    def vectors(images: Sequence[Any]) -> Tensor:
+        return torch.cat([of_pictures(model, transform(shown(image, tower["mode"]))[None]) for image in images])
+
+    return vectors
+
+
+def shown(image: Any, mode: str) -> Any:
+    """Return a picture as a viewer shows it, in the colours that a model reads.
+
+    What is transparent lies on white, or on black where all of it is white.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        clear = image.convert("RGBA")
+        low, high = clear.getchannel("A").getextrema()
+        for ground in ("white", "black"):
+            image = Image.alpha_composite(Image.new("RGBA", clear.size, ground), clear).convert("RGB")
+            if low == high or any(band != (255, 255) for band in image.getextrema()):
+                break
+    return image.convert(mode)
+
+
+def _texts(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[str]], Tensor]:  # noqa: ARG001 - as the others
+    pooled = run_path(f"{folder}/pooled.py")
+    embed: Callable[[Sequence[str]], Tensor] = pooled["embedder"](pooled["load_encoder"](folder), folder)
+    return embed
+
+
+_ENCODERS: dict[str, Callable[[str, Mapping[str, Any]], Callable[[Any], Tensor]]] = {
+    "image": _pictures,
+    "text": _texts,
+}

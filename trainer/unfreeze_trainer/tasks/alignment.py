@@ -1,0 +1,84 @@
+"""Alignment: a table of what belongs together across modalities, an encoder of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.tasks.alignment import AlignmentSpec
+from unfreeze_api.tasks.image_classification import ImageClassificationSpec
+from unfreeze_trainer.data.pairings import shared
+from unfreeze_trainer.data.pins import PINNED, pin_data
+from unfreeze_trainer.libraries.bridge import BridgeLibrary, unit
+from unfreeze_trainer.libraries.towers import Tower
+from unfreeze_trainer.modalities.aligned import Aligned
+from unfreeze_trainer.modalities.base import Modality
+from unfreeze_trainer.modalities.image import Image
+from unfreeze_trainer.modalities.sentences import Sentences
+from unfreeze_trainer.objectives.agreement import Agreement, AgreementMetrics
+from unfreeze_trainer.tasks.composed import ComposedTask
+
+
+class Alignment(ComposedTask):
+    """Opens the data and the model folders of a job."""
+
+    library: BridgeLibrary
+
+    def __init__(self, job: ResolvedJob) -> None:
+        options = job.task.of(AlignmentSpec)
+        assert options is not None
+        library = BridgeLibrary(job, options)
+        parts = {tower.modality: _modality(job, index, tower, options) for index, tower in enumerate(library.towers)}
+
+        def objective(learned: Any) -> Agreement:
+            made = Agreement(learned)
+            assert isinstance(made.metrics, AgreementMetrics)
+            made.metrics.set_vectors(len(parts), options.width)
+            return made
+
+        super().__init__(job, objective, Aligned(job, parts), library)
+
+    @cached_property
+    def overlaps(self) -> dict[str, int]:
+        """Samples of a held-out split that have a picture or text of another one, like {"test in train": 12}."""
+        found: dict[str, int] = {}
+        for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
+            for other in others:
+                if name in self._splits and other in self._splits:
+                    count = int(np.sum(shared(self._splits[name], self._splits[other])))
+                    found |= {f"{name} in {other}": count} if count else {}
+        return found
+
+    def _pin(self) -> dict[str, Any]:
+        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        return {
+            "base": {
+                "source": self.job.model.described,
+                "revision": None,
+                PINNED: "LoadedFiles",
+                "files": self.library.hashes(),
+            },
+            "data": {
+                name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
+                for name, split in self._splits.items()
+            },
+        }
+
+    def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of a batch's samples, each as long as 1, (samples, towers, width)."""
+        return unit(self.forward(module, batch))
+
+
+def _modality(job: ResolvedJob, index: int, tower: Any, options: AlignmentSpec) -> Modality:
+    """Return what reads the column of a tower."""
+    own = job.of_tower(index)
+    assert isinstance(tower, Tower)
+    if tower.modality == "text":
+        return Sentences(own, tower, options.max_length, annotation="Labels")  # type: ignore[arg-type]
+    still = ImageClassificationSpec(image_size=options.image_size, augmentation="None")
+    return Image(own, tower, still)  # type: ignore[arg-type]
