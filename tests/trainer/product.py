@@ -22,9 +22,11 @@ from tests.trainer.jobs import (
     image_model,
     make_job,
     merge,
+    seq2seq_folder,
     timm_folder,
     write_csv,
     write_dialogues,
+    write_sequences,
     write_words,
 )
 from tests.trainer.test_adapters import IMAGES, TEXT
@@ -74,6 +76,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextRegression": {"data": {"train": {"columns": {"textPair": "other", "values": ["one", "two"]}}}},
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
+    "Seq2SeqLM": {},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -101,6 +104,7 @@ PLACES = {
     "TextRegression": ("bert", "numbers.csv"),
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
+    "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -137,6 +141,8 @@ def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     decoder_folder(folder / "decoder", tie_word_embeddings=True)
     write_dialogues(folder / "dialogues.jsonl")
+    seq2seq_folder(folder / "seq2seq", dropout_rate=0.0, num_layers=1, num_decoder_layers=1)
+    write_sequences(folder / "sequences.jsonl")
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")
     write_csv(folder / "sets.csv", labels=('"a,b"', "b", '"c,a"', '""'))

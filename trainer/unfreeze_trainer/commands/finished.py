@@ -133,9 +133,10 @@ _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
+    "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM",)
+_MEASURED = ("CausalLM", "Seq2SeqLM")
 """Those of them whose loss on data can be measured."""
 
 
@@ -166,6 +167,8 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     kind = str((config.get("architectures") or [""])[0])
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         raise _no_answers(folder, "CausalLM")
+    if kind.endswith("ForConditionalGeneration"):
+        raise _no_answers(folder, "Seq2SeqLM")
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"

@@ -99,8 +99,8 @@ def look_at_model(task: TaskType, path: str, source: str, *, weights: bool) -> N
 def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
-    from unfreeze_api.tasks.base import AUDIO
     from unfreeze_api.tasks.causal_lm import CausalLMSpec
+    from unfreeze_api.tasks.seq_2_seq_lm import Seq2SeqLMSpec
     from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.samples import read_texts, target_kind
@@ -118,9 +118,21 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
         from unfreeze_trainer.data.dialogues import read_dialogues
 
         return partial(read_dialogues, kind=target_kind(job), annotation=language.annotation)
+    if job.task.of(Seq2SeqLMSpec):
+        from unfreeze_trainer.data.sequences import read_sequences
+
+        return partial(read_sequences, kind=target_kind(job))
     if task.reads_text:
         return partial(read_texts, kind=target_kind(job))
-    if AUDIO in task.reads:
+    return _reader_of_files(job)
+
+
+def _reader_of_files(job: ResolvedJob) -> Callable[..., DataSource]:
+    from unfreeze_api.tasks import task_type
+    from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_trainer.data.samples import target_kind
+
+    if AUDIO in task_type(job.task.type).reads:
         from unfreeze_trainer.data.audio import read_audio
 
         return partial(read_audio, kind=target_kind(job), checked=LOOKED_FILES)
