@@ -197,7 +197,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     """Make a spec that the schema allows obey the rules too."""
     spec.setdefault("training", {})
     for union in (spec["strategy"], spec["task"], spec.get("adapter", {"type": ""})):
-        wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft", "CausalLM": "causalLm"}.get(
+        wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft", "CausalLM": "causalLm", "Seq2SeqLM": "seq2SeqLm"}.get(
             union["type"], union["type"][:1].lower() + union["type"][1:]
         )
         for member in set(union) - {"type", "learningRate", wanted}:
@@ -334,7 +334,7 @@ def _repair_affinity(node: Any) -> None:
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
-    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM")
+    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM")
     if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto"):
         strategy["type"] = "FullFineTuning"
         strategy.pop("linearProbeThenFineTune", None)

@@ -67,7 +67,7 @@ def judged(**spec):
         (
             {"adapter": {"type": "PTuning"}, "task": {"type": "ImageClassification"}},
             "PTuning, PrefixTuning and PromptTuning stands before the words of a text, and there are none in",
-            "or task.type CausalLM, TextClassification",
+            "or task.type CausalLM, Seq2SeqLM, TextClassification",
         ),
     ],
 )

@@ -130,6 +130,52 @@ def decoder_folder(folder: Path, kind: str = "llama", *, template: str | None = 
     return folder
 
 
+def seq2seq_folder(folder: Path, kind: str = "t5", **config: Any) -> Path:
+    """Write a tiny encoder-decoder with a byte-level tokenizer, as save_pretrained does; its weights are random.
+
+    Its tokenizer puts around a text what that of its family does: `</s>` after it, and `<s>` before it but for T5's.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, PreTrainedTokenizerFast
+    from transformers.models.auto.modeling_auto import AutoModelForSeq2SeqLM
+
+    of_t5 = kind in ("t5", "mt5")
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer, trained.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special, letters = ["<pad>", "</s>", "<s>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=letters, show_progress=False)
+    trained.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    around = "$A </s>" if of_t5 else "<s> $A </s>"
+    trained.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("</s>", 1), ("<s>", 2)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained, model_max_length=64, eos_token="</s>", pad_token="<pad>", bos_token="<s>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "d_model": 16, "pad_token_id": 0, "eos_token_id": 1}
+    if of_t5:
+        sizes |= {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+        sizes |= {"decoder_start_token_id": 0, "initializer_factor": 0.1}
+    else:
+        sizes |= {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in _SIDE.items()}
+        sizes |= {"max_position_embeddings": 64, "bos_token_id": 2, "decoder_start_token_id": 1}
+    AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **sizes | config)).save_pretrained(folder)
+    return folder
+
+
+_SIDE = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
+
+
+def write_sequences(path: Path, rows: int = 24) -> Path:
+    """Write sources of some words with targets that have them the other way round, some cut short."""
+    lines = []
+    for n in range(rows):
+        words = [WORDS[(n + place) % 11] for place in range(2 + n % 4)]
+        lines.append(json.dumps({"source": " ".join(words), "target": " ".join(words[:: -1 - n % 2])}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def write_dialogues(path: Path, rows: int = 24) -> Path:
     """Write dialogues of one or two answers, each told by the question before it."""
     lines = []

@@ -23,9 +23,11 @@ from tests.trainer.jobs import (
     image_model,
     make_job,
     merge,
+    seq2seq_folder,
     timm_folder,
     write_csv,
     write_dialogues,
+    write_sequences,
     write_words,
 )
 from tests.trainer.test_adapters import IMAGES, TEXT
@@ -80,6 +82,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
     "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
+    "Seq2SeqLM": {},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -108,6 +111,7 @@ PLACES = {
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
     "Alignment": ("", "pairings.jsonl"),
+    "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -151,6 +155,8 @@ def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     decoder_folder(folder / "decoder", tie_word_embeddings=True)
     write_dialogues(folder / "dialogues.jsonl")
+    seq2seq_folder(folder / "seq2seq", dropout_rate=0.0, num_layers=1, num_decoder_layers=1)
+    write_sequences(folder / "sequences.jsonl")
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")
     write_csv(folder / "sets.csv", labels=('"a,b"', "b", '"c,a"', '""'))

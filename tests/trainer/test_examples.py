@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.trainer.jobs import WORDS, decoder_folder, write_dialogues, write_words
+from tests.trainer.jobs import WORDS, decoder_folder, seq2seq_folder, write_dialogues, write_sequences, write_words
 from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
@@ -57,7 +57,9 @@ def claims(tmp_path_factory) -> Path:
     for name, rows in (("train", 40), ("test", 10)):
         write_words(folder / "data" / f"addresses-{name}.jsonl", rows)
         write_dialogues(folder / "data" / f"dialogues-{name}.jsonl", rows)
+        write_sequences(folder / "data" / f"sequences-{name}.jsonl", rows)
     decoder_folder(folder / "models" / "smollm2-135m")
+    seq2seq_folder(folder / "models" / "t5-small")
     return folder
 
 
@@ -92,6 +94,14 @@ def test_dialogues_run_as_they_lie_there(ranks, claims, tmp_path):
     report = json.loads((claims / "results" / "causal-lm" / "report.json").read_text())
     assert report["results"]["test"]["perplexity"] > 1
     assert [export["kind"] for export in report["exports"]] == ["Adapter", "Merged"]
+
+
+def test_sources_and_targets_run_as_they_lie_there(ranks, claims, tmp_path):
+    job = open_job(EXAMPLES / "tasks" / "seq2seq-lm.yaml", (), claims)
+    assert run_gang(1, work, job, tmp_path / "log") == [0], (tmp_path / "log").read_text()[-5000:]
+    report = json.loads((claims / "results" / "seq2seq-lm" / "report.json").read_text())
+    assert report["results"]["test"]["perplexity"] > 1
+    assert "AutoModelForSeq2SeqLM" in report["exports"][0]["usage"]
 
 
 def test_pairs_with_numbers_run_as_they_lie_there(ranks, claims, tmp_path):

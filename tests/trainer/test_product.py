@@ -43,8 +43,8 @@ SAID = [
     ),
     (
         ["FeatureExtraction", "LinearProbeThenFineTune", "Auto"],
-        ["CausalLM"],
-        "CausalLM goes on with the base's own output layer and has no new head",
+        ["CausalLM", "Seq2SeqLM"],
+        "CausalLM and Seq2SeqLM can go on with the base's own output layer but not have a new head",
     ),
     (PROMPTS, WORDLESS, "stands before the words of a text"),
     (ADAPTERS, ["Alignment"], "the heads of towers are small, and their encoders take no adapter yet: remove adapter"),
@@ -102,7 +102,7 @@ def test_a_combination_trains_as_one_process_does_and_its_export_loads(ranks, fo
         apart[name] = (ours - end[name]).abs().max().item()
     assert max(apart.values()) < TOLERANCE, max(apart, key=apart.__getitem__)
     count = {"LinearProbeThenFineTune": 2, "Auto": 2, "GradualUnfreezing": 3, "ChainThaw": 4}.get(row["strategy"], 1)
-    assert len(phases) == count - (count > 1 and row["task"] in ("TextEmbedding", "CausalLM")), (
+    assert len(phases) == count - (count > 1 and row["task"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM")), (
         "a head that is not there trains alone"
     )
     run = folder / "-".join(row.values())

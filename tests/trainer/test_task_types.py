@@ -19,6 +19,7 @@ from unfreeze_trainer.objectives.retrieval import Retrieval
 from unfreeze_trainer.objectives.similarity import SimilarityMetrics
 from unfreeze_trainer.objectives.tagging import TagMetrics
 from unfreeze_trainer.objectives.targets import Encoder, encoder
+from unfreeze_trainer.objectives.teacher_forcing import TeacherForcingMetrics
 from unfreeze_trainer.tasks import Task
 
 
@@ -34,6 +35,7 @@ def test_metrics_have_the_same_names_in_both_rooms():
     assert tuple(metric.name for metric in MULTI_LABEL) == MultiLabelMetrics.names
     assert tuple(metric.name for metric in TAGGING) == TagMetrics.names
     assert tuple(metric.name for metric in LANGUAGE) == NextTokenMetrics.names
+    assert tuple(metric.name for metric in LANGUAGE) == TeacherForcingMetrics.names
     assert tuple(metric.name for metric in RETRIEVAL) == Retrieval.names
     assert tuple(metric.name for metric in SIMILARITY) == SimilarityMetrics.names
     assert tuple(metric.name for metric in ALIGNMENT) == AgreementMetrics.names

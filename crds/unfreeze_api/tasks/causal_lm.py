@@ -42,6 +42,8 @@ COMPLETION = Column("completion", "with what completes the prompt")
 
 LANGUAGE = (Metric("loss", "Lower"), Metric("perplexity", "Lower"), Metric("tokenAccuracy"))
 """Metrics of tasks that give the next token."""
+NO_NEW_HEAD = "can go on with the base's own output layer but not have a new head"
+"""Why strategies that train a new head alone are not for them."""
 
 TASK = TaskType(
     "CausalLM",
@@ -53,5 +55,5 @@ TASK = TaskType(
     pipeline="text-generation",
     one_answer=False,
     targets="NextTokens",
-    no_head="goes on with the base's own output layer and has no new head",
+    no_head=NO_NEW_HEAD,
 )

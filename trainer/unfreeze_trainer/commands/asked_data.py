@@ -89,6 +89,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "Tags": TagCodes(each, names, np.array([len(names)])),
         "Numbers": Read(np.zeros((1, len(names))), names),
         "NextTokens": 0,
+        "TargetTexts": 0,
     }
     if kind.__name__ not in made:
         raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")

@@ -140,9 +140,10 @@ _NO_ANSWERS = {
     "Alignment": "vectors of pictures and texts, and no labels or numbers: load it as its README.md says, by bridge.py",
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
+    "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM",)
+_MEASURED = ("CausalLM", "Seq2SeqLM")
 """Those of them whose loss on data can be measured."""
 
 
@@ -173,6 +174,8 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     kind = str((config.get("architectures") or [""])[0])
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         raise _no_answers(folder, "CausalLM")
+    if kind.endswith("ForConditionalGeneration"):
+        raise _no_answers(folder, "Seq2SeqLM")
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"

@@ -79,7 +79,7 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_files, _of_relations, _of_dialogues, _of_texts):
+    for ask in (_of_words, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -183,6 +183,26 @@ def _of_relations(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
             " something from them use --task"
         )
     return found
+
+
+def _of_sequences(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return sequence-to-sequence language modelling, where columns called source and target hold texts, or it is asked for."""
+    if task not in (None, "Seq2SeqLM") or {"label", "value", "text"} & given.keys():
+        return None
+    columns = {name: given.get(name, name) for name in ("source", "target") if given.get(name, name) in facts}
+    if len(columns) == 2 and (  # noqa: PLR2004 - both
+        task or columns.keys() <= given.keys() or all(facts[name].look == "text" for name in columns.values())
+    ):
+        return Guess("Seq2SeqLM", columns)
+    if task is None:
+        return None
+    missing = next(name for name in ("source", "target") if name not in columns)
+    names = ", ".join(map(repr, facts))
+    raise JobError(
+        "InvalidData",
+        f"{where}: Seq2SeqLM learns to make a target of a source, and no column is called {missing!r}. The columns are {quoted(names)};"
+        f" name the right one by --column {missing}=NAME",
+    )
 
 
 def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001

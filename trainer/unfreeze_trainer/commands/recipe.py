@@ -28,6 +28,8 @@ _IMBALANCED = 3
 """How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
 _MISSING_MODEL = "file:///PATH/TO/MODEL"
 _PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
+_LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength"}
+"""What says how long texts are read, where that is not maxLength; none where samples are longer than what is said in them."""
 _SHARD = re.compile(r"\d+-of-\d+$")
 _NO_NAMES = frozenset({*SPLIT_WORDS, "data"})
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
@@ -126,12 +128,13 @@ def _task(drafted: Draft, found: Survey) -> Iterator[str]:
     guess = drafted.guess
     options: dict[str, tuple[Any, str]] = {name: (value, "") for name, value in guess.options.items()}
     tokens = [split.lengths["tokens"] for split in found.splits.values() if "tokens" in split.lengths]
-    if tokens and guess.task != "CausalLM":  # its samples are longer than what is said in them
+    option = _LENGTHS.get(guess.task, "maxLength")
+    if tokens and option:
         most, usual = max(one.most for one in tokens), max(one.most_have for one in tokens)
         wanted = most if most <= _LONGEST / 4 else min(usual, _LONGEST)
         length = max(_ROUND, math.ceil(wanted / _ROUND) * _ROUND)
         cut = "none is cut" if length >= most else f"longer ones are cut, the longest has {most:,.0f}"
-        options["maxLength"] = (length, f"tokens; of 100 texts 95 have at most {usual:,.0f}: {cut}")
+        options[option] = (length, f"tokens; of 100 texts 95 have at most {usual:,.0f}: {cut}")
     yield f"    type: {guess.task}"
     if options:
         yield f"    {task_type(guess.task).member}:"

@@ -15,17 +15,12 @@ from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_trainer.libraries.base import Head
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.causal_lm import GENERATION, load_causal_lm, stop_tokens
+from unfreeze_trainer.models.causal_lm import GENERATION, load_language_model, stop_tokens
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.packing import require_apart
 from unfreeze_trainer.models.quantized import config_options, load_quantized
 from unfreeze_trainer.models.tied import output_layer
-
-_OUTPUTS = (
-    '__import__("torch").stack([model(input_ids=__import__("torch").tensor([ids])).logits[0, -1] for ids in inputs])'
-)
-"""Expression for the logits after the last token of each sample, which are given as token ids."""
 
 
 class CausalLanguageModel(Transformers):
@@ -44,6 +39,8 @@ class CausalLanguageModel(Transformers):
     auto = "AutoModelForCausalLM"
     reads_one_place = False
     headless = True
+    last_logits = '__import__("torch").stack([model(input_ids=__import__("torch").tensor([ids])).logits[0, -1] for ids in inputs])'
+    """Expression for the logits after the last token of each sample, which are given as token ids."""
 
     def __init__(self, job: ResolvedJob, *, answers: bool, packs: bool = False) -> None:
         super().__init__(job)
@@ -66,7 +63,9 @@ class CausalLanguageModel(Transformers):
         return super().files() + [GENERATION] * Path(self.path, GENERATION).is_file()
 
     def _build(self, quantization: QuantizationSpec | None) -> LoadedModel:
-        module = load_causal_lm(self.path, self.where, random=self._random, seed=self.job.training.seed)
+        module = load_language_model(
+            self.path, self.where, auto=self.auto, random=self._random, seed=self.job.training.seed
+        )
         # A cache is of no use here, and takes memory.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
         if self._packs:
@@ -94,7 +93,7 @@ class CausalLanguageModel(Transformers):
             f"model = {self.auto}.from_pretrained({place}).eval()\n"
             f"tokenizer = AutoTokenizer.from_pretrained({place})\n"
         )
-        return Plain(self.name, load, self._predict(example), _OUTPUTS, "[]")
+        return Plain(self.name, load, self._predict(example), self.last_logits, "[]")
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
         # In the type of its file, often bfloat16, a base would give other logits than the one that was trained on.
@@ -109,7 +108,7 @@ class CausalLanguageModel(Transformers):
             f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder)})\n\n"
             f"{self._adapter_lines(folder)}\n"
         )
-        return Plain(self._adapter_library, load, self._predict(example), _OUTPUTS, "[]")
+        return Plain(self._adapter_library, load, self._predict(example), self.last_logits, "[]")
 
     def _predict(self, example: Example) -> str:
         if not self._answers:

@@ -1,4 +1,4 @@
-"""Decoders from transformers folders, with their own output layer."""
+"""Decoders, alone or beside an encoder, from transformers folders, with their own output layer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,30 @@ GENERATION = "generation_config.json"
 """Says, beside a model, at which tokens it stops."""
 
 
-def load_causal_lm(path: str, where: str, *, random: bool, seed: int) -> nn.Module:
-    """Load a decoder of transformers in float32, in training mode.
+_KINDS = {
+    "AutoModelForCausalLM": (
+        "MODEL_FOR_CAUSAL_LM_MAPPING",
+        "decoder",
+        "which would give the next token of a text: choose a model such as Llama, Qwen or GPT-2",
+    ),
+    "AutoModelForSeq2SeqLM": (
+        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+        "encoder-decoder",
+        "which would make a text of another one: choose a model such as T5, BART or mT5",
+    ),
+}
+"""Of transformers' classes that choose a model: where it says which they are, what they are called, and what for."""
+
+
+def load_language_model(path: str, where: str, *, auto: str, random: bool, seed: int) -> nn.Module:
+    """Load a model of transformers with its own output layer, in float32, in training mode.
 
     Parameters
     ----------
     path, where
         The folder, and what messages start with.
+    auto
+        transformers' class that chooses the model.
     random
         Keep the architecture only: all weights are drawn from `seed`.
     seed
@@ -31,19 +48,18 @@ def load_causal_lm(path: str, where: str, *, random: bool, seed: int) -> nn.Modu
     Raises
     ------
     JobError
-        InvalidModel: it cannot be loaded, is no decoder, or lacks weights, those of the output layer too.
+        InvalidModel: it cannot be loaded, is of another kind, or lacks weights, those of the output layer too.
     """
     from transformers.models.auto import modeling_auto
 
     be_quiet()
     config = open_config(path, where)
-    if type(config) not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING:
+    mapping, called, purpose = _KINDS[auto]
+    if type(config) not in getattr(modeling_auto, mapping):
         raise JobError(
-            "InvalidModel",
-            f"{where}: transformers has no decoder of the kind {config.model_type!r}, which would give the next token of a text:"
-            " choose a model such as Llama, Qwen or GPT-2",
+            "InvalidModel", f"{where}: transformers has no {called} of the kind {config.model_type!r}, {purpose}"
         )
-    loader: Any = modeling_auto.AutoModelForCausalLM
+    loader: Any = getattr(modeling_auto, auto)
     fresh: set[str] = set()
     module: Any
     try:
@@ -59,9 +75,34 @@ def load_causal_lm(path: str, where: str, *, random: bool, seed: int) -> nn.Modu
         raise JobError(
             "InvalidModel",
             f"{where}: the weights lack {', '.join(lost[:3])}, and what gives the next token is not drawn anew: choose a model that was"
-            " saved as a decoder",
+            f" saved as {'an' if called[0] in 'aeiou' else 'a'} {called}",
         )
     return module.train()
+
+
+def start_token(path: str, where: str) -> int:
+    """Return the id of the token that a decoder beside an encoder reads first, as transformers generates.
+
+    Raises
+    ------
+    JobError
+        InvalidModel: neither generation_config.json nor config.json says it.
+    """
+    from transformers.generation.configuration_utils import GenerationConfig
+
+    config = open_config(path, where)
+    try:
+        options = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        options = GenerationConfig.from_model_config(config)
+    given = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), options.bos_token_id)
+    found = next((token for token in given if isinstance(token, int)), None)
+    if found is None:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: nothing says which token its decoder reads first: set decoder_start_token_id in its config.json",
+        )
+    return found
 
 
 def stop_tokens(path: str, where: str, tokenizer: Any) -> list[int]:

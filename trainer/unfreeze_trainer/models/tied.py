@@ -14,9 +14,25 @@ def output_layer(module: Any) -> nn.Module | None:
 
 
 def tied_layers(module: Any) -> list[nn.Module]:
-    """Return output layer and embeddings of tokens where both have the same weights; nothing otherwise."""
-    outputs = output_layer(module)
-    if outputs is None:
-        return []
-    inputs = module.get_input_embeddings()
-    return [outputs, inputs] if getattr(outputs, "weight", None) is getattr(inputs, "weight", inputs) else []
+    """Return the modules that have the weights of the embeddings of tokens, or of the output layer, where several do.
+
+    These are the output layer of a decoder with tied weights, and the embeddings that encoder and decoder have of their own (T5, BART).
+    """
+    found: list[nn.Module] = []
+    for whole in (output_layer(module), _embeddings(module)):
+        weight = getattr(whole, "weight", None)
+        same = [
+            part for _, part in module.named_modules(remove_duplicate=False) if getattr(part, "weight", None) is weight
+        ]
+        if weight is not None and len(same) > 1:
+            found += [part for part in same if all(part is not other for other in found)]
+    return found
+
+
+def _embeddings(module: Any) -> nn.Module | None:
+    """Return the embeddings of tokens; None in a model that reads none."""
+    try:
+        found: nn.Module | None = module.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return found

@@ -71,10 +71,15 @@ class NextTokenMetrics(Metrics):
         """Return the state of no samples, on the CPU; states are added."""
         return torch.zeros(3, dtype=torch.float64)
 
+    @staticmethod
+    def _of_tokens(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the loss at each place, and the token that its logits are of; both (rows, length)."""
+        return _of_tokens(outputs, batch)
+
     @torch.no_grad()
     def update(self, state: Tensor, outputs: Tensor, batch: Mapping[str, Tensor]) -> None:
         """Add a batch in place. `outputs` are logits, (samples, length, tokens of the vocabulary) on any device."""
-        losses, targets = _of_tokens(outputs, batch)
+        losses, targets = self._of_tokens(outputs, batch)
         learned = targets != IGNORED
         hits = learned & (outputs.argmax(dim=-1) == targets)
         state += torch.stack([part.double().sum() for part in (losses, hits, learned)]).to(state.device)
@@ -96,7 +101,20 @@ def _of_tokens(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
     """
     targets = batch[TARGETS].to(outputs.device).roll(-1, dims=1)
     targets[:, -1] = IGNORED
+    return token_losses(outputs, targets), targets
+
+
+def token_losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy at each place in nats, float32 of shape (rows, length); 0 where its target is ignored.
+
+    Parameters
+    ----------
+    outputs
+        Logits, (rows, length, tokens of the vocabulary).
+    targets
+        Ids of tokens, int64 of shape (rows, length), on the same device.
+    """
     losses = functional.cross_entropy(
         outputs.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
     )
-    return losses.view_as(targets), targets
+    return losses.view_as(targets)

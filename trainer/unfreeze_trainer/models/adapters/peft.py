@@ -110,11 +110,14 @@ def _task_type(module: nn.Module, head: Collection[str]) -> str:
     """Return what PEFT calls the task of a transformers model."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     )
 
     if type(module).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         return "CAUSAL_LM"
+    if type(module).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
+        return "SEQ_2_SEQ_LM"
     if type(module).__name__ in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values():
         return "TOKEN_CLS"
     return "SEQ_CLS" if head else "FEATURE_EXTRACTION"
