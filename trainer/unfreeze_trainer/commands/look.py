@@ -109,13 +109,26 @@ def look_at_model(
 def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     """Return what reads a source as a job's task does: (dataset, where, skip=, head=)."""
     from unfreeze_api.tasks import task_type
+    from unfreeze_trainer.data.samples import target_kind
+
+    task = task_type(job.task.type)
+    if job.model.towers:
+        from unfreeze_trainer.data.pairings import read_pairings
+
+        modalities = [tower.modality.lower() for tower in job.model.towers]
+        return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
+    if task.reads_text:
+        return _reader_of_texts(job)
+    return partial(_reader_of_files(task), kind=target_kind(job), checked=LOOKED_FILES)
+
+
+def _reader_of_texts(job: ResolvedJob) -> Callable[..., DataSource]:
     from unfreeze_api.tasks.causal_lm import CausalLMSpec
     from unfreeze_api.tasks.seq_2_seq_lm import Seq2SeqLMSpec
     from unfreeze_api.tasks.text_embedding import TextEmbeddingSpec
     from unfreeze_api.tasks.token_classification import TokenClassificationSpec
     from unfreeze_trainer.data.samples import read_texts, target_kind
 
-    task = task_type(job.task.type)
     if words := job.task.of(TokenClassificationSpec):
         from unfreeze_trainer.data.words import read_words
 
@@ -128,18 +141,11 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
         from unfreeze_trainer.data.dialogues import read_dialogues
 
         return partial(read_dialogues, kind=target_kind(job), annotation=language.annotation)
-    if job.model.towers:
-        from unfreeze_trainer.data.pairings import read_pairings
-
-        modalities = [tower.modality.lower() for tower in job.model.towers]
-        return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
     if job.task.of(Seq2SeqLMSpec):
         from unfreeze_trainer.data.sequences import read_sequences
 
         return partial(read_sequences, kind=target_kind(job))
-    if task.reads_text:
-        return partial(read_texts, kind=target_kind(job))
-    return partial(_reader_of_files(task), kind=target_kind(job), checked=LOOKED_FILES)
+    return partial(read_texts, kind=target_kind(job))
 
 
 def _reader_of_files(task: TaskType) -> Callable[..., DataSource]:
