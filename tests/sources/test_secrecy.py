@@ -40,7 +40,8 @@ def test_messages_have_neither_tokens_nor_signed_addresses():
 
 def test_an_error_that_nobody_knows_is_logged_without_credentials():
     wanted = {"field": "f", "source": "planted://b/k", "path": "", "is_model": True, "weights": True, "beside": False}
-    request = {"what": "pin", "wanted": [wanted], "cache": "/", "offline": False, "patience": 0, "parent": os.getpid()}
+    request = {"what": "pin", "scheme": "planted", "wanted": [wanted], "cache": "/", "pod": False, "offline": False}
+    request |= {"patience": 0, "parent": os.getpid()}
     command = [sys.executable, "-m", "unfreeze_trainer.sources.fetcher"]
     environment = os.environ | {"HF_TOKEN": "planted"}
     done = subprocess.run(
