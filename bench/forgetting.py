@@ -1,23 +1,22 @@
 """What models forget of what their bases could, against what they learn; and guards that keep a budget of it.
 
-    python -m bench.forgetting FOLDER
+    python -m bench.forgetting FOLDER [WORD ...]
 
-Needs what bench.pictures does. MiniLM learns 700 of TREC's questions, and is asked which of 256 titles of Debian's packages are near each
-other; torchvision's MobileNetV2 learns 600 pictures of Fashion-MNIST, and is asked, with its head for ImageNet put back, what it sees in 120 pieces of
+Measures the rows whose names have all the words. Needs what bench.pictures does. MiniLM learns 700 of TREC's questions, and is asked which of 256
+sentences are near each other, the first lines of what Python's own library says of its functions; torchvision's MobileNetV2 learns 600 pictures of Fashion-MNIST, and is asked, with its head for ImageNet put back, what it sees in 120 pieces of
 scikit-learn's two photographs. Curves are of full fine-tuning at several rates, of the uppermost blocks and of a LoRA; then a budget with each guard.
 A job ends where its export would begin. Prints the tables, and keeps each row in bench/results/forgetting.jsonl.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import logging
 import os
 import random
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -71,31 +70,39 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "models" / "minilm").is_dir():
         prepare(folder)
-    write_mobilenet(folder / "models" / "mobilenet-v2")
-    if not (folder / "clothes").is_dir():
-        clothes(folder, 800)
-    titles(folder / "titles.csv")
-    pieces(folder / "pieces")
-    rows = []
+    sentences(folder / "sentences.csv")
+    asked = {name: job for name, job in jobs().items() if all(word in name for word in sys.argv[2:])}
+    if any(model == "MobileNetV2" for model, *_ in asked.values()):
+        write_mobilenet(folder / "models" / "mobilenet-v2")
+        if not (folder / "clothes").is_dir():
+            clothes(folder, 800)
+        pieces(folder / "pieces")
+    print(table([record("forgetting", name, partial(measured, folder, *job)) for name, job in asked.items()]))
+
+
+def jobs() -> dict[str, tuple[str, Job, dict[str, Any]]]:
+    """Return what is measured: model, way, and what is asked about forgetting."""
+    found: dict[str, tuple[str, Job, dict[str, Any]]] = {}
     for model, ways in WAYS.items():
         for way, spec in ways.items():
-            wanted = {"guard": "Stop", "budget": EVERYTHING}
-            rows.append(record("forgetting", f"{model}, {way}", partial(measured, folder, model, spec, wanted)))
+            found[f"{model}, {way}"] = (model, spec, {"guard": "Stop", "budget": EVERYTHING})
         way, budget = GUARDED[model]
         for guard in ("Report", "Interpolate", "Stop"):
-            wanted = {"guard": guard, "budget": budget}
             name = f"{model}, {way}, {guard} with a budget of {budget:g}"
-            rows.append(record("forgetting", name, partial(measured, folder, model, ways[way], wanted)))
-    print(table(rows))
+            found[name] = (model, ways[way], {"guard": guard, "budget": budget})
+    return found
 
 
-def titles(file: Path) -> None:
-    """Write titles of Debian's packages, as apt knows them."""
+def sentences(file: Path) -> None:
+    """Write the first lines of docstrings of Python's own library."""
     if file.is_file():
         return
-    said = subprocess.run(["apt-cache", "search", "."], capture_output=True, text=True, check=True).stdout
-    found = sorted({line.partition(" - ")[2].strip() for line in said.splitlines()} - {""})
-    drawn = random.Random(SEED).sample([one for one in found if len(re.findall(r"\w+", one)) > 2], 256)  # noqa: S311, PLR2004
+    found = set()
+    for module in sorted(Path(os.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_bytes())):
+            if isinstance(node, ast.FunctionDef) and (said := ast.get_docstring(node)):
+                found.add(said.splitlines()[0])
+    drawn = random.Random(SEED).sample(sorted(one for one in found if len(one.split()) > 5), 256)  # noqa: S311, PLR2004
     with file.open("w") as out:
         csv.writer(out).writerows([["question"], *([one] for one in drawn)])
 
@@ -149,7 +156,7 @@ def measured(folder: Path, model: str, way: Job, wanted: dict[str, Any]) -> dict
 
     AcceleratorState._reset_state()  # noqa: SLF001 - it takes one engine per process for granted
     PartialState._reset_state()  # noqa: SLF001
-    anchor = folder / ("titles.csv" if model == "MiniLM" else "pieces")
+    anchor = folder / ("sentences.csv" if model == "MiniLM" else "pieces")
     scratch = Path(tempfile.mkdtemp(dir=folder))
     forgetting = {"anchor": {"source": f"file://{anchor}"}} | wanted
     job = make_job(f"{scratch}/run", **spec_of(folder, model), **way, evidence={"forgetting": forgetting})
