@@ -437,7 +437,9 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "Completed": Explanation("The trainer has done all that it was to do.", "Nothing."),
 }
 EVENT: dict[EventReason, Explanation] = {
-    "Created": Explanation("ConfigMap, Service and Job are created. Of operators before 0.2.0 only: the status tells.", "Nothing."),
+    "Created": Explanation(
+        "ConfigMap, Service and Job are created. Of operators before 0.2.0 only: the status tells.", "Nothing."
+    ),
     "Running": Explanation("All pods run.", "Nothing."),
     "Queued": Explanation("The job waits for Kueue to admit it.", "`kubectl describe workload`."),
     "Suspended": Explanation("No pod runs any more.", "Nothing."),
