@@ -36,9 +36,12 @@ class Points(MLPTask):
             with torch.no_grad():
                 module.head.weight.copy_(10 * torch.randn(module.head.weight.shape, generator=generator))
                 scores = {name: module(x) for name, x in self.x.items()}
+            scores = {
+                name: (found - scores["train"].mean(0)) / scores["train"].std(0) for name, found in scores.items()
+            }
             for name, found in scores.items():
                 top = found.topk(2).values
-                clear = torch.nonzero(top[:, 0] - top[:, 1] > 1.0).flatten()
+                clear = torch.nonzero(top[:, 0] - top[:, 1] > 0.3).flatten()
                 self.x[name] = self.x[name][clear.repeat(len(found))[: len(found)]]
                 self.y[name] = found.argmax(dim=1)[clear.repeat(len(found))[: len(found)]]
 

@@ -259,7 +259,8 @@ def decided(folder, kind):
 @slow
 @pytest.mark.usefixtures("one_thread")
 def test_where_the_probe_suffices_nothing_else_is_trained(tmp_path):
-    run = opened(tmp_path, blind=False, auto={"target": 0.95}, epochs=10)
+    rungs = [{"type": "FeatureExtraction", "epochs": 60}, {"type": "PartialFineTuning"}, {"type": "FullFineTuning"}]
+    run = opened(tmp_path, blind=False, auto={"target": 0.95, "rungs": rungs})
     complete(run)
     report = report_of(tmp_path)
     assert [phase["name"] for phase in report["phases"]] == ["head"]
@@ -267,6 +268,7 @@ def test_where_the_probe_suffices_nothing_else_is_trained(tmp_path):
     assert (rung["answer"], strategy["answer"]) == ("No", "FeatureExtraction")
     assert strategy["message"].endswith("PartialFineTuning 2, FullFineTuning not tried")
     assert report["results"]["test"]["accuracy"] > 0.9
+    assert report["usefulness"]["majority"] < 0.8
     weights = torch.load(tmp_path / "model/weights.pt")
     base = run.task.build_model().module.state_dict()
     assert [name for name in weights if not torch.equal(weights[name], base[name])] == ["head.weight", "head.bias"]
@@ -408,3 +410,28 @@ def test_lost_checkpoints_of_a_rung_are_said_and_done_without(tmp_path, caplog):
         (tmp_path / f"checkpoints/step-{lost}/weights.safetensors").write_bytes(b"")
     run.ladder.choose()
     assert run.state.best.step != lost or lost == run.state.step
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_rung_whose_rates_destroy_is_given_up_and_those_before_it_stay(tmp_path):
+    short = [{"type": "FeatureExtraction", "epochs": 0.5}, {"type": "FullFineTuning"}]
+    run = opened(tmp_path, blind=False, auto={"minGain": 0.0, "rungs": short})
+    after = run.work.after_step
+
+    def destroyed(step):
+        after(step)
+        if run.state.phase_index == 1 and run.state.phase_steps == 3:
+            run.rollbacks.go_back("the loss has burst")
+
+    run.work.after_step = destroyed
+    complete(run)
+    report = report_of(tmp_path)
+    assert len(report["rollbacks"]) == 2
+    assert [phase["name"] for phase in report["phases"]] == ["head"]
+    [strategy] = decided(tmp_path, "Strategy")
+    assert strategy["answer"] == "FeatureExtraction"
+    [warning] = [line["message"] for line in events(tmp_path, "warning")]
+    assert "This rung is given up, and so are those above it" in warning
+    weights, base = torch.load(tmp_path / "model/weights.pt"), run.task.build_model().module.state_dict()
+    assert [name for name in weights if not torch.equal(weights[name], base[name])] == ["head.weight", "head.bias"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.spec.strategy import AutoSpec
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.figures import files
 from unfreeze_trainer.exports.predictions import about
@@ -78,10 +79,11 @@ class Ladder:
         meter: Meter,
         decisions: Decisions,
     ) -> None:
-        self._auto, self._task, self._plan, self._state = job.strategy.of(AutoSpec), task, plan, state
+        self._task, self._plan, self._state = task, plan, state
+        self._one_answer = task_type(job.task.type).one_answer
         self._engine, self._hook, self._trainable = engine, hook, trainable
         self._saver, self._folder, self._meter, self._decisions = saver, folder, meter, decisions
-        options = self._auto or AutoSpec()
+        options = job.strategy.of(AutoSpec) or AutoSpec()
         self._wanted = Wanted(
             job.metric, options.target, options.min_gain, float(options.budget.seconds) if options.budget else None
         )
@@ -169,10 +171,18 @@ class Ladder:
             generation.commit(aside, self._path(rung))
 
     def _said(self, rung: Rung) -> Said | None:
-        """Return what a rung says of the rows, None where nobody has written it down."""
+        """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
         path = self._path(rung)
-        found = about(path)
-        return Said.read(path, found) if found and found.step == rung.best.step else None
+        found = about(path) if self._one_answer else None
+        if found is None or found.step != rung.best.step:
+            return None
+        try:
+            said = Said.read(path, found)
+        except (OSError, ValueError):
+            log.warning("%s cannot be read: rungs are compared by their values alone", path, exc_info=True)
+            return None
+        known = len(said.actual) and said.rates(np.ones(len(said.actual)))
+        return said if known and compared_by(said.kind, self._wanted.metric.name) in known else None
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness

@@ -131,7 +131,10 @@ class Rollbacks:
         """Raise LearningRateTooHigh if a run that went back has come to its end without a model that is better than guessing."""
         best = self._state.best
         worth = best.usefulness if best else None
-        if self._state.rollbacks and worth and not worth.better and not _may_be_better(worth):
+        touched = any(
+            one.phase_index <= self._state.phase_index for one in self._state.rollbacks
+        )  # not of a rung given up
+        if touched and worth and not worth.better and not _may_be_better(worth):
             raise JobError("LearningRateTooHigh", self._given_up(f"at the end, {worth.message}"))
 
     def never_finite(self, error: JobError) -> None:
@@ -158,9 +161,10 @@ class Rollbacks:
             LearningRateTooHigh: it went back often enough.
         """
         state = self._state
-        if len(state.rollbacks) >= MOST:
-            raise JobError("LearningRateTooHigh", self._given_up(why))
         self._saver.wait()
+        if len(state.rollbacks) >= MOST:
+            self._give_up_rung(why)
+            raise JobError("LearningRateTooHigh", self._given_up(why))
         entry = Rollback(
             step=state.step,
             to=self._target(),
@@ -177,6 +181,25 @@ class Rollbacks:
         self._engine.barrier()
         self._restore(entry.to, rollbacks)
         self._reporter.went_back(entry)
+        raise WentBack
+
+    def _give_up_rung(self, why: str) -> None:
+        """End a run of Auto with the rungs before the present one, if there are any. Collective.
+
+        Raises
+        ------
+        WentBack
+            It stands where this rung began, and no other follows.
+        """
+        state, engine = self._state, self._engine
+        begin = state.begin_step
+        if not state.rungs or not engine.any_rank(engine.rank == 0 and begin > 0 and self._whole(begin)):
+            return
+        said = f"{self._given_up(why)}. This rung is given up, and so are those above it"
+        log.warning("%s", said)
+        self._folder.events.add("warning", step=state.step, message=said)
+        self._restore(begin, state.rollbacks)
+        state.climbing = False
         raise WentBack
 
     def _given_up(self, why: str) -> str:

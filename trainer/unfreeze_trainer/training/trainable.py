@@ -61,8 +61,8 @@ class Trainable:
         return self._phase is not None
 
     def resume(self, moments: OptimizerState) -> None:
-        """Have the next phase that begins continue with these, and with no others."""
-        self._moments = moments
+        """Have the next phase that begins continue with these, and with no others; none has begun since."""
+        self._moments, self._phase = moments, None
 
     def begin(self, phase: Phase) -> int:
         """Have the engine train a phase from here, under guard; return the steps that are left. Collective."""
