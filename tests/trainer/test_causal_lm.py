@@ -615,6 +615,37 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     assert "unfreeze evaluate measures its loss" in done.stderr
 
 
+def test_what_a_model_answers_by_itself_is_measured_where_it_is_asked_for(llama: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(llama), AutoModelForCausalLM.from_pretrained(llama).eval()
+    asked = [USER, ASSISTANT, ("user", "what")]
+    ids = tokenizer.apply_chat_template(
+        said(*asked)["messages"], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    text = tokenizer.decode(model.generate(**ids, max_new_tokens=3, do_sample=False)[0, ids["input_ids"].shape[1] :])
+    rows = [said(*asked, ("assistant", answer)) for answer in (text, "the city", "war", "a man")]
+    path = lines(tmp_path / "t.jsonl", *rows)
+    other = lines(tmp_path / "c.jsonl", *[{"prompt": "how far", "completion": " the city"}] * 4)
+    texts = lines(tmp_path / "x.jsonl", *[{"text": "how far"}] * 4)
+    for data, options, exact in (
+        (path, {}, 0.25),
+        (other, {"annotation": "Completions"}, 0),
+        (texts, {"annotation": "Text"}, None),
+    ):
+        job = make_job(llama, data, task=of(**options))
+        task = open_task(job)
+        out = tmp_path / f"out-{data.stem}"
+        task.export(task.build_model().module, out, "Model")
+        seal(out, fingerprint="f", kind="Model", found=described(job, task))
+        done = ask("evaluate", out, data, "--generate", 3, "--output", "json")
+        if exact is None:
+            assert "--generate 3: models of CausalLM make no texts of what is asked here: leave it out" in done.stderr
+        else:
+            assert done.exit_code == 0, done.output
+            assert json.loads(done.stdout)["metrics"]["exactMatch"] == exact
+
+
 def test_a_job_that_is_drafted_cuts_no_answer_away(llama: Path, table: Path, tmp_path: Path) -> None:
     done = ask("init", table, "--model", llama, "--output", tmp_path / "job.yaml")
     assert done.exit_code == 0, done.output

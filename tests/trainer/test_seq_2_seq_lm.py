@@ -26,6 +26,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.base import IGNORED
+from unfreeze_trainer.objectives.texts import TextScores
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
@@ -371,6 +372,41 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     done = ask("predict", tmp_path / "out", path)
     assert done.exit_code == 2
     assert "its answers are texts" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_what_a_model_says_by_itself_is_measured_where_it_is_asked_for(
+    folders: Path, table: Path, tmp_path: Path, kind: str
+) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    job = make_job(folders / kind, table, task=TASK)
+    task = open_task(job)
+    module = task.build_model().module
+    torch.manual_seed(1)
+    with torch.no_grad():  # as it is drawn, T5 says nothing but padding
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    task.export(module, tmp_path / "out", "Model")
+    seal(tmp_path / "out", fingerprint="f", kind="Model", found=described(job, task))
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    rows = [json.loads(row) for row in table.read_text().splitlines()[:4]]
+    expected = TextScores()
+    for number, row in enumerate(rows):  # the right answers of half of them are what the model says
+        ids = model.generate(**tokenizer(row["source"], return_tensors="pt"), max_new_tokens=5, do_sample=False)[0]
+        said = tokenizer.decode(ids, skip_special_tokens=True)
+        row["target"] = said if number < 2 else row["target"]
+        expected.add(said, row["target"])
+    path = lines(tmp_path / "t.jsonl", *rows)
+    found = [ask("evaluate", tmp_path / "out", path, "--generate", 5, "--output", "json") for _ in range(2)]
+    assert [done.exit_code for done in found] == [0, 0], found[0].output
+    first, again = (json.loads(done.stdout)["metrics"] for done in found)
+    assert first == again
+    assert set(first) == {"loss", "perplexity", "tokenAccuracy", "exactMatch", "rougeL", "chrF"}
+    assert first["exactMatch"] == 0.5
+    assert {name: first[name] for name in ("exactMatch", "rougeL", "chrF")} == expected.compute()
+    assert "exactMatch" not in json.loads(ask("evaluate", tmp_path / "out", path, "--output", "json").stdout)["metrics"]
 
 
 def test_a_job_is_drafted_and_its_data_are_surveyed_and_estimated(folders: Path, table: Path, tmp_path: Path) -> None:

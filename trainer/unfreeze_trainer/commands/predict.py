@@ -173,8 +173,15 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
 @click.command()
 @table_or_json
 @_asking
+@click.option(
+    "--generate",
+    type=click.IntRange(1, 131_072),
+    metavar="TOKENS",
+    help="Of models that make texts: have it say so many tokens of each sample, and measure exactMatch, rougeL and chrF.",
+)
 def evaluate(
     *,
+    generate: int | None,
     model: Path,
     data: Path,
     columns: tuple[str, ...],
@@ -201,6 +208,10 @@ def evaluate(
         device=device,
     )
     figures, worth = measured(asked, batch_size)
+    if generate:
+        from unfreeze_trainer.commands.generated import generated
+
+        figures |= generated(asked, generate)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     samples = asked.task.splits[SPLIT] - len(asked.task.unread[SPLIT])
     if kind == "json":

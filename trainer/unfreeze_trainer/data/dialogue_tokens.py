@@ -76,6 +76,17 @@ class Renderer:
         """Whether the template looks at the date."""
         self._template = _STILL + template if self.dated else None
 
+    def asked(self, row: Any) -> tuple[str, str] | None:
+        """Return the text that a model is asked with of a row, and what it should say; None where a row asks nothing."""
+        if self._annotation == "Text":
+            return None
+        if self._annotation == "Completions":
+            prompt, completion = row
+            return prompt, completion
+        messages = json.loads(row)
+        last = max(number for number, message in enumerate(messages) if message["role"] == ANSWERING)
+        return self._render(messages[:last], asks=True), messages[last]["content"]
+
     def pieces(self, row: Any) -> list[Piece]:
         """Return a row's text in pieces. RowError: nothing can be learned of it."""
         if self._annotation == "Text":
@@ -281,6 +292,13 @@ class DialogueTokens:
         """Return the ids of a sample, and which of them are learned."""
         place = slice(int(self._ends[row] - self.lengths[row]), int(self._ends[row]))
         return self._ids[place], self._learned[place]
+
+    def asked(self, cell: Any) -> tuple[list[int], str] | None:
+        """Return the ids that a model is asked with of an input of `read_dialogues`, and what it should say; None where it asks nothing."""
+        if (found := self._renderer.asked(tuple(cell.values()) if isinstance(cell, dict) else cell)) is None:
+            return None
+        [ids] = self._ids_of([found[0]])
+        return ids if ids[: len(self._before)] == self._before else [*self._before, *ids], found[1]
 
     def ends(self, stops: Sequence[int]) -> bool:
         """Return whether any token that is learned is a stop."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,19 @@ from unfreeze_trainer.models.export import Example
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model that makes texts is asked of a sample, and what it should say."""
+
+    inputs: Mapping[str, list[int]]
+    """Of its function generate, by name: ids of tokens."""
+    right: str
+    room: int | None
+    """Tokens that the model can say at most; None where nothing in it limits them."""
+    decode: Callable[[list[int]], str]
+    """Turns what it says into text."""
 
 
 class Modality(ABC):
@@ -94,6 +108,10 @@ class Modality(ABC):
         unread
             Takes the indices of those that cannot be read and are to be skipped.
         """
+
+    def asked(self, split: Split, index: int) -> Question | None:  # noqa: ARG002 - of those whose models make texts
+        """Return what the model is asked of a sample; None where there is nothing to ask."""
+        return None
 
     varies: bool = False
     """Whether training inputs vary at random."""

@@ -18,7 +18,7 @@ from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Rendere
 from unfreeze_trainer.data.dialogues import read_dialogues, without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.modalities.base import Modality, Question, rows_of
 from unfreeze_trainer.models.export import Example
 from unfreeze_trainer.models.text import Limits, usable_length, without_embedding
 
@@ -254,6 +254,22 @@ class Dialogues(Modality):
         """Return how many tokens that are not padding the rows have that count."""
         kept = inputs[self._names.packed] >= 0 if self._task.packing else inputs["attention_mask"]
         return int(kept[counted].sum())
+
+    def asked(self, split: Split, index: int) -> Question | None:
+        """Return what comes before the last answer of a sample, or its prompt, and what follows; None of texts."""
+        row = int(split.rows[index])
+        found = self._tokens[split.source].asked(split.source.inputs[row].as_py())
+        if found is None:
+            return None
+        ids, right = found
+        positions = self._model.limits.positions
+        prompt = self.job.adapter.virtual_tokens if self.job.adapter else 0
+        room = None if positions is None else positions - prompt - len(ids)
+        return Question({"input_ids": ids, "attention_mask": [1] * len(ids)}, right, room, self._decode)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002
         """Return the token ids that the first samples begin with."""

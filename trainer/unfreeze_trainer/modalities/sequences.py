@@ -19,7 +19,7 @@ from unfreeze_trainer.data.dialogues import without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.data.sequence_tokens import SequenceTokens
 from unfreeze_trainer.data.sequences import read_sequences
-from unfreeze_trainer.modalities.base import Modality, rows_of
+from unfreeze_trainer.modalities.base import Modality, Question, rows_of
 from unfreeze_trainer.models.export import Example
 from unfreeze_trainer.models.text import Limits, usable_length, without_embedding
 
@@ -230,6 +230,21 @@ class Sequences(Modality):
         """Return how many tokens that are not padding the rows have that count, of sources and targets."""
         learned = inputs[self._names.targets] != self._names.ignored
         return int(inputs["attention_mask"][counted].sum()) + int(learned[counted].sum())
+
+    def asked(self, split: Split, index: int) -> Question:
+        """Return the tokens of a sample's source, and its whole target."""
+        row = int(split.rows[index])
+        ids = self._tokens[split.source][0].of(row).tolist()
+        return Question(
+            {"input_ids": ids, "attention_mask": [1] * len(ids)},
+            split.source.targets[row].as_py(),
+            None if self._model.limits.positions is None else self._model.limits.positions - 1,
+            self._decode,
+        )
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[tuple[list[int], list[int]]]:  # noqa: ARG002
         """Return the ids that sources, and what the decoder reads, of the first samples begin with."""

@@ -21,7 +21,7 @@ from unfreeze_trainer.data.samples import Split, overlaps, read_splits, target_k
 from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
-from unfreeze_trainer.modalities.base import Modality
+from unfreeze_trainer.modalities.base import Modality, Question
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.models.export import Plain, compare
@@ -249,6 +249,10 @@ class ComposedTask(Task):
         part = self._splits[split]
         inputs = (self.modality.raw(part.source, int(row)) for row in part.rows[samples])
         return inputs, part.targets.values[samples]
+
+    def asked(self, split: str, index: int) -> Question | None:
+        """Return what a model that makes texts is asked of a sample; None where there is nothing to ask."""
+        return self.modality.asked(self._splits[split], index)
 
     def source_of(self, split: str) -> str | None:
         """Return where the rows of a split lie, as in the manifest."""
