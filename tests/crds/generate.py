@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from functools import cache
 from typing import Any
 
@@ -105,7 +106,8 @@ def _integers(node: dict[str, Any], _: SearchStrategy[str]) -> SearchStrategy[An
 def _numbers(node: dict[str, Any], _: SearchStrategy[str]) -> SearchStrategy[Any]:
     low, high = node["minimum"], node["maximum"]
     lowest, highest = node.get("exclusiveMinimum", False), node.get("exclusiveMaximum", False)
-    floats = st.floats(low, high, width=32, allow_subnormal=False, exclude_min=lowest, exclude_max=highest)
+    width = 32 if all(struct.unpack("f", struct.pack("f", bound))[0] == bound for bound in (low, high)) else 64
+    floats = st.floats(low, high, width=width, allow_subnormal=False, exclude_min=lowest, exclude_max=highest)
     return floats | st.sampled_from([number for number in (1, 2, 5) if number < high] or [0.5])
 
 
