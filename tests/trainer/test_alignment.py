@@ -16,6 +16,7 @@ from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import WORDS, bert_folder, image_model, make_job, merge, timm_folder
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.commands.survey import survey
 from unfreeze_trainer.data.held_out import hold_out_whole
 from unfreeze_trainer.data.pictures import decode
 from unfreeze_trainer.errors import JobError
@@ -54,18 +55,21 @@ def places(tmp_path_factory):
 
 
 def job_of(places, run, image="timm", data="rows.jsonl", **change) -> ResolvedJob:
+    return make_job("none", places / data, **merge(spec_of(places, run, image), change))
+
+
+def spec_of(places, run, image="timm"):
     towers = [
         {"modality": "Image", "source": f"file://{places / image}"},
         {"modality": "Text", "source": f"file://{places / 'bert'}"},
     ]
-    spec = {
+    return {
         "model": {"source": None, "towers": towers},
         "task": {"type": "Alignment", "alignment": {"width": 8, "imageSize": 32 if image == "timm" else None}},
         "strategy": {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}},
         "training": {"epochs": 3, "batchSize": 12},
         "output": {"destination": f"file://{run}"},
     }
-    return make_job("none", places / data, **merge(spec, change))
 
 
 # What is learned
@@ -238,3 +242,22 @@ def test_heads_are_trained_on_cached_outputs_and_exports_load_by_their_script(pl
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
     assert texts.shape == (2, 8)
     assert pictures.shape == (1, 8)
+
+
+def test_the_survey_of_a_table_looks_at_its_pictures(places, tmp_path):
+    found = survey(job_of(places, tmp_path), count_tokens=None, files=100)
+    assert not found.problem
+    assert {name: (split.samples, split.files_read) for name, split in found.splits.items()} == {
+        "train": (18, 18),
+        "validation": (6, 6),
+    }
+
+
+def test_what_a_held_out_source_shares_is_counted(places, tmp_path):
+    rows = (places / "rows.jsonl").read_text().splitlines()
+    other = json.loads(rows[0]) | {"image": "pictures/1.png"}
+    (places / "other.jsonl").write_text(f"{json.dumps(other)}\n{rows[-1]}\n")
+    (places / "most.jsonl").write_text("\n".join(rows[:-2]) + "\n")
+    held_out = {"fraction": None, "source": f"file://{places / 'other.jsonl'}"}
+    job = make_job("none", places / "most.jsonl", **spec_of(places, tmp_path), data={"validation": held_out})
+    assert open_task(job).overlaps == {"validation in train": 1}

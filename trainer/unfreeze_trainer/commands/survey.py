@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from unfreeze_trainer.commands.repeats import between, numbered, within
 from unfreeze_trainer.commands.surveyed import Column, Repeated, SourceSurvey, SplitSurvey, Spread, Survey
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.files import FileKind
+from unfreeze_trainer.data.pairings import part_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind, whole_inputs
 from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.errors import JobError, unmarked
@@ -168,7 +170,8 @@ def _kind(job: ResolvedJob) -> FileKind | None:
 def _media(job: ResolvedJob, splits: Mapping[str, Split], files: int) -> dict[DataSource, Media]:
     kind = _kind(job)
     sources = dict.fromkeys(split.source for split in splits.values())
-    return {source: read_media(source, kind, files) for source in sources} if kind else {}
+    pictures = partial(part_of, modality="image") if job.model.towers else lambda source: source
+    return {source: read_media(pictures(source), kind, files) for source in sources} if kind else {}
 
 
 def _inputs(splits: Mapping[str, Split], media: Mapping[DataSource, Media]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
