@@ -155,7 +155,7 @@ def write_inputs(folder: Path) -> None:
     bert_folder(folder / "bert", num_hidden_layers=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     decoder_folder(folder / "decoder", tie_word_embeddings=True)
     write_dialogues(folder / "dialogues.jsonl")
-    seq2seq_folder(folder / "seq2seq", dropout_rate=0.0, num_layers=1, num_decoder_layers=1)
+    seq2seq_folder(folder / "seq2seq", dropout_rate=0.0, num_layers=1, num_decoder_layers=1, initializer_factor=1.0)
     write_sequences(folder / "sequences.jsonl")
     write_csv(folder / "texts.csv")
     write_words(folder / "words.jsonl")
