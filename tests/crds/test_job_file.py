@@ -10,10 +10,11 @@ from tests.crds.corpus import load
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.contracts.first_fields import FIRST_FIELDS
 from unfreeze_api.contracts.job_file import JobFileError, ignored_fields, read_job
-from unfreeze_api.contracts.resolved import Columns, ResolvedJob, schema_version
+from unfreeze_api.contracts.resolved import Columns, ResolvedJob, ResolvedStrategy, schema_version
 from unfreeze_api.grammar.model import EXECUTION, Model, Since
 from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.data import TaskSpec
+from unfreeze_api.spec.strategy import STRATEGIES
 from unfreeze_api.tasks import TASKS, columns
 
 JOB = resolve("job", "default", load_job(load("base.yaml")).spec, rendezvous_host="host")
@@ -127,11 +128,13 @@ def unmarked(model, known, path=""):
 
 
 def of_new_tasks(model):
-    """Return the fields of a model that only tasks have which the first trainers did not know."""
+    """Return the fields of a model that only tasks, or strategies, have which the first trainers did not know."""
     known = [task for task in TASKS if task.member in FIRST_FIELDS["task"]]
     new = [task for task in TASKS if task not in known]
     if model is TaskSpec:
         return {task.field for task in new}
+    if model is ResolvedStrategy:
+        return {kind.field for kind in STRATEGIES if kind.options and kind.member not in FIRST_FIELDS["strategy"]}
     if model is Columns:
         return {column.field for column, _ in columns(new)} - {column.field for column, _ in columns(known)}
     return set()

@@ -88,9 +88,11 @@ _LATER_MEMBERS = {
     },
 }
 """What options that came later began with: whoever knows the option knows it."""
+_AUTO = _leaves("target minGain", rungs=_leaves("type lastBlocks blocks epochs"), budget=_leaves("seconds"))
 _TASKS = FIRST_FIELDS["task"] | _LATER_TASKS
 _ALWAYS_WRITTEN = FIRST_FIELDS | {
     "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()},
+    "strategy": FIRST_FIELDS["strategy"] | {"auto": _AUTO},
     "evidence": {"baseline": _leaves("maxSamples"), "scratch": _leaves("maxShare")},
 }
 
@@ -107,10 +109,13 @@ def without_new_defaults(whole: Fields, given: Fields, known: Fields = _ALWAYS_W
     known
         Those that first readers know, and the readers of tasks that came later.
     """
-    kept = {}
+    kept: Fields = {}
     for name, value in whole.items():
         if known.get(name) and isinstance(value, dict):
             kept[name] = without_new_defaults(value, given.get(name, {}), known[name])
+        elif known.get(name) and isinstance(value, list):
+            parts = zip(value, given.get(name, []), strict=True)
+            kept[name] = [without_new_defaults(one, part, known[name]) for one, part in parts]
         elif name in known or name in given:
             kept[name] = value
     return kept
