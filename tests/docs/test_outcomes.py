@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+INTERVAL = "95 %"
 ROWS = [
     pytest.param(row, id=f"{file.stem}: {row['row']}")
     for file in sorted((ROOT / "bench/results").glob("*.jsonl"))
     for row in map(json.loads, file.read_text().splitlines())
+    if any(key.endswith(INTERVAL) for key in row)
 ]
-INTERVAL = "95 %"
 COMMIT, BOUNDS = re.compile(r"^\|.*\| `([0-9a-f]{7})` \|$"), re.compile(r"\((-?[0-9.]+ to -?[0-9.]+)\)")
 
 
@@ -24,12 +25,20 @@ def shown(value):
 def test_each_row_stands_in_a_table_with_its_interval_command_and_commit(row):
     text = (ROOT / "docs/tasks.md").read_text()
     figures = {key.removesuffix(INTERVAL).strip() or "accuracy": row[key] for key in row if key.endswith(INTERVAL)}
-    assert figures
     cells = [f"{shown(row[name])} ({shown(low)} to {shown(high)})" for name, (low, high) in figures.items()]
     commit = row["commit"].split(",")[0]
     lines = [line for line in text.splitlines() if line.startswith("|") and f"`{commit}`" in line]
     assert [line for line in lines if all(f"| {cell} |" in line for cell in cells)], (cells, commit)
     assert f"`{row['command']}`" in text
+
+
+def test_what_was_forgotten_is_told_as_it_was_kept():
+    text = " ".join((ROOT / "docs/judgement.md").read_text().replace("\n> ", " ").split())
+    rows = [json.loads(line) for line in (ROOT / "bench/results/forgetting.jsonl").read_text().splitlines()]
+    assert rows
+    for row in rows:
+        assert row["said"] in text
+        assert f"{row['accuracy']:.3f}" in text
 
 
 def test_a_figure_with_an_interval_and_a_commit_is_of_a_row():

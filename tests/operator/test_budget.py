@@ -212,10 +212,10 @@ def test_metrics_that_are_left_out_are_counted():
             activity="Done",
             metrics=metrics,
             phases=[ended("head", metrics)],
-            results={f"test.m{n}": 1.0 for n in range(20)},
+            results={f"test.m{n}": 1.0 for n in range(21)},
         )
     )
-    assert (len(status.progress.metrics), len(status.phases[0].metrics), len(status.results)) == (8, 8, 19)
+    assert (len(status.progress.metrics), len(status.phases[0].metrics), len(status.results)) == (8, 8, 20)
     assert (status.omitted.phases, status.omitted.metrics, status.omitted.results) == (0, 4, 1)
 
 
