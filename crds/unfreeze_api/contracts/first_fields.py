@@ -67,6 +67,7 @@ FIRST_FIELDS = _leaves(
 )
 
 _LATER_TASKS = {
+    "alignment": _leaves("width projection dropout temperature maxLength imageSize"),
     "audioClassification": _leaves("maxSeconds"),
     "textEmbedding": _leaves("maxLength annotation pooling temperature loss"),
     "textRegression": _leaves("maxLength pooling loss huberDelta"),
@@ -89,11 +90,17 @@ _LATER_MEMBERS = {
 }
 """What options that came later began with: whoever knows the option knows it."""
 _AUTO = _leaves("target minGain", rungs=_leaves("type lastBlocks blocks epochs"), budget=_leaves("seconds"))
+_ANCHOR = FIRST_FIELDS["data"]["train"]
 _TASKS = FIRST_FIELDS["task"] | _LATER_TASKS
 _ALWAYS_WRITTEN = FIRST_FIELDS | {
+    "data": FIRST_FIELDS["data"] | {"anchor": _ANCHOR},
     "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()},
     "strategy": FIRST_FIELDS["strategy"] | {"auto": _AUTO},
-    "evidence": {"baseline": _leaves("maxSamples"), "scratch": _leaves("maxShare")},
+    "evidence": {
+        "baseline": _leaves("maxSamples"),
+        "scratch": _leaves("maxShare"),
+        "forgetting": _leaves("budget guard", anchor=_ANCHOR),
+    },
 }
 
 
