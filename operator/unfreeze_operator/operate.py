@@ -51,17 +51,10 @@ KINDS: tuple[Kind[Any], ...] = (
 FIRST_STATUS = 6
 """So many intervals of a status the first one may wait: a control plane that makes 1,000 gangs at once is so far behind."""
 
-REST_SECONDS = 0.1
-"""So long a job is left alone after each look: its children, pods and statuses come in bursts, which are looked at once."""
-
 
 async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health, stop: asyncio.Event) -> None:
     """Look after FineTuneJobs until `stop` is set."""
-    queue: Queue[Key] = Queue(
-        _on_error(metrics),
-        urgent=lambda key: known.is_new(key),  # noqa: PLW0108 - made below
-        rest=REST_SECONDS,
-    )
+    queue: Queue[Key] = Queue(_on_error(metrics), urgent=lambda key: known.is_new(key))  # noqa: PLW0108 - made below
     known, mirrors = _caches(queue.add)
     poller = ProgressPoller(settings, queue.add)
     executor = Executor(api, mirrors)

@@ -17,10 +17,9 @@ async def work(queue, handler, until, workers=3):
     task.cancel()
 
 
-def make(errors=None, **options):
+def make(errors=None):
     told = [] if errors is None else errors
-    note = lambda key, error, pause: told.append((key, str(error), pause))  # noqa: E731
-    return Queue(note, backoff=(1, 8), jitter=lambda: 1, **options)
+    return Queue(lambda key, error, pause: told.append((key, str(error), pause)), backoff=(1, 8), jitter=lambda: 1)
 
 
 def test_a_key_waits_at_most_once():
@@ -57,25 +56,6 @@ def test_one_worker_a_key_and_once_more_when_asked_meanwhile():
         asyncio.get_running_loop().call_later(2, queue.add, "a")
         await work(queue, handler, 30)
         assert seen == [0, 5]
-
-    run(scenario())
-
-
-def test_a_key_rests_after_each_look_and_what_comes_meanwhile_is_looked_at_once():
-    async def scenario():
-        queue, seen = make(rest=2), []
-
-        async def handler(key):
-            seen.append((key, now()))
-            return 0 if len(seen) == 3 else None
-
-        queue.add("a")
-        for moment in (0.5, 1, 1.5):
-            asyncio.get_running_loop().call_later(moment, queue.add, "a")
-        asyncio.get_running_loop().call_later(1, queue.add, "b")
-        asyncio.get_running_loop().call_later(20, queue.add, "a")
-        await work(queue, handler, 30)
-        assert seen == [("a", 0), ("b", 1), ("a", 2), ("a", 4), ("a", 20)], "0 s later is after the rest"
 
     run(scenario())
 

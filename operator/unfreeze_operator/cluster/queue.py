@@ -29,8 +29,6 @@ class Queue(Generic[K]):
         Returns a factor for each pause.
     urgent
         Tells, as a key begins to wait, whether it goes before those that do not need to.
-    rest
-        Seconds for which a key that was worked on is left alone: what happens meanwhile is looked at once.
     """
 
     def __init__(
@@ -40,13 +38,11 @@ class Queue(Generic[K]):
         backoff: tuple[float, float] = (0.2, 60.0),
         jitter: Callable[[], float] = spread,
         urgent: Callable[[K], bool] = lambda _: False,
-        rest: float = 0.0,
     ) -> None:
         self._on_error = on_error
         self._backoff = backoff
         self._jitter = jitter
         self._is_urgent = urgent
-        self._rest = rest
         self._urgent: deque[K] = deque()
         self._waiting: deque[K] = deque()
         self._queued: set[K] = set()
@@ -61,7 +57,7 @@ class Queue(Generic[K]):
         return len(self._urgent) + len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Ask for a key to be worked on soon; while it is being worked on, or rests, to be worked on once more after that."""
+        """Ask for a key to be worked on soon; while it is being worked on, to be worked on once more after that."""
         if key in self._active:
             self._again.add(key)
         elif key not in self._queued:
@@ -96,19 +92,13 @@ class Queue(Generic[K]):
                 self._on_error(key, error, later)
             else:
                 self._failures.pop(key, None)
+            finally:
+                self._active.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
             if later is not None:
-                self.add_after(key, max(later, self._rest))
-            if self._rest:
-                asyncio.get_running_loop().call_later(self._rest, self._release, key)
-            else:
-                self._release(key)
-
-    def _release(self, key: K) -> None:
-        """Let a key be worked on again, at once if that was asked for meanwhile."""
-        self._active.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+                self.add_after(key, later)
 
     async def _next(self) -> K:
         while not len(self):
