@@ -202,14 +202,36 @@ def test_no_run_lies_on_a_claim_that_others_read_what_they_fetched_from():
 
 def test_an_image_that_does_not_come_is_told_of_the_container_that_fetches_too():
     state = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
-    first = {"name": "fetcher", "image": "x:1", "state": state}
+    found = waiting_of({"name": "fetcher", "image": "x:1", "state": state})
+    assert (found.reason, found.message) == ("ImagePull", "image x:1: no such image")
+
+
+def waiting_of(fetcher):
+    """Return what a pod waits for whose fetcher has this status."""
     own = {"name": "trainer", "image": "x:1", "state": {"waiting": {"reason": "PodInitializing"}}}
     scheduled = {"type": "PodScheduled", "status": "True"}
     status = {"phase": "Pending", "conditions": [scheduled]}
-    status |= {"initContainerStatuses": [first], "containerStatuses": [own]}
+    status |= {"initContainerStatuses": [fetcher], "containerStatuses": [own]}
     meta = {"name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "1"}
-    found = pod_view({"metadata": meta, "spec": {}, "status": status}).waiting
-    assert (found.reason, found.message) == ("ImagePull", "image x:1: no such image")
+    return pod_view({"metadata": meta, "spec": {}, "status": status}).waiting
+
+
+def test_a_container_that_ends_again_and_again_before_the_trainer_runs_is_told_of():
+    """As that of a platform's image does which is older than the operator."""
+    said = "Traceback\nNo module named unfreeze_trainer.sources.__main__\n"
+    first = {
+        "name": "fetcher",
+        "image": "x:1",
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting failed container"}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": said}},
+    }
+    found = waiting_of(first)
+    assert (found.reason, found.message) == (
+        "StartError",
+        "container fetcher of image x:1 ends with code 1 again and again: No module named unfreeze_trainer.sources.__main__",
+    )
+    killed = first | {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+    assert waiting_of(killed).message.endswith("ends with code 137 again and again: OOMKilled")
 
 
 def test_pods_of_other_jobs_are_as_they_were():

@@ -39,6 +39,7 @@ _CONTAINER: dict[str, WaitingReason] = {
     "CreateContainerConfigError": "ConfigError",
     "CreateContainerError": "StartError",
     "RunContainerError": "StartError",
+    "CrashLoopBackOff": "StartError",
 }
 
 
@@ -63,7 +64,7 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
     status
         The pod's status.
     container
-        The status of its trainer's container.
+        The status of the container that does not start.
     """
     if status.get("phase", "Pending") != "Pending":
         return None
@@ -77,6 +78,8 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
     known = _CONTAINER.get(state.get("reason", ""))
     if known == "ImagePull":
         return Waiting(known, f"image {container.get('image', '')}: {_pull_error(state)}")
+    if state.get("reason") == "CrashLoopBackOff":  # of a container that is started again; its message has a growing pause
+        return Waiting("StartError", f"container {container['name']} of image {container.get('image', '')} {_last_end(container)}")
     if known is not None:
         return Waiting(known, state.get("message") or state["reason"])
     # GA since 1.29; without it a node that mounts cannot be distinguished from one that pulls.
@@ -97,6 +100,12 @@ def _pull_error(state: dict[str, Any]) -> str:
     # ErrImagePull and ImagePullBackOff take turns; what the second repeats of the first keeps the status still.
     message = str(state.get("message") or state["reason"])
     return message.partition("ErrImagePull: ")[2] or message
+
+
+def _last_end(container: dict[str, Any]) -> str:
+    ended = container.get("lastState", {}).get("terminated", {})
+    said = str(ended.get("message") or ended.get("reason") or "").strip().rpartition("\n")[2]
+    return f"ends with code {ended.get('exitCode', '?')} again and again: {said or 'its log may say more'}"
 
 
 def telling(pods: Sequence[tuple[str, Waiting, datetime]], now: datetime) -> list[tuple[str, Waiting]]:
