@@ -86,9 +86,20 @@ def test_it_fetches_what_the_job_names_tells_how_far_it_is_and_then_answers_no_m
         (wanted,) = [one for one in sources_of(job) if one.is_model]
         request = {"what": "fetch", "scheme": "hf", "pins": {}, "cache": "/", "pod": True, "patience": 0}
         other = {"field": "f", "source": "hf://org/other", "path": f"{cache}/x/snapshots/y", "is_model": True}
-        for odd in (other, asking.dataclasses.asdict(wanted) | {"weights": False}):
-            assert raw(tmp_path, request | {"wanted": [odd]}) == [], "it is none of the job's"
-        assert raw(tmp_path, []) == raw(tmp_path, {"what": "pin"}) == []
+        assert raw(tmp_path, request | {"wanted": [other]}) == [], "it is none of the job's"
+        own = request | {"what": "pin", "wanted": [asking.dataclasses.asdict(wanted)]}
+        for odd in ([], {"what": "pin"}, own | {"pins": []}, own | {"what": "remove"}, own | {"wanted": []}):
+            assert raw(tmp_path, odd) == []
+        odd = {
+            "source": wanted.source,
+            "is_model": True,
+            "weights": False,
+            "path": "/x/snapshots/y",
+            "of_a_later_version": 1,
+        }
+        (*_, answer) = raw(tmp_path, own | {"scheme": "s3", "wanted": [odd]})
+        said = json.loads(answer)["result"]["hf://org/bert"]
+        assert Pin.model_validate(said) == pins["hf://org/bert"], "what it says of a source is job.json's to say"
         assert not (cache / "models--org--other").exists()
 
         asking.release()
@@ -122,6 +133,31 @@ def test_pins_that_it_has_not_made_itself_are_not_written_down_for_others(tmp_pa
         fetch_sources(job, how, new)
         (record,) = (cache / "models--org--bert" / "unfreeze").iterdir()
         assert Pin.model_validate_json(record.read_bytes()) == new["hf://org/bert"]
+
+
+def test_a_pin_of_a_run_folder_takes_nothing_from_what_other_jobs_read(tmp_path, hub, monkeypatch):
+    """sources.json is written by what trains: one that names other hashes must not have the right files removed."""
+    hub.model("org/bert", MODEL)
+    cache = tmp_path / "cache"
+    job = job_of(tmp_path, "hf://org/bert", f"{cache}/models--org--bert/snapshots/main")
+    how = Bringing(patience=0)
+    with beside(tmp_path, job, monkeypatch, HF_ENDPOINT=hub.url):
+        pins = pin_sources(job, how, {})
+        root = Path(fetch_sources(job, how, pins).model.path)
+        (pin,) = pins.values()
+        file = pin.files["model.safetensors"].model_copy(update={"hash": f"sha256:{'0' * 64}"})
+        harm = pin.model_copy(update={"files": pin.files | {"model.safetensors": file}})
+        with pytest.raises(
+            JobError, match=r"pinned with in sources\.json of the run.*what the cache has was left"
+        ) as caught:
+            fetch_sources(job, how, {"hf://org/bert": harm})
+        assert caught.value.reason == "DataChanged"
+        assert (root / "model.safetensors").read_bytes() == WEIGHTS
+        hub.corrupt["model.safetensors"] = 9
+        (root / "model.safetensors").resolve().write_bytes(b"x" * len(WEIGHTS))
+        with pytest.raises(JobError, match=f"the hub lists for it.*removed from {cache}"):
+            fetch_sources(job, how, pins)
+        assert not (root / "model.safetensors").exists(), "what the hub's own pin does not fit is"
 
 
 def test_errors_come_in_the_words_of_jobs(tmp_path, hub, monkeypatch):

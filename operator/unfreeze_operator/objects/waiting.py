@@ -75,13 +75,8 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
         reason = _scheduling(scheduled.get("reason", ""), message)
         return Waiting(reason, message) if scheduled else None
     state = container.get("state", {}).get("waiting", {})
-    known = _CONTAINER.get(state.get("reason", ""))
-    if known == "ImagePull":
-        return Waiting(known, f"image {container.get('image', '')}: {_pull_error(state)}")
-    if state.get("reason") == "CrashLoopBackOff":  # of a container that is started again; its message has a growing pause
-        return Waiting("StartError", f"container {container['name']} of image {container.get('image', '')} {_last_end(container)}")
-    if known is not None:
-        return Waiting(known, state.get("message") or state["reason"])
+    if known := _CONTAINER.get(state.get("reason", "")):
+        return Waiting(known, _not_started(container, state))
     # GA since 1.29; without it a node that mounts cannot be distinguished from one that pulls.
     if conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
         return Waiting("VolumesNotReady", "its node prepares volumes and network: the pod's events say what is missing")
@@ -96,16 +91,21 @@ def _scheduling(reason: str, message: str) -> WaitingReason:
     return "ClaimPending" if re.search("persistent ?volume", message, re.IGNORECASE) else "Unschedulable"
 
 
-def _pull_error(state: dict[str, Any]) -> str:
-    # ErrImagePull and ImagePullBackOff take turns; what the second repeats of the first keeps the status still.
-    message = str(state.get("message") or state["reason"])
-    return message.partition("ErrImagePull: ")[2] or message
-
-
-def _last_end(container: dict[str, Any]) -> str:
-    ended = container.get("lastState", {}).get("terminated", {})
-    said = str(ended.get("message") or ended.get("reason") or "").strip().rpartition("\n")[2]
-    return f"ends with code {ended.get('exitCode', '?')} again and again: {said or 'its log may say more'}"
+def _not_started(container: dict[str, Any], state: dict[str, Any]) -> str:
+    """Return why a container does not start; words that change with each try would have the status written again and again."""
+    message, image = str(state.get("message") or state["reason"]), container.get("image", "")
+    if _CONTAINER[state["reason"]] == "ImagePull":
+        # ErrImagePull and ImagePullBackOff take turns; this is what the second repeats of the first.
+        return f"image {image}: {message.partition('ErrImagePull: ')[2] or message}"
+    if state["reason"] == "CrashLoopBackOff":
+        ended = container.get("lastState", {}).get("terminated", {})
+        last = str(ended.get("message") or ended.get("reason") or "").strip().rpartition("\n")[2]
+        code = ended.get("exitCode", "?")
+        return (
+            f"container {container['name']} of image {image} ends with code {code} again and again:"
+            f" {last or 'its log may say more'}"
+        )
+    return message
 
 
 def telling(pods: Sequence[tuple[str, Waiting, datetime]], now: datetime) -> list[tuple[str, Waiting]]:

@@ -70,7 +70,10 @@ def ask(
             if "reason" in said:
                 raise (RetryError if said["again"] else JobError)(said["reason"], said["message"])
             how.tell(said["text"], said["done"], said["total"])
-    raise RetryError("AgentFailed", "the process that fetches ended without a word: the pod's log may say more")
+    raise RetryError(
+        "AgentFailed",
+        "the process that fetches ended without a word: the pod's log may say more, that of its container fetcher where it has one",
+    )
 
 
 def release() -> None:

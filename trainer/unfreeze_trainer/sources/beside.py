@@ -9,6 +9,7 @@ of a data set. It answers at a socket that both containers see, for the sources 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -23,10 +24,11 @@ from typing import Any
 
 from unfreeze_api.contracts.progress import CONFIG_FOLDER, FETCHER_ENV, JOB_FILE_ENV
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.sources import access_of
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.sources.asking import cache_of, child
 from unfreeze_trainer.sources.secrecy import close_to_others
-from unfreeze_trainer.sources.wanted import Wanted, sources_of
+from unfreeze_trainer.sources.wanted import sources_of
 
 log = logging.getLogger("unfreeze.fetcher")
 
@@ -48,7 +50,7 @@ class Beside:
     """
 
     def __init__(self, job: ResolvedJob, address: Path, done: Path) -> None:
-        self._sources = {_key(wanted): wanted for wanted in sources_of(job)}
+        self._sources = {(wanted.source, wanted.is_model): wanted for wanted in sources_of(job)}
         self._address, self._done = address, done
         self._pins: dict[str, Any] = {}
         """What the hub or store itself has said here."""
@@ -66,7 +68,7 @@ class Beside:
                 with connection:
                     try:
                         self._answer(connection)
-                    except (OSError, ValueError, LookupError, TypeError) as error:  # it has gone, or asks for nonsense
+                    except Exception as error:  # noqa: BLE001 - it has gone, or asks for nonsense
                         log.warning("a request was not answered: %r", error)
         self._address.unlink(missing_ok=True)
 
@@ -88,16 +90,20 @@ class Beside:
                 connection.sendall(line.encode())
 
     def _asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request as it may be made: for what the job names, into the cache that it names; ValueError for another one."""
-        wanted = [self._sources.get(_key(Wanted(**one))) for one in request["wanted"]]
-        known = [one for one in wanted if one is not None]
-        if len(known) < len(wanted) or not known or request["what"] not in ("pin", "fetch"):
+        """Return a request as it may be made: for what the job names, as this container reads it; ValueError for another one.
+
+        Of the request it has what is asked for, what each source is pinned to, and how patient to be: the agent may be of another version.
+        """
+        asked = [self._sources.get((one["source"], one["is_model"])) for one in request["wanted"]]
+        known = [one for one in asked if one is not None]
+        schemes = {access.scheme for one in known for access in access_of(one.source)}
+        if len(known) < len(asked) or len(schemes) != 1 or request["what"] not in ("pin", "fetch"):
             raise ValueError("it asks for what is none of the job's sources")
         pins = request["pins"]
         return {
             "what": request["what"],
-            "scheme": request["scheme"],
-            "wanted": request["wanted"],
+            "scheme": schemes.pop(),
+            "wanted": [dataclasses.asdict(one) for one in known],
             "pins": pins,
             "noted": [source for source, pin in pins.items() if self._pins.get(source) == pin],
             "cache": cache_of(known),
@@ -105,10 +111,6 @@ class Beside:
             "offline": False,
             "patience": float(request["patience"]),
         }
-
-
-def _key(wanted: Wanted) -> tuple[object, ...]:
-    return wanted.source, wanted.is_model, wanted.weights, wanted.beside
 
 
 def be_container() -> None:

@@ -46,7 +46,8 @@ class Bringer:
     say
         Takes a line of the output.
     noted
-        Sources whose pins are written down in the cache for others; None for all.
+        Sources whose pins are known from their hub or store itself; None for all. No other's are written down in the cache for others,
+        and nothing is removed from it for them.
     """
 
     _server = ""
@@ -97,7 +98,7 @@ class Bringer:
 
     def _note(self, wanted: Wanted, pin: Pin) -> None:
         """Write down what a source stands for, where that is known from its hub or store itself."""
-        if self._noted is not None and wanted.source not in self._noted:
+        if not self._is_known(wanted):
             return
         record = self._record(wanted)
         with suppress(OSError):  # a cache that others have filled may be read-only
@@ -105,6 +106,10 @@ class Bringer:
             aside = record.with_suffix(f".{uuid.uuid4().hex}")  # pods have the same process IDs
             aside.write_text(pin.model_dump_json(indent=1) + "\n")
             aside.replace(record)
+
+    def _is_known(self, wanted: Wanted) -> bool:
+        """Return whether the pin of a source is its hub's or store's own, and not what a run folder says."""
+        return self._noted is None or wanted.source in self._noted
 
     def _not_cached(self, where: str, missing: Mapping[str, int], of: str) -> JobError:
         return JobError(

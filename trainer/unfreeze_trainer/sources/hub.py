@@ -173,18 +173,27 @@ class Hub(Bringer):
             if again or self._offline:
                 break
             self._patiently(wanted, partial(self._again, broken, reference, pin, root, wanted))
-        for name in broken:  # nobody is to find it in the cache; what other repositories share stays
+        if self._is_known(wanted):
+            self._remove(broken, root)
+            of, ending = "the hub lists for it", f"it was removed from {self._cache}"
+        else:  # what a run folder says is no reason to take from the cache what other jobs read
+            of, ending = "it was pinned with in sources.json of the run", "what the cache has was left"
+        raise JobError(
+            "DataChanged",
+            f"{where}: {some_of(broken)} of commit {pin.revision} differs from the hash that {of}"
+            f"{', in the cache' if self._offline else ', also when it was fetched again'}: {ending}."
+            " If it comes again, ask whoever runs the hub or mirror",
+        )
+
+    @staticmethod
+    def _remove(names: list[str], root: Path) -> None:
+        """Remove files of a commit, so that nobody finds them in the cache; what other repositories share stays."""
+        for name in names:
             with suppress(OSError):
                 blob = (root / name).parent / (root / name).readlink()
                 (root.parents[1] / "blobs" / blob.name).unlink()
             with suppress(OSError):
                 (root / name).unlink()
-        raise JobError(
-            "DataChanged",
-            f"{where}: {some_of(broken)} of commit {pin.revision} differs from the hash that the hub lists for it"
-            f"{', in the cache' if self._offline else ', also when it was fetched again'}: it was removed from {self._cache}."
-            " If it comes again, ask whoever runs the hub or mirror",
-        )
 
     def _again(self, names: list[str], reference: Reference, pin: Pin, root: Path, wanted: Wanted) -> None:
         """Bring files once more."""
