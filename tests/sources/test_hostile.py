@@ -153,6 +153,23 @@ def test_a_link_out_of_a_snapshot_is_replaced_and_never_read(hub, client, tmp_pa
         assert outside.read_bytes() == content
 
 
+def test_a_link_in_place_of_an_index_is_not_read_either(hub, client, tmp_path):
+    """The index of sharded weights is read before there is any pin."""
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    hub.model(
+        "org/sharded",
+        {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode(), "model-1.safetensors": b"x"},
+    )
+    pin = client.pin("hf://org/sharded")
+    planted = client.fetch("hf://org/sharded", pin) / "model.safetensors.index.json"
+    (outside := tmp_path / "outside.json").write_text('{"weight_map": {"a": "elsewhere.safetensors"}}')
+    planted.unlink()
+    planted.symlink_to(outside)
+    assert client.pin("hf://org/sharded") == pin
+    assert planted.resolve() != outside
+    assert outside.exists()
+
+
 def test_a_folder_that_leads_out_of_a_snapshot_is_refused_and_left(hub, client, tmp_path):
     hub.dataset("org/deep", {"a/x.csv": b"text,label", "y.csv": b""})
     pin = client.pin("hf://datasets/org/deep")

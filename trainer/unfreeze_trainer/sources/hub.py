@@ -84,10 +84,12 @@ class Hub(Bringer):
         if commit is None or not _COMMIT.fullmatch(commit):
             raise JobError("RevisionNotFound", f"{where}: the hub gives no commit for {reference.revision}: {commit!r}")
         files = self._list(where, reference, commit)
+        root = Path(Reference(reference.kind, name, "", "").at(self._cache, commit))
 
         def read(path: str) -> bytes:
             if files[path].size > _SMALL_BYTES:
                 raise JobError("InvalidModel", f"{where}: {path} has {files[path].size:,} bytes, too many for an index")
+            self._drop_foreign_links(where, root, [path])
             return Path(self._download(reference, commit, path, _Meter)).read_bytes()
 
         if wanted.is_model:
