@@ -157,6 +157,18 @@ def test_a_claim_that_jobs_share_is_written_by_a_container_that_runs_no_model():
     assert shared == {"job", "fetcher", "sources", "claim-0"}, "and not the folder /tmp"
 
 
+def test_the_platforms_image_is_pulled_beside_a_jobs_own():
+    image = replace(IMAGE, pull_secrets=("registry", "mine"))
+    own = {"image": "own/image:1", "imagePullSecrets": [{"name": "mine"}]}
+
+    def secrets(view):
+        made = indexed_job(view, spec_of(view), image, Carried(), NAMES, sources=OPEN)
+        return made["spec"]["template"]["spec"]["imagePullSecrets"]
+
+    assert secrets(reading(**CACHED, template=own)) == [{"name": "mine"}, {"name": "registry"}]
+    assert secrets(reading(**MODEL, template=own)) == [{"name": "mine"}], "nothing of the platform's is pulled"
+
+
 def test_credentials_of_a_jobs_own_go_to_the_container_that_fetches():
     own = {"template": {"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "k"}}}]}}
     pod = pod_of(reading(**MODEL, **own, sources={"cacheClaim": "cache"}))
@@ -309,6 +321,7 @@ def test_credentials_go_to_no_endpoint_without_tls_unless_the_platform_says_so()
         (secret, plain.model_copy(update={"insecure": True})),
         (secret, SourceAccess(endpoint="https://hub.example")),
         (reading(**MODEL), plain),
+        (reading(**MODEL, sources={"secretRef": {"name": "hub"}, "cacheClaim": "cache", "offline": True}), plain),
     ):
         assert JOBS in [action.resource for action in step(view, {"hf": place}).actions]
 

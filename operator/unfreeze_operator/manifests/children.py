@@ -196,11 +196,15 @@ def _pod_template(
     pod_group: str,
 ) -> Manifest:
     template = spec.template.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if image.pull_secrets:
-        template.setdefault("imagePullSecrets", [{"name": name} for name in image.pull_secrets])
     claim_names = claims(spec)
     kept = cache_claim(spec, sources) if fetches_apart(spec, sources) else None
     beside = fetcher(spec, image, sources, _user_env(spec), SECURITY)
+    own = template.get("imagePullSecrets", [])
+    if image.pull_secrets and (
+        beside or not own
+    ):  # a fetcher has the platform's image, whatever the job's is pulled with
+        added = [{"name": name} for name in image.pull_secrets]
+        template["imagePullSecrets"] = [*own, *(one for one in added if one not in own)]
     volumes: list[Manifest] = [
         {"name": "job", "configMap": {"name": named(CONFIG_MAPS, job.name)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},

@@ -129,7 +129,8 @@ def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
         if scheme not in ACCESS:
             continue
         access, place = ACCESS[scheme], sources[scheme]
-        if scheme in offline_schemes(spec, sources) and cache_claim(spec, sources) is None:
+        offline = scheme in offline_schemes(spec, sources)
+        if offline and cache_claim(spec, sources) is None:
             yield (
                 f"sources of {scheme}:// are taken from a cache alone (sources.offline, or trainer.sources.{scheme}.offline of the"
                 " chart), and there is none: name the claim that has them in sources.cacheClaim"
@@ -143,7 +144,7 @@ def source_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
                 f"template.env {name}: the keys of {scheme}:// are those of the Secret in sources.secretRef, and one of another"
                 " account would lead the others there: put it into the Secret, or leave secretRef out"
             )
-        if (place.endpoint or "").startswith("http://") and not place.insecure:
+        if (place.endpoint or "").startswith("http://") and not place.insecure and not offline:
             yield (
                 f"sources.secretRef: the endpoint of {scheme}:// on this cluster has no TLS, and credentials would be read on their"
                 f" way: whoever runs the operator gives it TLS, or sets trainer.sources.{scheme}.insecure of the chart"
