@@ -13,6 +13,8 @@ from unfreeze_cli.text import plain
 
 POLL_SECONDS = 1.0
 FINISHED = ("Succeeded", "Failed")
+_TRAINER = "--container=trainer"
+"""A pod may have others: one that fetches, and what a cluster puts into it, which may stand first."""
 
 
 def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None) -> None:
@@ -36,7 +38,8 @@ def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None)
     for pod in found:
         if len(found) > 1:
             click.echo(_header(pod))
-        if kubectl.stream("logs", pod["metadata"]["name"], *([f"--tail={tail}"] if tail is not None else [])):
+        lines = [f"--tail={tail}"] if tail is not None else []
+        if kubectl.stream("logs", pod["metadata"]["name"], _TRAINER, *lines):
             raise SystemExit(1)  # kubectl has said why
     if not found:
         raise click.ClickException(_without_logs(job, wanted))
@@ -57,7 +60,8 @@ def follow(
         fresh = [pod for pod in pods if pod["metadata"]["uid"] not in seen and has_started(pod)]
         for pod in fresh:
             click.echo(_header(pod), err=True)
-            if kubectl.stream("logs", "--follow", pod["metadata"]["name"], *([f"--tail={tail}"] if tail else [])):
+            lines = [f"--tail={tail}"] if tail else []
+            if kubectl.stream("logs", "--follow", pod["metadata"]["name"], _TRAINER, *lines):
                 raise SystemExit(1)
             seen.add(pod["metadata"]["uid"])
         phase = job.get("status", {}).get("phase", "Pending")
