@@ -185,6 +185,11 @@ def test_beside_a_trainer_with_limits_what_fetches_has_limits():
 
     bounds = {"cpu": "1", "memory": "2Gi"}
     assert resources(limits={"cpu": "4", "memory": "8Gi"}) == {"requests": bounds, "limits": bounds}
+    disk = {"ephemeral-storage": "2Gi"}
+    asked = {"requests": {"cpu": "100m", "memory": "256Mi"} | disk, "limits": disk}
+    assert resources(limits={"ephemeral-storage": "50Gi"}) == asked, (
+        "a quota of such limits wants one of each container"
+    )
     assert resources(limits={"nvidia.com/gpu": 1}) == {"requests": {"cpu": "100m", "memory": "256Mi"}}
 
 

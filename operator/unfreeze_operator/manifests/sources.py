@@ -29,8 +29,8 @@ SOURCES_SIZE = "200Gi"
 FETCHER_FOLDER = "/mnt/fetcher"
 """Where trainer and fetcher meet."""
 _REQUESTS = {"cpu": "100m", "memory": "256Mi"}
-_LIMITS = {"cpu": "1", "memory": "2Gi"}
-"""Of the fetcher, where the trainer has limits too: a pod keeps its class of quality."""
+_LIMITS = {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "2Gi"}
+"""Of the fetcher, where the trainer has limits too: a pod keeps its class of quality, and a quota of such limits takes it."""
 _TMP_SIZE = "1Gi"
 PASSED = frozenset(
     {
