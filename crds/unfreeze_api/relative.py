@@ -9,9 +9,11 @@ from typing import Any
 PLACES = (
     ("model", "source"),
     ("model", "candidates", "source"),
+    ("model", "towers", "source"),
     ("data", "train", "source"),
     ("data", "validation", "source"),
     ("data", "test", "source"),
+    ("evidence", "forgetting", "anchor", "source"),
     ("output", "destination"),
 )
 """Fields of the spec that say where something lies; of a list those of each item."""

@@ -9,12 +9,15 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional
 
 from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import WORDS, bert_folder, image_model, make_job, merge, timm_folder
+from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.commands.survey import survey
 from unfreeze_trainer.data.held_out import hold_out_whole
@@ -261,3 +264,22 @@ def test_what_a_held_out_source_shares_is_counted(places, tmp_path):
     held_out = {"fraction": None, "source": f"file://{places / 'other.jsonl'}"}
     job = make_job("none", places / "most.jsonl", **spec_of(places, tmp_path), data={"validation": held_out})
     assert open_task(job).overlaps == {"validation in train": 1}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("init", "Alignment has several models, and no job is drafted for it: write the file by docs/tasks.md"),
+        ("data", "Alignment has several models, and no job is drafted for it"),
+    ],
+)
+def test_no_job_is_drafted_for_towers(places, tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [command, str(places / "rows.jsonl"), "--task", "Alignment"])
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_what_towers_take_is_not_estimated(places, tmp_path):
+    with pytest.raises(JobError, match=r"^spec.model.towers: the memory of Alignment cannot be estimated yet"):
+        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)

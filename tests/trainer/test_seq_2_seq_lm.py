@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -12,17 +14,22 @@ import torch
 import torch.distributed as dist
 import yaml
 from click.testing import CliRunner
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, make_job, seq2seq_folder, write_sequences
 from tests.trainer.whole_worker import ends_as_undisturbed
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.names import API_VERSION, KIND
+from unfreeze_trainer.commands.asked import SPLIT
+from unfreeze_trainer.commands.finished import find_model
+from unfreeze_trainer.commands.generated import generated
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.feed import Feed
+from unfreeze_trainer.modalities.base import Question
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.base import IGNORED
@@ -434,3 +441,36 @@ def test_columns_called_source_and_target_are_taken_for_it_where_they_hold_texts
     assert guess(facts, "t").task == "TextClassification"
     with pytest.raises(JobError, match=r"no column is called 'source'.*--column source=NAME"):
         guess({"text": facts["source"], "target": facts["source"]}, "t", task="Seq2SeqLM")
+
+
+def test_what_an_encoder_decoder_says_counts_whole_where_it_is_its_source_again() -> None:
+    source, config = [2, 5, 6, 1], SimpleNamespace(is_encoder_decoder=True)
+    module = SimpleNamespace(
+        config=config, generation_config=GenerationConfig(), generate=lambda **_: torch.tensor([source])
+    )
+    question = Question({"input_ids": source}, "5 6", None, lambda ids: " ".join(map(str, ids[1:-1])))
+    task = SimpleNamespace(splits={SPLIT: 1}, asked=lambda *_: question)
+    asked: Any = SimpleNamespace(task=task, module=module, device="cpu")
+    assert generated(asked, 8)["exactMatch"] == 1.0
+
+
+def test_a_tokenizer_that_lacks_the_targets_language_is_refused(folders: Path, table: Path) -> None:
+    def without_language(**_: object) -> dict:
+        raise KeyError(None)
+
+    job = make_job(folders / "t5", table, task=TASK)
+    for answer in (without_language, lambda **_: {"input_ids": [None, 1]}):
+        with (
+            patch.object(PreTrainedTokenizerBase, "__call__", lambda _self, answer=answer, **given: answer(**given)),
+            pytest.raises(JobError, match=r"set src_lang and tgt_lang in its tokenizer_config\.json"),
+        ):
+            open_task(job)
+
+
+def test_a_model_of_sound_is_not_taken_for_one_of_texts(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="its answers are texts"):
+        find_model(folders / "t5", None)
+    config = {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "is_encoder_decoder": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(JobError, match="WhisperForConditionalGeneration in architectures, which has no head"):
+        find_model(tmp_path, None)

@@ -50,7 +50,10 @@ def adapter_rules(
         yield _whole_gradients(why, kinds, [kind for kind in adapters if not kind.whole_gradients], engines)
     prompts = [kind for kind in adapters if kind.before_input]
     others = [kind for kind in adapters if not kind.before_input]
-    readers, wordless = [task for task in tasks if task.reads_text], [task for task in tasks if not task.reads_text]
+    readers = [task for task in tasks if task.reads_text]
+    wordless = [
+        task for task in tasks if not (task.reads_text or task.towers)
+    ]  # what has towers takes no adapter at all
     yield Rule(
         f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', wordless)}",
         f"{_each(prompts)} stands before the words of a text, and there are none in {every(wordless)}: choose adapter.type"

@@ -85,6 +85,11 @@ def estimated(
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
 
+    if job.model.towers:
+        raise JobError(
+            "UnsupportedModel",
+            f"spec.model.towers: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
+        )
     task = open_task(job)
     limits = {"limit": limit, "accelerator_limit": accelerator_limit}
 

@@ -174,7 +174,7 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     kind = str((config.get("architectures") or [""])[0])
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         raise _no_answers(folder, "CausalLM")
-    if kind.endswith("ForConditionalGeneration"):
+    if _rewrites(config, kind):
         raise _no_answers(folder, "Seq2SeqLM")
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
@@ -194,6 +194,15 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     outputs = _outputs(folder, labels)
     scale = ([1.0] * len(outputs), [0.0] * len(outputs)) if task == "TextRegression" else None
     return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
+
+
+def _rewrites(config: dict[str, Any], kind: str) -> bool:
+    """Return whether a class of transformers is an encoder and a decoder of texts, and not of sound or pictures."""
+    if config.get("is_encoder_decoder") is False:
+        return False
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type", "")) == kind
 
 
 def _named(config: dict[str, Any], pooled: dict[str, Any]) -> Any:

@@ -31,7 +31,8 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
     from unfreeze_trainer.commands.asked import SPLIT
     from unfreeze_trainer.objectives.texts import TextScores
 
-    task, module, scores = asked.task, asked.module, TextScores()
+    module: Any = asked.module
+    task, scores = asked.task, TextScores()
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
             raise JobError(
@@ -43,9 +44,9 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
         said: list[int] = []
         if room > 0:
             with torch.inference_mode():
-                said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()  # type: ignore[operator]
-        begin = found.inputs["input_ids"]
-        said = said[len(begin) :] if said[: len(begin)] == begin else said  # decoders repeat what they were asked
+                said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
+        if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
+            said = said[len(found.inputs["input_ids"]) :]
         scores.add(found.decode(said), found.right)
     return scores.compute()
 

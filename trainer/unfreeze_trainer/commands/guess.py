@@ -92,6 +92,12 @@ def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], tas
     names = [task.name for task in TASKS]
     if task and task not in names:
         raise JobError("InvalidJob", f"no task is called {task!r}: tasks are {', '.join(names)}")
+    if task and task_type(task).towers:
+        raise JobError(
+            "InvalidJob",
+            f"{task} has several models, and no job is drafted for it: write the file by docs/tasks.md; `unfreeze data FILE` then shows"
+            " what it would read",
+        )
     known = list(dict.fromkeys(column.name for task in TASKS for column in task.reads))
     if unknown := [name for name in given if name not in known]:
         raise JobError("InvalidJob", f"columns have no field {unknown[0]!r}: fields are {', '.join(known)}")

@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.causal_lm import CausalLanguageModel
 from unfreeze_trainer.models.causal_lm import start_token
 
@@ -30,6 +31,16 @@ class Seq2SeqLanguageModel(CausalLanguageModel):
 
     def __init__(self, job: ResolvedJob) -> None:
         super().__init__(job, answers=False)
+        said = (
+            f"{self.where}: its tokenizer makes no tokens of targets: where it is of several languages, set src_lang and tgt_lang in its"
+            " tokenizer_config.json"
+        )
+        try:
+            ends = self.tokenizer(text_target="")["input_ids"]
+        except Exception as error:  # without the target's language each tokenizer has its own error
+            raise JobError("InvalidModel", said) from error
+        if None in ends:
+            raise JobError("InvalidModel", said)
 
     @cached_property
     def start(self) -> int:
