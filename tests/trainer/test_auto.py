@@ -141,6 +141,7 @@ def test_a_gate_says_why():
     assert "no time is left, and 10 s of the 9 s are spent" in said(0.8, seconds=9)
     assert "rung 1 brought no more than 0.01, with probability 0.95: FullFineTuning is not" in said(0.8, 0.8, idle=0.95)
     assert said(2.0, of=RMSE, target=2.5).endswith("the target 2.5 is met: FullFineTuning is not tried")
+    assert "nothing is known of what is left to gain: FullFineTuning is tried" in said(float("nan"))
     assert said(2.0, of=RMSE) == "rmse is 2 by rung 0, it is not known how much lower it gets: FullFineTuning is tried"
 
 

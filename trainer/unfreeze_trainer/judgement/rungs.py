@@ -120,7 +120,9 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
         why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
-        if metric.better == "Lower":
+        if math.isnan(left):
+            why = "nothing is known of what is left to gain"
+        elif metric.better == "Lower":
             why = "it is not known how much lower it gets"
         otherwise = "a target that is met, or a rung that surely brings nothing"
     return Decision(
