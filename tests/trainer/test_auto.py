@@ -17,6 +17,7 @@ from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, events, finished, kill_at
 from tests.trainer.jobs import make_job
 from unfreeze_api.contracts import budget
+from unfreeze_api.contracts.report import Rollback
 from unfreeze_api.spec.strategy import AutoSpec
 from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.errors import JobError
@@ -30,9 +31,11 @@ from unfreeze_trainer.judgement.rungs import (
     choose,
     gate,
     margin_of,
+    within_values,
 )
 from unfreeze_trainer.judgement.said import Said, within
 from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 
 ACCURACY, RMSE = Metric("accuracy"), Metric("rmse", "Lower")
@@ -138,6 +141,7 @@ def test_a_gate_says_why():
     assert "no time is left, and 10 s of the 9 s are spent" in said(0.8, seconds=9)
     assert "rung 1 brought no more than 0.01, with probability 0.95: FullFineTuning is not" in said(0.8, 0.8, idle=0.95)
     assert said(2.0, of=RMSE, target=2.5).endswith("the target 2.5 is met: FullFineTuning is not tried")
+    assert "nothing is known of what is left to gain: FullFineTuning is tried" in said(float("nan"))
     assert said(2.0, of=RMSE) == "rmse is 2 by rung 0, it is not known how much lower it gets: FullFineTuning is tried"
 
 
@@ -158,6 +162,13 @@ def test_a_value_that_is_no_number_is_the_worst():
     nan = float("nan")
     assert [best_of(values, ACCURACY) for values in ([nan, 0.2], [0.3, nan], [nan, nan], [0.2, 0.2])] == [1, 0, 0, 0]
     assert best_of([3.0, 2.0, nan], RMSE) == 1
+
+
+def test_a_rung_that_is_no_number_is_no_gain_and_is_not_as_good_as_one_that_is():
+    nan = float("nan")
+    assert within_values(0.8, nan, 0.01, ACCURACY) == 1.0
+    assert within_values(nan, 0.8, 0.01, ACCURACY) == 0.0
+    assert within_values(2.0, nan, 0.01, RMSE) == 1.0
 
 
 # The plan.
@@ -435,3 +446,57 @@ def test_a_rung_whose_rates_destroy_is_given_up_and_those_before_it_stay(tmp_pat
     assert "This rung is given up, and so are those above it" in warning
     weights, base = torch.load(tmp_path / "model/weights.pt"), run.task.build_model().module.state_dict()
     assert [name for name in weights if not torch.equal(weights[name], base[name])] == ["head.weight", "head.bias"]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_margin_of_a_loss_is_not_compared_with_shares_of_rows(tmp_path):
+    """Accuracies that are alike say nothing of losses that are not: of a metric that rows do not give, its values count alone."""
+    run = opened(tmp_path, blind=True, auto={"minGain": 0.05}, metric="loss")
+    train(run)
+    assert len(run.state.rungs) > 1
+    run.saver.wait()
+    assert [run.ladder._said(rung) for rung in run.state.rungs] == [None] * len(run.state.rungs)
+    run.ladder.choose()
+    values = [rung.best.value for rung in run.state.rungs]
+    assert run.state.best.value <= min(values) + 0.05
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_budget_that_is_over_at_a_checkpoint_stands_in_it(tmp_path):
+    keep = {"everySteps": 1, "keep": 50, "afterSuccess": "Keep"}
+    run = opened(tmp_path, blind=True, auto={"budget": {"seconds": 1}}, epochs=40, checkpoint=keep)
+
+    def count():
+        run.state.phase_seconds += 0.3
+
+    run.milestones._count_time = count
+    train(run)
+    run.saver.wait()
+    kept = run.folder.checkpoints.load(run.state.step).state
+    assert (kept.phase_ended, kept.climbing, len(kept.rungs)) == (True, False, 1)
+    assert [one.type for one in kept.decisions] == ["Rung"]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_later_rung_that_learned_nothing_is_no_reason_to_lose_the_one_that_is_taken(tmp_path):
+    rungs = [{"type": "FeatureExtraction", "epochs": 60}, {"type": "FullFineTuning", "epochs": 1}]
+    run = opened(tmp_path, blind=False, auto={"minGain": 0.0, "rungs": rungs})
+    asked = run.ladder._gate
+
+    def open_gate():
+        found = asked()
+        return found and found.model_copy(update={"answer": "Yes"})
+
+    run.ladder._gate = open_gate
+    train(run)
+    probe, whole = run.state.rungs
+    assert probe.best.usefulness.better
+    useless = whole.best.usefulness.model_copy(update={"better": False, "gain_low": -0.4, "gain_high": -0.2})
+    whole.best.usefulness, whole.best.value = useless, 0.1
+    run.state.best = whole.best
+    run.state.rollbacks = [Rollback(step=9, to=5, phase_index=1, factor=0.3, message="the loss has burst")]
+    finish(run)
+    assert report_of(tmp_path)["bestStep"] == probe.best.step

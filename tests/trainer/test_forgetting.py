@@ -17,13 +17,19 @@ from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import (
     WORDS,
+    audio_folder,
+    audio_model,
     bert_folder,
     decoder_folder,
     image_folder,
+    image_model,
     make_job,
+    seq2seq_folder,
     timm_folder,
     write_csv,
     write_dialogues,
+    write_sequences,
+    write_words,
 )
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
@@ -37,7 +43,9 @@ from unfreeze_trainer.judgement.forgetting import (
     decided,
     neighbours_lost,
 )
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.forgetting import MAX_ROWS, MIN_ROWS, rows_for
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
@@ -324,7 +332,138 @@ def test_two_workers_see_what_one_sees(ranks, tmp_path, engine):
     assert alike == pytest.approx(near, abs=1e-3)
 
 
+def classifying(folder, kind):
+    """Write a base that tells five classes of its own apart; return it with data, and the fields of a job that trains it."""
+    import transformers
+
+    if kind == "Text":
+        bert_folder(folder / "base")
+        data = write_csv(folder / "texts.csv", 40)
+    elif kind == "Image":
+        image_model(folder / "base")
+        data = image_folder(folder / "data", per_label=20)
+    else:
+        audio_model(folder / "base", feat_extract_norm="layer")  # which pools what is no padding
+        data = audio_folder(folder / "data", per_label=20)
+    config = transformers.AutoConfig.from_pretrained(folder / "base", num_labels=5)
+    made = "SequenceClassification" if kind == "Text" else f"{kind}Classification"
+    torch.manual_seed(1)
+    whole = getattr(transformers, f"AutoModelFor{made}").from_config(config).eval()
+    whole.save_pretrained(folder / "base")
+    return whole, data, {"task": {"type": f"{kind}Classification"}}
+
+
+@slow
+@_one
+@pytest.mark.parametrize("kind", ["Text", "Image", "Audio"])
+def test_the_classes_that_a_base_of_transformers_would_see(tmp_path, kind):
+    whole, data, task = classifying(tmp_path, kind)
+    found = run_of(tmp_path / "base", data, tmp_path / "run", 1e-3, **task).forgetting
+    rows = found._rows.tolist()
+    [batch] = found._task.unlabelled("validation", [rows], set())
+    with torch.no_grad():
+        said = (whole(batch["images"]) if kind == "Image" else whole(**batch)).logits.log_softmax(-1)
+    mine = torch.cat([found._base.outputs[place] for place in range(len(rows))])
+    torch.testing.assert_close(mine, said, atol=1e-5, rtol=1e-4)
+
+
+@slow
+@_one
+def test_a_base_whose_head_reads_what_the_trained_body_does_not_give_is_measured_without_it(tmp_path, caplog):
+    classifying(tmp_path, "Text")  # its head reads what BERT pools, which a model of words has not
+    data, task = write_words(tmp_path / "words.jsonl", 40), {"task": {"type": "TokenClassification"}}
+    found = run_of(tmp_path / "base", data, tmp_path / "run", 1e-3, **task).forgetting
+    assert (found._head, found._base.outputs) == (None, {})
+    assert "the base's own head cannot be put onto this model" in caplog.text
+    assert [one.value for one in found._compared(found._base, found._look(found._base)).gauges] == [0.0]
+
+
+@slow
+@_one
+def test_words_at_masked_places_stand_behind_a_prompt(base, questions, tmp_path):
+    """What a prompt adds before a text does not move the places that are looked at."""
+    adapter = {"adapter": {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 3}}}
+    found = run_of(masked_base(tmp_path / "bert"), questions, tmp_path / "run", 1e-3, **adapter).forgetting
+    seen, outputs = [], found._head.outputs
+
+    def look(read, inputs, places):
+        stand_in = getattr(found._head._head, found._head._head.base_model_prefix)
+        said = outputs(read, inputs, places)
+        whole = found._head._seen[0]
+        assert whole.shape[1] == inputs["input_ids"].shape[1] + 3
+        seen.append(
+            torch.equal(stand_in.gives.last_hidden_state[:, 0], whole[torch.arange(len(places)), places[:, 0] + 3])
+        )
+        return said
+
+    found._head.outputs = look
+    found._look(found._base)
+    assert seen
+    assert all(seen)
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_an_encoder_decoder_by_the_loss_on_the_anchor(tmp_path):
+    base, data = seq2seq_folder(tmp_path / "t5"), write_sequences(tmp_path / "train.jsonl", 40)
+    anchor = {"anchor": {"source": f"file://{write_sequences(tmp_path / 'old.jsonl', 20)}"}}
+    run = run_of(base, data, tmp_path / "run", 1e-2, anchor, task={"type": "Seq2SeqLM"})
+    found = run.forgetting
+    [batch] = found._task.unlabelled("anchor", [[0]], set())
+    with torch.no_grad():
+        whole = run.engine.module.eval()(**{k: v for k, v in batch.items() if k != TARGETS}).logits[0].log_softmax(-1)
+    learned = (batch[TARGETS][0] != IGNORED).nonzero().flatten()
+    assert found._base.units[0] == len(learned)
+    first = found._base.outputs[0]
+    torch.testing.assert_close(first[0], whole[0])
+    torch.testing.assert_close(first[-1], whole[learned[-1]])
+    run.freezer.train_mode()
+    complete(run)
+    _, figures, _ = forgetting_of(tmp_path / "run")
+    assert "loss on the anchor, after less before, in nats" in figures
+
+
+@slow
+@_one
+def test_a_validation_split_of_a_few_rows_says_nothing_of_what_is_lost(base, tmp_path):
+    few = write_csv(tmp_path / "few.csv", 16)
+    with pytest.raises(JobError, match=r"spec\.data\.validation: 4 rows tell nothing of what a model has lost"):
+        run_of(base, few, tmp_path / "run", 1e-3)
+
+
 # Guards: each is shown to bite
+
+
+@slow
+@_one
+@pytest.mark.usefixtures("without_exports")
+def test_auto_takes_no_rung_beyond_the_budget_and_asks_for_none_after_it(base, questions, tmp_path):
+    """By the metric alone the rung that forgets would be taken: its loss is the lowest."""
+    rungs = [{"type": "FeatureExtraction", "epochs": 1}, {"type": "FullFineTuning"}, {"type": "PartialFineTuning"}]
+    strategy = {
+        "type": "Auto",
+        "auto": {"minGain": 0.0, "rungs": rungs},
+        "learningRate": {"head": 3e-3, "backbone": 3e-3},
+    }
+    training = {"epochs": 6, "metric": "loss"}
+    wanted = {"budget": 0.05, "guard": "Stop"}
+    run = run_of(base, questions, tmp_path / "run", 0, wanted, strategy=strategy, training=training)
+    train(run)
+    probe, whole = run.state.rungs
+    whole.best.value = 0.01
+    assert (probe.best.beyond, run.state.climbing) == (0.0, False)
+    assert whole.best.beyond > 0.05
+    finish(run)
+    found, _, report = forgetting_of(tmp_path / "run")
+    decisions = {kind: [one for one in report["decisions"] if one["type"] == kind] for kind in ("Rung", "Strategy")}
+    assert [one["answer"] for one in decisions["Rung"]] == ["Yes"]
+    [strategy] = decisions["Strategy"]
+    assert strategy["answer"] == "FeatureExtraction"
+    assert (
+        "FullFineTuning not taken, beyond the budget of evidence.forgetting; PartialFineTuning" in strategy["message"]
+    )
+    assert (found["answer"], report["results"]["validation"]["forgotten"]) == ("Within", 0.0)
 
 
 @slow

@@ -202,7 +202,7 @@ def scratch_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] =
     )
 
 
-def forgetting_rules(engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
+def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
     """Yield the rules about what can be compared with the base."""
     given = "!has(self.evidence) || !has(self.evidence.forgetting) || "
     takers = [engine for engine in engines if engine.name != "DeepSpeed"]
@@ -210,6 +210,12 @@ def forgetting_rules(engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
         f"{given}{_among('self.distribution.engine', takers)}",
         "evidence.forgetting runs the base before the first step, when DeepSpeed cannot compute yet: choose distribution.engine"
         f" {either(takers)}, or remove evidence.forgetting",
+        ".evidence.forgetting",
+    )
+    joined = [task for task in tasks if task.towers]
+    yield Rule(
+        f"{given}!{_among('self.task.type', joined)}",
+        f"{every(joined)} joins several encoders, and it is measured of one base what it loses: remove evidence.forgetting",
         ".evidence.forgetting",
     )
     yield Rule(
@@ -220,9 +226,9 @@ def forgetting_rules(engines: Sequence[Engine] = ENGINES) -> Iterator[Rule]:
     interpolates = f"{given}!has(self.evidence.forgetting.guard) || self.evidence.forgetting.guard != 'Interpolate' || "
     yield Rule(
         f"{interpolates}!has(self.adapter) || (self.adapter.type == 'LoRA' && (!has(self.adapter.lora)"
-        " || (!self.adapter.lora.useDora && !(self.adapter.lora.initLoraWeights in ['PiSSA', 'OLoRA', 'LoftQ']))))",
+        " || (!self.adapter.lora.useDora && !(self.adapter.lora.initLoraWeights in ['Orthogonal', 'PiSSA', 'OLoRA', 'LoftQ']))))",
         "weights are interpolated along a line from the base to the result, and of adapters only a LoRA without useDora and with"
-        " initLoraWeights other than PiSSA, OLoRA and LoftQ lies on one: set guard to Stop or Report, or choose another adapter",
+        " initLoraWeights Default or Gaussian lies on one: set guard to Stop or Report, or choose another adapter",
         ".evidence.forgetting.guard",
     )
 

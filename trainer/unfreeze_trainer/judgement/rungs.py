@@ -75,7 +75,12 @@ def margin_of(best: Climbed, wanted: Wanted) -> float:
 
 
 def within_values(one: float, other: float, margin: float, metric: Metric) -> float:
-    """Return 1 where the first value is not worse than the second by more than a margin, else 0: without rows to draw from."""
+    """Return 1 where the first value is not worse than the second by more than a margin, else 0: without rows to draw from.
+
+    What is no number is worse than any that is, and not worse than another that is none.
+    """
+    if math.isnan(other):
+        return 1.0
     return float(metric.improvement(other, one) <= margin)
 
 
@@ -115,7 +120,9 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
         why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
-        if metric.better == "Lower":
+        if math.isnan(left):
+            why = "nothing is known of what is left to gain"
+        elif metric.better == "Lower":
             why = "it is not known how much lower it gets"
         otherwise = "a target that is met, or a rung that surely brings nothing"
     return Decision(
@@ -136,7 +143,13 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
 
 
 def choose(
-    climbed: Sequence[Climbed], within: Sequence[float], wanted: Wanted, *, step: int, untried: Sequence[str] = ()
+    climbed: Sequence[Climbed],
+    within: Sequence[float],
+    wanted: Wanted,
+    *,
+    step: int,
+    untried: Sequence[str] = (),
+    beyond: Sequence[str] = (),
 ) -> tuple[int, Decision]:
     """Return the place of the rung that is taken, and the decision: the cheapest that is surely not worse than the best.
 
@@ -152,6 +165,8 @@ def choose(
         That the run is at.
     untried
         Rungs above these.
+    beyond
+        Rungs that were trained, none of whose evaluations is within the budget of forgetting.
     """
     metric = wanted.metric
     top = best_of([one.value for one in climbed], metric)
@@ -176,6 +191,8 @@ def choose(
         )
     last = untried[-1] if untried else climbed[-1].name
     known = "" if untried else f": {metric.name} {climbed[-1].value:.4g}"
+    if beyond:
+        message += f"; {', '.join(beyond)} not taken, beyond the budget of evidence.forgetting"
     return place, Decision(
         type="Strategy",
         answer=taken.name,

@@ -87,11 +87,13 @@ class OwnHead:
         stand_in = getattr(self._head, self._head.base_model_prefix)
         if places is None:
             stand_in.gives = self._seen
-            logits: Tensor = self._head(next(iter(inputs.values()))).logits  # of its body nothing but the shape is read
+            # Padding is not pooled.
+            mask = {"attention_mask": inputs["attention_mask"]} if "attention_mask" in inputs else {}
+            logits: Tensor = self._head(next(iter(inputs.values())), **mask).logits
             return logits[:, None]
         from transformers.modeling_outputs import BaseModelOutput
 
-        hidden = self._seen[0]
+        hidden = self._seen[0][:, -inputs["input_ids"].shape[1] :]  # a prompt stands before the text
         hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
         stand_in.gives = BaseModelOutput(last_hidden_state=hidden)
         words: Tensor = self._head(input_ids=torch.zeros_like(places)).logits

@@ -17,6 +17,7 @@ from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.answers import Answers
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.objectives.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -177,6 +178,15 @@ class Task(ABC):
             Takes the indices of those that cannot be read and are to be skipped.
         """
         yield from self.batches(split, batches)
+
+    def answers_at(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the token that each place of `outputs` is to give, of a task whose outputs are wide.
+
+        Int64 of shape (samples, length), IGNORED where nothing is learned: the next one of those in the inputs.
+        """
+        found = inputs[TARGETS].roll(-1, dims=1)
+        found[:, -1] = IGNORED
+        return found
 
     def outputs(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return what a model makes of what `unlabelled` yields."""

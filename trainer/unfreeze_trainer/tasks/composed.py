@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FEWEST_ANCHORS = 8
-"""Rows of an anchor."""
+"""Rows of an anchor, or of the validation data in its place."""
 VERIFIED_SAMPLES = 4
 """Samples whose outputs an export is compared on."""
 
@@ -189,7 +189,14 @@ class ComposedTask(Task):
     def looked_at(self) -> tuple[str, int]:
         """Return where the base is looked at, anchor or validation, and how many samples there are. JobError InvalidData."""
         if self._anchor is None:
-            return super().looked_at()
+            split, count = super().looked_at()
+            if count < FEWEST_ANCHORS:
+                raise JobError(
+                    "InvalidData",
+                    f"spec.data.validation: {count} rows tell nothing of what a model has lost: hold out {FEWEST_ANCHORS} or more, or"
+                    " set spec.evidence.forgetting.anchor",
+                )
+            return split, count
         if len(self._anchor) < FEWEST_ANCHORS:
             raise JobError(
                 "InvalidData",

@@ -22,7 +22,7 @@ from unfreeze_trainer.tasks.composed import VERIFIED_SAMPLES, ComposedTask
 class Seq2SeqLM(ComposedTask):
     """Opens the data and the model folder of a job."""
 
-    wide_outputs = True
+    wide_outputs = reads_targets = True
 
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(Seq2SeqLMSpec)
@@ -34,6 +34,10 @@ class Seq2SeqLM(ComposedTask):
     def units(self, split: str) -> np.ndarray:
         """Return how many tokens of each sample are learned, int64 of shape (samples,)."""
         return self._sequences.units(self._splits[split])
+
+    def answers_at(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the token that each place of the outputs is to give: targets stand where the logits do."""
+        return inputs[TARGETS]
 
     def first_samples(self) -> tuple[Batch, Any]:
         """Return the beginnings of the first validation samples, source and what the decoder reads by number, and as lists of ids."""

@@ -28,11 +28,11 @@ def finish(run: Run) -> None:
         An export is not what was trained.
     """
     state, engine, reporter = run.state, run.engine, run.reporter
-    run.rollbacks.require_useful()
     reporter.tell("taking the best weights")
     reporter.publish("Exporting")
     run.saver.wait()
     run.ladder.choose()
+    run.rollbacks.require_useful()
     best, phase = state.best, run.plan.phases[state.phase_index]
     assert best is not None  # the end of a phase always evaluates
     if not run.trainable.begun:  # it had stopped between its last phase and this

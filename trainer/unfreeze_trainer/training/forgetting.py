@@ -5,6 +5,7 @@ Both see the same few rows in the same batches, whatever the number of workers, 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_api.spec.adapter import PROMPTS
-from unfreeze_trainer.errors import JobError
-from unfreeze_trainer.features.cut import MASK
+from unfreeze_trainer.errors import JobError, one_line
+from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.judgement.forgetting import (
     ANCHOR_LOSS,
     ANSWERS,
@@ -31,7 +32,7 @@ from unfreeze_trainer.judgement.forgetting import (
     none_lost,
 )
 from unfreeze_trainer.models.blocks import HEAD
-from unfreeze_trainer.objectives.base import IGNORED, PACKED, TARGETS
+from unfreeze_trainer.objectives.base import IGNORED, PACKED
 from unfreeze_trainer.ranking.layers import pooled_rows, watched
 from unfreeze_trainer.ranking.order import READ
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from unfreeze_trainer.runs.state import RunState
     from unfreeze_trainer.tasks import Batch, Task
     from unfreeze_trainer.training.plan import Plan
+
+log = logging.getLogger(__name__)
 
 MAX_SHARE = 0.03
 """Of the time of the training that the gauges take."""
@@ -149,19 +152,24 @@ class Forgetting:
             return
         began = time.perf_counter()
         plan = self._plan
-        moving = sum(self._moves(index) for index in range(len(plan.phases)))
-        evaluations = plan.total_steps // plan.evaluate_every if self.stops else 0
+        moving = [phase for phase in plan.phases if self._moves(phase.index)]
+        steps = sum(phase.steps for phase in moving)  # those of a head on cached features take no time
+        evaluations = steps // plan.evaluate_every if self.stops else 0
         grid = 6 if self.guard == "Interpolate" else 0
-        samples = plan.total_steps * min(self._job.training.batch_size, plan.samples)
-        count = rows_for(self._total, samples=samples, looks=2 + moving + evaluations + grid)
+        samples = steps * min(self._job.training.batch_size, plan.samples)
+        count = rows_for(self._total, samples=samples, looks=2 + len(moving) + evaluations + grid)
         drawn = np.random.default_rng(self._job.training.seed).permutation(self._total)[:count]
         self._rows = np.sort(drawn)
         self._head = self._task.own_head()
         if self._head:
             self._head.to(self._engine.device)
         self._unread: set[int] = set()
+        self._headless = False
         with _without_prompt(self._engine.module, self._job):
             base = self._look(None)
+            if self._engine.any_rank(self._headless):
+                self._head = None
+                base = self._look(None)
         if not base.places and base.losses is None:
             raise JobError(
                 "InvalidModel",
@@ -247,7 +255,7 @@ class Forgetting:
                 kept.clear()
                 with engine.autocast():
                     outputs = task.outputs(module, inputs)
-                    said = self._said(head, kept, inputs, outputs, masked)
+                    said = self._tried(head, kept, inputs, outputs, masked)
                 self._take_features(gathered, kept, inputs, outputs, own)
                 if said is not None:
                     self._take_outputs(seen, base, gathered, said, own)
@@ -278,6 +286,19 @@ class Forgetting:
             batch["input_ids"][row, own] = mask
         return places
 
+    def _tried(self, head: OwnHead | None, *of_pass: Any) -> list[Tensor] | None:
+        """Return what `_said` does; None where the base's head, as it turns out, reads what the trained body does not give."""
+        if head is None or self._base is not None:
+            return self._said(head, *of_pass)
+        if self._headless:
+            return None
+        try:
+            return self._said(head, *of_pass)
+        except Exception as error:  # noqa: BLE001 - the base is measured without it
+            log.warning("the base's own head cannot be put onto this model, and is not measured: %s", one_line(error))
+            self._headless = True
+            return None
+
     def _said(
         self,
         head: OwnHead | None,
@@ -288,9 +309,7 @@ class Forgetting:
     ) -> list[Tensor] | None:
         """Return the logits of the base's own outputs, for each sample (places, outputs); None where it has none."""
         if self._task.wide_outputs:
-            targets = inputs[TARGETS].roll(-1, dims=1)
-            targets[:, -1] = IGNORED
-            learned = (targets[0] != IGNORED).nonzero().flatten()
+            learned = (self._task.answers_at(inputs)[0] != IGNORED).nonzero().flatten()
             if not len(learned):
                 return [outputs[0, :0]]
             most = max(1, min(MAX_PLACES, MAX_NUMBERS // (len(self._rows) * outputs.shape[2])))
@@ -319,7 +338,10 @@ class Forgetting:
         if PACKED in inputs:
             known[MASK] = (inputs[PACKED] >= 0).long()
         samples = len(next(iter(inputs.values())))
+        prompt = self._job.adapter.virtual_tokens if self._job.adapter else 0
         for name, value in found.items():
+            if prompt and value.ndim == 3 and MASK in known and value.shape[1] == length_of(known) + prompt:  # noqa: PLR2004 - tokens
+                value = value[:, prompt:]  # noqa: PLW2901 - the text, which a prompt stands before
             pooled = pooled_rows(value, known, samples)
             if pooled is not None:
                 whole = gathered.setdefault(name, np.zeros((len(self._rows), pooled.shape[1]), dtype=np.float32))
@@ -354,7 +376,7 @@ class Forgetting:
         losses = self._task.loss(outputs, inputs)
         for row, loss in zip(own.tolist(), losses, strict=False):
             gathered[".losses"][row] = float(loss)
-            gathered[".units"][row] = int((inputs[TARGETS][:, 1:] != IGNORED).sum())
+            gathered[".units"][row] = int((self._task.answers_at(inputs) != IGNORED).sum())
 
 
 @contextmanager

@@ -127,7 +127,8 @@ class Ladder:
         found = _NOTHING
         if self._engine.rank == 0:
             self._keep(state.rungs[-1])
-            found = self._gate() or _NOTHING
+            if not state.beyond:  # what is lost by now would not come back: there is nothing to ask
+                found = self._gate() or _NOTHING
         decision = self._engine.broadcast_json(found, Decision)
         state.climbing = decision.answer == "Yes"
         if decision.answer:
@@ -139,10 +140,11 @@ class Ladder:
         if not state.rungs:
             return
         whole = self._whole([rung.best.step for rung in state.rungs])
-        rungs = [rung for rung, there in zip(state.rungs, whole, strict=True) if there] or state.rungs[-1:]
+        there = [rung for rung, one in zip(state.rungs, whole, strict=True) if one] or state.rungs[-1:]
+        rungs = [rung for rung in there if not rung.best.beyond] or there
         found: tuple[int, Decision] = (0, _NOTHING)
         if self._engine.rank == 0:
-            found = self._choice(rungs)
+            found = self._choice(rungs, beyond=[rung for rung in there if rung not in rungs])
         place, decision = self._engine.broadcast_json(found, tuple[int, Decision])
         state.best = rungs[place].best
         self._decisions.add(decision)
@@ -181,8 +183,11 @@ class Ladder:
         except (OSError, ValueError):
             log.warning("%s cannot be read: rungs are compared by their values alone", path, exc_info=True)
             return None
-        known = len(said.actual) and said.rates(np.ones(len(said.actual)))
-        return said if known and compared_by(said.kind, self._wanted.metric.name) in known else None
+        metric, known = self._wanted.metric, len(said.actual) and said.rates(np.ones(len(said.actual)))
+        instead = compared_by(said.kind, metric.name)
+        if instead != metric.name and metric.better == "Lower":  # another unit, so that a margin says nothing of it
+            return None
+        return said if known and instead in known else None
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
@@ -224,7 +229,7 @@ class Ladder:
         unit = max(sample * len(self._plan.blocks) / max(starts, default=1), self._meter.work_seconds or 0.0)
         return self._plan.seconds_of(phase, work_seconds=unit, evaluation_seconds=self._state.evaluation_seconds)
 
-    def _choice(self, rungs: Sequence[Rung]) -> tuple[int, Decision]:
+    def _choice(self, rungs: Sequence[Rung], beyond: Sequence[Rung]) -> tuple[int, Decision]:
         metric = self._wanted.metric
         said = [self._said(rung) for rung in rungs]
         climbed = [self._climbed(*pair) for pair in zip(rungs, said, strict=True)]
@@ -234,7 +239,8 @@ class Ladder:
             self._within(rung, rungs[top], margin, (own, said[top])) for rung, own in zip(rungs, said, strict=True)
         ]
         untried = [phase.rung for phase in self._plan.phases[self._state.rungs[-1].phase_index + 1 :]]
-        return choose(climbed, probable, self._wanted, step=self._state.step, untried=untried)
+        names = [self._plan.phases[rung.phase_index].rung for rung in beyond]
+        return choose(climbed, probable, self._wanted, step=self._state.step, untried=untried, beyond=names)
 
 
 _NOTHING = Decision(type="Strategy", answer="", question="", message="", step=0)

@@ -131,9 +131,9 @@ class Rollbacks:
         """Raise LearningRateTooHigh if a run that went back has come to its end without a model that is better than guessing."""
         best = self._state.best
         worth = best.usefulness if best else None
-        touched = any(
-            one.phase_index <= self._state.phase_index for one in self._state.rollbacks
-        )  # not of a rung given up
+        rungs = {rung.best.step: rung.phase_index for rung in self._state.rungs}
+        last = rungs.get(best.step, self._state.phase_index) if best else self._state.phase_index
+        touched = any(one.phase_index <= last for one in self._state.rollbacks)  # not of a rung that is not taken
         if touched and worth and not worth.better and not _may_be_better(worth):
             raise JobError("LearningRateTooHigh", self._given_up(f"at the end, {worth.message}"))
 

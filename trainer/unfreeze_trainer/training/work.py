@@ -132,11 +132,11 @@ class Work:
             self._reporter.publish("Training")
             if not self._milestones.due():
                 self._reporter.trained()
-        if self._milestones.due():
+        over = met and self._ladder.ends_now(self._milestones.phase_seconds)
+        if over or self._milestones.due():
             meter.pause()
-            self._milestones.settle()
-            meter.resume()
-        if met and not state.phase_ended and self._ladder.ends_now(self._milestones.phase_seconds):
-            meter.pause()
-            self._milestones.conclude()
+            if over:  # alone: a checkpoint of this step that did not know it would stay
+                self._milestones.conclude()
+            else:
+                self._milestones.settle()
             meter.resume()
