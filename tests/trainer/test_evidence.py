@@ -149,8 +149,9 @@ def of_points(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def two_arms(of_points):
-    """Return what makes a run that trains random weights beside it."""
+def two_arms(of_points, monkeypatch):
+    """Return what makes a run that trains random weights beside it, in seconds that a busy machine has too."""
+    monkeypatch.setattr(scratch, "_agreed", lambda _, seconds: seconds + 1.0)
     return lambda max_share=100.0, **options: of_points({"scratch": {"maxShare": max_share}}, **options)
 
 
@@ -253,7 +254,7 @@ def test_what_has_been_measured_stands_where_a_second_training_fails(two_arms, t
 
     monkeypatch.setattr(scratch, "train", later)
     monkeypatch.setattr(scratch, "_ALIKE", -1.0)
-    run = two_arms(max_share=50.0)
+    run = two_arms()
     complete(run)
     [found] = [one for one in run.state.decisions if one.type == "Scratch"]
     assert " from random weights after as many steps (" in found.message
