@@ -259,6 +259,12 @@ ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
+        f"{_NONE}!(self.adapter.type in {list(PROMPTS)}) || self.task.type != 'Seq2SeqLM' || self.distribution.engine != 'FSDP'",
+        "FSDP divides the embeddings that encoder and decoder share once for each of them where a prompt stands before the words: choose"
+        " distribution.engine DDP or DeepSpeed, or another adapter",
+        ".adapter",
+    ),
+    Rule(
         f"{_NONE}!(self.adapter.type in {list(PROMPTS)}) || !has(self.task.causalLm) || !self.task.causalLm.packing",
         f"each of {every([kind for kind in ADAPTERS if kind.before_input])} stands before a row, and of packed samples only the first"
         " would see it: set causalLm.packing to false, or choose another adapter.type",
