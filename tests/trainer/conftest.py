@@ -68,6 +68,7 @@ def one_thread() -> Iterator[None]:
     """Train in this process as a worker does: on one thread, and each phase change collects what is left of garbage."""
     with unchanged_environment():
         os.environ["OMP_NUM_THREADS"] = "1"  # without it Accelerate would choose the number
+        torch.set_num_threads(1)  # which it may have chosen before
         gc.collect()
         gc.freeze()
         yield

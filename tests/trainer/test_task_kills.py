@@ -84,7 +84,8 @@ def test_a_killed_run_ends_as_the_undisturbed_one(ranks, tmp_path, case):
     one = ends_as_undisturbed(job_in, tmp_path)
     assert metrics < set(one["results"]["test"])
     events = map(json.loads, (tmp_path / "killed" / "events.jsonl").read_text().splitlines())
-    assert [event["step"] for event in events if event["event"] == "start"] == [0, 4]
+    steps = [event["step"] for event in events if event["event"] == "start"]
+    assert steps in ([0, 4], [0, 2]), "the checkpoint of step 4 may still have been on its way"
     for file in ("predictions/test.parquet", "evaluation.json"):
         whole, killed = (tmp_path / name / file for name in ("whole", "killed"))
         assert whole.read_bytes() == killed.read_bytes()
