@@ -187,7 +187,8 @@ def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
     if (forgetting := evidence.get("forgetting")) is None:
         return
     engine = spec.get("distribution", {}).get("engine", "DDP")
-    if engine == "DeepSpeed" or spec["model"].get("initialization") == "Random":
+    towers = task_type(spec["task"]["type"]).towers
+    if engine == "DeepSpeed" or towers or spec["model"].get("initialization") == "Random":
         evidence.pop("forgetting")
     if "budget" not in forgetting or spec.get("adapter"):
         forgetting.pop("guard", None)
