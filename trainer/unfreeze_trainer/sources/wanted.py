@@ -6,17 +6,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from unfreeze_trainer.data.suffixes import JSON, PACKED
+
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Location, ResolvedJob
 
 _Place = TypeVar("_Place", bound="Location")
 PATIENCE_SECONDS = 600.0
 """Pauses between tries of a hub that does not answer, all together, before the pod fails and is retried elsewhere."""
-_TABLES_OF_PATHS = tuple(
-    f"{suffix}{packed}"
-    for suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-    for packed in ("", ".gz", ".bz2", ".xz", ".zst")
-)
+_TABLES_OF_PATHS = tuple(f"{suffix}{packed}" for suffix in (".csv", ".tsv", *JSON) for packed in ("", *PACKED))
 
 
 @dataclass(frozen=True, slots=True)
