@@ -55,7 +55,7 @@ test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task,
 	@$(BIN)/python -m pytest -m matrix tests/trainer
 
 test-fast: $(READY) ## Pure code, in under a minute
-	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow"
+	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow and not accelerator"
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .
