@@ -1,4 +1,4 @@
-"""What a run took, printed at its end: the time of each room, the slowest tests. And how two processes share the rooms.
+"""What a run took, printed at its end: the time of each room, the slowest tests. And how processes share the rooms.
 
 A room is a folder of tests; its tests share a cluster, so one process runs them all.
 """
