@@ -35,12 +35,9 @@ def main() -> None:
     if not (folder / "data" / "trec-labels-train.csv").exists():
         prepare(folder)
         prepare_labels(folder)
-    rows = [
-        record("stages", name, partial(_measured, folder, name, kind, seed))
-        for seed in SEEDS
-        for kind in ("coarse", "shuffled")
-        if all(word in (name := f"trec, {kind}, seed {seed}") for word in sys.argv[2:])
-    ]
+    names = {f"trec, {kind}, seed {seed}": (kind, seed) for seed in SEEDS for kind in ("coarse", "shuffled")}
+    asked = {name: what for name, what in names.items() if all(word in name for word in sys.argv[2:])}
+    rows = [record("stages", name, partial(_measured, folder, name, *what)) for name, what in asked.items()]
     print(json.dumps(rows, indent=1))
 
 
