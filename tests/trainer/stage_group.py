@@ -42,14 +42,16 @@ def write_inputs(folder: Path) -> Path:
     return folder
 
 
-def stage(inputs: Path, name: str, *, rate: float = 1e-2, epochs: float = 4, keep: str = "IfHelps", **more):
+def stage(
+    inputs: Path, name: str, *, rate: float = 1e-2, epochs: float = 4, batch: int = 16, keep: str = "IfHelps", **more
+):
     rates = {"head": rate, "backbone": rate}
     return {
         "name": name,
         "keep": keep,
         "data": {"train": {"source": f"file://{inputs}/{name}.csv"}},
         "strategy": {"type": "FullFineTuning", "learningRate": rates},
-        "training": {"epochs": epochs, "batchSize": 16},
+        "training": {"epochs": epochs, "batchSize": batch},
     } | more
 
 

@@ -31,7 +31,7 @@ def inputs(tmp_path_factory):
 
 
 def job_of(inputs, folder, **change):
-    short = {"rate": 1e-3, "epochs": 0.5}
+    short = {"rate": 1e-3, "epochs": 0.5, "batch": 12}
     return chain_job(
         inputs, folder, [stage(inputs, "help", keep="Always", **short), stage(inputs, "harm", **short)], **change
     )
@@ -65,7 +65,7 @@ def test_stages_are_jobs_with_those_before_them(inputs, tmp_path):
     first, second = stage_jobs(job)
     assert (first.stages, [one.name for one in second.stages]) == (None, ["help"])
     assert first.output.path == f"{tmp_path}/run/stages/help"
-    assert (first.training.batch_size, first.training.epochs, first.training.optimizer) == (16, 0.5, "AdamW")
+    assert (first.training.batch_size, first.training.epochs, first.training.optimizer) == (12, 0.5, "AdamW")
     assert len({one.fingerprint() for one in (first, second, job)}) == 3
     kept = [StageResult(name="help", kept=True, steps=8), StageResult(name="harm", kept=False, steps=2)]
     staged = after_stages(job, kept)

@@ -407,8 +407,7 @@ class ResolvedStage(Model):
                 update={task.kind.field: options.model_copy(update={"class_weights_by_label": None})}
             )
         metric = task_type(task.type).metric(spec.training.metric if same else None, task.options).name
-        asked = {"epochs": None, "batch_size": None} | (stage.training.model_dump() if stage.training else {})
-        given = {name: value for name, value in asked.items() if value is not None}
+        own = stage.training.model_dump(by_alias=False, exclude_none=True) if stage.training else {}
         names = Columns().renamed(stage.data.train.named)
         data = ResolvedData(
             train=Dataset.resolve(stage.data.train.source, places, columns=names),
@@ -423,7 +422,7 @@ class ResolvedStage(Model):
             data=data,
             strategy=ResolvedStrategy.resolve(stage.whole_strategy, stage.whole_adapter),
             adapter=stage.whole_adapter,
-            training=spec.training.model_copy(update={"metric": metric, **given}),
+            training=spec.training.model_copy(update={"metric": metric, **own}),
         )
 
 
