@@ -56,11 +56,12 @@ def stage(
 
 
 def chain_job(inputs: Path, folder: Path, stages, *, world: int = 1, **change):
+    full = {"type": "FullFineTuning", "learningRate": {"head": 1e-2, "backbone": 1e-3}}
     return make_job(
         inputs / "bert",
         inputs / "own.csv",
         stages=stages,
-        strategy={"type": "FullFineTuning", "learningRate": {"head": 1e-2, "backbone": 1e-3}},
+        strategy=change.pop("strategy", full),
         training={"epochs": 1, "batchSize": 16, "checkpoint": {"everySteps": 3, "afterSuccess": "Keep"}},
         output={"destination": f"file://{folder}"},
         distribution={"numNodes": world},

@@ -20,6 +20,7 @@ from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, naming, read_results, stage_jobs
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import stages
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.stages import Chain, StageLink, check_stages
 
 PROBED = Probed(with_stage=0.8, without=0.7, low=0.02, high=0.18, rows=100, seconds=1.0)
@@ -145,6 +146,35 @@ def test_a_stage_that_helps_is_kept_and_one_that_harms_is_dropped(inputs, tmp_pa
 
 def _die(*_, **__):
     raise Killed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_an_adapter_auto_and_evidence_after_a_stage_with_an_adapter(inputs, tmp_path):
+    first = stage(inputs, "help", keep="Always", epochs=0.25, adapter={"type": "LoRA", "lora": {"r": 2}})
+    change = {"adapter": {"type": "LoRA", "lora": {"r": 2}}, "evidence": {"baseline": {}, "scratch": {}}}
+    job = chain_job(inputs, tmp_path / "run", [first], strategy={"type": "Auto"}, **change)
+    chained(job)
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert {"Strategy", "Baseline", "Scratch"} <= {one["type"] for one in report["decisions"]}
+    assert json.loads((tmp_path / "run/stages/help/report.json").read_text())["exports"][0]["kind"] == "Merged"
+    base = json.loads((tmp_path / "run/model/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == f"{tmp_path}/run/stages/help/model"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_stage_that_is_asked_to_stop_goes_on(inputs, tmp_path, undisturbed):
+    job, link = job_of(inputs, tmp_path / "run"), Link(tmp_path)
+    link.request_stop()
+    with pytest.raises(StopRequested):
+        chained(job, link)
+    said = link.read_progress()
+    assert (said.stage, said.checkpoint.step) == ("1 of 3: help", said.step)
+    assert read_results(tmp_path / "run", open_recipe(job).fingerprint) == []
+    chained(job)
+    tensors = left(tmp_path / "run")
+    assert [name for name in undisturbed[0] if not torch.equal(tensors[name], undisturbed[0][name])] == []
 
 
 def cut_off(monkeypatch, job, where):

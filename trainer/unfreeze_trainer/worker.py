@@ -69,7 +69,10 @@ def _through_stages(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], 
     except StopRequested:
         engine.barrier()
         return ExitCode.STOPPED
-    return _work(chain.job, open_task, chain.link, engine)
+    last = chain.link
+    if last:
+        last.beat()
+    return _work(chain.job, open_task, last, engine)
 
 
 def _work(

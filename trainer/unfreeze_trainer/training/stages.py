@@ -68,7 +68,7 @@ class StageLink(Link):
     def __init__(self, link: Link, number: int, count: int, name: str, before: Sequence[StageResult]) -> None:
         super().__init__(link.folder)
         self._link, self._last = link, number == count
-        self._said: Progress | None = None
+        self._newest = Progress(activity="Evaluating")
         self._stage = f"{number} of {count}: {name}"
         self._phases = [
             phase.model_copy(update={"name": f"{result.name}.{phase.name}"})
@@ -83,17 +83,17 @@ class StageLink(Link):
         if not self._last:
             own = "Exporting" if progress.activity == "Done" else progress.activity
             update |= {"activity": own, "decisions": self._decisions or None, "results": {}}
-        self._said = progress.model_copy(update=update)
-        self._link.write_progress(self._said)
+        self._newest = progress
+        self._link.write_progress(progress.model_copy(update=update))
 
     def write_activity(self, text: str) -> None:
         """Say what goes on."""
-        self._link.write_activity(f"stage {self._stage}{f': {text}' if text else ''}")
+        self._link.write_activity(text)
 
     def beat(self) -> None:
-        """Say again how far the job is: nothing hangs."""
+        """Say again how far the job is, or that this stage has come: nothing hangs."""
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            self._link.write_progress(self._said or Progress(activity="Evaluating", stage=self._stage))
+            self.write_progress(self._newest)
 
 
 def check_stages(job: ResolvedJob, open_task: OpenTask) -> None:
@@ -172,9 +172,11 @@ class Chain:
         """
         jobs = stage_jobs(self._job)
         while len(self._results) < len(jobs):
-            index = len(self._results)
+            index, link = len(self._results), self.link
+            if link:
+                link.beat()
             with naming(self._job, index):
-                self._add(self._stage(index, jobs[index], self.link))
+                self._add(self._stage(index, jobs[index], link))
 
     def _add(self, result: StageResult) -> None:
         self._results.append(result)
