@@ -33,6 +33,16 @@ def look(job: ResolvedJob) -> str:
     JobError
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
+    from unfreeze_trainer.runs.stages import naming, stage_jobs
+
+    seen = _look(job)
+    for index, stage in enumerate(stage_jobs(job)):
+        with naming(job, index):
+            seen += f"; stage {index + 1}: {_look(stage)}"
+    return seen
+
+
+def _look(job: ResolvedJob) -> str:
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.runs.destination import check_apart
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from unfreeze_trainer.commands.local import job_options, open_job, table_or_json
+from unfreeze_trainer.runs.stages import stage_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,11 +118,22 @@ def phases(file: Path, claim: tuple[str, ...], claims_folder: Path | None, kind:
     wrong, as it is for `unfreeze run`.
     """
     job = open_job(file, claim, claims_folder)
-    plan = preview(job)
+    plan, stages = preview(job), [(stage, preview(stage)) for stage in stage_jobs(job)]
     if kind == "json":
-        click.echo(plan.to_json())
-    else:
-        _print(job, plan)
+        whole = json.loads(plan.to_json())
+        if job.stages:
+            whole["stages"] = {
+                one.name: json.loads(found.to_json()) for one, (_, found) in zip(job.stages, stages, strict=True)
+            }
+        click.echo(json.dumps(whole, indent=2))
+        return
+    for number, (one, (stage, found)) in enumerate(zip(job.stages or (), stages, strict=True), 1):
+        click.echo(f"Stage {number} of {len(stages) + 1}, {one.name}{', if it helps' * (one.keep == 'IfHelps')}:")
+        _print(stage, found)
+        click.echo()
+    if stages:
+        click.echo(f"Stage {len(stages) + 1} of {len(stages) + 1}, the job itself:")
+    _print(job, plan)
 
 
 def preview(job: ResolvedJob) -> Preview:

@@ -116,7 +116,7 @@ class ComposedTask(Task):
         pool.shutdown(wait=False)
 
     def _pin(self) -> dict[str, Any]:
-        base, path = self.job.model, self.job.model.path
+        base, path = self.job.model, self.job.model.weights_path
         data = {split.source: pin_data(split.source) for split in self._splits.values()}
         return {
             "base": {
@@ -332,7 +332,7 @@ class ComposedTask(Task):
             expected = self.compared(module, batch).float()
         if training:
             module.train()
-        plain = self.library.proof(kind, str(folder), self.job.model.path, self.modality.example)
+        plain = self.library.proof(kind, str(folder), self.job.model.weights_path, self.modality.example)
         compare(plain, folder, samples, expected=expected, names=self.objective.outputs, scale=self.objective.scale)
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.runs.choice import read_choice
+from unfreeze_trainer.runs.stages import read_results
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
@@ -115,6 +116,10 @@ class Run:
         self.decisions = Decisions(state, events)
         if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
             self.decisions.add(choice.decision)
+        if job.stages:
+            for stage in read_results(folder.path, folder.identity.fingerprint):
+                if stage.decision:
+                    self.decisions.add(stage.decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
