@@ -138,6 +138,7 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.solver import require_solvable
 
     task = open_task(job)
     loaded = task.build_model()
@@ -152,6 +153,7 @@ def preview(job: ResolvedJob) -> Preview:
     )
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
+    require_solvable(task, loaded, found)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
     return Preview(
