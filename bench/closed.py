@@ -73,9 +73,7 @@ def main() -> None:
         for number in range(rounds):
             for name, measure in contenders.items():
                 seconds, accuracy = measure(Path(folder, f"{number}-{name}"))
-                raw.append(
-                    {"contender": name, "rows": count, "turn": number, "seconds": seconds, "accuracy": accuracy}
-                )
+                raw.append({"contender": name, "rows": count, "turn": number, "seconds": seconds, "accuracy": accuracy})
                 print(f"{name}: {seconds:.1f} s, accuracy {accuracy:.4f}", file=sys.stderr)
     with RESULTS.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in raw)

@@ -13,18 +13,18 @@ from unfreeze_trainer.training.loop import train
 STRATEGY = {"type": "LinearProbeThenFineTune", "solver": "Closed", "learningRate": {"head": 1e-3, "backbone": 1e-4}}
 
 
-def solved(model: Path, data: Path, run_folder: Path, engine: str, world: int, kill: str = ""):
+def solved(folder: Path, name: str, engine: str, world: int, kill: str = ""):
     """Train two phases; return the weights after the first one and at the end (on rank 0), steps of phases, and the decision.
 
     `kill` names what a start before has died in: the search for the head, or the checkpoint of its phase.
     """
     job = make_job(
-        model,
-        data,
+        folder / "bert",
+        folder / "texts.csv",
         strategy=STRATEGY,
         task={"textClassification": {"classWeights": "Balanced"}},
         training={"epochs": 1, "batchSize": 8, "checkpoint": {"everySteps": 50, "keep": 9}},
-        output={"destination": f"file://{run_folder}"},
+        output={"destination": f"file://{folder}/{name}"},
         distribution={"numNodes": world, **ENGINES[engine]},
     )
     if kill:
@@ -45,13 +45,13 @@ def solved(model: Path, data: Path, run_folder: Path, engine: str, world: int, k
     run = open_run(job, open_task(job))
     assert run.state.step == 0
     found = {}
-    closed = run.milestones._close_phase  # noqa: SLF001
+    closed = run.milestones._close_phase
 
     def close():
         found.setdefault("probe", run.engine.weights(run.engine.shapes))
         closed()
 
-    run.milestones._close_phase = close  # noqa: SLF001
+    run.milestones._close_phase = close
     train(run)
     run.saver.wait()
     run.saver.close()

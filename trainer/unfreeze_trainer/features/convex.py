@@ -147,9 +147,7 @@ class Problem:
 
     def _parts(self, ranges: Sequence[slice]) -> list[slice]:
         step = max(1, _NUMBERS // self._outputs)
-        return [
-            slice(low, min(low + step, rows.stop)) for rows in ranges for low in range(rows.start, rows.stop, step)
-        ]
+        return [slice(low, min(low + step, rows.stop)) for rows in ranges for low in range(rows.start, rows.stop, step)]
 
     def solve(self, strength: float, start: Head, ranges: Sequence[slice], *, fine: bool = False) -> Head:
         """Return the head with the lowest objective on ranges of the rows.

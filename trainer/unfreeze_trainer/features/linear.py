@@ -114,7 +114,9 @@ def given(
         with engine.autocast(), head.absent(module):
             found = task.forward(module, engine.to_device(here))
         if foreign or found.shape != (len(here[TARGETS]), head.inputs):
-            foreign = foreign or f"its head, {head.path}, is not given one vector of {head.inputs} numbers for each sample"
+            foreign = (
+                foreign or f"its head, {head.path}, is not given one vector of {head.inputs} numbers for each sample"
+            )
             continue
         if not len(targets):
             targets = here[TARGETS].new_zeros(count, *here[TARGETS].shape[1:])

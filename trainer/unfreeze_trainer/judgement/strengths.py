@@ -65,7 +65,9 @@ def chosen(
         answer=f"{best.strength:.3g}",
         question="How strongly is the head regularised?",
         message=f"strength {best.strength:.3g} has the lowest loss on held-out folds, {best.loss:.4g}; the head was found on"
-        f" {samples:,} samples in {iterations} iterations" + (f". It is the {end} of those tried" if end else "") + more,
+        f" {samples:,} samples in {iterations} iterations"
+        + (f". It is the {end} of those tried" if end else "")
+        + more,
         step=step,
         evidence=[
             *(Evidence(name=f"held-out loss with strength {one.strength:.3g}", value=one.loss) for one in tried),

@@ -170,9 +170,7 @@ class Solver:
             result = rows.problem.solve(best.strength, rows.problem.blank(), [whole], fine=True)
             weights = head.named(*rows.problem.layer(result))
         weights = engine.broadcast_object(weights)
-        figures = engine.broadcast_json(
-            (result.loss, result.iterations, result.gradient), tuple[float, int, float]
-        )
+        figures = engine.broadcast_json((result.loss, result.iterations, result.gradient), tuple[float, int, float])
         return tried, weights, figures
 
     def _require_room(self, head: LinearHead) -> None:
@@ -211,8 +209,11 @@ class Solver:
         for fold in range(self._engine.rank, len(rows.folds), self._engine.world_size):
             starts[fold] = rows.problem.solve(strength, starts[fold], rows.others(fold))
             mine[str(fold)] = rows.problem.losses(starts[fold], rows.folds[fold])
-        found = {int(fold): loss for part in self._engine.gather_json(mine, dict[str, float]) for fold, loss in part.items()}
+        found = {
+            int(fold): loss for part in self._engine.gather_json(mine, dict[str, float]) for fold, loss in part.items()
+        }
         counts = [float(rows.weights[fold].sum()) for fold in rows.folds]
         sums = [found[fold] for fold in range(len(counts))]
-        return Tried(strength, [loss / count for loss, count in zip(sums, counts, strict=True)], sum(sums) / sum(counts))
-
+        return Tried(
+            strength, [loss / count for loss, count in zip(sums, counts, strict=True)], sum(sums) / sum(counts)
+        )
