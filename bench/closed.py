@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def main() -> None:
         with (EXAMPLES / "data" / "trec-train.csv").open() as source:
             data.write_text("".join(itertools.islice(source, rows and rows + 1)))
         count = len(data.read_text().splitlines()) - 1
-        contenders = {
+        contenders: dict[str, Callable[[Path], tuple[float, float]]] = {
             "closed": partial(job, data, {"solver": "Closed"}, 1),
             "scikit-learn": lambda run: learned(run, model, str(data), test),
             "steps": partial(job, data, {"learningRate": {"head": 1e-2}}, 20),

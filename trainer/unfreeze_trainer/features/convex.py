@@ -198,7 +198,7 @@ class Problem:
             tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )
-        search.step(objective)
+        search.step(objective)  # type: ignore[no-untyped-call]
         objective()
         gradient = max(float(tensor.grad.abs().max()) for tensor in found if tensor.grad is not None)
         steps = search.state[weight].get("n_iter", 0)
