@@ -9,14 +9,16 @@ from tests.trainer.interrupted import Killed
 from tests.trainer.jobs import make_job
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.run import Run
 
 STRATEGY = {"type": "LinearProbeThenFineTune", "solver": "Closed", "learningRate": {"head": 1e-3, "backbone": 1e-4}}
 
 
-def solved(folder: Path, name: str, engine: str, world: int, kill: str = ""):
+def solved(folder: Path, name: str, engine: str, world: int, before: str = ""):
     """Train two phases; return the weights after the first one and at the end (on rank 0), steps of phases, and the decision.
 
-    `kill` names what a start before has died in: the search for the head, or the checkpoint of its phase.
+    `before` names how a start before has ended: asked to stop in the search, or killed at the checkpoint of the probe.
     """
     job = make_job(
         folder / "bert",
@@ -27,21 +29,8 @@ def solved(folder: Path, name: str, engine: str, world: int, kill: str = ""):
         output={"destination": f"file://{folder}/{name}"},
         distribution={"numNodes": world, **ENGINES[engine]},
     )
-    if kill:
-        dying = open_run(job, open_task(job))
-
-        def die(*_, **__):
-            raise Killed
-
-        if kill == "search":
-            dying.trainable.resume = die
-        else:
-            dying.saver.save = die
-        try:
-            train(dying)
-        except Killed:
-            dying.saver.close()
-            dying.engine.end()
+    if before:
+        _end_early(open_run(job, open_task(job)), before)
     run = open_run(job, open_task(job))
     assert run.state.step == 0
     found = {}
@@ -59,3 +48,26 @@ def solved(folder: Path, name: str, engine: str, world: int, kill: str = ""):
     run.engine.end()
     [decision] = [one for one in run.state.decisions if one.type == "Solver"]
     return found["probe"], weights, [(phase.name, phase.steps) for phase in run.state.phases], decision
+
+
+def _end_early(run: Run, how: str) -> None:
+    def die(*_, **__):
+        raise Killed
+
+    def stop(activity):
+        if activity.startswith("looking for the strength"):
+            raise StopRequested
+
+    if how == "killed":
+        run.saver.save = die
+    else:
+        run.work._tell = stop
+    try:
+        train(run)
+    except Killed:
+        pass
+    except StopRequested:  # as the worker has it
+        run.milestones.save()
+        run.saver.wait()
+    run.saver.close()
+    run.engine.end()
