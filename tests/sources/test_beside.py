@@ -24,6 +24,8 @@ from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.schemes import fetch_sources, gs, pin_sources
 from unfreeze_trainer.sources.wanted import Bringing, Wanted, sources_of
 
+pytestmark = pytest.mark.slow  # each starts the process itself
+
 TOKEN = "hf_planted0123456789"
 WAIT_SECONDS = 60
 
