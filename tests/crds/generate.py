@@ -228,7 +228,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft", "CausalLM": "causalLm", "Seq2SeqLM": "seq2SeqLm"}.get(
             union["type"], union["type"][:1].lower() + union["type"][1:]
         )
-        for member in set(union) - {"type", "learningRate", wanted}:
+        for member in set(union) - {"type", "learningRate", "solver", wanted}:
             del union[member]
     _repair_model(spec)
     _repair_labels(spec)
@@ -388,6 +388,22 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
         if option in strategy.get(member, {}):
             epochs = strategy[member][option] = min(strategy[member][option], 4000)
     spec["training"]["epochs"] = epochs * 2
+    _repair_solver(spec)
+
+
+def _repair_solver(spec: dict[str, Any]) -> None:
+    strategy, task = spec["strategy"], spec["task"]
+    probe, rungs = strategy.get("linearProbeThenFineTune", {}), strategy.get("auto", {}).get("rungs", [])
+    if (
+        strategy["type"] not in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto")
+        or task["type"] not in ("TextClassification", "AudioClassification", "TextRegression")
+        or "adapter" in spec
+        or any(isinstance(options, dict) and "focalLoss" in options for options in task.values())
+        or probe.get("probeEpochs", 1) != 1
+        or "untilPlateau" in probe
+        or (rungs and (rungs[0]["type"] != "FeatureExtraction" or "epochs" in rungs[0]))
+    ):
+        strategy.pop("solver", None)
 
 
 def _repair_rungs(rungs: list[dict[str, Any]]) -> None:

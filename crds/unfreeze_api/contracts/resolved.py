@@ -252,6 +252,7 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
     """
 
     learning_rate: LearningRate
+    solver: Annotated[Literal["Gradient", "Closed"] | None, Since(2)] = None
 
     @classmethod
     def resolve(cls, spec: StrategySpec, adapter: AdapterSpec | None) -> Self:
@@ -262,7 +263,7 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
         rate = LearningRate.resolve(spec.learning_rate, usual)
         if spec.type == "Auto":
             rate = rate.model_copy(update={"scope": "Phase"})
-        return cls(type=spec.type, learning_rate=rate, **options)
+        return cls(type=spec.type, learning_rate=rate, solver=spec.solver, **options)
 
 
 class ResolvedDistribution(Model):
@@ -510,6 +511,7 @@ def _derived(job: ResolvedJob) -> Fields:
         "model": {"dtype": "Float32"} | chosen,
         "training": {"groupByLength": False},
         "strategy": {
+            "solver": "Gradient",
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "auto": {"rungs": list(DEFAULT_RUNGS)},
             "learningRate": {

@@ -119,7 +119,8 @@ class FineTuneJobSpec(Model):
             ".strategy",
         ),
         Rule(
-            "self.strategy.type != 'LinearProbeThenFineTune' || (has(self.strategy.linearProbeThenFineTune)"
+            "self.strategy.type != 'LinearProbeThenFineTune'"
+            " || (has(self.strategy.solver) && self.strategy.solver == 'Closed') || (has(self.strategy.linearProbeThenFineTune)"
             " ? double(self.strategy.linearProbeThenFineTune.probeEpochs) : 1.0) < double(self.training.epochs)",
             "linearProbeThenFineTune.probeEpochs (1 when not given) must be below training.epochs, the epochs of both"
             " phases together",

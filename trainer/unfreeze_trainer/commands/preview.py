@@ -84,6 +84,7 @@ class Preview:
                 "blocks": list(phase.trainable),
                 "part": phase.part,
                 "rung": phase.rung or None,
+                "solver": "Closed" if phase.solved else None,
                 "trainableParameters": trainable,
                 "trainableShare": round(trainable / total, 6),
                 "learningRates": phase.learning_rates,
@@ -150,6 +151,7 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.solver import require_solvable
 
     task = open_task(job)
     loaded = task.build_model()
@@ -164,6 +166,7 @@ def preview(job: ResolvedJob) -> Preview:
     )
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
+    require_solvable(task, loaded, found)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
     return Preview(
@@ -262,7 +265,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             _runs(phase, list(plan.blocks)),
             f"{trainable:,}",
             f"{100 * trainable / total:.2f} %",
-            " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
+            "solved" if phase.solved else " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
             f"{'up to ' if phase.plateau or (phase.rung and phase.index) else ''}{phase.steps:,}",
             _size(size),
             f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
@@ -270,9 +273,13 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
     console.print(table)
     for phase, kept in zip(plan.phases, plan.cached, strict=True):
         if kept:
+            spared = (
+                "and the head is solved"
+                if phase.solved
+                else f"and are spared {kept.passes:.3g} passes over the training data"
+            )
             console.print(
-                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, and are spared"
-                f" {kept.passes:.3g} passes over the training data"
+                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, {spared}"
             )
     if plan.padding and plan.padding.share >= _PADDING_SHOWN:
         less = f"; with training.groupByLength {plan.padding.grouped:.0%} would be"

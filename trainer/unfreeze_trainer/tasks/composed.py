@@ -72,7 +72,7 @@ class ComposedTask(Task):
         library.open(self.objective)
         modality.open()
         self.labels, self.metrics, self.couples = learned.labels, self.objective.metrics, self.objective.couples
-        self.blank_loss = self.objective.blank_loss
+        self.blank_loss, self.not_convex = self.objective.blank_loss, self.objective.not_convex
         self.answers = self.objective.answers
         metric = job.metric.name
         if why := self.metrics.undefined(self._splits["validation"].targets).get(metric):

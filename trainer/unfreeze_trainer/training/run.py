@@ -28,6 +28,7 @@ from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
+from unfreeze_trainer.training.solver import Solver, require_solvable
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
@@ -96,6 +97,7 @@ class Run:
             loaded.rate_factors,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
+        head = require_solvable(task, loaded, plan.phases)
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         starts = {
@@ -207,6 +209,15 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             ladder=ladder,
+            solver=Solver(
+                features,
+                engine,
+                state,
+                trainable=trainable,
+                decisions=self.decisions,
+                head=head,
+                seed=job.training.seed,
+            ),
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
 
