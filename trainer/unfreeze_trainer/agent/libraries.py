@@ -32,7 +32,7 @@ def libraries_of(job: ResolvedJob) -> list[str]:
         found.append("transformers.models.auto.tokenization_auto")
     if IMAGE in task.reads and "transformers" in libraries:
         found.append("transformers.models.auto.image_processing_auto")
-    if AUDIO in task.reads:
+    if AUDIO in task.reads and (not task.towers or "Audio" in (job.model.modalities or ())):
         found.append("transformers.models.auto.feature_extraction_auto")
     if job.adapter and not job.distribution.accelerators_per_node:  # it looks for them, by bitsandbytes
         found.append("peft")

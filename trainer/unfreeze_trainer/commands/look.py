@@ -125,7 +125,7 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     if job.model.towers:
         from unfreeze_trainer.data.pairings import read_pairings
 
-        modalities = [tower.modality.lower() for tower in job.model.towers]
+        modalities = [*dict.fromkeys(tower.modality.lower() for tower in job.model.towers)]
         return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
     if task.reads_text:
         return _reader_of_texts(job)
