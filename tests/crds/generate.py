@@ -363,7 +363,7 @@ def _repair_affinity(node: Any) -> None:
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
-    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM")
+    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM", "SpeechRecognition")
     if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto"):
         strategy["type"] = "FullFineTuning"
         strategy.pop("linearProbeThenFineTune", None)

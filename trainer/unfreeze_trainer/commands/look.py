@@ -159,10 +159,13 @@ def _reader_of_texts(job: ResolvedJob) -> Callable[..., DataSource]:
 
 
 def _reader_of_files(task: TaskType) -> Callable[..., DataSource]:
-    from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_api.tasks.base import AUDIO, TEXT
     from unfreeze_trainer.data.audio import read_audio
     from unfreeze_trainer.data.images import read_images
+    from unfreeze_trainer.data.speech import read_speech
 
+    if AUDIO in task.reads and TEXT in task.reads:
+        return read_speech
     return read_audio if AUDIO in task.reads else read_images
 
 
