@@ -120,7 +120,8 @@ class ComposedTask(Task):
 
     def _pin(self) -> dict[str, Any]:
         base, path = self.job.model, self.job.model.weights_path
-        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        sources = dict.fromkeys(split.source for split in self._splits.values())
+        data = {source: pin_data(source) for source in sources}
         return {
             "base": {
                 "source": base.source,
