@@ -23,6 +23,7 @@ from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
+from unfreeze_trainer.training.range_test import RangeTest
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
@@ -110,11 +111,19 @@ class Run:
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
+        rates = None
+        if job.strategy.learning_rate.rates == "Auto":
+            test = RangeTest(job, task, engine, feed=feed, freezer=freezer, plan=plan, evidence=evidence, link=link)
+            rates = test.rates(folder)
+            self.job = job = job.with_rates(rates.head, rates.backbone)
+            self.plan = plan = plan.with_rates(job)
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
         self.decisions = Decisions(state, events)
         if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
             self.decisions.add(choice.decision)
+        if rates:
+            self.decisions.add(rates.decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
