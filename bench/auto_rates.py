@@ -2,7 +2,7 @@
 
     python -m bench.auto_rates FOLDER [SET...]
 
-Needs what `examples/prepare.py` writes for trec, images and pairs. For each set and seed: seven jobs at head rates from 1e-4 to 1e-1, the
+Needs what `examples/prepare.py` writes for trec, images and pairs. For each set and seed: six jobs at head rates from 3e-4 to 1e-1, the
 backbone's a tenth of them (of adapters the same), and one with `learningRate.rates: Auto`. A job ends where its export would begin. Adds a row
 for each job to bench/results/auto_rates.jsonl, after those that are there already, and prints the table: the best validation value of each
 sweep (of the rate that is the best in the mean over seeds, and of the best of each seed, which chance flatters), that of the usual rates,
@@ -35,7 +35,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "bench" / "results" / "auto_rates.jsonl"
-SWEEP = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+SWEEP = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 USUAL = 1e-3
 SEEDS = 3
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ def main() -> None:
     prepare(place)
     prepare_images(place)
     prepare_pairs(place)
-    for name, seed in itertools.product(named or SETS, range(SEEDS)):
+    for seed, name in itertools.product(range(SEEDS), named or SETS):
         for rate in ("Auto", *SWEEP):
             measure(place, {"set": name, "seed": seed, "rate": rate})
     print(table(rows()))

@@ -27,15 +27,16 @@ def open_run(
     backbone: float | None = None,
     engine: str = "DDP",
     world: int = 1,
+    strategy: str = "LinearProbeThenFineTune",
     link=None,
     **training,
 ) -> Run:
     forget_accelerate()
-    rate = {"head": head, "backbone": backbone} if head else {"rates": "Auto"}
+    rate = {"head": head, "backbone": backbone} if backbone else {"head": head} if head else {"rates": "Auto"}
     job = make_job(
         "/none",
         "/none.csv",
-        strategy={"type": "LinearProbeThenFineTune", "learningRate": rate},
+        strategy={"type": strategy, "learningRate": rate},
         training=TRAINING | training,
         output={"destination": f"file://{folder}"},
         distribution={"numNodes": world, **ENGINES[engine]},

@@ -14,6 +14,7 @@ from tests.trainer import range_group
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import ENGINES
 from tests.trainer.interrupted import Killed, assert_as_undisturbed, events, finished, kill_at
+from tests.trainer.mlp import MLPTask
 from tests.trainer.range_group import open_run
 from unfreeze_trainer.exports.report import read_report
 from unfreeze_trainer.judgement.rates import (
@@ -95,6 +96,12 @@ def test_a_loss_that_is_not_finite_ends_the_test_and_counts_for_nothing():
     assert choose(found).rate == pytest.approx(choose(curve([0.9, 0.8, 3.0])).rate)
 
 
+def test_a_model_that_gives_no_numbers_ends_the_test_too():
+    found = Curve("head", 1e-3, ramp(1e-3, 1), [math.nan, math.nan], [math.nan, math.nan])
+    assert found.over
+    assert choose(found).sight == "Burst"
+
+
 def test_a_longer_test_counts_more():
     few, many = (choose(curve([0.999] * n + [0.5] + [0.999] * n)) for n in (2, 30))
     assert few.weight < SURE < many.weight
@@ -146,10 +153,26 @@ def rates_of(folder):
 @pytest.mark.slow
 def test_a_run_that_chooses_trains_as_with_these_rates_given(chosen, tmp_path):
     complete(open_run(tmp_path, **rates_of(chosen)))
+    assert rates_of(chosen) != {"head": 1e-3, "backbone": 1e-4}
     there, here = finished(chosen)[0], finished(tmp_path)[0]
     assert there.keys() == here.keys()
     assert [name for name in there if not torch.equal(there[name], here[name])] == []
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_little_that_trains_is_kept_and_put_back(tmp_path):
+    made = MLPTask(width=64)
+    build, built = made.build_model, []
+    made.build_model = lambda: (built.append(1), build())[1]
+    chosen, given = tmp_path / "chosen", tmp_path / "given"
+    run = open_run(chosen, made, strategy="FeatureExtraction")
+    assert len(built) == 1, "the base is loaded once"
+    complete(run)
+    complete(open_run(given, MLPTask(width=64), strategy="FeatureExtraction", head=read_rates(chosen).head))
+    there, here = finished(chosen)[0], finished(given)[0]
+    assert [name for name in there if not torch.equal(there[name], here[name])] == []
 
 
 @pytest.mark.slow

@@ -76,9 +76,7 @@ class Curve:
     def over(self) -> bool:
         """Whether the newest loss has burst: nothing above its rate is tried."""
         newest = self.shares[-1]
-        return not math.isfinite(newest) or newest > BURST * min(
-            1.0, *(one for one in self.shares if math.isfinite(one))
-        )
+        return not math.isfinite(newest) or newest > BURST * min([1.0, *filter(math.isfinite, self.shares)])
 
     @property
     def after(self) -> list[tuple[float, float]]:

@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _UNIT, _HELD = 1e-12, 1e-9
 """Peak rate of what is tested: the factor of a step is its rate over this. What is held has a peak above the second; a part of an
 adapter may have a multiple of the first."""
+_KEPT = 0.05
+"""Share of the numbers of a model that is kept beside it during a test."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,13 @@ class RangeTest:
         steps = steps_for(planned, tests=len(tested))
         found = []
         head, backbone = rate.head, rate.backbone
-        base = self._base(tested) if steps else {}
+        names = {name for part in tested for name in self._freezer.trainable_names(part.phase)}
+        kept = self._kept(names) if steps else None
         for part in tested if steps else ():
             curve = self._test(
                 part, ramp(part.prior, steps - 1), head if len(tested) > 1 and part.name == "backbone" else None
             )
-            self._restore(base)
+            self._restore(names, kept)
             chosen = choose(curve, planned)
             found.append((curve, chosen))
             if part.name == "head":
@@ -152,18 +155,25 @@ class RangeTest:
         )
         return self._engine.broadcast_json(chosen_rates, ChosenRates)
 
-    def _base(self, tested: list[Part]) -> dict[str, Tensor]:
-        """Return what the tests change, as it is before, on the CPU."""
-        names = {name for part in tested for name in self._freezer.trainable_names(part.phase)}
-        base = self._task.build_model().module
-        kept = {name: tensor.detach() for name, tensor in base.named_parameters() if name in names}
-        return kept | persistent_buffers(base)
+    def _kept(self, names: set[str]) -> dict[str, Tensor] | None:
+        """Return copies of what the tests change on the CPU; None where that is much: the base is then loaded once more."""
+        engine, share = self._engine, sum(self._engine.shapes[name].numel() for name in names)
+        if engine.divides or share > _KEPT * sum(shape.numel() for shape in engine.shapes.values()):
+            return None
+        parameters = {name: one for name, one in engine.module.named_parameters() if name in names}
+        tensors = parameters | persistent_buffers(engine.module)
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
-    def _restore(self, base: dict[str, Tensor]) -> None:
+    def _restore(self, names: set[str], kept: dict[str, Tensor] | None) -> None:
+        """End a test, and put back what it has changed; without gradients and moments there is room for the base."""
         engine = self._engine
         engine.skips()
         engine.end()
-        engine.load_weights(base)
+        if kept is None:
+            base = self._task.build_model().module
+            parameters = {name: one.detach() for name, one in base.named_parameters() if name in names}
+            kept = parameters | persistent_buffers(base)
+        engine.load_weights(kept)
         if engine.loss_scale:
             engine.loss_scale = LossScale(engine.device)
 
