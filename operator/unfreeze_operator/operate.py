@@ -18,6 +18,7 @@ from unfreeze_operator.objects.kueue import workload_view
 from unfreeze_operator.objects.pod_groups import pod_group_view
 from unfreeze_operator.objects.resources import (
     CONFIG_MAPS,
+    FORMER_WORKLOADS,
     JOBS,
     NETWORK_POLICIES,
     POD_GROUPS,
@@ -44,7 +45,7 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(CONFIG_MAPS, views.config_map_view),
     Kind(NETWORK_POLICIES, views.network_policy_view),
     Kind(PODS, views.pod_view),
-    Kind(WORKLOADS, workload_view, WORKLOAD_SELECTOR, optional=True),
+    Kind(WORKLOADS, workload_view, WORKLOAD_SELECTOR, optional=True, former=FORMER_WORKLOADS),
     Kind(POD_GROUPS, pod_group_view, optional=True),
 )
 

@@ -27,7 +27,7 @@ PACKAGES = {
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
-KUEUE_VERSION = "v0.14.0"
+KUEUE_VERSION = "v0.17.0"
 TOOLS = {
     "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
     "helm3": "helm.sh/helm/v3/cmd/helm@v3.22.0",

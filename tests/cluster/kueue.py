@@ -49,9 +49,11 @@ class Kueue:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
-        crds = sorted((self._manifests / "crd/bases").glob("*.yaml"))
-        self._cluster.kubectl("apply", "--server-side", *(f"--filename={path}" for path in crds))
-        self._cluster.kubectl("wait", "--for=condition=Established", *(f"--filename={path}" for path in crds))
+        # Under these names Kueue looks for what it serves its webhooks with.
+        Authority(self._folder).issue("tls", user="kueue", hosts=("127.0.0.1",))
+        crds = self._crds()
+        self._cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=crds)
+        self._cluster.kubectl("wait", "--for=condition=Established", "--filename=-", stdin=crds)
         self._start()
         self._cluster.kubectl("apply", "--filename=-", stdin=self._webhooks())
         return self
@@ -64,10 +66,8 @@ class Kueue:
             self._process.wait(30)
 
     def _start(self) -> None:
-        # Under these names Kueue looks for what it serves its webhooks with.
-        Authority(self._folder).issue("tls", user="kueue", hosts=("127.0.0.1",))
         config: Json = {
-            "apiVersion": "config.kueue.x-k8s.io/v1beta1",
+            "apiVersion": "config.kueue.x-k8s.io/v1beta2",
             "kind": "Configuration",
             "health": {"healthProbeBindAddress": f"127.0.0.1:{self._health}"},
             "metrics": {"bindAddress": "0"},
@@ -103,15 +103,31 @@ class Kueue:
         except OSError:
             return False
 
-    def _webhooks(self) -> list[Json]:
-        """Return Kueue's own webhooks, led to this process in place of a Service."""
+    def _led_here(self, path: str) -> Json:
+        """Return how the API server calls a webhook of this process, in place of a Service."""
         authority = base64.b64encode((self._folder / "ca.crt").read_bytes()).decode()
+        return {"url": f"https://127.0.0.1:{self._webhook}{path}", "caBundle": authority}
+
+    def _crds(self) -> list[Json]:
+        """Return Kueue's CRDs; of those that it converts between versions, with the webhook for that."""
+        found = [yaml.safe_load(path.read_text()) for path in sorted((self._manifests / "crd/bases").glob("*.yaml"))]
+        converted = {
+            yaml.safe_load(path.read_text())["metadata"]["name"]
+            for path in (self._manifests / "crd/patches").glob("webhook_in_*.yaml")
+        }
+        for crd in found:
+            if crd["metadata"]["name"] in converted:
+                webhook = {"clientConfig": self._led_here("/convert"), "conversionReviewVersions": ["v1"]}
+                crd["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+        return found
+
+    def _webhooks(self) -> list[Json]:
+        """Return Kueue's own webhooks, led to this process."""
         found = []
         for manifest in yaml.safe_load_all((self._manifests / "webhook/manifests.yaml").read_text()):
             hooks = [hook for hook in manifest["webhooks"] if {*hook["rules"][0]["apiGroups"]} <= _GROUPS]
             for hook in hooks:
-                url = f"https://127.0.0.1:{self._webhook}{hook['clientConfig']['service']['path']}"
-                hook["clientConfig"] = {"url": url, "caBundle": authority}
+                hook["clientConfig"] = self._led_here(hook["clientConfig"]["service"]["path"])
             name = f"kueue-{manifest['metadata']['name']}"
             found.append({**manifest, "metadata": {"name": name}, "webhooks": hooks})
         return found

@@ -8,7 +8,7 @@ from tests.operator.fakes import pod
 from tests.operator.virtual_time import run
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
-from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.resources import FORMER_WORKLOADS, PODS, WORKLOADS
 from unfreeze_operator.objects.views import has_termination_message, pod_view
 
 
@@ -142,6 +142,31 @@ def test_a_kind_that_cannot_be_seen_for_a_while_is_seen_again(status):
     cache.clear("ns")
     cache.put(pod_view(raw("b", 6)))
     assert [view.name for view in cache.of(("ns", "job"))] == ["b"]
+
+
+def test_a_kind_is_asked_for_in_its_former_version_where_the_server_has_no_other():
+    """As of Kueue, which is updated beside an operator that runs."""
+    asked = []
+
+    class Versions(Server):
+        async def list(self, path, **options):
+            asked.append(path.split("/")[3])
+            return await super().list(path, **options)
+
+    absent = ApiError(404, "", "")
+    script = [absent, absent, absent, ([raw("a", 5)], 5), absent, ([raw("a", 6)], 9)]
+    server = Versions(script, [[GONE]])
+
+    async def scenario():
+        cache = Cache(print)
+        kind = Kind(WORKLOADS, pod_view, optional=True, former=FORMER_WORKLOADS)
+        task = asyncio.create_task(Reflector(server, kind, cache, None, silence=90).run())
+        await asyncio.sleep(1000)
+        task.cancel()
+        return [view.version for view in cache.all()]
+
+    assert run(scenario()) == [6]
+    assert asked == ["v1beta2", "v1beta1"] * 2 + ["v1beta1", "v1beta2"]
 
 
 def test_a_server_that_is_not_there_yet_is_tried_again():

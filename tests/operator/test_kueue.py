@@ -18,7 +18,7 @@ ROLE_PATH = "/apis/rbac.authorization.k8s.io/v1/clusterroles/unfreeze-operator"
 
 def of_kueue(kind, name, spec=None, **metadata):
     return {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": "kueue.x-k8s.io/v1beta2",
         "kind": kind,
         "metadata": {"name": name, **metadata},
         "spec": spec or {},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -225,6 +225,8 @@ class Kind(Generic[V]):
     """Labels of the objects that matter."""
     optional: bool = False
     """Whether the server may do without it, or keep it from the operator."""
+    former: Resource | None = None
+    """The same kind in an older version, for servers that do not have this one; of optional kinds."""
 
 
 class Reflector(Generic[V]):
@@ -257,7 +259,7 @@ class Reflector(Generic[V]):
         pages: asyncio.Lock | None = None,
     ) -> None:
         self._api = api
-        self.path = kind.resource.path(namespace)
+        self._paths = deque(resource.path(namespace) for resource in (kind.resource, kind.former) if resource)
         self._kind = kind
         self._cache = cache
         self._namespace = namespace
@@ -265,13 +267,19 @@ class Reflector(Generic[V]):
         self._pages = pages or asyncio.Lock()
         self.synced = asyncio.Event()
 
+    @property
+    def path(self) -> str:
+        """The collection that is watched, in the version that was asked for last."""
+        return self._paths[0]
+
     async def run(self) -> None:
         """List and watch for ever; failures are retried with growing, jittered pauses."""
-        version, failures = "", 0
+        version, failures, absent = "", 0, 0
         while True:
             try:
                 if not version:
                     version = await self._list()
+                    absent = 0
                     self._cache.serve(self._namespace, served=True)
                     self.synced.set()
                 async for newest in self._watch(version):
@@ -283,9 +291,13 @@ class Reflector(Generic[V]):
             except TimeoutError:
                 logger.warning("The watch of %s went silent, connecting again.", self.path)
             except (ApiError, aiohttp.ClientError, OSError) as error:
-                if self._kind.optional and getattr(error, "status", None) in _ABSENT:
+                if self._kind.optional and isinstance(error, ApiError) and error.status in _ABSENT:
                     version = ""
-                    await self._do_without(error)
+                    if error.status == HTTPStatus.NOT_FOUND:
+                        absent += 1
+                        self._paths.rotate(-1)
+                    if error.status == HTTPStatus.FORBIDDEN or absent % len(self._paths) == 0:
+                        await self._do_without(error)
                     continue
                 failures += 1
                 pause = backoff(failures, error)

@@ -67,7 +67,9 @@ CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 EVENTS = Resource("events.k8s.io/v1", "events", "Event")
 POD_GROUPS = Resource("scheduling.k8s.io/v1beta1", "podgroups", "PodGroup")
-WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads", "Workload")
+WORKLOADS = Resource("kueue.x-k8s.io/v1beta2", "workloads", "Workload")
+FORMER_WORKLOADS = Resource("kueue.x-k8s.io/v1beta1", "workloads", "Workload")
+"""Of Kueue before 0.15."""
 LEASES = Resource("coordination.k8s.io/v1", "leases", "Lease")
 
 Manifest = dict[str, Any]
