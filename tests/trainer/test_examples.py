@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.trainer.jobs import WORDS, decoder_folder, seq2seq_folder, write_dialogues, write_sequences, write_words
+from tests.trainer.jobs import (
+    WORDS,
+    decoder_folder,
+    seq2seq_folder,
+    speech_folder,
+    write_dialogues,
+    write_sequences,
+    write_speech,
+    write_words,
+)
 from tests.trainer.ranks import run_gang
 from tests.trainer.test_local import write_bert
 from tests.trainer.whole_worker import work
@@ -60,6 +69,11 @@ def claims(tmp_path_factory) -> Path:
         write_sequences(folder / "data" / f"sequences-{name}.jsonl", rows)
     decoder_folder(folder / "models" / "smollm2-135m")
     seq2seq_folder(folder / "models" / "t5-small")
+    speech_folder(folder / "models" / "whisper-tiny-en-decoder", encoder_layers=4, decoder_layers=4)
+    captions = write_speech(folder / "data" / "captions")
+    for split in ("train", "validation", "test"):
+        (captions.parent / f"{split}.jsonl").write_text(captions.read_text())
+    captions.unlink()
     return folder
 
 
@@ -102,6 +116,14 @@ def test_sources_and_targets_run_as_they_lie_there(ranks, claims, tmp_path):
     report = json.loads((claims / "results" / "seq2seq-lm" / "report.json").read_text())
     assert report["results"]["test"]["perplexity"] > 1
     assert "AutoModelForSeq2SeqLM" in report["exports"][0]["usage"]
+
+
+def test_captions_run_as_they_lie_there(ranks, claims, tmp_path):
+    job = open_job(EXAMPLES / "tasks" / "speech-recognition.yaml", (), claims)
+    assert run_gang(1, work, job, tmp_path / "log") == [0], (tmp_path / "log").read_text()[-5000:]
+    report = json.loads((claims / "results" / "speech-recognition" / "report.json").read_text())
+    assert report["results"]["test"]["perplexity"] > 1
+    assert "AutoModelForSpeechSeq2Seq" in report["exports"][0]["usage"]
 
 
 def test_pairs_with_numbers_run_as_they_lie_there(ranks, claims, tmp_path):

@@ -249,9 +249,14 @@ def test_clips_beside_texts_are_taken_for_it_where_no_label_is():
     from unfreeze_trainer.commands.facts import Facts
 
     clips = Facts("audio", [f"{number}.wav" for number in range(60)])
-    texts = Facts("caption", [f"a text of some words with the number {number}" for number in range(60)])
+    caption = [f"a text of some words with the number {number}" for number in range(60)]
+    texts = Facts("caption", caption)
     found = guess({"audio": clips, "caption": texts}, "t")
     assert (found.task, found.renamed()) == ("SpeechRecognition", {"text": "caption"})
+    assert "use --task AudioClassification" in found.said[0]
+    titles = Facts("title", caption)
+    genres = Facts("genre", ["a", "b"] * 30)
+    assert guess({"audio": clips, "title": titles, "genre": genres}, "t").task == "AudioClassification"
     labels = Facts("label", ["a", "b"] * 30)
     assert guess({"audio": clips, "caption": texts, "label": labels}, "t").task == "AudioClassification"
     with pytest.raises(JobError, match=r"no column is called 'text'.*--column text=NAME"):

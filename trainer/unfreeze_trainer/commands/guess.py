@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unfreeze_api.tasks import TASKS, task_type
 from unfreeze_trainer.commands.facts import Facts, Look
+from unfreeze_trainer.commands.labels import LABEL_NAMES, has_label, is_measure, is_value, points, several
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
-_LABEL_NAMES = frozenset(
-    {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "intent", "sentiment", "topic", "emotion"}
-    | {"type", "kind", "tag", "tags", "genre", "language", "lang", "stance", "polarity", "gold", "answer", "y", "outcome", "status"}
-)  # fmt: skip
-_SURE = frozenset({"label", "labels"})
-_VALUE_NAMES = frozenset(
-    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars"}
-)  # fmt: skip
 _TEXT_NAMES = (
     *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
     *("description", "tweet", "utterance", "input", "abstract", "name"),
@@ -29,9 +21,6 @@ _PAIRS = (
 )  # fmt: skip
 _SAID = frozenset({"text", "transcript", "transcription", "sentence", "caption"})
 """Of columns of what is said in clips."""
-_SEPARATORS = (",", ";", "|")
-_FEW = 20
-"""Different whole numbers that are rather labels than a measure."""
 _PLAUSIBLE = 2.0
 """Points of another column that people are shown."""
 _SHARED = 0.05
@@ -149,13 +138,19 @@ def _of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str |
     clips = [facts[given["audio"]]] if "audio" in given else _of(facts, "audio")
     if not clips:
         return None
-    texts = [one for one in _of(facts, "text") if one is not clips[0]]
-    named = [one for one in facts.values() if set(one.words) & _SAID and one is not clips[0]]
-    texts = [one for one in named if one in texts or task] or texts
+    said = [one for one in facts.values() if set(one.words) & _SAID and one is not clips[0]]
     if "text" in given:
-        return Guess("SpeechRecognition", {"audio": clips[0].name, "text": given["text"]})
-    if texts and (task or not _has_label(facts)):
-        return Guess("SpeechRecognition", {"audio": clips[0].name, "text": _named(texts, _TEXT_NAMES).name})
+        said = [facts[given["text"]]]
+    elif task:
+        said = said or [one for one in _of(facts, "text") if one is not clips[0]]
+    else:
+        said = [] if has_label(facts) else [one for one in said if one.look == "text"]
+    if said:
+        found = Guess("SpeechRecognition", {"audio": clips[0].name, "text": _named(said, _TEXT_NAMES).name})
+        if not task and "text" not in given:
+            what = f"column {found.columns['text']!r} was taken for what is said in the clips"
+            found.said.append(f"{what}; to tell their labels use --task AudioClassification")
+        return found
     if task is None:
         return None
     names = ", ".join(map(repr, facts))
@@ -164,11 +159,6 @@ def _of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str |
         f"{where}: SpeechRecognition learns to write what is said in clips, and no column is called 'text'. The columns are"
         f" {quoted(names)}; name the right one by --column text=NAME",
     )
-
-
-def _has_label(facts: Mapping[str, Facts]) -> bool:
-    """Return whether a column is called a label beyond doubt."""
-    return any(set(one.words) & _SURE for one in facts.values())
 
 
 def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
@@ -275,7 +265,7 @@ def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     texts = [one for one in _of(facts, "text") if one.name not in target]
     if not texts:  # short ones look like labels
         rest = [
-            one for one in _of(facts, "category", "id") if one.name not in target and not set(one.words) & _LABEL_NAMES
+            one for one in _of(facts, "category", "id") if one.name not in target and not set(one.words) & LABEL_NAMES
         ]
         texts = sorted(rest, key=lambda one: -len(one.counts))[:1]
     if not texts and "text" not in given:
@@ -336,26 +326,26 @@ def _add_labels(
         chosen, others = facts[name], []
     else:
         rest = [one for one in facts.values() if one.name not in taken]
-        ranked = sorted(rest, key=lambda one: -_points(one, list(facts)))
-        ranked = [one for one in ranked if _points(one, list(facts)) > 0]
+        ranked = sorted(rest, key=lambda one: -points(one, list(facts)))
+        ranked = [one for one in ranked if points(one, list(facts)) > 0]
         if not ranked:
             raise JobError("InvalidData", f"{where}: {_nothing(facts)}")
-        chosen, others = ranked[0], [one for one in ranked[1:] if _points(one, list(facts)) >= _PLAUSIBLE]
+        chosen, others = ranked[0], [one for one in ranked[1:] if points(one, list(facts)) >= _PLAUSIBLE]
     number = (
-        "value" in given or task == "TextRegression" or (task is None and "label" not in given and _is_value(chosen))
+        "value" in given or task == "TextRegression" or (task is None and "label" not in given and is_value(chosen))
     )
     what = "value" if number and found.task == "TextClassification" else "label"
     found.columns[what] = chosen.name
     if what == "value":
         found.task = "TextRegression"
-    elif separator := _several(chosen):
+    elif separator := several(chosen):
         found.options = {"labels": "Multi"} | ({} if separator in (",", "list") else {"labelSeparator": separator})
         if separator != "list":
             found.said.append(
                 f"cells of column {chosen.name!r} were taken for several labels with {separator!r} between them, as"
                 f" {next(value for value in chosen.values if separator in value)[:60]!r}; if each is one label, remove labels: Multi"
             )
-    elif _is_measure(chosen) and found.task == "TextClassification" and "label" not in given:
+    elif is_measure(chosen) and found.task == "TextClassification" and "label" not in given:
         found.said.append(
             f"the {len(chosen.counts)} different numbers of column {chosen.name!r} were taken for labels; to predict how large they"
             " are use task TextRegression"
@@ -365,58 +355,6 @@ def _add_labels(
             f"column {chosen.name!r} was taken for what is predicted; {some_of([repr(one.name) for one in others])} could be it too:"
             f" set columns.{what}"
         )
-
-
-def _points(one: Facts, order: Sequence[str]) -> float:
-    """Return what speaks for predicting a column."""
-    if one.is_named_id or one.look in (
-        "empty",
-        "constant",
-        "id",
-        "date",
-        "picture",
-        "audio",
-        "bytes",
-        "object",
-        "spans",
-        "messages",
-        "text",
-    ):
-        return 5.0 if one.look == "text" and set(one.words) & _SURE and _several(one) else 0.0
-    words = set(one.words)
-    named = words & (_LABEL_NAMES | _VALUE_NAMES)
-    points = 1.0 + 3.0 * (len(words) == 1 and bool(named)) + 2.0 * bool(named) + 4.0 * bool(words & _SURE)
-    if one.look in ("category", "boolean") or (one.look == "whole number" and len(one.counts) <= _FEW):
-        points += 1.0
-    return points + 0.5 * (one.name == order[-1])
-
-
-def _is_value(one: Facts) -> bool:
-    whole = one.look == "whole number" and len(one.counts) > _FEW
-    return (one.look == "number" or whole) and not set(one.words) & _SURE
-
-
-def _is_measure(one: Facts) -> bool:
-    return one.look == "whole number" and bool(set(one.words) & _VALUE_NAMES)
-
-
-def _several(one: Facts) -> str | None:
-    """Return what stands between several labels of a cell, `list` for lists; None where each cell is one label.
-
-    A separator has to stand in every second cell, and its parts have to come back in other cells.
-    """
-    if one.lists is not None:
-        return "list"
-    for separator in _SEPARATORS:
-        if 2 * sum(separator in value for value in one.values) < len(one.values):
-            continue
-        parts = {value: {part.strip() for part in value.split(separator)} for value in one.counts}
-        cells = Counter(part for found in parts.values() for part in found)
-        again = sum(count for value, count in one.counts.items() if any(cells[part] > 1 for part in parts[value]))
-        short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
-        if short and 2 * again >= len(one.values):
-            return separator
-    return None
 
 
 def _nothing(facts: Mapping[str, Facts]) -> str:

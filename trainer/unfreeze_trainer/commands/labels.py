@@ -1,0 +1,79 @@
+"""Which column of a table holds labels or numbers, by its name and its cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from unfreeze_trainer.commands.facts import Facts
+
+LABEL_NAMES = frozenset(
+    {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "intent", "sentiment", "topic", "emotion"}
+    | {"type", "kind", "tag", "tags", "genre", "language", "lang", "stance", "polarity", "gold", "answer", "y", "outcome", "status"}
+)  # fmt: skip
+_SURE = frozenset({"label", "labels"})
+_VALUE_NAMES = frozenset(
+    {"value", "score", "scores", "similarity", "rating", "price", "target", "y", "grade", "relatedness", "amount", "age", "count", "stars"}
+)  # fmt: skip
+_SEPARATORS = (",", ";", "|")
+_FEW = 20
+"""Different whole numbers that are rather labels than a measure."""
+
+
+def has_label(facts: Mapping[str, Facts]) -> bool:
+    """Return whether a column is called a label beyond doubt."""
+    return any(set(one.words) & _SURE for one in facts.values())
+
+
+def points(one: Facts, order: Sequence[str]) -> float:
+    """Return what speaks for predicting a column."""
+    if one.is_named_id or one.look in (
+        "empty",
+        "constant",
+        "id",
+        "date",
+        "picture",
+        "audio",
+        "bytes",
+        "object",
+        "spans",
+        "messages",
+        "text",
+    ):
+        return 5.0 if one.look == "text" and set(one.words) & _SURE and several(one) else 0.0
+    words = set(one.words)
+    named = words & (LABEL_NAMES | _VALUE_NAMES)
+    found = 1.0 + 3.0 * (len(words) == 1 and bool(named)) + 2.0 * bool(named) + 4.0 * bool(words & _SURE)
+    if one.look in ("category", "boolean") or (one.look == "whole number" and len(one.counts) <= _FEW):
+        found += 1.0
+    return found + 0.5 * (one.name == order[-1])
+
+
+def is_value(one: Facts) -> bool:
+    """Return whether a column holds numbers to predict, and no labels."""
+    whole = one.look == "whole number" and len(one.counts) > _FEW
+    return (one.look == "number" or whole) and not set(one.words) & _SURE
+
+
+def is_measure(one: Facts) -> bool:
+    """Return whether a column of whole numbers is called what is measured."""
+    return one.look == "whole number" and bool(set(one.words) & _VALUE_NAMES)
+
+
+def several(one: Facts) -> str | None:
+    """Return what stands between several labels of a cell, `list` for lists; None where each cell is one label.
+
+    A separator has to stand in every second cell, and its parts have to come back in other cells.
+    """
+    if one.lists is not None:
+        return "list"
+    for separator in _SEPARATORS:
+        if 2 * sum(separator in value for value in one.values) < len(one.values):
+            continue
+        parts = {value: {part.strip() for part in value.split(separator)} for value in one.counts}
+        cells = Counter(part for found in parts.values() for part in found)
+        again = sum(count for value, count in one.counts.items() if any(cells[part] > 1 for part in parts[value]))
+        short = all(len(part.split()) <= 4 for part in cells)  # noqa: PLR2004 - words of a label
+        if short and 2 * again >= len(one.values):
+            return separator
+    return None
