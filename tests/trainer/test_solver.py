@@ -25,6 +25,7 @@ from unfreeze_trainer.judgement.strengths import Tried, best_of, chosen, is_over
 from unfreeze_trainer.models.blocks import Block
 from unfreeze_trainer.objectives.base import TARGETS
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.solver import require_solvable
 
 ROWS, INPUTS = 60, 5
@@ -220,6 +221,33 @@ def test_a_start_after_another_one_finds_the_same_bits(folder, alone, before):
     for one, two in zip(alone[:2], again[:2], strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
     assert again[3].model_dump(exclude={"seconds"}) == alone[3].model_dump(exclude={"seconds"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "reason", "message"),
+    [
+        (lambda outputs, _: outputs.tanh(), "InvalidStrategy", "its outputs are not those of its head, classifier"),
+        (
+            lambda outputs, _: outputs * torch.nan,
+            "InvalidModel",
+            "texts.csv.*: the frozen base gives its head numbers that",
+        ),
+    ],
+    ids=["outputs that are not linear", "vectors that are no numbers"],
+)
+def test_what_the_model_shows_only_when_it_runs(folder, tmp_path, change, reason, message):
+    strategy = {"type": "FeatureExtraction", "solver": "Closed"}
+    job = make_job(
+        folder / "bert", folder / "texts.csv", strategy=strategy, output={"destination": f"file://{tmp_path}"}
+    )
+    run = open_run(job, open_task(job))
+    forward = run.features.forward
+    run.features.forward = lambda module, batch: change(forward(module, batch), batch)
+    with pytest.raises(JobError, match=message) as raised:
+        train(run)
+    run.saver.close()
+    assert raised.value.reason == reason
 
 
 @pytest.mark.slow

@@ -127,13 +127,12 @@ class Problem:
     def _measured_curvature(self) -> float:
         """Return the mean second derivative of a row's loss by one of its outputs, at 0, along random signs."""
         lot = torch.Generator().manual_seed(0)
-        step, found, count = 1e-3, 0.0, 0
+        step, found = 1e-3, 0.0
         for rows in self._parts([slice(0, len(self._rows))]):
             length = rows.stop - rows.start
             signs = torch.randint(0, 2, (length, self._outputs), generator=lot).double() * 2 - 1
             change = self._slope(signs * step, rows)[1] - self._slope(signs * -step, rows)[1]
             found += float((self._weights[rows, None] * change * signs).sum()) / (2 * step)
-            count += self._outputs
         total = float(self._weights.sum()) * self._outputs
         return max(found / total, 1e-12)
 

@@ -7,7 +7,7 @@ does not depend on where the folds were computed. Nothing is kept on the way: a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,9 @@ _FIELD = "spec.strategy.solver Closed"
 _WAY_OUT = "Set solver to Gradient"
 _COPIES = 3
 """Of all vectors in float64, while they are turned to their axes."""
+_COMPARED = 8
+_ROUNDING = {torch.float32: 1e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
+"""What outputs may differ by from those of the head alone, as a share of the largest."""
 
 
 def require_solvable(task: Task, loaded: LoadedModel, phases: Sequence[Phase]) -> LinearHead | None:
@@ -119,7 +122,8 @@ class Solver:
         Raises
         ------
         JobError
-            InvalidStrategy: the head is given something else than a vector of each sample, or these have no place in memory.
+            InvalidStrategy: the head is given something else than a vector of each sample, these have no place in memory, or the
+            model's outputs are not those of its head. InvalidModel: numbers of a vector are not finite.
         """
         began, engine, state, head = time.perf_counter(), self._engine, self._state, self._head
         assert head is not None
@@ -131,6 +135,13 @@ class Solver:
         found = given(self._task, engine, head, "train", batch=self._task.batch, beat=beat)  # type: ignore[arg-type]
         if isinstance(found, str):
             raise _refusal(f"cannot be used with this model: {found}")
+        if not (finite := torch.isfinite(found.vectors).all(dim=1)).all():
+            sample = self._task.name_of("train", int(found.samples[int(torch.nonzero(~finite)[0])]))
+            raise JobError(
+                "InvalidModel",
+                f"{sample}: the frozen base gives its head numbers that are not finite. Set training.precision to Float32, remove the"
+                " sample, or choose another model",
+            )
         with few_threads(found.vectors.numel() * head.outputs):
             tried, weights, figures = self._find(found, head, tell)
         loss, iterations, gradient = figures
@@ -139,6 +150,7 @@ class Solver:
         engine.load_weights(weights)
         self._trainable.resume({})
         self._trainable.begin(phase)
+        self._require_linear(found, head, weights)
         state.step, state.phase_steps, state.loss, state.moved = phase.first_step + phase.steps, phase.steps, loss, True
         decision = chosen(
             tried,
@@ -149,6 +161,21 @@ class Solver:
             step=state.step,
         )
         self._decisions.add(engine.broadcast_json(decision, Decision))
+
+    @torch.no_grad()
+    def _require_linear(self, found: Given, head: LinearHead, weights: Mapping[str, Tensor]) -> None:
+        """Raise JobError unless the model's outputs of a few samples are those of its head. Collective."""
+        engine, task = self._engine, self._task
+        [batch] = task.batches("train", [found.samples[:_COMPARED].tolist()])
+        engine.module.eval()  # an evaluation follows
+        with engine.autocast():
+            outputs = task.forward(engine.module, engine.to_device(dict(batch))).float().cpu()
+        weight, bias = weights[f"{head.path}.weight"], weights.get(f"{head.path}.bias", 0.0)
+        expected = found.vectors[:_COMPARED] @ weight.T + bias
+        largest = float(expected.abs().max())
+        limit = _ROUNDING[engine.dtype] * max(largest, 1.0)
+        if outputs.shape != expected.shape or not float((outputs - expected).abs().max()) <= limit:
+            raise _refusal(f"cannot be used with this model: its outputs are not those of its head, {head.path}")
 
     def _find(
         self, found: Given, head: LinearHead, tell: Callable[[str], None]
