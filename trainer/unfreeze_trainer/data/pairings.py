@@ -13,13 +13,11 @@ from unfreeze_trainer.data.audio import CLIPS, check_clips
 from unfreeze_trainer.data.few import hashes_of
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
-from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells
+from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells, without_text
 from unfreeze_trainer.data.shards import folder_of
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import missing_rows
-from unfreeze_trainer.objectives.targets.pairings import ABSENT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +56,7 @@ def read_pairings(
     Returns
     -------
     DataSource
-        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, ABSENT of those that it lacks.
+        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, null of those that it lacks.
 
     Raises
     ------
@@ -143,15 +141,15 @@ def _them(rows: Sequence[int]) -> str:
 
 
 def _numbers(column: pa.ChunkedArray, modality: str) -> pa.Array:
-    """Return the number of each cell, the same for equal ones, ABSENT where there is none."""
+    """Return the number of each cell, the same for equal ones, null where there is none."""
     import pyarrow as pa
 
     _, numbers = np.unique(hashes_of(column), return_inverse=True)
-    return pa.array(np.where(_absent(column, modality), ABSENT, numbers).astype(np.int64))
+    return pa.array(numbers.astype(np.int64), mask=_absent(column, modality))
 
 
 def _absent(column: pa.ChunkedArray, modality: str) -> np.ndarray:
-    rows = missing_files(column) if modality in COLUMNS else missing_rows(column)
+    rows = missing_files(column) if modality in COLUMNS else without_text(column)
     found = np.zeros(len(column), dtype=bool)
     found[rows] = True
     return found
