@@ -80,18 +80,21 @@ def read_pairings(
         for modality, name in names.items()
     }
     if len(modalities) > _WHOLE:
-        _require_two(cells, names, numbers=numbers, unread=unread, where=where)
+        _require_two(cells, names, numbers=numbers, unread=unread, where=where, whole=not head)
     found = [pa.chunked_array([_numbers(column, modality)]) for modality, column in cells.items()]
     source = DataSource(
         dataset, where, beside([*cells.values()], list(cells)), beside(found, list(cells)), numbers=numbers
     )
     source = readable(source, unread, total, head=head, kind=kind)
     parts = {modality: part_of(source, modality) for modality in modalities}
+    filled = [
+        modality for modality in modalities if not absent(source, modality).all()
+    ]  # among the first rows all may lack one
     for modality, files in COLUMNS.items():
-        if modality in parts and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
+        if modality in filled and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
             parts[modality] = located(files, parts[modality], folder_of(dataset.path), skip=skip)
     for modality, check in (("image", check_pictures), ("audio", check_clips)):
-        if modality in parts and not skip:
+        if modality in filled and not skip:
             check(parts[modality], checked)
     columns = [_emptied(part.inputs, absent(source, modality)) for modality, part in parts.items()]
     return replace(source, inputs=beside(columns, list(parts)))
@@ -121,11 +124,12 @@ def _require_two(
     numbers: np.ndarray,
     unread: Unread,
     where: str,
+    whole: bool,
 ) -> None:
-    """Add rows to `unread` that have one cell or none. JobError InvalidData where a column has none at all."""
+    """Add rows to `unread` that have one cell or none. JobError InvalidData where a column of a whole table has none at all."""
     lacking = {modality: _absent(column, modality) for modality, column in cells.items()}
     for modality, without in lacking.items():
-        if len(without) and without.all():
+        if whole and len(without) and without.all():
             raise JobError(
                 "InvalidData",
                 f"{where}: column {names[modality]!r} is empty in all rows: fill it in where there is something, or remove the"
