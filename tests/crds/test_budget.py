@@ -11,7 +11,7 @@ from tests.cluster.cel_cost import estimate
 from tests.cluster.cluster import REPOSITORY
 from unfreeze_api.generate import crd
 
-MAX_BYTES = 220_000
+MAX_BYTES = 225_000
 """kubectl's client-side apply keeps the CRD in an annotation, and all annotations of an object share 262,144 bytes; a
 second served version doubles the schema's part."""
 MAX_ITEMS, MAX_PLACES = 128, 4096
@@ -91,7 +91,7 @@ def test_rules_about_updates_are_cheap_where_nothing_was_changed():
     schema = crd.schema()
     found = {path: looked_up(part) for path, part in parts(schema) if looked_up(part)}
     assert "spec.training" in found
-    assert sum(found.values()) < 750, (
+    assert sum(found.values()) < 800, (
         found
     )  # a third of what it is where all of them stand at spec; it grows with the fields
 

@@ -70,7 +70,8 @@ class Alignment(ComposedTask):
         return found
 
     def _pin(self) -> dict[str, Any]:
-        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        sources = dict.fromkeys(split.source for split in self._splits.values())
+        data = {source: pin_data(source) for source in sources}
         return {
             "base": {
                 "source": self.job.model.described,

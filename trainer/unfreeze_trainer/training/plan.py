@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
@@ -45,6 +45,11 @@ class Plan:
             learning_rate=job.strategy.learning_rate,
         )
 
+    def with_rates(self, job: ResolvedJob) -> Plan:
+        """Return the plan with the learning rates of the job that it was compiled from, changed since."""
+        phases = compile_phases(job, self.blocks, self.steps_per_epoch)
+        return replace(self, phases=phases, learning_rate=job.strategy.learning_rate)
+
     @cached_property
     def total_steps(self) -> int:
         """Steps of all phases."""
@@ -68,10 +73,14 @@ class Plan:
         return rate_factor(self.learning_rate, self.phases[index], step, self.total_steps)
 
     def reads_left(self, step: int, index: int) -> dict[str, float]:
-        """Return how often a sample of each split is still read in a phase when so many steps are done."""
+        """Return how often a sample of each split is still read in a phase when so many steps are done.
+
+        A solver reads the training samples in each of its iterations; it counts as two.
+        """
         end = self.phases[index].first_step + self.phases[index].steps
         evaluations = sum(self.evaluates_at(done, index) for done in range(step + 1, end + 1))
-        return {"train": (end - step) / self.steps_per_epoch, "validation": evaluations}
+        train = 2 * (end - step) if self.phases[index].solved else (end - step) / self.steps_per_epoch
+        return {"train": train, "validation": evaluations}
 
     def step_work(self, phase: Phase) -> float:
         """Return the work of a step of a phase (see `phases.remaining`)."""

@@ -13,6 +13,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.runs.choice import read_choice
+from unfreeze_trainer.runs.stages import read_results
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
@@ -23,21 +24,27 @@ from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
+from unfreeze_trainer.training.range_test import RangeTest
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
+from unfreeze_trainer.training.solver import Solver, require_solvable
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
 from unfreeze_trainer.training.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unfreeze_api.contracts.decision import Decision
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.runs.folder import RunFolder
+    from unfreeze_trainer.runs.rates import ChosenRates
     from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.reporter import Observer
 
@@ -95,6 +102,7 @@ class Run:
             loaded.rate_factors,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
+        head = require_solvable(task, loaded, plan.phases)
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         starts = {
@@ -110,11 +118,17 @@ class Run:
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
+        rates = None
+        if job.strategy.learning_rate.rates == "Auto":
+            test = RangeTest(job, task, engine, feed=feed, freezer=freezer, plan=plan, evidence=evidence, link=link)
+            rates = test.rates(folder)
+            self.job = job = job.with_rates(rates.head, rates.backbone)
+            self.plan = plan = plan.with_rates(job)
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
         self.decisions = Decisions(state, events)
-        if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
-            self.decisions.add(choice.decision)
+        for decision in _decided_before(job, folder, rates):
+            self.decisions.add(decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
@@ -202,8 +216,28 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             ladder=ladder,
+            solver=Solver(
+                features,
+                engine,
+                state,
+                trainable=trainable,
+                decisions=self.decisions,
+                head=head,
+                seed=job.training.seed,
+            ),
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
+
+
+def _decided_before(job: ResolvedJob, folder: RunFolder, rates: ChosenRates | None) -> Iterator[Decision]:
+    """Yield what was decided before the first step: on the base, on the stages, on the rates."""
+    fingerprint = folder.identity.fingerprint
+    if job.model.candidates and (choice := read_choice(folder.path, fingerprint)):
+        yield choice.decision
+    if job.stages:
+        yield from (stage.decision for stage in read_results(folder.path, fingerprint) if stage.decision)
+    if rates:
+        yield rates.decision
 
 
 def _history(task: Task, plan: Plan, folder: RunFolder, step: int) -> CurveFile:
