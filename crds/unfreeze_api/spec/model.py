@@ -33,7 +33,7 @@ class TowerSpec(Model):
 
 
 _SAME = Rule(
-    "self.exists(one, one.modality != self[0].modality)",
+    "self.size() < 2 || self.exists(one, one.modality != self[0].modality)",
     "towers of one modality alone have nothing to agree with: name an encoder of another modality too",
 )
 _TWICE = Rule(

@@ -13,13 +13,11 @@ from unfreeze_trainer.data.audio import CLIPS, check_clips
 from unfreeze_trainer.data.few import hashes_of
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
-from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells
+from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells, without_text
 from unfreeze_trainer.data.shards import folder_of
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
-from unfreeze_trainer.objectives.targets import missing_rows
-from unfreeze_trainer.objectives.targets.pairings import ABSENT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +56,7 @@ def read_pairings(
     Returns
     -------
     DataSource
-        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, ABSENT of those that it lacks.
+        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, null of those that it lacks.
 
     Raises
     ------
@@ -82,18 +80,21 @@ def read_pairings(
         for modality, name in names.items()
     }
     if len(modalities) > _WHOLE:
-        _require_two(cells, names, numbers=numbers, unread=unread, where=where)
+        _require_two(cells, names, numbers=numbers, unread=unread, where=where, whole=not head)
     found = [pa.chunked_array([_numbers(column, modality)]) for modality, column in cells.items()]
     source = DataSource(
         dataset, where, beside([*cells.values()], list(cells)), beside(found, list(cells)), numbers=numbers
     )
     source = readable(source, unread, total, head=head, kind=kind)
     parts = {modality: part_of(source, modality) for modality in modalities}
+    filled = [
+        modality for modality in modalities if not absent(source, modality).all()
+    ]  # among the first rows all may lack one
     for modality, files in COLUMNS.items():
-        if modality in parts and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
+        if modality in filled and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
             parts[modality] = located(files, parts[modality], folder_of(dataset.path), skip=skip)
     for modality, check in (("image", check_pictures), ("audio", check_clips)):
-        if modality in parts and not skip:
+        if modality in filled and not skip:
             check(parts[modality], checked)
     columns = [_emptied(part.inputs, absent(source, modality)) for modality, part in parts.items()]
     return replace(source, inputs=beside(columns, list(parts)))
@@ -123,11 +124,12 @@ def _require_two(
     numbers: np.ndarray,
     unread: Unread,
     where: str,
+    whole: bool,
 ) -> None:
-    """Add rows to `unread` that have one cell or none. JobError InvalidData where a column has none at all."""
+    """Add rows to `unread` that have one cell or none. JobError InvalidData where a column of a whole table has none at all."""
     lacking = {modality: _absent(column, modality) for modality, column in cells.items()}
     for modality, without in lacking.items():
-        if len(without) and without.all():
+        if whole and len(without) and without.all():
             raise JobError(
                 "InvalidData",
                 f"{where}: column {names[modality]!r} is empty in all rows: fill it in where there is something, or remove the"
@@ -143,15 +145,15 @@ def _them(rows: Sequence[int]) -> str:
 
 
 def _numbers(column: pa.ChunkedArray, modality: str) -> pa.Array:
-    """Return the number of each cell, the same for equal ones, ABSENT where there is none."""
+    """Return the number of each cell, the same for equal ones, null where there is none."""
     import pyarrow as pa
 
     _, numbers = np.unique(hashes_of(column), return_inverse=True)
-    return pa.array(np.where(_absent(column, modality), ABSENT, numbers).astype(np.int64))
+    return pa.array(numbers.astype(np.int64), mask=_absent(column, modality))
 
 
 def _absent(column: pa.ChunkedArray, modality: str) -> np.ndarray:
-    rows = missing_files(column) if modality in COLUMNS else missing_rows(column)
+    rows = missing_files(column) if modality in COLUMNS else without_text(column)
     found = np.zeros(len(column), dtype=bool)
     found[rows] = True
     return found

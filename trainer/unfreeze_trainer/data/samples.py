@@ -119,13 +119,18 @@ def text_cells(column: pa.ChunkedArray, name: str, numbers: np.ndarray, unread: 
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or len(column) == 0):
         raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, not text; name another one")
-    rows = numbers[missing_rows(column)].tolist()
+    rows = numbers[without_text(column)].tolist()
     it = "it" if len(rows) == 1 else "them"
     unread.add(
         rows,
         JobError("InvalidData", f"{where}: no text in column {name!r} of {some_rows(rows)}; fill in or remove {it}"),
     )
     return column
+
+
+def without_text(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the indices of cells of a column of texts that are null, or have no word."""
+    return missing_rows(column)
 
 
 def beside(columns: list[pa.ChunkedArray], names: list[str]) -> pa.ChunkedArray:

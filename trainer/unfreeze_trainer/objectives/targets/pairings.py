@@ -34,8 +34,8 @@ class Pairings(Encoder[np.ndarray]):
 
     @staticmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> np.ndarray:  # noqa: ARG004 - cells have been read
-        """Return the numbers, int64 of shape (rows, towers)."""
-        return np.stack([part.to_numpy().astype(np.int64) for part in column.flatten()], axis=1)
+        """Return the numbers, int64 of shape (rows, modalities)."""
+        return np.stack([part.fill_null(ABSENT).to_numpy().astype(np.int64) for part in column.flatten()], axis=1)
 
     def encode(self, read: np.ndarray, where: str, numbers: np.ndarray | None = None) -> Targets:  # noqa: ARG002
         """Return the numbers; each row is a unit, and rows that have a cell in common, by others too, are a group."""
