@@ -29,7 +29,8 @@ def fetch(file: Path, claim: tuple[str, ...], claims_folder: Path | None) -> Non
 
     What is there already is checked by its hashes, and not fetched again. Afterwards `unfreeze run --offline FILE` needs no network.
     """
-    job = read_job_here(file, claim, claims_folder)
+    folder = claims_folder if claims_folder or claim else Path()  # nothing that lies on a claim is looked at
+    job = read_job_here(file, claim, folder)
     pins = bring_here(job, offline=False, keep=False)[1]
     for source, pin in pins.items():
         of = f"commit {pin.revision}, " if "hf" in needs(source).schemes else ""

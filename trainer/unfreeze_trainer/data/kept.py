@@ -10,6 +10,7 @@ import logging
 import mmap
 import os
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,47 +28,64 @@ ON_DISK = 16 << 30
 
 
 class Kept:
-    """The parts of a table, in their order."""
+    """The parts of a table, in their order. Some are written by a thread while the next ones are read."""
 
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []
         self._files: list[_Mapped] = []
         self._waiting = self._written = 0
         self._most = ON_DISK // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[list[pa.Table]] | None = None
 
     def add(self, part: pa.Table) -> None:
         """Keep a part; its schema may be another one than those of the parts before."""
         self._parts.append(part)
         self._waiting += part.nbytes
-        if (self._files or self._waiting > IN_MEMORY) and self._written + self._waiting <= self._most:
+        if (self._writer or self._waiting > IN_MEMORY) and self._written + self._waiting <= self._most:
             self._write()
 
     def whole(self) -> pa.Table:
         """Return one table; parts without rows do not count for its types. At least one part has been added."""
         import pyarrow as pa
 
-        if self._files and self._written + self._waiting <= self._most:
-            self._write()
+        if self._writer:
+            if self._written + self._waiting <= self._most:
+                self._write()
+            self._settle()
+            self._writer.shutdown()
         parts = [part for file in self._files for part in file.read()] + self._parts
         kept = [part for part in parts if part.num_rows] or parts[:1]
         return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="default")
 
     def _write(self) -> None:
-        """Write what is in memory into files, part by part; what a disk cannot hold stays in memory, as does all that follows."""
+        """Have what is in memory written into files, once what was before is."""
+        self._settle()
+        if self._most < 0:
+            return
+        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="rows")
+        self._writing = self._writer.submit(self._write_parts, self._parts)
+        self._written, self._waiting, self._parts = self._written + self._waiting, 0, []
+
+    def _settle(self) -> None:
+        """Wait for what is written; what a disk cannot hold stays in memory, as does all that follows."""
+        if self._writing and (left := self._writing.result()):
+            self._parts, self._most = left + self._parts, -1
+        self._writing = None
+
+    def _write_parts(self, parts: list[pa.Table]) -> list[pa.Table]:
+        """Write parts one by one; return those that are left where the disk holds no more."""
         try:
-            while self._parts:
-                part = self._parts[0]
-                if not self._files or self._files[-1].schema != part.schema:
-                    self._files.append(_Mapped(part.schema))
-                self._files[-1].write(part)
-                del self._parts[0]
-                self._written += part.nbytes
-                self._waiting -= part.nbytes
+            while parts:
+                if not self._files or self._files[-1].schema != parts[0].schema:
+                    self._files.append(_Mapped(parts[0].schema))
+                self._files[-1].write(parts[0])
+                del parts[0]
         except OSError as error:
             if is_passing(error):
                 raise
             log.warning("rows are kept in memory, since %s cannot hold them: %s", tempfile.gettempdir(), error)
-            self._most = -1
+        return parts
 
 
 class _Mapped:

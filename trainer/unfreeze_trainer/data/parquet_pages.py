@@ -174,6 +174,7 @@ class _Compact:
 
     def _many(self, kind: int, depth: int) -> None:
         """Read a list, a set or a map."""
+        kinds: tuple[int, ...]
         if kind == _MAP:
             count = self._varint()
             head = self._byte() if count else 0

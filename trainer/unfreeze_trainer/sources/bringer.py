@@ -221,7 +221,8 @@ def record_of(wanted: Wanted, folder: Path) -> Path:
 def _reads(record: Path) -> Pin | None:
     """Return the pin in a file, None where there is none."""
     try:
-        return Pin.model_validate_json(record.read_bytes())
+        # A cache that others write to may have a pipe in its place, which nobody would answer at.
+        return Pin.model_validate_json(record.read_bytes()) if record.is_file() else None
     except (OSError, ValueError):
         return None
 
@@ -247,7 +248,7 @@ def is_brought(wanted: Wanted, pin: Pin, folder: Path, root: Path, tell: Callabl
         Hears how far it is.
     """
     try:
-        if Pin.model_validate_json(record_of(wanted, folder).read_bytes()) != pin:
+        if _reads(record_of(wanted, folder)) != pin:
             return False
         done, closed = 0, Closed(root, wanted.source, "DataChanged")
         for name, file in pin.files.items():
