@@ -119,12 +119,12 @@ def train_one(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def cut(layers: int = 2) -> Path:
+def cut(layers: int = 2, examples: Path = EXAMPLES) -> Path:
     """Return the folder of a MiniLM without its upper layers."""
     from safetensors.torch import load_file, save_file
 
     folder = Path(tempfile.mkdtemp()) / "model"
-    whole = EXAMPLES / "models" / "minilm"
+    whole = examples / "models" / "minilm"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("model.safetensors"))
     config = json.loads((whole / "config.json").read_text()) | {"num_hidden_layers": layers}
     (folder / "config.json").write_text(json.dumps(config))

@@ -379,6 +379,8 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
         spec.pop("adapter", None)
     if strategy["type"] == "FeatureExtraction":
         rates.pop("backbone", None)
+    if spec.get("adapter", {}).get("baseWeights") == "ByStrategy":
+        rates.pop("rates", None)
     if rates.get("backbone", 0) > rates.get("head", 1e-3):
         del rates["backbone"]
     if rates.get("scope") == "Phase" or strategy["type"] not in ("LinearProbeThenFineTune", "GradualUnfreezing"):

@@ -46,6 +46,17 @@ def ask(claims: Path, strategy: str, *options: str):
 
 
 @pytest.mark.slow
+def test_a_range_test_is_part_of_the_plan(claims):
+    auto = "{type: FullFineTuning, learningRate: {rates: Auto}}"
+    assert "too short for a range test" in ask(claims, auto).output
+    long = MANIFEST.replace("STRATEGY", auto).replace("epochs: 3", "epochs: 30")
+    (claims / "long.yaml").write_text(long)
+    asked = CliRunner().invoke(phases, [str(claims / "long.yaml"), "--claims", str(claims), "-o", "json"])
+    assert json.loads(asked.output)["rangeTestSteps"] == 14
+    assert "rangeTestSteps" not in json.loads(ask(claims, "{type: FullFineTuning}", "-o", "json").output)
+
+
+@pytest.mark.slow
 def test_the_table_tells_of_adapters(claims):
     lora = (
         "{type: GradualUnfreezing, gradualUnfreezing: {stepsPerPhase: 2}}\n  adapter: {type: LoRA, baseWeights: BASE}"

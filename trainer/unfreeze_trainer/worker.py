@@ -87,7 +87,11 @@ def _work(
     tell(link, f"starting {job.distribution.engine}")
     engine = engine or open_engine(job)
     task.check_samples(engine.rank, engine.world_size)
-    run = Run(job, task, loaded, engine, link)
+    try:
+        run = Run(job, task, loaded, engine, link)
+    except StopRequested:  # before the first step: there is nothing to write
+        engine.barrier()
+        return ExitCode.STOPPED
     gc.collect()
     gc.freeze()  # what is loaded now stays: the collector passes over it, in the loop and at phase changes
     try:

@@ -231,6 +231,8 @@ class LearningRate(Model):
     warmup_ratio: float
     rewarm_steps: int
     """0 without."""
+    rates: Annotated[Literal["Given", "Auto"], Since(2)] = "Given"
+    """Auto: head and backbone are what a range test starts from."""
 
     @classmethod
     def resolve(cls, spec: LearningRateSpec, usual_backbone: float) -> Self:
@@ -243,6 +245,7 @@ class LearningRate(Model):
             scope=spec.scope,
             warmup_ratio=usual_warmup_ratio(spec.schedule) if spec.warmup_ratio is None else spec.warmup_ratio,
             rewarm_steps=spec.rewarm_steps or 0,
+            rates=spec.rates or "Given",
         )
 
 
@@ -460,6 +463,12 @@ class ResolvedJob(Model):
         """Return the job with its data, and that of its stages, moved as of `ResolvedData.moved`."""
         stages = [one.model_copy(update={"data": one.data.moved(move)}) for one in self.stages or ()]
         return self.model_copy(update={"data": self.data.moved(move), "stages": stages or None})
+
+    def with_rates(self, head: float, backbone: float) -> Self:
+        """Return the job with peak learning rates that it has chosen, as if they had been given."""
+        update = {"head": head, "backbone": backbone, "rates": "Given"}
+        rate = self.strategy.learning_rate.model_copy(update=update)
+        return self.model_copy(update={"strategy": self.strategy.model_copy(update={"learning_rate": rate})})
 
     def of_tower(self, index: int) -> Self:
         """Return the job with one of its towers as its base."""

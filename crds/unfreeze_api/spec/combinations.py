@@ -290,6 +290,13 @@ ADAPTER_RULES = (
         ".adapter",
     ),
     Rule(
+        "!has(self.adapter) || self.adapter.baseWeights == 'Frozen' || !has(self.strategy.learningRate)"
+        " || !has(self.strategy.learningRate.rates) || self.strategy.learningRate.rates != 'Auto'",
+        "with baseWeights ByStrategy an adapter has a rate of its own beside those of head and backbone, and Auto looks for these two"
+        " alone: give the rates, or set baseWeights to Frozen",
+        ".strategy.learningRate.rates",
+    ),
+    Rule(
         f"{_NONE}!has(self.adapter.peft) || !(self.adapter.peft.method in {list(SHARED)})"
         f" || !{_among('self.distribution.engine', _DIVIDING)}",
         f"the layers of {', '.join(SHARED)} share parameters, which {every(_DIVIDING)} cannot divide: choose another"

@@ -166,6 +166,10 @@ class LearningRateSpec(Model):
         ),
     )
 
+    rates: Annotated[Literal["Given", "Auto"] | None, Since(2)] = None
+    """Given: head and backbone are as they stand here. Auto: a range test on the first training batches chooses them, in at most
+    5 % of the planned steps or 20; head and backbone are then what it starts from, and what counts where it sees nothing.
+    Default: Given."""
     head: float = Field(default=1e-3, gt=0, le=10)
     """Peak learning rate of the new head (and of an adapter and BitFit's biases unless backbone is given)."""
     backbone: float | None = Field(default=None, gt=0, le=10)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.feed import Feed
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
@@ -74,6 +75,8 @@ class Preview:
     """Names of the phases that training.epochs ends before."""
     padding: Padding | None
     """None where all samples are as long, or share rows."""
+    range_steps: int | None = None
+    """Steps that range tests take at most before the first phase; None where rates are given."""
 
     def to_json(self) -> str:
         """Return it as JSON in camelCase."""
@@ -106,6 +109,8 @@ class Preview:
             "parameters": total,
             "padding": padding,
         }
+        if self.range_steps is not None:
+            head["rangeTestSteps"] = self.range_steps
         return json.dumps(head | {"blocks": self.blocks, "phases": phases, "unreached": self.unreached}, indent=2)
 
 
@@ -183,7 +188,20 @@ def preview(job: ResolvedJob) -> Preview:
         ),
         unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
         padding=_padding(job, task),
+        range_steps=_range_steps(job, names, freezer, feed),
     )
+
+
+def _range_steps(job: ResolvedJob, names: list[str], freezer: Freezer, feed: Feed) -> int | None:
+    from unfreeze_trainer.judgement.rates import steps_for
+    from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.range_test import parts
+
+    if job.strategy.learning_rate.rates != "Auto":
+        return None
+    plan = Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
+    tests = len(parts(job, plan, freezer))
+    return tests * steps_for(plan.total_steps, tests=tests)
 
 
 def _padding(job: ResolvedJob, task: Task) -> Padding | None:
@@ -289,6 +307,13 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
         console.print(
             f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"
             " phases shorter"
+        )
+    if plan.range_steps is not None:
+        console.print(
+            f"A range test of up to {plan.range_steps} steps chooses the learning rates before the first phase; those above are what it"
+            " starts from"
+            if plan.range_steps
+            else "The training is too short for a range test, and keeps these learning rates: raise spec.training.epochs for one"
         )
     console.print("Optimizer memory: moments and gradients on each worker, beside weights and activations.")
 

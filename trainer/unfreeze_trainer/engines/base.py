@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import socket
 from abc import ABC, abstractmethod
@@ -186,10 +187,10 @@ class Engine(ABC):
 
     # What they share.
 
-    def set_learning_rates(self, factor: float) -> None:
-        """Set each group's learning rate to its peak times a factor."""
+    def set_learning_rates(self, factor: float, *, held: float = math.inf) -> None:
+        """Set each group's learning rate to its peak times a factor; to its peak alone where that is above `held`."""
         for group, peak in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = peak * factor
+            group["lr"] = peak * factor if peak <= held else peak
 
     @property
     def steps_unseen(self) -> int:

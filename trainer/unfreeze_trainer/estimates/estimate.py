@@ -35,14 +35,22 @@ class Estimate:
     """Bytes that the pod may use; None where nobody says."""
     accelerator_limit: int | None = None
     """Bytes of each accelerator; None where nobody says."""
+    loads_again: bool = False
+    """Whether the base is loaded once more beside the model, after a range test."""
 
     @property
     def host(self) -> int:
         """Bytes of the pod in the host's memory."""
-        first, others = self.traced.peak, self.traced.peak_of_others
+        first, others, weights = (
+            self.traced.peak,
+            self.traced.peak_of_others,
+            sum(self.traced.weights_by_dtype.values()),
+        )
         if self.accelerated:
-            others = sum(self.traced.weights_by_dtype.values())
+            others = weights
             first = max(others, *(phase.snapshot for phase in self.traced.phases), self.traced.exporting)
+        if self.loads_again:
+            first, others = max(first, 2 * weights), max(others, 2 * weights)
         return AGENT + self.workers * self.base + first + (self.workers - 1) * others
 
     @property
@@ -129,6 +137,7 @@ def estimate_of(
         accelerated=place.accelerators_per_node > 0,
         limit=limit,
         accelerator_limit=accelerator_limit,
+        loads_again=job.strategy.learning_rate.rates == "Auto",
     )
 
 

@@ -10,6 +10,7 @@ import base64
 import csv
 import hashlib
 import itertools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from unfreeze_api.contracts.report import Report
 from unfreeze_trainer.exports.charts import Chart, lines, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
 from unfreeze_trainer.exports.outcome import outcome, spoken, went_back
+from unfreeze_trainer.runs.rates import read_rates
 
 if TYPE_CHECKING:
     from unfreeze_trainer.runs.generation import Generation
@@ -59,7 +61,7 @@ def page(run_folder: Path, report: Report) -> str:
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         outcome=outcome(report, evaluation),
-        curves=curves(run_folder / "history.csv", report),
+        curves=[*curves(run_folder / "history.csv", report), *range_tests(run_folder)],
         splits=_splits(evaluation),
         metrics=_metrics(report, evaluation),
         notes=_notes(report),
@@ -102,6 +104,19 @@ def curves(path: Path, report: Report) -> list[Chart]:
             if (number := _number(row.get("step"))) is not None and (value := _number(row.get(column))) is not None
         ]
         if chart := lines(name, points, phases, "step"):
+            found.append(chart)
+    return found
+
+
+def range_tests(run_folder: Path) -> list[Chart]:
+    """Return a chart of each range test: losses in proportion to those of before, by the power of ten of the rate."""
+    found = []
+    for test in chosen.tests if (chosen := read_rates(run_folder)) else ():
+        after = zip(test.rates, test.losses[1:], test.before[1:], strict=False)
+        points = [(math.log10(rate), loss / max(before, 1e-9)) for rate, loss, before in after]
+        ends = [("", points[0][0], points[-1][0])] if points else []
+        name = f"range test of the {test.part}: loss in proportion to that of before"
+        if chart := lines(name, points, ends, "learning rate, as a power of ten"):
             found.append(chart)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
@@ -44,6 +44,11 @@ class Plan:
             checkpoint_every=training.checkpoint.every_steps,
             learning_rate=job.strategy.learning_rate,
         )
+
+    def with_rates(self, job: ResolvedJob) -> Plan:
+        """Return the plan with the learning rates of the job that it was compiled from, changed since."""
+        phases = compile_phases(job, self.blocks, self.steps_per_epoch)
+        return replace(self, phases=phases, learning_rate=job.strategy.learning_rate)
 
     @cached_property
     def total_steps(self) -> int:

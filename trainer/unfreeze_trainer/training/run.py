@@ -24,6 +24,7 @@ from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
+from unfreeze_trainer.training.range_test import RangeTest
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
@@ -35,11 +36,15 @@ from unfreeze_trainer.training.unused import Unused
 from unfreeze_trainer.training.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unfreeze_api.contracts.decision import Decision
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.runs.folder import RunFolder
+    from unfreeze_trainer.runs.rates import ChosenRates
     from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.reporter import Observer
 
@@ -113,15 +118,17 @@ class Run:
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
+        rates = None
+        if job.strategy.learning_rate.rates == "Auto":
+            test = RangeTest(job, task, engine, feed=feed, freezer=freezer, plan=plan, evidence=evidence, link=link)
+            rates = test.rates(folder)
+            self.job = job = job.with_rates(rates.head, rates.backbone)
+            self.plan = plan = plan.with_rates(job)
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
         self.decisions = Decisions(state, events)
-        if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
-            self.decisions.add(choice.decision)
-        if job.stages:
-            for stage in read_results(folder.path, folder.identity.fingerprint):
-                if stage.decision:
-                    self.decisions.add(stage.decision)
+        for decision in _decided_before(job, folder, rates):
+            self.decisions.add(decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
@@ -220,6 +227,17 @@ class Run:
             ),
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
+
+
+def _decided_before(job: ResolvedJob, folder: RunFolder, rates: ChosenRates | None) -> Iterator[Decision]:
+    """Yield what was decided before the first step: on the base, on the stages, on the rates."""
+    fingerprint = folder.identity.fingerprint
+    if job.model.candidates and (choice := read_choice(folder.path, fingerprint)):
+        yield choice.decision
+    if job.stages:
+        yield from (stage.decision for stage in read_results(folder.path, fingerprint) if stage.decision)
+    if rates:
+        yield rates.decision
 
 
 def _history(task: Task, plan: Plan, folder: RunFolder, step: int) -> CurveFile:
