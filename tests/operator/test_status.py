@@ -224,6 +224,21 @@ def test_phases_that_a_short_message_left_out_stay():
     assert gather(old, None, Progress(activity="Done", phases=cut[1:])).phases == phases
 
 
+def test_stages_are_told_apart():
+    one, two = (PhaseResult(name=name, steps=9, seconds=1, trainable_parameters=1) for name in ("domain.all", "all"))
+    first = Progress(activity="Training", step=9, total_steps=9, percent=99, stage="1 of 2: domain", phases=[one])
+    status = observed(pod(0), pod(1), progress=first)
+    assert (status.progress.stage, status.summary.progress) == ("1 of 2: domain", "99% stage 1 of 2")
+    assert [point.step for point in status.history] == [9]
+    last = Progress(
+        activity="Training", step=2, total_steps=4, percent=50, stage="2 of 2: the job itself", phases=[one]
+    )
+    status = observed(pod(0), pod(1), old=status, progress=last)
+    assert [point.step for point in status.history] == [2]  # steps of the stage before are others
+    done = last.model_copy(update={"step": 4, "percent": 100, "phases": [two]})
+    assert observed(pod(0), pod(1), old=status, progress=done).phases == [one, two]
+
+
 def test_last_words_count_before_the_pods_phase_follows_and_after_the_pod_is_gone():
     said = TerminationMessage(
         outcome="Succeeded", reason="Completed", progress=Progress(activity="Done", results={"test.accuracy": 0.9})

@@ -69,6 +69,9 @@ FIRST_FIELDS = _leaves(
 _LATER_TASKS = {
     "alignment": _leaves("width projection dropout temperature maxLength imageSize"),
     "audioClassification": _leaves("maxSeconds"),
+    "causalLm": _leaves("maxLength annotation lossOn packing"),
+    "seq2SeqLm": _leaves("maxSourceLength maxTargetLength"),
+    "speechRecognition": _leaves("maxSeconds language"),
     "textEmbedding": _leaves("maxLength annotation pooling temperature loss"),
     "textRegression": _leaves("maxLength pooling loss huberDelta"),
     "tokenClassification": _leaves("maxLength annotation"),
@@ -101,6 +104,9 @@ _ALWAYS_WRITTEN = FIRST_FIELDS | {
         "scratch": _leaves("maxShare"),
         "forgetting": _leaves("budget guard", anchor=_ANCHOR),
     },
+}
+_ALWAYS_WRITTEN["stages"] = _leaves("name keep") | {
+    part: _ALWAYS_WRITTEN[part] for part in ("task", "data", "strategy", "adapter", "training")
 }
 
 

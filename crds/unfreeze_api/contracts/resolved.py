@@ -411,7 +411,8 @@ class ResolvedStage(Model):
                 update={task.kind.field: options.model_copy(update={"class_weights_by_label": None})}
             )
         metric = task_type(task.type).metric(spec.training.metric if same else None, task.options).name
-        own = stage.training.model_dump(by_alias=False, exclude_none=True) if stage.training else {}
+        asked = {name: getattr(stage.training, name, None) for name in ("epochs", "batch_size")}
+        own = {name: value for name, value in asked.items() if value is not None}
         names = Columns().renamed(stage.data.train.named)
         data = ResolvedData(
             train=Dataset.resolve(stage.data.train.source, places, columns=names),
