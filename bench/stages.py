@@ -60,7 +60,7 @@ def _measured(folder: Path, name: str, kind: str, seed: int) -> Row:
         "accuracy without": round(float(right[alone].mean()), 4),
         "accuracy with IfHelps": round(float(right[after].mean()), 4),
         "gain": round(float(gained.mean()), 4),
-        "gain, 95 %": interval(lambda rows: gained[rows].mean(), len(gained)),
+        "gain 95 %": interval(lambda rows: gained[rows].mean(), len(gained)),
         "kept": decision["answer"],
         "probe": {key: round(gain[key], 4) for key in ("value", "low", "high")},
         "probe seconds": round(decision["seconds"], 1),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TEXT = "\n".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "strategies.md"))
 INTERVAL = "95 %"
 ROWS = [
     pytest.param(row, id=f"{file.stem}: {row['row']}")
@@ -23,13 +24,12 @@ def shown(value):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_each_row_stands_in_a_table_with_its_interval_command_and_commit(row):
-    text = (ROOT / "docs/tasks.md").read_text()
     figures = {key.removesuffix(INTERVAL).strip() or "accuracy": row[key] for key in row if key.endswith(INTERVAL)}
     cells = [f"{shown(row[name])} ({shown(low)} to {shown(high)})" for name, (low, high) in figures.items()]
     commit = row["commit"].split(",")[0]
-    lines = [line for line in text.splitlines() if line.startswith("|") and f"`{commit}`" in line]
+    lines = [line for line in map(str.strip, TEXT.splitlines()) if line.startswith("|") and f"`{commit}`" in line]
     assert [line for line in lines if all(f"| {cell} |" in line for cell in cells)], (cells, commit)
-    assert f"`{row['command']}`" in text
+    assert f"`{row['command']}`" in TEXT
 
 
 def test_what_was_forgotten_is_told_as_it_was_kept():
@@ -47,7 +47,7 @@ def test_a_figure_with_an_interval_and_a_commit_is_of_a_row():
         for row in (parameter.values[0] for parameter in ROWS)
         for low, high in (row[key] for key in row if key.endswith(INTERVAL))
     }
-    lines = [line for line in (ROOT / "docs/tasks.md").read_text().splitlines() if COMMIT.search(line)]
+    lines = [line for line in map(str.strip, TEXT.splitlines()) if COMMIT.search(line)]
     assert lines
     told = {(COMMIT.search(line)[1], interval) for line in lines for interval in BOUNDS.findall(line)}
     assert told - known == set()
