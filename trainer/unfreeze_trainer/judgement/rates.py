@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.report import Rollback
 
 SHARE, MIN_STEPS, MAX_STEPS = 0.05, 20, 200
 """Of the planned steps; at least and at most so many, for head and backbone together."""
@@ -220,3 +221,20 @@ def _told(curve: Curve, chosen: Chosen) -> str:
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[i * (len(points) - 1) // (_SHOWN - 1)] for i in range(_SHOWN)] if len(points) > _SHOWN else points
+
+
+def rolled_back(found: Rollback) -> Decision:
+    """Return what the guard against rates that destroy has decided, see `training/rollback.py`."""
+    return Decision(
+        type="Rollback",
+        answer="Yes",
+        question="Do the learning rates destroy the model?",
+        message=f"back to step {found.to:,}, with rates times {found.factor:.2g}: {found.message}"[:1024],
+        step=found.step,
+        evidence=[
+            Evidence(name="step that the training went back to", value=found.to),
+            Evidence(name="factor of the learning rates since", value=found.factor),
+        ],
+        otherwise="a training loss that does not burst, or an evaluation that shows that something was learned since",
+        alternative="to train on with these rates, whatever the losses do",
+    )

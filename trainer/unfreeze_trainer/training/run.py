@@ -168,6 +168,7 @@ class Run:
             folder=folder,
             meter=meter,
             reporter=reporter,
+            decisions=self.decisions,
         )
         meter.observe = self.rollbacks.observe
         self.ladder = ladder = Ladder(
