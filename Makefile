@@ -13,6 +13,8 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/unfreeze/Chart.yaml)
 # No model hub is asked for anything, whatever a library would like to look up.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Tests start hundreds of processes, each of which would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast fmt lint bench crds chart images cluster-up cluster-down lock clean
 
@@ -42,20 +44,20 @@ test-binaries: $(READY)
 	@$(BIN)/python -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \
 	  versitygw fake-gcs-server azurite > /dev/null
 
-test: setup ## All tests, in two processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
+test: setup ## All tests, in three processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
 ifdef T
 	@$(MAKE) --no-print-directory test-binaries
 	@$(BIN)/python -m pytest $(T)
 else
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --slowest=30
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --no-loadscope-reorder --slowest=30
 endif
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer
 
 test-fast: $(READY) ## Pure code, in under a minute
-	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow"
+	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow and not accelerator"
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .

@@ -27,10 +27,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from bench.pictures import clothes, write_mobilenet
+from bench.pictures import clothes
 from bench.support.outcomes import SEED, record
 from bench.support.turns import make_job
 from examples.prepare import prepare
+from examples.prepare_mobilenet import write_mobilenet
 
 EVERYTHING = 1000.0
 """A budget that nothing breaks: the guard Stop then looks at each evaluation, which makes a curve."""

@@ -141,6 +141,7 @@ def _steps(model: Path, table: Path) -> Iterator[None]:
         task={"type": "TextClassification", "textClassification": {"maxLength": 128}},
     )
     task: Any = open_task(job)
+    task.pin_beside()  # as a worker does
     return steps_of(make_run(task))
 
 

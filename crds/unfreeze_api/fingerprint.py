@@ -145,6 +145,10 @@ def _merged(model: type[Model], stored: Fields, own: Fields) -> Fields:
         elif key in stored:
             if inner and isinstance(stored[key], dict):
                 merged[key] = _merged(inner, stored[key], own.get(key) or {})
+            elif inner and isinstance(stored[key], list):
+                ours = own.get(key) or []
+                ours = [*ours, *[{}] * len(stored[key])]
+                merged[key] = [_merged(inner, *pair) for pair in zip(stored[key], ours, strict=False)]
         elif before is not _MISSING:
             merged[key] = before
         elif inner and isinstance(field.get_default(call_default_factory=True), Model):

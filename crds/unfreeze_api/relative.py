@@ -14,6 +14,8 @@ PLACES = (
     ("data", "validation", "source"),
     ("data", "test", "source"),
     ("evidence", "forgetting", "anchor", "source"),
+    ("stages", "data", "train", "source"),
+    ("stages", "data", "validation", "source"),
     ("output", "destination"),
 )
 """Fields of the spec that say where something lies; of a list those of each item."""

@@ -12,6 +12,7 @@ from unfreeze_api.contracts.resolved import (
     ResolvedJob,
     ResolvedModel,
     ResolvedOutput,
+    ResolvedStage,
     ResolvedStrategy,
     ResolvedTracking,
     schema_version,
@@ -39,6 +40,8 @@ def images(spec: FineTuneJobSpec) -> list[str]:
 
 def _read(spec: FineTuneJobSpec) -> list[str]:
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
+    for stage in spec.stages or ():
+        held_out += [part for part in (stage.data.train.source, stage.data.validation.source) if part]
     return [*spec.model.sources, spec.data.train.source, *held_out, *([spec.anchor.source] if spec.anchor else [])]
 
 
@@ -83,6 +86,7 @@ def resolve(
         ),
         tracking=ResolvedTracking.resolve(spec.tracking, namespace),
         evidence=spec.evidence,
+        stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
     return job.model_copy(update={"schema_version": schema_version(job)})

@@ -80,7 +80,15 @@ def values(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[A
 
 def _objects(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy[Any]:
     if "additionalProperties" in node:
-        keys = _examples(node, "every") if "x-kubernetes-validations" in node else st.sampled_from(["a", "layer.0"])
+        rules = " ".join(rule["message"] for rule in node.get("x-kubernetes-validations", ()))
+        columns = rules.startswith("the keys are those of data.train.columns")
+        keys = (
+            st.sampled_from(["text", "label"])
+            if columns
+            else _examples(node, "every")
+            if rules
+            else st.sampled_from(["a", "layer.0"])
+        )
         return st.dictionaries(keys, values(node["additionalProperties"], texts), max_size=3)
     parts = {key: values(part, texts) for key, part in node["properties"].items() if not is_deprecated(part)}
     needed = node.get("required", [])
@@ -116,6 +124,8 @@ def _strings(node: dict[str, Any], texts: SearchStrategy[str]) -> SearchStrategy
         return _examples(node, "must")
     if node.get("pattern", "").startswith("^[a-z]+"):
         return st.sampled_from(["layer.0", "layer.11", "pooler"])
+    if node.get("pattern", "").startswith("^[a-z0-9](["):
+        return st.sampled_from(["domain", "a-1"])
     if "pattern" in node:
         return st.sampled_from(["A", "B_1", "_c"])
     cut = texts.map(lambda text: text[: node["maxLength"]])
@@ -183,6 +193,21 @@ def _repair_evidence(spec: dict[str, Any]) -> None:
         spec.pop("evidence", None)
 
 
+def _repair_stages(spec: dict[str, Any]) -> None:
+    """Make each stage one of the job's own task on data of its own; without stages where there can be none."""
+    model, task = spec["model"], task_type(spec["task"]["type"])
+    whole = spec.get("distribution", {}).get("engine", "DDP") == "DDP" and model.get("initialization") != "Random"
+    if "source" not in model or not whole or "forgetting" in spec.get("evidence", {}):
+        spec.pop("stages", None)
+    for number, stage in enumerate(spec.get("stages", ())):
+        stage["name"] = f"stage-{number}"
+        stage["data"] = {"train": {"source": stage["data"]["train"]["source"]}}
+        for member in ("task", "adapter", "strategy", "training"):
+            stage.pop(member, None)
+        if not task.rankable:
+            stage.pop("keep", None)
+
+
 def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
     if (forgetting := evidence.get("forgetting")) is None:
         return
@@ -203,7 +228,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         wanted = {"LoRA": "lora", "IA3": "ia3", "PEFT": "peft", "CausalLM": "causalLm", "Seq2SeqLM": "seq2SeqLm"}.get(
             union["type"], union["type"][:1].lower() + union["type"][1:]
         )
-        for member in set(union) - {"type", "learningRate", wanted}:
+        for member in set(union) - {"type", "learningRate", "solver", wanted}:
             del union[member]
     _repair_model(spec)
     _repair_labels(spec)
@@ -226,6 +251,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         tracking.get("mlflow", {})["uri"] = "https://mlflow.example/a"
         tracking.get("wandb", {}).setdefault("secretRef", {"name": "wandb"})
     _repair_evidence(spec)
+    _repair_stages(spec)
     if "adapter" not in spec:
         spec["output"]["exports"] = ["Model"]
     elif "exports" in spec["output"]:
@@ -337,7 +363,7 @@ def _repair_affinity(node: Any) -> None:
 
 def _repair_strategy(spec: dict[str, Any]) -> None:
     strategy = spec["strategy"]
-    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM")
+    headless = spec["task"]["type"] in ("TextEmbedding", "CausalLM", "Seq2SeqLM", "SpeechRecognition")
     if headless and strategy["type"] in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto"):
         strategy["type"] = "FullFineTuning"
         strategy.pop("linearProbeThenFineTune", None)
@@ -364,6 +390,22 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
         if option in strategy.get(member, {}):
             epochs = strategy[member][option] = min(strategy[member][option], 4000)
     spec["training"]["epochs"] = epochs * 2
+    _repair_solver(spec)
+
+
+def _repair_solver(spec: dict[str, Any]) -> None:
+    strategy, task = spec["strategy"], spec["task"]
+    probe, rungs = strategy.get("linearProbeThenFineTune", {}), strategy.get("auto", {}).get("rungs", [])
+    if (
+        strategy["type"] not in ("FeatureExtraction", "LinearProbeThenFineTune", "Auto")
+        or task["type"] not in ("TextClassification", "AudioClassification", "TextRegression")
+        or "adapter" in spec
+        or any(isinstance(options, dict) and "focalLoss" in options for options in task.values())
+        or probe.get("probeEpochs", 1) != 1
+        or "untilPlateau" in probe
+        or (rungs and (rungs[0]["type"] != "FeatureExtraction" or "epochs" in rungs[0]))
+    ):
+        strategy.pop("solver", None)
 
 
 def _repair_rungs(rungs: list[dict[str, Any]]) -> None:

@@ -69,6 +69,7 @@ def test_the_largest_answer_fits(length):
     assert len(budget.bounded(said).to_json().encode()) <= budget.MAX_PROGRESS_BYTES
 
 
+@pytest.mark.slow
 @MANY
 @given(PROGRESS)
 def test_any_answer_fits_and_is_cut_once(said):

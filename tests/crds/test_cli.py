@@ -154,6 +154,7 @@ def test_an_extra_that_is_missed_late_is_told_too(other_commands):
     assert "Needs a library" in run("--help").stdout
 
 
+@pytest.mark.slow
 def test_a_light_start():
     program = (
         "import sys\n"

@@ -94,6 +94,7 @@ def without(module, program):
     return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_programs_without_their_extras():
     plugin = without(
         "rich.console",

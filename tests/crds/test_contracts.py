@@ -82,6 +82,7 @@ MESSAGES = model(
 )
 
 
+@pytest.mark.slow
 @MANY
 @given(PROGRESS)
 def test_progress_round_trips_and_its_part_for_the_status_stands_alone(progress):
@@ -158,6 +159,7 @@ def newer(model, **change):
     return json.dumps(planted(json.loads(model.to_json())) | change)
 
 
+@pytest.mark.slow
 @MANY
 @given(PROGRESS)
 def test_what_a_later_version_says_besides_is_ignored(progress):

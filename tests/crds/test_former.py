@@ -227,6 +227,7 @@ def test_a_change_of_the_name_alone_is_none():
     assert same > 20
 
 
+@pytest.mark.slow
 def test_what_cannot_be_changed_is_said_at_the_value_itself():
     rules = [rule for name in ("first", "second") for rule in former.fixed(Outer, [name], f"{name} is fixed")]
     placed = crd._with_rules(crd._structural_root(Outer), rules)

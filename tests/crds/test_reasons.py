@@ -37,6 +37,7 @@ def test_a_trainer_gives_these_reasons_and_no_others():
     assert set(trainer_reasons(_trees("crds", "trainer"))) == reasons.TRAINER.keys()
 
 
+@pytest.mark.slow
 def test_the_operator_gives_each_of_its_reasons():
     trees = _trees("operator")
     words = {node.value for node in _nodes(trees, ast.Constant) if isinstance(node.value, str)}

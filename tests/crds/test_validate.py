@@ -31,6 +31,7 @@ def test_bad(case):
     assert (RULES_SKIPPED in causes) == any(cause.reason in BLOCKING for cause in causes)
 
 
+@pytest.mark.slow
 def test_what_each_task_declares():
     assert of_tasks.wrong() == []
 
@@ -62,6 +63,7 @@ def test_corpus_is_large_enough_and_its_mistakes_are_distinct():
     assert len({case["name"] for case in bad}) == len({str(case["patch"]) for case in bad}) == len(bad)
 
 
+@pytest.mark.slow
 def test_every_rule_is_broken_somewhere_in_the_corpus():
     from unfreeze_api.generate.crd import schema
 
@@ -88,6 +90,7 @@ def test_generated_manifests_are_valid_and_the_models_take_them(manifest):
     assert validate(stored, stored) == []
 
 
+@pytest.mark.slow
 @FEW
 @given(broken())
 def test_what_the_models_refuse_is_refused_with_causes(manifest):

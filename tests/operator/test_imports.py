@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, sys
 import unfreeze_operator.main
@@ -15,6 +17,7 @@ print(json.dumps([own, connection.client.Configuration.__module__, client.V1Pod.
 """
 
 
+@pytest.mark.slow
 def test_of_the_package_kubernetes_only_the_configuration_is_imported():
     ran = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
     own, configuration, pod, whole = json.loads(ran.stdout)

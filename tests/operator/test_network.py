@@ -102,6 +102,7 @@ def test_the_gang_talks_among_itself_on_any_port(port, protocol, direction):
     assert allows(policy(), direction, member(team="a"), port, protocol)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(ENDS, PORTS | st.just(HTTP_PORT), st.sampled_from(["TCP", "UDP"]))
 def test_nobody_else_comes_in_but_who_reads_the_metrics(other, port, protocol):
@@ -111,6 +112,7 @@ def test_nobody_else_comes_in_but_who_reads_the_metrics(other, port, protocol):
     assert allows(policy(), "ingress", other, port, protocol) == (gang or reads)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(ENDS, PORTS | st.just(53), st.sampled_from(["TCP", "UDP", "SCTP"]))
 def test_nothing_goes_out_but_dns(other, port, protocol):

@@ -78,6 +78,7 @@ def test_never_more_at_once_than_allowed(monkeypatch):
     assert leaders.most == SETTINGS.progress_concurrency
 
 
+@pytest.mark.slow
 def test_many_leaders_are_spread_over_time_from_the_start_on(monkeypatch):
     leaders = Leaders(monkeypatch)
     run(pull(40, many(1000)))
@@ -95,6 +96,7 @@ def test_a_silent_leader_is_asked_ever_less(monkeypatch):
     assert times[-1] - times[-2] > 0.9 * MAX_PAUSE_SECONDS
 
 
+@pytest.mark.slow
 def test_silent_leaders_do_not_hold_up_the_others(monkeypatch):
     leaders = Leaders(monkeypatch)
     leaders.silent = set(many(1000)[:900])
@@ -113,6 +115,7 @@ def pauses(leaders, ips, first=0):
     return [later - earlier for asked in times for earlier, later in pairwise(asked)]
 
 
+@pytest.mark.slow
 def test_leaders_that_answer_just_in_time_do_not_hold_up_the_others(monkeypatch):
     leaders = Leaders(monkeypatch)
     leaders.slow = dict.fromkeys(many(1000)[:900], PULL_SECONDS - 0.1)
@@ -128,6 +131,7 @@ def test_a_leader_that_is_quick_again_has_its_place_again(monkeypatch):
     assert min(pauses(leaders, many(60)[1:], first=200)) > 6
 
 
+@pytest.mark.slow
 def test_a_namespace_cannot_take_all_places(monkeypatch):
     """Not even by leaders that are always new: those have done nothing wrong yet."""
     leaders = Leaders(monkeypatch)

@@ -112,6 +112,7 @@ def test_a_job_cannot_ask_for_more_than_a_restricted_pod_has(operator_cluster, w
     assert code != 201 or field == "env" or field not in answer["spec"][block]
 
 
+@pytest.mark.slow
 @settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(manifests())
 def test_children_lie_in_the_jobs_namespace_and_mount_only_its_claims(manifest):

@@ -13,6 +13,7 @@ from unfreeze_api.generate.crd import schema
 now = functools.cache(gather)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", golden())
 def test_every_name_is_still_there(place):
     gone = lost({place: now().get(place, [])}, {place: golden()[place]})

@@ -24,6 +24,8 @@ from unfreeze_trainer.sources.pins import Pin
 from unfreeze_trainer.sources.schemes import fetch_sources, gs, pin_sources
 from unfreeze_trainer.sources.wanted import Bringing, Wanted, sources_of
 
+pytestmark = pytest.mark.slow  # each starts the process itself
+
 TOKEN = "hf_planted0123456789"
 WAIT_SECONDS = 60
 
@@ -129,10 +131,29 @@ def test_pins_that_it_has_not_made_itself_are_not_written_down_for_others(tmp_pa
         new = pin_sources(job, how, {})
         assert old["hf://org/bert"].revision != new["hf://org/bert"].revision
         fetch_sources(job, how, old)
-        assert not (cache / "models--org--bert" / "unfreeze").exists()
+        assert not list((cache / "models--org--bert" / "unfreeze").glob("*.json"))
         fetch_sources(job, how, new)
         (record,) = (cache / "models--org--bert" / "unfreeze").iterdir()
         assert Pin.model_validate_json(record.read_bytes()) == new["hf://org/bert"]
+
+
+def test_what_was_looked_up_before_a_container_ended_is_brought_and_written_down_by_the_next(
+    tmp_path, hub, monkeypatch
+):
+    repository = hub.model("org/bert", MODEL)
+    cache = tmp_path / "cache"
+    job = job_of(tmp_path, "hf://org/bert", f"{cache}/models--org--bert/snapshots/main")
+    how = Bringing(patience=0)
+    with beside(tmp_path, job, monkeypatch, HF_ENDPOINT=hub.url):
+        pins = pin_sources(job, how, {})
+    repository.commit(MODEL | {"model.safetensors": WEIGHTS + b"newer"})
+    with beside(tmp_path, job, monkeypatch, HF_ENDPOINT=hub.url):
+        brought = fetch_sources(job, how, pins)
+    assert (Path(brought.model.path) / "model.safetensors").read_bytes() == WEIGHTS
+    (record,) = (cache / "models--org--bert" / "unfreeze").iterdir()
+    assert Pin.model_validate_json(record.read_bytes()) == pins["hf://org/bert"]
+    offline = Bringing(cache=str(cache), offline=True)
+    assert pin_sources(job, offline, {}) == pins, "what it stood for when it was last fetched"
 
 
 def test_a_pin_of_a_run_folder_takes_nothing_from_what_other_jobs_read(tmp_path, hub, monkeypatch):

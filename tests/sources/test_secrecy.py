@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from unfreeze_trainer.sources.secrecy import redacted
 
 CHECK = """
@@ -38,6 +40,7 @@ def test_messages_have_neither_tokens_nor_signed_addresses():
     assert redacted("did you mean org/name? Yes", []) == "did you mean org/name? Yes"
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_knows_is_logged_without_credentials():
     wanted = {"field": "f", "source": "planted://b/k", "path": "", "is_model": True, "weights": True, "beside": False}
     request = {"what": "pin", "scheme": "planted", "wanted": [wanted], "cache": "/", "pod": False, "offline": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,70 @@ def audio_model(folder: Path, kind: str = "wav2vec2", **config: Any) -> Path:
             layer = config.get("feat_extract_norm") == "layer"
             transformers.Wav2Vec2FeatureExtractor(return_attention_mask=layer).save_pretrained(folder)
     return folder
+
+
+LANGUAGES = {"<|en|>": "English", "<|es|>": "Spanish"}
+
+
+def speech_folder(folder: Path, *, languages: bool = False, **config: Any) -> Path:
+    """Write a tiny Whisper with its decoder, feature extractor and byte-level tokenizer; its weights are random.
+
+    With `languages` it tells two of them apart, and its files name none.
+    """
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    special = [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        *LANGUAGES,
+        "<|transcribe|>",
+        "<|translate|>",
+        "<|notimestamps|>",
+    ]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: place for place, token in enumerate([*letters, "he", "\u0120t", "\u0120the"])}
+    merges = [("h", "e"), ("\u0120", "t"), ("\u0120t", "he")]
+    tokenizer = transformers.WhisperTokenizer(vocabulary, merges, pad_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"extra_special_tokens": special[1:]})
+    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special), strict=True))
+    end, start = ids[special[0]], ids[special[1]]
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": len(tokenizer)}
+    sizes |= {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}
+    sizes |= {"max_source_positions": 100, "max_target_positions": 64, "num_mel_bins": 8}
+    sizes |= {"suppress_tokens": None, "begin_suppress_tokens": None, "init_std": 0.2} | config
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes))
+    options = {"is_multilingual": languages, "no_timestamps_token_id": ids["<|notimestamps|>"]}
+    if languages:
+        tasks = {name: ids[f"<|{name}|>"] for name in ("transcribe", "translate")}
+        options |= {"lang_to_id": {name: ids[name] for name in LANGUAGES}, "task_to_id": tasks}
+    places = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
+    model.generation_config = transformers.GenerationConfig(**places, **options)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+    return folder
+
+
+def write_speech(folder: Path, rows: int = 24, words: Sequence[str] = ("the city", "who", "how far")) -> Path:
+    """Write clips of half a second and less, whose pitch tells their text, and a table of both."""
+    import soundfile
+
+    folder.mkdir(parents=True)
+    lines = []
+    for row in range(rows):
+        place, rate = row % len(words), (16000, 22050)[row % 2]
+        time = np.arange(int(rate * (0.2 + 0.01 * row))) / rate
+        tone = 0.3 * np.sin(2 * np.pi * 220 * 3**place * time) + 0.01 * np.random.default_rng(row).standard_normal(
+            len(time)
+        )
+        soundfile.write(folder / f"{row}.wav", tone, rate)
+        lines.append(json.dumps({"audio": f"{row}.wav", "text": words[place]}))
+    table = folder / "clips.jsonl"
+    table.write_text("\n".join(lines) + "\n")
+    return table
 
 
 _PIXELS = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}

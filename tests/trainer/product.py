@@ -24,10 +24,12 @@ from tests.trainer.jobs import (
     make_job,
     merge,
     seq2seq_folder,
+    speech_folder,
     timm_folder,
     write_csv,
     write_dialogues,
     write_sequences,
+    write_speech,
     write_words,
 )
 from tests.trainer.test_adapters import IMAGES, TEXT
@@ -83,6 +85,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "CausalLM": {},
     "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
     "Seq2SeqLM": {},
+    "SpeechRecognition": {},
     "MultiLabel": {
         "task": {
             "type": "TextClassification",
@@ -112,6 +115,7 @@ PLACES = {
     "CausalLM": ("decoder", "dialogues.jsonl"),
     "Alignment": ("", "pairings.jsonl"),
     "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
+    "SpeechRecognition": ("whisper", "spoken/clips.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
 
@@ -174,6 +178,8 @@ def write_inputs(folder: Path) -> None:
     ]
     (folder / "pairings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
+    speech_folder(folder / "whisper", encoder_layers=1, decoder_layers=1)
+    write_speech(folder / "spoken")
     audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))
 
 

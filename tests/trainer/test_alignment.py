@@ -35,7 +35,7 @@ from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 
 ROWS = 24
-NAMES = ("red", "green", "blue")
+BOTH = ["image", "text"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def spec_of(places, run, image="timm"):
 def test_each_sample_is_told_from_those_that_have_no_cell_in_common_both_ways():
     vectors = torch.randn(5, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cells = torch.tensor([[0, 0], [1, 0], [2, 1], [2, 2], [3, 3]])
-    found = Agreement(encoder("Pairings")(cells.numpy(), "train")).losses(vectors, cells)
+    found = Agreement(encoder("Pairings")(cells.numpy(), "train"), BOTH, 8).losses(vectors, cells)
     for row in range(5):
         others = [n for n in range(5) if n == row or not (cells[n] == cells[row]).any()]
         place, expected = others.index(row), 0.0
@@ -98,13 +98,14 @@ def test_the_loss_is_that_of_clip_where_no_cell_stands_twice():
     labels = torch.arange(6)
     expected = (functional.cross_entropy(scores, labels) + functional.cross_entropy(scores.T, labels)) / 2
     learned = encoder("Pairings")(cells.numpy(), "train")
-    torch.testing.assert_close(Agreement(learned).losses(math.sqrt(20) * vectors, cells).mean(), expected)
+    torch.testing.assert_close(Agreement(learned, BOTH, 8).losses(math.sqrt(20) * vectors, cells).mean(), expected)
 
 
 def bridge(temperature=0.07):
     towers = {"image": torch.nn.Identity(), "text": torch.nn.Identity()}
-    encoders = Encoders(towers, dict.fromkeys(towers, lambda module, inputs: module(inputs["x"])))
-    return Bridge(encoders, [6, 4], kind="Linear", width=3, dropout=0.0, temperature=temperature)
+    features = dict.fromkeys(towers, lambda module, inputs: module(inputs["x"]))
+    encoders = Encoders(towers, features, {name: name for name in towers})
+    return Bridge(encoders, {"image": 6, "text": 4}, kind="Linear", width=3, dropout=0.0, temperature=temperature)
 
 
 def test_products_are_cosines_times_a_learned_factor_that_stays_at_100():
@@ -125,8 +126,7 @@ def test_recall_counts_distinct_cells_and_is_that_of_all_samples_in_any_order():
     vectors = torch.randn(30, 2, 4, generator=torch.Generator().manual_seed(0))
     cells = torch.stack([torch.arange(30) // 2, torch.arange(30) % 20], dim=1)
     vectors[:, 0], vectors[:, 1] = vectors[cells[:, 0], 0], vectors[cells[:, 1], 1]
-    metrics = AgreementMetrics()
-    metrics.set_vectors(2, 4)
+    metrics = AgreementMetrics(BOTH, 4)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
     batch = {TARGETS: cells[order], SAMPLES: order}
     padded = {TARGETS: torch.full((1, 2), IGNORED), SAMPLES: torch.tensor([-1])}

@@ -214,6 +214,7 @@ def test_mixed_labels_are_timms_soft_targets(opened):
     assert task.loss(torch.randn(1, 3), blank).tolist() == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given", [ALL, {"cutMix": {}, "sampling": "Balanced"}, {"mixUp": {}, "labels": "Multi"}], ids=str
 )

@@ -83,6 +83,23 @@ def test_both_pods_fetch_the_commit_that_pod_0_has_pinned(pods, hub, tmp_path):
         assert not [name for name in names if TOKEN.encode() in Path(root, name).read_bytes()], root
 
 
+def test_a_pod_that_dies_before_all_has_come_is_replaced_by_one_with_the_same_commit(pods, hub, tmp_path):
+    repository = hub.model("org/bert", {"config.json": b"{}", "model.safetensors": WEIGHTS})
+    first = repository.refs["main"]
+    hub.drops["model.safetensors"] = 100
+    pods.begin(0)
+    pods.until((tmp_path / "run" / FILE).exists)
+    pods.processes[0].kill()
+    pods.processes[0].join()
+    repository.commit({"config.json": b"{}", "model.safetensors": b"another training"})
+    hub.drops.clear()
+    pods.begin(0)
+    snapshots = pods.cache(0) / "models--org--bert" / "snapshots"
+    pods.until((snapshots / first / "model.safetensors").exists)
+    assert (snapshots / first / "model.safetensors").read_bytes() == WEIGHTS
+    assert [folder.name for folder in snapshots.iterdir()] == [first]
+
+
 def test_what_another_try_may_mend_is_tried_again(pods, hub):
     hub.model("org/bert", {"config.json": b"{}", "model.safetensors": WEIGHTS})
     hub.sizes["model.safetensors"] = 1 << 60

@@ -72,6 +72,7 @@ def test_metrics_are_scikit_learns():
     assert found["pearson"] == pytest.approx(np.mean([np.corrcoef(*values[..., n])[0, 1] for n in (0, 1)]))
 
 
+@pytest.mark.slow
 def test_errors_that_are_smaller_are_better():
     actual = np.random.default_rng(0).normal(size=(80, 1))
     near, far = (

@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_rows_in_memory(monkeypatch, caplog, on_disk):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    monkeypatch.setattr("tempfile.mkstemp", full)
     rows = Kept()
     for part in range(3):
         rows.add(pa.table({"text": [f"a text of some length, {part}"] * 9}))
@@ -104,3 +104,31 @@ def test_pairs_are_hashed_as_pairs():
     first, second, third = few.hashes_of(pairs)
     assert first == third != second
     assert few.few(pairs, [1]).to_pylist() == [{"a": "xy", "b": "z"}]
+
+
+@given(
+    data=st.data(),
+    kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]),
+)
+def test_rows_that_two_columns_share(data, kind):
+    cells = st.one_of(
+        st.none(), st.sampled_from(["", "short", "a text of some length", "a text of same length", "12345678"])
+    )
+    columns = [
+        pa.chunked_array([pa.array([None, *chunk], pa.string()).cast(kind)[1:] for chunk in chunks], kind)
+        for chunks in data.draw(st.tuples(*[st.lists(st.lists(cells, max_size=9), min_size=1, max_size=4)] * 2))
+    ]
+    rows = [
+        np.array(sorted(data.draw(st.sets(st.integers(0, len(one) - 1)))), np.int64)
+        if len(one)
+        else np.empty(0, np.int64)
+        for one in columns
+    ]
+    theirs = {columns[1][int(row)].as_py() for row in rows[1]}
+    wanted = [columns[0][int(row)].as_py() in theirs for row in rows[0]]
+    assert few.shared_rows(columns[0], rows[0], columns[1], rows[1]).tolist() == wanted
+
+
+def test_pairs_are_shared_as_pairs():
+    pairs = pa.chunked_array([pa.array([{"a": "x", "b": "yz"}, {"a": "yz", "b": "x"}, {"a": "x", "b": "yz"}])])
+    assert few.shared_rows(pairs, np.array([0, 1]), pairs, np.array([2])).tolist() == [True, False]

@@ -166,6 +166,7 @@ def test_a_worker_that_was_started_by_hand_owns_nothing_and_takes_nothing_from_t
     assert take_folder(tmp_path, OTHER).number == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_run_that_trains_is_not_ended_by_another_job(tmp_path, monkeypatch):
     """A second job with the same destination, before there is a checkpoint and after."""

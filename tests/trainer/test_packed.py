@@ -91,6 +91,7 @@ def test_rows_of_compressed_files_are_named(tmp_path):
     assert "row 51, on line 52, has a quote that is not closed" in refused(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", PACKERS)
 @pytest.mark.parametrize("kind", [".csv", ".jsonl"])
 def test_a_bomb_is_refused_and_not_kept(tmp_path, monkeypatch, suffix, kind):
@@ -166,6 +167,7 @@ BOMBS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_columns_of_parquet_that_would_fill_the_memory_are_refused_before_they_do(tmp_path, monkeypatch, bomb):
     monkeypatch.setattr(packed, "FREE_BYTES", 1 << 20)

@@ -44,6 +44,7 @@ def pixels(content: bytes, mode="RGB") -> np.ndarray:
 eight_bits = st.binary(min_size=48, max_size=48).map(lambda data: np.frombuffer(data, np.uint8).reshape(6, 8))
 
 
+@pytest.mark.slow
 @given(grey=eight_bits)
 def test_ranges_are_scaled_to_eight_bits(grey):
     """The same picture in every depth: as 8 bits give it."""

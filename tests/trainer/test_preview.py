@@ -45,6 +45,7 @@ def ask(claims: Path, strategy: str, *options: str):
     return CliRunner().invoke(phases, [str(file), "--claims", str(claims), *options])
 
 
+@pytest.mark.slow
 def test_a_range_test_is_part_of_the_plan(claims):
     auto = "{type: FullFineTuning, learningRate: {rates: Auto}}"
     assert "too short for a range test" in ask(claims, auto).output
@@ -55,6 +56,7 @@ def test_a_range_test_is_part_of_the_plan(claims):
     assert "rangeTestSteps" not in json.loads(ask(claims, "{type: FullFineTuning}", "-o", "json").output)
 
 
+@pytest.mark.slow
 def test_the_table_tells_of_adapters(claims):
     lora = (
         "{type: GradualUnfreezing, gradualUnfreezing: {stepsPerPhase: 2}}\n  adapter: {type: LoRA, baseWeights: BASE}"
@@ -101,6 +103,7 @@ def test_json_holds_the_same(claims):
     assert phase["learningRates"]["embeddings"] == 1e-3
 
 
+@pytest.mark.slow
 def test_phases_that_the_epochs_do_not_reach_are_told(claims):
     chain = "{type: GradualUnfreezing, gradualUnfreezing: {order: ChainThaw, stepsPerPhase: 4}}"
     assert "spec.training.epochs 3 ends before pooler, all: raise it" in ask(claims, chain).output
@@ -165,6 +168,7 @@ def test_it_tells_what_computes_once_for_each_sample(claims):
     assert phase["cached"] is None
 
 
+@pytest.mark.slow
 def test_padding_is_told_with_what_would_be_left_of_it(claims):
     table = claims / "data" / "mixed.csv"
     rows = ["text,label", *(f"{'red ' * (1 + number * 7 % 40)},{'ab'[number % 2]}" for number in range(200))]

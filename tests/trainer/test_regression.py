@@ -50,6 +50,7 @@ def measured(objective: Regression, actual: np.ndarray, outputs: np.ndarray, wor
     return objective.metrics.compute(whole)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(2, 40),

@@ -449,7 +449,7 @@ def test_what_an_encoder_decoder_says_counts_whole_where_it_is_its_source_again(
         config=config, generation_config=GenerationConfig(), generate=lambda **_: torch.tensor([source])
     )
     question = Question({"input_ids": source}, "5 6", None, lambda ids: " ".join(map(str, ids[1:-1])))
-    task = SimpleNamespace(splits={SPLIT: 1}, asked=lambda *_: question)
+    task = SimpleNamespace(splits={SPLIT: 1}, asked=lambda *_: question, scores=TextScores)
     asked: Any = SimpleNamespace(task=task, module=module, device="cpu")
     assert generated(asked, 8)["exactMatch"] == 1.0
 
@@ -470,7 +470,8 @@ def test_a_tokenizer_that_lacks_the_targets_language_is_refused(folders: Path, t
 def test_a_model_of_sound_is_not_taken_for_one_of_texts(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="its answers are texts"):
         find_model(folders / "t5", None)
-    config = {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper", "is_encoder_decoder": True}
+    kind = "Speech2TextForConditionalGeneration"
+    config = {"architectures": [kind], "model_type": "speech_to_text", "is_encoder_decoder": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(JobError, match="WhisperForConditionalGeneration in architectures, which has no head"):
+    with pytest.raises(JobError, match="Speech2TextForConditionalGeneration in architectures, which has no head"):
         find_model(tmp_path, None)

@@ -50,6 +50,7 @@ def as_seqeval_reads(tags: list[str], names: list[str]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", SCHEMES.values(), ids=SCHEMES)
 @given(seed=st.integers(0, 10**6), samples=st.integers(1, 12), workers=st.integers(1, 3), cut=st.booleans())
 def test_sums_of_workers_equal_seqeval(names: list[str], seed: int, samples: int, workers: int, cut: bool) -> None:

@@ -65,6 +65,7 @@ def test_a_text_task(bert: Path, table: Path) -> None:
     assert len(task.pins["data"]["train"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_new_weights_come_from_the_seed_alone(bert: Path, table: Path) -> None:
     lora = {"adapter": {"type": "LoRA"}}
     for change in ({}, {"model": {"initialization": "Random"}}, lora):

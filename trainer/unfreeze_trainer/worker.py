@@ -37,6 +37,7 @@ from unfreeze_trainer.training.tracking import check_trackers
 from unfreeze_trainer.training.trials import out_of_memory
 
 if TYPE_CHECKING:
+    from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.tasks import Task
 
 log = logging.getLogger("unfreeze.worker")
@@ -51,6 +52,32 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
+    if job.stages:
+        return _through_stages(job, open_task, link)
+    return _work(job, open_task, link)
+
+
+def _through_stages(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link | None) -> ExitCode:
+    from unfreeze_trainer.training.stages import Chain, check_stages
+
+    tell(link, "reading the data of all stages")
+    check_stages(job, open_task)
+    engine = open_engine(job)
+    chain = Chain(job, engine, link, open_task)
+    try:
+        chain.train()
+    except StopRequested:
+        engine.barrier()
+        return ExitCode.STOPPED
+    last = chain.link
+    if last:
+        last.beat()
+    return _work(chain.job, open_task, last, engine)
+
+
+def _work(
+    job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link | None, engine: Engine | None = None
+) -> ExitCode:
     tell(link, "reading data and tokenizer" if task_type(job.task.type).reads_text else "reading the data")
     task = open_task(job)
     if os.environ.get("RANK", "0") == "0":
@@ -58,7 +85,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     tell(link, "loading the model")
     loaded = task.build_model()
     tell(link, f"starting {job.distribution.engine}")
-    engine = open_engine(job)
+    engine = engine or open_engine(job)
     task.check_samples(engine.rank, engine.world_size)
     try:
         run = Run(job, task, loaded, engine, link)

@@ -38,11 +38,14 @@ def evaluate(value: Any, old: Any, schema: Schema) -> Iterator[Cause]:
 def _walk(value: Any, old: Any, schema: Schema, path: str, *, unchanged: bool) -> Iterator[Cause]:
     # What was stored before a rule existed must stay changeable elsewhere: the API server forgives unchanged values.
     unchanged = unchanged or (old is not _ABSENT and value == old)
-    for rule in schema.get("x-kubernetes-validations", ()):
+    rules = schema.get("x-kubernetes-validations", ())
+    this = _typed(value, schema) if rules else None
+    former = _typed(old, schema) if rules and old is not _ABSENT else None
+    for rule in rules:
         about_update = "oldSelf" in rule["rule"]
         if (about_update and old is _ABSENT) or (unchanged and not about_update):
             continue
-        if not _holds(rule["rule"], _typed(value, schema), None if old is _ABSENT else _typed(old, schema)):
+        if not _holds(rule["rule"], this, former):
             shown_value = "" if schema.get("type") in ("object", "array") else f": {shown(value)}"
             yield Cause(
                 path + rule.get("fieldPath", ""), f"Invalid value{shown_value}: {rule['message']}", rule["reason"]

@@ -145,6 +145,8 @@ class ProgressInfo(Model):
     """Bytes of the model or data at a hub that the first pod has, while it fetches them."""
     total_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Bytes of what is fetched, in all."""
+    stage: str | None = Field(default=None, max_length=64)
+    """Which stage of spec.stages this is about, like `1 of 2: domain`; the last one is the job itself."""
 
     @property
     def fetching(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 from pydantic_core import to_json
@@ -41,6 +41,10 @@ from unfreeze_api.spec.tracking import TrackingSpec
 from unfreeze_api.spec.training import TrainingSpec
 from unfreeze_api.tasks import columns, task_type
 from unfreeze_api.tasks.base import Metric
+
+if TYPE_CHECKING:
+    from unfreeze_api.spec.job import FineTuneJobSpec
+    from unfreeze_api.spec.stages import StageSpec
 
 
 class Location(Model):
@@ -81,6 +85,13 @@ class ResolvedModel(Location):
     """Where each of them lies."""
     tower_paths: Annotated[list[str] | None, EXECUTION] = None
     """The path of each for the trainer."""
+    stage_path: Annotated[str | None, EXECUTION] = None
+    """Folder of the weights that the stages before have left, in place of path: filled in by the trainer."""
+
+    @property
+    def weights_path(self) -> str:
+        """Where the weights lie that the training starts from."""
+        return self.stage_path or self.path
 
     @classmethod
     def of(cls, spec: ModelSpec, places: Places) -> Self:
@@ -244,6 +255,7 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
     """
 
     learning_rate: LearningRate
+    solver: Annotated[Literal["Gradient", "Closed"] | None, Since(2)] = None
 
     @classmethod
     def resolve(cls, spec: StrategySpec, adapter: AdapterSpec | None) -> Self:
@@ -254,7 +266,7 @@ class ResolvedStrategy(OneOf, kinds=STRATEGIES, noun="strategy"):
         rate = LearningRate.resolve(spec.learning_rate, usual)
         if spec.type == "Auto":
             rate = rate.model_copy(update={"scope": "Phase"})
-        return cls(type=spec.type, learning_rate=rate, **options)
+        return cls(type=spec.type, learning_rate=rate, solver=spec.solver, **options)
 
 
 class ResolvedDistribution(Model):
@@ -378,6 +390,46 @@ class Semantics(Model):
     """Order of the samples. Permutation: of all of them, another one in each epoch (data/order.py)."""
 
 
+class ResolvedStage(Model):
+    """An intermediate task, with all that it has of the job."""
+
+    name: str
+    keep: Literal["Always", "IfHelps"] = "Always"
+    task: TaskSpec
+    data: ResolvedData
+    strategy: ResolvedStrategy
+    adapter: AdapterSpec | None = None
+    training: TrainingSpec
+
+    @classmethod
+    def of(cls, stage: StageSpec, spec: FineTuneJobSpec, places: Places) -> Self:
+        """Return a stage of a job, with what it has of it."""
+        same = stage.task is None or stage.task.type == spec.task.type
+        task = (spec.task if same else TaskSpec(type=stage.task.type)).completed()  # type: ignore[union-attr]
+        if (options := task.options) and getattr(options, "class_weights_by_label", None):  # of other labels
+            task = task.model_copy(
+                update={task.kind.field: options.model_copy(update={"class_weights_by_label": None})}
+            )
+        metric = task_type(task.type).metric(spec.training.metric if same else None, task.options).name
+        own = stage.training.model_dump(by_alias=False, exclude_none=True) if stage.training else {}
+        names = Columns().renamed(stage.data.train.named)
+        data = ResolvedData(
+            train=Dataset.resolve(stage.data.train.source, places, columns=names),
+            validation=HeldOut.resolve(stage.held_out, names, places),
+            on_error=spec.data.on_error or "Fail",
+            show_values=bool(spec.data.show_values),
+        )
+        return cls(
+            name=stage.name,
+            keep=stage.keep,
+            task=task,
+            data=data,
+            strategy=ResolvedStrategy.resolve(stage.whole_strategy, stage.whole_adapter),
+            adapter=stage.whole_adapter,
+            training=spec.training.model_copy(update={"metric": metric, **own}),
+        )
+
+
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
@@ -395,6 +447,8 @@ class ResolvedJob(Model):
     output: ResolvedOutput
     tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
     evidence: Annotated[EvidenceSpec | None, EXECUTION] = None
+    stages: Annotated[list[ResolvedStage] | None, Since(2)] = None
+    """Intermediate tasks that come before all that stands beside them."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()
@@ -409,6 +463,11 @@ class ResolvedJob(Model):
         update = {"head": head, "backbone": backbone, "rates": "Given"}
         rate = self.strategy.learning_rate.model_copy(update=update)
         return self.model_copy(update={"strategy": self.strategy.model_copy(update={"learning_rate": rate})})
+
+    def with_data(self, move: Callable[[str, Dataset], Dataset]) -> Self:
+        """Return the job with its data, and that of its stages, moved as of `ResolvedData.moved`."""
+        stages = [one.model_copy(update={"data": one.data.moved(move)}) for one in self.stages or ()]
+        return self.model_copy(update={"data": self.data.moved(move), "stages": stages or None})
 
     def of_tower(self, index: int) -> Self:
         """Return the job with one of its towers as its base."""
@@ -461,6 +520,7 @@ def _derived(job: ResolvedJob) -> Fields:
         "model": {"dtype": "Float32"} | chosen,
         "training": {"groupByLength": False},
         "strategy": {
+            "solver": "Gradient",
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "auto": {"rungs": list(DEFAULT_RUNGS)},
             "learningRate": {

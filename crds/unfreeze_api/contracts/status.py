@@ -183,7 +183,7 @@ class Summary(Model):
     """Ready-made texts for the columns of kubectl get."""
 
     progress: str = Field(default="", max_length=64)
-    """Like `41%`, with the phase when there are several: `41% (2/4)`."""
+    """Like `41%`, with the phase when there are several: `41% (2/4)`, and with the stage: `41% (2/4) stage 1 of 2`."""
     metric: str = Field(default="", max_length=64)
     """Newest value of training.metric on the validation data, like `accuracy 0.812`; on the test data in the end, if the
     job has such: `accuracy 0.804 (test)`."""

@@ -19,6 +19,9 @@ from unfreeze_api.tasks import TASKS
 from unfreeze_api.tasks.base import Metric, TaskType
 
 _NONE = "!has(self.adapter) || "
+CLOSED = "Closed"
+VARIATIONS = ("randAugment", "autoAugment", "augMix", "randomErasing", "mixUp", "cutMix")
+"""What varies training images beside imageClassification.augmentation."""
 
 
 def adapter_rules(
@@ -133,6 +136,42 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
             " without an adapter",
             ".strategy",
         )
+
+
+def solver_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rules about what the solver of a head cannot do."""
+    gradient = f"!has(self.strategy.solver) || self.strategy.solver != '{CLOSED}' || "
+    takers, others = ([task for task in tasks if task.rankable is fits] for fits in (True, False))
+    yield Rule(
+        f"{gradient}{_among('self.task.type', takers)}",
+        f"solver {CLOSED} needs one label or number for each sample, or several of a fixed number, and {every(others)} learn other"
+        f" things: set strategy.solver to Gradient, or choose task.type {either(takers)}",
+        ".strategy.solver",
+    )
+    yield Rule(
+        f"{gradient}!has(self.adapter)",
+        f"solver {CLOSED} finds one linear layer, and no adapter: remove adapter, or set strategy.solver to Gradient",
+        ".strategy.solver",
+    )
+    focal = " && ".join(
+        f"(!has(self.task.{task.member}) || !has(self.task.{task.member}.focalLoss))"
+        for task in takers
+        if task.options and "focal_loss" in task.options.model_fields
+    )
+    yield Rule(
+        f"{gradient}({focal})",
+        f"the focal loss is not convex, so that solver {CLOSED} would find no single best head: remove focalLoss, or set"
+        " strategy.solver to Gradient",
+        ".strategy.solver",
+    )
+    varied = " && ".join(f"!has(self.task.imageClassification.{name})" for name in VARIATIONS)
+    yield Rule(
+        f"{gradient}self.task.type != 'ImageClassification' || (has(self.task.imageClassification)"
+        f" && self.task.imageClassification.augmentation == 'None' && {varied})",
+        f"solver {CLOSED} reads each image once, and augmentation varies it in each epoch: set imageClassification.augmentation to None"
+        f" without {', '.join(VARIATIONS)}, or set strategy.solver to Gradient",
+        ".strategy.solver",
+    )
 
 
 def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
@@ -280,7 +319,7 @@ ADAPTER_RULES = (
 )
 
 METRIC_RULES = tuple(metric_rules())
-HEAD_RULES = tuple(head_rules())
+HEAD_RULES = (*head_rules(), *solver_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
 TOWER_RULES = tuple(tower_rules())
 EVIDENCE_RULES = (*baseline_rules(), *scratch_rules(), *forgetting_rules())

@@ -33,7 +33,7 @@ class AnchorSpec(Model):
     """Rows that the base is good at."""
 
     source: DataSource
-    """A table or a folder, as in data.train. Of a CausalLM, a Seq2SeqLM and a TextEmbedding it has their columns, of other tasks it needs no labels."""
+    """A table or a folder, as in data.train. Of a CausalLM, a Seq2SeqLM, a SpeechRecognition and a TextEmbedding it has their columns, of other tasks it needs no labels."""
     columns: ColumnsSpec | None = None
     """Names of the columns, when they are not those of data.train."""
 
@@ -57,7 +57,7 @@ class ForgettingSpec(Model):
     """Rows that the base is good at, on which it is measured what is left of that. Default: none, the validation inputs, which tell
     how far the model has moved."""
     budget: float | None = Field(default=None, gt=0, le=1000)
-    """What may be lost, by the first gauge that there is. CausalLM and Seq2SeqLM: nats a token by which the loss on the anchor grows, or, without an
+    """What may be lost, by the first gauge that there is. CausalLM, Seq2SeqLM and SpeechRecognition: nats a token by which the loss on the anchor grows, or, without an
     anchor, of KL divergence from the base. A base with a head of its own for masked words or classes: share of the rows whose answer changes.
     Others: share of each row's nearest neighbours that are others. Default: none, it is reported what is lost."""
     guard: Guard | None = None

@@ -29,6 +29,7 @@ from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
 from unfreeze_api.spec.run_policy import RunPolicySpec
 from unfreeze_api.spec.sources import SourcesSpec
+from unfreeze_api.spec.stages import STAGE_RULES, Stages
 from unfreeze_api.spec.strategy import StrategySpec
 from unfreeze_api.spec.template import TemplateSpec
 from unfreeze_api.spec.tracking import TrackingSpec
@@ -69,6 +70,15 @@ _APART_RULES = (
     _apart("data.validation.source", "data.validation.source"),
     _apart("data.test.source", "data.test", "data.test.source"),
     _apart("evidence.forgetting.anchor.source", "evidence", "evidence.forgetting", "evidence.forgetting.anchor"),
+    Rule(
+        "!has(self.stages) || self.stages.all(one, [one.data.train.source,"
+        " has(one.data.validation.source) ? one.data.validation.source : one.data.train.source].all(source,"
+        " !((source + '/').startsWith(self.output.destination + '/'))"
+        " && !((self.output.destination + '/').startsWith(source + '/'))))",
+        "the data of a stage and output.destination must not contain each other, the run would write among what it reads: choose"
+        " an output.destination beside it",
+        ".output.destination",
+    ),
 )
 
 
@@ -78,7 +88,7 @@ _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
 def fixed_rules() -> Iterator[tuple[former.Path, Rule]]:
     """Yield the rules about what cannot be changed, suspended or not, each with the path below spec at which it stands."""
     way_out = "cannot be changed: delete and recreate the job, or use another name"
-    for field in ("model", "task", "data", "strategy", "adapter", "training", "output"):
+    for field in ("model", "task", "data", "strategy", "adapter", "training", "output", "stages"):
         yield from former.fixed(FineTuneJobSpec, [field], f"{field} {way_out}")
     engine = f"distribution.engine and distribution.deepSpeed {way_out}"
     yield from former.fixed(DistributionSpec, ["engine", "deepSpeed"], engine, ("distribution",))
@@ -97,6 +107,7 @@ class FineTuneJobSpec(Model):
         *TOWER_RULES,
         *EVIDENCE_RULES,
         *QUANTIZATION_RULES,
+        *STAGE_RULES,
         *_APART_RULES,
         Rule(
             "self.strategy.type != 'GradualUnfreezing'"
@@ -108,7 +119,8 @@ class FineTuneJobSpec(Model):
             ".strategy",
         ),
         Rule(
-            "self.strategy.type != 'LinearProbeThenFineTune' || (has(self.strategy.linearProbeThenFineTune)"
+            "self.strategy.type != 'LinearProbeThenFineTune'"
+            " || (has(self.strategy.solver) && self.strategy.solver == 'Closed') || (has(self.strategy.linearProbeThenFineTune)"
             " ? double(self.strategy.linearProbeThenFineTune.probeEpochs) : 1.0) < double(self.training.epochs)",
             "linearProbeThenFineTune.probeEpochs (1 when not given) must be below training.epochs, the epochs of both"
             " phases together",
@@ -166,6 +178,9 @@ class FineTuneJobSpec(Model):
     """What the model learns to do."""
     data: DataSpec
     """Training, validation and test data."""
+    stages: Stages | None = None
+    """Intermediate tasks that the base is trained on first, one after the other, at most 4: their heads are thrown away, and the job
+    itself starts from the weights of the last one that is kept. Each has a run folder below the job's. Default: none."""
     strategy: StrategySpec
     """How much of the model may change, and when."""
     adapter: AdapterSpec | None = None

@@ -19,7 +19,7 @@ class CandidateSpec(Model):
     """Where it lies, as of model.source."""
 
 
-Modality = Literal["Image", "Text"]
+Modality = Literal["Image", "Text", "Audio"]
 
 
 class TowerSpec(Model):
@@ -27,14 +27,14 @@ class TowerSpec(Model):
 
     modality: Modality
     """What it reads. Image: the column image, by timm or transformers. Text: the column text, by transformers or
-    sentence-transformers."""
+    sentence-transformers. Audio: the column audio, by transformers."""
     source: ModelSource
     """Where it lies, as of model.source."""
 
 
 _SAME = Rule(
-    "self.all(one, self.exists_one(other, other.modality == one.modality))",
-    "every tower needs a modality of its own: remove the one that stands twice",
+    "self.exists(one, one.modality != self[0].modality)",
+    "towers of one modality alone have nothing to agree with: name an encoder of another modality too",
 )
 _TWICE = Rule(
     "self.all(one, self.exists_one(other, other.source == one.source))",
@@ -64,9 +64,10 @@ class ModelSpec(Model):
     """Bases of which the job chooses one before it trains: the one whose features say most of the training data, by the
     labels of each row's nearest neighbours. `unfreeze rank` does that alone. Default: none, source names the base."""
     towers: Annotated[
-        list[TowerSpec] | None, Field(min_length=2, max_length=2, json_schema_extra=schema_rules(_SAME))
+        list[TowerSpec] | None, Field(min_length=2, max_length=6, json_schema_extra=schema_rules(_SAME))
     ] = None
-    """Encoders of two modalities, for the task Alignment, which reads the column of each. Default: none."""
+    """Encoders of two or three modalities, for the task Alignment, which reads the column of each modality; what several
+    encoders of one modality say is joined. Default: none."""
     dtype: Literal["Auto", "Float32"] = "Auto"
     """Type of the loaded weights. Auto keeps float32 weights; mixed precision is training.precision."""
     initialization: Literal["Pretrained", "Random"] = "Pretrained"

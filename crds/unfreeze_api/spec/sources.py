@@ -20,5 +20,5 @@ class SourcesSpec(Model):
     is checked by its hashes and not fetched again; pods that need the same wait for the one that fetches. Default: the platform's,
     else none, and each pod fetches for itself."""
     offline: bool | None = None
-    """Whether only what cacheClaim has is used, no network is opened, and the job ends as NotCached where something lacks. Default: the
-    platform's, else false."""
+    """Whether only what cacheClaim has is used, no network is opened, and the job ends as NotCached where something lacks. Default:
+    false. A scheme that the platform has offline stays so, whatever is said here."""

@@ -239,10 +239,34 @@ STRATEGIES: tuple[StrategyKind, ...] = (
 )
 
 
+SOLVED = "has(self.solver) && self.solver == 'Closed'"
+"""Of a strategy, in CEL: the head that trains alone is solved."""
+_PROBES = [kind.name for kind in STRATEGIES if kind.head_alone]
+
+
 class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
     """How much of the model may change, and when."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!({SOLVED}) || self.type in {_PROBES}",
+            f"solver Closed finds a head that trains alone: choose type {', '.join(_PROBES[:-1])} or {_PROBES[-1]}, or set solver to"
+            " Gradient",
+            ".solver",
+        ),
+        Rule(
+            f"!({SOLVED}) || !has(self.linearProbeThenFineTune) || (double(self.linearProbeThenFineTune.probeEpochs) == 1.0"
+            " && !has(self.linearProbeThenFineTune.untilPlateau))",
+            "a probe that is solved has neither epochs nor a plateau: remove probeEpochs and untilPlateau, or set solver to Gradient",
+            ".solver",
+        ),
+        Rule(
+            f"!({SOLVED}) || !has(self.auto) || !has(self.auto.rungs)"
+            " || (self.auto.rungs[0].type == 'FeatureExtraction' && !has(self.auto.rungs[0].epochs))",
+            "solver Closed is about the first rung, which must be a FeatureExtraction without epochs: make it the first of auto.rungs"
+            " and remove its epochs, or set solver to Gradient",
+            ".solver",
+        ),
         Rule(
             "self.type != 'FeatureExtraction' || !has(self.learningRate) || !has(self.learningRate.backbone)",
             "FeatureExtraction keeps the backbone frozen: remove learningRate.backbone, or choose another type",
@@ -259,6 +283,11 @@ class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
 
     learning_rate: LearningRateSpec = LearningRateSpec()
     """Learning rates of head and backbone."""
+    solver: Annotated[Literal["Gradient", "Closed"] | None, Since(2)] = None
+    """How a head is found while it trains alone: in FeatureExtraction, the probe of LinearProbeThenFineTune, the first rung of Auto.
+    Gradient: by steps, as everything else. Closed: by L-BFGS to convergence on what the frozen base gives of each training sample,
+    computed once; 5-fold cross-validation on the training data chooses the strength of its L2 regularisation. Epochs, learning rate
+    and weight decay do not count there; the head must be one linear layer. Default: Gradient."""
 
     def completed(self) -> Self:
         """Return it with the options of its type, complete."""

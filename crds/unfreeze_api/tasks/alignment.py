@@ -1,13 +1,13 @@
-"""One space for pictures and texts: an encoder of each, with a small head on it."""
+"""One space for pictures, texts and sound: encoders of each, with a small head on them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unfreeze_api.grammar.model import Model
-from unfreeze_api.tasks.base import IMAGE, TEXT, Metric, TaskType
+from unfreeze_api.grammar.model import Model, Since
+from unfreeze_api.tasks.base import AUDIO, IMAGE, TEXT, Metric, TaskType
 
 
 class AlignmentSpec(Model):
@@ -27,9 +27,11 @@ class AlignmentSpec(Model):
     """Tokens kept of each text; longer texts are cut."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
     """Height and width in pixels that images are resized to. Default: what the encoder was pretrained with."""
+    max_seconds: Annotated[float | None, Since(2)] = Field(default=None, gt=0, le=600)
+    """Seconds kept of each clip; longer clips are cut. Default: as of AudioClassification."""
 
 
-COLUMNS = {"Image": IMAGE, "Text": TEXT}
+COLUMNS = {"Image": IMAGE, "Text": TEXT, "Audio": AUDIO}
 """Column of each modality that a tower reads."""
 
 ALIGNMENT = (
@@ -37,7 +39,8 @@ ALIGNMENT = (
     *(Metric(f"{way}RecallAt{best}") for way in ("forward", "backward") for best in (1, 5)),
     Metric("loss", "Lower"),
 )
-"""Metrics of what belongs together across modalities. Forward: an earlier tower's samples look for those of a later one."""
+"""Metrics of what belongs together across modalities. Forward: an earlier tower's samples look for those of a later one. Where
+three agree there are the first and the loss of them, and recall from each to each other one."""
 
 TASK = TaskType(
     "Alignment",

@@ -10,7 +10,16 @@ from typing import Literal
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.reasons import CheckpointBrokenReason, RunningReason, UsefulReason
 from unfreeze_api.contracts.report import GAIN_HIGH, GAIN_LOW, MAJORITY
-from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, JobPhase, Nodes, Restarts, WaitingPod
+from unfreeze_api.contracts.status import (
+    Condition,
+    Failure,
+    FineTuneJobStatus,
+    HistoryPoint,
+    JobPhase,
+    Nodes,
+    Restarts,
+    WaitingPod,
+)
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
 from unfreeze_operator.objects.waiting import MAX_WAITING, describe
@@ -73,7 +82,7 @@ def observe(
         waiting=_waiting_pods(context) if phase in ("Pending", "Running") else [],
         nodes=Nodes(desired=context.spec.distribution.num_nodes, ready=sum(pod.ready for pod in children.live_pods)),
         progress=training.progress,
-        history=extended(old.history, training.progress, context.spec.metric.name),
+        history=extended(_history(old, training), training.progress, context.spec.metric.name),
         checkpoint=training.checkpoint,
         restarts=_restarts(context, training),
         phases=training.phases,
@@ -87,6 +96,12 @@ def observe(
         summary=summarize(training, context.spec.metric.name),
     )
     return within_budget(status, context.spec.metric.name)
+
+
+def _history(old: FineTuneJobStatus, training: Training) -> list[HistoryPoint]:
+    """Return the history so far, none where another stage has begun, whose steps are others."""
+    before, now = old.progress, training.progress
+    return old.history if before is None or now is None or before.stage == now.stage else []
 
 
 def next_look(context: Context, status: FineTuneJobStatus) -> float | None:

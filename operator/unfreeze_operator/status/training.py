@@ -143,6 +143,8 @@ def summarize(training: Training, metric: str) -> Summary | None:
         return None
     part = f" ({progress.phase_index + 1}/{progress.phase_count})" if progress.phase_count > 1 else ""
     tested = training.results.get(f"test.{metric}")
+    if progress.stage:
+        part += f" stage {progress.stage.partition(':')[0]}"
     found, where = (progress.metrics.get(metric), "") if tested is None else (tested, " (test)")
     return Summary(
         progress=progress.fetching or f"{progress.percent}%{part}",

@@ -26,6 +26,7 @@ def finished_before(job: ResolvedJob) -> Progress | None:
     from unfreeze_trainer.exports.report import finished_progress, read_report, require_same
     from unfreeze_trainer.runs.checkpoints import Checkpoints, Identity
     from unfreeze_trainer.runs.recipe import open_recipe
+    from unfreeze_trainer.runs.stages import LAST, after_stages, read_results
     from unfreeze_trainer.tasks import open_task
 
     report = read_report(folder)
@@ -33,8 +34,9 @@ def finished_before(job: ResolvedJob) -> Progress | None:
         return None
     start = open_recipe(job)
     Identity(start.fingerprint, {}).require({"fingerprint": report.fingerprint}, folder)  # before anything is hashed
-    pins = open_task(start.job).pins
-    identity = Identity(start.fingerprint, pins, partial(first_pins, start.job, pins))
+    begun = after_stages(start.job, read_results(folder, start.fingerprint)) if start.job.stages else start.job
+    pins = open_task(begun).pins
+    identity = Identity(start.fingerprint, pins, partial(first_pins, begun, pins))
     require_same(report, identity, folder)
     if missing := [kind for kind in job.output.export if kind not in {export.kind for export in report.exports}]:
         if report.best_step in Checkpoints(folder, identity).own_steps():
@@ -44,7 +46,9 @@ def finished_before(job: ResolvedJob) -> Progress | None:
             f"{folder} is finished without the export {', '.join(missing)}, and its best checkpoint is gone: remove"
             f" {', '.join(missing)} from output.export, or choose another output.destination",
         )
-    return finished_progress(report)
+    count = len(start.job.stages or ())
+    stage = {"stage": f"{count + 1} of {count + 1}: {LAST}"} if count else {}
+    return finished_progress(report).model_copy(update=stage)
 
 
 def outcome_of(job: ResolvedJob) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unfreeze_api.tasks import task_type
-from unfreeze_api.tasks.base import AUDIO, IMAGE
+from unfreeze_api.tasks.base import AUDIO, IMAGE, TEXT
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import library_of
 
@@ -28,11 +28,11 @@ def libraries_of(job: ResolvedJob) -> list[str]:
     libraries = dict.fromkeys(_library(path, source, task) for _, source, path in job.model.bases)
     for library in libraries:
         found.extend(_TRANSFORMERS if library == "transformers" else ("timm",))
-    if task.reads_text or task.towers:
+    if task.reads_text or task.towers or (AUDIO in task.reads and TEXT in task.reads):
         found.append("transformers.models.auto.tokenization_auto")
     if IMAGE in task.reads and "transformers" in libraries:
         found.append("transformers.models.auto.image_processing_auto")
-    if AUDIO in task.reads:
+    if AUDIO in task.reads and (not task.towers or "Audio" in (job.model.modalities or ())):
         found.append("transformers.models.auto.feature_extraction_auto")
     if job.adapter and not job.distribution.accelerators_per_node:  # it looks for them, by bitsandbytes
         found.append("peft")

@@ -90,6 +90,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "Numbers": Read(np.zeros((1, len(names))), names),
         "NextTokens": 0,
         "TargetTexts": 0,
+        "Transcripts": 0,
     }
     if kind.__name__ not in made:
         raise JobError("InvalidModel", f"{finished.folder}: models of the task {job.task.type} cannot be asked yet")

@@ -90,6 +90,12 @@ def estimated(
             "UnsupportedModel",
             f"spec.model.towers: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
         )
+    if job.stages:
+        raise JobError(
+            "InvalidJob",
+            "spec.stages: the memory of a job with stages cannot be estimated yet: remove them, and estimate each of them as a"
+            " job of its own",
+        )
     task = open_task(job)
     limits = {"limit": limit, "accelerator_limit": accelerator_limit}
 

@@ -141,9 +141,11 @@ _NO_ANSWERS = {
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
+    "SpeechRecognition": "texts of what it hears, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
+    " evaluate --generate TOKENS measures its word error rate",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM", "Seq2SeqLM")
+_MEASURED = ("CausalLM", "Seq2SeqLM", "SpeechRecognition")
 """Those of them whose loss on data can be measured."""
 
 
@@ -172,10 +174,8 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
-    if kind.endswith(("ForCausalLM", "LMHeadModel")):
-        raise _no_answers(folder, "CausalLM")
-    if _rewrites(config, kind):
-        raise _no_answers(folder, "Seq2SeqLM")
+    if writes := _writes(config, kind):
+        raise _no_answers(folder, writes)
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"
@@ -194,6 +194,15 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     outputs = _outputs(folder, labels)
     scale = ([1.0] * len(outputs), [0.0] * len(outputs)) if task == "TextRegression" else None
     return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
+
+
+def _writes(config: dict[str, Any], kind: str) -> str | None:
+    """Return the task of a class of transformers whose models make texts; None of others."""
+    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        return "CausalLM"
+    if kind == "WhisperForConditionalGeneration":
+        return "SpeechRecognition"
+    return "Seq2SeqLM" if _rewrites(config, kind) else None
 
 
 def _rewrites(config: dict[str, Any], kind: str) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def generated(asked: Asked, most: int) -> dict[str, float]:
-    """Return exactMatch, rougeL and chrF of what a model says of each sample, the most probable token each time.
+    """Return the scores of what a model says of each sample, the most probable token each time: wer and cer of speech, else rougeL and chrF.
 
     Parameters
     ----------
@@ -29,17 +29,16 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
     import torch
 
     from unfreeze_trainer.commands.asked import SPLIT
-    from unfreeze_trainer.objectives.texts import TextScores
 
     module: Any = asked.module
-    task, scores = asked.task, TextScores()
+    task, scores = asked.task, asked.task.scores()
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
             raise JobError(
                 "InvalidJob",
                 f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here: leave it out",
             )
-        inputs = {name: torch.tensor([ids], device=asked.device) for name, ids in found.inputs.items()}
+        inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in found.inputs.items()}
         room = most if found.room is None else min(most, found.room)
         said: list[int] = []
         if room > 0:

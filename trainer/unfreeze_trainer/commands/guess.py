@@ -27,6 +27,8 @@ _PAIRS = (
     *({"premise", "hypothesis"}, {"question", "sentence"}, {"question", "answer"}, {"question", "passage"}, {"query", "passage"}),
     *({"query", "document"}, {"context", "response"}, {"text", "pair"}, {"anchor", "positive"}, {"one", "other"}, {"claim", "evidence"}),
 )  # fmt: skip
+_SAID = frozenset({"text", "transcript", "transcription", "sentence", "caption"})
+"""Of columns of what is said in clips."""
 _SEPARATORS = (",", ";", "|")
 _FEW = 20
 """Different whole numbers that are rather labels than a measure."""
@@ -79,7 +81,7 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
+    for ask in (_of_words, _of_speech, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -138,6 +140,35 @@ def _are_tags(words: Facts, tags: Facts) -> bool:
     if len(one) != len(other) or sum(len(a) == len(b) for a, b in zip(one, other, strict=True)) < 0.9 * len(one):
         return False
     return len({tag for row in other for tag in row}) < len({word for row in one for word in row})
+
+
+def _of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return speech recognition, where clips stand beside a text that is no label, or it is asked for."""
+    if task not in (None, "SpeechRecognition") or {"label", "value", "image"} & given.keys():
+        return None
+    clips = [facts[given["audio"]]] if "audio" in given else _of(facts, "audio")
+    if not clips:
+        return None
+    texts = [one for one in _of(facts, "text") if one is not clips[0]]
+    named = [one for one in facts.values() if set(one.words) & _SAID and one is not clips[0]]
+    texts = [one for one in named if one in texts or task] or texts
+    if "text" in given:
+        return Guess("SpeechRecognition", {"audio": clips[0].name, "text": given["text"]})
+    if texts and (task or not _has_label(facts)):
+        return Guess("SpeechRecognition", {"audio": clips[0].name, "text": _named(texts, _TEXT_NAMES).name})
+    if task is None:
+        return None
+    names = ", ".join(map(repr, facts))
+    raise JobError(
+        "InvalidData",
+        f"{where}: SpeechRecognition learns to write what is said in clips, and no column is called 'text'. The columns are"
+        f" {quoted(names)}; name the right one by --column text=NAME",
+    )
+
+
+def _has_label(facts: Mapping[str, Facts]) -> bool:
+    """Return whether a column is called a label beyond doubt."""
+    return any(set(one.words) & _SURE for one in facts.values())
 
 
 def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:

@@ -33,6 +33,16 @@ def look(job: ResolvedJob) -> str:
     JobError
         InvalidModel, InvalidData or InvalidJob, with the words of the training.
     """
+    from unfreeze_trainer.runs.stages import naming, stage_jobs
+
+    seen = _look(job)
+    for index, stage in enumerate(stage_jobs(job)):
+        with naming(job, index):
+            seen += f"; stage {index + 1}: {_look(stage)}"
+    return seen
+
+
+def _look(job: ResolvedJob) -> str:
     from unfreeze_trainer.data.samples import read_splits, read_targets, target_kind
     from unfreeze_trainer.runs.destination import check_apart
 
@@ -115,7 +125,7 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
     if job.model.towers:
         from unfreeze_trainer.data.pairings import read_pairings
 
-        modalities = [tower.modality.lower() for tower in job.model.towers]
+        modalities = [*dict.fromkeys(tower.modality.lower() for tower in job.model.towers)]
         return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
     if task.reads_text:
         return _reader_of_texts(job)
@@ -149,10 +159,13 @@ def _reader_of_texts(job: ResolvedJob) -> Callable[..., DataSource]:
 
 
 def _reader_of_files(task: TaskType) -> Callable[..., DataSource]:
-    from unfreeze_api.tasks.base import AUDIO
+    from unfreeze_api.tasks.base import AUDIO, TEXT
     from unfreeze_trainer.data.audio import read_audio
     from unfreeze_trainer.data.images import read_images
+    from unfreeze_trainer.data.speech import read_speech
 
+    if AUDIO in task.reads and TEXT in task.reads:
+        return read_speech
     return read_audio if AUDIO in task.reads else read_images
 
 

@@ -177,7 +177,7 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
     "--generate",
     type=click.IntRange(1, 131_072),
     metavar="TOKENS",
-    help="Of models that make texts: have it say so many tokens of each sample, and measure exactMatch, rougeL and chrF.",
+    help="Of models that make texts: have it say so many tokens of each sample, and measure exactMatch, rougeL and chrF; of speech wer and cer.",
 )
 def evaluate(
     *,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from unfreeze_trainer.commands.local import job_options, open_job, table_or_json
+from unfreeze_trainer.runs.stages import stage_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +87,7 @@ class Preview:
                 "blocks": list(phase.trainable),
                 "part": phase.part,
                 "rung": phase.rung or None,
+                "solver": "Closed" if phase.solved else None,
                 "trainableParameters": trainable,
                 "trainableShare": round(trainable / total, 6),
                 "learningRates": phase.learning_rates,
@@ -122,11 +124,22 @@ def phases(file: Path, claim: tuple[str, ...], claims_folder: Path | None, kind:
     wrong, as it is for `unfreeze run`.
     """
     job = open_job(file, claim, claims_folder)
-    plan = preview(job)
+    plan, stages = preview(job), [(stage, preview(stage)) for stage in stage_jobs(job)]
     if kind == "json":
-        click.echo(plan.to_json())
-    else:
-        _print(job, plan)
+        whole = json.loads(plan.to_json())
+        if job.stages:
+            whole["stages"] = {
+                one.name: json.loads(found.to_json()) for one, (_, found) in zip(job.stages, stages, strict=True)
+            }
+        click.echo(json.dumps(whole, indent=2))
+        return
+    for number, (one, (stage, found)) in enumerate(zip(job.stages or (), stages, strict=True), 1):
+        click.echo(f"Stage {number} of {len(stages) + 1}, {one.name}{', if it helps' * (one.keep == 'IfHelps')}:")
+        _print(stage, found)
+        click.echo()
+    if stages:
+        click.echo(f"Stage {len(stages) + 1} of {len(stages) + 1}, the job itself:")
+    _print(job, plan)
 
 
 def preview(job: ResolvedJob) -> Preview:
@@ -143,6 +156,7 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.plan import Plan
+    from unfreeze_trainer.training.solver import require_solvable
 
     task = open_task(job)
     loaded = task.build_model()
@@ -157,6 +171,7 @@ def preview(job: ResolvedJob) -> Preview:
     )
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
+    require_solvable(task, loaded, found)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
     return Preview(
@@ -268,7 +283,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             _runs(phase, list(plan.blocks)),
             f"{trainable:,}",
             f"{100 * trainable / total:.2f} %",
-            " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
+            "solved" if phase.solved else " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
             f"{'up to ' if phase.plateau or (phase.rung and phase.index) else ''}{phase.steps:,}",
             _size(size),
             f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
@@ -276,9 +291,13 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
     console.print(table)
     for phase, kept in zip(plan.phases, plan.cached, strict=True):
         if kept:
+            spared = (
+                "and the head is solved"
+                if phase.solved
+                else f"and are spared {kept.passes:.3g} passes over the training data"
+            )
             console.print(
-                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, and are spared"
-                f" {kept.passes:.3g} passes over the training data"
+                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, {spared}"
             )
     if plan.padding and plan.padding.share >= _PADDING_SHOWN:
         less = f"; with training.groupByLength {plan.padding.grouped:.0%} would be"

@@ -28,7 +28,7 @@ _IMBALANCED = 3
 """How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
 _MISSING_MODEL = "file:///PATH/TO/MODEL"
 _PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
-_LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength"}
+_LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength", "SpeechRecognition": ""}
 """What says how long texts are read, where that is not maxLength; none where samples are longer than what is said in them."""
 _SHARD = re.compile(r"\d+-of-\d+$")
 _NO_NAMES = frozenset({*SPLIT_WORDS, "data"})

@@ -104,11 +104,13 @@ def _workers(job: ResolvedJob) -> str:
 
 
 def _title(progress: Progress) -> str:
-    return "exporting" if progress.activity in ("Exporting", "Done") else _phase(progress)
+    stage = f"stage {progress.stage}: " if progress.stage else ""
+    return f"{stage}exporting" if progress.activity in ("Exporting", "Done") else _phase(progress)
 
 
 def _phase(progress: Progress) -> str:
-    return f"phase {progress.phase_index + 1}/{progress.phase_count} {progress.phase_name}"
+    stage = f"stage {progress.stage}: " if progress.stage else ""
+    return f"{stage}phase {progress.phase_index + 1}/{progress.phase_count} {progress.phase_name}"
 
 
 def _text(job: ResolvedJob, progress: Progress) -> str:

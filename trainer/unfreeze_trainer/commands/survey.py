@@ -24,7 +24,7 @@ from unfreeze_trainer.commands.repeats import between, numbered, within
 from unfreeze_trainer.commands.surveyed import Column, Repeated, SourceSurvey, SplitSurvey, Spread, Survey
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.files import FileKind
-from unfreeze_trainer.data.pairings import part_of
+from unfreeze_trainer.data.pairings import COLUMNS, part_of
 from unfreeze_trainer.data.samples import DataSource, Split, read_splits, target_kind, whole_inputs
 from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.errors import JobError, unmarked
@@ -164,14 +164,21 @@ def _kind(job: ResolvedJob) -> FileKind | None:
     task = task_type(job.task.type)
     if task.reads_text:
         return None
+    if task.towers:
+        return COLUMNS[_looked_at(job)]
     return CLIPS if AUDIO in task.reads else PICTURES
+
+
+def _looked_at(job: ResolvedJob) -> str:
+    """Return the modality of a job of towers whose files are looked at: pictures where there are some."""
+    return "image" if "Image" in {tower.modality for tower in job.model.towers} else "audio"
 
 
 def _media(job: ResolvedJob, splits: Mapping[str, Split], files: int) -> dict[DataSource, Media]:
     kind = _kind(job)
     sources = dict.fromkeys(split.source for split in splits.values())
-    pictures = partial(part_of, modality="image") if job.model.towers else lambda source: source
-    return {source: read_media(pictures(source), kind, files) for source in sources} if kind else {}
+    of_files = partial(part_of, modality=_looked_at(job)) if job.model.towers else lambda source: source
+    return {source: read_media(of_files(source), kind, files) for source in sources} if kind else {}
 
 
 def _inputs(splits: Mapping[str, Split], media: Mapping[DataSource, Media]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

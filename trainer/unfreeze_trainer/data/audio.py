@@ -41,6 +41,13 @@ def read_audio(
         Of the targets.
     """
     source = read_files(CLIPS, dataset, where, skip=skip, head=head, targets=kind)
+    if not skip:
+        check_clips(source, checked)
+    return source
+
+
+def check_clips(source: DataSource, checked: int) -> None:
+    """Read the headers of some clips, at even distances. JobError InvalidData."""
 
     def broken(row: int) -> str:
         try:
@@ -49,9 +56,7 @@ def read_audio(
             return str(error)
         return ""
 
-    if not skip:
-        check_headers(CLIPS, source, checked, broken)
-    return source
+    check_headers(CLIPS, source, checked, broken)
 
 
 def clip_name(source: DataSource, row: int) -> str:

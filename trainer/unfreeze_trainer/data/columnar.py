@@ -12,7 +12,8 @@ from unfreeze_trainer.data import packed
 from unfreeze_trainer.data.arrow_messages import unpacked_sizes
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.json_lines import HEAD_ROWS
-from unfreeze_trainer.data.unpacked import belongs, declared_bytes, largest_in_dictionaries, pieces, unpacked_bytes
+from unfreeze_trainer.data.parquet_pages import Pages, pages_of
+from unfreeze_trainer.data.unpacked import declared_bytes, largest_in_dictionaries, pieces, unpacked_bytes
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError
 
@@ -47,9 +48,10 @@ def read_parquet(
     with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
         schema, metadata = file.schema_arrow, file.metadata
-    packed.check_fold(declared_bytes(metadata, wanted), size, where)
-    repeating, others = _dictionaries(metadata, wanted)
-    rows = _rows_at_once(metadata, wanted, head=head)
+    pages = _measured(path, metadata, wanted, where, head=head)
+    packed.check_fold(max(declared_bytes(metadata, wanted), sum(one.size for one in pages)), size, where)
+    repeating, others = _dictionaries(metadata, pages)
+    rows = _rows_at_once(metadata, pages, where, head=head)
     if others:
         largest = _largest_value(path, min(1, metadata.num_row_groups) if head else metadata.num_row_groups, others)
         rows = max(1, min(rows, _BATCH_MOST_BYTES // max(1, largest)))
@@ -68,28 +70,28 @@ def _opened(path: str, dictionaries: list[str]) -> parquet.ParquetFile:
     return parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=dictionaries)
 
 
-def _dictionaries(metadata: parquet.FileMetaData, wanted: list[str]) -> tuple[list[str], list[str]]:
+def _measured(path: str, metadata: parquet.FileMetaData, wanted: list[str], where: str, *, head: bool) -> list[Pages]:
+    """Return what the pages of some columns have; of a head those of the row groups that it is read from."""
+    groups = metadata.num_row_groups
+    if head:
+        groups = next((n + 1 for n in range(groups) if metadata.row_group(n).num_rows), groups)
+    try:
+        return pages_of(path, metadata, wanted, groups)
+    except ValueError as error:
+        raise JobError("InvalidData", f"{where}: cannot be read as .parquet: {error}") from error
+
+
+def _dictionaries(metadata: parquet.FileMetaData, pages: list[Pages]) -> tuple[list[str], list[str]]:
     """Return columns of texts or bytes that have dictionaries, by their paths: those that are read as such, and others.
 
     A value may stand there many times, and be stored once. As dictionaries they stay small, and their size can be told before they are
     unpacked; that takes longer where values are many, so these are read as they are, a few rows at a time. How many values of
     a list a row has is not known.
     """
-    repeating: set[str] = set()
-    others: set[str] = set()
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            one, kind = group.column(place), metadata.schema.column(place)
-            if (
-                not belongs(one.path_in_schema, wanted)
-                or one.physical_type != "BYTE_ARRAY"
-                or not one.has_dictionary_page
-            ):
-                continue
-            few = one.total_uncompressed_size < _FEW_BYTES * max(1, one.num_values)
-            (repeating if few or kind.max_repetition_level else others).add(one.path_in_schema)
-    return sorted(repeating), sorted(others - repeating)
+    kinds = {metadata.schema.column(n).path: metadata.schema.column(n) for n in range(len(metadata.schema))}
+    held = [one for one in pages if one.dictionary and kinds[one.path].physical_type == "BYTE_ARRAY"]
+    few = {one.path for one in held if one.repeats or one.size < _FEW_BYTES * max(1, one.values)}
+    return sorted(few), sorted({one.path for one in held} - few)
 
 
 def _largest_value(path: str, groups: int, leaves: list[str]) -> int:
@@ -103,15 +105,19 @@ def _largest_value(path: str, groups: int, leaves: list[str]) -> int:
     return found
 
 
-def _rows_at_once(metadata: parquet.FileMetaData, wanted: list[str], *, head: bool) -> int:
-    """Return how many rows have about _BATCH_BYTES by what the metadata say, or HEAD_ROWS."""
-    size = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = [group.column(place) for place in range(group.num_columns)]
-        size += sum(one.total_uncompressed_size for one in columns if belongs(one.path_in_schema, wanted))
+def _rows_at_once(metadata: parquet.FileMetaData, pages: list[Pages], where: str, *, head: bool) -> int:
+    """Return how many rows have about _BATCH_BYTES, or HEAD_ROWS, and no more than _BATCH_MOST_BYTES wherever they lie."""
     most = HEAD_ROWS if head else _BATCH_ROWS
-    return max(1, min(most, _BATCH_BYTES * max(1, metadata.num_rows) // max(1, size)))
+    rows = min(most, _BATCH_BYTES * max(1, metadata.num_rows) // max(1, sum(one.size for one in pages)))
+    for one in pages:
+        if one.prefixed and one.repeats and one.values * one.prefixed > packed.FREE_BYTES:
+            raise JobError(
+                "InvalidData",
+                f"{where}: column {one.path!r} has lists of values that are stored by what differs from the one before"
+                " (DELTA_BYTE_ARRAY), and may become of any size: save it with another encoding",
+            )
+        rows = min(rows, _BATCH_MOST_BYTES // max(1, one.prefixed, 0 if one.repeats else one.densest))
+    return max(1, rows)
 
 
 def read_arrow(

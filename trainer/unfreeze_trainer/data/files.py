@@ -108,7 +108,7 @@ def read_files(
         source = DataSource(dataset, where, pa.chunked_array([pa.array(paths)]), of_folders, files=True)
     else:
         column, unread = kind.column_of(dataset.columns), Unread(where, skip=skip)
-        label = dataset.columns.label
+        [label] = targets.columns(dataset.columns)
         table = read_table(dataset.path, [column, label], where, unread, head=head, kinds={label: targets.cells})
         table = with_names(table, dataset, [label]) if targets.cells != "Numbers" else table
         total = table.num_rows + len(unread)

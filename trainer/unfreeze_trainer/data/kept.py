@@ -10,6 +10,7 @@ import logging
 import mmap
 import os
 import tempfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from unfreeze_trainer.errors import is_passing
@@ -38,7 +39,7 @@ class Kept:
         """Keep a part; its schema may be another one than those of the parts before."""
         self._parts.append(part)
         self._waiting += part.nbytes
-        if self._waiting > IN_MEMORY and self._written + self._waiting <= self._most:
+        if (self._files or self._waiting > IN_MEMORY) and self._written + self._waiting <= self._most:
             self._write()
 
     def whole(self) -> pa.Table:
@@ -76,8 +77,13 @@ class _Mapped:
         import pyarrow as pa
 
         self.schema = schema
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="unfreeze-rows-")  # noqa: SIM115 - held by what is read
-        self._writer: Any = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), schema)
+        number, name = tempfile.mkstemp(prefix="unfreeze-rows-")
+        self._file: IO[bytes] = os.fdopen(number, "r+b")  # held by what is read
+        try:
+            self._sink = pa.OSFile(name, "wb")  # takes what it is given without a copy in Python
+        finally:
+            Path(name).unlink()
+        self._writer: Any = pa.ipc.new_stream(self._sink, schema)
         self._end = 0
         """Behind the last part that is whole."""
 
@@ -85,11 +91,10 @@ class _Mapped:
         """Add a part; OSError where the disk does not hold it: the parts before it can be read, and none be added."""
         try:
             self._writer.write_table(part)
-            self._file.flush()
         except OSError:
             os.ftruncate(self._file.fileno(), self._end)
             raise
-        self._end = self._file.tell()
+        self._end = self._sink.tell()
 
     def read(self) -> list[pa.Table]:
         """Return all parts that are whole, as memory that the file is mapped to; nothing can be added then."""

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset
+from unfreeze_trainer.data.audio import CLIPS, check_clips
 from unfreeze_trainer.data.few import hashes_of
-from unfreeze_trainer.data.files import CHECKED_FILES, cells_of, located, missing_files
+from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
 from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells
 from unfreeze_trainer.data.shards import folder_of
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_rows
+from unfreeze_trainer.objectives.targets import missing_rows
+from unfreeze_trainer.objectives.targets.pairings import ABSENT
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = {"image": PICTURES}
+COLUMNS = {"image": PICTURES, "audio": CLIPS}
 """What lies in the files of a modality; the others stand in the table itself."""
+_WHOLE = 2
+"""So many modalities have to be there in each row; of more a row may lack some."""
 
 
 def read_pairings(
@@ -46,19 +51,19 @@ def read_pairings(
     kind
         Of the targets.
     skip
-        Leave out rows that lack a cell; files are looked at when it is their turn.
+        Leave out rows that lack a cell, of three modalities those that have one alone; files are looked at when it is their turn.
     head, checked
         As of `read_images`.
 
     Returns
     -------
     DataSource
-        Its inputs are structs of the cells of each row by modality, its targets the numbers of these.
+        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, ABSENT of those that it lacks.
 
     Raises
     ------
     JobError
-        InvalidData: a cell is missing, or a file cannot be read.
+        InvalidData: a cell is missing, of three modalities in all rows or two in one, or a file cannot be read.
     """
     import pyarrow as pa
 
@@ -69,11 +74,16 @@ def read_pairings(
     if not total:
         raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
     numbers = unread.others(total)
+    lacking = (
+        unread if len(modalities) <= _WHOLE else Unread(where, skip=True)
+    )  # which of more a row lacks is its own affair
     cells = {
-        modality: _cells(modality, table[name], name, numbers=numbers, unread=unread, where=where)
+        modality: _cells(modality, table[name], name, numbers=numbers, unread=lacking, where=where)
         for modality, name in names.items()
     }
-    found = [pa.chunked_array([_numbers(column)]) for column in cells.values()]
+    if len(modalities) > _WHOLE:
+        _require_two(cells, names, numbers=numbers, unread=unread, where=where)
+    found = [pa.chunked_array([_numbers(column, modality)]) for modality, column in cells.items()]
     source = DataSource(
         dataset, where, beside([*cells.values()], list(cells)), beside(found, list(cells)), numbers=numbers
     )
@@ -82,41 +92,102 @@ def read_pairings(
     for modality, files in COLUMNS.items():
         if modality in parts and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
             parts[modality] = located(files, parts[modality], folder_of(dataset.path), skip=skip)
-    if "image" in parts and not skip:
-        check_pictures(parts["image"], checked)
-    return replace(source, inputs=beside([part.inputs for part in parts.values()], list(parts)))
+    for modality, check in (("image", check_pictures), ("audio", check_clips)):
+        if modality in parts and not skip:
+            check(parts[modality], checked)
+    columns = [_emptied(part.inputs, absent(source, modality)) for modality, part in parts.items()]
+    return replace(source, inputs=beside(columns, list(parts)))
 
 
 def _cells(
     modality: str, column: pa.ChunkedArray, name: str, *, numbers: np.ndarray, unread: Unread, where: str
 ) -> pa.ChunkedArray:
     """Return a column's cells as they are read; rows without one are added to `unread`."""
+    import pyarrow as pa
+
+    column = column.cast(pa.string()) if pa.types.is_null(column.type) else column
     if modality not in COLUMNS:
         return text_cells(column, name, numbers, unread, where)
-    kind = COLUMNS[modality]
+    kind: FileKind = COLUMNS[modality]
     cells = cells_of(kind, column, name, where)
     missing = numbers[missing_files(cells)].tolist()
-    it = "it" if len(missing) == 1 else "them"
-    message = f"{where}: no {kind.one} in column {name!r} of {some_rows(missing)}; remove {it}"
+    message = f"{where}: no {kind.one} in column {name!r} of {some_rows(missing)}; remove {_them(missing)}"
     unread.add(missing, JobError("InvalidData", message))
     return cells
 
 
-def _numbers(column: pa.ChunkedArray) -> pa.Array:
-    """Return the number of each cell, the same for equal ones."""
+def _require_two(
+    cells: Mapping[str, pa.ChunkedArray],
+    names: Mapping[str, str],
+    *,
+    numbers: np.ndarray,
+    unread: Unread,
+    where: str,
+) -> None:
+    """Add rows to `unread` that have one cell or none. JobError InvalidData where a column has none at all."""
+    lacking = {modality: _absent(column, modality) for modality, column in cells.items()}
+    for modality, without in lacking.items():
+        if len(without) and without.all():
+            raise JobError(
+                "InvalidData",
+                f"{where}: column {names[modality]!r} is empty in all rows: fill it in where there is something, or remove the"
+                f" towers that read it",
+            )
+    rows = numbers[sum(1 - without.astype(int) for without in lacking.values()) < _WHOLE].tolist()
+    said = f"fewer than two of the columns {', '.join(map(repr, names.values()))} are filled in {some_rows(rows)}"
+    unread.add(rows, JobError("InvalidData", f"{where}: {said}: fill in another one, or remove {_them(rows)}"))
+
+
+def _them(rows: Sequence[int]) -> str:
+    return "it" if len(rows) == 1 else "them"
+
+
+def _numbers(column: pa.ChunkedArray, modality: str) -> pa.Array:
+    """Return the number of each cell, the same for equal ones, ABSENT where there is none."""
     import pyarrow as pa
 
     _, numbers = np.unique(hashes_of(column), return_inverse=True)
-    return pa.array(numbers.astype(np.int64))
+    return pa.array(np.where(_absent(column, modality), ABSENT, numbers).astype(np.int64))
 
 
-def part_of(source: DataSource, modality: str) -> DataSource:
-    """Return a source with the cells of one modality alone."""
+def _absent(column: pa.ChunkedArray, modality: str) -> np.ndarray:
+    rows = missing_files(column) if modality in COLUMNS else missing_rows(column)
+    found = np.zeros(len(column), dtype=bool)
+    found[rows] = True
+    return found
+
+
+def absent(source: DataSource, modality: str) -> np.ndarray:
+    """Return which rows of a source lack a cell of a modality, bool of shape (rows,)."""
+    return _absent(_column(source, modality), modality)
+
+
+def _column(source: DataSource, modality: str) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     inputs = pc.struct_field(source.inputs, modality)
-    inputs = inputs if isinstance(inputs, pa.ChunkedArray) else pa.chunked_array([inputs])
+    return inputs if isinstance(inputs, pa.ChunkedArray) else pa.chunked_array([inputs])
+
+
+def _emptied(column: pa.ChunkedArray, without: np.ndarray) -> pa.ChunkedArray:
+    """Return a column of paths without what stands in the place of absent cells; others are as they were read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not without.any() or not pa.types.is_string(column.type):
+        return column
+    return pc.if_else(pa.chunked_array([pa.array(without)]), pa.scalar(None, column.type), column)
+
+
+def part_of(source: DataSource, modality: str) -> DataSource:
+    """Return a source with the cells of one modality alone; in the place of an absent one stands the first that there is."""
+    import pyarrow as pa
+
+    inputs = _column(source, modality)
+    without = _absent(inputs, modality)
+    if without.any() and not without.all():
+        inputs = inputs.take(pa.array(np.where(without, np.argmin(without), np.arange(len(without)))))
     files = modality in COLUMNS and not pa.types.is_struct(inputs.type)
     return replace(source, inputs=inputs, files=files and not pa.types.is_binary(inputs.type))
 
@@ -125,6 +196,12 @@ def shared(split: Split, other: Split) -> np.ndarray:
     """Return which samples of a split have a cell that stands in another one, bool of shape (samples,)."""
     found = np.zeros(len(split), dtype=bool)
     for field in split.source.inputs.type:
-        mine, theirs = (hashes_of(part_of(one.source, field.name).inputs)[one.rows] for one in (split, other))
-        found |= np.isin(mine, theirs)
+        (mine, here), (theirs, there) = (_cells_of(one, field.name) for one in (split, other))
+        found |= np.isin(mine, theirs[there]) & here
     return found
+
+
+def _cells_of(split: Split, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a hash of each sample's cell, and whether it has one."""
+    hashes = hashes_of(part_of(split.source, modality).inputs)
+    return hashes[split.rows], ~absent(split.source, modality)[split.rows]

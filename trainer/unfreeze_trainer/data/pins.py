@@ -70,7 +70,7 @@ def first_pins(job: ResolvedJob, pins: Mapping[str, Any]) -> dict[str, Any]:
     held_out = [part.dataset for part in (job.data.validation, job.data.test) if part and part.dataset]
     paths = {dataset.source: dataset.path for dataset in (job.data.train, *held_out)}
     data = {source: _hash_all(path) for source, path in paths.items()}
-    files = {"source": job.model.source, "files": hash_folder_once(job.model.path)}
+    files = {"source": job.model.source, "files": hash_folder_once(job.model.weights_path)}
     return {
         "base": files,
         "data": {

@@ -14,7 +14,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, HeldOut, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
-from unfreeze_trainer.data.few import few, hashes_of, most
+from unfreeze_trainer.data.few import few, most, shared_rows
 from unfreeze_trainer.data.held_out import hold_out, hold_out_whole
 from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.shards import is_table_folder, shards
@@ -339,13 +339,12 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     if any(is_reference(split.source.inputs.type) for split in splits.values()):
         return {}  # to read all pictures would cost as much as an epoch
     found = {}
-    hashes = {source: hashes_of(source.inputs) for source in dict.fromkeys(split.source for split in splits.values())}
-    inputs = {name: hashes[split.source][split.rows] for name, split in splits.items()}
+    inputs = {name: split.source.inputs for name, split in splits.items()}
     kinds = {name: _comparable(split.source.inputs.type) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
             if name in splits and other in splits and kinds[name] == kinds[other]:
-                count = int(np.isin(inputs[name], inputs[other]).sum())
+                count = int(shared_rows(inputs[name], splits[name].rows, inputs[other], splits[other].rows).sum())
                 if count:
                     found[f"{name} in {other}"] = count
     return found

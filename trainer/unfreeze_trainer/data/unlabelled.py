@@ -79,7 +79,7 @@ def unlabelled(job: ResolvedJob, dataset: Dataset, where: str) -> tuple[DataSour
     if task.reads_text:
         return read_texts(dataset, where, kind=Unlabelled, skip=skip), None
     column = columns.audio if AUDIO in task.reads else columns.image
-    same = dataset.model_copy(update={"columns": columns.model_copy(update={"label": column})})
+    same = dataset.model_copy(update={"columns": columns.model_copy(update={"text": column})})  # what Unlabelled takes
     if (flat := _flat(job, same, where)) is not None:
         return flat, None
     read: Callable[..., DataSource] = read_audio if AUDIO in task.reads else read_images

@@ -66,7 +66,7 @@ class Library(ABC):
 
     def __init__(self, job: ResolvedJob) -> None:
         self.job = job
-        self.path, self.where = job.model.path, f"spec.model.source {job.model.source}"
+        self.path, self.where = job.model.weights_path, f"spec.model.source {job.model.source}"
         self._random = job.model.initialization == "Random"
         self.config = check_folder(self.path, job.model.source, library=self.name, weights=not self._random)
         """What the folder's config.json holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
-from unfreeze_trainer.libraries.towers import Tower, naming, open_tower
+from unfreeze_trainer.libraries.towers import AudioTower, naming, open_towers
 from unfreeze_trainer.models import LoadedModel, bridge_layers
 from unfreeze_trainer.models.bridge import Bridge, Encoders, bridge_blocks
 from unfreeze_trainer.models.export import Example, Plain
@@ -47,9 +48,7 @@ class BridgeLibrary(Library):
 
     def __init__(self, job: ResolvedJob, options: AlignmentSpec) -> None:
         self.job, self._options = job, options
-        self.towers: list[Tower] = [
-            open_tower(job, index, image_size=options.image_size) for index in range(len(job.model.towers))
-        ]
+        self.towers = open_towers(job, image_size=options.image_size, max_seconds=options.max_seconds)
 
     def open(self, head: Head) -> None:
         """Look at what turns inputs into tensors."""
@@ -57,28 +56,37 @@ class BridgeLibrary(Library):
         for index, tower in enumerate(self.towers):
             with naming(self.job, index):
                 tower.open(head)
+        rates = {tower.hears.extractor.sampling_rate for tower in self.towers if isinstance(tower, AudioTower)}
+        if len(rates) > 1:
+            said = " and ".join(map(str, sorted(rates)))
+            raise JobError(
+                "InvalidModel",
+                f"spec.model.towers: its encoders of sound hear {said} values a second: name such as hear alike",
+            )
 
     def files(self) -> list[str]:
-        """Return the names of the files that are loaded, each below the modality of its tower."""
-        return [f"{tower.modality}/{name}" for tower in self.towers for name in tower.files()]
+        """Return the names of the files that are loaded, each below the name of its tower."""
+        return [f"{tower.key}/{name}" for tower in self.towers for name in tower.files()]
 
     def hashes(self) -> dict[str, str]:
         """Return a hash of each of these files."""
         found: dict[str, str] = {}
         for tower in self.towers:
             hashes = hash_files(tower.path, tower.files())
-            found |= {f"{tower.modality}/{name}": digest for name, digest in hashes.items()}
+            found |= {f"{tower.key}/{name}": digest for name, digest in hashes.items()}
         return found
 
     def build(self) -> LoadedModel:
         """Load the encoders; the same weights on every rank, the heads are drawn from training.seed."""
-        modules, widths = {}, []
+        modules, widths = {}, {}
         for index, tower in enumerate(self.towers):
             with naming(self.job, index):
-                modules[tower.modality], width = tower.build()
-            widths.append(width)
+                modules[tower.key], widths[tower.key] = tower.build()
         options = self._options
-        encoders = Encoders(modules, {tower.modality: tower.features for tower in self.towers})
+        features, modalities = (
+            {one.key: getattr(one, part) for one in self.towers} for part in ("features", "modality")
+        )
+        encoders = Encoders(modules, features, modalities)
         with seeded(self.job.training.seed):
             bridge = Bridge(
                 encoders,
@@ -91,7 +99,7 @@ class BridgeLibrary(Library):
         return LoadedModel(bridge.train(), bridge_blocks(bridge), frozenset())
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return a vector of each modality of each sample, (samples, towers, width)."""
+        """Return a vector of each modality of each sample, (samples, modalities, width)."""
         vectors: Tensor = module(inputs)
         return vectors
 
@@ -105,47 +113,47 @@ class BridgeLibrary(Library):
 
         towers = {}
         for tower in self.towers:
-            place = folder / tower.modality
+            place = folder / tower.key
             place.mkdir(exist_ok=True)
-            described = tower.save(module.encoders.towers[tower.modality], place)
-            [*_, last] = module.heads[tower.modality]
-            first = next(part for part in module.heads[tower.modality] if isinstance(part, nn.Linear))
-            towers[tower.modality] = described | {"width": first.in_features}
+            described = tower.save(module.encoders.towers[tower.key], place)
+            towers[tower.key] = {"modality": tower.modality} | described
+        for modality, [alike, *_] in module.heads.items():
+            own = (one for one in towers.values() if one["modality"] == modality)
+            for described, width in zip(own, alike.widths, strict=True):
+                described["width"] = width
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.heads.state_dict().items()}
         save_file(weights, folder / bridge_layers.WEIGHTS, {"format": "pt"})
-        described = {"projection": self._options.projection, "width": last.out_features, "towers": towers}
+        described = {"projection": self._options.projection, "width": self._options.width, "towers": towers}
         (folder / bridge_layers.CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         copyfile(Path(bridge_layers.__file__), folder / SCRIPT)
 
     def _plain(self, folder: str, example: Example) -> Plain:
         script = json.dumps(f"{folder}/{SCRIPT}")
         imports = "\n".join(filter(None, ("from runpy import run_path", example.imports)))
-        one, other = (f"bridge.embed_{name}({value})" for name, value in self._shown(example)[:2])
-        found = ", ".join(
-            f"bridge.embed_{name}({_from_tensors(name)})" for name in (tower.modality for tower in self.towers)
-        )
+        modalities = dict.fromkeys(tower.modality for tower in self.towers)
+        one, other = (f"bridge.embed_{name}({_EXAMPLES[name]})" for name in [*modalities][:2])
+        found = ", ".join(f"bridge.embed_{name}({_from_tensors(name)})" for name in modalities)
         return Plain(
             "transformers",
             f'{imports}\n\nbridge = run_path({script})["load"]({json.dumps(folder)})\n',
-            f"print({one} @ {other}.T)",
+            f"{example.before}print({one} @ {other}.T)",
             f'__import__("torch").stack([{found}], dim=1)',
             "[]",
         )
-
-    def _shown(self, example: Example) -> Sequence[tuple[str, str]]:  # noqa: ARG002 - each tower has its own
-        return [(tower.modality, _EXAMPLES[tower.modality]) for tower in self.towers]
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
         raise NotImplementedError  # the rules of the API: towers take no adapter
 
 
-_EXAMPLES = {"image": '[Image.open("picture.png")]', "text": '["some text", "another text"]'}
+_EXAMPLES = {"image": '[Image.open("picture.png")]', "text": '["some text", "another text"]', "audio": "[wave]"}
 
 
 def _from_tensors(modality: str) -> str:
     """Return an expression for a modality's part of `inputs`, as the modality gives them."""
     if modality == "image":
         return '[Image.fromarray(one.squeeze(2).numpy()) for one in inputs["image"]]'
+    if modality == "audio":
+        return '[wave.numpy() for wave in inputs["audio"]]'
     return f'inputs["{modality}"]'
 
 

@@ -17,8 +17,10 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import Head
 from unfreeze_trainer.libraries.sentence_encoder import SentenceEncoder
 from unfreeze_trainer.libraries.timm import Timm
+from unfreeze_trainer.libraries.transformers_audio import TransformersAudio
 from unfreeze_trainer.libraries.transformers_image import TransformersImage
-from unfreeze_trainer.models.bridge_layers import of_pictures
+from unfreeze_trainer.models.audio import load_audio_model
+from unfreeze_trainer.models.bridge_layers import of_clips, of_pictures, without_head
 from unfreeze_trainer.models.folders import library_of
 from unfreeze_trainer.models.image import size_option
 from unfreeze_trainer.models.image_input import ImageInput
@@ -42,7 +44,9 @@ class Tower(ABC):
     """An encoder of one modality, whose folder is checked."""
 
     modality: ClassVar[str]
-    """In small letters: what its inputs in a batch begin with, and its folder in an export."""
+    """In small letters."""
+    key: str
+    """The modality, of further encoders of it with a number: what its inputs in a batch begin with, and its folder in an export."""
     path: str
 
     @abstractmethod
@@ -171,11 +175,51 @@ class TransformersTower(TransformersImage, _ImageTower):
         return {"library": self.name, "mode": self.sees.mode}
 
 
-def open_tower(job: ResolvedJob, index: int, *, image_size: int | None) -> Tower:
-    """Return a tower of a job, whose folder is checked. JobError InvalidModel, which says which one it is."""
+class AudioTower(TransformersAudio, Tower):
+    """An encoder of clips, of transformers: an audio classifier up to what its head reads, the mean over the clip."""
+
+    modality = "audio"
+
+    def build(self) -> tuple[nn.Module, int]:  # type: ignore[override]
+        """Load the encoder, in training mode; return it with how many numbers it gives of a clip."""
+        module, _ = load_audio_model(
+            self.path,
+            self.where,
+            ("", ""),
+            positions=self.hears.positions,
+            random=self._random,
+            seed=self.job.training.seed,
+            problem_type="single_label_classification",
+        )
+        return module, without_head(module)
+
+    def features(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors of clips, (samples, width)."""
+        return of_clips(module, inputs)
+
+    def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
+        """Write the encoder as transformers has audio classifiers."""
+        self._save(module, folder)
+        return {"library": self.name, "longest": self.hears.longest, "rate": self.hears.extractor.sampling_rate}
+
+
+def open_towers(job: ResolvedJob, *, image_size: int | None, max_seconds: float | None) -> list[Tower]:
+    """Return the towers of a job, whose folders are checked. JobError InvalidModel, which says which one it is."""
+    found: list[Tower] = []
+    for index in range(len(job.model.towers)):
+        with naming(job, index):
+            tower = _opened(job, index, image_size=image_size, max_seconds=max_seconds)
+        before = sum(other.modality == tower.modality for other in found)
+        tower.key = f"{tower.modality}{before + 1}" if before else tower.modality
+        found.append(tower)
+    return found
+
+
+def _opened(job: ResolvedJob, index: int, *, image_size: int | None, max_seconds: float | None) -> Tower:
     tower, own = job.model.towers[index], job.of_tower(index)
-    with naming(job, index):
-        if tower.modality == "Text":
-            return TextTower(own)
-        kind = library_of(tower.path, tower.source, ("transformers", "timm"))
-        return (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
+    if tower.modality == "Text":
+        return TextTower(own)
+    if tower.modality == "Audio":
+        return AudioTower(own, max_seconds)
+    kind = library_of(tower.path, tower.source, ("transformers", "timm"))
+    return (TimmTower if kind == "timm" else TransformersTower)(own, image_size)

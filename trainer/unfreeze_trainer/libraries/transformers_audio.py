@@ -56,10 +56,14 @@ class TransformersAudio(Library):
         """Take what the data says, and look at the feature extractor."""
         super().open(head)
         self._extractor_files = preprocessor_files(self.path, self.where, says="sound", kind="feature extractor")
-        config = load_config(self.path, self.where)
+        config = self._loaded_config()
         self._layer_drops = layer_drops(config)
         field = f"spec.task.{self.job.task.kind.member}.maxSeconds"
         self.hears = audio_input(self.path, self.where, config, self._max_seconds, field=field)
+
+    def _loaded_config(self) -> Any:
+        """Return transformers' configuration; JobError InvalidModel where the model is none of this task's."""
+        return load_config(self.path, self.where)
 
     def files(self) -> list[str]:
         """Return the names of the files in the model's folder that are loaded."""

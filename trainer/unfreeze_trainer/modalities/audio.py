@@ -29,6 +29,13 @@ class AudioModel(Protocol):
 
     hears: AudioInput
 
+    @property
+    def pads_all(self) -> bool:
+        """Whether all clips are made as long as the model takes, which it can be made to take less of, and nobody has said how long."""
+
+    def shortened(self, longest: float) -> int | None:
+        """Have the model take as many whole seconds as the longest clip lasts; return them, None where it takes no more anyway."""
+
 
 class Audio(Files):
     """Clips of a folder or a table.
@@ -44,6 +51,8 @@ class Audio(Files):
     """
 
     loader: AudioLoader
+    loads: type[AudioLoader] = AudioLoader
+    """What reads the clips."""
 
     def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
         super().__init__(job)
@@ -59,6 +68,21 @@ class Audio(Files):
         """Keep so many seconds of each clip, as the longest one lasts."""
         self._wanted, self._kept = seconds, seconds
 
+    def shortened(self, job: ResolvedJob, train: Split) -> ResolvedJob:
+        """Have a model that makes all clips alike hear as much as the longest training clip lasts; return the job that says so.
+
+        It is the same job where somebody has said how long, or the model takes no more anyway.
+        """
+        if job.semantics.clips != "OfData" or not self._model.pads_all:
+            return job
+        seconds = self._model.shortened(self.longest(train))
+        if seconds is None:
+            return job
+        self.keep(seconds)
+        field = job.task.kind.field
+        options = getattr(job.task, field).model_copy(update={"max_seconds": float(seconds)})
+        return job.model_copy(update={"task": job.task.model_copy(update={field: options})})
+
     def read(self, dataset: Dataset, where: str) -> DataSource:
         """Read a folder with one sub-folder per label, or a table."""
         return read_audio(dataset, where, kind=target_kind(self.job), skip=self._skips)
@@ -66,7 +90,7 @@ class Audio(Files):
     def open(self) -> None:
         """Find out what the model hears."""
         self._hears = hears = self._model.hears
-        self.loader = AudioLoader(hears.extractor, shortest=hears.shortest, longest=hears.longest, padded=hears.padded)
+        self.loader = self.loads(hears.extractor, shortest=hears.shortest, longest=hears.longest, padded=hears.padded)
         self.max_seconds = hears.longest / self.loader.rate
         if self._wanted and hears.own is not None and self._wanted > hears.own:
             log.warning(
@@ -90,14 +114,18 @@ class Audio(Files):
             )
         for source in dict.fromkeys(split.source for split in splits.values()):
             if rank == 0 and (cut := int((self._lasting(source) > self.max_seconds).sum())):
-                log.info(
-                    "%s: %d of %d clips are longer than %g seconds and are cut there (%s.maxSeconds)",
-                    source.where,
-                    cut,
-                    len(source.inputs),
-                    self.max_seconds,
-                    self._options,
-                )
+                self._tell_cut(source, cut)
+
+    def _tell_cut(self, source: DataSource, cut: int) -> None:
+        """Say how many clips of a source are cut."""
+        log.info(
+            "%s: %d of %d clips are longer than %g seconds and are cut there (%s.maxSeconds)",
+            source.where,
+            cut,
+            len(source.inputs),
+            self.max_seconds,
+            self._options,
+        )
 
     def _lasting(self, source: DataSource) -> np.ndarray:
         if source not in self._seconds:

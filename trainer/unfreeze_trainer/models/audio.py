@@ -210,8 +210,9 @@ def load_audio_model(
     )
     check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
     if positions is not None:
-        _shorten(module, positions)
-    _keep_fixed(module)
+        shorten(module.encoder, positions)
+        module.config.max_source_positions = positions
+    keep_fixed(module)
     hide_padding(module)
     names = frozenset(name for name, _ in module.named_parameters())
     return module.train(), head | (fresh & names)
@@ -222,16 +223,15 @@ def layer_drops(config: Any) -> dict[str, float]:
     return {name: getattr(config, name) for name in _LAYER_DROPS if getattr(config, name, None) is not None}
 
 
-def _shorten(module: Any, positions: int) -> None:
-    """Keep the first of the positions of Whisper's encoder."""
-    encoder = module.encoder
+def shorten(encoder: Any, positions: int) -> None:
+    """Keep the first of the positions of Whisper's encoder; its config has to say so too."""
     weight = encoder.embed_positions.weight[:positions].detach().clone()
     encoder.embed_positions = nn.Embedding(*weight.shape)
     encoder.embed_positions.weight = nn.Parameter(weight)
-    encoder.max_source_positions = module.config.max_source_positions = positions
+    encoder.max_source_positions = positions
 
 
-def _keep_fixed(module: Any) -> None:
+def keep_fixed(module: Any) -> None:
     """Make buffers of the parameters that a class of transformers exempts from training, which its from_pretrained forgets."""
     with torch.device("meta"):
         skeleton = type(module)(module.config)

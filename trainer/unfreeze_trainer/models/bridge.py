@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,29 +19,56 @@ Features = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """What runs an encoder: (samples, width) of its inputs."""
 
 
+PRESENT = "present"
+"""The input of an encoder that says which samples it has anything of, bool of shape (samples,); without it all have."""
+
+
 class Encoders(nn.Module):
     """The encoders, all in one call, so that the cache has one place behind all of them.
 
     Parameters
     ----------
     towers
-        By modality, in their order.
+        By their names, in their order.
     features
         How each is run.
+    modalities
+        What each reads.
     """
 
-    def __init__(self, towers: Mapping[str, nn.Module], features: Mapping[str, Features]) -> None:
+    def __init__(
+        self, towers: Mapping[str, nn.Module], features: Mapping[str, Features], modalities: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(towers)
         self._features = dict(features)
+        self.modalities = dict(modalities)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return what each encoder makes of its inputs, whose names begin with its own: (samples, width of the encoder)."""
+        """Return what each encoder makes of its inputs, whose names begin with its own: (samples, width of the encoder).
+
+        It is 0 for samples that an encoder has nothing of: these are not computed.
+        """
         found = []
         for name, tower in self.towers.items():
             own = {key.removeprefix(f"{name}."): value for key, value in inputs.items() if key.startswith(f"{name}.")}
-            found.append(self._features[name](tower, own))
+            present = own.pop(PRESENT, None)
+            found.append(_of_present(partial(self._features[name], tower), own, present))
         return tuple(found)
+
+
+def _of_present(
+    features: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor], present: Tensor | None
+) -> Tensor:
+    if present is None or bool(present.all()):
+        return features(inputs)
+    rows = present.nonzero()[:, 0]
+    computed = (
+        rows if len(rows) else rows.new_zeros(1)
+    )  # one at least: what divides weights has all ranks compute alike
+    values = features({name: tensor[computed] for name, tensor in inputs.items()})
+    values = values * present[computed, None]
+    return values.new_zeros(len(present), values.shape[1]).index_copy(0, computed, values)
 
 
 class Bridge(nn.Module):
@@ -51,7 +79,7 @@ class Bridge(nn.Module):
     encoders
         Of several modalities.
     widths
-        How many numbers each gives.
+        How many numbers each gives, by its name.
     kind, width, dropout
         As of `projection`.
     temperature
@@ -59,25 +87,38 @@ class Bridge(nn.Module):
     """
 
     def __init__(
-        self, encoders: Encoders, widths: Sequence[int], *, kind: str, width: int, dropout: float, temperature: float
+        self,
+        encoders: Encoders,
+        widths: Mapping[str, int],
+        *,
+        kind: str,
+        width: int,
+        dropout: float,
+        temperature: float,
     ) -> None:
         super().__init__()
         self.encoders = encoders
+        self._parts: dict[str, list[int]] = {}
+        for number, modality in enumerate(encoders.modalities.values()):
+            self._parts.setdefault(modality, []).append(number)
+        each = [*widths.values()]
         heads = {
-            name: projection(kind, inputs, width, dropout) for name, inputs in zip(encoders.towers, widths, strict=True)
+            modality: projection(kind, [each[part] for part in parts], width, dropout)
+            for modality, parts in self._parts.items()
         }
         self.heads = nn.ModuleDict(heads)
         self.logit_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return a vector of each modality of each sample, float32 of shape (samples, towers, width).
+        """Return a vector of each modality of each sample, float32 of shape (samples, modalities, width).
 
         All are as long as the root of the factor of cosines: products of them are what a contrast compares. The factor is
         kept at 100 at most; its gradient goes on, so that it may come back.
         """
-        features = self.encoders(inputs)
+        features = [each.float() for each in self.encoders(inputs)]
+        of_modality = (torch.cat([features[part] for part in parts], dim=1) for parts in self._parts.values())
         vectors = torch.stack(
-            [head(each.float()).float() for head, each in zip(self.heads.values(), features, strict=True)], dim=1
+            [head(each).float() for head, each in zip(self.heads.values(), of_modality, strict=True)], dim=1
         )
         beyond = (self.logit_scale - MAX_LOGIT_SCALE).clamp(min=0).detach()
         return functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()

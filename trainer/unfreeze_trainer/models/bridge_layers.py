@@ -7,6 +7,8 @@ encoders, nothing of Unfreeze.
     bridge = run_path("FOLDER/bridge.py")["load"]("FOLDER")
     print(bridge.embed_text(["some text"]) @ bridge.embed_image([Image.open("picture.png")]).T)
 
+embed_audio takes clips of one channel, float32, at the rate bridge.audio_rate.
+
 The products are cosines, between -1 and 1.
 """
 
@@ -24,19 +26,39 @@ from torch.nn import functional
 CONFIG, WEIGHTS = "bridge.json", "heads.safetensors"
 
 
-def projection(kind: str, inputs: int, width: int, dropout: float) -> nn.Module:
-    """Return a head: from an encoder's outputs, made alike in mean and variance, to the common space.
+class Alike(nn.Module):
+    """LayerNorm without weights of what each of several encoders gives, side by side in the last dimension.
+
+    Parameters
+    ----------
+    widths
+        How many numbers each gives.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = list(widths)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return them, each with mean 0 and variance 1."""
+        parts = torch.split(values, self.widths, dim=-1)
+        return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
+
+
+def projection(kind: str, widths: Sequence[int], width: int, dropout: float) -> nn.Module:
+    """Return a head: from what encoders of a modality give, made alike in mean and variance, to the common space.
 
     Parameters
     ----------
     kind
         Linear or MLP.
-    inputs, width
-        How many numbers go in and come out.
+    widths, width
+        How many numbers each encoder gives, and how many come out.
     dropout
         Share of the inputs that training leaves out.
     """
-    first = [nn.LayerNorm(inputs, elementwise_affine=False), nn.Dropout(dropout)]
+    inputs = sum(widths)
+    first = [Alike(widths), nn.Dropout(dropout)]
     if kind == "Linear":
         return nn.Sequential(*first, nn.Linear(inputs, width))
     hidden = [nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(dropout)]
@@ -58,33 +80,52 @@ def of_pictures(model: Any, pixels: Tensor) -> Tensor:
     return hidden.mean(dim=1) if hidden.ndim == 3 else hidden.flatten(2).mean(dim=2)  # noqa: PLR2004 - places, width
 
 
+def without_head(model: Any) -> int:
+    """Have one of transformers' audio classifiers give what its head reads; return how many numbers that is."""
+    inputs = model.projector.in_features if hasattr(model, "projector") else model.config.hidden_size
+    model.projector = model.classifier = nn.Identity()
+    return int(inputs)
+
+
+def of_clips(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return a vector of each clip, (clips, width), of one of transformers' audio classifiers without its head."""
+    vectors: Tensor = model(**inputs).logits
+    return vectors
+
+
 def load(folder: str) -> Any:
     """Load an export.
 
     Returns
     -------
     Any
-        For each modality that it has a function: embed_image of pictures of Pillow, embed_text of texts. Each
-        gives float32 of shape (samples, width), every row as long as 1.
+        For each modality that it has a function: embed_image of pictures of Pillow, embed_text of texts, embed_audio of clips at
+        the rate audio_rate. Each gives float32 of shape (samples, width), every row as long as 1.
     """
     from safetensors.torch import load_file
 
     described = json.loads(Path(folder, CONFIG).read_text())
     weights = load_file(Path(folder, WEIGHTS))
     found = SimpleNamespace()
-    for modality, tower in described["towers"].items():
-        encode = _ENCODERS[modality](f"{folder}/{modality}", tower)
-        head = projection(described["projection"], tower["width"], described["width"], 0.0)
+    towers = described["towers"]
+    for modality in dict.fromkeys(tower["modality"] for tower in towers.values()):
+        own = {name: tower for name, tower in towers.items() if tower["modality"] == modality}
+        encoders = [_ENCODERS[modality](f"{folder}/{name}", tower) for name, tower in own.items()]
+        widths = [tower["width"] for tower in own.values()]
+        head = projection(described["projection"], widths, described["width"], 0.0)
         prefix = f"{modality}."
         head.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-        setattr(found, f"embed_{modality}", _embedder(encode, head.eval()))
+        setattr(found, f"embed_{modality}", _embedder(encoders, head.eval()))
+        if modality == "audio":
+            found.audio_rate = own[modality]["rate"]
     return found
 
 
-def _embedder(encode: Callable[[Any], Tensor], head: nn.Module) -> Callable[[Any], Tensor]:
+def _embedder(encoders: Sequence[Callable[[Any], Tensor]], head: nn.Module) -> Callable[[Any], Tensor]:
     @torch.no_grad()
     def embed(samples: Any) -> Tensor:
-        return functional.normalize(head(encode(samples).float()), dim=-1)
+        read = torch.cat([encode(samples).float() for encode in encoders], dim=1)
+        return functional.normalize(head(read), dim=-1)
 
     return embed
 
@@ -136,7 +177,29 @@ def _texts(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[str]], T
     return embed
 
 
+def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of clips, one after the other."""
+    from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+    from transformers.utils import logging
+
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # it says that the head is new
+    options = {"local_files_only": True, "trust_remote_code": False}
+    model = AutoModelForAudioClassification.from_pretrained(folder, **options).eval()
+    logging.set_verbosity(said)
+    without_head(model)
+    extractor = AutoFeatureExtractor.from_pretrained(folder, **options)
+
+    def vectors(clips: Sequence[Any]) -> Tensor:
+        given = (clip[: tower["longest"]] for clip in clips)
+        made = (extractor(clip, sampling_rate=tower["rate"], return_tensors="pt") for clip in given)
+        return torch.cat([of_clips(model, inputs) for inputs in made])
+
+    return vectors
+
+
 _ENCODERS: dict[str, Callable[[str, Mapping[str, Any]], Callable[[Any], Tensor]]] = {
     "image": _pictures,
     "text": _texts,
+    "audio": _clips,
 }

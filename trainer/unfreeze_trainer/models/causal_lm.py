@@ -27,6 +27,11 @@ _KINDS = {
         "encoder-decoder",
         "which would make a text of another one: choose a model such as T5, BART or mT5",
     ),
+    "AutoModelForSpeechSeq2Seq": (
+        "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING",
+        "speech recogniser",
+        "which would write what it hears: choose a Whisper",
+    ),
 }
 """Of transformers' classes that choose a model: where it says which they are, what they are called, and what for."""
 
@@ -80,6 +85,18 @@ def load_language_model(path: str, where: str, *, auto: str, random: bool, seed:
     return module.train()
 
 
+def generation_options(path: str, where: str) -> Any:
+    """Return how a model generates: by its generation_config.json or, where there is none, by its config.json."""
+    from transformers.generation.configuration_utils import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):
+        return GenerationConfig.from_model_config(open_config(path, where))
+    vars(found).pop("trust_remote_code", None)  # it takes this for an option of its own, and would write it
+    return found
+
+
 def start_token(path: str, where: str) -> int:
     """Return the id of the token that a decoder beside an encoder reads first, as transformers generates.
 
@@ -88,13 +105,7 @@ def start_token(path: str, where: str) -> int:
     JobError
         InvalidModel: neither generation_config.json nor config.json says it.
     """
-    from transformers.generation.configuration_utils import GenerationConfig
-
-    config = open_config(path, where)
-    try:
-        options = GenerationConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        options = GenerationConfig.from_model_config(config)
+    config, options = open_config(path, where), generation_options(path, where)
     given = (options.decoder_start_token_id, getattr(config, "decoder_start_token_id", None), options.bos_token_id)
     found = next((token for token in given if isinstance(token, int)), None)
     if found is None:

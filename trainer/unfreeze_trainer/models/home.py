@@ -26,6 +26,8 @@ class Home(NamedTuple):
 
 def home_of(model: ResolvedModel) -> Home:
     """Return where others load the base of a job from."""
+    if model.stage_path:
+        return Home(model.stage_path)
     scheme, _, rest = model.source.partition("://")
     found = _PARSERS[scheme](rest) if scheme in _PARSERS else None
     commit = revision(model.path)

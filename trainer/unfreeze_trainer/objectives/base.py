@@ -25,6 +25,11 @@ SAMPLES = "samples"
 """What a batch calls the indices of its samples, where metrics need to know them."""
 
 
+def exact(outputs: Tensor) -> Tensor:
+    """Return outputs in float32 at least."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
 class Objective(ABC):
     """One for each task; it holds no samples.
 
@@ -43,6 +48,8 @@ class Objective(ABC):
     """What transformers calls it, in the model's configuration."""
     pipelined: ClassVar[bool] = False
     """Whether the pipelines of the libraries give the same answer as `answer`."""
+    not_convex: str = "its loss is no convex function of the outputs of each sample"
+    """Why no solver can find the best linear head, as a part of a message; empty where one can."""
     blank_loss: float = 0.0
     """About the mean loss of a unit while a new head says the same of every sample; 0 where only the first step shows it."""
     balances: bool = False
@@ -105,7 +112,10 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
+        """Return the sum of the losses of each sample's units, of shape (samples,); 0 for a row of padding.
+
+        It is float32, of outputs in float64 it is float64.
+        """
 
     @abstractmethod
     def answer(self, outputs: str) -> str:

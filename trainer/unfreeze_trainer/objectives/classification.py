@@ -13,7 +13,7 @@ from torch.nn import functional
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.answers import OneOf
-from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective, exact
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.ranking import roc_auc
 from unfreeze_trainer.objectives.targets import Targets
@@ -53,6 +53,7 @@ class Classification(Objective):
         self.answers = OneOf(self.labels)
         self.balances = options.sampling == "Balanced"
         self._smoothing, self._focal = options.label_smoothing or 0.0, options.focal_loss
+        self.not_convex = "the focal loss is not convex" if self._focal else ""
         share, gamma = 1 / len(self.labels), self._focal.gamma if self._focal else 0.0
         self.blank_loss = -log(share) * (1 - share) ** gamma
         weights = class_weights(learned, options, where)
@@ -64,9 +65,9 @@ class Classification(Objective):
         It is the cross-entropy times the weight of the sample's label, as torch has it with label smoothing, and with the
         focal loss times (1 - p)^gamma, p being the probability of that label (Lin et al. 2017, equation 5).
         """
-        logits, labels = outputs.float(), batch[TARGETS]
+        logits, labels = exact(outputs), batch[TARGETS]
         if self._weights is not None:
-            self._weights = self._weights.to(logits.device)
+            self._weights = self._weights.to(logits)
         losses = functional.cross_entropy(
             logits,
             labels,

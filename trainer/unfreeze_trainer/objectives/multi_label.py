@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.answers import AnyOf
-from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective, exact
 from unfreeze_trainer.objectives.classification import focus
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.ranking import average_precision
@@ -46,6 +46,7 @@ class MultiLabel(Objective):
         self.metrics = MultiLabelMetrics(len(self.labels))
         self.answers = AnyOf(self.labels)
         self._focal = options.focal_loss
+        self.not_convex = "the focal loss is not convex" if self._focal else ""
         self.blank_loss = log(2) * 0.5 ** (self._focal.gamma if self._focal else 0.0)
         weights = positive_weights(learned, options, where)
         self._weights = None if weights is None else torch.from_numpy(weights).float()
@@ -72,9 +73,10 @@ class MultiLabel(Objective):
         It is the binary cross-entropy, times the label's weight where the sample has it, and with the focal loss times
         (1 - p)^gamma, p being the probability of what is right (Lin et al. 2017, equation 5).
         """
-        logits, targets = outputs.float(), batch[TARGETS]
+        logits = exact(outputs)
+        targets = batch[TARGETS].to(logits.dtype)
         if self._weights is not None:
-            self._weights = self._weights.to(logits.device)
+            self._weights = self._weights.to(logits)
         losses = _losses(logits, targets, self._weights)
         if self._focal is not None:
             chances = torch.where(targets == 1, logits, -logits).sigmoid()

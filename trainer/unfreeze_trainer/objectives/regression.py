@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_trainer.objectives.answers import Amounts
-from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective, exact
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Targets
 from unfreeze_trainer.objectives.targets.numbers import Numbers
@@ -32,6 +32,7 @@ class Regression(Objective):
     """
 
     problem_type = "regression"
+    not_convex = ""
 
     def __init__(
         self,
@@ -67,11 +68,12 @@ class Regression(Objective):
         kept = self.counted(batch)
         mean, std = (torch.as_tensor(values, device=kept.device) for values in (self.mean, self.std))
         # A product with 0 would leave NaN in the gradients.
-        wanted = torch.where(kept[:, None], (batch[TARGETS] - mean) / std, 0.0).float().to(outputs.device)
+        found = exact(outputs)
+        wanted = torch.where(kept[:, None], (batch[TARGETS] - mean) / std, 0.0).to(found)
         if self._loss == "Huber":
-            losses = functional.huber_loss(outputs.float(), wanted, reduction="none", delta=self._delta)
+            losses = functional.huber_loss(found, wanted, reduction="none", delta=self._delta)
         else:
-            losses = functional.mse_loss(outputs.float(), wanted, reduction="none")
+            losses = functional.mse_loss(found, wanted, reduction="none")
         return losses.mean(dim=1) * kept.to(outputs.device)
 
     @torch.no_grad()

@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 _WORD = re.compile(r"\w+")
 _ORDERS, _BETA = 6, 2.0
 """Of chrF: the longest n-grams of characters, and how many times as much recall counts as precision."""
+
+
+class Scores(Protocol):
+    """Sums over samples, of which each has one right text."""
+
+    def add(self, said: str, right: str) -> None:
+        """Count a text that was made, and the right one."""
+
+    def compute(self) -> dict[str, float]:
+        """Return the figures by name; nothing without samples."""
 
 
 class TextScores:

@@ -53,6 +53,8 @@ class Phase:
     """Ends the phase before its steps are done."""
     rung: str = ""
     """Of Auto, which rung it is: it begins with the best weights before it, if it begins. Empty elsewhere."""
+    solved: bool = False
+    """Whether a solver finds its head, in place of steps; in the plan that is one step."""
 
 
 def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int) -> list[Phase]:
@@ -66,6 +68,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     A phase that its plateau ends early leaves its other steps undone: what follows keeps its place in the plan.
 
     Of Auto each rung takes training.epochs, unless it says its own: the plan is what is done at most.
+
+    A phase that is solved takes one step, and stands in the place of the first one.
 
     Parameters
     ----------
@@ -88,6 +92,10 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
     else:
         stretches = _plan(job, block_names, steps_per_epoch)
         total = max(1, round(job.training.epochs * steps_per_epoch))
+    if job.strategy.solver == "Closed":
+        first, *others = stretches
+        total = total + 1 - first.steps if auto else max(total, 2) if others else 1
+        stretches = [replace(first, steps=1, plateau=None, solved=True), *others]
     if task_type(job.task.type).no_head:
         stretches = _without_head(stretches, block_names)
     rates = _learning_rates(job.strategy.learning_rate, block_names)
@@ -118,6 +126,7 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
                 adapter_rate,
                 plateau,
                 stretch.rung,
+                stretch.solved,
             )
         )
         first_step += steps
@@ -145,6 +154,7 @@ class _Stretch:
     """0 where the phase takes what the others leave."""
     plateau: PlateauSpec | None = None
     rung: str = ""
+    solved: bool = False
 
 
 def _plan(job: ResolvedJob, blocks: Sequence[str], steps_per_epoch: int) -> list[_Stretch]:

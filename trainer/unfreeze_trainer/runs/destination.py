@@ -56,6 +56,9 @@ def _sources(job: ResolvedJob) -> Iterator[tuple[str, str, str]]:
     """Yield field, path and source of everything that a job reads."""
     yield from ((field, path, source) for field, source, path in job.model.bases)
     yield from ((field, dataset.path, dataset.source) for field, dataset in job.data.sources)
+    for index, stage in enumerate(job.stages or ()):
+        for field, dataset in stage.data.sources:
+            yield f"stages[{index}].{field}", dataset.path, dataset.source
 
 
 def _contains(outer: Path, inner: Path) -> bool:

@@ -30,6 +30,8 @@ _LONGEST_PAUSE = 30.0
 _SPARE_BYTES = 64 << 20
 """What is left free on the disk."""
 _SAID_SECONDS = 0.3
+_LOOKED_UP = ".looked-up"
+"""Suffix of what a hub has said a source stands for, until that is here."""
 
 
 class Bringer:
@@ -87,29 +89,32 @@ class Bringer:
         return record_of(wanted, Path(self._cache, self._folder(wanted)))
 
     def _recorded(self, wanted: Wanted) -> Pin:
-        try:
-            return Pin.model_validate_json(self._record(wanted).read_bytes())
-        except (OSError, ValueError):
-            raise JobError(
-                "NotCached",
-                f"{wanted.field} {wanted.source}: offline, and it has never been fetched into the cache {self._cache}: run"
-                f" `unfreeze fetch FILE` where the {self._server} can be reached",
-            ) from None
+        if (found := _reads(self._record(wanted))) is not None:
+            return found
+        raise JobError(
+            "NotCached",
+            f"{wanted.field} {wanted.source}: offline, and it has never been fetched into the cache {self._cache}: run"
+            f" `unfreeze fetch FILE` where the {self._server} can be reached",
+        )
 
     def _note(self, wanted: Wanted, pin: Pin) -> None:
         """Write down what a source stands for, where that is known from its hub or store itself."""
-        if not self._is_known(wanted):
+        if not self._is_known(wanted, pin):
             return
         record = self._record(wanted)
-        with suppress(OSError):  # a cache that others have filled may be read-only
-            record.parent.mkdir(parents=True, exist_ok=True)
-            aside = record.with_suffix(f".{uuid.uuid4().hex}")  # pods have the same process IDs
-            aside.write_text(pin.model_dump_json(indent=1) + "\n")
-            aside.replace(record)
+        _write(record, pin)
+        with suppress(OSError):
+            record.with_suffix(_LOOKED_UP).unlink()
 
-    def _is_known(self, wanted: Wanted) -> bool:
+    def _note_look(self, wanted: Wanted, pin: Pin) -> None:
+        """Write down what a hub has just said: who brings it may be another process, after this one's end."""
+        _write(self._record(wanted).with_suffix(_LOOKED_UP), pin)
+
+    def _is_known(self, wanted: Wanted, pin: Pin) -> bool:
         """Return whether the pin of a source is its hub's or store's own, and not what a run folder says."""
-        return self._noted is None or wanted.source in self._noted
+        if self._noted is None or wanted.source in self._noted:
+            return True
+        return _reads(self._record(wanted).with_suffix(_LOOKED_UP)) == pin
 
     def _not_cached(self, where: str, missing: Mapping[str, int], of: str) -> JobError:
         return JobError(
@@ -211,6 +216,22 @@ def record_of(wanted: Wanted, folder: Path) -> Path:
     """Return the file that says what a source stood for when it was last brought, in the folder of its repository or bucket."""
     key = json.dumps([wanted.source, wanted.is_model, wanted.weights, wanted.beside])
     return folder / "unfreeze" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def _reads(record: Path) -> Pin | None:
+    """Return the pin in a file, None where there is none."""
+    try:
+        return Pin.model_validate_json(record.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _write(record: Path, pin: Pin) -> None:
+    with suppress(OSError):  # a cache that others have filled may be read-only
+        record.parent.mkdir(parents=True, exist_ok=True)
+        aside = record.with_suffix(f".{uuid.uuid4().hex}")  # pods have the same process IDs
+        aside.write_text(pin.model_dump_json(indent=1) + "\n")
+        aside.replace(record)
 
 
 def is_brought(wanted: Wanted, pin: Pin, folder: Path, root: Path, tell: Callable[[str, int, int], None]) -> bool:

@@ -66,7 +66,9 @@ class Hub(Bringer):
         if self._offline:
             return self._recorded(wanted)
         where, reference = named(wanted)
-        return self._patiently(wanted, lambda: self._look_up(wanted, where, reference))
+        pin = self._patiently(wanted, lambda: self._look_up(wanted, where, reference))
+        self._note_look(wanted, pin)
+        return pin
 
     def fetch(self, wanted: Wanted, pin: Pin) -> str:
         """Bring the files of a source that are not there, check all by their hashes; return where it lies."""
@@ -175,7 +177,7 @@ class Hub(Bringer):
             if again or self._offline:
                 break
             self._patiently(wanted, partial(self._again, broken, reference, pin, root, wanted))
-        if self._is_known(wanted):
+        if self._is_known(wanted, pin):
             self._remove(broken, root)
             of, ending = "the hub lists for it", f"it was removed from {self._cache}"
         else:  # what a run folder says is no reason to take from the cache what other jobs read

@@ -37,7 +37,7 @@ def with_splits(job: ResolvedJob, pins: Mapping[str, Pin]) -> ResolvedJob:
     """
     if not any(source.startswith(_SCHEME) for source in pins):
         return job
-    return job.model_copy(update={"data": job.data.moved(lambda name, dataset: _split(dataset, name, pins))})
+    return job.with_data(lambda name, dataset: _split(dataset, name, pins))
 
 
 def _split(dataset: Dataset, role: str, pins: Mapping[str, Pin]) -> Dataset:

@@ -67,6 +67,12 @@ def sources_of(job: ResolvedJob) -> Iterator[Wanted]:
     for field_, place in job.data.sources:
         beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
         yield Wanted(f"spec.{field_}", place.source, place.path, is_model=False, beside=beside)
+    for index, stage in enumerate(job.stages or ()):
+        reads_text = task_type(stage.task.type).reads_text
+        for field_, place in stage.data.sources:
+            beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
+            name = f"spec.stages[{index}].{field_}"
+            yield Wanted(name, place.source, place.path, is_model=False, beside=beside)
 
 
 def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
@@ -88,5 +94,6 @@ def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
     if model.candidates:
         places = zip(model.candidates, model.candidate_paths or [], strict=True)
         model = model.model_copy(update={"candidate_paths": [paths.get(source) or path for source, path in places]})
-    update = {"model": moved(model), "data": job.data.moved(lambda _, place: moved(place))}
-    return job.model_copy(update=update) if paths else job
+    if not paths:
+        return job
+    return job.model_copy(update={"model": moved(model)}).with_data(lambda _, place: moved(place))

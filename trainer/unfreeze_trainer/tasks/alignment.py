@@ -14,13 +14,17 @@ from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.pairings import shared
 from unfreeze_trainer.data.pins import PINNED, pin_data
+from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.bridge import BridgeLibrary, unit
-from unfreeze_trainer.libraries.towers import Tower
+from unfreeze_trainer.libraries.towers import AudioTower, Tower
 from unfreeze_trainer.modalities.aligned import Aligned
+from unfreeze_trainer.modalities.audio import Audio
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.modalities.image import Image
 from unfreeze_trainer.modalities.sentences import Sentences
-from unfreeze_trainer.objectives.agreement import Agreement, AgreementMetrics
+from unfreeze_trainer.models.bridge import PRESENT
+from unfreeze_trainer.objectives.agreement import Agreement
+from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.composed import ComposedTask
 
 
@@ -33,15 +37,26 @@ class Alignment(ComposedTask):
         options = job.task.of(AlignmentSpec)
         assert options is not None
         library = BridgeLibrary(job, options)
-        parts = {tower.modality: _modality(job, index, tower, options) for index, tower in enumerate(library.towers)}
+        parts = {tower.key: _modality(job, index, tower, options) for index, tower in enumerate(library.towers)}
+        modalities = {tower.key: tower.modality for tower in library.towers}
+        self._towers = {tower.key: tower for tower in library.towers}
 
         def objective(learned: Any) -> Agreement:
-            made = Agreement(learned)
-            assert isinstance(made.metrics, AgreementMetrics)
-            made.metrics.set_vectors(len(parts), options.width)
-            return made
+            return Agreement(learned, [*dict.fromkeys(modalities.values())], options.width)
 
-        super().__init__(job, objective, Aligned(job, parts), library)
+        self._aligned = Aligned(job, parts, modalities)
+        super().__init__(job, objective, self._aligned, library)
+
+    def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
+        """Return what there is to predict, and the splits; encoders of sound are made as short as clips are, as AudioClassification does."""
+        learned, splits = super().read()
+        for name, part in self._aligned.parts.items():
+            tower = self._towers[name]
+            if isinstance(part, Audio) and isinstance(tower, AudioTower) and tower.pads_all:
+                longest = part.longest(self._aligned.split_of(splits["train"], name))
+                if seconds := tower.shortened(longest):
+                    part.keep(seconds)
+        return learned, splits
 
     @cached_property
     def overlaps(self) -> dict[str, int]:
@@ -55,7 +70,8 @@ class Alignment(ComposedTask):
         return found
 
     def _pin(self) -> dict[str, Any]:
-        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        sources = dict.fromkeys(split.source for split in self._splits.values())
+        data = {source: pin_data(source) for source in sources}
         return {
             "base": {
                 "source": self.job.model.described,
@@ -70,8 +86,12 @@ class Alignment(ComposedTask):
         }
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the vectors of a batch's samples, each as long as 1, (samples, towers, width)."""
-        return unit(self.forward(module, batch))
+        """Return the vectors of a batch's samples, each as long as 1, (samples, modalities, width); of what stands in an absent one's
+        place too.
+        """
+        return unit(
+            self.forward(module, {name: part for name, part in batch.items() if not name.endswith(f".{PRESENT}")})
+        )
 
 
 def _modality(job: ResolvedJob, index: int, tower: Any, options: AlignmentSpec) -> Modality:
@@ -80,5 +100,7 @@ def _modality(job: ResolvedJob, index: int, tower: Any, options: AlignmentSpec) 
     assert isinstance(tower, Tower)
     if tower.modality == "text":
         return Sentences(own, tower, options.max_length, annotation="Labels")  # type: ignore[arg-type]
+    if tower.modality == "audio":
+        return Audio(own, tower, options.max_seconds)  # type: ignore[arg-type]
     still = ImageClassificationSpec(image_size=options.image_size, augmentation="None")
     return Image(own, tower, still)  # type: ignore[arg-type]

@@ -20,21 +20,12 @@ class AudioClassification(ComposedTask):
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(AudioClassificationSpec)
         assert options is not None
-        self._audio = TransformersAudio(job, options.max_seconds)
-        self._clips = Audio(job, self._audio, options.max_seconds)
-        super().__init__(job, labelled(job.task), self._clips, self._audio)
+        audio = TransformersAudio(job, options.max_seconds)
+        self._clips = Audio(job, audio, options.max_seconds)
+        super().__init__(job, labelled(job.task), self._clips, audio)
 
     def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
         """Return what there is to predict, and the splits; the model is made as short as the training clips are, where that counts."""
         learned, splits = super().read()
-        if self.job.semantics.clips == "OfData" and self._audio.pads_all:
-            longest = self._clips.longest(splits["train"])
-            if seconds := self._audio.shortened(longest):
-                self._clips.keep(seconds)
-                options = self.job.task.of(AudioClassificationSpec)
-                assert options is not None
-                task = self.job.task.model_copy(
-                    update={"audio_classification": options.model_copy(update={"max_seconds": float(seconds)})}
-                )
-                self.job = self.job.model_copy(update={"task": task})  # what an export says of itself
+        self.job = self._clips.shortened(self.job, splits["train"])  # what an export says of itself
         return learned, splits

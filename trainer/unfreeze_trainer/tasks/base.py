@@ -17,7 +17,7 @@ from unfreeze_trainer.libraries.base import ExportKind
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.answers import Answers
-from unfreeze_trainer.objectives.base import IGNORED, TARGETS
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class Task(ABC):
     metrics: Metrics
     answers: Answers | None = None
     """What the outputs say of each row, for predictions; None where they are no answers."""
+    not_convex: str = Objective.not_convex
     blank_loss: float = 0.0
-    """As of Objective."""
+    """As of Objective, both."""
     pads: bool = True
     """Whether a batch is as long as its longest sample, and others are padded."""
     wide_outputs: bool = False
@@ -253,7 +254,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of the losses of each sample's units, float32 of shape (samples,); 0 for a row of padding."""
+        """Return the sum of the losses of each sample's units, as of Objective."""
 
     def coupled(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return what the other samples of a step have to know of a batch, where the loss couples them.

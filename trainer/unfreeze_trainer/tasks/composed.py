@@ -31,6 +31,7 @@ from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.objectives.texts import Scores, TextScores
 from unfreeze_trainer.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class ComposedTask(Task):
         InvalidData, InvalidModel or InvalidJob, before anything is trained.
     """
 
+    scores: type[Scores] = TextScores
+    """What measures texts that a model of the task makes."""
     reads_targets = False
     """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
@@ -72,7 +75,7 @@ class ComposedTask(Task):
         library.open(self.objective)
         modality.open()
         self.labels, self.metrics, self.couples = learned.labels, self.objective.metrics, self.objective.couples
-        self.blank_loss = self.objective.blank_loss
+        self.blank_loss, self.not_convex = self.objective.blank_loss, self.objective.not_convex
         self.answers = self.objective.answers
         metric = job.metric.name
         if why := self.metrics.undefined(self._splits["validation"].targets).get(metric):
@@ -116,8 +119,9 @@ class ComposedTask(Task):
         pool.shutdown(wait=False)
 
     def _pin(self) -> dict[str, Any]:
-        base, path = self.job.model, self.job.model.path
-        data = {split.source: pin_data(split.source) for split in self._splits.values()}
+        base, path = self.job.model, self.job.model.weights_path
+        sources = dict.fromkeys(split.source for split in self._splits.values())
+        data = {source: pin_data(source) for source in sources}
         return {
             "base": {
                 "source": base.source,
@@ -332,7 +336,7 @@ class ComposedTask(Task):
             expected = self.compared(module, batch).float()
         if training:
             module.train()
-        plain = self.library.proof(kind, str(folder), self.job.model.path, self.modality.example)
+        plain = self.library.proof(kind, str(folder), self.job.model.weights_path, self.modality.example)
         compare(plain, folder, samples, expected=expected, names=self.objective.outputs, scale=self.objective.scale)
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

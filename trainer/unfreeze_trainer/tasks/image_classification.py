@@ -30,7 +30,7 @@ class ImageClassification(ComposedTask):
     def __init__(self, job: ResolvedJob) -> None:
         options = job.task.of(ImageClassificationSpec)
         assert options is not None
-        kind = library_of(job.model.path, job.model.source, task_type(job.task.type).libraries)
+        kind = library_of(job.model.weights_path, job.model.source, task_type(job.task.type).libraries)
         library = (Timm if kind == "timm" else TransformersImage)(job, options.image_size)
         images = Image(job, library, options)
         super().__init__(job, labelled(job.task), images, library)

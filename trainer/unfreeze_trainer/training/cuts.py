@@ -12,6 +12,7 @@ import numpy as np
 from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.models.blocks import LAYER
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def find_cuts(
     layers = [block for block in loaded.blocks if block.name.startswith(LAYER)] or loaded.blocks[:1]
     with traceless(loaded.module):
         batches = _batches(task, next(loaded.module.parameters()).device)
-        if length_of(batches[0]) == length_of(batches[1]) and len({*_lengths(task)}) > 1:
+        if len({*_lengths(task)}) > 1 and _columns(batches[0]) == _columns(batches[1]):
             batches = [_trimmed(batch) for batch in batches]
-            if length_of(batches[0]) == length_of(batches[1]):
+            if _columns(batches[0]) == _columns(batches[1]):
                 log.info(
                     "all blocks compute in each step: the training samples do not tell what depends on their length"
                 )
@@ -107,9 +108,14 @@ def _batches(task: Task, device: torch.device) -> list[Batch]:
     return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]
 
 
+def _columns(batch: Batch) -> int:
+    """Return how long a batch's samples are with their padding, or, where they have no lengths, what is learned of them."""
+    return length_of(batch) or batch[TARGETS].shape[-1]
+
+
 def _trimmed(batch: Batch) -> Batch:
     """Return a batch without columns that hold nothing but padding, so that other lengths are other shapes."""
-    mask = batch[MASK]
+    mask = batch[MASK] if MASK in batch else batch[TARGETS] != IGNORED
     return {
         name: tensor[:, mask.any(dim=0)] if tensor.shape == mask.shape else tensor for name, tensor in batch.items()
     }

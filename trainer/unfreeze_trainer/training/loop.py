@@ -42,6 +42,7 @@ def _phases(run: Run) -> None:
     seed, take = run.job.training.seed, coupled_step if task.couples else plain_step
     for phase in work.phases_left():
         work.enter(phase)
+        work.solve(phase)
         for step, micro_batches in work.steps(phase):
             seed_everything(seed, step, engine.rank)
             engine.set_learning_rates(work.rate_factor(step))

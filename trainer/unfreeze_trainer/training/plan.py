@@ -73,10 +73,14 @@ class Plan:
         return rate_factor(self.learning_rate, self.phases[index], step, self.total_steps)
 
     def reads_left(self, step: int, index: int) -> dict[str, float]:
-        """Return how often a sample of each split is still read in a phase when so many steps are done."""
+        """Return how often a sample of each split is still read in a phase when so many steps are done.
+
+        A solver reads the training samples in each of its iterations; it counts as two.
+        """
         end = self.phases[index].first_step + self.phases[index].steps
         evaluations = sum(self.evaluates_at(done, index) for done in range(step + 1, end + 1))
-        return {"train": (end - step) / self.steps_per_epoch, "validation": evaluations}
+        train = 2 * (end - step) if self.phases[index].solved else (end - step) / self.steps_per_epoch
+        return {"train": train, "validation": evaluations}
 
     def step_work(self, phase: Phase) -> float:
         """Return the work of a step of a phase (see `phases.remaining`)."""

@@ -13,6 +13,7 @@ from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.runs.choice import read_choice
+from unfreeze_trainer.runs.stages import read_results
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
@@ -28,17 +29,22 @@ from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
+from unfreeze_trainer.training.solver import Solver, require_solvable
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
 from unfreeze_trainer.training.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unfreeze_api.contracts.decision import Decision
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.link import Link
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.runs.folder import RunFolder
+    from unfreeze_trainer.runs.rates import ChosenRates
     from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.reporter import Observer
 
@@ -96,6 +102,7 @@ class Run:
             loaded.rate_factors,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
+        head = require_solvable(task, loaded, plan.phases)
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         starts = {
@@ -120,10 +127,8 @@ class Run:
         self.state, moments = resume(job, found, folder, engine, hook=hook, freezer=freezer, plan=plan)
         state = self.state
         self.decisions = Decisions(state, events)
-        if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
-            self.decisions.add(choice.decision)
-        if rates:
-            self.decisions.add(rates.decision)
+        for decision in _decided_before(job, folder, rates):
+            self.decisions.add(decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
@@ -212,8 +217,28 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             ladder=ladder,
+            solver=Solver(
+                features,
+                engine,
+                state,
+                trainable=trainable,
+                decisions=self.decisions,
+                head=head,
+                seed=job.training.seed,
+            ),
         )
         self.exporter = Exporter(job, task, engine, folder, tell=reporter.tell)
+
+
+def _decided_before(job: ResolvedJob, folder: RunFolder, rates: ChosenRates | None) -> Iterator[Decision]:
+    """Yield what was decided before the first step."""
+    if job.model.candidates and (choice := read_choice(folder.path, folder.identity.fingerprint)):
+        yield choice.decision
+    if rates:
+        yield rates.decision
+    for stage in read_results(folder.path, folder.identity.fingerprint) if job.stages else ():
+        if stage.decision:
+            yield stage.decision
 
 
 def _history(task: Task, plan: Plan, folder: RunFolder, step: int) -> CurveFile:

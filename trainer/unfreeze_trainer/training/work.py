@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.reporter import Reporter
     from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.solver import Solver
     from unfreeze_trainer.training.trainable import Trainable
 
 
@@ -33,7 +34,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder
+    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder, solver
         Called on the way, on all ranks at the same places.
     """
 
@@ -51,11 +52,12 @@ class Work:
         reporter: Reporter,
         rollbacks: Rollbacks,
         ladder: Ladder,
+        solver: Solver,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
         self._features, self._trainable, self._milestones = features, trainable, milestones
         self._meter, self._saver, self._reporter, self._rollbacks = meter, saver, reporter, rollbacks
-        self._ladder = ladder
+        self._ladder, self._solver = ladder, solver
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over, but for those that have nothing to train; of Auto until a gate is shut."""
@@ -87,11 +89,28 @@ class Work:
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
 
-    def _computed(self, done: int, samples: int) -> None:
-        """Tell how many samples frozen blocks have computed. Collective."""
-        self._reporter.tell(f"frozen blocks have computed {done:,} of {samples:,} samples, once for all epochs")
+    def solve(self, phase: Phase) -> None:
+        """Find the head of a phase whose solver is asked for it, unless that is done; evaluate and write a checkpoint. Collective.
+
+        Raises
+        ------
+        StopRequested
+            All ranks have agreed to stop here.
+        JobError
+            The model's head is none that can be solved.
+        """
+        if phase.solved and self._state.step == phase.first_step:
+            self._solver.solve(phase, tell=self._tell)
+            self._milestones.settle()
+
+    def _tell(self, activity: str) -> None:
+        self._reporter.tell(activity)
         self._reporter.publish("Training")
         self._meter.check_stop()
+
+    def _computed(self, done: int, samples: int) -> None:
+        """Tell how many samples frozen blocks have computed. Collective."""
+        self._tell(f"frozen blocks have computed {done:,} of {samples:,} samples, once for all epochs")
 
     def steps(self, phase: Phase) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """Yield what is left of a phase, (step, micro batches), until its end or until it no longer improves."""

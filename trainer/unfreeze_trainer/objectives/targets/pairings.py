@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import Columns
 
 
+ABSENT = -1
+"""The number of a cell that a row lacks."""
+
+
 class Pairings(Encoder[np.ndarray]):
-    """The number of each cell of a row, the same for equal cells of a column; parts that are held out share none of them."""
+    """The number of each cell of a row, the same for equal cells of a column, ABSENT for those that it lacks; parts that are held out share none of them."""
 
     whole_groups: ClassVar[bool] = True
 
@@ -53,10 +57,11 @@ def connected(cells: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     cells
-        Numbers of cells, (rows, columns), each column on its own.
+        Numbers of cells, (rows, columns), each column on its own; ABSENT ones are nobody's in common.
     """
     groups = np.arange(len(cells), dtype=np.int64)
-    columns = [np.unique(column, return_inverse=True)[1] for column in cells.T]
+    own = -1 - groups  # a number for each row
+    columns = [np.unique(np.where(column == ABSENT, own, column), return_inverse=True)[1] for column in cells.T]
     while True:
         before = groups
         for column in columns:
