@@ -36,6 +36,9 @@ _PER_DECADE = 20
 NEAREST, FARTHEST, SURE = 10.0, 100.0, 0.8
 """How far below the head's a pretrained layer's rate stays, unless what was measured counts more than the third, from 9 steps on."""
 
+KEPT = 0.05
+"""Share of the numbers of a model that a test keeps beside it; where it changes more the base is loaded once more."""
+
 Sight = Literal["Fell", "Burst", "Nothing"]
 
 
@@ -64,7 +67,6 @@ class Curve:
     """One after the other, each of one step."""
     losses: list[float]
     """Mean loss of the batch before each step, and of the next one after the last; may end with one that is not finite."""
-
     before: list[float]
     """Mean loss of the same batches by the weights of before: what differs between batches cancels out."""
 
