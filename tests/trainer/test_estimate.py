@@ -44,6 +44,14 @@ def test_with_accelerators_the_host_holds_copies_alone():
     assert found.verdict == "DoesNotFit"
 
 
+def test_a_base_that_is_loaded_again_after_a_range_test_counts():
+    once, again = (Estimate(TRACED, workers=2, base=0, loads_again=twice).host for twice in (False, True))
+    weights = sum(TRACED.weights_by_dtype.values())
+    assert again == once - TRACED.peak - TRACED.peak_of_others + sum(
+        max(peak, 2 * weights) for peak in (TRACED.peak, TRACED.peak_of_others)
+    )
+
+
 def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
     asked = []
 

@@ -293,6 +293,9 @@ def test_a_run_goes_back_with_lower_rates_and_says_so(went_back):
     assert "validation accuracy is " in first["message"]
     report = read_report(went_back)
     assert [one.message for one in report.rollbacks] == [first["message"], second["message"]]
+    decided = [one for one in report.decisions if one.type == "Rollback"]
+    assert [one.step for one in decided] == sorted({first["step"], second["step"]})
+    assert decided[-1].message.endswith(second["message"])
     assert report.usefulness.better
     page = (went_back / "report.html").read_text()
     assert f"At step {first['step']} the learning rates were found to destroy the model" in page

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.alias_generators import to_camel
 
+from unfreeze_trainer.judgement.rates import KEPT
+
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.estimates.trace import Traced
@@ -130,6 +132,8 @@ def estimate_of(
 ) -> Estimate:
     """Return the estimate of a job that was traced."""
     place = job.distribution
+    most = max((phase.trainable_parameters for phase in traced.phases), default=0)
+    divides = place.engine == "FSDP" or place.zero_stage == 3  # noqa: PLR2004
     return Estimate(
         traced,
         workers=place.num_proc_per_node,
@@ -137,7 +141,7 @@ def estimate_of(
         accelerated=place.accelerators_per_node > 0,
         limit=limit,
         accelerator_limit=accelerator_limit,
-        loads_again=job.strategy.learning_rate.rates == "Auto",
+        loads_again=job.strategy.learning_rate.rates == "Auto" and (divides or most > KEPT * traced.parameters),
     )
 
 

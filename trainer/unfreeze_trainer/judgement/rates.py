@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.report import Rollback
 
 SHARE, MIN_STEPS, MAX_STEPS = 0.05, 20, 200
 """Of the planned steps; at least and at most so many, for head and backbone together."""
@@ -34,6 +35,9 @@ _PER_DECADE = 20
 """Rates that may be chosen: sums over other numbers of workers differ in their last digits, and the rate must not."""
 NEAREST, FARTHEST, SURE = 10.0, 100.0, 0.8
 """How far below the head's a pretrained layer's rate stays, unless what was measured counts more than the third, from 9 steps on."""
+
+KEPT = 0.05
+"""Share of the numbers of a model that a test keeps beside it; where it changes more the base is loaded once more."""
 
 Sight = Literal["Fell", "Burst", "Nothing"]
 
@@ -63,7 +67,6 @@ class Curve:
     """One after the other, each of one step."""
     losses: list[float]
     """Mean loss of the batch before each step, and of the next one after the last; may end with one that is not finite."""
-
     before: list[float]
     """Mean loss of the same batches by the weights of before: what differs between batches cancels out."""
 
@@ -220,3 +223,20 @@ def _told(curve: Curve, chosen: Chosen) -> str:
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [points[i * (len(points) - 1) // (_SHOWN - 1)] for i in range(_SHOWN)] if len(points) > _SHOWN else points
+
+
+def rolled_back(found: Rollback) -> Decision:
+    """Return what the guard against rates that destroy has decided, see `training/rollback.py`."""
+    return Decision(
+        type="Rollback",
+        answer="Yes",
+        question="Do the learning rates destroy the model?",
+        message=f"back to step {found.to:,}, with rates times {found.factor:.2g}: {found.message}"[:1024],
+        step=found.step,
+        evidence=[
+            Evidence(name="step that the training went back to", value=found.to),
+            Evidence(name="factor of the learning rates since", value=found.factor),
+        ],
+        otherwise="a training loss that does not burst, or an evaluation that shows that something was learned since",
+        alternative="to train on with these rates, whatever the losses do",
+    )

@@ -17,7 +17,7 @@ import torch
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.scaling import LossScale
-from unfreeze_trainer.judgement.rates import Curve, choose, decided, ramp, settle, steps_for
+from unfreeze_trainer.judgement.rates import KEPT, Curve, choose, decided, ramp, settle, steps_for
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.phases.compile import Phase
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 _UNIT, _HELD = 1e-12, 1e-9
 """Peak rate of what is tested: the factor of a step is its rate over this. What is held has a peak above the second; a part of an
 adapter may have a multiple of the first."""
-_KEPT = 0.05
-"""Share of the numbers of a model that is kept beside it during a test."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class RangeTest:
     def _kept(self, names: set[str]) -> dict[str, Tensor] | None:
         """Return copies of what the tests change on the CPU; None where that is much: the base is then loaded once more."""
         engine, share = self._engine, sum(self._engine.shapes[name].numel() for name in names)
-        if engine.divides or share > _KEPT * sum(shape.numel() for shape in engine.shapes.values()):
+        if engine.divides or share > KEPT * sum(shape.numel() for shape in engine.shapes.values()):
             return None
         parameters = {name: one for name, one in engine.module.named_parameters() if name in names}
         tensors = parameters | persistent_buffers(engine.module)

@@ -11,6 +11,7 @@ from unfreeze_api.contracts.report import Rollback, Usefulness
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.judgement.rates import rolled_back
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import RunState
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.models.hook import StepHook
     from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.tasks import Task
+    from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.reporter import Reporter
@@ -55,7 +57,7 @@ class Rollbacks:
 
     Parameters
     ----------
-    job, task, plan, state, engine, hook, trainable, saver, folder, meter, reporter
+    job, task, plan, state, engine, hook, trainable, saver, folder, meter, reporter, decisions
         Of the run.
     """
 
@@ -73,11 +75,19 @@ class Rollbacks:
         folder: RunFolder,
         meter: Meter,
         reporter: Reporter,
+        decisions: Decisions,
     ) -> None:
         self._job, self._task, self._plan, self._state = job, task, plan, state
         self._engine, self._hook, self._trainable = engine, hook, trainable
         self._saver, self._folder, self._meter, self._reporter = saver, folder, meter, reporter
+        self._decisions = decisions
+        self._tell()
         self._on, self._blank = job.semantics.rates == "Guarded", task.blank_loss
+
+    def _tell(self) -> None:
+        """Have each rollback be a decision: what the run resumes from may not know the newest one."""
+        for one in self._state.rollbacks:
+            self._decisions.add(rolled_back(one))
 
     def observe(self, losses: Sequence[tuple[float, float]]) -> None:
         """Take note of mean loss and units of steps."""
@@ -266,3 +276,4 @@ class Rollbacks:
             now.forget_best(self._job.metric.name)
         self._saver.went_back(step)
         self._meter.start_over()
+        self._tell()

@@ -173,6 +173,7 @@ class Run:
             folder=folder,
             meter=meter,
             reporter=reporter,
+            decisions=self.decisions,
         )
         meter.observe = self.rollbacks.observe
         self.ladder = ladder = Ladder(
