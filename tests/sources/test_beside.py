@@ -105,7 +105,7 @@ def test_it_fetches_what_the_job_names_tells_how_far_it_is_and_then_answers_no_m
         assert not (cache / "models--org--other").exists()
 
         asking.release()
-        (record,) = (cache / "models--org--bert" / "unfreeze").iterdir()
+        (record,) = (cache / "models--org--bert" / "unfreeze").glob("*.json")
         assert Pin.model_validate_json(record.read_bytes()) == pins["hf://org/bert"]
         until(lambda: (tmp_path / "log").read_text().count("nothing more to do") == 1)
         assert not (tmp_path / "socket").exists()
