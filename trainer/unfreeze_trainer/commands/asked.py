@@ -150,7 +150,7 @@ def ask(
     JobError
         InvalidModel, InvalidData, or InvalidJob: no such device.
     """
-    place = _device(device)
+    place = device_of(device)
     job = _job(finished, data, columns, skip=skip)
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
@@ -188,7 +188,7 @@ def decide(asked: Asked, threshold: float | None) -> None:
         )
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
     """Return a device on which something can be computed."""
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
