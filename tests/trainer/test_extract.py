@@ -116,6 +116,7 @@ def test_a_finished_model_is_asked_about_rows_without_labels(here, tmp_path):
         (["job.yaml", "texts.csv", "--output", "f.parquet"], "is a job, whose data are its own"),
         (["base", "--output", "f.parquet"], "DATA has to say what the model is asked of"),
         (["job.yaml", "--layer", "layer.9", "--output", "f.parquet"], "has no such layer: choose one of layer.0"),
+        (["base", "texts.csv", "--output", "f.parquet"], "by the file of a job that names it"),
         (["job.yaml", "--column", "text=x", "--output", "f.parquet"], "--column is for DATA"),
     ],
 )

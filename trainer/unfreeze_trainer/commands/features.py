@@ -126,8 +126,15 @@ def _of_model(folder: Path, data: Path, columns: Sequence[str], device: str | No
     from unfreeze_trainer.commands.asked import SPLIT, ask
     from unfreeze_trainer.commands.finished import find_model
     from unfreeze_trainer.ranking.extract import Extracted
+    from unfreeze_trainer.runs.destination import MARKER
 
-    finished = find_model(folder, None)
+    try:
+        finished = find_model(folder, None)
+    except JobError as error:
+        if (folder / MARKER).is_file():
+            raise
+        hint = "the features of a base that was not trained yet are asked for by the file of a job that names it, in place of its folder"
+        raise JobError(error.reason, f"{error.marked} ({hint})") from error
     _require_vectors(finished.described.task["type"])
     if finished.adapter:
         raise JobError(
