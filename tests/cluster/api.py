@@ -69,7 +69,10 @@ class Api:
         async with self._session.request(
             method, path, data=data, params=params, headers=headers, timeout=timeout
         ) as response:
-            answer: Json = await response.json(content_type=None)
+            try:
+                answer: Json = await response.json(content_type=None)
+            except ValueError as error:  # a server that has too much to do answers in plain words
+                raise ApiError(response.status, "", str(error)) from error
             if response.status >= 400:
                 raise ApiError(response.status, answer.get("reason", ""), answer.get("message", ""))
             return answer
