@@ -54,7 +54,7 @@ def claims(tmp_path_factory) -> Path:
     write_bert(folder / "models" / "minilm", layers=6)  # as many as MiniLM: the examples name some
     (folder / "data").mkdir()
     (folder / "results").mkdir()
-    for name, rows in (("trec-train-1000", 80), ("trec-train-48", 48), ("trec-test", 20)):
+    for name, rows in (("trec-train", 80), ("trec-train-1000", 80), ("trec-train-48", 48), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
     for name, rows in (("lee-train", 40), ("lee-validation", 10), ("lee-test", 10)):

@@ -184,11 +184,11 @@ def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], T
 
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # it says that the head is new
-    options = {"local_files_only": True, "trust_remote_code": False}
-    model = AutoModelForAudioClassification.from_pretrained(folder, **options).eval()
+    model = AutoModelForAudioClassification.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model.eval()
     logging.set_verbosity(said)
     without_head(model)
-    extractor = AutoFeatureExtractor.from_pretrained(folder, **options)
+    extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def vectors(clips: Sequence[Any]) -> Tensor:
         given = (clip[: tower["longest"]] for clip in clips)
