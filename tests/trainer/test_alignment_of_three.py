@@ -158,6 +158,36 @@ def test_the_first_rows_of_a_table_may_lack_a_modality(places):
     assert not absent(source, "text").any()
 
 
+def test_a_line_without_a_key_lacks_that_cell_and_a_key_that_no_line_has_is_named(places):
+    rows = [json.loads(line) for line in (places / "rows.jsonl").read_text().splitlines()]
+    lines = [json.dumps({key: cell for key, cell in row.items() if cell}) for row in rows]
+    (places / "keys.jsonl").write_text("\n".join(lines) + "\n")
+    options = {"modalities": THREE, "kind": encoder("Pairings")}
+    found, expected = (
+        read_pairings(Dataset(source="", path=str(places / name), columns=Columns()), "here", **options)
+        for name in ("keys.jsonl", "rows.jsonl")
+    )
+    assert found.inputs.to_pylist() == expected.inputs.to_pylist()
+    wrong = Dataset(source="", path=str(places / "keys.jsonl"), columns=Columns(audio="sound"))
+    with pytest.raises(JobError, match=r"here: no column 'sound'. The columns are 'image', 'text', 'audio'"):
+        read_pairings(wrong, "here", **options)
+
+
+def test_what_a_row_of_bytes_lacks_stays_absent(places, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [json.loads(line) for line in (places / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {name: (places / row[name]).read_bytes() for name in ("image", "audio") if row[name]}
+    table = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), table)
+    dataset = Dataset(source="", path=str(table), columns=Columns())
+    source = read_pairings(dataset, "here", modalities=THREE, kind=encoder("Pairings"))
+    for modality in THREE:
+        assert absent(source, modality).tolist() == [not row[modality] for row in rows]
+
+
 # Whole jobs
 
 

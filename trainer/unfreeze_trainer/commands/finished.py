@@ -137,7 +137,7 @@ def _some(names: list[str]) -> str:
 
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
-    "Alignment": "vectors of pictures and texts, and no labels or numbers: load it as its README.md says, by bridge.py",
+    "Alignment": "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py",
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",

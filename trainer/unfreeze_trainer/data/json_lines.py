@@ -21,9 +21,9 @@ CHUNK_CHARACTERS = 16 << 20
 """What a part has at most, but for its last row."""
 HEAD_ROWS = 1000
 """Rows that are read where the first ones will do."""
-Cells = Literal["Numbers", "Lists", "Nested"]
+Cells = Literal["Numbers", "Lists", "Nested", "Optional"]
 """What cells may hold in JSON lines: numbers of one type where whole ones and others follow each other; lists of values of one
-type; anything, which is given as JSON again."""
+type; anything, which is given as JSON again; single values, null in lines without the key, which some line has."""
 NONE: Mapping[str, Cells | None] = MappingProxyType({})
 
 
@@ -36,6 +36,7 @@ def read_json_lines(
     wanted = list(dict.fromkeys(columns))
     cells: dict[str, list[Any]] = {name: [] for name in wanted}
     types: dict[str, type] = {}
+    optional, present = "Optional" in kinds.values(), dict[str, None]()
     number = held = 0
     with open_items(path, where) as (noun, items):
         for number, line in enumerate(items, start=1):
@@ -46,6 +47,8 @@ def read_json_lines(
             except JobError as error:
                 unread.add([number - 1], error)
             else:
+                if optional:
+                    present |= dict.fromkeys(record)
                 for name, value in zip(wanted, values, strict=True):
                     cells[name].append(value)
             held += len(line)
@@ -55,6 +58,9 @@ def read_json_lines(
                 cells, held = {name: [] for name in wanted}, 0
             if full and head:
                 break
+        else:
+            if present:
+                check_columns(wanted, list(present), where)
     yield pa.table(cells)
     if not number:
         raise JobError("InvalidData", f"{where}: the {'file' if noun == 'line' else 'list'} is empty")
@@ -62,9 +68,9 @@ def read_json_lines(
 
 def json_cell(record: dict[str, Any], name: str, types: dict[str, type], where: str, cells: Cells | None) -> Any:
     """Return a value of a line; `types` are those of the lines before."""
-    if name not in record:
+    if name not in record and cells != "Optional":
         check_columns([name], list(record), where)
-    value = record[name]
+    value = record.get(name)
     if value is None:
         return None
     place = f"{where}, column {name!r}"

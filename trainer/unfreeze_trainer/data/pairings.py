@@ -13,6 +13,7 @@ from unfreeze_trainer.data.audio import CLIPS, check_clips
 from unfreeze_trainer.data.few import hashes_of
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
+from unfreeze_trainer.data.json_lines import Cells
 from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells, without_text
 from unfreeze_trainer.data.shards import folder_of
 from unfreeze_trainer.data.tables import read_table
@@ -67,7 +68,8 @@ def read_pairings(
 
     unread = Unread(where, skip=skip)
     names = {modality: str(getattr(dataset.columns, modality)) for modality in modalities}
-    table = read_table(dataset.path, [*names.values()], where, unread, head=head)
+    kinds: dict[str, Cells | None] = dict.fromkeys(names.values(), "Optional" if len(modalities) > _WHOLE else None)
+    table = read_table(dataset.path, [*names.values()], where, unread, head=head, kinds=kinds)
     total = table.num_rows + len(unread)
     if not total:
         raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
@@ -90,14 +92,15 @@ def read_pairings(
     filled = [
         modality for modality in modalities if not absent(source, modality).all()
     ]  # among the first rows all may lack one
+    columns = {modality: _column(source, modality) for modality in modalities}
     for modality, files in COLUMNS.items():
         if modality in filled and parts[modality].inputs.type in (pa.string(), pa.large_string(), pa.string_view()):
             parts[modality] = located(files, parts[modality], folder_of(dataset.path), skip=skip)
+            columns[modality] = _emptied(parts[modality].inputs, absent(source, modality))
     for modality, check in (("image", check_pictures), ("audio", check_clips)):
         if modality in filled and not skip:
             check(parts[modality], checked)
-    columns = [_emptied(part.inputs, absent(source, modality)) for modality, part in parts.items()]
-    return replace(source, inputs=beside(columns, list(parts)))
+    return replace(source, inputs=beside([*columns.values()], list(columns)))
 
 
 def _cells(
@@ -173,12 +176,10 @@ def _column(source: DataSource, modality: str) -> pa.ChunkedArray:
 
 
 def _emptied(column: pa.ChunkedArray, without: np.ndarray) -> pa.ChunkedArray:
-    """Return a column of paths without what stands in the place of absent cells; others are as they were read."""
+    """Return a column of paths without what stands in the place of absent cells."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not without.any() or not pa.types.is_string(column.type):
-        return column
     return pc.if_else(pa.chunked_array([pa.array(without)]), pa.scalar(None, column.type), column)
 
 
