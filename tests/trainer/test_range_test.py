@@ -132,6 +132,11 @@ def test_the_decision_says_what_was_seen_and_what_else_would_be_done():
     assert {one.name: one.value for one in found.evidence}["steps of the range tests"] == 6
     short = decided([], head=1e-3, backbone=1e-4, before=(1e-3, 1e-4), planned=12, seconds=0.0)
     assert "12 steps are too few" in short.message
+    solved = decided([], head=1e-3, backbone=1e-4, before=(1e-3, 1e-4), planned=0, seconds=0.0)
+    assert (
+        solved.message
+        == "head 0.001, backbone 0.0001, which nothing uses: the head is solved, and nothing trains by steps"
+    )
 
 
 # Runs.

@@ -213,7 +213,16 @@ def require_no_links(run_folder: Path) -> None:
 _NAMES = (
     *("checkpoints", "model", "adapter", "logs", "predictions", "evidence", "stages"),
     *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
-    *("ranking.json", "recipe.json", "report.html", "report.json", "rollbacks.json", "stages.json", "tracking.json"),
+    *(
+        "ranking.json",
+        "rates.json",
+        "recipe.json",
+        "report.html",
+        "report.json",
+        "rollbacks.json",
+        "stages.json",
+        "tracking.json",
+    ),
 )
 
 
