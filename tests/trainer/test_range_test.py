@@ -34,6 +34,7 @@ from unfreeze_trainer.judgement.rates import (
 from unfreeze_trainer.runs.rates import FILE, read_rates
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.scratch import scratch_job
 
 SHARES = st.lists(st.floats(0.05, 3.0), min_size=3, max_size=40)
 
@@ -254,6 +255,9 @@ def test_a_short_training_keeps_its_rates_and_says_why(tmp_path):
     assert (rate.head, rate.backbone) == (1e-3, 1e-4)
     assert "10 steps are too few" in run.state.decisions[0].message
     assert json.loads((tmp_path / FILE).read_text())["tests"] == []
+    assert scratch_job(run.asked, "scratch", 2.0).strategy.learning_rate.rates == "Auto", (
+        "random weights are tested anew"
+    )
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def require_no_links(run_folder: Path) -> None:
 
 
 _NAMES = (
-    *("checkpoints", "model", "adapter", "logs", "predictions", "evidence", "stages"),
+    *("checkpoints", "model", "adapter", "logs", "predictions", "rungs", "evidence", "stages"),
     *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
     *(
         "ranking.json",
