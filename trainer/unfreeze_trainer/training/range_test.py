@@ -144,7 +144,7 @@ class RangeTest:
             head=head,
             backbone=backbone,
             before=(rate.head, rate.backbone),
-            planned=planned if tested else 0,
+            planned=0 if all(phase.solved for phase in self._plan.phases) else planned,
             seconds=time.perf_counter() - began,
         )
         tests = [
