@@ -346,7 +346,7 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     found = {}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
-            if name in splits and other in splits and (count := _shared(splits[name], splits[other])):
+            if name in splits and other in splits and (count := _alike(splits[name], splits[other])):
                 found[f"{name} in {other}"] = count
     return found
 
@@ -355,11 +355,11 @@ def learned_before(splits: Mapping[str, Split], name: str, learned: Split) -> di
     """Count the samples of held-out splits whose input a stage trains on: {"test in stage domain": 12}; as `overlaps` compares."""
     if any(is_reference(split.source.inputs.type) for split in (*splits.values(), learned)):
         return {}
-    counts = {split: _shared(splits[split], learned) for split in ("validation", "test") if split in splits}
+    counts = {split: _alike(splits[split], learned) for split in ("validation", "test") if split in splits}
     return {f"{split} in stage {name}": count for split, count in counts.items() if count}
 
 
-def _shared(one: Split, other: Split) -> int:
+def _alike(one: Split, other: Split) -> int:
     """Return how many samples of a split have an input that stands in another one; 0 where these cannot be compared."""
     inputs, others = one.source.inputs, other.source.inputs
     if _comparable(inputs.type) != _comparable(others.type):
