@@ -6,6 +6,7 @@ import csv
 import json
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -171,6 +172,16 @@ def test_random_weights_are_trained_for_as_many_steps(two_arms, tmp_path):
     [start] = events(tmp_path / "run/evidence/scratch-equal-steps", "start")
     assert start["totalSteps"] == run.plan.total_steps
     assert not list((tmp_path / "run/evidence").glob("*/model"))
+
+
+def test_random_weights_get_the_epochs_that_a_solver_does_not_take():
+    def epochs(*, solved, steps):
+        plan = SimpleNamespace(steps_per_epoch=10, phases=[SimpleNamespace(solved=solved)])
+        state = SimpleNamespace(phases=[SimpleNamespace(steps=steps)])
+        training = SimpleNamespace(training=SimpleNamespace(epochs=3.0))
+        return scratch._epochs(SimpleNamespace(plan=plan, state=state, job=training))
+
+    assert (epochs(solved=True, steps=1), epochs(solved=False, steps=20)) == (3.0, 2.0)
 
 
 def test_without_predictions_there_is_nothing_to_compare_with(two_arms, tmp_path, monkeypatch):

@@ -164,7 +164,7 @@ def test_where_the_classical_model_is_not_worse_it_is_a_warning():
     assert same.otherwise.endswith("no number of samples is in sight that gives one")
 
 
-def transfer(*arms, seconds=20.0):
+def transfer(*arms, seconds=20.0, **more):
     """Return what is said of 100 samples of which the model gets 90 right; arms are (won, lost, steps, planned, seconds)."""
     trained = [
         Trained(by_rows(*rows(90 - won, won, lost, 10 - lost)), steps=steps, planned=planned, seconds=took)
@@ -172,7 +172,7 @@ def transfer(*arms, seconds=20.0):
     ]
     worst = min(trained, key=lambda one: one.difference.gain)
     found = Comparison(worst.difference, "accuracy", 84, sum(one.seconds for one in trained))
-    return against_scratch(found, trained, seconds=seconds, samples=900)
+    return against_scratch(found, trained, seconds=seconds, samples=900, **more)
 
 
 def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
@@ -184,6 +184,13 @@ def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
     assert (found.answer, found.warning, found.seconds) == ("Yes", None, 31.0)
     assert found.alternative == "the pretrained weights, without a comparison: accuracy 0.900 in 20 s. One seed"
     assert [one.value for one in found.evidence] == pytest.approx([0.9, 0.36, 0.54, 0.42, 0.48])
+
+
+def test_beside_a_solved_head_it_is_said_how_long_random_weights_trained():
+    found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0), solved=True)
+    assert (
+        "after training.epochs, for a solved head has no steps (10 s, the other took 20 s) and 0.420" in found.message
+    )
 
 
 def test_random_weights_that_do_as_well_are_a_warning():

@@ -195,6 +195,7 @@ NAMES = [
     "recipe.json",
     "events.jsonl",
     "ranking.json",
+    "rates.json",
     "evidence",
     ".generation-1/owner.json",
 ]

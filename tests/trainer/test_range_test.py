@@ -34,6 +34,7 @@ from unfreeze_trainer.judgement.rates import (
 from unfreeze_trainer.runs.rates import FILE, read_rates
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.scratch import scratch_job
 
 SHARES = st.lists(st.floats(0.05, 3.0), min_size=3, max_size=40)
 
@@ -132,6 +133,11 @@ def test_the_decision_says_what_was_seen_and_what_else_would_be_done():
     assert {one.name: one.value for one in found.evidence}["steps of the range tests"] == 6
     short = decided([], head=1e-3, backbone=1e-4, before=(1e-3, 1e-4), planned=12, seconds=0.0)
     assert "12 steps are too few" in short.message
+    solved = decided([], head=1e-3, backbone=1e-4, before=(1e-3, 1e-4), planned=0, seconds=0.0)
+    assert (
+        solved.message
+        == "head 0.001, backbone 0.0001, which nothing uses: the head is solved, and nothing trains by steps"
+    )
 
 
 # Runs.
@@ -249,6 +255,9 @@ def test_a_short_training_keeps_its_rates_and_says_why(tmp_path):
     assert (rate.head, rate.backbone) == (1e-3, 1e-4)
     assert "10 steps are too few" in run.state.decisions[0].message
     assert json.loads((tmp_path / FILE).read_text())["tests"] == []
+    assert scratch_job(run.asked, "scratch", 2.0).strategy.learning_rate.rates == "Auto", (
+        "random weights are tested anew"
+    )
 
 
 @pytest.mark.slow

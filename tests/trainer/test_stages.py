@@ -38,6 +38,10 @@ def job_of(inputs, folder, **change):
     )
 
 
+def stage_data(train, validation):
+    return {"train": {"source": f"file://{train}"}, "validation": {"source": f"file://{validation}"}}
+
+
 def decided(probed):
     return stage_helps(probed, name="domain", step=5, seconds=2.0)
 
@@ -119,6 +123,20 @@ def test_data_of_every_stage_is_read_before_anything_is_trained(inputs, tmp_path
     )
     with pytest.raises(JobError, match=r"^spec.stages\[0\].keep: 6 rows in spec.data.train are too few"):
         check_stages(job, open_task)
+
+
+def test_rows_that_a_stage_learns_before_they_are_measured_on_are_counted(inputs, tmp_path):
+    assert check_stages(job_of(inputs, tmp_path / "run"), open_task) == {}
+    lines = (inputs / "own.csv").read_text().splitlines()
+    (tmp_path / "same.csv").write_text("\n".join(lines) + "\n")
+    job = chain_job(
+        inputs,
+        tmp_path / "run",
+        [stage(tmp_path, "same", keep="Always", data=stage_data(tmp_path / "same.csv", tmp_path / "held.csv"))],
+        data={"test": {"source": f"file://{tmp_path}/held.csv"}},
+    )
+    (tmp_path / "held.csv").write_text("\n".join(lines[:6]) + "\n")
+    assert check_stages(job, open_task) == {"validation in stage same": 20, "test in stage same": 5}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ def _through_stages(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], 
     from unfreeze_trainer.training.stages import Chain, check_stages
 
     tell(link, "reading the data of all stages")
-    check_stages(job, open_task)
+    seen = check_stages(job, open_task)
     engine = open_engine(job)
     chain = Chain(job, engine, link, open_task)
     try:
@@ -72,14 +72,20 @@ def _through_stages(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], 
     last = chain.link
     if last:
         last.beat()
-    return _work(chain.job, open_task, last, engine)
+    return _work(chain.job, open_task, last, engine, seen)
 
 
 def _work(
-    job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link | None, engine: Engine | None = None
+    job: ResolvedJob,
+    open_task: Callable[[ResolvedJob], Task],
+    link: Link | None,
+    engine: Engine | None = None,
+    seen: Mapping[str, int] | None = None,
 ) -> ExitCode:
     tell(link, "reading data and tokenizer" if task_type(job.task.type).reads_text else "reading the data")
     task = open_task(job)
+    if seen:
+        task.overlaps = {**task.overlaps, **seen}
     if os.environ.get("RANK", "0") == "0":
         task.pin_beside()
     tell(link, "loading the model")

@@ -308,7 +308,11 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             f"spec.training.epochs {job.training.epochs:g} ends before {', '.join(plan.unreached)}: raise it, or make the"
             " phases shorter"
         )
-    if plan.range_steps is not None:
+    if all(phase.solved for phase in plan.phases):
+        console.print(
+            "The head is solved, and nothing trains by steps: learning rates and spec.training.epochs have no part in it"
+        )
+    elif plan.range_steps is not None:
         console.print(
             f"A range test of up to {plan.range_steps} steps chooses the learning rates before the first phase; those above are what it"
             " starts from"

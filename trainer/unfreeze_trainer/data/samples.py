@@ -344,15 +344,27 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
     if any(is_reference(split.source.inputs.type) for split in splits.values()):
         return {}  # to read all pictures would cost as much as an epoch
     found = {}
-    inputs = {name: split.source.inputs for name, split in splits.items()}
-    kinds = {name: _comparable(split.source.inputs.type) for name, split in splits.items()}
     for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
         for other in others:
-            if name in splits and other in splits and kinds[name] == kinds[other]:
-                count = int(shared_rows(inputs[name], splits[name].rows, inputs[other], splits[other].rows).sum())
-                if count:
-                    found[f"{name} in {other}"] = count
+            if name in splits and other in splits and (count := _alike(splits[name], splits[other])):
+                found[f"{name} in {other}"] = count
     return found
+
+
+def learned_before(splits: Mapping[str, Split], name: str, learned: Split) -> dict[str, int]:
+    """Count the samples of held-out splits whose input a stage trains on: {"test in stage domain": 12}; as `overlaps` compares."""
+    if any(is_reference(split.source.inputs.type) for split in (*splits.values(), learned)):
+        return {}
+    counts = {split: _alike(splits[split], learned) for split in ("validation", "test") if split in splits}
+    return {f"{split} in stage {name}": count for split, count in counts.items() if count}
+
+
+def _alike(one: Split, other: Split) -> int:
+    """Return how many samples of a split have an input that stands in another one; 0 where these cannot be compared."""
+    inputs, others = one.source.inputs, other.source.inputs
+    if _comparable(inputs.type) != _comparable(others.type):
+        return 0
+    return int(shared_rows(inputs, one.rows, others, other.rows).sum())
 
 
 def _comparable(kind: pa.DataType) -> object:

@@ -61,7 +61,7 @@ def page(run_folder: Path, report: Report) -> str:
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         outcome=outcome(report, evaluation),
-        curves=[*curves(run_folder / "history.csv", report), *range_tests(run_folder)],
+        curves=[*curves(run_folder / "history.csv", report), *range_tests(run_folder, report.fingerprint)],
         splits=_splits(evaluation),
         metrics=_metrics(report, evaluation),
         notes=_notes(report),
@@ -108,10 +108,10 @@ def curves(path: Path, report: Report) -> list[Chart]:
     return found
 
 
-def range_tests(run_folder: Path) -> list[Chart]:
+def range_tests(run_folder: Path, fingerprint: str) -> list[Chart]:
     """Return a chart of each range test: losses in proportion to those of before, by the power of ten of the rate."""
     found = []
-    for test in chosen.tests if (chosen := read_rates(run_folder)) else ():
+    for test in chosen.tests if (chosen := read_rates(run_folder, fingerprint)) else ():
         after = zip(test.rates, test.losses[1:], test.before[1:], strict=False)
         points = [(math.log10(rate), loss / max(before, 1e-9)) for rate, loss, before in after]
         ends = [("", points[0][0], points[-1][0])] if points else []

@@ -165,7 +165,7 @@ def decided(
     before
         Those that are taken without looking at the data.
     planned
-        Steps of the training.
+        Steps of the training; 0 where it takes none at any rate, as one whose head is solved.
     seconds
         That the tests took.
     """
@@ -187,7 +187,9 @@ def decided(
             )
             for rate, loss in _thinned(curve.after)
         ]
-    if not found:
+    if not planned:
+        message = f"{taken}, which nothing uses: the head is solved, and nothing trains by steps"
+    elif not found:
         message = f"{taken}: {planned:,} steps are too few for a range test, which takes at least {MIN_STEPS}"
     else:
         parts = "; ".join(_told(curve, chosen) for curve, chosen in found)

@@ -66,7 +66,9 @@ class Trained:
     seconds: float
 
 
-def against_scratch(found: Comparison, trained: list[Trained], *, seconds: float, samples: int) -> Decision:
+def against_scratch(
+    found: Comparison, trained: list[Trained], *, seconds: float, samples: int, solved: bool = False
+) -> Decision:
     """Return what transfer is worth: against the best that random weights reach after as many steps, or as many seconds.
 
     Parameters
@@ -79,14 +81,18 @@ def against_scratch(found: Comparison, trained: list[Trained], *, seconds: float
         Time of the transferred model's phases.
     samples
         That both were trained on.
+    solved
+        Whether the transferred model has a solved head, which has no steps: the first is then for training.epochs.
     """
+    first_is = "training.epochs, for a solved head has no steps" if solved else "as many steps"
     difference, metric = found.difference, found.metric
     answer = _answer(difference)
     worth = f"transfer is worth {difference.gain:+.3f} {metric} ({difference.low:+.3f} to {difference.high:+.3f})"
     first = {"Yes": worth, "No": f"random weights do better: {worth}"}
+    lengths = [_length(one, steps="" if place else first_is, seconds=seconds) for place, one in enumerate(trained)]
     after = " and ".join(
-        f"{one.difference.other:.3f} from random weights after {_length(one, steps=place == 0, seconds=seconds)}"
-        for place, one in enumerate(trained)
+        f"{one.difference.other:.3f} from random weights after {length}"
+        for one, length in zip(trained, lengths, strict=True)
     )
     return Decision(
         type="Scratch",
@@ -100,8 +106,8 @@ def against_scratch(found: Comparison, trained: list[Trained], *, seconds: float
             Evidence(name=f"{metric} of the model", value=difference.one),
             *(
                 evidence
-                for place, one in enumerate(trained)
-                for evidence in _evidence_of(one, metric, _length(one, steps=place == 0, seconds=seconds))
+                for one, length in zip(trained, lengths, strict=True)
+                for evidence in _evidence_of(one, metric, length)
             ),
         ],
         seconds=found.seconds,
@@ -110,12 +116,12 @@ def against_scratch(found: Comparison, trained: list[Trained], *, seconds: float
     )
 
 
-def _length(one: Trained, *, steps: bool, seconds: float) -> str:
-    """Return how long a training from random weights was."""
+def _length(one: Trained, *, steps: str, seconds: float) -> str:
+    """Return how long a training from random weights was; `steps` says of the first one what it was to take, and nothing of the second."""
     took = f"{one.seconds:.0f} s, the other took {seconds:.0f} s"
     if one.steps < one.planned:
         return f"{one.steps:,} of {one.planned:,} steps, where its time was over ({took})"
-    return f"as many steps ({took})" if steps else f"as many seconds ({one.steps:,} steps)"
+    return f"{steps} ({took})" if steps else f"as many seconds ({one.steps:,} steps)"
 
 
 def _evidence_of(one: Trained, metric: str, length: str) -> list[Evidence]:

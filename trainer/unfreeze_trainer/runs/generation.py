@@ -211,9 +211,18 @@ def require_no_links(run_folder: Path) -> None:
 
 
 _NAMES = (
-    *("checkpoints", "model", "adapter", "logs", "predictions", "evidence", "stages"),
+    *("checkpoints", "model", "adapter", "logs", "predictions", "rungs", "evidence", "stages"),
     *("events.jsonl", "evaluation.json", "history.csv", "label-issues.csv"),
-    *("ranking.json", "recipe.json", "report.html", "report.json", "rollbacks.json", "stages.json", "tracking.json"),
+    *(
+        "ranking.json",
+        "rates.json",
+        "recipe.json",
+        "report.html",
+        "report.json",
+        "rollbacks.json",
+        "stages.json",
+        "tracking.json",
+    ),
 )
 
 

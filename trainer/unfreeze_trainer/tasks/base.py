@@ -61,6 +61,10 @@ class Task(ABC):
         """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""
         return {}
 
+    def learned_before(self, name: str, stage: Task) -> dict[str, int]:  # noqa: ARG002
+        """Return how many samples of held-out splits have an input that a stage trains on, like {"test in stage domain": 12}."""
+        return {}
+
     @cached_property
     def left_out(self) -> dict[str, int]:
         """Rows of each source that could not be read and are in no split, by the first split that it gives."""

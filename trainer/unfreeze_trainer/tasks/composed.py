@@ -17,7 +17,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.data.order import balanced_chances
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.rows import row_columns
-from unfreeze_trainer.data.samples import Split, overlaps, read_splits, target_kind
+from unfreeze_trainer.data.samples import Split, learned_before, overlaps, read_splits, target_kind
 from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Library
@@ -106,6 +106,12 @@ class ComposedTask(Task):
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split whose input stands in another split too, like {"test in train": 12}."""
         return overlaps(self._splits)
+
+    def learned_before(self, name: str, stage: Task) -> dict[str, int]:
+        """Return how many samples of held-out splits have an input that a stage trains on, like {"test in stage domain": 12}."""
+        if not isinstance(stage, ComposedTask):
+            return {}
+        return learned_before(self._splits, name, stage._splits["train"])  # noqa: SLF001 - of another task of this kind
 
     @cached_property
     def pins(self) -> dict[str, Any]:

@@ -57,8 +57,10 @@ class Part:
 
 
 def parts(job: ResolvedJob, plan: Plan, freezer: Freezer) -> list[Part]:
-    """Return what is tested, one after the other: a new head, and the phase that trains most of what lies below."""
+    """Return what is tested, one after the other: a new head, and the phase that trains most of what lies below; nothing without steps."""
     rate, head = job.strategy.learning_rate, plan.blocks[-1]
+    if all(phase.solved for phase in plan.phases):
+        return []
     largest = max(plan.phases, key=lambda phase: len(phase.trainable))
     alone = replace(largest, trainable=(head,), learning_rates={head: rate.head})
     own = set(freezer.trainable_names(alone)) if head in largest.trainable else set()
@@ -142,7 +144,7 @@ class RangeTest:
             head=head,
             backbone=backbone,
             before=(rate.head, rate.backbone),
-            planned=planned,
+            planned=0 if all(phase.solved for phase in self._plan.phases) else planned,
             seconds=time.perf_counter() - began,
         )
         tests = [

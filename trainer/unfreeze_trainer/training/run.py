@@ -80,6 +80,7 @@ class Run:
         takes_folder: bool = False,
     ) -> None:
         self.job, self.engine, self.link = job, engine, link
+        self.asked = job  # with the rates before a range test
         self.hook = hook = loaded.hook
         self.features = features = CachedTask(task, engine)
         whole, task = task, cast("Task", features)

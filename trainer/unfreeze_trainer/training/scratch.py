@@ -70,7 +70,8 @@ def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
     """Return the job that trains random weights: all of them, by the same recipe.
 
     There is nothing in lower blocks that smaller rates would keep, so there is no layer decay, and no adapter. Nor is there
-    anything that rates could destroy: they are kept, whatever the losses do.
+    anything that rates could destroy: they are kept, whatever the losses do. Where a range test chooses them it does so anew, for
+    all weights: what suits a head alone would ruin them.
     """
     rate = job.strategy.learning_rate.model_copy(update={"layer_decay": 1.0, "rewarm_steps": 0})
     path = f"{job.output.path}/{FOLDER}/{name}"
@@ -105,7 +106,7 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]
         All ranks have agreed to stop; a later start resumes.
     """
     seconds = _agreed(run, sum(phase.seconds for phase in run.state.phases))
-    epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
+    epochs = _epochs(run)
     begun: list[Run] = []
     first = _tried(run, begun, "scratch-equal-steps", epochs, max_share * seconds)
     if first is None:
@@ -118,6 +119,16 @@ def from_scratch(run: Run, max_share: float) -> tuple[Decision | None, list[Run]
         runs += [longer] if longer else []
     decision = _judge(run, runs, seconds) if run.engine.rank == 0 else None
     return run.engine.broadcast_json(decision, Decision | None), begun
+
+
+def _epochs(run: Run) -> float:
+    """Return how many passes over the data the run's steps are; training.epochs at least where one of them stands for a solver."""
+    epochs = sum(phase.steps for phase in run.state.phases) / run.plan.steps_per_epoch
+    return max(epochs, run.job.training.epochs) if _solved(run) else epochs
+
+
+def _solved(run: Run) -> bool:
+    return any(phase.solved for phase in run.plan.phases)
 
 
 def _agreed(run: Run, value: float) -> float:
@@ -159,7 +170,7 @@ def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
         run.folder.generation.check()  # one that is superseded takes nothing below its folder
         run.folder.require_own()  # nor is a link followed that has come to lie there
     run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
-    job, aside = scratch_job(run.job, name, epochs), _Aside(run, name.replace("-", " "))
+    job, aside = scratch_job(run.asked, name, epochs), _Aside(run, name.replace("-", " "))
     aside.write_activity("reading the data")
     task = open_task(job)
     task.pins = dict(run.folder.identity.pins)
@@ -212,7 +223,7 @@ def _compared(run: Run, runs: list[Run], seconds: float) -> Decision:
     worst = min(trained, key=lambda one: one.difference.gain)
     took = sum(one.seconds for one in trained)
     found = Comparison(worst.difference, metric, run.state.step, took)
-    return against_scratch(found, trained, seconds=seconds, samples=run.task.splits["train"])
+    return against_scratch(found, trained, seconds=seconds, samples=run.task.splits["train"], solved=_solved(run))
 
 
 def _said(run: Run) -> Said:

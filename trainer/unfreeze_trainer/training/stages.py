@@ -96,8 +96,13 @@ class StageLink(Link):
             self.write_progress(self._newest)
 
 
-def check_stages(job: ResolvedJob, open_task: OpenTask) -> None:
+def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
     """Open the data of every stage and of the job itself, before anything is trained.
+
+    Returns
+    -------
+    dict
+        How many of the samples that the job is measured on a stage learns from, like {"test in stage domain": 12}.
 
     Raises
     ------
@@ -106,11 +111,12 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> None:
     """
     from unfreeze_trainer.ranking.rank import MIN_ROWS
 
+    own, seen = open_task(job), dict[str, int]()
     for index, stage in enumerate(stage_jobs(job)):
         with naming(job, index):
             open_recipe(stage)
-            open_task(stage)
-    rows = open_task(job).splits["train"]
+            seen |= own.learned_before(job.stages[index].name, open_task(stage))  # type: ignore[index]
+    rows = own.splits["train"]
     for index, asked in enumerate(job.stages or ()):
         if asked.keep == "IfHelps" and rows < MIN_ROWS:
             raise JobError(
@@ -118,6 +124,7 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> None:
                 f"spec.stages[{index}].keep: {rows} rows in spec.data.train are too few to tell whether a stage helps, at least"
                 f" {MIN_ROWS} are needed: give more data, or set keep to Always",
             )
+    return seen
 
 
 class Chain:
