@@ -169,6 +169,32 @@ def test_a_kind_is_asked_for_in_its_former_version_where_the_server_has_no_other
     assert asked == ["v1beta2", "v1beta1"] * 2 + ["v1beta1", "v1beta2"]
 
 
+def test_a_kind_that_can_be_listed_but_not_watched_is_asked_for_with_pauses():
+    """A list that is served says nothing of the watch: without a pause the two versions would take turns as fast as they can."""
+    asked = 0
+
+    class Unwatched(Server):
+        async def list(self, path, **options):
+            nonlocal asked
+            asked += 1
+            return await super().list(path, **options)
+
+        async def watch(self, path, params, *, silence):
+            raise ApiError(404, "", "")
+            yield
+
+    server = Unwatched([([raw("a", 5)], 5)] * 1000, [])
+
+    async def scenario():
+        kind = Kind(WORKLOADS, pod_view, optional=True, former=FORMER_WORKLOADS)
+        task = asyncio.create_task(Reflector(server, kind, Cache(print), None, silence=90).run())
+        await asyncio.sleep(600)
+        task.cancel()
+
+    run(scenario())
+    assert 2 < asked < 100
+
+
 def test_a_server_that_is_not_there_yet_is_tried_again():
     server = Server([ApiError(503, "", "starting"), ConnectionRefusedError(), ([raw("a", 5)], 5)], [])
     assert follow(server)[0] == {"a": "Running"}

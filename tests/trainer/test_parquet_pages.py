@@ -122,3 +122,12 @@ def test_a_broken_header_of_a_page_is_told(tmp_path_factory, content):
             assert list(_headers(file.fileno(), 0, len(content))) is not None
         except ValueError as error:
             assert "header of a page" in str(error)  # noqa: PT017 - it may be a header as well
+
+
+def test_row_groups_without_rows_have_no_pages(tmp_path):
+    """Arrow writes a dictionary for them, and gives no place of data."""
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    with parquet.ParquetWriter(tmp_path / "t.parquet", table.schema) as writer:
+        for part in (table.slice(0, 0), table, table.slice(0, 0)):
+            writer.write_table(part)
+    assert read_table(str(tmp_path / "t.parquet"), ["text"], WHERE).to_pydict() == {"text": ["a", "b"]}

@@ -292,13 +292,15 @@ class Reflector(Generic[V]):
                 logger.warning("The watch of %s went silent, connecting again.", self.path)
             except (ApiError, aiohttp.ClientError, OSError) as error:
                 if self._kind.optional and isinstance(error, ApiError) and error.status in _ABSENT:
-                    version = ""
+                    listed, version = bool(version), ""
                     if error.status == HTTPStatus.NOT_FOUND:
                         absent += 1
                         self._paths.rotate(-1)
                     if error.status == HTTPStatus.FORBIDDEN or absent % len(self._paths) == 0:
                         await self._do_without(error)
-                    continue
+                        continue
+                    if not listed:
+                        continue
                 failures += 1
                 pause = backoff(failures, error)
                 logger.warning("Watching %s failed, trying again in %.1f s: %s", self.path, pause, error)

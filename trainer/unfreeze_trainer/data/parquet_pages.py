@@ -68,12 +68,16 @@ def pages_of(path: str, metadata: parquet.FileMetaData, columns: list[str], grou
                 start = one.data_page_offset
                 if one.has_dictionary_page and 0 < one.dictionary_page_offset < start:
                     start = one.dictionary_page_offset
-                for header in _headers(file.fileno(), start, start + one.total_compressed_size):
-                    _add(header, pages)
+                left = one.num_values  # of a chunk without values Arrow reads nothing, and what stands there may be no page
+                for header in _headers(file.fileno(), start, start + one.total_compressed_size) if left > 0 else ():
+                    left -= _add(header, pages)
+                    if left <= 0:
+                        break
     return list(found.values())
 
 
-def _add(header: dict[int, Any], pages: Pages) -> None:
+def _add(header: dict[int, Any], pages: Pages) -> int:
+    """Add what a page has; return how many values that is."""
     size, kind = header[2], header.get(1)
     pages.size += size
     pages.dictionary |= kind == _DICTIONARY
@@ -82,11 +86,13 @@ def _add(header: dict[int, Any], pages: Pages) -> None:
         data = header.get(field)
         if not isinstance(data, dict):
             raise ValueError("the header of a page does not tell of its data")
-        values = max(1, data.get(1) or 0)
+        values = max(0, data.get(1) or 0)
         pages.values += values
-        pages.densest = max(pages.densest, size // values)
+        pages.densest = max(pages.densest, size // max(1, values))
         if data.get(encoding) == _DELTA_BYTE_ARRAY:
             pages.prefixed = max(pages.prefixed, size)
+        return values
+    return 0
 
 
 def _headers(number: int, start: int, end: int) -> Iterator[dict[int, Any]]:
