@@ -179,7 +179,7 @@ def test_a_kind_that_can_be_listed_but_not_watched_is_asked_for_with_pauses():
             asked += 1
             return await super().list(path, **options)
 
-        async def watch(self, path, params, *, silence):
+        async def watch(self, *_, **__):
             raise ApiError(404, "", "")
             yield
 

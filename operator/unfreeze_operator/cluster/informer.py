@@ -259,6 +259,7 @@ class Reflector(Generic[V]):
         pages: asyncio.Lock | None = None,
     ) -> None:
         self._api = api
+        self._turns = 0
         self._paths = deque(resource.path(namespace) for resource in (kind.resource, kind.former) if resource)
         self._kind = kind
         self._cache = cache
@@ -274,12 +275,11 @@ class Reflector(Generic[V]):
 
     async def run(self) -> None:
         """List and watch for ever; failures are retried with growing, jittered pauses."""
-        version, failures, absent = "", 0, 0
+        version, failures = "", 0
         while True:
             try:
                 if not version:
                     version = await self._list()
-                    absent = 0
                     self._cache.serve(self._namespace, served=True)
                     self.synced.set()
                 async for newest in self._watch(version):
@@ -292,19 +292,21 @@ class Reflector(Generic[V]):
                 logger.warning("The watch of %s went silent, connecting again.", self.path)
             except (ApiError, aiohttp.ClientError, OSError) as error:
                 if self._kind.optional and isinstance(error, ApiError) and error.status in _ABSENT:
-                    listed, version = bool(version), ""
-                    if error.status == HTTPStatus.NOT_FOUND:
-                        absent += 1
-                        self._paths.rotate(-1)
-                    if error.status == HTTPStatus.FORBIDDEN or absent % len(self._paths) == 0:
-                        await self._do_without(error)
-                        continue
-                    if not listed:
-                        continue
+                    version = ""
+                    await self._look_elsewhere(error)
+                    continue
                 failures += 1
                 pause = backoff(failures, error)
                 logger.warning("Watching %s failed, trying again in %.1f s: %s", self.path, pause, error)
                 await asyncio.sleep(pause)
+
+    async def _look_elsewhere(self, error: ApiError) -> None:
+        """Turn to the kind's other version, where there is one; do without it for a while where each was tried in its turn."""
+        if error.status == HTTPStatus.NOT_FOUND:
+            self._turns += 1
+            self._paths.rotate(-1)
+        if error.status == HTTPStatus.FORBIDDEN or self._turns % len(self._paths) == 0:
+            await self._do_without(error)
 
     async def _do_without(self, error: Exception) -> None:
         logger.info("%s is not served: %s", self.path, error)

@@ -68,7 +68,9 @@ def pages_of(path: str, metadata: parquet.FileMetaData, columns: list[str], grou
                 start = one.data_page_offset
                 if one.has_dictionary_page and 0 < one.dictionary_page_offset < start:
                     start = one.dictionary_page_offset
-                left = one.num_values  # of a chunk without values Arrow reads nothing, and what stands there may be no page
+                left = (
+                    one.num_values
+                )  # of a chunk without values Arrow reads nothing, and what stands there may be no page
                 for header in _headers(file.fileno(), start, start + one.total_compressed_size) if left > 0 else ():
                     left -= _add(header, pages)
                     if left <= 0:
