@@ -85,4 +85,6 @@ def test_a_killed_run_ends_as_the_undisturbed_one_bit_for_bit(runs):
     for name, entry in ends[0].moments.items():
         assert all(torch.equal(value, ends[1].moments[name][key]) for key, value in entry.items())
     events = map(json.loads, (killed / "events.jsonl").read_text().splitlines())
-    assert [event["step"] for event in events if event["event"] == "start"] == [0, 4]
+    first, again = (event["step"] for event in events if event["event"] == "start")
+    assert first == 0
+    assert again in (3, 4), "the newest checkpoint may be on its way when a worker is killed"
