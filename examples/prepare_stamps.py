@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,23 @@ def prepare_all(folder: Path) -> None:
     prepare_spoken(folder)
 
 
+@contextmanager
+def _unpacked() -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary folder with the package in it, and the folder of its stamps."""
+    with tempfile.TemporaryDirectory() as scratch:
+        package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
+        subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
+        yield Path(scratch), Path(scratch, "usr", "share", "tuxpaint", "stamps")
+
+
 def prepare_stamps(folder: Path) -> None:
     """Write FOLDER/data/stamps; what is there already is kept."""
     place = folder / "data" / "stamps"
     if (place / "train.jsonl").exists():
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
-        subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
-        root = Path(scratch, "usr", "share", "tuxpaint", "stamps")
+    with _unpacked() as (scratch, root):
         stamps = dict(captioned(root))
-        rendered = _renderer(Path(scratch, "renderer"))
+        rendered = _renderer(scratch / "renderer")
         (place / "pictures").mkdir(parents=True, exist_ok=True)
         contents = {}
         for name in [*stamps]:
@@ -98,10 +105,7 @@ def prepare_spoken(folder: Path) -> None:
     place = folder / "data" / "stamps"
     if (place / "spoken-train.jsonl").exists():
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
-        subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
-        root = Path(scratch, "usr", "share", "tuxpaint", "stamps")
+    with _unpacked() as (_, root):
         stamps = dict(captioned(root))
         names = {f"pictures/{_flat(name)}": name for name in stamps}
         clips = {name: spoken(root, name) for name in stamps}

@@ -26,7 +26,7 @@ from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.runs.course import Course
 from unfreeze_trainer.runs.generation import Superseded
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.training import evidence, scratch
+from unfreeze_trainer.training import beside, evidence, scratch
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.predictions import Predictions
@@ -363,7 +363,7 @@ def test_a_stop_meanwhile_is_heard_and_the_next_start_decides_once(of_points, tm
     def found(*_, **__):
         return Decision(type="Baseline", answer="No", question="Is it?", message="it is not", step=run.plan.total_steps)
 
-    monkeypatch.setattr(evidence, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(beside, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(evidence, "_baseline", stop)
     run = of_points({"baseline": {}}, epochs=1)
     with pytest.raises(StopRequested):

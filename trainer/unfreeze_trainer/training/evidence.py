@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Waited
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +13,7 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import told_of
+from unfreeze_trainer.training.beside import on_first
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -28,8 +26,6 @@ log = logging.getLogger(__name__)
 _UNPREDICTED = "there are no predictions of the validation data, which has too many rows for them"
 _SAID = 500
 """Characters of an error in a warning."""
-_LOOK_SECONDS = 0.5
-"""From one look whether the ranks are to stop to the next."""
 
 
 def weigh(run: Run) -> None:
@@ -86,12 +82,12 @@ def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | N
 
     What fails there is said, and no reason to lose what was trained: None.
     """
-    done: Future[Decision] = Future()
-    if run.engine.rank == 0:
-        threading.Thread(target=_compute, args=(work, done), name=name, daemon=True).start()
-    while not run.engine.any_rank(run.engine.rank == 0 and _is_done(done)):
+
+    def look() -> None:
         run.meter.check_stop()
         run.reporter.publish("Exporting")
+
+    done = on_first(run.engine, name, work, look)
     found = None
     if run.engine.rank == 0:
         try:
@@ -105,21 +101,6 @@ def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | N
 def left_out(run: Run, what: str, error: Exception) -> None:
     """Warn of a comparison that has failed, on the rank that may write; rows of the data are not quoted."""
     run.folder.events.add("warning", message=f"{what}: {' '.join(told_of(error)[0].split())[:_SAID]}")
-
-
-def _compute(work: Callable[[], Decision], done: Future[Decision]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-        done.set_exception(error)
-
-
-def _is_done(done: Future[Decision]) -> bool:
-    try:
-        done.exception(_LOOK_SECONDS)
-    except Waited:
-        return False
-    return True
 
 
 def _baseline(

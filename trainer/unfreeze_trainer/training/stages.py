@@ -8,10 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Waited
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +37,7 @@ from unfreeze_trainer.runs.stages import (
     store_results,
 )
 from unfreeze_trainer.runs.state import RunState
+from unfreeze_trainer.training.beside import on_first
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
@@ -57,8 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OpenTask = Callable[["ResolvedJob"], "Task"]
-_LOOK_SECONDS = 0.5
-"""From one look whether the ranks are to stop to the next."""
 _RESULTS = TypeAdapter(list[StageResult])
 
 
@@ -254,38 +250,22 @@ class Chain:
         before = base_of(self._job, self._results)
         after = (f"{FOLDER}/{result.name}/{EXPORT}", str(folder_of(self._job, result.name) / EXPORT))
         step = result.steps + sum(one.steps for one in self._results)
-        done: Future[Decision] = Future()
-        if self._engine.rank == 0:
-            seconds = sum(phase.seconds for phase in result.phases)
+        seconds = sum(phase.seconds for phase in result.phases)
 
-            def decide() -> Decision:
-                return stage_helps(_probe(self._job, before, after), name=result.name, step=step, seconds=seconds)
+        def decide() -> Decision:
+            return stage_helps(_probe(self._job, before, after), name=result.name, step=step, seconds=seconds)
 
-            threading.Thread(target=_compute, args=(decide, done), name="probe", daemon=True).start()
-        while not self._engine.any_rank(self._engine.rank == 0 and _is_done(done)):
+        def look() -> None:
             if self._engine.any_rank(link is not None and link.stop_requested()):
                 raise StopRequested
             if link:
                 link.beat()
+
+        done = on_first(self._engine, "probe", decide, look)
         found = self._engine.broadcast_json(done.result() if self._engine.rank == 0 else None, Kind | None)
         assert found is not None
         Decisions(RunState(), self._folder.events).add(found)
         return found
-
-
-def _compute(work: Callable[[], Decision], done: Future[Decision]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-        done.set_exception(error)
-
-
-def _is_done(done: Future[Decision]) -> bool:
-    try:
-        done.exception(_LOOK_SECONDS)
-    except Waited:
-        return False
-    return True
 
 
 def _probe(job: ResolvedJob, before: tuple[str, str], after: tuple[str, str]) -> Probed:
