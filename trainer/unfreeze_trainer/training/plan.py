@@ -78,7 +78,9 @@ class Plan:
         A solver reads the training samples in each of its iterations; it counts as two.
         """
         end = self.phases[index].first_step + self.phases[index].steps
-        evaluations = sum(self.evaluates_at(done, index) for done in range(step + 1, end + 1))
+        evaluations = end // self.evaluate_every - step // self.evaluate_every
+        if step < end and end % self.evaluate_every:  # the last step has one too
+            evaluations += 1
         train = 2 * (end - step) if self.phases[index].solved else (end - step) / self.steps_per_epoch
         return {"train": train, "validation": evaluations}
 
