@@ -172,9 +172,11 @@ def test_statistics_of_batch_norm_are_held_too(tmp_path):
 @pytest.mark.parametrize("kind", ["features", "LoRA", "words", "classes", "tokens"])
 def test_what_is_replayed_is_forgotten_less(base, questions, anchor, tmp_path, kind):
     """By each of the gauges: features that the head reads, words and classes of the base's own head, a language model's tokens."""
-    change, data, rate, share, budget = {}, questions, 1e-3, 0.5, 0.15
+    change, data, rate, budget = {}, questions, 1e-3, 0.15
+    if kind in ("features", "LoRA"):  # of a base that tells rows apart
+        base = bert_folder(tmp_path / "bert", initializer_range=0.3)
     if kind == "LoRA":
-        change, rate = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}, 2e-2
+        change, rate = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}, 1e-2
     elif kind == "words":
         base, rate = masked_base(tmp_path / "bert"), 1e-2
     elif kind == "classes":
@@ -189,14 +191,16 @@ def test_what_is_replayed_is_forgotten_less(base, questions, anchor, tmp_path, k
         old.write_text("".join(json.dumps({"messages": each}) + "\n" for each in said))
         anchor = {"anchor": {"source": f"file://{old}"}}
         change = {"task": {"type": "CausalLM"}}
-    training = {"epochs": 3}
-    for guard, more in (("Report", {}), ("Replay", {"replay": {"share": share}})):
+    training = {"epochs": 6 if kind in ("features", "LoRA") else 3, "batchSize": 8}
+    for guard, more in (("Report", {}), ("Replay", {"replay": {"share": 0.5}})):
         wanted = anchor | more | {"budget": budget, "guard": guard}
         complete(run_of(base, data, tmp_path / guard, rate, wanted, training=training, **change))
     (without, _, first), (found, _, second) = (forgetting_of(tmp_path / name) for name in ("Report", "Replay"))
     before, after = shown("Replay", first, second)
     print(without["message"], found["message"], sep="\n")
-    assert after < 0.8 * before
+    assert after < min(before - 0.05, 0.8 * before)
+    if kind == "features":
+        assert after <= budget < before
     assert "rows of the anchor were replayed, which took" in found["message"]
 
 
@@ -250,14 +254,15 @@ def test_a_killed_run_ends_as_one_that_was_not(base, questions, anchor, tmp_path
 @pytest.mark.parametrize("engine", ["DDP", "FSDP"])
 @pytest.mark.parametrize("guard", GUARDS)
 def test_two_workers_train_what_one_trains(ranks, anchor, tmp_path, engine, guard):
-    bert_folder(tmp_path / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    bert_folder(tmp_path / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3)
     write_csv(tmp_path / "texts.csv", 40)
     wanted = GUARDS[guard] | anchor
     (two, state), _ = ranks.call(forgetting_group.guarded, engine, tmp_path, 2, wanted)
     forget_accelerate()
     one, alone = forgetting_group.guarded("DDP", tmp_path, 1, wanted)
     free, _ = forgetting_group.guarded("DDP", tmp_path, 1, None)
-    for name, values in one.items():
+    for name in one.keys() - {name for name in one if name.endswith("key.bias")}:  # softmax takes no notice of them
+        values = one[name]
         torch.testing.assert_close(two[name], values, atol=2e-5, rtol=1e-3)
     assert max(float((one[name] - free[name]).abs().max()) for name in one) > 1e-3
     assert state == pytest.approx(alone, rel=0.05)

@@ -79,6 +79,13 @@ class ForgettingSpec(Model):
             "replay is about guard Replay: remove it, or set guard to Replay",
             ".replay",
         ),
+        Rule(
+            f"self == oldSelf || !(has(self.guard) && self.guard in {list(TRAINING_GUARDS)})"
+            f" && !(has(oldSelf.guard) && oldSelf.guard in {list(TRAINING_GUARDS)})",
+            "guards Replay and Hold are a part of what is learned: neither can be set, changed or removed once the job is there; delete and"
+            " recreate the job, or use another name",
+            ".guard",
+        ),
     )
 
     anchor: AnchorSpec | None = None

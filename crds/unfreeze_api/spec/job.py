@@ -23,7 +23,7 @@ from unfreeze_api.spec.combinations import (
 )
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
-from unfreeze_api.spec.evidence import TRAINING_GUARDS, AnchorSpec, EvidenceSpec
+from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -83,15 +83,6 @@ _APART_RULES = (
 
 
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
-
-
-def _guarded(spec: str) -> str:
-    """Return the text that is true of a spec whose guard changes the training."""
-    forgetting = f"{spec}.evidence.forgetting"
-    return (
-        f"(has({spec}.evidence) && has({forgetting}) && has({forgetting}.guard)"
-        f" && {forgetting}.guard in {list(TRAINING_GUARDS)})"
-    )
 
 
 def fixed_rules() -> Iterator[tuple[former.Path, Rule]]:
@@ -171,13 +162,6 @@ class FineTuneJobSpec(Model):
             "(has(self.evidence) == has(oldSelf.evidence) && (!has(self.evidence) || self.evidence == oldSelf.evidence))"
             f" || ({_WHILE_SUSPENDED})",
             "evidence can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
-            ".evidence",
-        ),
-        Rule(
-            f"{_guarded('self')} == {_guarded('oldSelf')}"
-            f" && (!{_guarded('self')} || self.evidence.forgetting == oldSelf.evidence.forgetting)",
-            "guards Replay and Hold are a part of what is learned: neither can be set, changed or removed once the job is there; delete and"
-            " recreate the job, or use another name",
             ".evidence",
         ),
         Rule(

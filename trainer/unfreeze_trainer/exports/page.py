@@ -126,7 +126,9 @@ def learned_and_lost(path: Path, report: Report) -> list[Chart]:
             points[step] = line.get("lost")
     kept = [(points[step], metric[step]) for step in sorted(points) if None not in {points[step], metric.get(step)}]
     ends = [("", *edges)] if kept and (edges := (min(lost for lost, _ in kept), max(lost for lost, _ in kept))) else []
-    found = lines(f"validation {report.metric} by what is lost of what the base could", kept, ends, "lost, by the first gauge")
+    found = lines(
+        f"validation {report.metric} by what is lost of what the base could", kept, ends, "lost, by the first gauge"
+    )
     return [found] if found else []
 
 

@@ -137,8 +137,8 @@ class Forgetting:
         head = self._task.own_head()
         if head:
             head.to(self._engine.device)
-        more = {"split": self.split, "rows": np.sort(drawn), "head": head}
-        self.look = Look(self._job, self._task, self._loaded, self._engine, **more)
+        parts = self._job, self._task, self._loaded, self._engine
+        self.look = Look(*parts, split=self.split, rows=np.sort(drawn), head=head)
         base = self.look.at_base()
         if not base.places and base.losses is None:
             raise JobError(
@@ -194,6 +194,7 @@ class Forgetting:
         return decided(found, budget=self.budget, step=state.step, seconds=seconds, done=done, unguarded=otherwise)
 
     def compared(self, base: Seen, now: Seen) -> Forgotten:
+        """Return what has been lost between two looks."""
         kept = self.kept
         alike = {name: cka(base.places[name][kept], now.places[name][kept]) for name in base.places}
         gauges = []
@@ -208,4 +209,3 @@ class Forgetting:
             top = list(base.places)[-1]
             gauges.append(Measured.of(NEIGHBOURHOODS, neighbours_lost(base.places[top][kept], now.places[top][kept])))
         return Forgotten(tuple(gauges), alike, int(kept.sum()), anchored)
-

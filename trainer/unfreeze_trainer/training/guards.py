@@ -62,11 +62,11 @@ def _trained(run: Run) -> tuple[str, str]:
     if run.forgetting.guard == "Replay":
         return f"{state.replayed:,} rows of the anchor were replayed, {cost}", "to train on the new data alone"
     back = "1 evaluation" if state.corrections == 1 else f"{state.corrections:,} evaluations"
-    return (
+    done = (
         f"Each step pulled the weights towards the base's, at the end by {state.pull.strength:.2g} of the way at the peak learning rate;"
-        f" they were brought back before {back}, {cost}",
-        "to train without a pull",
+        f" they were brought back before {back}, {cost}"
     )
+    return done, "to train without a pull"
 
 
 def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str]:

@@ -179,7 +179,7 @@ class Replay:
         places = dict(self._look.pooled(kept, inputs, outputs))
         top = next(reversed(self._base.places))
         before = torch.from_numpy(self._base.places[top][own]).to(outputs.device)
-        return (places[top][: len(own)].float() - before).square().sum() / (float(__import__("os").environ.get("TOL", "1")) * self._spread)
+        return (places[top][: len(own)].float() - before).square().sum() / self._spread
 
     def _divergences(self, said: list[Tensor], own: np.ndarray) -> Iterator[Tensor]:
         assert self._outputs is not None
