@@ -181,7 +181,7 @@ def test_what_is_replayed_is_forgotten_less(base, questions, anchor, tmp_path, k
         base, rate = masked_base(tmp_path / "bert"), 1e-2
     elif kind == "classes":
         data, base = image_folder(tmp_path / "data", per_label=20), timm_folder(tmp_path / "resnet", num_classes=7)
-        anchor = {"anchor": {"source": f"file://{image_folder(tmp_path / 'old', per_label=20)}"}}
+        anchor, rate = {"anchor": {"source": f"file://{image_folder(tmp_path / 'old', per_label=20)}"}}, 1e-2
         change = {"task": {"type": "ImageClassification", "imageClassification": {"imageSize": 32}}}
     elif kind == "tokens":
         base, data = decoder_folder(tmp_path / "llama"), write_dialogues(tmp_path / "train.jsonl", 40)
@@ -191,14 +191,15 @@ def test_what_is_replayed_is_forgotten_less(base, questions, anchor, tmp_path, k
         old.write_text("".join(json.dumps({"messages": each}) + "\n" for each in said))
         anchor = {"anchor": {"source": f"file://{old}"}}
         change = {"task": {"type": "CausalLM"}}
-    training = {"epochs": 6 if kind in ("features", "LoRA") else 3, "batchSize": 8}
+    training = {"epochs": 6 if kind in ("features", "LoRA") else 3, "batchSize": 4 if kind == "classes" else 8}
     for guard, more in (("Report", {}), ("Replay", {"replay": {"share": 0.5}})):
         wanted = anchor | more | {"budget": budget, "guard": guard}
         complete(run_of(base, data, tmp_path / guard, rate, wanted, training=training, **change))
-    (without, _, first), (found, _, second) = (forgetting_of(tmp_path / name) for name in ("Report", "Replay"))
+    (_, one, first), (found, other, second) = (forgetting_of(tmp_path / name) for name in ("Report", "Replay"))
     before, after = shown("Replay", first, second)
-    print(without["message"], found["message"], sep="\n")
-    assert after < min(before - 0.05, 0.8 * before)
+    if kind == "classes":  # a base that has learned nothing is of no two minds
+        before, after = (figures["KL divergence from the base, in nats"] for figures in (one, other))
+    assert after < before - 0.2 * abs(before)
     if kind == "features":
         assert after <= budget < before
     assert "rows of the anchor were replayed, which took" in found["message"]
