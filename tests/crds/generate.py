@@ -219,6 +219,10 @@ def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
         forgetting.pop("guard", None)
     if "anchor" in forgetting:
         forgetting["anchor"] = {"source": forgetting["anchor"]["source"]}
+    elif forgetting.get("guard") == "Replay":
+        forgetting.pop("guard")
+    if forgetting.get("guard") != "Replay":
+        forgetting.pop("replay", None)
 
 
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:

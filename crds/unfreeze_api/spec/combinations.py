@@ -270,6 +270,13 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
         " initLoraWeights Default or Gaussian lies on one: set guard to Stop or Report, or choose another adapter",
         ".evidence.forgetting.guard",
     )
+    holds = f"{given}!has(self.evidence.forgetting.guard) || self.evidence.forgetting.guard != 'Hold' || "
+    yield Rule(
+        f"{holds}!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})",
+        f"Hold pulls weights to where they began, and each of {every([kind for kind in ADAPTERS if kind.before_input])} begins at random"
+        " and not as the base: set guard to Replay, Stop or Report, or choose another adapter",
+        ".evidence.forgetting.guard",
+    )
 
 
 _DIVIDING = [engine for engine in ENGINES if engine.divides_parameters]

@@ -21,6 +21,7 @@ from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
 from unfreeze_trainer.training.dry_run import gradients
+from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
 from unfreeze_trainer.training.trials import trial_batches
 
@@ -166,12 +167,15 @@ class _Trace:
             used = self._try(engine, module, chosen)
             freezer.unused = frozenset(chosen - used)
             engine.attach(module, loaded.blocks, freezer.unused)
+            holds = self._job.guard is not None and self._job.guard.type == "Hold"
+            base = copy_below_head(loaded, engine, chosen if holds else ())
             gc.collect()  # as worker.work does
             ledger_peak, phases, everything = ledger.peak, [], set[str]()
             for phase in [max(found, key=lambda phase: trains[phase.name])] if heaviest else found:
                 everything |= {*freezer.trainable_names(phase)}
                 phases.append(self._phase(phase, engine, freezer, loaded, everything, trains[phase.name]))
             exporting = self._export(engine, sum(sizes[name] for name in everything))
+            del base
         return Traced(
             parameters=sum(sizes.values()),
             weights_by_dtype=dtypes,

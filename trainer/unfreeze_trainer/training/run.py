@@ -19,12 +19,14 @@ from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.forgetting import Forgetting
 from unfreeze_trainer.training.history import CurveFile
+from unfreeze_trainer.training.hold import Hold
 from unfreeze_trainer.training.ladder import Ladder
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
 from unfreeze_trainer.training.range_test import RangeTest
+from unfreeze_trainer.training.replay import Replay
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
@@ -116,6 +118,8 @@ class Run:
         if self.forgetting.watches:
             tell(link, "looking at what the base does")
             self.forgetting.look_at_base()
+        self.replay = Replay(job, whole, loaded, engine, plan=plan, forgetting=self.forgetting)
+        self.hold = Hold(loaded, engine, plan=plan, freezer=freezer, forgetting=self.forgetting)
         self.meter = meter = Meter(engine, link)
         self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
@@ -204,6 +208,7 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             forgetting=self.forgetting,
+            hold=self.hold,
             ladder=ladder,
         )
         self.work = Work(
@@ -218,6 +223,7 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             ladder=ladder,
+            hold=self.hold,
             solver=Solver(
                 features,
                 engine,

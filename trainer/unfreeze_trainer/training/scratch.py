@@ -84,6 +84,7 @@ def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
             "output": job.output.model_copy(update={"path": path, "source": f"{job.output.source}/{FOLDER}/{name}"}),
             "tracking": ResolvedTracking(),
             "evidence": None,
+            "guard": None,
             "semantics": job.semantics.model_copy(update={"rates": "Kept"}),
         }
     )
