@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,9 +32,10 @@ from unfreeze_trainer.judgement.rungs import (
 from unfreeze_trainer.judgement.said import Said, compared_by, spread, within
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import Rung
+from unfreeze_trainer.training.classical import BelowRungs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -83,10 +85,24 @@ class Ladder:
         self._one_answer = task_type(job.task.type).one_answer
         self._engine, self._hook, self._trainable = engine, hook, trainable
         self._saver, self._folder, self._meter, self._decisions = saver, folder, meter, decisions
+        self._below = BelowRungs(job, task, engine, folder)  # type: ignore[arg-type]
         options = job.strategy.of(AutoSpec) or AutoSpec()
         self._wanted = Wanted(
             job.metric, options.target, options.min_gain, float(options.budget.seconds) if options.budget else None
         )
+
+    def compare(self, phase: Phase, *, tell: Callable[[str], None]) -> None:
+        """Fit the classical model that rungs are compared with, before the first of them. Collective.
+
+        Parameters
+        ----------
+        phase
+            That begins.
+        tell
+            Called now and then with what goes on; may raise, on every rank.
+        """
+        if phase.rung:
+            self._below.fit(lambda: tell("fitting a classical model to compare the rungs with"))
 
     def ends_now(self, seconds: float) -> bool:
         """Return whether the rungs' time is over when the present one has taken so many seconds. Collective where they have one."""
@@ -172,16 +188,22 @@ class Ladder:
             shutil.copyfile(found[0], aside)
             generation.commit(aside, self._path(rung))
 
-    def _said(self, rung: Rung) -> Said | None:
-        """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
+    def _read(self, rung: Rung) -> Said | None:
+        """Return what a rung says of the rows; None where nobody has written it down."""
         path = self._path(rung)
         found = about(path) if self._one_answer else None
         if found is None or found.step != rung.best.step:
             return None
         try:
-            said = Said.read(path, found)
+            return Said.read(path, found)
         except (OSError, ValueError):
             log.warning("%s cannot be read: rungs are compared by their values alone", path, exc_info=True)
+            return None
+
+    def _said(self, rung: Rung) -> Said | None:
+        """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
+        said = self._read(rung)
+        if said is None:
             return None
         metric, known = self._wanted.metric, len(said.actual) and said.rates(np.ones(len(said.actual)))
         instead = compared_by(said.kind, metric.name)
@@ -191,13 +213,13 @@ class Ladder:
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
-        useful = worth.better if worth else None
-        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful)
+        useful, majority = (worth.better, worth.majority) if worth else (None, None)
+        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful, majority=majority)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
             return plain
         error, low, high = spread(said, metric)
-        return Climbed(name, rung.best.value, rung.steps, rung.seconds, error, low, high, useful)
+        return replace(plain, error=error, low=low, high=high)
 
     def _within(self, one: Rung, other: Rung, margin: float, said: Sequence[Said | None]) -> float:
         first, second = said
@@ -220,7 +242,8 @@ class Ladder:
             best = climbed[best_of([one.value for one in climbed], self._wanted.metric)]
             margin = margin_of(best, self._wanted)
             idle = self._within(before[top], rungs[-1], margin, (said[top], said[-1]))
-        return gate(climbed, following, self._wanted, idle=idle, step=state.step)
+        classical = self._below.beside([self._read(rung) for rung in rungs])
+        return gate(climbed, following, self._wanted, idle=idle, step=state.step, classical=classical)
 
     def _seconds_of(self, phase: Phase) -> float:
         """Return about how long a rung takes: a pass through frozen blocks was measured, or steps of other rungs."""
@@ -240,7 +263,16 @@ class Ladder:
         ]
         untried = [phase.rung for phase in self._plan.phases[self._state.rungs[-1].phase_index + 1 :]]
         names = [self._plan.phases[rung.phase_index].rung for rung in beyond]
-        return choose(climbed, probable, self._wanted, step=self._state.step, untried=untried, beyond=names)
+        classical = self._below.beside([self._read(rung) for rung in rungs])
+        return choose(
+            climbed,
+            probable,
+            self._wanted,
+            step=self._state.step,
+            untried=untried,
+            beyond=names,
+            classical=classical,
+        )
 
 
 _NOTHING = Decision(type="Strategy", answer="", question="", message="", step=0)
