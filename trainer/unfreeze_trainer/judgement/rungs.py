@@ -241,7 +241,9 @@ def choose(
         otherwise = f"{behind[0]} were surely better than {classical.name} too"
     if classical is not None and not any(classical.better):
         surely = "" if classical.ahead else "surely "
-        message = f"no rung is {surely}better than {classical.name}, {classical.metric} {classical.value:.4g}; {message}"
+        message = (
+            f"no rung is {surely}better than {classical.name}, {classical.metric} {classical.value:.4g}; {message}"
+        )
     last = untried[-1] if untried else climbed[-1].name
     known = "" if untried else f": {metric.name} {climbed[-1].value:.4g}"
     if beyond:

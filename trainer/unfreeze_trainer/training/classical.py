@@ -180,8 +180,10 @@ class BelowRungs:
 
     def beside(self, rungs: Sequence[Said | None]) -> Yardstick | None:
         """Return it beside rungs, on rank 0; None where there is none, or it is not known what a rung says of the same rows."""
-        classical = self._classical
-        if classical is None or not rungs or any(said is None for said in rungs):
+        if not rungs or any(said is None for said in rungs):
+            return None
+        self._classical = classical = self._classical or Classical.read(self._folder.path)
+        if classical is None:
             return None
         metric = compared_by(classical.said.kind, self._job.metric.name)
         try:

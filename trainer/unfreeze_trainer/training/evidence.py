@@ -102,6 +102,4 @@ def _baseline(run: Run, most: int) -> Decision:
     found = Classical.read(run.folder.path) or Classical.of(run.job, run.task, most, unread=unread)
     metric = compared_by(found.said.kind, run.job.metric.name)
     comparison = Comparison(found.compared(of_run, metric), metric, run.state.step, found.seconds)
-    return against_classical(
-        comparison, name=found.name, fitted_on=found.fitted_on, samples=run.task.splits["train"]
-    )
+    return against_classical(comparison, name=found.name, fitted_on=found.fitted_on, samples=run.task.splits["train"])

@@ -30,6 +30,7 @@ from unfreeze_trainer.judgement.rungs import (
     within_values,
 )
 from unfreeze_trainer.judgement.said import Said, compared_by, spread, within
+from unfreeze_trainer.judgement.trials import Trial, judge
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import Rung
 from unfreeze_trainer.training.classical import BelowRungs
@@ -131,6 +132,13 @@ class Ladder:
         self._engine.load_weights(weights)
         self._trainable.resume(self._hook.load_state({}))
 
+    def goes_on(self, phase: Phase) -> bool:
+        """Return whether a rung, of which the first steps were evaluated, is worth the others. Collective."""
+        decision = self._engine.broadcast_json(self._trial(phase) if self._engine.rank == 0 else _NOTHING, Decision)
+        if decision.answer:
+            self._decisions.add(decision)
+        return decision.answer != "No"
+
     def closed(self, phase: Phase) -> None:
         """Take note of a rung that is over, and decide whether another one follows. Collective."""
         state = self._state
@@ -177,6 +185,30 @@ class Ladder:
             return False
         return True
 
+    def _trial(self, phase: Phase) -> Decision:
+        state, rungs = self._state, self._state.rungs
+        if not rungs or state.best is None or state.beyond:
+            return _NOTHING
+        before = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)]
+        tried = Rung(phase_index=phase.index, best=state.best, steps=state.phase_steps, seconds=state.phase_seconds)
+        found = files(self._folder.path).get("validation")
+        reads = self._read(before), self._read_at(found[0], tried) if found else None
+        first, second = (self._comparable(said) for said in reads)
+        best = self._climbed(before, first)
+        margin = margin_of(best, self._wanted)
+        classical = self._below.beside(reads)
+        useless = not any(one.best.usefulness is None or one.best.usefulness.better for one in (before, tried))
+        return judge(
+            best,
+            Trial(phase.rung, tried.best.value, tried.steps, phase.steps, state.metrics.get("loss")),
+            self._wanted,
+            idle=self._within(before, tried, margin, (first, second)),
+            loss=before.best.metrics.get("loss"),
+            margin=margin,
+            behind=useless or (classical is not None and classical.ahead),
+            step=state.step,
+        )
+
     def _path(self, rung: Rung) -> Path:
         return self._folder.path / FOLDER / f"{rung.phase_index}.parquet"
 
@@ -190,7 +222,9 @@ class Ladder:
 
     def _read(self, rung: Rung) -> Said | None:
         """Return what a rung says of the rows; None where nobody has written it down."""
-        path = self._path(rung)
+        return self._read_at(self._path(rung), rung)
+
+    def _read_at(self, path: Path, rung: Rung) -> Said | None:
         found = about(path) if self._one_answer else None
         if found is None or found.step != rung.best.step:
             return None
@@ -202,7 +236,9 @@ class Ladder:
 
     def _said(self, rung: Rung) -> Said | None:
         """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
-        said = self._read(rung)
+        return self._comparable(self._read(rung))
+
+    def _comparable(self, said: Said | None) -> Said | None:
         if said is None:
             return None
         metric, known = self._wanted.metric, len(said.actual) and said.rates(np.ones(len(said.actual)))
@@ -246,10 +282,13 @@ class Ladder:
         return gate(climbed, following, self._wanted, idle=idle, step=state.step, classical=classical)
 
     def _seconds_of(self, phase: Phase) -> float:
-        """Return about how long a rung takes: a pass through frozen blocks was measured, or steps of other rungs."""
+        """Return about how long a rung takes: a pass through blocks was measured, or steps of other rungs."""
         sample = self._task.sample_seconds / self._engine.world_size
         starts = [start for start in self._plan.starts.values() if start]
-        unit = max(sample * len(self._plan.blocks) / max(starts, default=1), self._meter.work_seconds or 0.0)
+        whole = sample * len(self._plan.blocks) / max(starts, default=1)
+        if not whole and self._plan.phases[0].solved:  # nothing was cached: the solver has read each sample once
+            whole = self._state.rungs[0].seconds / self._plan.samples
+        unit = max(whole, self._meter.work_seconds or 0.0)
         return self._plan.seconds_of(phase, work_seconds=unit, evaluation_seconds=self._state.evaluation_seconds)
 
     def _choice(self, rungs: Sequence[Rung], beyond: Sequence[Rung]) -> tuple[int, Decision]:
