@@ -47,6 +47,7 @@ from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.settings.allowed import Allowed
 from unfreeze_operator.settings.network import Network
 from unfreeze_operator.settings.options import Settings, TrainerImage
+from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
 from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
@@ -143,6 +144,7 @@ class Reconciler:
         status_interval: float = Settings.status_interval,
         allowed: Allowed = Settings.allowed,
         sources: Sources = NOTHING,
+        prices: Prices = NO_PRICES,
         first_status: float = 0.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -157,7 +159,7 @@ class Reconciler:
         self._network = network
         self._status_interval = status_interval
         self._first_status = first_status
-        self._allowed, self._sources = allowed, sources
+        self._allowed, self._sources, self._prices = allowed, sources, prices
         self._clock = clock
         self._instance = socket.gethostname()
         self._unsure: dict[Key, tuple[str, FineTuneJobStatus]] = {}
@@ -210,6 +212,7 @@ class Reconciler:
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
             self._sources,
+            prices=self._prices,
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
         progress = self._poller.newest(job.key, first.uid) if first is not None else None
