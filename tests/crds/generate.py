@@ -212,8 +212,8 @@ def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
     if (forgetting := evidence.get("forgetting")) is None:
         return
     engine = spec.get("distribution", {}).get("engine", "DDP")
-    towers = task_type(spec["task"]["type"]).towers
-    if engine == "DeepSpeed" or towers or spec["model"].get("initialization") == "Random":
+    joins = task_type(spec["task"]["type"]).joins
+    if engine == "DeepSpeed" or joins or spec["model"].get("initialization") == "Random":
         evidence.pop("forgetting")
     if "budget" not in forgetting or spec.get("adapter"):
         forgetting.pop("guard", None)
@@ -233,6 +233,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     _repair_model(spec)
     _repair_labels(spec)
     _repair_columns(spec["data"])
+    _repair_prompts(spec["task"].get("imageText", {}))
     regression = spec["task"].get("textRegression", {})
     regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
     _repair_embedding(spec["task"].get("textEmbedding", {}))
@@ -313,6 +314,11 @@ def _repair_labels(spec: dict[str, Any]) -> None:
     known = {metric.name for metric in metrics}
     if spec["training"].get("metric") not in known:
         spec["training"].pop("metric", None)
+
+
+def _repair_prompts(options: dict[str, Any]) -> None:
+    if "prompts" in options:
+        options["prompts"] = [f"{{}} {number}" for number, _ in enumerate(options["prompts"])]
 
 
 def _repair_embedding(options: dict[str, Any]) -> None:

@@ -77,6 +77,8 @@ def _rates(phase, loaded):
     rates, (*_, head), shapes = {}, loaded.blocks, dict(loaded.module.named_parameters())
     for block in loaded.blocks:
         for name in block.parameters:
+            if name in loaded.locked:
+                continue
             own, below = name not in loaded.adapter_parameters, block is not head
             rate = phase.learning_rates.get(block.name)
             if not own and below and phase.adapter_rate:

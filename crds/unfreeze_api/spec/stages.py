@@ -19,7 +19,7 @@ from unfreeze_api.tasks import TASKS, columns
 from unfreeze_api.tasks.base import AUDIO, TaskType
 
 MAX_STAGES = 4
-_TYPES = tuple(task.name for task in TASKS if not task.towers)
+_TYPES = tuple(task.name for task in TASKS if not task.joins)
 
 
 class StageTaskSpec(Model):
@@ -190,7 +190,7 @@ Stages = Annotated[list[StageSpec], Field(min_length=1, max_length=MAX_STAGES, j
 def _readers(tasks: Sequence[TaskType]) -> Iterator[list[str]]:
     """Yield the tasks that read texts, those that hear, and those that see."""
     for reads in ("Texts", "Sound", "Pictures"):
-        yield [task.name for task in tasks if not task.towers and _reads(task) == reads]
+        yield [task.name for task in tasks if not task.joins and _reads(task) == reads]
 
 
 def _reads(task: TaskType) -> str:
