@@ -35,7 +35,7 @@ class ImageTextSpec(Model):
         list[Prompt] | None, Field(min_length=1, max_length=100, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = None
     """Texts that name a class, of which {} is the name: by them zeroShotAccuracy tells the classes of columns.className. Of
-    several the mean of their vectors counts. Default: 'a photo of a {}.'"""
+    several the mean of their vectors counts. Default: one, 'a photo of a {}.', as in CLIP's paper."""
 
 
 CLASS_NAME = Column("className", "with the name of what the picture shows, to tell by prompts", optional=True)
