@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,22 +16,30 @@ from unfreeze_trainer.data.pairings import PICTURE_AND_TEXT
 from unfreeze_trainer.data.samples import DataSource, Split
 from unfreeze_trainer.data.tokens import Tokens, TokensOnDemand
 from unfreeze_trainer.modalities.aligned import Aligned
-from unfreeze_trainer.modalities.image import Image
+from unfreeze_trainer.modalities.image import Image, ImageModel
 from unfreeze_trainer.modalities.sentences import Sentences
+from unfreeze_trainer.modalities.text import TextModel
 from unfreeze_trainer.models.export import Example
-
-if TYPE_CHECKING:
-    from unfreeze_trainer.libraries.dual_encoder import DualEncoder
 
 IDS, MASK = "text.input_ids", "text.attention_mask"
 _UNCUT = 1 << 20
 """More tokens than any caption has."""
 
 
+class DualModel(ImageModel, TextModel, Protocol):
+    """What a library tells of a model that sees and reads."""
+
+    sigmoid: bool
+    """Whether it was trained by a sigmoid of each pair, and reads padding."""
+
+    def save_processor(self, folder: Path) -> None:
+        """Write what turns pictures and texts into tensors."""
+
+
 class _Texts(Sentences):
     """Texts that are padded as the model was pretrained with them; how many are cut is counted."""
 
-    def __init__(self, job: ResolvedJob, model: DualEncoder, max_length: int | None) -> None:
+    def __init__(self, job: ResolvedJob, model: DualModel, max_length: int | None) -> None:
         super().__init__(job, model, max_length or model.limits.positions or 0, annotation="Labels")
         self._whole = model.sigmoid
 
@@ -85,7 +93,7 @@ class Captioned(Aligned):
         Tokens kept of each text; None for as many as the model takes.
     """
 
-    def __init__(self, job: ResolvedJob, library: DualEncoder, max_length: int | None) -> None:
+    def __init__(self, job: ResolvedJob, library: DualModel, max_length: int | None) -> None:
         still = ImageClassificationSpec(augmentation="None")
         self._texts, self._library = _Texts(job, library, max_length), library
         parts = {"image": Image(job, library, still), "text": self._texts}
