@@ -197,6 +197,7 @@ def _repair_stages(spec: dict[str, Any]) -> None:
     """Make each stage one of the job's own task on data of its own; without stages where there can be none."""
     model, task = spec["model"], task_type(spec["task"]["type"])
     whole = spec.get("distribution", {}).get("engine", "DDP") == "DDP" and model.get("initialization") != "Random"
+    whole = whole and not task.joins
     if "source" not in model or not whole or "forgetting" in spec.get("evidence", {}):
         spec.pop("stages", None)
     for number, stage in enumerate(spec.get("stages", ())):
@@ -339,6 +340,8 @@ def _repair_adapter(spec: dict[str, Any]) -> None:
     adapter = spec.get("adapter", {"type": ""})
     if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning", "AdaLoRA"):
         del spec["adapter"]
+    elif adapter["type"] == "Bottleneck" and task_type(spec["task"]["type"]).joins:
+        spec.pop("adapter")
     if adapter["type"] == "Bottleneck":
         spec["output"].pop("exports", None)
     if adapter["type"] == "PEFT":

@@ -85,7 +85,7 @@ def _rates(phase, loaded):
                 rate = phase.adapter_rate
             if own and loaded.adapter_parameters and not (below and phase.adapter_rate):
                 rate = None
-            if phase.part == "BiasesAndNorms" and below and shapes[name].ndim > 1:
+            if phase.part == "BiasesAndNorms" and below and (shapes[name].ndim > 1 or "class_embedding" in name):
                 rate = None
             if rate:
                 rates[name] = rate * loaded.rate_factors.get(name, 1)

@@ -48,6 +48,7 @@ SAID = [
         "CausalLM, Seq2SeqLM and SpeechRecognition can go on with the base's own output layer but not have a new head",
     ),
     (PROMPTS, (*WORDLESS, "ImageText"), "stands before the words of a text"),
+    (["Bottleneck"], ["ImageText"], "ImageText has layers of two towers side by side"),
     (ADAPTERS, ["Alignment"], "the heads of towers are small, and their encoders take no adapter yet: remove adapter"),
 ]
 

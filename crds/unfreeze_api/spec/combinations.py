@@ -70,6 +70,12 @@ def adapter_rules(
         f" choose adapter.type {either(others)}",
         ".adapter",
     )
+    yield Rule(
+        f"{_NONE}self.adapter.type != 'Bottleneck' || !{_among('self.task.type', both)}",
+        f"Bottleneck finds one place in each layer, and {every(both)} has layers of two towers side by side: choose adapter.type"
+        f" {either([kind for kind in others if kind.name != 'Bottleneck'])}",
+        ".adapter",
+    )
 
 
 def _whole_gradients(why: str, kinds: list[AdapterKind], others: list[AdapterKind], engines: Sequence[Engine]) -> Rule:

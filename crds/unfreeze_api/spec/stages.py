@@ -206,6 +206,12 @@ def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         " task.type of the stage",
         ".stages",
     )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"!has(self.stages) || !(self.task.type in {[task.name for task in both]})",
+        f"stages are proven for models that read one thing, and {every(both)} has one that sees and reads: remove stages",
+        ".stages",
+    )
     ranked, others = ([task for task in tasks if task.rankable is one] for one in (True, False))
     yield Rule(
         "!has(self.stages) || self.stages.all(one, one.keep == 'Always')"

@@ -74,6 +74,7 @@ def read_pairings(
     names = {modality: str(getattr(dataset.columns, modality)) for modality in modalities}
     kinds: dict[str, Cells | None] = dict.fromkeys(names.values(), "Optional" if len(modalities) > _WHOLE else None)
     others = kind.columns(dataset.columns)
+    kinds |= dict.fromkeys((name for name in others if name not in kinds), "Optional")
     table = read_table(
         dataset.path, [*dict.fromkeys([*names.values(), *others])], where, unread, head=head, kinds=kinds
     )
