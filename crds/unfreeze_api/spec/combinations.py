@@ -55,12 +55,25 @@ def adapter_rules(
     others = [kind for kind in adapters if not kind.before_input]
     readers = [task for task in tasks if task.reads_text]
     wordless = [
-        task for task in tasks if not (task.reads_text or task.towers)
+        task for task in tasks if not (task.reads_text or task.joins)
     ]  # what has towers takes no adapter at all
     yield Rule(
         f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', wordless)}",
         f"{_each(prompts)} stands before the words of a text, and there are none in {every(wordless)}: choose adapter.type"
         f" {either(others)}, or task.type {either(readers)}",
+        ".adapter",
+    )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', both)}",
+        f"{_each(prompts)} stands before the words of a text, and PEFT puts none into a model that sees too, as {every(both)} trains:"
+        f" choose adapter.type {either(others)}",
+        ".adapter",
+    )
+    yield Rule(
+        f"{_NONE}self.adapter.type != 'Bottleneck' || !{_among('self.task.type', both)}",
+        f"Bottleneck finds one place in each layer, and {every(both)} has layers of two towers side by side: choose adapter.type"
+        f" {either([kind for kind in others if kind.name != 'Bottleneck'])}",
         ".adapter",
     )
 
@@ -255,6 +268,12 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
     yield Rule(
         f"{given}!{_among('self.task.type', joined)}",
         f"{every(joined)} joins several encoders, and it is measured of one base what it loses: remove evidence.forgetting",
+        ".evidence.forgetting",
+    )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"{given}!{_among('self.task.type', both)}",
+        f"what {every(both)} loses is not measured yet: remove evidence.forgetting",
         ".evidence.forgetting",
     )
     yield Rule(

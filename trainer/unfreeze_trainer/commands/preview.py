@@ -168,6 +168,7 @@ def preview(job: ResolvedJob) -> Preview:
         loaded.blocks,
         loaded.adapter_parameters,
         loaded.rate_factors,
+        locked=loaded.locked,
         frozen_dropout=job.semantics.dropout == "Everywhere",
     )
     names = [block.name for block in loaded.blocks]

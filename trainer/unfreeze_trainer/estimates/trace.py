@@ -155,7 +155,9 @@ class _Trace:
             loaded = self._task.build_model()
             module = loaded.module
             found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
-            freezer = Freezer(module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+            freezer = Freezer(
+                module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
+            )
             sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
             trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}
             dtypes: dict[str, int] = {}

@@ -104,6 +104,7 @@ class Run:
             loaded.blocks,
             loaded.adapter_parameters,
             loaded.rate_factors,
+            locked=loaded.locked,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
         head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
