@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -216,11 +216,11 @@ def _on_ground(image: Image) -> Image:
     return flat
 
 
-def _laid(image: Image, ground: int) -> tuple[Image, list[int]]:
+def _laid(image: Image, ground: int) -> tuple[Image, list[Any]]:
     """Return a picture on a grey, and the least and the largest alpha of each of its parts."""
     from PIL import Image
 
-    flat, alphas = Image.new("RGB", image.size), list[int]()
+    flat, alphas = Image.new("RGB", image.size), list[Any]()
     for box, strip in _strips(image):
         clear = strip.convert("RGBA")
         below = Image.new("RGBA", clear.size, (ground, ground, ground, _WHITE))
