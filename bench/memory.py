@@ -1,4 +1,4 @@
-"""What jobs hold in memory, measured, beside what `unfreeze estimate` says of them.
+"""What jobs hold in memory, measured, beside what `unfreeze estimate` says of them, and what is compared before they begin (`least`).
 
     python -m bench.memory FOLDER [--only SUBSTRING]
 
@@ -44,6 +44,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.check import least_of
 from unfreeze_trainer.estimates.trace import Traced, trace
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import saver
@@ -244,6 +245,7 @@ def run_case(case: tuple[str, str, str, str], folder: Path) -> Json:
         "model": case[0], "engine": case[1], "strategy": case[2], "recipe": case[3], "drawn": case in drawn(),
         "estimated": found.peak, "measured": measured["peak"],
         "error": round(found.peak / measured["peak"] - 1, 4), "seconds": round(took, 2),
+        "least": least_of(found, job.distribution.engine).step,
         "resident": measured["resident"], "residentBefore": measured["residentBefore"],
         "loading": found.loading, "exporting": found.exporting,
         "phases": [phase.peak for phase in found.phases],
@@ -279,7 +281,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - the others go on
             print(case, "FAILED", str(error)[:1500], file=sys.stderr, flush=True)
             continue
-        print(case, row["estimated"], row["measured"], row["error"], row["seconds"], flush=True)
+        print(case, row["estimated"], row["measured"], row["error"], row["least"], row["seconds"], flush=True)
         with file.open("a") as rows_file:
             rows_file.write(json.dumps(row) + "\n")
 

@@ -195,10 +195,20 @@ def _facts(status: Json, now: datetime) -> Iterator[RenderableType]:
     if restarts := status.get("restarts"):
         facts.append(f"Restarts: {restarts.get('inPlace', 0)} in place, {restarts.get('pods', 0)} pods replaced")
     if seconds := status.get("acceleratorSeconds"):
-        facts.append(f"Accelerators: {seconds / 3600:.2f} hours")
+        facts.append(f"Accelerators: {seconds / 3600:.2f} hours{_cost(status.get('cost', {}))}")
     if facts:
         yield Text()
         yield Text("\n".join(facts))
+
+
+def _cost(cost: Json) -> str:
+    """Return what is known of a cost beside its hours, as far as the operator has told it."""
+    estimated, amount, end = (cost.get(name) for name in ("estimatedAcceleratorHours", "amount", "estimatedAmount"))
+    text = "" if estimated is None else f" of about {estimated:.2f}"
+    if amount is not None:
+        about = "" if end is None else f" of about {end:.2f}"
+        text += f": {amount:.2f}{about} {line(cost.get('currency', ''))}"
+    return text
 
 
 def _results(status: Json) -> Iterator[RenderableType]:

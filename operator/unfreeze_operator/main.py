@@ -21,6 +21,7 @@ from unfreeze_operator.operate import operate
 from unfreeze_operator.settings.allowed import NODE_ANNOTATIONS, Allowed
 from unfreeze_operator.settings.network import DNS, EgressRule, Network, Peer, parse
 from unfreeze_operator.settings.options import Settings
+from unfreeze_operator.settings.prices import NO_PRICES, parse_prices
 from unfreeze_operator.settings.sources import parse_sources
 from unfreeze_operator.telemetry import logs
 from unfreeze_operator.telemetry.health import Health
@@ -109,6 +110,19 @@ class SourcesType(click.ParamType[Any]):
         """Return what is allowed, or say what is wrong with it."""
         try:
             return parse_sources(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class PricesType(click.ParamType[Any]):
+    """A table of prices as JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the table, or say what is wrong with it."""
+        try:
+            return parse_prices(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -208,6 +222,14 @@ class Patterns(click.ParamType[Any]):
     default=None,
     show_default="any",
     help="Runtime classes that jobs may name: patterns, a JSON list.",
+)
+@click.option(
+    "--prices",
+    type=PricesType(),
+    default=NO_PRICES,
+    show_default="none",
+    help="What accelerators cost, a JSON object; the first entry that fits a job counts:"
+    ' {"currency": "USD", "table": [{"resource": "nvidia.com/gpu", "nodeSelector": {"LABEL": "VALUE"}, "perHour": 2.5}]}.',
 )
 @click.option(
     "--watch-silence",

@@ -72,6 +72,7 @@ async def operate(settings: Settings, api: Api, metrics: Metrics, health: Health
         network=settings.network,
         allowed=settings.allowed,
         sources=settings.sources,
+        prices=settings.prices,
         first_status=FIRST_STATUS * settings.status_interval,
     )
     metrics.registry.register(JobCollector(known.fine_tune_jobs, poller))

@@ -47,6 +47,7 @@ from unfreeze_operator.policies.finished import is_finished
 from unfreeze_operator.settings.allowed import Allowed
 from unfreeze_operator.settings.network import Network
 from unfreeze_operator.settings.options import Settings, TrainerImage
+from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 from unfreeze_operator.status.budget import wire
 from unfreeze_operator.status.build import delayed, held, refused, urgent, worth_writing
@@ -143,6 +144,7 @@ class Reconciler:
         status_interval: float = Settings.status_interval,
         allowed: Allowed = Settings.allowed,
         sources: Sources = NOTHING,
+        prices: Prices = NO_PRICES,
         first_status: float = 0.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -157,11 +159,11 @@ class Reconciler:
         self._network = network
         self._status_interval = status_interval
         self._first_status = first_status
-        self._allowed, self._sources = allowed, sources
+        self._allowed, self._sources, self._prices = allowed, sources, prices
         self._clock = clock
         self._instance = socket.gethostname()
-        self._unsure: dict[str, FineTuneJobStatus] = {}
-        """By a job's UID the status before a write whose answer was lost."""
+        self._unsure: dict[Key, tuple[str, FineTuneJobStatus]] = {}
+        """UID of a job and the status before a write whose answer was lost: it may be seen late that it was done."""
         self._written: dict[Key, tuple[str, datetime]] = {}
         """UID of each job that runs, and when its status was written last."""
 
@@ -173,6 +175,7 @@ class Reconciler:
                 self._poller.forget(key)
                 self._caches.pods.forget(key)
                 self._written.pop(key, None)
+                self._unsure.pop(key, None)
                 return None
             return await self._reconcile(job)
 
@@ -192,8 +195,9 @@ class Reconciler:
                 return None
             spec = known
         first = leader(children.pods)
-        before = self._unsure.pop(job.uid, old)
-        if before != old:  # it was done after all
+        uid, before = self._unsure.get(job.key, (job.uid, old))
+        if uid == job.uid and before != old:  # it was done after all
+            del self._unsure[job.key]
             self._metrics.transition(job, before, old, children, now)
         context = Context(
             job,
@@ -208,6 +212,7 @@ class Reconciler:
             (*former.warnings(raw, FineTuneJobSpec), *sharing(self._caches.beside(job))),
             self._allowed,
             self._sources,
+            prices=self._prices,
             silent=first is not None and self._poller.silent(job.key, first.uid),
         )
         progress = self._poller.newest(job.key, first.uid) if first is not None else None
@@ -318,8 +323,9 @@ class Reconciler:
                 return
             raise
         except (aiohttp.ClientError, TimeoutError):
-            self._unsure[job.uid] = old
+            self._unsure[job.key] = job.uid, old
             raise
+        self._unsure.pop(job.key, None)
         self._metrics.status_writes.inc()
         self._written[job.key] = job.uid, self._clock()
         if is_finished(new):

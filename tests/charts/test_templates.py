@@ -346,6 +346,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
             "sources": {"hf": {"endpoint": "https://hub.example"}},
         },
         "metrics": {"tokenReview": True},
+        "prices": {"table": [{"resource": "nvidia.com/gpu", "perHour": 2.5}]},
         "allowed": {"refusedAnnotations": [], "labels": ["a"], "priorityClasses": ["b", "c-*"], "runtimeClasses": []},
     }
     given = options(everything)
@@ -358,6 +359,7 @@ def test_the_operator_reads_every_variable(monkeypatch):
     assert parsed["egress"] == ()
     assert parsed["sources"]["hf"].endpoint == "https://hub.example"
     assert parsed["leader_election"] is True
+    assert (parsed["prices"].currency, parsed["prices"].table[0].per_hour) == ("USD", 2.5)
     assert (parsed["refused_annotations"], parsed["allowed_labels"]) == ((), ("a",))
     assert (parsed["allowed_priority_classes"], parsed["allowed_runtime_classes"]) == (("b", "c-*"), ())
     assert not {"REFUSED_ANNOTATIONS", "SOURCES"} & options().keys()

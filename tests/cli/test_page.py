@@ -118,6 +118,12 @@ def test_a_job_that_runs():
     assert "Newest checkpoint: step 400, 12s old" in lines
     assert "Restarts: 1 in place, 2 pods replaced" in lines
     assert "Accelerators: 2.00 hours" in lines
+    cost = {"acceleratorHours": 2.0, "estimatedAcceleratorHours": 5.4}
+    assert "Accelerators: 2.00 hours of about 5.40\n" in shown(RUNNING | {"cost": cost})
+    money = {"amount": 5.0, "estimatedAmount": 13.5, "currency": "EUR"}
+    told = "Accelerators: 2.00 hours of about 5.40: 5.00 of about 13.50 EUR\n"
+    assert told in shown(RUNNING | {"cost": cost | money})
+    assert "Accelerators: 2.00 hours: 5.00 EUR\n" in shown(RUNNING | {"cost": {"amount": 5.0, "currency": "EUR"}})
     assert "Failure" not in text
 
 

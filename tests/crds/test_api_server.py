@@ -18,6 +18,7 @@ from unfreeze_api.apiserver.validate import defaulted, validate, warnings
 from unfreeze_api.contracts.progress import CheckpointInfo, PhaseResult, ProgressInfo
 from unfreeze_api.contracts.status import (
     Condition,
+    Cost,
     Failure,
     FineTuneJobStatus,
     HistoryPoint,
@@ -70,6 +71,14 @@ FULL_STATUS = FineTuneJobStatus(
     omitted=Omitted(phases=1, metrics=2, results=3),
     state_seconds=StateSeconds(state="Training", since=NOW, pending=3, starting=20, training=95),
     accelerator_seconds=380,
+    cost=Cost(
+        accelerator_hours=0.1056,
+        estimated_accelerator_hours=0.2,
+        amount=0.26388889,
+        estimated_amount=0.5,
+        currency="EUR",
+        text="0.26 of 0.50 EUR",
+    ),
     failure=Failure(reason="Error", message="m", pod="p", node="n", rank=3, exit_code=137, log_tail="t"),
     warnings=["spec.output.export is deprecated"],
     summary=Summary(progress="41% (2/4)", metric="accuracy 0.81", eta="1m35s", checkpoint="400"),

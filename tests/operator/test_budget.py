@@ -12,7 +12,15 @@ from tests.crds.test_contracts import PROGRESS
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
 from tests.operator.simulation import Simulation
 from unfreeze_api.contracts.progress import Progress, ProgressInfo, TerminationMessage
-from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus, HistoryPoint, Restarts, WaitingPod
+from unfreeze_api.contracts.status import (
+    Condition,
+    Cost,
+    Failure,
+    FineTuneJobStatus,
+    HistoryPoint,
+    Restarts,
+    WaitingPod,
+)
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.status.budget import MAX_STATUS_BYTES, clipped, stored_bytes, wire, within_budget
@@ -81,6 +89,14 @@ def filled(status, character="x"):
             "phases": said.phases,
             "results": said.results,
             "decisions": said.decisions[-8:],
+            "cost": Cost(
+                accelerator_hours=1e15 / 3,
+                estimated_accelerator_hours=1e15 / 3,
+                amount=1e15 / 3,
+                estimated_amount=1e15 / 3,
+                currency="EUR",
+                text=character * 64,
+            ),
         }
     )
 

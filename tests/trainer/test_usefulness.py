@@ -114,6 +114,7 @@ def test_a_run_says_it_at_its_end_in_report_progress_and_terminal(tmp_path, caps
     assert (seen[-1].results["validation.gainLow"] > 0) is better
     show.closing_table(SimpleNamespace(output=SimpleNamespace(path=str(tmp_path))))
     first, *rest = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("trained for ") and line.endswith(" worker hours") for line in rest)
     assert first.startswith("no better than guessing: on 13 validation samples") is not better
     if batch_size > 22:
         warning = "spec.training.batchSize 40 is more than the 22 training samples"

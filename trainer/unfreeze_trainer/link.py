@@ -49,7 +49,7 @@ class Link:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stop, self._progress = str(folder / "stop"), folder / "progress.json"
-        self._activity = folder / "activity"
+        self._activity, self._memory = folder / "activity", folder / "memory-checked"
 
     @classmethod
     def from_environment(cls) -> Link | None:
@@ -97,6 +97,22 @@ class Link:
             return self._activity.read_text()
         except OSError:
             return ""
+
+    # worker -> the other workers of a pod
+    def say_memory_checked(self) -> None:
+        """Let the others load the model: it may fit."""
+        with contextlib.suppress(OSError):
+            write_atomically(self._memory, "")
+
+    def memory_checked(self) -> bool:
+        """Whether the first worker has found, in this start or an earlier one, that the job may fit."""
+        return self._memory.exists()
+
+    def wait_for_memory_check(self, most: float) -> None:
+        """Wait until it has, so many seconds at most, or until the pod is asked to stop."""
+        until = time.monotonic() + most
+        while not (self._memory.exists() or self.stop_requested() or time.monotonic() > until):
+            time.sleep(0.02)
 
     def write_error(self, error: WorkerError) -> None:
         """Leave behind why this worker ends."""

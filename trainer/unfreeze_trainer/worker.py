@@ -26,6 +26,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError, one_line, told_of
+from unfreeze_trainer.estimates.check import check_memory
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
@@ -86,6 +87,7 @@ def _work(
     task = open_task(job)
     if seen:
         task.overlaps = {**task.overlaps, **seen}
+    check_memory(job, task, link)
     if os.environ.get("RANK", "0") == "0":
         task.pin_beside()
     tell(link, "loading the model")

@@ -83,6 +83,7 @@ TrainerReason = Literal[
     "InvalidAdapter",
     "InvalidData",
     "OutOfMemory",
+    "DoesNotFit",
     "PrecisionNotSupported",
     "CompilerMissing",
     "TrackerMissing",
@@ -335,6 +336,10 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "OutOfMemory": Explanation(
         "A worker's accelerator or machine has too little memory: ends the job. The pod's memory limit is too low: retried.",
         "Raise `gradientAccumulationSteps`, lower `batchSize`, train less of the model, or give the pods more memory.",
+    ),
+    "DoesNotFit": Explanation(
+        "The job needs more memory than the pod or its accelerators have, for sure: found before the model is loaded.",
+        "The message has the figures, and up to three changes of the spec with which it fits; `unfreeze estimate` tells more.",
     ),
     "PrecisionNotSupported": Explanation(
         "The workers' hardware cannot compute in `training.precision`.",

@@ -496,6 +496,10 @@ class ResolvedJob(Model):
         rate = self.strategy.learning_rate.model_copy(update=update)
         return self.model_copy(update={"strategy": self.strategy.model_copy(update={"learning_rate": rate})})
 
+    def with_solver(self, solver: Literal["Gradient", "Closed"]) -> Self:
+        """Return the job with a solver that it has chosen, as if it had been given."""
+        return self.model_copy(update={"strategy": self.strategy.model_copy(update={"solver": solver})})
+
     def of_tower(self, index: int) -> Self:
         """Return the job with one of its towers as its base."""
         tower = self.model.towers[index]
@@ -547,7 +551,7 @@ def _derived(job: ResolvedJob) -> Fields:
         "model": {"dtype": "Float32"} | chosen,
         "training": {"groupByLength": False},
         "strategy": {
-            "solver": "Gradient",
+            **({} if strategy.type == "Auto" else {"solver": "Gradient"}),
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "auto": {"rungs": list(DEFAULT_RUNGS)},
             "learningRate": {

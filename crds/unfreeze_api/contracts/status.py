@@ -98,6 +98,23 @@ class StateSeconds(Model):
     """While runPolicy.suspend was true and no pod ran."""
 
 
+class Cost(Model):
+    """What the job costs, all its runs together."""
+
+    accelerator_hours: float = Field(ge=0)
+    """Accelerators times hours that pods have held them so far."""
+    estimated_accelerator_hours: float | None = Field(default=None, ge=0)
+    """What that will be in the end, by the time that is left; while the job trains."""
+    amount: float | None = Field(default=None, ge=0)
+    """Money so far, where the platform has a price for the job's accelerators. Hours cost what they did when they were counted."""
+    estimated_amount: float | None = Field(default=None, ge=0)
+    """What that will be in the end, at the present price; while the job trains."""
+    currency: str | None = Field(default=None, max_length=3)
+    """Of the amounts, like USD."""
+    text: str = Field(default="", max_length=64)
+    """The same for a column of kubectl get, like `3.13 of 8.50 USD`, or without prices `1.25 of 3.40 h`."""
+
+
 class Failure(Model):
     """The failure that ended the job, or the newest one of a pod."""
 
@@ -170,6 +187,8 @@ class FineTuneJobStatus(Model):
     """Where the job's time went."""
     accelerator_seconds: int | None = Field(default=None, ge=0)
     """Accelerators times seconds that pods held them."""
+    cost: Cost | None = None
+    """What the job costs, where its pods ask for accelerators."""
     failure: Failure | None = None
     """What failed, where and why."""
     warnings: list[Annotated[str, Field(max_length=512)]] = Field(default=[], max_length=16)

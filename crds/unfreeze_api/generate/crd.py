@@ -65,6 +65,7 @@ _COLUMNS = (
     ("Model", ".spec.model.source", "The pretrained model.", "string", 1),
     ("Engine", ".spec.distribution.engine", "What keeps the workers in step.", "string", 1),
     ("Checkpoint", ".status.summary.checkpoint", "Step of the newest checkpoint.", "string", 1),
+    ("Cost", ".status.cost.text", "Accelerator hours or money, so far and in the end.", "string", 1),
     ("Restarts", ".status.restarts.pods", "Pods that were replaced.", "integer", 1),
 )
 

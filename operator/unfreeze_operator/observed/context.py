@@ -27,6 +27,7 @@ from unfreeze_operator.objects.waiting import Waiting, telling
 from unfreeze_operator.settings.allowed import DEFAULT, Allowed
 from unfreeze_operator.settings.network import ISOLATED, Network
 from unfreeze_operator.settings.options import GANG_PATIENCE, LOST_POD_GRACE, TrainerImage
+from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 
 
@@ -163,6 +164,8 @@ class Context:
     """What the platform lets jobs ask for."""
     sources: Sources = field(default_factory=lambda: NOTHING)
     """What the platform lets jobs read over the network."""
+    prices: Prices = NO_PRICES
+    """What accelerators cost."""
     silent: bool = False
     """Whether the leader, which answered before, has left two questions in a row unanswered."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from unfreeze_operator.settings.allowed import DEFAULT, Allowed
 from unfreeze_operator.settings.network import ISOLATED, Network
+from unfreeze_operator.settings.prices import NO_PRICES, Prices
 from unfreeze_operator.settings.sources import NOTHING, Sources
 
 LOST_POD_GRACE = 60.0
@@ -55,6 +56,8 @@ class Settings:
     """What jobs may ask for beside a restricted pod."""
     sources: Sources = field(default_factory=lambda: NOTHING)
     """What jobs may read over the network."""
+    prices: Prices = NO_PRICES
+    """What accelerators cost."""
     lease_namespace: str = ""
     """Where the Lease lies by which one of several operators is chosen; none for no election."""
     lease_name: str = "unfreeze-operator"

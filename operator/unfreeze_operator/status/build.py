@@ -28,6 +28,7 @@ from unfreeze_operator.observed.failure import first_failed, job_failure, pod_fa
 from unfreeze_operator.observed.gangs import next_try
 from unfreeze_operator.status.budget import MAX_MESSAGE_BYTES, clipped, within_budget
 from unfreeze_operator.status.conditions import Conditions
+from unfreeze_operator.status.cost import cost_of
 from unfreeze_operator.status.history import extended
 from unfreeze_operator.status.times import account
 from unfreeze_operator.status.training import Training, at_rest, earlier_leaders, gather, leader, summarize
@@ -73,6 +74,7 @@ def observe(
         conditions.set_once("CheckpointBroken", reason, clipped(recovery.message, MAX_MESSAGE_BYTES))
     if phase == "Succeeded":
         _set_useful(conditions, training.results)
+    held = _accelerator_seconds(context)
     status = FineTuneJobStatus(
         observed_generation=context.job.generation,
         phase=phase,
@@ -90,7 +92,8 @@ def observe(
         decisions=training.decisions,
         omitted=training.omitted,
         state_seconds=account(context, phase, progress, completed),
-        accelerator_seconds=_accelerator_seconds(context),
+        accelerator_seconds=held,
+        cost=cost_of(context, held, training.progress if phase == "Running" else None),
         failure=failure,
         warnings=list(context.warnings[:_MAX_WARNINGS]),
         summary=summarize(training, context.spec.metric.name),
@@ -121,7 +124,7 @@ def worth_writing(old: FineTuneJobStatus, new: FineTuneJobStatus, accelerators: 
     """Whether anything changed; the accelerators' clock alone counts only now and then."""
     if old == new:
         return False
-    if old != new.model_copy(update={"accelerator_seconds": old.accelerator_seconds}):
+    if old != new.model_copy(update={"accelerator_seconds": old.accelerator_seconds, "cost": old.cost}):
         return True
     grown = (new.accelerator_seconds or 0) - (old.accelerator_seconds or 0)
     return old.accelerator_seconds is None or grown >= ACCOUNT_SECONDS * accelerators

@@ -24,6 +24,8 @@ from unfreeze_operator.observed.context import Children
 
 MAX_REASONS = 64
 """Reasons come from trainers, and a trainer of somebody's own may say anything: beyond these they count as Other."""
+MAX_NAMESPACES = 1000
+"""Namespaces that have series of their own; those that come later count as Other, which is no namespace's name."""
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAITS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600)
@@ -44,6 +46,19 @@ class Metrics:
         self.succeeded = Counter("unfreeze_jobs_succeeded", "Jobs that succeeded.", **own)
         self.failed = Counter("unfreeze_jobs_failed", "Jobs that failed.", ["reason"], **own)
         self._reasons: set[str] = set()
+        self.accelerator_seconds = Counter(
+            "unfreeze_namespace_accelerator_seconds",
+            "Accelerators times seconds that pods of a namespace's jobs held them, since this process began to count.",
+            ["namespace"],
+            **own,
+        )
+        self.cost = Counter(
+            "unfreeze_namespace_cost",
+            "What they cost, by the table of prices.",
+            ["namespace", "currency"],
+            **own,
+        )
+        self._namespaces: set[str] = set()
         self.reconcile_seconds = Histogram(
             "unfreeze_reconcile_duration_seconds", "Duration of a reconcile.", buckets=_LATENCIES, **own
         )
@@ -72,6 +87,7 @@ class Metrics:
     ) -> None:
         """Count what has happened in the step from one written status to the next."""
         age = (now - job.created).total_seconds()
+        self._spend(job.namespace, old, new)
         if old.phase is None and new.phase is not None:
             self.created.inc()
         if old.start_time is None and new.start_time is not None:
@@ -85,6 +101,17 @@ class Metrics:
             self.succeeded.inc()
         if new.phase != old.phase and new.phase == "Failed" and new.failure:
             self.failed.labels(self._bounded(new.failure.reason)).inc()
+
+    def _spend(self, namespace: str, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
+        if namespace not in self._namespaces and len(self._namespaces) >= MAX_NAMESPACES:
+            namespace = "Other"
+        self._namespaces.add(namespace)
+        if (grown := (new.accelerator_seconds or 0) - (old.accelerator_seconds or 0)) > 0:
+            self.accelerator_seconds.labels(namespace).inc(grown)
+        amount, currency = (new.cost.amount, new.cost.currency) if new.cost else (None, None)
+        before = old.cost.amount if old.cost and old.cost.currency == currency else None
+        if amount is not None and currency and (grown_by := amount - (before or 0.0)) > 0:
+            self.cost.labels(namespace, currency).inc(grown_by)
 
     def _bounded(self, reason: str) -> str:
         if reason not in self._reasons and (len(self._reasons) >= MAX_REASONS or not _REASON.fullmatch(reason)):

@@ -168,6 +168,7 @@ def closing_table(job: ResolvedJob) -> None:
         console.print(f"test {_line(report.results.test)}")
     for remark in _remarks(report.data):
         console.print(remark)
+    console.print(_cost(report))
     for export in report.exports:
         console.print(f"\n{export.kind}: {folder / export.folder}")
         if export.usage:  # reports of the first version have none
@@ -182,6 +183,15 @@ def _first(report: Report) -> Iterator[str]:
     if report.usefulness and not report.usefulness.better:
         yield f"no better than guessing: {report.usefulness.message}"
     yield from (f"warning: {warning}" for warning in (*report.warnings, *map(went_back, report.rollbacks)))
+
+
+def _cost(report: Report) -> str:
+    """Return what all phases have cost together, without loading and export."""
+    size, on_cpu = report.world.world_size, report.world.device == "cpu"
+    hours = report.seconds * size / 3600
+    places = f"{'worker' if on_cpu else 'accelerator'}{'s' if size > 1 else ''}"
+    kind = "worker" if on_cpu else "accelerator"
+    return f"trained for {duration(report.seconds)} on {size} {places}: {hours:.3g} {kind} hours"
 
 
 def _remarks(data: DataReport) -> Iterator[str]:

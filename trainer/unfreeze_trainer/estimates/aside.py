@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -45,16 +48,29 @@ class Aside:
         finally:
             os._exit(code)
 
-    def result(self) -> Any:
+    def result(self, most: float | None = None) -> Any:
         """Wait for what the function returns. Once.
+
+        Parameters
+        ----------
+        most
+            Seconds after which its process is ended; None waits for ever.
 
         Raises
         ------
         AsideError
             It has raised, or its process has ended otherwise.
         """
-        with os.fdopen(self._read, "rb") as file:
-            content = file.read()
+        content, until = b"", None if most is None else time.monotonic() + most
+        with os.fdopen(self._read, "rb", buffering=0) as file:
+            while True:
+                if not select.select([file], [], [], None if until is None else max(0.0, until - time.monotonic()))[0]:
+                    os.kill(self._pid, signal.SIGKILL)
+                    content = f"!it took more than {most:.0f} s".encode()
+                    break
+                if not (part := file.read(2**16)):
+                    break
+                content += part
         os.waitpid(self._pid, 0)
         if not content.startswith(b"="):
             raise AsideError(content[1:].decode() or "its process was ended")

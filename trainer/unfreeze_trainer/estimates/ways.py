@@ -69,7 +69,7 @@ def _kinds(job: ResolvedJob) -> Iterator[Iterator[Way]]:
         )
     yield _engines(job, smallest, beside)
     if not job.adapter:
-        adapter = AdapterSpec.model_validate({"type": "LoRA"})
+        adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
         changed = job.model_copy(update={"adapter": adapter})
         less = "another result: it trains less"
         yield (

@@ -144,6 +144,8 @@ class Milestones:
             state.take_best(self._metric.name)
             self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
+        if not state.phase_ended and self._plan.tries_at(state.step, state.phase_index):
+            state.phase_ended = not self._ladder.goes_on(self._plan.phases[state.phase_index])
         if decision.why and not state.beyond:
             phase = self._plan.phases[state.phase_index]
             self._decisions.add(

@@ -31,7 +31,7 @@ from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
-from unfreeze_trainer.training.solver import Solver, require_solvable
+from unfreeze_trainer.training.solver import Solver, require_solvable, with_solver
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
@@ -81,8 +81,9 @@ class Run:
         *,
         takes_folder: bool = False,
     ) -> None:
-        self.job, self.engine, self.link = job, engine, link
-        self.asked = job  # with the rates before a range test
+        self.asked = asked = job  # with the rates before a range test, and the solver before one is chosen
+        self.job = job = with_solver(job, task, loaded, any_rank=engine.any_rank)
+        self.engine, self.link = engine, link
         self.hook = hook = loaded.hook
         self.features = features = CachedTask(task, engine)
         whole, task = task, cast("Task", features)
@@ -105,7 +106,7 @@ class Run:
             loaded.rate_factors,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
-        head = require_solvable(task, loaded, plan.phases)
+        head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         starts = {
@@ -121,7 +122,7 @@ class Run:
         self.replay = Replay(job, whole, loaded, engine, plan=plan, forgetting=self.forgetting)
         self.hold = Hold(loaded, engine, plan=plan, freezer=freezer, forgetting=self.forgetting)
         self.meter = meter = Meter(engine, link)
-        self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
+        self.folder, found = open_folder(asked, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
         rates = None
         if job.strategy.learning_rate.rates == "Auto":

@@ -81,8 +81,9 @@ class Work:
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
             state.course, state.pull = Course(), new_pull(phase)
         left = self._trainable.begin(phase)
-        self._milestones.start_clock()
         self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
+        self._ladder.compare(phase, tell=self._tell)
+        self._milestones.start_clock()
         self._features.enter(phase.index, self._plan.reads_left(state.step, phase.index), beat=self._computed)
         self._reporter.tell("")
         if state.phase_steps:

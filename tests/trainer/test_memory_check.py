@@ -1,0 +1,250 @@
+"""Before a job is begun: what surely does not fit is refused with ways that fit; what may fit, or nobody can tell, begins."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.trainer.jobs import bert_folder, make_job, write_csv
+from tests.trainer.ranks import free_port
+from unfreeze_trainer.estimates import check
+from unfreeze_trainer.estimates.aside import Aside, AsideError
+from unfreeze_trainer.estimates.estimate import Estimate
+from unfreeze_trainer.estimates.room import Room, host_memory
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
+from unfreeze_trainer.link import Link
+
+MIB = 2**20
+PHASE = PhaseBytes("all", 10, 10 * MIB, 20 * MIB, 30 * MIB, 90 * MIB, 50 * MIB, 30 * MIB, 120 * MIB)
+TRACED = Traced(10, {"float32": 10 * MIB}, 15 * MIB, [PHASE], 60 * MIB, 30 * MIB, 10 * MIB)
+
+
+def write(root, **files):
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_DOT_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_the_least_limit_counts_with_its_swap(tmp_path):
+    assert host_memory(tmp_path) == (None, "the memory of the machine")
+    write(tmp_path, proc__meminfo="MemTotal:  1000 kB\nMemFree: 1 kB\nSwapTotal: 24 kB\n")
+    assert host_memory(tmp_path) == (1024 * 1024, "the memory of the machine")
+    group = {"sys__fs__cgroup__memory_DOT_max": "3000\n", "sys__fs__cgroup__memory_DOT_swap_DOT_max": "0\n"}
+    write(tmp_path, **group)
+    assert host_memory(tmp_path) == (3000, "the memory limit of the pod")
+    write(tmp_path, sys__fs__cgroup__memory_DOT_swap_DOT_max="500\n")
+    assert host_memory(tmp_path)[0] == 3500
+    write(tmp_path, sys__fs__cgroup__memory_DOT_swap_DOT_max="max\n")
+    assert host_memory(tmp_path)[0] == 1024 * 1024, "it may swap as much as it likes"
+
+
+def test_a_group_within_groups_has_the_least_of_their_limits(tmp_path):
+    write(tmp_path, proc__self__cgroup="0::/user.slice/run.scope\n")
+    for group, limit in (("user.slice", 2000), ("user.slice/run.scope", 4000)):
+        folder = tmp_path / "sys/fs/cgroup" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.swap.max").write_text("0\n")
+    assert host_memory(tmp_path)[0] == 2000
+    first = tmp_path / "first"
+    write(first, proc__self__cgroup="4:cpu,memory:/pod\n")
+    (first / "sys/fs/cgroup/memory/pod").mkdir(parents=True)
+    (first / "sys/fs/cgroup/memory/pod/memory.memsw.limit_in_bytes").write_text("7000\n")
+    assert host_memory(first)[0] == 7000
+
+
+def estimate(**fields):
+    return Estimate(TRACED, workers=2, base=100 * MIB, **fields)
+
+
+def room(host, **fields):
+    return Room(host, "the memory limit of the pod", **fields)
+
+
+def test_only_what_is_held_for_sure_is_compared():
+    """One process, the step of one worker and the forward pass of the other: no checkpoint, no export, and nine tenths of it."""
+    job = make_job("/none", "/none.csv", distribution={"numNodes": 2})
+    least = (100 + 90 + 60) * MIB
+    two = {"workers": 2}
+    assert not check.too_large(job, estimate(), room(int(0.9 * least) + 1, **two))
+    text = check.too_large(job, estimate(), room(int(0.9 * least) - 1, **two))
+    assert text.startswith(
+        "the job does not fit into 225.0 MiB, the memory limit of the pod: phase all needs at least 250.0 MiB"
+    )
+    assert "in its 2 workers" in text
+    assert "10.0 MiB of weights, 20.0 MiB of moments and buffers, 30.0 MiB of activations" in text
+    assert estimate().host > least, "what is estimated is more"
+    divided = make_job("/none", "/none.csv", distribution={"numNodes": 2, "engine": "FSDP"})
+    assert not check.too_large(divided, estimate(), room(int(0.9 * least) - 1, **two)), "weights that it lets go"
+
+
+def test_an_accelerator_is_asked_for_weights_and_moments_alone():
+    job = make_job("/none", "/none.csv")
+    on = {"accelerated": True}
+    assert not check.too_large(job, estimate(**on), room(None, accelerator=27 * MIB + 1))
+    text = check.too_large(job, estimate(**on), room(None, accelerator=26 * MIB))
+    assert "the 26.0 MiB of an accelerator: phase all needs at least 30.0 MiB there" in text
+    offload = {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2, "offload": "Optimizer"}}
+    assert not check.too_large(
+        make_job("/none", "/none.csv", distribution=offload), estimate(**on), room(None, accelerator=26 * MIB)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strategy": {"type": "Auto"}},
+        {"strategy": {"type": "FeatureExtraction", "solver": "Closed"}},
+        {"training": {"compile": True}},
+        {"model": {"quantization": {"type": "NF4"}}, "adapter": {"type": "LoRA"}},
+    ],
+)
+def test_what_cannot_be_told_begins_with_a_line_in_the_log(change, caplog):
+    job = make_job("/none", "/none.csv", **change)
+    with caplog.at_level(logging.INFO):
+        check.refuse_what_cannot_fit(job, None, room(1))
+    assert "is not looked at before it begins: " in caplog.text
+
+
+def test_a_function_aside_may_not_take_for_ever():
+    with pytest.raises(AsideError, match="more than 0 s"):
+        Aside(lambda: time.sleep(60), int).result(0.05)
+    assert Aside(lambda: "x" * 200_000, str).result(20) == "x" * 200_000
+
+
+def test_other_workers_of_a_pod_wait_for_the_first(tmp_path, monkeypatch):
+    link, seen = Link(tmp_path), []
+    monkeypatch.setattr(check, "refuse_what_cannot_fit", lambda *_: seen.append(link.memory_checked()))
+    monkeypatch.setattr(Room, "here", lambda _: room(1))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    waits = threading.Thread(target=check.check_memory, args=(None, None, link))
+    waits.start()
+    assert not seen
+    assert waits.is_alive()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for _ in range(2):  # started again in its pod, it need not look again
+        check.check_memory(None, None, link)
+    waits.join(10)
+    assert not waits.is_alive()
+    assert seen == [False]
+
+
+def test_what_goes_wrong_in_the_check_lets_the_job_begin(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+
+    def fail(*_):
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(check, "refuse_what_cannot_fit", fail)
+    monkeypatch.setattr(Room, "here", lambda _: room(1))
+    with caplog.at_level(logging.INFO):
+        check.check_memory(None, None, Link(tmp_path))
+    assert "is not known: OSError: no such thing" in caplog.text
+    assert Link(tmp_path).memory_checked()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memory")
+    bert_folder(folder / "bert")
+    write_csv(folder / "texts.csv")
+    return folder
+
+
+def small(inputs, **change):
+    return make_job(inputs / "bert", inputs / "texts.csv", **change)
+
+
+def test_a_small_job_is_let_through_by_its_files_alone(inputs, monkeypatch):
+    from unfreeze_trainer.tasks import open_task
+
+    job = small(inputs)
+    task = open_task(job)
+    monkeypatch.setattr(check, "_asked", None)
+    check.refuse_what_cannot_fit(job, task, room(2 * 2**30))
+    assert not check.plainly_fits(job, task, room(2**20))
+    assert not check.plainly_fits(job, task, room(None, accelerator=2**20))
+    random = small(inputs, model={"initialization": "Random"})
+    assert check.plainly_fits(random, open_task(random), room(2 * 2**30)), "its folder has weights"
+
+
+REFUSED = """
+import json, sys
+from tests.trainer.jobs import make_job
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates import check
+from unfreeze_trainer.estimates.estimate import resident
+from unfreeze_trainer.estimates.room import Room
+from unfreeze_trainer.tasks import open_task
+
+model, data, change = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+job = make_job(model, data, **change)
+task = open_task(job)
+check.plainly_fits = lambda *_: False
+for mib in sys.argv[4:]:
+    try:
+        check.refuse_what_cannot_fit(job, task, Room(resident() + (int(mib) << 20), "the memory limit of the pod"))
+        print("begins")
+    except JobError as error:
+        print(error.reason, error.message)
+"""
+
+
+def wide(inputs, **config):
+    """Return a folder with a configuration and a tokenizer, and no weights."""
+    folder = inputs / f"wide-{config['hidden_size']}-{config['num_hidden_layers']}"
+    if not folder.exists():
+        folder.mkdir()
+        for file in (inputs / "bert").iterdir():
+            if file.name != "model.safetensors":
+                (folder / file.name).write_bytes(file.read_bytes())
+        known = json.loads((folder / "config.json").read_text())
+        heads = {"num_attention_heads": 16, "intermediate_size": 4 * config["hidden_size"]}
+        (folder / "config.json").write_text(json.dumps(known | heads | config))
+    return folder
+
+
+@pytest.mark.slow
+def test_ways_that_fit_have_been_estimated(inputs):
+    """Five layers of 50 million weights: all of them take four gigabytes to train, an adapter a third of that."""
+    change = {"model": {"initialization": "Random"}}
+    arguments = [
+        wide(inputs, hidden_size=2048, num_hidden_layers=5),
+        inputs / "texts.csv",
+        json.dumps(change),
+        3000,
+        6000,
+    ]
+    command = [sys.executable, "-c", REFUSED, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    refused, begins = [line for line in done.stdout.splitlines() if line.startswith(("DoesNotFit ", "begins"))]
+    assert refused.startswith("DoesNotFit the job does not fit into ")
+    assert "phase all needs at least " in refused
+    assert "It fits with adapter: {type: LoRA} (another result: it trains less; " in refused
+    assert "As it is it takes " in refused
+    assert begins == "begins"
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_fit_ends_before_its_model_is_loaded(inputs):
+    """Forty billion weights: no machine of the tests holds them."""
+    from unfreeze_trainer.commands.local import run_agents
+
+    folder = wide(inputs, hidden_size=16384, num_hidden_layers=12)
+    job = make_job(folder, inputs / "texts.csv", model={"initialization": "Random"}, distribution={"numProcPerNode": 2})
+    place = job.distribution.model_copy(update={"rendezvous_host": "127.0.0.1", "rendezvous_port": free_port()})
+    output = job.output.model_copy(update={"path": str(inputs / "run")})
+    code, message = run_agents(job.model_copy(update={"distribution": place, "output": output}), {})
+    assert (code, message.reason, message.rank) == (2, "DoesNotFit", 0)
+    assert message.progress is None or message.progress.step == 0
+    assert "the memory" in message.message
+    assert "take a smaller model" in message.message
+    assert not list((inputs / "run").glob("checkpoints/*"))

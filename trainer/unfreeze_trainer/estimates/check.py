@@ -1,0 +1,245 @@
+"""Before the first step: a job that surely does not fit into memory ends at once, and says with what it would fit.
+
+What a job holds at least is compared with what there is. Where the two are near each other, or nobody can tell, the job
+begins: it is refused only where it would have been killed.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates.aside import Aside, AsideError
+from unfreeze_trainer.estimates.estimate import AGENT, REST, SHARE, Estimate, estimate_of, resident, size
+from unfreeze_trainer.estimates.room import Room
+from unfreeze_trainer.estimates.ways import ways_that_fit
+from unfreeze_trainer.models.folders import weight_files
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
+    from unfreeze_trainer.estimates.ways import Way
+    from unfreeze_trainer.link import Link
+    from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+SURE = 0.9
+"""Of what a job holds at least by the estimate, what has to be there: the rest is the estimate's possible error."""
+MOST_SECONDS = 20.0
+"""That an estimate may take; the job begins without it then."""
+WAYS_SECONDS = 120.0
+"""That looking for ways that fit may take."""
+_WAIT_SECONDS = MOST_SECONDS + WAYS_SECONDS + 60
+_SMALL = 200 * 2**20
+"""Bytes of weights up to which a model's activations are bounded by a rule of thumb."""
+_STATES = 8
+"""Times the weights that are held at once at most: gradients, moments, a checkpoint, an export."""
+_OF_TOKEN, _OF_VALUE = 0.03, 2000
+"""Numbers that are kept for the backward pass, for each token and parameter, and for each value of a picture or sound: at
+most. A layer of a transformer of width h keeps about 20 h and 2.5 numbers a head and token (Korthikanti et al. 2022,
+arXiv 2205.05198), and has 12 h^2 parameters; vision and speech models of this size were found below a thousand a value."""
+
+
+def check_memory(job: ResolvedJob, task: Task, link: Link | None) -> None:
+    """Compare what a job needs with what there is, before its model is loaded; once in a pod, by its first worker.
+
+    Raises
+    ------
+    JobError
+        DoesNotFit: it needs more than there is, for sure.
+    """
+    if link is None:
+        return
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        link.wait_for_memory_check(_WAIT_SECONDS)
+        return
+    if link.memory_checked():  # workers that start again
+        return
+    try:
+        refuse_what_cannot_fit(job, task, Room.here(job))
+    except Exception as error:
+        if isinstance(error, JobError) and error.reason == "DoesNotFit":
+            raise
+        # What else is wrong with the job is found, and told, where it belongs.
+        log.info("whether the job fits into memory is not known: %s: %s", type(error).__name__, error)
+    link.say_memory_checked()
+
+
+def refuse_what_cannot_fit(job: ResolvedJob, task: Task, room: Room) -> None:
+    """Raise the error of a job that cannot fit; say in the log why nobody looks at another one.
+
+    Raises
+    ------
+    JobError
+        DoesNotFit.
+    """
+    if room.host is None and room.accelerator is None:
+        return
+    if why := not_estimated(job):
+        log.info("whether the job fits into memory is not looked at before it begins: %s", why)
+        return
+    if plainly_fits(job, task, room):
+        return
+    began = time.monotonic()
+    try:
+        found = _asked(job, task, room, steps_alone=True)
+    except AsideError as error:
+        log.info("whether the job fits into memory is not known, its training does not run on shapes alone: %s", error)
+        return
+    short = too_large(job, found, room)
+    log.info("whether the job fits into memory was estimated in %.1f s", time.monotonic() - began)
+    if short:
+        raise JobError("DoesNotFit", f"{short} {_remedies(job, task, room, found)}")
+
+
+def not_estimated(job: ResolvedJob) -> str:
+    """Return why nobody can tell beforehand what a job holds at least; nothing where it can be told."""
+    alone = job.strategy.solver == "Closed" and job.strategy.type == "FeatureExtraction"
+    reasons = (
+        (bool(job.model.towers), "the memory of several encoders is not estimated"),
+        (bool(job.stages), "the memory of stages is not estimated"),
+        (job.strategy.type == "Auto", "strategy Auto may end before the rung that needs the most"),
+        (alone, "its head is solved without steps"),
+        (job.model.quantization is not None, "the memory of quantised weights is not estimated"),
+        (job.training.compile, "what compiled layers keep is not estimated"),
+    )
+    return next((text for so, text in reasons if so), "")
+
+
+def plainly_fits(job: ResolvedJob, task: Task, room: Room) -> bool:
+    """Whether a small model fits many times over, by its files and one sample alone: most jobs do, and need no estimate."""
+    library = task.library  # type: ignore[attr-defined]  # of a task that is composed, as all are that have no towers
+    files = weight_files(library.path, library.where, library=library.name)
+    weights = 2 * sum((Path(library.path) / name).stat().st_size for name in files)  # half precision grows
+    if not files or weights > 2 * _SMALL:
+        return False
+    training = job.training
+    longest = int(task.lengths("train").argmax())
+    [batch] = task.batches("train", [[longest]], epoch_seed=0)
+    values = max(batch.values(), key=lambda tensor: tensor.numel())
+    kept = _OF_VALUE if values.is_floating_point() else _OF_TOKEN * weights / 4
+    samples = -(-training.batch_size // (job.distribution.world_size * training.gradient_accumulation_steps))
+    needed = resident() + _STATES * weights + round(4 * kept * samples * values.numel())
+    return (room.host is None or room.workers * needed < room.host) and (
+        room.accelerator is None or needed < room.accelerator
+    )
+
+
+class Least(NamedTuple):
+    """What a worker holds of a job in bytes of tensors, at least."""
+
+    phase: PhaseBytes
+    """In which it holds the most."""
+    between: int
+    """Between steps: weights, moments, the engine's buffers."""
+    step: int
+    """Most in a step."""
+
+
+def least_of(traced: Traced, engine: str) -> Least:
+    """Return what a job holds at least by what was traced: no checkpoint under way, no export. Pure."""
+    phase = max(traced.phases, key=lambda phase: phase.step)
+    # FSDP's trace does not see the whole weights let go where they are divided.
+    unseen = sum(traced.weights_by_dtype.values()) if engine == "FSDP" else 0
+    between = max(phase.weights, phase.weights + phase.optimizer - unseen)
+    return Least(phase, between, max(between, phase.step - unseen))
+
+
+def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
+    """Return what a job surely needs more than there is, for people; nothing where it may fit. Pure."""
+    phase, between, step = least_of(found.traced, job.distribution.engine)
+    states = f"{size(phase.weights)} of weights, {size(between - phase.weights)} of moments and buffers"
+    if room.accelerator is None:
+        first, others = step, min(step, between + phase.activations)
+        parts = f"{states}, {size(phase.activations)} of activations"
+    else:
+        # An accelerator's own kernels keep less of the activations than the CPU's, by which they are counted.
+        if job.distribution.offload == "None" and SURE * between > room.accelerator:
+            return (
+                f"the job does not fit into the {size(room.accelerator)} of an accelerator: phase {phase.name} needs at least"
+                f" {size(between)} there, {states}, without activations."
+            )
+        weights = sum(found.traced.weights_by_dtype.values())
+        first, others = weights, 0
+        parts = f"{size(weights)} of weights while they are loaded"
+    least = found.base + first + (room.workers - 1) * others
+    if room.host is None or SURE * least <= room.host:
+        return ""
+    each = f" in its {room.workers} workers, each of which holds" if room.workers > 1 else ":"
+    return (
+        f"the job does not fit into {size(room.host)}, {room.owner}: phase {phase.name} needs at least {size(least)}{each}"
+        f" {parts}."
+    )
+
+
+def _asked(
+    job: ResolvedJob, task: Task, room: Room, *, most: float = MOST_SECONDS, steps_alone: bool = False
+) -> Estimate:
+    import torch
+
+    from unfreeze_trainer.estimates.trace import Traced, trace  # loads what most jobs do not need
+
+    def traced() -> Traced:
+        torch.set_num_threads(1)  # a copy has no other threads
+        gc.freeze()  # what was there before is looked through at no collection
+        return trace(job, task, heaviest=True, steps_alone=steps_alone)
+
+    found: Traced = Aside(traced, Traced).result(most)
+    limits = {"limit": room.host, "accelerator_limit": room.accelerator}
+    return replace(
+        estimate_of(job, found, base=resident(), **limits),
+        workers=room.workers,
+        accelerated=room.accelerator is not None,
+    )
+
+
+def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate) -> str:
+    """Return the cheapest changes with which a job fits, each of them estimated, and the memory that it takes as it is."""
+    until = time.monotonic() + WAYS_SECONDS
+    # Where weights and moments alone are too much, no smaller batch helps.
+    between = least_of(found.traced, job.distribution.engine).between
+    if room.accelerator is not None:
+        full = enough(between) > room.accelerator
+    else:
+        full = room.host is not None and enough(AGENT + room.workers * (found.base + between)) > room.host
+
+    def ask(changed: ResolvedJob) -> Estimate | None:
+        same = (changed.adapter, changed.distribution) == (job.adapter, job.distribution)
+        try:
+            left = until - time.monotonic()
+            return _asked(changed, task, room, most=left) if left > 0 and not (same and full) else None
+        except AsideError:  # a combination that this model does not take
+            return None
+
+    ways = ways_that_fit(job, ask)
+    if (left := until - time.monotonic()) > 0:
+        with suppress(AsideError):
+            found = _asked(job, task, room, most=left)
+            asks = f"{size(enough(found.host))} of memory"
+            if room.accelerator is not None:
+                asks += f" and accelerators of {size(enough(found.accelerator))}"
+            return f"{_told(ways)} As it is it takes {asks}"
+    return _told(ways)
+
+
+def _told(ways: list[tuple[Way, Estimate]]) -> str:
+    if not ways:
+        return (
+            "Smaller micro batches, gradient checkpointing, another engine and an adapter do not make it fit, as far as could be"
+            " tried: take a smaller model."
+        )
+    texts = [f"{way.change} ({way.cost}; {size(needs.accelerator or needs.host)})" for way, needs in ways]
+    return f"It fits with {'; or with '.join(texts)}."
+
+
+def enough(needed: int) -> int:
+    """Return the limit from which on something that needs so many bytes is said to fit."""
+    return needed + round(SHARE * needed) + REST
