@@ -78,7 +78,11 @@ def test_what_changes_nothing_that_is_learned_is_no_part_of_it(patch):
 
 def test_a_guard_that_trains_is_a_part_of_it():
     anchor = {"anchor": {"source": "pvc://data/old.csv"}}
-    kinds = ({"budget": 0.1, "guard": "Hold"}, {"budget": 0.2, "guard": "Hold"}, {"budget": 0.1, "guard": "Hold", **anchor})
+    kinds = (
+        {"budget": 0.1, "guard": "Hold"},
+        {"budget": 0.2, "guard": "Hold"},
+        {"budget": 0.1, "guard": "Hold", **anchor},
+    )
     kinds += (
         {"guard": "Replay", **anchor},
         {"guard": "Replay", "budget": 0.1, **anchor},

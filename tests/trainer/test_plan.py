@@ -31,7 +31,9 @@ def test_an_evaluation_falls_on_its_interval_and_on_the_end_of_each_phase():
     for one in (plan, often):
         for index, phase in enumerate(one.phases):
             for step in range(phase.first_step, phase.first_step + phase.steps + 1):
-                left = [later for of, later in steps(one) if of == index and later > step and one.evaluates_at(later, index)]
+                left = [
+                    later for of, later in steps(one) if of == index and later > step and one.evaluates_at(later, index)
+                ]
                 assert one.reads_left(step, index)["validation"] == len(left)
 
 
