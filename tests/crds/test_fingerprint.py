@@ -69,10 +69,28 @@ def test_fields_that_are_added_and_set_do(planted, change):
         {"tracking": {"tensorBoard": {}}},
         {"runPolicy": {"hangTimeoutSeconds": 60, "suspend": True}},
         {"template": {"image": "other"}},
+        {"evidence": {"forgetting": {"budget": 0.1, "guard": "Stop"}}},
     ],
 )
 def test_what_changes_nothing_that_is_learned_is_no_part_of_it(patch):
     assert of({"spec": patch}).fingerprint() == of({}).fingerprint()
+
+
+def test_a_guard_that_trains_is_a_part_of_it():
+    anchor = {"anchor": {"source": "pvc://data/old.csv"}}
+    kinds = (
+        {"budget": 0.1, "guard": "Hold"},
+        {"budget": 0.2, "guard": "Hold"},
+        {"budget": 0.1, "guard": "Hold", **anchor},
+    )
+    kinds += (
+        {"guard": "Replay", **anchor},
+        {"guard": "Replay", "budget": 0.1, **anchor},
+        {"guard": "Replay", "replay": {"share": 0.2}, **anchor},
+    )
+    found = [of({"spec": {"evidence": {"forgetting": kind}}}).fingerprint() for kind in kinds]
+    assert len({*found, of({}).fingerprint()}) == len(found)  # what Replay loses is reported only
+    assert found[3] == found[4]
 
 
 @pytest.mark.parametrize(

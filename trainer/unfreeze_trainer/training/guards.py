@@ -56,17 +56,17 @@ def keep_base(run: Run, best: Best) -> tuple[Best, dict[str, float]]:
 def _trained(run: Run) -> tuple[str, str]:
     """Return what a guard has done in the training, and what there would be without it."""
     state = run.state
-    took = state.guard_seconds
-    of = sum(phase.seconds for phase in state.phases)
-    cost = f"which took {took:.3g} of {of:.3g} s"
+    cost = f"took {state.guard_seconds:.3g} of {sum(phase.seconds for phase in state.phases):.3g} s"
     if run.forgetting.guard == "Replay":
-        return f"{state.replayed:,} rows of the anchor were replayed, {cost}", "to train on the new data alone"
-    back = "1 evaluation" if state.corrections == 1 else f"{state.corrections:,} evaluations"
-    done = (
-        f"Each step pulled the weights towards the base's, at the end by {state.pull.strength:.2g} of the way at the peak learning rate;"
-        f" they were brought back before {back}, {cost}"
+        return f"{state.replayed:,} rows of the anchor were replayed, which {cost}", "to train on the new data alone"
+    back = {0: "", 1: ", and before 1 evaluation brought them back within the budget"}.get(
+        state.corrections, f", and before {state.corrections:,} evaluations brought them back within the budget"
     )
-    return done, "to train without a pull"
+    strength = f"{state.pull.strength:.2g} of the way at the peak learning rate"
+    return (
+        f"Each step pulled the weights towards the base's, at the end by {strength}{back}. The pull {cost}",
+        "to train without a pull",
+    )
 
 
 def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str]:
