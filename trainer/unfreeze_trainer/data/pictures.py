@@ -156,7 +156,7 @@ def decode_plainly(content: str | bytes, mode: Mode) -> Image:
 
 
 def turn(image: Image) -> AbstractContextManager[object]:
-    """Return what is held while a picture is decoded or scaled: threads do that, and a large one may take 512 MiB."""
+    """Return what is held while a picture is decoded or scaled: threads do that, and a large one may take 600 MiB."""
     return _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
 
 
