@@ -148,6 +148,7 @@ def test_json_that_no_table_holds(tmp_path, content, message):
         read_table(str(tmp_path / "words.jsonl"), ["text", "label"], "w")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["\n", ""], ids=["lines", "one line"])
 def test_a_quote_that_never_closes_fills_no_memory(tmp_path, ending):
     """Python's csv module holds what a quote has opened, four bytes for each character."""
@@ -163,6 +164,7 @@ def test_a_quote_that_never_closes_fills_no_memory(tmp_path, ending):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_of_rows_with_too_many_cells_the_first_is_kept(tmp_path):
     (tmp_path / "words.csv").write_text("text,label\n" + "some,more,cells\n" * 20_000)
     tracemalloc.start()
@@ -172,6 +174,14 @@ def test_of_rows_with_too_many_cells_the_first_is_kept(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("more", [",", ',"a\n",'], ids=["a line", "lines"])
+def test_a_header_of_more_columns_than_a_spreadsheet_is_refused(tmp_path, more):
+    """Arrow takes 8 KB for each: a header of 1 MiB would take 8 GiB."""
+    (tmp_path / "words.csv").write_text("text,label" + more * 100_000 + "\na,x\n")
+    with pytest.raises(JobError, match=r"the header has \d+,\d+ columns, and 16,384 are read at most"):
+        read_table(str(tmp_path / "words.csv"), ["text", "label"], "w")
 
 
 def test_a_row_of_more_than_a_block(tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.packed import open_bytes
-from unfreeze_trainer.data.quotes import broken_quote
+from unfreeze_trainer.data.quotes import broken_quote, header_cells
 from unfreeze_trainer.data.suffixes import suffixes
 from unfreeze_trainer.data.unread import MAX_ERRORS, Unread
 from unfreeze_trainer.errors import JobError, quoted
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SEPARATED = {".csv": ",", ".tsv": "\t"}
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+MAX_COLUMNS = 1 << 14
+"""Of a file, as in a spreadsheet: Arrow takes 8 KB for each."""
 _MAX_HEADER = 1 << 20
 """Bytes of a first line, as many as of any row."""
 
@@ -115,6 +117,12 @@ def _require_header(path: str, where: str) -> None:
             raise JobError("InvalidData", f"{where}: the header is longer than 1 MiB: is it the right file?")
         if not first.removeprefix(b"\xef\xbb\xbf").strip():
             raise JobError("InvalidData", f"{where}: the file is empty, or its first line is: a header is needed")
+    if (cells := header_cells(path, SEPARATED[suffixes(path)[0]], where)) > MAX_COLUMNS:
+        raise JobError(
+            "InvalidData",
+            f"{where}: the header has {cells:,} columns, and {MAX_COLUMNS:,} are read at most; leave out those that no task"
+            " needs, or save it as Parquet",
+        )
 
 
 def _content(path: str, where: str, stack: ExitStack) -> Any:

@@ -70,7 +70,7 @@ def open_picture(content: str | bytes) -> Image:
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
+        raise _too_large(MAX_PIXELS) from error
     except UnidentifiedImageError as error:
         formats = ", ".join(sorted(set(FORMATS.values())))
         raise PictureError(
@@ -85,13 +85,14 @@ def open_picture(content: str | bytes) -> Image:
 
 def _bound(image: Image) -> None:
     """Raise PictureError for a picture of too many pixels; of a JPEG have a quarter of them decoded."""
-    if image.width * image.height <= MAX_PIXELS:
+    most = MAX_PIXELS // 2 if image.format == "WEBP" else MAX_PIXELS  # its decoder holds a picture thrice
+    if image.width * image.height <= most:
         return
     if image.format in ("JPEG", "MPO") and _in_one_scan(image):
         image.draft(None, (image.width // 2, image.height // 2))
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > most:
         image.close()
-        raise _too_large()
+        raise _too_large(most)
 
 
 def _in_one_scan(image: Image) -> bool:
@@ -114,8 +115,8 @@ def _in_one_scan(image: Image) -> bool:
     return False
 
 
-def _too_large() -> PictureError:
-    return PictureError(f"it has more than {MAX_PIXELS:,} pixels; scale it down")
+def _too_large(most: int) -> PictureError:
+    return PictureError(f"it has more than {most:,} pixels; scale it down")
 
 
 def spare_channels(image: Image) -> int:
@@ -155,7 +156,7 @@ def decode_plainly(content: str | bytes, mode: Mode) -> Image:
 
 
 def turn(image: Image) -> AbstractContextManager[object]:
-    """Return what is held while a picture is decoded or scaled: threads do that, and a large one may take 512 MiB."""
+    """Return what is held while a picture is decoded or scaled: threads do that, and a large one may take 600 MiB."""
     return _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
 
 

@@ -65,6 +65,16 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
                 return None
 
 
+def header_cells(path: str, separator: str, where: str) -> int:
+    """Return how many cells the header of a file has; 0 where it cannot be told in MAX_ROW characters."""
+    csv.field_size_limit(MAX_ROW)
+    with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
+        try:
+            return len(next(csv.reader(_Lines(file), delimiter=separator), ()))
+        except (_LongRowError, csv.Error):
+            return 0
+
+
 class _LongRowError(Exception):
     """A row has more than MAX_ROW characters."""
 
