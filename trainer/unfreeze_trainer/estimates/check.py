@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SURE = 0.9
 """Of what a job holds at least by the estimate, what has to be there: the rest is the estimate's possible error."""
-MOST_SECONDS = 20.0
+MOST_SECONDS = 60.0
 """That an estimate may take; the job begins without it then."""
 WAYS_SECONDS = 120.0
 """That looking for ways that fit may take."""
