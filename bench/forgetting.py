@@ -88,7 +88,7 @@ def jobs() -> dict[str, tuple[str, Job, dict[str, Any]]]:
         for way, spec in ways.items():
             found[f"{model}, {way}"] = (model, spec, {"guard": "Stop", "budget": EVERYTHING})
         way, budget = GUARDED[model]
-        for guard in ("Report", "Interpolate", "Stop"):
+        for guard in ("Report", "Interpolate", "Stop", "Hold", "Replay"):
             name = f"{model}, {way}, {guard} with a budget of {budget:g}"
             found[name] = (model, ways[way], {"guard": guard, "budget": budget})
     return found

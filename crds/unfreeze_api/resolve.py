@@ -9,6 +9,7 @@ from unfreeze_api.contracts.progress import CLAIM_FOLDER, IMAGES_FOLDER, SOURCES
 from unfreeze_api.contracts.resolved import (
     ResolvedData,
     ResolvedDistribution,
+    ResolvedGuard,
     ResolvedJob,
     ResolvedModel,
     ResolvedOutput,
@@ -86,6 +87,7 @@ def resolve(
         ),
         tracking=ResolvedTracking.resolve(spec.tracking, namespace),
         evidence=spec.evidence,
+        guard=ResolvedGuard.of(spec.evidence, spec.task.type),
         stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )

@@ -162,8 +162,8 @@ class Reconciler:
         self._allowed, self._sources, self._prices = allowed, sources, prices
         self._clock = clock
         self._instance = socket.gethostname()
-        self._unsure: dict[str, FineTuneJobStatus] = {}
-        """By a job's UID the status before a write whose answer was lost."""
+        self._unsure: dict[Key, tuple[str, FineTuneJobStatus]] = {}
+        """UID of a job and the status before a write whose answer was lost: it may be seen late that it was done."""
         self._written: dict[Key, tuple[str, datetime]] = {}
         """UID of each job that runs, and when its status was written last."""
 
@@ -175,6 +175,7 @@ class Reconciler:
                 self._poller.forget(key)
                 self._caches.pods.forget(key)
                 self._written.pop(key, None)
+                self._unsure.pop(key, None)
                 return None
             return await self._reconcile(job)
 
@@ -194,8 +195,9 @@ class Reconciler:
                 return None
             spec = known
         first = leader(children.pods)
-        before = self._unsure.pop(job.uid, old)
-        if before != old:  # it was done after all
+        uid, before = self._unsure.get(job.key, (job.uid, old))
+        if uid == job.uid and before != old:  # it was done after all
+            del self._unsure[job.key]
             self._metrics.transition(job, before, old, children, now)
         context = Context(
             job,
@@ -321,8 +323,9 @@ class Reconciler:
                 return
             raise
         except (aiohttp.ClientError, TimeoutError):
-            self._unsure[job.uid] = old
+            self._unsure[job.key] = job.uid, old
             raise
+        self._unsure.pop(job.key, None)
         self._metrics.status_writes.inc()
         self._written[job.key] = job.uid, self._clock()
         if is_finished(new):

@@ -81,7 +81,8 @@ class Kueue:
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         command += ["sh", "-ec", _WITH_CERTIFICATES, "sh", str(self._folder), str(self._program)]
         # The visibility server is an aggregated API, which would need a Service that leads to this process.
-        command += [f"--config={self._folder / 'config.json'}", "--feature-gates=VisibilityOnDemand=false"]
+        gates = "VisibilityOnDemand=false,ElasticJobsViaWorkloadSlices=true"
+        command += [f"--config={self._folder / 'config.json'}", f"--feature-gates={gates}"]
         environment = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(self._cluster.kubeconfig),

@@ -197,6 +197,7 @@ def _repair_stages(spec: dict[str, Any]) -> None:
     """Make each stage one of the job's own task on data of its own; without stages where there can be none."""
     model, task = spec["model"], task_type(spec["task"]["type"])
     whole = spec.get("distribution", {}).get("engine", "DDP") == "DDP" and model.get("initialization") != "Random"
+    whole = whole and not task.joins
     if "source" not in model or not whole or "forgetting" in spec.get("evidence", {}):
         spec.pop("stages", None)
     for number, stage in enumerate(spec.get("stages", ())):
@@ -212,13 +213,17 @@ def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
     if (forgetting := evidence.get("forgetting")) is None:
         return
     engine = spec.get("distribution", {}).get("engine", "DDP")
-    towers = task_type(spec["task"]["type"]).towers
-    if engine == "DeepSpeed" or towers or spec["model"].get("initialization") == "Random":
+    joins = task_type(spec["task"]["type"]).joins
+    if engine == "DeepSpeed" or joins or spec["model"].get("initialization") == "Random":
         evidence.pop("forgetting")
     if "budget" not in forgetting or spec.get("adapter"):
         forgetting.pop("guard", None)
     if "anchor" in forgetting:
         forgetting["anchor"] = {"source": forgetting["anchor"]["source"]}
+    elif forgetting.get("guard") == "Replay":
+        forgetting.pop("guard")
+    if forgetting.get("guard") != "Replay":
+        forgetting.pop("replay", None)
 
 
 def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
@@ -233,6 +238,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     _repair_model(spec)
     _repair_labels(spec)
     _repair_columns(spec["data"])
+    _repair_prompts(spec["task"].get("imageText", {}))
     regression = spec["task"].get("textRegression", {})
     regression.pop("huberDelta" if regression.get("loss") != "Huber" else "", None)
     _repair_embedding(spec["task"].get("textEmbedding", {}))
@@ -315,6 +321,11 @@ def _repair_labels(spec: dict[str, Any]) -> None:
         spec["training"].pop("metric", None)
 
 
+def _repair_prompts(options: dict[str, Any]) -> None:
+    if "prompts" in options:
+        options["prompts"] = [f"{{}} {number}" for number, _ in enumerate(options["prompts"])]
+
+
 def _repair_embedding(options: dict[str, Any]) -> None:
     if options.get("annotation") != "Scores":
         options.pop("loss", None)
@@ -333,6 +344,8 @@ def _repair_adapter(spec: dict[str, Any]) -> None:
     adapter = spec.get("adapter", {"type": ""})
     if adapter["type"] in ("PromptTuning", "PrefixTuning", "PTuning", "AdaLoRA"):
         del spec["adapter"]
+    elif adapter["type"] == "Bottleneck" and task_type(spec["task"]["type"]).joins:
+        spec.pop("adapter")
     if adapter["type"] == "Bottleneck":
         spec["output"].pop("exports", None)
     if adapter["type"] == "PEFT":

@@ -80,12 +80,13 @@ def test_the_blocks_that_need_no_cluster():
         "docs/own-data.md",
         "docs/own-data.md",
         "docs/predictions.md",
+        "docs/predictions.md",
     ]
     assert FILES[0] == REPOSITORY / "README.md"
 
 
 def test_a_newcomers_lines_run_in_their_order(machine):
-    install, phases, own_data, classify, predict = ALONE
+    install, phases, own_data, classify, predict, features = ALONE
     example = machine.folder / "examples" / "trec-minilm.yaml"
     whole = example.read_text()
     for long, short in SHORTER.items():
@@ -108,3 +109,5 @@ def test_a_newcomers_lines_run_in_their_order(machine):
     assert "'label': 'billing'" in machine(commands(classify))
     assert "accuracy" in machine(commands(predict))
     assert (machine.folder / "tickets" / "said.parquet").is_file()
+    machine(commands(features))
+    assert all((machine.folder / "tickets" / f"{name}.parquet").is_file() for name in ("train", "validation", "new"))

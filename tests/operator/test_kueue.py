@@ -136,6 +136,111 @@ def test_a_gang_that_the_queue_has_never_room_for_gets_no_pod(operator, world, q
     world.wait_phase("Suspended", "lost")
 
 
+TOPOLOGY = "kueue.x-k8s.io/podset-required-topology"
+HOST = "kubernetes.io/hostname"
+ELASTIC = "kueue.x-k8s.io/elastic-job"
+
+
+@pytest.fixture
+def topology(kueue, operator_cluster, world):
+    """A function that creates a job of two pods, with so many GPUs each, that must lie on one node of eight."""
+    name = world.namespace
+    of_nodes = {"nodeLabels": {"kubernetes.io/os": "linux"}, "topologyName": name}
+    flavor = {"name": name, "resources": [{"name": GPU, "nominalQuota": 16}]}
+    cluster_queue = {
+        "namespaceSelector": {},
+        "resourceGroups": [{"coveredResources": [GPU], "flavors": [flavor]}],
+    }
+    manifests = [
+        of_kueue("Topology", name, {"levels": [{"nodeLabel": HOST}]}),
+        of_kueue("ResourceFlavor", name, of_nodes),
+        of_kueue("ClusterQueue", name, cluster_queue),
+        of_kueue("LocalQueue", "team-a", {"clusterQueue": name}, namespace=name),
+    ]
+    operator_cluster.kubectl("apply", "--filename=-", stdin=manifests)
+
+    def create(job, gpus):
+        body = spec(job, nodes=2, fake={"holdAt": 3})
+        body["distribution"]["resourcesPerNode"] = {"limits": {GPU: gpus}}
+        body["template"] |= {"annotations": {TOPOLOGY: HOST, "team/cost-centre": "7"}, "labels": {"team/name": "a"}}
+        return world.create(job, body=body, labels={"kueue.x-k8s.io/queue-name": "team-a"})
+
+    yield create
+    operator_cluster.kubectl("delete", "--wait=false", "--filename=-", stdin=manifests)
+
+
+def test_a_gang_lands_where_its_topology_says(operator, world, topology):
+    """Kueue writes gates, labels and annotations into the Job's template, and selectors into its pods: all stay."""
+    topology("close", 4)
+    held(world, "close")
+    pods = world.children("pods")
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 1
+    for pod in pods:
+        annotations, labels = pod["metadata"]["annotations"], pod["metadata"]["labels"]
+        assert (annotations[TOPOLOGY], annotations["team/cost-centre"], labels["team/name"]) == (HOST, "7", "a")
+        assert pod["spec"]["nodeSelector"][HOST] == pod["spec"]["nodeName"]
+        assert "kueue.x-k8s.io/podset" in labels
+        assert "schedulingGates" not in pod["spec"]
+    [job] = world.children("jobs")
+    assert "kueue.x-k8s.io/podset" in job["spec"]["template"]["metadata"]["labels"]
+    world.go("close")
+    assert world.wait_phase("Succeeded", "close")["restarts"] == {"inPlace": 0, "pods": 0}
+
+
+def test_a_topology_that_no_node_has_room_for_is_said(operator, world, topology):
+    topology("wide", 5)
+    queued(world, "wide", "topology")
+
+
+@pytest.fixture
+def elastic(operator_cluster, world):
+    """Each Job of the namespace is elastic for Kueue: an admission policy says so, since no field does."""
+    key = ELASTIC.replace("/", "~1")
+    patch = f'[JSONPatch{{op: "add", path: "/metadata/annotations/{key}", value: "true"}}]'
+    rule = {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}
+    policy = {
+        "matchConstraints": {"namespaceSelector": here, "resourceRules": [rule]},
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+    }
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": world.namespace}}
+    manifests = [
+        {**head, "kind": "MutatingAdmissionPolicy", "spec": policy},
+        {**head, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": world.namespace}},
+    ]
+    operator_cluster.kubectl("apply", "--filename=-", stdin=manifests)
+    container = {"name": "a", "image": "a", "command": ["true"]}
+    probe = {
+        "metadata": {"name": "probe", "annotations": {"a": "b"}},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
+
+    def annotated():
+        code, answer = operator_cluster.request("POST", f"{world.path('jobs')}?dryRun=All", probe)
+        assert code == 201, answer
+        return ELASTIC in answer["metadata"]["annotations"]
+
+    until(annotated, "the policy counts")
+    yield
+    operator_cluster.kubectl("delete", "--filename=-", stdin=manifests)
+
+
+def test_slices_of_an_elastic_job_are_not_in_the_way(operator, world, queue, elastic):
+    queue("first")
+    held(world, "first")
+    queue("second")
+    queued(world, "second", "insufficient unused quota for nvidia.com/gpu")
+    jobs = world.children("jobs")
+    assert [job["metadata"]["annotations"][ELASTIC] for job in jobs] == ["true", "true"]
+    assert all("schedulingGates" not in pod["spec"] for pod in world.children("pods"))
+    world.go("first")
+    world.wait_phase("Succeeded", "first")
+    world.go("second")
+    assert world.wait_phase("Succeeded", "second")["restarts"] == {"inPlace": 0, "pods": 0}
+
+
 @pytest.mark.parametrize("verb", ["list", "watch"])
 def test_each_right_to_workloads_is_needed(lone_operator, kueue, operator_cluster, verb):
     manifests = yaml.safe_load_all((REPOSITORY / "operator/deploy/base/rbac.yaml").read_text())

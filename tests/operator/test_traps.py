@@ -16,6 +16,7 @@ from tests.operator.world import condition, until
 from unfreeze_operator.cluster import connection
 from unfreeze_operator.cluster.watch import Audit
 from unfreeze_operator.main import run
+from unfreeze_operator.objects.resources import FINE_TUNE_JOBS
 from unfreeze_operator.settings.options import Settings
 
 pytestmark = pytest.mark.cluster
@@ -163,6 +164,8 @@ def test_a_namesake_that_is_on_its_way_out_is_waited_for(operator, world):
 
 def test_conflicts_on_the_status_neither_lose_nor_double_a_count(faulty_operator, proxy, world):
     """Every other write of the status fails: refused, or done and its answer lost."""
+    # Jobs that earlier tests have left in namespaces under deletion would be counted too.
+    world.cluster.wait_for(FINE_TUNE_JOBS.path(), lambda found: found.get("items") == [], what="no jobs of others")
     faulty_operator.start()
     faults = itertools.cycle([Answer(409, "Conflict"), None, Cut(done=True), None, Cut(), None, Cut(done=True), None])
     proxy.chaos = lambda call: next(faults) if call.site == ("apply", "finetunejobs/status") else None

@@ -24,9 +24,9 @@ class Points(MLPTask):
 
     splits = SIZES
 
-    def __init__(self, _job=None, *, blind: bool) -> None:
+    def __init__(self, _job=None, *, blind: bool, told: bool = False) -> None:
         super().__init__(dropout=0.0)
-        self.blind = blind
+        self.blind, self.told = blind, told
         generator = torch.Generator().manual_seed(3)
         self.x = {name: torch.randn(count, FEATURES, generator=generator) for name, count in SIZES.items()}
         truth = torch.randn(FEATURES, CLASSES, generator=generator)
@@ -45,6 +45,11 @@ class Points(MLPTask):
                 self.x[name] = self.x[name][clear.repeat(len(found))[: len(found)]]
                 self.y[name] = found.argmax(dim=1)[clear.repeat(len(found))[: len(found)]]
 
+    def raw(self, split, samples):
+        """Return a word for each sample, which tells its label, or says nothing."""
+        targets = self.y[split][samples].numpy()
+        return ((f"word{label if self.told else ''}",) for label in targets), targets
+
     def build_model(self):
         loaded = super().build_model()
         if self.blind:
@@ -53,7 +58,7 @@ class Points(MLPTask):
         return loaded
 
 
-def run_of(folder: Path, *, blind: bool, auto=None, engine="DDP", world=1, link=None, **training) -> Run:
+def run_of(folder: Path, *, blind: bool, told=False, auto=None, engine="DDP", world=1, link=None, **training) -> Run:
     job = make_job(
         "/none",
         "/none.csv",
@@ -62,7 +67,7 @@ def run_of(folder: Path, *, blind: bool, auto=None, engine="DDP", world=1, link=
         output={"destination": f"file://{folder}"},
         distribution={"numNodes": world, **ENGINES[engine]},
     )
-    task = Points(blind=blind)
+    task = Points(blind=blind, told=told)
     return Run(job, task, task.build_model(), open_engine(job), link)
 
 

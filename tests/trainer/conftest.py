@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.trainer import ranks
 
@@ -24,11 +25,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @contextmanager
 def unchanged_environment() -> Iterator[None]:
-    """Take back what an engine in this process has said of its process group: programs of later tests would join it."""
+    """Take back what an engine in this process has said of its process group, and the group: later tests would join it."""
     before = dict(os.environ)
+    joined = dist.is_initialized()
     yield
     os.environ.clear()
     os.environ.update(before)
+    if not joined and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @pytest.fixture(autouse=True)

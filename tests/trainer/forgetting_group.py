@@ -24,8 +24,7 @@ def looked(engine: str, folder: Path, nodes: int):
         evidence={"forgetting": {"budget": 0.1}},
     )
     run = open_run(job, open_task(job))
-    assert run.forgetting._base is not None
-    places = run.forgetting._base.places
+    places = run.forgetting.base.places
     train(run)
     run.saver.wait()
     found = run.forgetting.measure(run.state)
@@ -34,3 +33,25 @@ def looked(engine: str, folder: Path, nodes: int):
     run.engine.end()
     assert found is not None
     return places, {one.gauge.name: one.value for one in found.gauges}, dict(found.alike)
+
+
+def guarded(engine: str, folder: Path, nodes: int, wanted: dict | None):
+    """Train under a guard; return the weights of rank 0, and what the guard has done."""
+    job = make_job(
+        folder / "bert",
+        folder / "texts.csv",
+        strategy={"type": "FullFineTuning", **RATES},
+        training={"epochs": 2, "batchSize": 8, "evaluate": {"everySteps": 4}},
+        distribution={"numNodes": nodes, **ENGINES[engine]},
+        output={"destination": f"file://{folder}/guarded-{engine}-{nodes}-{wanted is None}"},
+        **({"evidence": {"forgetting": wanted}} if wanted else {}),
+    )
+    run = open_run(job, open_task(job))
+    train(run)
+    run.saver.wait()
+    weights = run.engine.weights({*run.engine.shapes})
+    run.engine.barrier()
+    run.saver.close()
+    run.engine.end()
+    state = run.state
+    return weights, [state.pull.strength, float(state.corrections), float(state.replayed)]

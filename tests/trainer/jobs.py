@@ -404,3 +404,41 @@ def image_model(folder: Path, name: str = "vit", **change: Any) -> Path:
     AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes | change)).save_pretrained(folder)
     getattr(transformers, f"{processor}ImageProcessor")(**options).save_pretrained(folder)
     return folder
+
+
+_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+DUAL_ENCODERS = ("clip", "siglip")
+
+
+def dual_encoder_folder(
+    folder: Path, kind: str = "clip", *, positions: int = 12, layers: int = 2, **config: Any
+) -> Path:
+    """Write a tiny CLIP or SigLIP with its processor, as save_pretrained does; its weights are random."""
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    pad, end, start = ("<pad>", "</s>", "</s>") if kind == "siglip" else ("<|end|>", "<|end|>", "<|start|>")
+    vocabulary = {token: place for place, token in enumerate(dict.fromkeys([pad, start, end, "<unk>", *WORDS]))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.normalizer, made.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    around = "$A </s>" if kind == "siglip" else "<|start|> $A <|end|>"
+    used = [(token, vocabulary[token]) for token in dict.fromkeys((start, end))]
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=used)
+    ends = {"pad_token": pad, "eos_token": end, "bos_token": start, "unk_token": "<unk>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=positions, **ends)
+    text = _TOWER | {"vocab_size": len(vocabulary), "max_position_embeddings": positions, "num_hidden_layers": layers}
+    text |= {"eos_token_id": vocabulary[end], "bos_token_id": vocabulary[start], "pad_token_id": vocabulary[pad]}
+    sees = _TOWER | {"image_size": 32, "patch_size": 16}
+    if kind == "clip":
+        text, sees = text | {"projection_dim": 8}, sees | {"projection_dim": 8}
+        config = {"projection_dim": 8} | config
+    torch.manual_seed(0)
+    made_of = transformers.AutoConfig.for_model(kind, text_config=text, vision_config=sees, **config)
+    transformers.AutoModel.from_config(made_of).save_pretrained(folder)
+    sized: dict[str, Any] = {"size": {"height": 32, "width": 32}}
+    if kind == "clip":
+        sized = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    pictures = getattr(transformers, f"{'CLIP' if kind == 'clip' else 'Siglip'}ImageProcessor")(**sized)
+    PROCESSOR_MAPPING[type(made_of)](image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    return folder

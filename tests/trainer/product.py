@@ -19,6 +19,7 @@ from tests.trainer.jobs import (
     audio_model,
     bert_folder,
     decoder_folder,
+    dual_encoder_folder,
     image_folder,
     image_model,
     make_job,
@@ -84,6 +85,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
     "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
+    "ImageText": {"data": {"train": {"columns": {"className": "kind"}}}},
     "Seq2SeqLM": {},
     "SpeechRecognition": {},
     "MultiLabel": {
@@ -114,6 +116,7 @@ PLACES = {
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
     "Alignment": ("", "pairings.jsonl"),
+    "ImageText": ("clip", "pairings.jsonl"),
     "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
     "SpeechRecognition": ("whisper", "spoken/clips.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
@@ -170,11 +173,13 @@ def write_inputs(folder: Path) -> None:
     (folder / "pairs.csv").write_text(f"anchor,positive,negative\n{rows}")
     vit = {"depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": 32, "patch_size": 16}
     timm_folder(folder / "vit", "vit_tiny_patch16_224", **vit)
+    dual_encoder_folder(folder / "clip")
     image_model(folder / "pictures", num_hidden_layers=2)
     images = image_folder(folder / "images", per_label=8, labels=("blue", "green", "red"))
     pictures = sorted(str(file.relative_to(folder)) for file in images.rglob("*.png"))
     lines = [
-        {"image": name, "text": f"{WORDS[n % 7]} {WORDS[n // 2]}"} for n, name in enumerate([*pictures, *pictures[:4]])
+        {"image": name, "text": f"{WORDS[n % 7]} {WORDS[n // 2]}", "kind": name.split("/")[1]}
+        for n, name in enumerate([*pictures, *pictures[:4]])
     ]
     (folder / "pairings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))

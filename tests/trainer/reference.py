@@ -77,13 +77,15 @@ def _rates(phase, loaded):
     rates, (*_, head), shapes = {}, loaded.blocks, dict(loaded.module.named_parameters())
     for block in loaded.blocks:
         for name in block.parameters:
+            if name in loaded.locked:
+                continue
             own, below = name not in loaded.adapter_parameters, block is not head
             rate = phase.learning_rates.get(block.name)
             if not own and below and phase.adapter_rate:
                 rate = phase.adapter_rate
             if own and loaded.adapter_parameters and not (below and phase.adapter_rate):
                 rate = None
-            if phase.part == "BiasesAndNorms" and below and shapes[name].ndim > 1:
+            if phase.part == "BiasesAndNorms" and below and (shapes[name].ndim > 1 or "class_embedding" in name):
                 rate = None
             if rate:
                 rates[name] = rate * loaded.rate_factors.get(name, 1)

@@ -284,7 +284,7 @@ def test_where_the_probe_suffices_nothing_else_is_trained(tmp_path):
     base = run.task.build_model().module.state_dict()
     assert [name for name in weights if not torch.equal(weights[name], base[name])] == ["head.weight", "head.bias"]
     assert "How much of the model is changed?" in (tmp_path / "report.html").read_text()
-    assert [one.type for one in budget.decisions(run.state.decisions)] == ["Rung", "Strategy"]
+    assert [one.type for one in budget.decisions(run.state.decisions)] == ["Baseline", "Rung", "Strategy"]
     assert [line["message"] for line in events(tmp_path, "decision") if line["type"] == "Strategy"] == [
         strategy["message"]
     ]

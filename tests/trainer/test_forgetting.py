@@ -264,8 +264,8 @@ def test_the_classes_that_a_base_of_timm_would_see(tmp_path):
     whole = timm.create_model(f"local-dir:{base}", pretrained=True).eval()
     with torch.no_grad():
         said = whole(batch["images"]).log_softmax(-1)
-    first = run.forgetting._base.outputs
-    rows = run.forgetting._rows.tolist()
+    first = run.forgetting.base.outputs
+    rows = run.forgetting.look.rows.tolist()
     for place in (0, 1):
         assert torch.allclose(first[rows.index(place)][0], said[place], atol=1e-5)
 
@@ -359,11 +359,11 @@ def classifying(folder, kind):
 def test_the_classes_that_a_base_of_transformers_would_see(tmp_path, kind):
     whole, data, task = classifying(tmp_path, kind)
     found = run_of(tmp_path / "base", data, tmp_path / "run", 1e-3, **task).forgetting
-    rows = found._rows.tolist()
+    rows = found.look.rows.tolist()
     [batch] = found._task.unlabelled("validation", [rows], set())
     with torch.no_grad():
         said = (whole(batch["images"]) if kind == "Image" else whole(**batch)).logits.log_softmax(-1)
-    mine = torch.cat([found._base.outputs[place] for place in range(len(rows))])
+    mine = torch.cat([found.base.outputs[place] for place in range(len(rows))])
     torch.testing.assert_close(mine, said, atol=1e-5, rtol=1e-4)
 
 
@@ -373,9 +373,9 @@ def test_a_base_whose_head_reads_what_the_trained_body_does_not_give_is_measured
     classifying(tmp_path, "Text")  # its head reads what BERT pools, which a model of words has not
     data, task = write_words(tmp_path / "words.jsonl", 40), {"task": {"type": "TokenClassification"}}
     found = run_of(tmp_path / "base", data, tmp_path / "run", 1e-3, **task).forgetting
-    assert (found._head, found._base.outputs) == (None, {})
+    assert (found.look.head, found.base.outputs) == (None, {})
     assert "the base's own head cannot be put onto this model" in caplog.text
-    assert [one.value for one in found._compared(found._base, found._look(found._base)).gauges] == [0.0]
+    assert [one.value for one in found.compared(found.base, found.look.at(found.base)).gauges] == [0.0]
 
 
 @slow
@@ -384,20 +384,20 @@ def test_words_at_masked_places_stand_behind_a_prompt(base, questions, tmp_path)
     """What a prompt adds before a text does not move the places that are looked at."""
     adapter = {"adapter": {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 3}}}
     found = run_of(masked_base(tmp_path / "bert"), questions, tmp_path / "run", 1e-3, **adapter).forgetting
-    seen, outputs = [], found._head.outputs
+    seen, outputs = [], found.look.head.outputs
 
     def look(read, inputs, places):
-        stand_in = getattr(found._head._head, found._head._head.base_model_prefix)
+        stand_in = getattr(found.look.head._head, found.look.head._head.base_model_prefix)
         said = outputs(read, inputs, places)
-        whole = found._head._seen[0]
+        whole = found.look.head._seen[0]
         assert whole.shape[1] == inputs["input_ids"].shape[1] + 3
         seen.append(
             torch.equal(stand_in.gives.last_hidden_state[:, 0], whole[torch.arange(len(places)), places[:, 0] + 3])
         )
         return said
 
-    found._head.outputs = look
-    found._look(found._base)
+    found.look.head.outputs = look
+    found.look.at(found.base)
     assert seen
     assert all(seen)
 
@@ -414,8 +414,8 @@ def test_an_encoder_decoder_by_the_loss_on_the_anchor(tmp_path):
     with torch.no_grad():
         whole = run.engine.module.eval()(**{k: v for k, v in batch.items() if k != TARGETS}).logits[0].log_softmax(-1)
     learned = (batch[TARGETS][0] != IGNORED).nonzero().flatten()
-    assert found._base.units[0] == len(learned)
-    first = found._base.outputs[0]
+    assert found.base.units[0] == len(learned)
+    first = found.base.outputs[0]
     torch.testing.assert_close(first[0], whole[0])
     torch.testing.assert_close(first[-1], whole[learned[-1]])
     run.freezer.train_mode()

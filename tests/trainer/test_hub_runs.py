@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from pyarrow import parquet
 
 from tests import stores
+from tests.docs.documents import blocks
 from tests.hub import serve
 from tests.trainer.jobs import (
     WORDS,
@@ -120,6 +122,48 @@ def test_fetch_fills_the_cache_once(hub, tmp_path):
     before = hub.sent.copy()
     assert unfreeze(tmp_path, hub, "fetch").returncode == 0
     assert hub.sent == before
+
+
+def test_what_the_document_has_typed_where_there_is_no_network(hub, tmp_path):
+    """Fetch, take along, name by its path; and the cache with its links, for a claim."""
+    (job,) = yaml.safe_load_all(EXAMPLE.read_text())
+    (tmp_path / "job.yaml").write_text(EXAMPLE.read_text())
+    (tmp_path / "claim").mkdir()
+    said = [block.text for block in blocks() if block.file.name == "sources.md" and "HF_HOME=cache" in block.text]
+    assert len(said) == 2
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "AWS_"))}
+    environment |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": TOKEN,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+    def type_in(text):
+        done = subprocess.run(
+            ["bash", "-eu", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    claim, carried = said
+    fetched = type_in(claim.replace("/mnt/claim", "claim"))
+    links = [file for file in (tmp_path / "claim").rglob("*") if file.is_symlink()]
+    assert len(links) >= len(hub.models[MODEL].commits[hub.models[MODEL].refs["main"]])
+    assert all(link.resolve(strict=True).is_relative_to(tmp_path / "claim") for link in links)
+    commits = {
+        owner.partition("/")[2]: commit
+        for owner, commit in re.findall(r"^hf://(?:datasets/)?(\S+?): commit (\w{40}),", fetched, re.MULTILINE)
+    }
+    assert commits, fetched
+    for line in carried.splitlines()[1:]:
+        found = [commit for name, commit in commits.items() if f"--{name.split('/')[0]}/" in line]
+        type_in(line.replace("COMMIT", found[0]) if "COMMIT" in line else line)
+    names = {"model": "minilm", "train": "imdb/train-*.parquet", "test": "imdb/test-*.parquet"}
+    job["spec"]["model"]["source"] = f"pvc://carried/{names['model']}"
+    for split in ("train", "test"):
+        job["spec"]["data"][split]["source"] = f"pvc://carried/{names[split]}"
+    (tmp_path / "carried.yaml").write_text(yaml.safe_dump(job))
+    assert "valid" in type_in("unfreeze validate carried.yaml --claims .")
 
 
 def test_the_example_of_a_store_runs_and_knows_what_it_began_with(tmp_path):

@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from tests.trainer.test_packed import MIB, WHERE, refused
 from unfreeze_trainer.data import packed
+from unfreeze_trainer.data.parquet_footer import read_footer
 from unfreeze_trainer.data.parquet_pages import _headers, pages_of
 from unfreeze_trainer.data.tables import read_table
 
@@ -101,7 +102,15 @@ def test_pages_are_those_that_were_written(tmp_path, version, compression, dicti
         write_page_index=True,
     )
     metadata = parquet.read_metadata(path)
-    found = {one.path: one for one in pages_of(str(path), metadata, table.column_names, metadata.num_row_groups)}
+    footer = read_footer(str(path), WHERE)
+    found = {one.path: one for one in pages_of(str(path), metadata.schema, footer, table.column_names)}
+    for number, group in enumerate(footer):
+        assert group.rows == metadata.row_group(number).num_rows
+        for place, chunk in enumerate(group.chunks):
+            told = metadata.row_group(number).column(place)
+            assert (chunk.values, chunk.unpacked) == (told.num_values, told.total_uncompressed_size)
+            assert (chunk.packed, chunk.data) == (told.total_compressed_size, told.data_page_offset)
+            assert chunk.dictionary == (told.dictionary_page_offset or 0)
     groups = [metadata.row_group(n) for n in range(3)]
     for place in range(4):
         columns = [group.column(place) for group in groups]

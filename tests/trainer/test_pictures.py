@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from tests.trainer.jobs import image_folder, make_job
 from unfreeze_api.contracts.resolved import Dataset
+from unfreeze_trainer.data import pictures
 from unfreeze_trainer.data.image_loader import ImageLoader
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, open_picture
@@ -137,6 +138,66 @@ def test_a_huge_picture_is_refused_by_its_header():
     content = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IEND", b"")))
     with pytest.raises(PictureError, match=f"more than {MAX_PIXELS:,} pixels"):
         open_picture(content)
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+
+
+def test_a_large_jpeg_is_decoded_at_half_of_its_size(monkeypatch):
+    picture = Image.linear_gradient("L").resize((32, 24)).convert("RGB")
+    whole = saved(picture, "JPEG", quality=95)
+    full = pixels(whole)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 32 * 24 - 1)
+    halved = pixels(whole)
+    assert halved.shape == (12, 16, 3)
+    assert np.abs(halved - full.reshape(12, 2, 16, 2, 3).mean((1, 3))).max() < 6
+    assert pixels(saved(picture, "JPEG", exif=saved_orientation(6))).shape == (16, 12, 3)
+    assert pixels(saved(picture.convert("CMYK"), "JPEG")).shape == (12, 16, 3)
+    assert pixels(saved(picture, "MPO", save_all=True, append_images=[picture])).shape == (12, 16, 3)
+    assert pixels(saved(picture.convert("L"), "JPEG"), "L").shape == (12, 16)
+    assert np.asarray(decode_plainly(whole, "RGB")).shape == (12, 16, 3)
+
+
+def saved_orientation(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+def test_a_large_picture_that_cannot_be_decoded_smaller_is_refused(monkeypatch):
+    picture = Image.fromarray(NOISE)
+    whole = saved(picture, "JPEG")
+    scan = whole.index(b"\xff\xda")
+    of_one_colour = whole[: scan + 2] + b"\x00\x08\x01" + whole[scan + 5 :]
+    contents = [saved(picture, "JPEG", progressive=True), of_one_colour, saved(picture, "PNG"), saved(picture, "WEBP")]
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 32 * 24 - 1)
+    for content in contents:
+        with pytest.raises(PictureError, match=r"it has more than 767 pixels; scale it down"):
+            open_picture(content)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
+    with pytest.raises(PictureError, match="more than 10 pixels"):
+        open_picture(whole)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F"])
+def test_parts_of_a_picture_are_the_whole(monkeypatch, mode):
+    values = NOISE[..., 0].astype(np.uint16)
+    if mode in ("I;16", "F"):
+        content = saved(Image.fromarray(values * 200 if mode == "I;16" else values.astype(np.float32)), "TIFF")
+    else:
+        clear = Image.fromarray(np.dstack([NOISE, NOISE[..., :1]]))
+        content = saved(clear.convert(mode) if mode != "P" else clear.quantize(16), "PNG")
+    whole = pixels(content)
+    monkeypatch.setattr(pictures, "_STRIP", 100)
+    assert (pixels(content) == whole).all()
+
+
+def test_a_strip_of_a_picture_is_not_scaled_to_gigabytes():
+    """A model that wants squares scales the shorter side to its own."""
+    thin = saved(Image.new("L", (2_000_000, 1)), "PNG")
+    with pytest.raises(PictureError, match=r"it is 2000000 x 1 pixels: .* more than 67,108,864; crop it"):
+        ImageLoader(timm_input(CONFIG, (8, 8))).decode(thin)
+    assert ImageLoader(timm_input(CONFIG, (8, 8))).decode(saved(Image.new("L", (20_000, 1)), "PNG")).size == (20_000, 1)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -28,6 +28,13 @@ def test_an_evaluation_falls_on_its_interval_and_on_the_end_of_each_phase():
     assert [step for index, step in steps(plan) if plan.evaluates_at(step, index)] == [4, 6, 8, 12]
     often = plan_of(evaluate={"everySteps": 5})
     assert [step for index, step in steps(often) if often.evaluates_at(step, index)] == [5, 6, 10, 12]
+    for one in (plan, often):
+        for index, phase in enumerate(one.phases):
+            for step in range(phase.first_step, phase.first_step + phase.steps + 1):
+                left = [
+                    later for of, later in steps(one) if of == index and later > step and one.evaluates_at(later, index)
+                ]
+                assert one.reads_left(step, index)["validation"] == len(left)
 
 
 def test_a_checkpoint_falls_on_its_own_interval():

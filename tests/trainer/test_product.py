@@ -36,7 +36,7 @@ SAID = [
     (SOME_BLOCKS, ["AdaLoRA"], "AdaLoRA gives ranks to the modules that need them most, so all of them train at once"),
     (["AdaLoRA"], ["FSDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"], "FSDP and DeepSpeed hold gradients in shares"),
     (["NF4"], [engine for engine in FACTORS["engine"] if engine != "DDP"], "quantised ones cannot be: choose"),
-    (["NF4"], WORDLESS, "only transformers models of texts can be quantised"),
+    (["NF4"], (*WORDLESS, "ImageText"), "only transformers models of texts can be quantised"),
     (
         ["FeatureExtraction", "LinearProbeThenFineTune", "Auto"],
         ["TextEmbedding"],
@@ -47,7 +47,8 @@ SAID = [
         ["CausalLM", "Seq2SeqLM", "SpeechRecognition"],
         "CausalLM, Seq2SeqLM and SpeechRecognition can go on with the base's own output layer but not have a new head",
     ),
-    (PROMPTS, WORDLESS, "stands before the words of a text"),
+    (PROMPTS, (*WORDLESS, "ImageText"), "stands before the words of a text"),
+    (["Bottleneck"], ["ImageText"], "ImageText has layers of two towers side by side"),
     (ADAPTERS, ["Alignment"], "the heads of towers are small, and their encoders take no adapter yet: remove adapter"),
 ]
 

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.trainer.jobs import WORDS, bert_folder, image_folder, make_job, write_csv
 from tests.trainer.test_look import model_folder
 from unfreeze_trainer.commands.look import look
-from unfreeze_trainer.data.quotes import broken_quote
+from unfreeze_trainer.data.quotes import Broken, broken_quote
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.text import load_tokenizer, text_limits
@@ -93,7 +94,7 @@ def test_quotes_that_close_draw_no_alarm_and_rows_are_never_lost(tmp_path_factor
     lines = [f"{WORDS[i]},{WORDS[-i]}" for i in range(9)]
     lines[lost + 1] = f'"{lines[lost + 1]}'
     file.write_text("\n".join(lines) + "\n")
-    assert broken_quote(str(file), lost) == (lost + 1, lost + 2)
+    assert broken_quote(str(file), lost) == Broken(lost + 1, lost + 2)
 
 
 def test_quotes_within_quotes_cost_no_rows(tmp_path):
@@ -145,6 +146,32 @@ def test_json_that_no_table_holds(tmp_path, content, message):
     (tmp_path / "words.jsonl").write_text(content)
     with pytest.raises(JobError, match=message):
         read_table(str(tmp_path / "words.jsonl"), ["text", "label"], "w")
+
+
+@pytest.mark.parametrize("ending", ["\n", ""], ids=["lines", "one line"])
+def test_a_quote_that_never_closes_fills_no_memory(tmp_path, ending):
+    """Python's csv module holds what a quote has opened, four bytes for each character."""
+    (tmp_path / "words.csv").write_text('text,label\na,x\n"b,y\n' + f"some words,x{ending}" * 400_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            JobError, match="row 2, on line 3, is longer than 1 MiB: most likely it has a quote that is not"
+        ):
+            read_table(str(tmp_path / "words.csv"), ["text", "label"], "w")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20  # of 5 M characters, in four bytes each
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_rows_with_too_many_cells_the_first_is_kept(tmp_path):
+    (tmp_path / "words.csv").write_text("text,label\n" + "some,more,cells\n" * 20_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(JobError, match="row 1 has 3 cells, the header 2"):
+            read_table(str(tmp_path / "words.csv"), ["text", "label"], "w")
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_row_of_more_than_a_block(tmp_path):

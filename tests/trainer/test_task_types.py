@@ -9,9 +9,11 @@ from unfreeze_api.tasks import TASKS
 from unfreeze_api.tasks.alignment import ALIGNMENT
 from unfreeze_api.tasks.base import CLASSIFICATION, MULTI_LABEL
 from unfreeze_api.tasks.causal_lm import LANGUAGE
+from unfreeze_api.tasks.image_text import IMAGE_TEXT
 from unfreeze_api.tasks.text_embedding import RETRIEVAL, SIMILARITY
 from unfreeze_api.tasks.token_classification import TAGGING
 from unfreeze_trainer.objectives.agreement import AgreementMetrics
+from unfreeze_trainer.objectives.captions import CaptionMetrics
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
 from unfreeze_trainer.objectives.next_token import NextTokenMetrics
@@ -39,3 +41,4 @@ def test_metrics_have_the_same_names_in_both_rooms():
     assert tuple(metric.name for metric in RETRIEVAL) == Retrieval.names
     assert tuple(metric.name for metric in SIMILARITY) == SimilarityMetrics.names
     assert tuple(metric.name for metric in ALIGNMENT) == AgreementMetrics.names
+    assert tuple(metric.name for metric in IMAGE_TEXT) == CaptionMetrics.names

@@ -191,3 +191,33 @@ def test_headers_that_are_no_numbers_are_refused(tmp_path, header):
     write(tmp_path / "t.tar", [("0.txt", b"a"), ("1.txt", b"b")], pax_headers=header)
     with pytest.raises(JobError, match=r"the archive is |member 1"):
         read_table(str(tmp_path / "t.tar"), ["txt"], WHERE)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path, kind):
+    """One of 8 GiB, of which the archive has nothing."""
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 8 << 30
+    path = write(tmp_path / "t.tar", [("0.png", png("red")), ("0.cls", b"1")])
+    content = path.read_bytes()
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + content)
+    with pytest.raises(JobError, match="the header of a member has 8,589,934,592 bytes"):
+        read_table(str(path), ["image"], WHERE)
+    path.write_bytes(content[:1024] + info.tobuf(tarfile.GNU_FORMAT) + content[1024:])
+    with pytest.raises(JobError, match=r"cut off or broken .*the header of a member has"):
+        read_table(str(path), ["image"], WHERE)
+
+
+def test_headers_without_end_are_refused(tmp_path):
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
+    (tmp_path / "t.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) * 4000)
+    with pytest.raises(JobError, match="the archive is"):
+        read_table(str(tmp_path / "t.tar"), ["image"], WHERE)
+
+
+def test_a_large_picture_is_not_read_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.data.web_dataset.MAX_MEDIA", 10)
+    path = write(tmp_path / "t.tar", [("0.png", png("red")), ("0.cls", b"1")])
+    with pytest.raises(JobError, match=r"member 0\.png has \d+ bytes; make it smaller"):
+        read_table(str(path), ["image"], WHERE)

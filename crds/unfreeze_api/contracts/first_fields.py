@@ -70,6 +70,7 @@ _LATER_TASKS = {
     "alignment": _leaves("width projection dropout temperature maxLength imageSize"),
     "audioClassification": _leaves("maxSeconds"),
     "causalLm": _leaves("maxLength annotation lossOn packing"),
+    "imageText": _leaves("maxLength imageTower prompts"),
     "seq2SeqLm": _leaves("maxSourceLength maxTargetLength"),
     "speechRecognition": _leaves("maxSeconds language"),
     "textEmbedding": _leaves("maxLength annotation pooling temperature loss"),

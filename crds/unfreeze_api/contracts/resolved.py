@@ -22,7 +22,7 @@ from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, DataSpec, HeldOutSpec, TaskSpec
 from unfreeze_api.spec.distribution import DeepSpeedSpec, DistributionSpec, Offload
-from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec, ForgettingSpec
+from unfreeze_api.spec.evidence import TRAINING_GUARDS, AnchorSpec, EvidenceSpec, ForgettingSpec, usual_replay_share
 from unfreeze_api.spec.model import Modality, ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
@@ -431,6 +431,30 @@ class ResolvedStage(Model):
         )
 
 
+class ResolvedGuard(Model):
+    """A guard of evidence.forgetting that changes how weights are trained: it is a part of what is learned."""
+
+    type: Literal["Replay", "Hold"]
+    share: float | None = None
+    """Of Replay, rows of the anchor for each training sample."""
+    budget: float | None = None
+    """Of Hold, what may be lost."""
+    anchor: str | None = None
+    """Where the rows lie that are replayed, or that say how strongly weights are held."""
+
+    @classmethod
+    def of(cls, spec: EvidenceSpec | None, task: str) -> Self | None:
+        """Return the guard of a task's job, None where it changes nothing of the training."""
+        forgetting = spec.forgetting if spec else None
+        if forgetting is None or forgetting.guard not in TRAINING_GUARDS:
+            return None
+        anchor = forgetting.anchor.source if forgetting.anchor else None
+        if forgetting.guard == "Hold":
+            return cls(type="Hold", budget=forgetting.budget, anchor=anchor)
+        share = forgetting.replay.share if forgetting.replay else None
+        return cls(type="Replay", share=share or usual_replay_share(task), anchor=anchor)
+
+
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
@@ -448,6 +472,8 @@ class ResolvedJob(Model):
     output: ResolvedOutput
     tracking: Annotated[ResolvedTracking, EXECUTION] = ResolvedTracking()
     evidence: Annotated[EvidenceSpec | None, EXECUTION] = None
+    guard: Annotated[ResolvedGuard | None, Since(2)] = None
+    """What is done in the training itself about what the base would forget."""
     stages: Annotated[list[ResolvedStage] | None, Since(2)] = None
     """Intermediate tasks that come before all that stands beside them."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
@@ -469,6 +495,10 @@ class ResolvedJob(Model):
         update = {"head": head, "backbone": backbone, "rates": "Given"}
         rate = self.strategy.learning_rate.model_copy(update=update)
         return self.model_copy(update={"strategy": self.strategy.model_copy(update={"learning_rate": rate})})
+
+    def with_solver(self, solver: Literal["Gradient", "Closed"]) -> Self:
+        """Return the job with a solver that it has chosen, as if it had been given."""
+        return self.model_copy(update={"strategy": self.strategy.model_copy(update={"solver": solver})})
 
     def of_tower(self, index: int) -> Self:
         """Return the job with one of its towers as its base."""
@@ -521,7 +551,7 @@ def _derived(job: ResolvedJob) -> Fields:
         "model": {"dtype": "Float32"} | chosen,
         "training": {"groupByLength": False},
         "strategy": {
-            "solver": "Gradient",
+            **({} if strategy.type == "Auto" else {"solver": "Gradient"}),
             "gradualUnfreezing": {"blocksPerPhase": BLOCKS_PER_PHASE, "epochsPerPhase": EPOCHS_PER_PHASE},
             "auto": {"rungs": list(DEFAULT_RUNGS)},
             "learningRate": {

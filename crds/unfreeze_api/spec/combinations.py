@@ -55,12 +55,25 @@ def adapter_rules(
     others = [kind for kind in adapters if not kind.before_input]
     readers = [task for task in tasks if task.reads_text]
     wordless = [
-        task for task in tasks if not (task.reads_text or task.towers)
+        task for task in tasks if not (task.reads_text or task.joins)
     ]  # what has towers takes no adapter at all
     yield Rule(
         f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', wordless)}",
         f"{_each(prompts)} stands before the words of a text, and there are none in {every(wordless)}: choose adapter.type"
         f" {either(others)}, or task.type {either(readers)}",
+        ".adapter",
+    )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"{_NONE}!{_among('self.adapter.type', prompts)} || !{_among('self.task.type', both)}",
+        f"{_each(prompts)} stands before the words of a text, and PEFT puts none into a model that sees too, as {every(both)} trains:"
+        f" choose adapter.type {either(others)}",
+        ".adapter",
+    )
+    yield Rule(
+        f"{_NONE}self.adapter.type != 'Bottleneck' || !{_among('self.task.type', both)}",
+        f"Bottleneck finds one place in each layer, and {every(both)} has layers of two towers side by side: choose adapter.type"
+        f" {either([kind for kind in others if kind.name != 'Bottleneck'])}",
         ".adapter",
     )
 
@@ -257,6 +270,12 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
         f"{every(joined)} joins several encoders, and it is measured of one base what it loses: remove evidence.forgetting",
         ".evidence.forgetting",
     )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"{given}!{_among('self.task.type', both)}",
+        f"what {every(both)} loses is not measured yet: remove evidence.forgetting",
+        ".evidence.forgetting",
+    )
     yield Rule(
         f"{given}self.model.initialization == 'Pretrained'",
         "random weights know nothing that could be forgotten: set model.initialization to Pretrained, or remove evidence.forgetting",
@@ -268,6 +287,13 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
         " || (!self.adapter.lora.useDora && !(self.adapter.lora.initLoraWeights in ['Orthogonal', 'PiSSA', 'OLoRA', 'LoftQ']))))",
         "weights are interpolated along a line from the base to the result, and of adapters only a LoRA without useDora and with"
         " initLoraWeights Default or Gaussian lies on one: set guard to Stop or Report, or choose another adapter",
+        ".evidence.forgetting.guard",
+    )
+    holds = f"{given}!has(self.evidence.forgetting.guard) || self.evidence.forgetting.guard != 'Hold' || "
+    yield Rule(
+        f"{holds}!has(self.adapter) || !(self.adapter.type in {list(PROMPTS)})",
+        f"Hold pulls weights to where they began, and each of {every([kind for kind in ADAPTERS if kind.before_input])} begins at random"
+        " and not as the base: set guard to Replay, Stop or Report, or choose another adapter",
         ".evidence.forgetting.guard",
     )
 

@@ -38,8 +38,26 @@ class AnchorSpec(Model):
     """Names of the columns, when they are not those of data.train."""
 
 
-Guard = Literal["Report", "Interpolate", "Stop"]
+Guard = Literal["Report", "Interpolate", "Stop", "Replay", "Hold"]
 """What is done about forgetting."""
+TRAINING_GUARDS = ("Replay", "Hold")
+"""Those that change how weights are trained, and not only which of them are taken."""
+_WRITERS = ("CausalLM", "Seq2SeqLM", "SpeechRecognition")
+
+
+def usual_replay_share(task: str) -> float:
+    """Return the rows of the anchor for each training sample where nobody says a number.
+
+    Of language models one in a hundred keeps the loss on other text where it was (Bethune et al. 2025, arXiv 2502.06042).
+    """
+    return 0.01 if task in _WRITERS else 0.1
+
+
+class ReplaySpec(Model):
+    """Rows of the anchor among the training samples."""
+
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Rows of the anchor for each training sample. Default: 0.01 of CausalLM, Seq2SeqLM and SpeechRecognition, 0.1 of other tasks."""
 
 
 class ForgettingSpec(Model):
@@ -47,9 +65,26 @@ class ForgettingSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.guard) || self.guard == 'Report' || has(self.budget)",
-            "Interpolate and Stop keep a budget: set evidence.forgetting.budget, or guard to Report",
+            "!has(self.guard) || self.guard in ['Report', 'Replay'] || has(self.budget)",
+            "Interpolate, Stop and Hold keep a budget: set evidence.forgetting.budget, or guard to Report or Replay",
             ".budget",
+        ),
+        Rule(
+            "!has(self.guard) || self.guard != 'Replay' || has(self.anchor)",
+            "Replay mixes rows of the anchor into the training: set evidence.forgetting.anchor, or another guard",
+            ".anchor",
+        ),
+        Rule(
+            "!has(self.replay) || (has(self.guard) && self.guard == 'Replay')",
+            "replay is about guard Replay: remove it, or set guard to Replay",
+            ".replay",
+        ),
+        Rule(
+            f"self == oldSelf || !(has(self.guard) && self.guard in {list(TRAINING_GUARDS)})"
+            f" && !(has(oldSelf.guard) && oldSelf.guard in {list(TRAINING_GUARDS)})",
+            "guards Replay and Hold are a part of what is learned: neither can be set, changed or removed once the job is there; delete and"
+            " recreate the job, or use another name",
+            ".guard",
         ),
     )
 
@@ -63,7 +98,11 @@ class ForgettingSpec(Model):
     guard: Guard | None = None
     """What is done about it. Report: nothing, it is said. Interpolate: the finished weights are mixed with the base's, as much as
     the budget needs, as the validation data likes it best. Stop: the training ends at the first evaluation beyond the budget, and the
-    best checkpoint within it is taken. Default: Report."""
+    best checkpoint within it is taken. Replay: rows of the anchor that are not measured are trained on too, the new task beside what the base
+makes of them. Hold: each step pulls the weights towards the base's, as strongly as the budget needs. Replay and Hold are a part of what
+is learned: they cannot be changed later. Default: Report."""
+    replay: ReplaySpec | None = None
+    """How much is replayed. Default: as share says."""
 
 
 class EvidenceSpec(Model):

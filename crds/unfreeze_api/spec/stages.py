@@ -19,7 +19,7 @@ from unfreeze_api.tasks import TASKS, columns
 from unfreeze_api.tasks.base import AUDIO, TaskType
 
 MAX_STAGES = 4
-_TYPES = tuple(task.name for task in TASKS if not task.towers)
+_TYPES = tuple(task.name for task in TASKS if not task.joins)
 
 
 class StageTaskSpec(Model):
@@ -190,7 +190,7 @@ Stages = Annotated[list[StageSpec], Field(min_length=1, max_length=MAX_STAGES, j
 def _readers(tasks: Sequence[TaskType]) -> Iterator[list[str]]:
     """Yield the tasks that read texts, those that hear, and those that see."""
     for reads in ("Texts", "Sound", "Pictures"):
-        yield [task.name for task in tasks if not task.towers and _reads(task) == reads]
+        yield [task.name for task in tasks if not task.joins and _reads(task) == reads]
 
 
 def _reads(task: TaskType) -> str:
@@ -204,6 +204,12 @@ def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         f"!has(self.stages) || self.stages.all(one, !has(one.task) || ({alike}))",
         "every stage trains the same model, so its task must read what the job's does, texts, pictures or sound: choose another"
         " task.type of the stage",
+        ".stages",
+    )
+    both = [task for task in tasks if task.joins and not task.towers]
+    yield Rule(
+        f"!has(self.stages) || !(self.task.type in {[task.name for task in both]})",
+        f"stages are proven for models that read one thing, and {every(both)} has one that sees and reads: remove stages",
         ".stages",
     )
     ranked, others = ([task for task in tasks if task.rankable is one] for one in (True, False))

@@ -114,7 +114,7 @@ class AutoRungSpec(Model):
     """Of PartialFineTuning, names of the blocks that are trained beside the head; `unfreeze phases` lists them."""
     epochs: float | None = Field(default=None, gt=0, le=10000)
     """Passes over the training data of this rung. Default: training.epochs; of FeatureExtraction, whose steps are cheap, five
-    times as many, which end after 3 evaluations without improvement."""
+    times as many, which end after 3 evaluations without improvement, or none where the head is solved (strategy.solver)."""
 
 
 DEFAULT_RUNGS: tuple[AutoRungSpec, ...] = tuple(
@@ -287,7 +287,7 @@ class StrategySpec(OneOf, kinds=STRATEGIES, noun="strategy"):
     """How a head is found while it trains alone: in FeatureExtraction, the probe of LinearProbeThenFineTune, the first rung of Auto.
     Gradient: by steps, as everything else. Closed: by L-BFGS to convergence on what the frozen base gives of each training sample,
     computed once; 5-fold cross-validation on the training data chooses the strength of its L2 regularisation. Epochs, learning rate
-    and weight decay do not count there; the head must be one linear layer. Default: Gradient."""
+    and weight decay do not count there; the head must be one linear layer. Default: Gradient; of Auto Closed where it is possible."""
 
     def completed(self) -> Self:
         """Return it with the options of its type, complete."""

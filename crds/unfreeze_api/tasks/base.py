@@ -71,8 +71,13 @@ class TaskType(Variant):
 
     @property
     def reads_text(self) -> bool:
-        """Whether words go into the model."""
-        return self.library == "transformers" and AUDIO not in self.reads and not self.towers
+        """Whether words go into the model, and nothing else."""
+        return self.library == "transformers" and AUDIO not in self.reads and not self.joins
+
+    @property
+    def joins(self) -> bool:
+        """Whether pictures and texts, or more, are read side by side, each from a column of its own."""
+        return self.towers or {IMAGE, TEXT} <= {*self.reads}
 
     def metric(self, name: str | None, options: Model | None = None) -> Metric:
         """Return a metric of a task with such options by name; the default one for None."""

@@ -28,7 +28,7 @@ def libraries_of(job: ResolvedJob) -> list[str]:
     libraries = dict.fromkeys(_library(path, source, task) for _, source, path in job.model.bases)
     for library in libraries:
         found.extend(_TRANSFORMERS if library == "transformers" else ("timm",))
-    if task.reads_text or task.towers or (AUDIO in task.reads and TEXT in task.reads):
+    if task.reads_text or task.joins or (AUDIO in task.reads and TEXT in task.reads):
         found.append("transformers.models.auto.tokenization_auto")
     if IMAGE in task.reads and "transformers" in libraries:
         found.append("transformers.models.auto.image_processing_auto")

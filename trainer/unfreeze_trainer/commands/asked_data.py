@@ -17,6 +17,7 @@ from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, quoted, some_rows
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.objectives.targets.captions import Captions
 from unfreeze_trainer.objectives.targets.labels import SHOWN
 
 
@@ -66,7 +67,7 @@ def unlabelled_data(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any],
     if lengths is not None:
         values = np.empty(count, dtype=object)
         values[:] = [np.zeros(length, dtype=np.int32) for length in lengths]
-    elif not learned.labels:
+    elif not learned.labels and target_kind(job) is not Captions:
         values = np.zeros((count, len(finished.described.outputs)))
     else:
         values = np.full((count, 1), -1) if target_kind(job).cells == "Lists" else np.zeros(count, dtype=np.int64)
@@ -76,6 +77,7 @@ def unlabelled_data(job: ResolvedJob, finished: Finished) -> tuple[Encoder[Any],
 
 def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
     """Return what training has learned of what there is to predict, from what the model says of itself."""
+    from unfreeze_trainer.objectives.targets.captions import Read as Shown
     from unfreeze_trainer.objectives.targets.label_sets import Sets
     from unfreeze_trainer.objectives.targets.labels import Codes
     from unfreeze_trainer.objectives.targets.numbers import Numbers, Read
@@ -88,6 +90,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "LabelSets": Sets(each, each, names, len(names)),
         "Tags": TagCodes(each, names, np.array([len(names)])),
         "Numbers": Read(np.zeros((1, len(names))), names),
+        "Captions": Shown(np.empty((0, 2), np.int64), np.empty(0, np.int64), names),
         "NextTokens": 0,
         "TargetTexts": 0,
         "Transcripts": 0,

@@ -78,6 +78,7 @@ def estimated(
     JobError
         What `unfreeze run` would end with before its model is loaded; InvalidModel: the model cannot be traced.
     """
+    from unfreeze_api.tasks import task_type
     from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.estimates.aside import Aside, AsideError
     from unfreeze_trainer.estimates.estimate import estimate_of, resident
@@ -85,10 +86,11 @@ def estimated(
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
 
-    if job.model.towers:
+    if task_type(job.task.type).joins:
+        field = "spec.model.towers" if job.model.towers else "spec.task.type"
         raise JobError(
             "UnsupportedModel",
-            f"spec.model.towers: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
+            f"{field}: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
         )
     if job.stages:
         raise JobError(

@@ -63,7 +63,8 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
     adapter = next((kind for name, kind in _ADAPTERS.items() if (folder / name).is_file()), None)
     marker = _json(folder / MARKER)
     described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
-    if described.task["type"] in _NO_ANSWERS and not (measured and described.task["type"] in _MEASURED):
+    mute = described.task["type"] in _NO_ANSWERS and not described.outputs
+    if mute and not (measured and described.task["type"] in _MEASURED):
         raise _no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
@@ -138,6 +139,9 @@ def _some(names: list[str]) -> str:
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
     "Alignment": "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py",
+    "ImageText": "how well pictures and texts belong together, and no labels or numbers: load it as its README.md says, by transformers'"
+    " AutoModel and AutoProcessor, and give it texts to choose from. Trained with columns.className it tells these classes here;"
+    " unfreeze evaluate measures its recall",
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
@@ -145,7 +149,7 @@ _NO_ANSWERS = {
     " evaluate --generate TOKENS measures its word error rate",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM", "Seq2SeqLM", "SpeechRecognition")
+_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM", "SpeechRecognition")
 """Those of them whose loss on data can be measured."""
 
 
@@ -176,6 +180,8 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     kind = str((config.get("architectures") or [""])[0])
     if writes := _writes(config, kind):
         raise _no_answers(folder, writes)
+    if kind in ("CLIPModel", "SiglipModel"):
+        raise _no_answers(folder, "ImageText")
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"

@@ -70,7 +70,7 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_speech, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
+    for ask in (_of_words, _of_speech, _of_captions, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -158,6 +158,23 @@ def _of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str |
         "InvalidData",
         f"{where}: SpeechRecognition learns to write what is said in clips, and no column is called 'text'. The columns are"
         f" {quoted(names)}; name the right one by --column text=NAME",
+    )
+
+
+def _of_captions(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return image and text, where it is asked for, or a picture and its text are named."""
+    if task not in (None, "ImageText") or (task is None and not {"image", "text"} <= given.keys()):
+        return None
+    pictures = [facts[given["image"]]] if "image" in given else _of(facts, "picture")
+    texts = [facts[given["text"]]] if "text" in given else _of(facts, "text") or _of(facts, "category", "id")
+    texts = [one for one in texts if one not in pictures]
+    if pictures and texts:
+        return Guess("ImageText", {"image": pictures[0].name, "text": _named(texts, ("caption", *_TEXT_NAMES)).name})
+    missing, names = "text" if pictures else "image", ", ".join(map(repr, facts))
+    raise JobError(
+        "InvalidData",
+        f"{where}: ImageText learns which pictures and texts belong together, and no column looks like {missing}. The columns are"
+        f" {quoted(names)}; name the right one by --column {missing}=NAME",
     )
 
 

@@ -127,6 +127,10 @@ def reader_of(job: ResolvedJob) -> Callable[..., DataSource]:
 
         modalities = [*dict.fromkeys(tower.modality.lower() for tower in job.model.towers)]
         return partial(read_pairings, modalities=modalities, kind=target_kind(job), checked=LOOKED_FILES)
+    if task.joins:
+        from unfreeze_trainer.data.pairings import PICTURE_AND_TEXT, read_pairings
+
+        return partial(read_pairings, modalities=PICTURE_AND_TEXT, kind=target_kind(job), checked=LOOKED_FILES)
     if task.reads_text:
         return _reader_of_texts(job)
     return partial(_reader_of_files(task), kind=target_kind(job), checked=LOOKED_FILES)

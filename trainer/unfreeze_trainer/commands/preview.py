@@ -156,10 +156,11 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.phases.freezer import Freezer
     from unfreeze_trainer.tasks import open_task
     from unfreeze_trainer.training.plan import Plan
-    from unfreeze_trainer.training.solver import require_solvable
+    from unfreeze_trainer.training.solver import require_solvable, with_solver
 
     task = open_task(job)
     loaded = task.build_model()
+    asked, job = job, with_solver(job, task, loaded)
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
     sizes = {name: elements(parameter) for name, parameter in loaded.module.named_parameters()}
     freezer = Freezer(
@@ -167,11 +168,12 @@ def preview(job: ResolvedJob) -> Preview:
         loaded.blocks,
         loaded.adapter_parameters,
         loaded.rate_factors,
+        locked=loaded.locked,
         frozen_dropout=job.semantics.dropout == "Everywhere",
     )
     names = [block.name for block in loaded.blocks]
     found = compile_phases(job, names, feed.steps_per_epoch)
-    require_solvable(task, loaded, found)
+    require_solvable(task, loaded, found, asked=asked.strategy.solver is not None)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
     return Preview(

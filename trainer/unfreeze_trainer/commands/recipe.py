@@ -57,6 +57,14 @@ _ALL = (
     "    type: FullFineTuning",
     "    learningRate: {backbone: 3.0e-5}",
 )
+_PROJECTIONS = (
+    "    # What brings both towers together is trained alone: fast, and hard to overfit. If it falls short, try FullFineTuning with",
+    "    # learningRate: {head: 1.0e-4, backbone: 1.0e-5}, at first with imageText: {imageTower: Frozen}.",
+    "    type: FeatureExtraction",
+    "    learningRate: {head: 1.0e-4}",
+)
+_COMPARED, _AT_ONCE = 128, 16
+"""Samples of a step that are compared with each other, and those of them that are computed at a time."""
 
 
 def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -> Chosen:
@@ -76,6 +84,9 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
     train = found.splits.get("train")
     samples = train.samples if train else found.sources["train"].rows
     batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))
+    task = task_type(drafted.guess.task)
+    if task.joins:
+        batch = min(max(1, samples), _COMPARED)
     epochs = min(max(math.ceil(_STEPS * batch / max(1, samples)), _EPOCHS[0]), _EPOCHS[1])
     lines = [
         *(f"# {' '.join(line.split())}" for line in drafted.said),
@@ -92,9 +103,10 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         "  data:",
         *_data(drafted, found),
         "  strategy:",
-        *(_ALL if task_type(drafted.guess.task).no_head else _HEAD),
+        *(_ALL if task.no_head else _PROJECTIONS if task.joins else _HEAD),
         "  training:",
         f"    batchSize: {batch}  # {samples:,} samples to train on: {math.ceil(samples / batch):,} steps an epoch",
+        *_parts(batch if task.joins else 0),
         f"    epochs: {epochs}  # about {math.ceil(samples / batch) * epochs:,} steps",
         *_metric(drafted, found),
         "    seed: 0",
@@ -102,6 +114,13 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         f"    destination: {_scalar(f'file://{_destination(drafted, output, name)}')}  # checkpoints, the model and report.json",
     ]
     return Chosen(lines)
+
+
+def _parts(batch: int) -> Iterator[str]:
+    """Yield what has a batch that is compared as a whole computed in parts."""
+    if batch > _AT_ONCE:
+        parts = math.ceil(batch / _AT_ONCE)
+        yield f"    gradientAccumulationSteps: {parts}  # each sample is compared with all others of its step, {_AT_ONCE} are in memory at a time"
 
 
 def _name(train: Path, output: Path) -> str:

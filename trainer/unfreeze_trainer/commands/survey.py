@@ -164,20 +164,22 @@ def _kind(job: ResolvedJob) -> FileKind | None:
     task = task_type(job.task.type)
     if task.reads_text:
         return None
-    if task.towers:
+    if task.joins:
         return COLUMNS[_looked_at(job)]
     return CLIPS if AUDIO in task.reads else PICTURES
 
 
 def _looked_at(job: ResolvedJob) -> str:
-    """Return the modality of a job of towers whose files are looked at: pictures where there are some."""
-    return "image" if "Image" in {tower.modality for tower in job.model.towers} else "audio"
+    """Return the modality of a job of several whose files are looked at: pictures where there are some."""
+    towers = {tower.modality for tower in job.model.towers}
+    return "image" if not towers or "Image" in towers else "audio"
 
 
 def _media(job: ResolvedJob, splits: Mapping[str, Split], files: int) -> dict[DataSource, Media]:
     kind = _kind(job)
     sources = dict.fromkeys(split.source for split in splits.values())
-    of_files = partial(part_of, modality=_looked_at(job)) if job.model.towers else lambda source: source
+    joins = task_type(job.task.type).joins
+    of_files = partial(part_of, modality=_looked_at(job)) if joins else lambda source: source
     return {source: read_media(of_files(source), kind, files) for source in sources} if kind else {}
 
 

@@ -12,6 +12,7 @@ from unfreeze_trainer.data import packed
 from unfreeze_trainer.data.arrow_messages import unpacked_sizes
 from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.json_lines import HEAD_ROWS
+from unfreeze_trainer.data.parquet_footer import broken, read_footer
 from unfreeze_trainer.data.parquet_pages import Pages, pages_of
 from unfreeze_trainer.data.unpacked import declared_bytes, largest_in_dictionaries, pieces, unpacked_bytes
 from unfreeze_trainer.data.unread import Unread
@@ -45,21 +46,30 @@ def read_parquet(
     from pyarrow import parquet
 
     wanted, size = list(dict.fromkeys(columns)), Path(path).stat().st_size
+    footer = read_footer(path, where)
     with parquet.ParquetFile(path) as file:
         check_columns(columns, file.schema_arrow.names, where)
-        schema, metadata = file.schema_arrow, file.metadata
-    pages = _measured(path, metadata, wanted, where, head=head)
-    packed.check_fold(max(declared_bytes(metadata, wanted), sum(one.size for one in pages)), size, where)
-    repeating, others = _dictionaries(metadata, pages)
-    rows = _rows_at_once(metadata, pages, where, head=head)
+        schema, leaves, rows = file.schema_arrow, file.schema, file.metadata.num_rows
+        if any(len(group.chunks) != len(leaves) for group in footer) or len(footer) != file.num_row_groups:
+            raise broken(where, "its row groups have other columns than its schema")
+    groups = footer[: next((n + 1 for n, group in enumerate(footer) if group.rows), None)] if head else footer
+    try:
+        pages = pages_of(path, leaves, groups, wanted)
+    except ValueError as error:
+        raise broken(where, str(error)) from error
+    packed.check_fold(max(declared_bytes(leaves, footer, wanted), sum(one.size for one in pages)), size, where)
+    repeating, others = _dictionaries(leaves, pages)
+    at_once = _rows_at_once(rows, pages, where, head=head)
     if others:
-        largest = _largest_value(path, min(1, metadata.num_row_groups) if head else metadata.num_row_groups, others)
-        rows = max(1, min(rows, _BATCH_MOST_BYTES // max(1, largest)))
+        largest = _largest_value(path, len(groups), others)
+        at_once = max(1, min(at_once, _BATCH_MOST_BYTES // max(1, largest)))
     with _opened(path, repeating) as file:
-        groups = [[number] for number in range(metadata.num_row_groups)] if repeating else [None]
+        measured = list(range(len(groups)))  # and no others, whatever the footer says that these have
+        # Nested columns with one dictionary in a row group and another in the next have no batch in common.
+        parts = [[number] for number in measured] if repeating else [measured]
         batches = (
-            batch for some in groups for batch in file.iter_batches(batch_size=rows, row_groups=some, columns=wanted)
-        )  # nested columns with one dictionary in a row group and another in the next have no batch in common
+            batch for some in parts for batch in file.iter_batches(batch_size=at_once, row_groups=some, columns=wanted)
+        )
         yield from _tables(batches, schema, wanted, size, where, head=head)
 
 
@@ -70,26 +80,15 @@ def _opened(path: str, dictionaries: list[str]) -> parquet.ParquetFile:
     return parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=dictionaries)
 
 
-def _measured(path: str, metadata: parquet.FileMetaData, wanted: list[str], where: str, *, head: bool) -> list[Pages]:
-    """Return what the pages of some columns have; of a head those of the row groups that it is read from."""
-    groups = metadata.num_row_groups
-    if head:
-        groups = next((n + 1 for n in range(groups) if metadata.row_group(n).num_rows), groups)
-    try:
-        return pages_of(path, metadata, wanted, groups)
-    except ValueError as error:
-        raise JobError("InvalidData", f"{where}: cannot be read as .parquet: {error}") from error
-
-
-def _dictionaries(metadata: parquet.FileMetaData, pages: list[Pages]) -> tuple[list[str], list[str]]:
+def _dictionaries(schema: parquet.ParquetSchema, pages: list[Pages]) -> tuple[list[str], list[str]]:
     """Return columns of texts or bytes that have dictionaries, by their paths: those that are read as such, and others.
 
     A value may stand there many times, and be stored once. As dictionaries they stay small, and their size can be told before they are
     unpacked; that takes longer where values are many, so these are read as they are, a few rows at a time. How many values of
     a list a row has is not known.
     """
-    kinds = {metadata.schema.column(n).path: metadata.schema.column(n) for n in range(len(metadata.schema))}
-    held = [one for one in pages if one.dictionary and kinds[one.path].physical_type == "BYTE_ARRAY"]
+    kinds = {schema.column(n).path: schema.column(n).physical_type for n in range(len(schema))}
+    held = [one for one in pages if one.dictionary and kinds[one.path] == "BYTE_ARRAY"]
     few = {one.path for one in held if one.repeats or one.size < _FEW_BYTES * max(1, one.values)}
     return sorted(few), sorted({one.path for one in held} - few)
 
@@ -105,10 +104,10 @@ def _largest_value(path: str, groups: int, leaves: list[str]) -> int:
     return found
 
 
-def _rows_at_once(metadata: parquet.FileMetaData, pages: list[Pages], where: str, *, head: bool) -> int:
-    """Return how many rows have about _BATCH_BYTES, or HEAD_ROWS, and no more than _BATCH_MOST_BYTES wherever they lie."""
+def _rows_at_once(count: int, pages: list[Pages], where: str, *, head: bool) -> int:
+    """Return how many of so many rows have about _BATCH_BYTES, or HEAD_ROWS, and no more than _BATCH_MOST_BYTES wherever they lie."""
     most = HEAD_ROWS if head else _BATCH_ROWS
-    rows = min(most, _BATCH_BYTES * max(1, metadata.num_rows) // max(1, sum(one.size for one in pages)))
+    rows = min(most, _BATCH_BYTES * max(1, count) // max(1, sum(one.size for one in pages)))
     for one in pages:
         if one.prefixed and one.repeats and one.values * one.prefixed > packed.FREE_BYTES:
             raise JobError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from unfreeze_trainer.data.columns import check_columns
 from unfreeze_trainer.data.packed import open_bytes
 from unfreeze_trainer.data.quotes import broken_quote
 from unfreeze_trainer.data.suffixes import suffixes
-from unfreeze_trainer.data.unread import Unread
+from unfreeze_trainer.data.unread import MAX_ERRORS, Unread
 from unfreeze_trainer.errors import JobError, quoted
 
 if TYPE_CHECKING:
@@ -28,15 +29,10 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
     from pyarrow import csv
 
     separator = SEPARATED[suffixes(path)[0]]
-    bad: list[Any] = []
-
-    def keep(row: Any) -> str:
-        bad.append(row)
-        return "skip"
-
+    bad = _BadRows(all_of_them=unread.skip)
     # Row numbers come only from the single-threaded reader; text is text, so that no label is read as a number.
     reading = csv.ReadOptions(use_threads=False)
-    parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=keep)
+    parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=bad.add)
     _require_header(path, where)
     with ExitStack() as stack:
         header = stack.enter_context(
@@ -51,7 +47,8 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
             require_closed_quotes(path, 0, where)
         _require_separator(header.schema.names, where, separator)
         check_columns(columns, header.schema.names, where, first_row=True)
-    bad.clear()
+    bad = _BadRows(all_of_them=unread.skip)
+    parsing.invalid_row_handler = bad.add
     wanted = dict.fromkeys(columns)  # one column may serve twice
     converting = csv.ConvertOptions(
         include_columns=list(wanted), column_types={name: pa.string() for name in wanted}, strings_can_be_null=False
@@ -68,16 +65,47 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
         if not rows:
             yield batches.schema.empty_table()
     if not head:
-        require_closed_quotes(path, rows + len(bad), where)
-    for before, row in enumerate(bad):
-        if head and unread.skip and row.number - 2 - before > rows:
+        require_closed_quotes(path, rows + bad.count, where)
+    errors = [_wrong_cells(row, where, separator) for row in bad.first]
+    for before, number in enumerate(bad.numbers):
+        if head and unread.skip and number - 2 - before > rows:
             break  # the reader is a block ahead
-        error = JobError(
-            "InvalidData",
-            f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
-            f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold {_NAMES[separator]}",
-        )
-        unread.add([row.number - 2], error)
+        unread.add([number - 2], errors[min(before, len(errors) - 1)])
+
+
+class _BadRows:
+    """Rows with too few or too many cells.
+
+    Parameters
+    ----------
+    all_of_them
+        Keep the number of each; else of the first alone.
+    """
+
+    def __init__(self, *, all_of_them: bool) -> None:
+        self._most = None if all_of_them else 1
+        self.count = 0
+        self.numbers = array("q")
+        """Of lines, by Arrow's count: the header is 1."""
+        self.first: list[Any] = []
+        """As Arrow gives them, with their text: as many as errors are kept."""
+
+    def add(self, row: Any) -> str:
+        """Note a row; return what Arrow is to do about it."""
+        self.count += 1
+        if self._most is None or len(self.numbers) < self._most:
+            self.numbers.append(row.number)
+            if len(self.first) < MAX_ERRORS:
+                self.first.append(row)
+        return "skip"
+
+
+def _wrong_cells(row: Any, where: str, separator: str) -> JobError:
+    return JobError(
+        "InvalidData",
+        f"{where}: row {row.number - 1} has {row.actual_columns} cells, the header"
+        f" {row.expected_columns}: {quoted(repr(row.text[:120]))}; quote cells that hold {_NAMES[separator]}",
+    )
 
 
 def _require_header(path: str, where: str) -> None:
@@ -97,12 +125,17 @@ def _content(path: str, where: str, stack: ExitStack) -> Any:
 def require_closed_quotes(path: str, rows: int, where: str) -> None:
     """Raise JobError InvalidData where a quote swallows the rows after it; so many were read, without the header."""
     if broken := broken_quote(path, rows, SEPARATED[suffixes(path)[0]], where):
-        place = f"row {broken[0]}" if broken[0] else "the header"
+        place = f"{where}: {f'row {broken.row}' if broken.row else 'the header'}, on line {broken.line},"
+        if broken.too_long:
+            raise JobError(
+                "InvalidData",
+                f"{place} is longer than 1 MiB: most likely it has a quote that is not closed. Close it; if the row is meant"
+                " so, shorten its texts, or save them as Parquet",
+            )
         raise JobError(
             "InvalidData",
-            f"{where}: {place}, on line {broken[1]}, has a quote that is not closed, or closed before the end of its cell:"
-            " the rows after it would count as its text. Close it, or write quotes that belong to the text twice, in a"
-            " quoted cell",
+            f"{place} has a quote that is not closed, or closed before the end of its cell: the rows after it would count as"
+            " its text. Close it, or write quotes that belong to the text twice, in a quoted cell",
         )
 
 

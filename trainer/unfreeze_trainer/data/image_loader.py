@@ -11,7 +11,7 @@ from torch import Tensor
 from unfreeze_trainer.data.augmentation import Variation
 from unfreeze_trainer.data.file_loader import FileLoader
 from unfreeze_trainer.data.images import PICTURES
-from unfreeze_trainer.data.pictures import decode, decode_plainly
+from unfreeze_trainer.data.pictures import MAX_PIXELS, PictureError, decode, decode_plainly, turn
 from unfreeze_trainer.models.image_input import ImageInput
 
 if TYPE_CHECKING:
@@ -40,13 +40,21 @@ class ImageLoader(FileLoader["Image", Tensor, Tensor]):
 
     def decode(self, content: str | bytes) -> Image:
         """Return a picture in the model's colours; PictureError if it cannot be read."""
-        return self._decode(content, self._sees.mode)
+        picture = self._decode(content, self._sees.mode)
+        short, long = sorted(picture.size)
+        if long * self._sees.height * self._sees.width > MAX_PIXELS * short:
+            raise PictureError(
+                f"it is {picture.width} x {picture.height} pixels: with its shorter side as long as the model's, it would have more"
+                f" than {MAX_PIXELS:,}; crop it"
+            )
+        return picture
 
     def prepare(self, opened: Image, index: int, epoch_seed: int | None) -> Tensor:
         """Return a picture as the model reads it, float32 of shape (channels, height, width)."""
-        if epoch_seed is None or self._vary is None:
-            return self._sees.whole(opened)
-        return self._vary(opened, index, epoch_seed)
+        with turn(opened):
+            if epoch_seed is None or self._vary is None:
+                return self._sees.whole(opened)
+            return self._vary(opened, index, epoch_seed)
 
     def blank(self) -> Tensor:
         """Return what the model reads of a picture without anything on it."""

@@ -14,6 +14,7 @@ from unfreeze_trainer.data.few import hashes_of
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
 from unfreeze_trainer.data.json_lines import Cells
+from unfreeze_trainer.data.label_names import with_names
 from unfreeze_trainer.data.samples import DataSource, Split, TargetKind, beside, readable, text_cells, without_text
 from unfreeze_trainer.data.shards import folder_of
 from unfreeze_trainer.data.tables import read_table
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 COLUMNS = {"image": PICTURES, "audio": CLIPS}
 """What lies in the files of a modality; the others stand in the table itself."""
+PICTURE_AND_TEXT = ("image", "text")
+"""Modalities of a model that sees and reads."""
 _WHOLE = 2
 """So many modalities have to be there in each row; of more a row may lack some."""
 
@@ -57,7 +60,8 @@ def read_pairings(
     Returns
     -------
     DataSource
-        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, null of those that it lacks.
+        Its inputs are structs of the cells of each row by modality, its targets the numbers of these, null of those that it lacks,
+        and the cells of the columns that the kind of targets reads.
 
     Raises
     ------
@@ -69,7 +73,12 @@ def read_pairings(
     unread = Unread(where, skip=skip)
     names = {modality: str(getattr(dataset.columns, modality)) for modality in modalities}
     kinds: dict[str, Cells | None] = dict.fromkeys(names.values(), "Optional" if len(modalities) > _WHOLE else None)
-    table = read_table(dataset.path, [*names.values()], where, unread, head=head, kinds=kinds)
+    others = kind.columns(dataset.columns)
+    kinds |= dict.fromkeys((name for name in others if name not in kinds), "Optional")
+    table = read_table(
+        dataset.path, [*dict.fromkeys([*names.values(), *others])], where, unread, head=head, kinds=kinds
+    )
+    table = with_names(table, dataset, others)
     total = table.num_rows + len(unread)
     if not total:
         raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
@@ -84,9 +93,9 @@ def read_pairings(
     if len(modalities) > _WHOLE:
         _require_two(cells, names, numbers=numbers, unread=unread, where=where, whole=not head)
     found = [pa.chunked_array([_numbers(column, modality)]) for modality, column in cells.items()]
-    source = DataSource(
-        dataset, where, beside([*cells.values()], list(cells)), beside(found, list(cells)), numbers=numbers
-    )
+    found += [table[name] for name in others]
+    targets = beside(found, [*cells, *(f"column {name}" for name in others)])
+    source = DataSource(dataset, where, beside([*cells.values()], list(cells)), targets, numbers=numbers)
     source = readable(source, unread, total, head=head, kind=kind)
     parts = {modality: part_of(source, modality) for modality in modalities}
     filled = [
@@ -201,6 +210,17 @@ def shared(split: Split, other: Split) -> np.ndarray:
     for field in split.source.inputs.type:
         (mine, here), (theirs, there) = (_cells_of(one, field.name) for one in (split, other))
         found |= np.isin(mine, theirs[there]) & here
+    return found
+
+
+def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
+    """Count the samples of held-out splits that have a cell of another one, like {"test in train": 12}."""
+    found: dict[str, int] = {}
+    for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
+        for other in others:
+            if name in splits and other in splits:
+                count = int(np.sum(shared(splits[name], splits[other])))
+                found |= {f"{name} in {other}": count} if count else {}
     return found
 
 

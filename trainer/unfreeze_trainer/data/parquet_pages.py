@@ -1,30 +1,27 @@
 """The pages of Parquet by their own headers: what a footer says of them is no bound, since whoever wrote the file wrote that too.
 
-Headers are Thrift's compact protocol; fields and their numbers are those of parquet.thrift (apache/parquet-format).
+Fields and their numbers are those of parquet.thrift (apache/parquet-format).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_trainer.data.parquet_footer import RowGroup
+from unfreeze_trainer.data.thrift_compact import Compact
 from unfreeze_trainer.data.unpacked import belongs
 
 if TYPE_CHECKING:
     from pyarrow import parquet
 
 _HEADER_BYTES, _MOST_HEADER_BYTES = 1 << 10, 16 << 20
-_DEEPEST = 16
 _DICTIONARY = 2
 """A type of pages."""
 _OF_DATA = {0: (5, 2), 3: (8, 4)}
 """By the type of a page of data, the field of a header that tells of it, and that one's field with the encoding."""
-_NUMBER, _BINARY, _MAP, _STRUCT = 5, 8, 11, 12
-_OTHER_NUMBERS, _MANY, _BOOLEANS = (4, 6), (9, 10, _MAP), (1, 2)
-_WIDTHS = {1: 0, 2: 0, 3: 1, 7: 8}
-"""Bytes of other kinds of values of a struct, by their numbers in the protocol."""
 _DELTA_BYTE_ARRAY = 7
 """An encoding: of a value only what differs from the one before it stands in the page."""
 
@@ -47,8 +44,10 @@ class Pages:
     """Bytes of the largest page whose values share beginnings: none of them is longer, and all may be as long."""
 
 
-def pages_of(path: str, metadata: parquet.FileMetaData, columns: list[str], groups: int) -> list[Pages]:
-    """Return what some columns have in the first row groups, by path.
+def pages_of(
+    path: str, schema: parquet.ParquetSchema, groups: Sequence[RowGroup], columns: Sequence[str]
+) -> list[Pages]:
+    """Return what some columns have in some row groups, by path.
 
     Raises
     ------
@@ -56,22 +55,15 @@ def pages_of(path: str, metadata: parquet.FileMetaData, columns: list[str], grou
         A header is cut off or broken.
     """
     found: dict[str, Pages] = {}
+    wanted = [place for place in range(len(schema)) if belongs(schema.column(place).path, columns)]
     with open(path, "rb") as file:  # noqa: PTH123 - for its number
-        for number in range(groups):
-            group = metadata.row_group(number)
-            for place in range(group.num_columns):
-                one = group.column(place)
-                if not belongs(one.path_in_schema, columns):
-                    continue
-                repeats = metadata.schema.column(place).max_repetition_level > 0
-                pages = found.setdefault(one.path_in_schema, Pages(one.path_in_schema, repeats))
-                start = one.data_page_offset
-                if one.has_dictionary_page and 0 < one.dictionary_page_offset < start:
-                    start = one.dictionary_page_offset
-                left = (
-                    one.num_values
-                )  # of a chunk without values Arrow reads nothing, and what stands there may be no page
-                for header in _headers(file.fileno(), start, start + one.total_compressed_size) if left > 0 else ():
+        for group in groups:
+            for place in wanted:
+                one, leaf = group.chunks[place], schema.column(place)
+                pages = found.setdefault(leaf.path, Pages(leaf.path, leaf.max_repetition_level > 0))
+                start = one.dictionary if 0 < one.dictionary < one.data else one.data
+                left = one.values  # of a chunk without values Arrow reads nothing, and what stands there may be no page
+                for header in _headers(file.fileno(), start, start + one.packed) if left > 0 else ():
                     left -= _add(header, pages)
                     if left <= 0:
                         break
@@ -104,7 +96,7 @@ def _headers(number: int, start: int, end: int) -> Iterator[dict[int, Any]]:
         while True:
             content = os.pread(number, length, start)
             try:
-                reader = _Compact(content)
+                reader = Compact(content, "the header of a page")
                 header = reader.struct()
                 break
             except IndexError:
@@ -116,84 +108,3 @@ def _headers(number: int, start: int, end: int) -> Iterator[dict[int, Any]]:
             raise ValueError("the header of a page has no sizes")
         yield header
         start += reader.at + header[3]
-
-
-class _Compact:
-    """Reads values of Thrift's compact protocol; IndexError where they are cut off, ValueError where there is no such value."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self.at = content, 0
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Return the fields of a struct by their numbers; of texts, lists and maps nothing is kept."""
-        found: dict[int, Any] = {}
-        number = 0
-        while kind := self._byte():
-            number = number + (kind >> 4) if kind >> 4 else self._whole()
-            if number in found or not 0 < number < 1 << 15:
-                raise ValueError(f"the header of a page has a field that there is not, or twice: {number}")
-            found[number] = self._value(kind & 15, depth)
-        return found
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self._content[self.at - 1]
-
-    def _varint(self) -> int:
-        found = shift = 0
-        while shift < 64:  # noqa: PLR2004 - bits
-            byte = self._byte()
-            found |= (byte & 127) << shift
-            if byte < 128:  # noqa: PLR2004
-                return found
-            shift += 7
-        raise ValueError("the header of a page has a number of more than 64 bits")
-
-    def _whole(self) -> int:
-        found = self._varint()
-        if found >= 1 << 32:
-            raise ValueError("the header of a page has a number of more than 32 bits")
-        return (found >> 1) ^ -(found & 1)
-
-    def _skip(self, count: int) -> None:
-        self.at += count
-        if self.at > len(self._content):
-            raise IndexError
-
-    def _value(self, kind: int, depth: int) -> Any:
-        """Read a value; return a struct or a number of 32 bits, and None of others."""
-        if depth > _DEEPEST:
-            raise ValueError("the header of a page is too deep")
-        if kind == _NUMBER:
-            return self._whole()
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind in _OTHER_NUMBERS:
-            self._varint()
-        elif kind == _BINARY:
-            self._skip(self._varint())
-        elif kind in _MANY:
-            self._many(kind, depth)
-        elif kind in _WIDTHS:
-            self._skip(_WIDTHS[kind])
-        else:
-            raise ValueError(f"the header of a page has a value of a kind that there is not: {kind}")
-        return None
-
-    def _many(self, kind: int, depth: int) -> None:
-        """Read a list, a set or a map."""
-        kinds: tuple[int, ...]
-        if kind == _MAP:
-            count = self._varint()
-            head = self._byte() if count else 0
-            kinds = (head >> 4, head & 15)
-        else:
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._varint()  # noqa: PLR2004 - four bits
-            kinds = (head & 15,)
-        for _ in range(count):
-            for one in kinds:
-                if one in _BOOLEANS:
-                    self._skip(1)
-                else:
-                    self._value(one, depth + 1)

@@ -5,8 +5,11 @@ Orientation is applied, ranges are scaled to 8 bits, transparency lies on white.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,8 +31,16 @@ FORMATS = {
     ".webp": "WEBP",
 }
 """Suffixes of pictures, and Pillow's name of each format; no other one is opened, whatever a file is called."""
-MAX_PIXELS = 178_956_970
-"""Pixels of the largest picture that is opened, as Pillow's own limit: 512 MiB in RGB."""
+MAX_PIXELS = 1 << 26
+"""Pixels of the largest picture that is decoded, 8192 x 8192: 256 MiB in RGB, since Pillow takes four bytes for each. JPEG of
+more, up to the 178,956,970 that Pillow opens, is decoded at half of its width and height."""
+_LARGE = 1 << 24
+"""Pixels of a picture beyond which no other such one is decoded at the same time."""
+_ONE_LARGE = threading.Lock()
+_STRIP = 1 << 20
+"""Pixels of a part that is turned into others at a time."""
+_SEQUENTIAL, _SCAN = (0xC0, 0xC1), 0xDA
+"""Markers of JPEG: a frame that is not progressive, and the first of its scans."""
 _SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 _SIXTEEN_BITS = 65_535
 _WHITE, _BLACK = 255, 0
@@ -42,12 +53,12 @@ class PictureError(FileError):
 
 
 def open_picture(content: str | bytes) -> Image:
-    """Return a picture by path or content, with its header read alone.
+    """Return a picture by path or content, with its header read alone; a large JPEG is set to be decoded smaller.
 
     Raises
     ------
     PictureError
-        It is no picture of a known format, or larger than any that is opened.
+        It is no picture of a known format, or larger than any that is decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -55,8 +66,11 @@ def open_picture(content: str | bytes) -> Image:
         image = Image.open(
             BytesIO(content) if isinstance(content, bytes) else content, formats=sorted(set(FORMATS.values()))
         )
+        _bound(image)
+    except PictureError:
+        raise
     except Image.DecompressionBombError as error:
-        raise PictureError(f"it has more than {MAX_PIXELS:,} pixels; scale it down") from error
+        raise _too_large() from error
     except UnidentifiedImageError as error:
         formats = ", ".join(sorted(set(FORMATS.values())))
         raise PictureError(
@@ -67,6 +81,41 @@ def open_picture(content: str | bytes) -> Image:
             raise
         raise PictureError(f"it cannot be read ({_text(error)}); replace or remove it") from error
     return image
+
+
+def _bound(image: Image) -> None:
+    """Raise PictureError for a picture of too many pixels; of a JPEG have a quarter of them decoded."""
+    if image.width * image.height <= MAX_PIXELS:
+        return
+    if image.format in ("JPEG", "MPO") and _in_one_scan(image):
+        image.draft(None, (image.width // 2, image.height // 2))
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise _too_large()
+
+
+def _in_one_scan(image: Image) -> bool:
+    """Return whether a JPEG is decoded row by row: otherwise coefficients of all of it are held, however small it is decoded.
+
+    It is, where it is not progressive and its first scan has all of its colours.
+    """
+    file: IO[bytes] = image.fp  # type: ignore[attr-defined] # of all that are opened
+    at, colours = file.tell(), b""
+    try:
+        file.seek(2)
+        while len(head := file.read(4)) == 4 and head[0] == 0xFF:  # noqa: PLR2004 - a marker, and the length of what follows
+            content = file.read(max(0, int.from_bytes(head[2:]) - 2))
+            if head[1] in _SEQUENTIAL:
+                colours = content[5:6]
+            elif head[1] == _SCAN:
+                return colours != b"" and content[:1] == colours
+    finally:
+        file.seek(at)
+    return False
+
+
+def _too_large() -> PictureError:
+    return PictureError(f"it has more than {MAX_PIXELS:,} pixels; scale it down")
 
 
 def spare_channels(image: Image) -> int:
@@ -83,7 +132,7 @@ def decode(content: str | bytes, mode: Mode) -> Image:
     PictureError
         It is broken, or holds what has no meaning on a screen.
     """
-    with open_picture(content) as image:
+    with open_picture(content) as image, turn(image):
         try:
             return _shown(image, mode)
         except PictureError:
@@ -96,7 +145,7 @@ def decode(content: str | bytes, mode: Mode) -> Image:
 
 def decode_plainly(content: str | bytes, mode: Mode) -> Image:
     """Return a picture by Pillow's conversion alone: orientation ignored, 16 bits and floats cut at 255, no ground."""
-    with open_picture(content) as image:
+    with open_picture(content) as image, turn(image):
         try:
             return image.convert(mode)
         except Exception as error:
@@ -105,15 +154,30 @@ def decode_plainly(content: str | bytes, mode: Mode) -> Image:
             raise PictureError(f"it cannot be decoded ({_text(error)}); replace or remove it") from error
 
 
+def turn(image: Image) -> AbstractContextManager[object]:
+    """Return what is held while a picture is decoded or scaled: threads do that, and a large one may take 512 MiB."""
+    return _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
+
+
 def _shown(image: Image, mode: Mode) -> Image:
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
-        upright = _in_eight_bits(upright, image.format)
-    elif upright.has_transparency_data:
-        upright = _on_ground(upright)
-    return upright if upright.mode == mode else upright.convert(mode)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        shown = _in_eight_bits(image, image.format)
+    elif image.has_transparency_data:
+        shown = _on_ground(image)
+    else:
+        return image.convert(mode)
+    return shown if shown.mode == mode else shown.convert(mode)
+
+
+def _strips(image: Image) -> Iterator[tuple[tuple[int, int, int, int], Image]]:
+    """Yield parts of a picture from top to bottom, each with its place: left, top, right, bottom."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(image.height, top + rows))
+        yield box, image.crop(box)
 
 
 def _in_eight_bits(image: Image, kind: str | None) -> Image:
@@ -123,10 +187,10 @@ def _in_eight_bits(image: Image, kind: str | None) -> Image:
     """
     from PIL import Image
 
-    values = np.asarray(image).astype(np.float64)
-    low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        if not (np.isfinite(values).all() and low >= 0 and high <= _SIXTEEN_BITS):
+        ranges = [(float(part.min()), float(part.max())) for part in (np.asarray(strip) for _, strip in _strips(image))]
+        low, high = (float(end) for end in (np.min(ranges), np.max(ranges)))
+        if not (np.isfinite((low, high)).all() and low >= 0 and high <= _SIXTEEN_BITS):
             raise PictureError(
                 f"its floats reach from {low:g} to {high:g}, and no screen says what that looks like; scale them to 0 to 1"
             )
@@ -137,21 +201,32 @@ def _in_eight_bits(image: Image, kind: str | None) -> Image:
         )
     else:
         top = _SIXTEEN_BITS
-    return Image.fromarray(np.rint(values * (_WHITE / top)).astype(np.uint8))
+    found = Image.new("L", image.size)
+    for box, strip in _strips(image):
+        values = np.asarray(strip).astype(np.float64)
+        found.paste(Image.fromarray(np.rint(values * (_WHITE / top)).astype(np.uint8)), box)
+    return found
 
 
 def _on_ground(image: Image) -> Image:
     """Lay a transparent picture on white; on black where it is white itself, so that its form is in alpha alone."""
+    flat, alphas = _laid(image, _WHITE)
+    if min(alphas) != max(alphas) and all(band == (_WHITE, _WHITE) for band in flat.getextrema()):
+        flat, _ = _laid(image, _BLACK)
+    return flat
+
+
+def _laid(image: Image, ground: int) -> tuple[Image, list[Any]]:
+    """Return a picture on a grey, and the least and the largest alpha of each of its parts."""
     from PIL import Image
 
-    clear = image.convert("RGBA")
-    ground = Image.new("RGBA", clear.size, (_WHITE, _WHITE, _WHITE, _WHITE))
-    flat = Image.alpha_composite(ground, clear).convert("RGB")
-    low, high = clear.getchannel("A").getextrema()
-    if low != high and all(band == (_WHITE, _WHITE) for band in flat.getextrema()):
-        ground = Image.new("RGBA", clear.size, (_BLACK, _BLACK, _BLACK, _WHITE))
-        flat = Image.alpha_composite(ground, clear).convert("RGB")
-    return flat
+    flat, alphas = Image.new("RGB", image.size), list[Any]()
+    for box, strip in _strips(image):
+        clear = strip.convert("RGBA")
+        below = Image.new("RGBA", clear.size, (ground, ground, ground, _WHITE))
+        flat.paste(Image.alpha_composite(below, clear).convert("RGB"), box)
+        alphas += clear.getchannel("A").getextrema()
+    return flat, alphas
 
 
 def _text(error: BaseException) -> str:

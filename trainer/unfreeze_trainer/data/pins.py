@@ -76,6 +76,7 @@ def first_pins(job: ResolvedJob, pins: Mapping[str, Any]) -> dict[str, Any]:
         "data": {
             name: {"source": split["source"], "sha256": data[split["source"]], "rows": split["rows"]}
             for name, split in pins["data"].items()
+            if split["source"] in data  # no anchor
         },
     }
 

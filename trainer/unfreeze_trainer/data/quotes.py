@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+from dataclasses import dataclass
 
 from unfreeze_trainer.data.packed import open_bytes
 
 _CHUNK = 1 << 20
+MAX_ROW = 2 << 20
+"""Characters of a row that are held while its quotes are looked for: Arrow, which reads 1 MiB at a time, takes no row of more."""
 
 
-def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") -> tuple[int, int] | None:
-    """Return row and line where a cell begins that a quote opens and does not close right, None where all do.
+@dataclass(frozen=True)
+class Broken:
+    """A row that a quote makes too long."""
+
+    row: int
+    """Counted from 1 without the header, which is row 0."""
+    line: int
+    """On which it begins, from 1."""
+    too_long: bool = False
+    """Whether it has more than MAX_ROW characters, so that nobody looked where, or whether, its quote closes."""
+
+
+def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") -> Broken | None:
+    """Return the row where a cell begins that a quote opens and does not close right, None where all do.
 
     Python's csv module, in its strict mode, says so; it is asked only where quotes do not come in pairs, or where there
-    are more lines than rows. A quote that goes astray within one line costs no rows. Rows are counted from 1 without the header, which is row 0; lines from 1.
+    are more lines than rows. A quote that goes astray within one line costs no rows. No more than MAX_ROW characters are
+    held.
 
     Parameters
     ----------
@@ -29,20 +44,56 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
     quotes, lines = _count(path, where)
     if not quotes or (quotes % 2 == 0 and lines <= rows + 1):
         return None
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(MAX_ROW)
     number, line = 0, 1
     with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
+        given = _Lines(file)
         while True:
-            reader, before = csv.reader(file, strict=True, delimiter=separator), line - 1
+            reader, before = csv.reader(given, strict=True, delimiter=separator), line - 1
             try:
                 for cells in reader:
                     number, line = number + bool(cells), before + reader.line_num + 1
+                    given.held = 0
+            except _LongRowError:
+                return Broken(number, line, too_long=True)
             except csv.Error as error:
                 if before + reader.line_num > line or "end of data" in str(error):
-                    return number, line
-                number, line = number + 1, line + 1  # text in quotes within a quoted cell, on one line: no row is lost
+                    return Broken(number, line)
+                # text in quotes within a quoted cell, on one line: no row is lost
+                number, line, given.held = number + 1, line + 1, 0
             else:
                 return None
+
+
+class _LongRowError(Exception):
+    """A row has more than MAX_ROW characters."""
+
+
+class _Lines:
+    """The lines of a file.
+
+    Parameters
+    ----------
+    file
+        Whose lines are kept as they end.
+    """
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self._file = file
+        self.held = 0
+        """Characters of the row that is being read; whoever reads sets it to 0 after each."""
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.held += len(line)
+        if self.held > MAX_ROW:
+            raise _LongRowError
+        return line
 
 
 def _count(path: str, where: str) -> tuple[int, int]:

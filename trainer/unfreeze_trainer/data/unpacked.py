@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from unfreeze_trainer.data.parquet_footer import RowGroup
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,24 +17,22 @@ _WIDTHS = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 _OFFSET_BYTES = 4
 
 
-def declared_bytes(metadata: parquet.FileMetaData, columns: list[str]) -> int:
-    """Return the bytes that some columns of Parquet have at least, by what its metadata say of pages and numbers of values."""
+def declared_bytes(schema: parquet.ParquetSchema, groups: Sequence[RowGroup], columns: Sequence[str]) -> int:
+    """Return the bytes that some columns of Parquet have at least, by what its footer says of pages and numbers of values."""
     found = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            one = group.column(place)
-            if not belongs(one.path_in_schema, columns):
-                continue
-            if one.physical_type == "FIXED_LEN_BYTE_ARRAY":
-                width = metadata.schema.column(place).length
-            else:
-                width = _WIDTHS.get(one.physical_type, _OFFSET_BYTES if one.physical_type == "BYTE_ARRAY" else 0)
-            found += max(one.total_uncompressed_size, width * one.num_values)
+    for place in range(len(schema)):
+        leaf = schema.column(place)
+        if not belongs(leaf.path, columns):
+            continue
+        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            width = leaf.length
+        else:
+            width = _WIDTHS.get(leaf.physical_type, _OFFSET_BYTES if leaf.physical_type == "BYTE_ARRAY" else 0)
+        found += sum(max(group.chunks[place].unpacked, width * group.chunks[place].values) for group in groups)
     return found
 
 
-def belongs(path: str, columns: list[str]) -> bool:
+def belongs(path: str, columns: Sequence[str]) -> bool:
     """Return whether a column of Parquet's, by its path, is one of some or lies in it."""
     return any(path == name or path.startswith(f"{name}.") for name in columns)
 

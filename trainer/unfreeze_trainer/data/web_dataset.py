@@ -25,8 +25,16 @@ from unfreeze_trainer.errors import JobError, quoted, some_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_CELL = 64 << 20
+MAX_CELL = 16 << 20
 """Bytes of a text, a label or an object."""
+MAX_MEDIA = 512 << 20
+"""Bytes of a picture or a clip, which is read whole."""
+_MAX_HEADER = 1 << 20
+"""Bytes of what stands before a member about it: a long name, or fields of pax."""
+_ABOUT_OTHERS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
 _MEDIA = frozenset(suffix.removeprefix(".") for suffix in (*PICTURES, *CLIPS))
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "image": sorted(suffix.removeprefix(".") for suffix in PICTURES),
@@ -38,6 +46,10 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
 _NUMBER = re.compile(r"-?\d{1,18}")
 """Of a `.cls`."""
 _BLOCK = 512
+
+
+class _LacksError(JobError):
+    """A sample has no member, and no field, for a column."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def read_web_dataset(
             try:
                 values = row_of(sample)
             except JobError as error:
-                if number == 1:
+                if number == 1 and isinstance(error, _LacksError):
                     check_columns(wanted, _names(sample, file, where), where)
                 unread.add([number - 1], error)
             else:
@@ -153,7 +165,7 @@ def _members(path: str, where: str) -> Iterator[_Member]:
     size = Path(path).stat().st_size
     end = 0
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_TarInfo) as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined] # it keeps all
                 if member.size < 0:
@@ -168,7 +180,7 @@ def _members(path: str, where: str) -> Iterator[_Member]:
                     )
                 if not any(part.startswith(".") for part in PurePosixPath(member.name).parts):
                     yield _Member(member.name, member.offset_data, member.size)
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, RecursionError) as error:
         what = "cut off or broken" if end else "no tar file, or it is compressed: unpack a .tar.gz"
         raise JobError("InvalidData", f"{where}: the archive is {what} ({error}): copy it again") from error
     with Path(path).open("rb") as file:
@@ -177,6 +189,15 @@ def _members(path: str, where: str) -> Iterator[_Member]:
             raise JobError(
                 "InvalidData", f"{where}: the archive is cut off: the mark of its end is missing. Copy it again"
             )
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A member whose header is read into memory only where it is no larger than any that somebody needs."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _ABOUT_OTHERS and self.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"the header of a member has {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc] # made to be overridden
 
 
 def _require_plain(member: tarfile.TarInfo, where: str) -> None:
@@ -206,12 +227,16 @@ def _row(
             record = _object(sample, file, where) if "json" in sample.members else {}
             if column not in record:
                 there = some_of(sorted(sample.members))
-                raise JobError(
+                raise _LacksError(
                     "InvalidData", f"{place} has nothing for the column {column!r}: its members end in {there}"
                 )
             values.append(json_cell(record, column, types, place, kinds.get(column)))
         elif holds_media(end):
             member = sample.members[end]
+            if member.size > MAX_MEDIA:
+                raise JobError(
+                    "InvalidData", f"{where}: member {quoted(member.name)} has {member.size:,} bytes; make it smaller"
+                )
             values.append({"member": member.name, "start": member.start, "size": member.size})
         else:
             value: Any = _text(sample.members[end], file, where)

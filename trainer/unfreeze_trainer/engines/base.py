@@ -7,7 +7,7 @@ import math
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -175,6 +175,11 @@ class Engine(ABC):
         Not between the steps of a phase: the optimizer may hold a float32 copy of its own.
         """
         load_whole(self.module, weights)
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what this rank holds of each parameter, by name: it may be changed in place between steps, on all ranks alike."""
+        for name, parameter in self.module.named_parameters():
+            yield name, parameter.detach()
 
     def checksums(self) -> Tensor:
         """Return the weighed sum of the bits of each whole parameter as this rank holds it, int64 on the CPU, as `shapes`.

@@ -174,7 +174,7 @@ class FSDPEngine(Engine):
     @override
     def weights(self, names: Collection[str]) -> dict[str, Tensor]:
         result = {}
-        for name, share in self._locals():
+        for name, share in self.held():
             if name in names:
                 whole = share if name in self._whole else self._join(share, self.shapes[name])
                 if self.rank == 0:
@@ -185,14 +185,14 @@ class FSDPEngine(Engine):
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         buffers = persistent_buffers(self.module)
         load_whole(self.module, {name: tensor for name, tensor in weights.items() if name in buffers})
-        for name, share in self._locals():
+        for name, share in self.held():
             if name in weights:
                 share.copy_(weights[name] if name in self._whole else self._share_of(weights[name]))
 
     @override
     def checksums(self) -> Tensor:
         whole, shares = torch.zeros(2, len(self.shapes), dtype=torch.int64)
-        for number, (name, share) in enumerate(self._locals()):
+        for number, (name, share) in enumerate(self.held()):
             if name in self._whole:
                 whole[number] = bit_sum(share, salt=number)
             else:
@@ -201,8 +201,8 @@ class FSDPEngine(Engine):
                 shares[number] = bit_sum(share, salt=number, first=first)
         return whole + self.all_reduce(shares)
 
-    def _locals(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield this rank's share of each parameter, or all of it where it is left whole."""
+    @override
+    def held(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.module.named_parameters():
             yield name, _local(parameter)
 

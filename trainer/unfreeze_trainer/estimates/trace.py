@@ -21,6 +21,7 @@ from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
 from unfreeze_trainer.training.dry_run import gradients
+from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
 from unfreeze_trainer.training.trials import trial_batches
 
@@ -154,7 +155,9 @@ class _Trace:
             loaded = self._task.build_model()
             module = loaded.module
             found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
-            freezer = Freezer(module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors)
+            freezer = Freezer(
+                module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
+            )
             sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
             trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}
             dtypes: dict[str, int] = {}
@@ -169,6 +172,8 @@ class _Trace:
             used = chosen if steps_alone and engine.world_size == 1 else self._try(engine, module, chosen)
             freezer.unused = frozenset(chosen - used)
             engine.attach(module, loaded.blocks, freezer.unused)
+            holds = self._job.guard is not None and self._job.guard.type == "Hold"
+            base = copy_below_head(loaded, engine, chosen if holds else ())
             gc.collect()  # as worker.work does
             ledger_peak, phases, everything = ledger.peak, [], set[str]()
             for phase in [max(found, key=lambda phase: trains[phase.name])] if heaviest else found:
@@ -176,6 +181,7 @@ class _Trace:
                 look = self._steps if steps_alone else self._phase
                 phases.append(look(phase, engine, freezer, loaded, everything, trains[phase.name]))
             exporting = 0 if steps_alone else self._export(engine, sum(sizes[name] for name in everything))
+            del base
         return Traced(
             parameters=sum(sizes.values()),
             weights_by_dtype=dtypes,

@@ -19,7 +19,7 @@ class Described(Model):
     task: dict[str, Any]
     """As in the manifest."""
     outputs: list[str]
-    """What each output stands for; nothing where they are no answers, but vectors."""
+    """What each output stands for; of vectors of pictures and texts the classes that were told by prompts, of others nothing."""
     scale: tuple[list[float], list[float]] | None = None
     """Factor and offset by which the outputs are in the units of the data, where training has others."""
     columns: dict[str, Any] = Field(default={})
@@ -38,7 +38,7 @@ def described(job: ResolvedJob, task: Task) -> dict[str, Any]:
     quantization = job.model.quantization
     found = Described(
         task=getattr(task, "job", job).task.model_dump(mode="json", exclude_none=True),
-        outputs=list(task.answers.names) if task.answers else [],
+        outputs=list(task.answers.names if task.answers else task.told),
         scale=scale and (list(scale[0]), list(scale[1])),
         columns=job.data.train.columns.model_dump(mode="json", exclude_none=True),
         metric=job.metric.name,

@@ -19,6 +19,7 @@ from unfreeze_api.contracts.report import Report
 from unfreeze_trainer.exports.charts import Chart, lines, scatter
 from unfreeze_trainer.exports.evaluation import ISSUES, read_evaluation
 from unfreeze_trainer.exports.outcome import outcome, spoken, went_back
+from unfreeze_trainer.runs.events import lines_of
 from unfreeze_trainer.runs.rates import read_rates
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ def page(run_folder: Path, report: Report) -> str:
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         outcome=outcome(report, evaluation),
-        curves=[*curves(run_folder / "history.csv", report), *range_tests(run_folder, report.fingerprint)],
+        curves=[
+            *curves(run_folder / "history.csv", report),
+            *learned_and_lost(run_folder / "events.jsonl", report),
+            *range_tests(run_folder, report.fingerprint),
+        ],
         splits=_splits(evaluation),
         metrics=_metrics(report, evaluation),
         notes=_notes(report),
@@ -106,6 +111,25 @@ def curves(path: Path, report: Report) -> list[Chart]:
         if chart := lines(name, points, phases, "step"):
             found.append(chart)
     return found
+
+
+def learned_and_lost(path: Path, report: Report) -> list[Chart]:
+    """Return a chart of the metric by what the base has lost, from evaluation to evaluation; none where only one looked."""
+    metric, points = dict[Any, Any](), dict[Any, Any]()
+    for line in lines_of(path):
+        step = line.get("step")
+        if line.get("event") == "evaluation" and isinstance(line.get("metrics"), dict):
+            metric[step] = line["metrics"].get(report.metric)
+        elif line.get("event") == "rollback":
+            points = {at: point for at, point in points.items() if at <= line.get("to", 0)}
+        elif line.get("event") == "forgetting":
+            points[step] = line.get("lost")
+    kept = [(points[step], metric[step]) for step in sorted(points) if None not in {points[step], metric.get(step)}]
+    ends = [("", *edges)] if kept and (edges := (min(lost for lost, _ in kept), max(lost for lost, _ in kept))) else []
+    found = lines(
+        f"validation {report.metric} by what is lost of what the base could", kept, ends, "lost, by the first gauge"
+    )
+    return [found] if found else []
 
 
 def range_tests(run_folder: Path, fingerprint: str) -> list[Chart]:

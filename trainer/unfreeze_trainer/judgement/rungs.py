@@ -2,6 +2,9 @@
 
 The best rung is not taken where a cheaper one is not worse by more than a margin, with probability .9 (non-inferiority):
 absence of evidence is not equality, and a rung that is not surely as good is no reason to do without a better one.
+
+Below the first rung stands a classical model, where the task has one. It is never taken, since it is no model of the base, but a rung
+that is no better is worth nothing: it shuts no gate, and is not taken in place of one that is surely better.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class Climbed:
     high: float | None = None
     useful: bool | None = None
     """Whether it is better than always guessing one class; None where that has no meaning."""
+    majority: float | None = None
+    """What always guessing one class has; None where that has no meaning, or is of another metric."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,32 @@ class Wanted:
     min_gain: float | None = None
     seconds: float | None = None
     """Of all rungs together."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A classical model, compared with each rung on the same validation rows."""
+
+    name: str
+    metric: str
+    """That they are compared by."""
+    value: float
+    gains: Sequence[float]
+    """By how much each rung is better, above 0 whichever way the metric goes."""
+    better: Sequence[bool]
+    """Whether each rung is, and hardly by chance."""
+    seconds: float = 0.0
+    """That it took."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether no rung is better on these rows."""
+        return max(self.gains) <= 0
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it is beside the rungs."""
+        return Evidence(name=f"validation {self.metric} of {self.name}, in {self.seconds:.1f} s", value=self.value)
 
 
 @dataclass(frozen=True)
@@ -84,7 +115,15 @@ def within_values(one: float, other: float, margin: float, metric: Metric) -> fl
     return float(metric.improvement(other, one) <= margin)
 
 
-def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: float | None, step: int) -> Decision:
+def gate(
+    climbed: Sequence[Climbed],
+    following: Next,
+    wanted: Wanted,
+    *,
+    idle: float | None,
+    step: int,
+    classical: Yardstick | None = None,
+) -> Decision:
     """Return whether the next rung is worth it: Yes or No.
 
     Parameters
@@ -99,12 +138,16 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
         How probably the newest rung is better than the best before it by no more than the margin; None of the first one.
     step
         That the run is at.
+    classical
+        What the rungs have to beat: while none is better, one that brought nothing shuts no gate. None where there is none.
     """
     metric, best = wanted.metric, climbed[best_of([one.value for one in climbed], wanted.metric)]
     newest, margin, spent = climbed[-1], margin_of(best, wanted), sum(one.seconds for one in climbed)
     left = 1 - best.value if metric.better == "Higher" else best.value
     found = f"{metric.name} is {best.value:.4g} by {best.name}"
-    name = following.name
+    name, behind = following.name, classical is not None and classical.ahead
+    if classical is not None and behind:
+        found += f", no better than {classical.name}, {classical.value:.4g}"
     if wanted.target is not None and metric.improvement(best.value, wanted.target) >= 0:
         why, answer = f"the target {wanted.target:.4g} is met", "No"
         otherwise = f"a target above {best.value:.4g}" if metric.better == "Higher" else f"one below {best.value:.4g}"
@@ -115,7 +158,7 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
         takes = f"{name} takes about {following.seconds:.0f} s" if spent < wanted.seconds else "no time is left"
         why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
         otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
-    elif idle is not None and idle >= SURE and best.useful is not False:
+    elif idle is not None and idle >= SURE and best.useful is not False and not behind:
         why = f"{newest.name} brought no more than {margin:.2g}, with probability {idle:.2f}"
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
@@ -132,6 +175,7 @@ def gate(climbed: Sequence[Climbed], following: Next, wanted: Wanted, *, idle: f
         message=f"{found}, {why}: {name} is {'tried' if answer == 'Yes' else 'not tried'}",
         step=step,
         evidence=[
+            *_below(climbed, classical),
             *_of_rungs(climbed, metric),
             Evidence(name="minGain", value=margin),
             *([] if idle is None else [Evidence(name="probability that the newest rung gained no more", value=idle)]),
@@ -150,6 +194,7 @@ def choose(
     step: int,
     untried: Sequence[str] = (),
     beyond: Sequence[str] = (),
+    classical: Yardstick | None = None,
 ) -> tuple[int, Decision]:
     """Return the place of the rung that is taken, and the decision: the cheapest that is surely not worse than the best.
 
@@ -167,12 +212,15 @@ def choose(
         Rungs above these.
     beyond
         Rungs that were trained, none of whose evaluations is within the budget of forgetting.
+    classical
+        What they have to beat: where the best one surely does, none is taken that does not. None where there is none.
     """
     metric = wanted.metric
     top = best_of([one.value for one in climbed], metric)
     best, margin = climbed[top], margin_of(climbed[top], wanted)
-    place = next(place for place in range(len(climbed)) if place == top or within[place] >= SURE)
-    taken = climbed[place]
+    leads = classical.better if classical is not None and classical.better[top] else [True] * len(climbed)
+    place = next(place for place in range(len(climbed)) if place == top or (within[place] >= SURE and leads[place]))
+    taken, behind = climbed[place], [climbed[number].name for number in range(place) if within[number] >= SURE]
     if place != top:
         message = (
             f"{taken.name} is taken: its {metric.name} {taken.value:.4g} is not worse than the {best.value:.4g} of {best.name} by"
@@ -189,6 +237,13 @@ def choose(
             if likely is None
             else f"a cheaper rung that is within {margin:.2g} with probability {SURE:g}; the most probable one is with {likely:.2f}"
         )
+    if behind and classical is not None:
+        otherwise = f"{behind[0]} were surely better than {classical.name} too"
+    if classical is not None and not any(classical.better):
+        surely = "" if classical.ahead else "surely "
+        message = (
+            f"no rung is {surely}better than {classical.name}, {classical.metric} {classical.value:.4g}; {message}"
+        )
     last = untried[-1] if untried else climbed[-1].name
     known = "" if untried else f": {metric.name} {climbed[-1].value:.4g}"
     if beyond:
@@ -200,6 +255,7 @@ def choose(
         message=message + (f"; {', '.join(untried)} not tried" if untried else ""),
         step=step,
         evidence=[
+            *_below(climbed, classical),
             *_of_rungs(climbed, metric),
             *(
                 Evidence(
@@ -214,6 +270,13 @@ def choose(
         otherwise=otherwise,
         alternative=f"the last rung, {last}{known}. One seed",
     )
+
+
+def _below(climbed: Sequence[Climbed], classical: Yardstick | None) -> list[Evidence]:
+    """Return what stands below the first rung: always guessing one class, and a classical model."""
+    majority = next((one.majority for one in climbed if one.majority is not None), None)
+    guess = [] if majority is None else [Evidence(name="the same of always guessing one class", value=majority)]
+    return guess + ([] if classical is None else [classical.evidence])
 
 
 def _of_rungs(climbed: Sequence[Climbed], metric: Metric) -> list[Evidence]:

@@ -28,3 +28,5 @@ class LoadedModel:
     """What the learning rates of parameters are multiplied by, where it is not 1 (LoRA+)."""
     hook: StepHook = field(default_factory=StepHook)
     """What the adapter does in a step beside its gradients (AdaLoRA)."""
+    locked: frozenset[str] = frozenset()
+    """Parameters that stay as they are whatever a strategy says."""

@@ -25,6 +25,9 @@ from unfreeze_trainer.errors import JobError
 ALL = "all"
 """Name of a phase that trains every block."""
 
+_TRIAL_STEPS = 10
+"""Of a rung, that show anything."""
+
 Part = Literal["All", "BiasesAndNorms"]
 
 
@@ -55,6 +58,8 @@ class Phase:
     """Of Auto, which rung it is: it begins with the best weights before it, if it begins. Empty elsewhere."""
     solved: bool = False
     """Whether a solver finds its head, in place of steps; in the plan that is one step."""
+    trial: int = 0
+    """Of a rung after the first, its steps after which it is given up unless it promises something; 0 of those that are never."""
 
 
 def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int) -> list[Phase]:
@@ -127,12 +132,19 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
                 plateau,
                 stretch.rung,
                 stretch.solved,
+                trial_steps(steps) if stretch.rung and index else 0,
             )
         )
         first_step += steps
     if job.adapter and (ranks := job.adapter.of(AdaLoraSpec)):
         _check_allocation(ranks, phases[-1].steps)
     return phases
+
+
+def trial_steps(steps: int) -> int:
+    """Return the first steps of a rung that show what it promises: a tenth, 10 at least; 0 where that is more than a third."""
+    trial = max(_TRIAL_STEPS, -(-steps // 10))
+    return trial if 3 * trial <= steps else 0
 
 
 def _check_allocation(ranks: AdaLoraSpec, steps: int) -> None:

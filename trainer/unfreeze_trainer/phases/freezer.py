@@ -44,6 +44,8 @@ class Freezer:
         phase has an adapter_rate all of them train, and the block's own beside them. The head's own are among them.
     rate_factors
         What the learning rates of parameters are multiplied by, where it is not 1.
+    locked
+        Parameters that no phase trains.
     frozen_dropout
         Whether blocks below the lowest one that trains are in training mode too.
     """
@@ -55,6 +57,7 @@ class Freezer:
         adapter_parameters: Collection[str],
         rate_factors: Mapping[str, float] | None = None,
         *,
+        locked: Collection[str] = (),
         frozen_dropout: bool = True,
     ) -> None:
         self._module = module
@@ -63,6 +66,7 @@ class Freezer:
         self._dimensions = {name: parameter.ndim for name, parameter in module.named_parameters()}
         self._adapter, self._factors = frozenset(adapter_parameters), dict(rate_factors or {})
         self._frozen_dropout, self._at_rest = frozen_dropout, list[nn.Module]()
+        self._locked = frozenset(locked)
         self._small = _biases_and_norms(module)
         self._undecayed = self._small | _without_decay(module)
         self.unused: frozenset[str] = frozenset()
@@ -80,6 +84,8 @@ class Freezer:
 
     def _trains(self, name: str, phase: Phase) -> bool:
         block, head = self._block[name], self._order[-1]
+        if name in self._locked:
+            return False
         if name in self._adapter:
             return block in phase.trainable or phase.adapter_rate is not None
         if self._adapter and (phase.adapter_rate is None or block == head):

@@ -27,10 +27,14 @@ class Events:
 
     def read(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of one kind, on the rank that may write; one that a crash has cut is not among them."""
-        if not self._generation or not self._path.is_file():
-            return []
-        found = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+        return [one for one in lines_of(self._path) if one.get("event") == event] if self._generation else []
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of an events.jsonl, none where there is no such file; one that a crash has cut is not among them."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-        return [one for one in found if isinstance(one, dict) and one.get("event") == event]
+    return [one for one in found if isinstance(one, dict)]

@@ -8,6 +8,7 @@ from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import PhaseResult, Recovery
 from unfreeze_api.contracts.report import Rollback, Usefulness
 from unfreeze_trainer.runs.course import Course
+from unfreeze_trainer.runs.pull import Pull
 
 _DIVERGED = ConfigDict(ser_json_inf_nan="constants")
 """A training that diverged can be resumed too: its losses are no numbers, and come back as such."""
@@ -107,6 +108,14 @@ class RunState(BaseModel):
     """What is lost at the newest evaluation, where that is more than the budget and the training ends there; 0 within it."""
     gauge_seconds: float = 0.0
     """Time that the gauges of forgetting have taken, over all starts."""
+    pull: Pull = Pull()
+    """How strongly guard Hold pulls weights to the base's in this phase."""
+    corrections: int = 0
+    """Evaluations before which it had to bring them back within the budget."""
+    replayed: int = 0
+    """Rows that guard Replay has trained on, each as often as it was taken."""
+    guard_seconds: float = 0.0
+    """Time that these guards have taken, over all starts."""
     rollbacks: list[Rollback] = []
     """When the training went back with lower learning rates."""
     rungs: list[Rung] = []

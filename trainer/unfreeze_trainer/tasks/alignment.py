@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
-from unfreeze_trainer.data.pairings import shared
+from unfreeze_trainer.data.pairings import overlaps
 from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.bridge import BridgeLibrary, unit
@@ -61,13 +60,7 @@ class Alignment(ComposedTask):
     @cached_property
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split that have a picture or text of another one, like {"test in train": 12}."""
-        found: dict[str, int] = {}
-        for name, others in (("validation", ("train",)), ("test", ("train", "validation"))):
-            for other in others:
-                if name in self._splits and other in self._splits:
-                    count = int(np.sum(shared(self._splits[name], self._splits[other])))
-                    found |= {f"{name} in {other}": count} if count else {}
-        return found
+        return overlaps(self._splits)
 
     def _pin(self) -> dict[str, Any]:
         sources = dict.fromkeys(split.source for split in self._splits.values())

@@ -36,6 +36,8 @@ class Task(ABC):
     metrics: Metrics
     answers: Answers | None = None
     """What the outputs say of each row, for predictions; None where they are no answers."""
+    told: Sequence[str] = ()
+    """What a finished model tells apart, where the outputs of training are no answers."""
     not_convex: str = Objective.not_convex
     blank_loss: float = 0.0
     """As of Objective, both."""

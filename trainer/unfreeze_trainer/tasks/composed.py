@@ -120,13 +120,18 @@ class ComposedTask(Task):
 
     def pin_beside(self) -> None:
         """Hash in a thread, from now on: a model is read meanwhile, and its bytes come from the disk once."""
+        if self.job.guard:
+            self.looked_at()  # reads the anchor here, and not in both threads
         pool = ThreadPoolExecutor(1, thread_name_prefix="pins")
         self._pinning = pool.submit(self._pin)
         pool.shutdown(wait=False)
 
     def _pin(self) -> dict[str, Any]:
         base, path = self.job.model, self.job.model.weights_path
-        sources = dict.fromkeys(split.source for split in self._splits.values())
+        splits = dict(self._splits)
+        if self.job.guard and self._anchor:  # it is trained on, or says how
+            splits["anchor"] = self._anchor
+        sources = dict.fromkeys(split.source for split in splits.values())
         data = {source: pin_data(source) for source in sources}
         return {
             "base": {
@@ -137,7 +142,7 @@ class ComposedTask(Task):
             },
             "data": {
                 name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
-                for name, split in self._splits.items()
+                for name, split in splits.items()
             },
         }
 

@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from unfreeze_api.contracts.decision import Decision
-from unfreeze_api.tasks import task_type
-from unfreeze_trainer.errors import told_of
 from unfreeze_trainer.training.beside import on_first
+from unfreeze_trainer.training.classical import USUAL_SAMPLES, Classical, left_out
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedJob
-    from unfreeze_api.spec.evidence import BaselineSpec
-    from unfreeze_trainer.tasks import Task
     from unfreeze_trainer.training.run import Run
 
 log = logging.getLogger(__name__)
 
 _UNPREDICTED = "there are no predictions of the validation data, which has too many rows for them"
-_SAID = 500
-"""Characters of an error in a warning."""
 
 
 def weigh(run: Run) -> None:
-    """Compare the best weights with what spec.evidence names; each comparison is a decision. Collective.
+    """Compare the best weights with a classical model, where spec.evidence names one or rungs have one below them. Collective.
 
     Raises
     ------
     StopRequested
         All ranks have agreed to stop; a later start does this again.
     """
-    evidence = run.job.evidence
-    if evidence is None or evidence.baseline is None:
-        return
-    wanted, task, step = evidence.baseline, run.task, run.state.step
-    run.reporter.tell("fitting a classical model to compare with")
-    unread = {split: set(samples) for split, samples in run.state.unread.items()}
-    found = _on_first(
-        run, "baseline", lambda: _baseline(run.job, task, wanted, run.folder.path, step=step, unread=unread)
+    baseline = run.job.evidence.baseline if run.job.evidence else None
+    below_rungs = run.job.strategy.type == "Auto" and run.engine.any_rank(
+        run.engine.rank == 0 and Classical.read(run.folder.path) is not None
     )
+    if baseline is None and not below_rungs:
+        return
+    if not below_rungs:
+        run.reporter.tell("fitting a classical model to compare with")
+    most = baseline.max_samples if baseline else USUAL_SAMPLES
+    found = _on_first(run, "baseline", lambda: _baseline(run, most))
     if found is not None:
         run.decisions.add(found)
 
@@ -94,44 +85,21 @@ def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | N
             found = done.result()
         except Exception as error:
             log.exception("evidence.%s", name)
-            left_out(run, f"spec.evidence.{name} could not be computed", error)
+            left_out(run.folder, f"spec.evidence.{name} could not be computed", error)
     return run.engine.broadcast_json(found, Decision | None)
 
 
-def left_out(run: Run, what: str, error: Exception) -> None:
-    """Warn of a comparison that has failed, on the rank that may write; rows of the data are not quoted."""
-    run.folder.events.add("warning", message=f"{what}: {' '.join(told_of(error)[0].split())[:_SAID]}")
-
-
-def _baseline(
-    job: ResolvedJob, task: Task, wanted: BaselineSpec, folder: Path, *, step: int, unread: dict[str, set[int]]
-) -> Decision:
-    """Fit a classical model on training samples, and compare what it says of the validation samples with what the run says."""
+def _baseline(run: Run, most: int) -> Decision:
+    """Compare what a classical model says of the validation samples with what the run says; fit it, unless that is done."""
     from unfreeze_trainer.exports.figures import files
-    from unfreeze_trainer.judgement.classical import fit
-    from unfreeze_trainer.judgement.said import Said, compare, compared_by
+    from unfreeze_trainer.judgement.said import Said, compared_by
     from unfreeze_trainer.judgement.worth import Comparison, against_classical
 
-    began = time.perf_counter()
-    answers, reads = task.answers, task_type(job.task.type).classical
-    assert answers is not None
-    assert reads
-    if "validation" not in (known := files(folder)):
+    if "validation" not in (known := files(run.folder.path)):
         raise RuntimeError(_UNPREDICTED)
-    path, about = known["validation"]
-    of_run = Said.read(path, about)
-    samples = {
-        split: np.setdiff1d(np.arange(task.splits[split]), sorted(unread.get(split, ())))
-        for split in ("train", "validation")
-    }
-    rows = np.random.default_rng(job.training.seed).permutation(samples["train"])[: wanted.max_samples]
-    inputs, targets = task.raw("train", rows)
-    pairs = job.data.train.columns.text_pair is not None
-    model = fit(answers.kind, reads, inputs, targets, outputs=answers.width, pairs=pairs, seed=job.training.seed)
-    inputs, targets = task.raw("validation", samples["validation"])
-    other = Said.of(answers.kind, about.names, targets, model.predict(inputs))
-    if not np.array_equal(other.actual, of_run.actual):
-        raise RuntimeError("predictions/validation.parquet has other rows than the validation split")
-    metric = compared_by(answers.kind, job.metric.name)
-    found = Comparison(compare(of_run, other, metric), metric, step, time.perf_counter() - began)
-    return against_classical(found, name=model.name, fitted_on=len(rows), samples=task.splits["train"])
+    of_run = Said.read(*known["validation"])
+    unread = {split: set(samples) for split, samples in run.state.unread.items()}
+    found = Classical.read(run.folder.path) or Classical.of(run.job, run.task, most, unread=unread)
+    metric = compared_by(found.said.kind, run.job.metric.name)
+    comparison = Comparison(found.compared(of_run, metric), metric, run.state.step, found.seconds)
+    return against_classical(comparison, name=found.name, fitted_on=found.fitted_on, samples=run.task.splits["train"])

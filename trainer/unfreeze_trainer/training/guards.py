@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import LOST
+from unfreeze_api.spec.evidence import TRAINING_GUARDS
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.judgement.forgetting import Forgotten, spoken
 from unfreeze_trainer.models.blocks import HEAD
@@ -45,9 +46,27 @@ def keep_base(run: Run, best: Best) -> tuple[Best, dict[str, float]]:
     elif found and forgetting.guard == "Stop" and state.beyond:
         done = f"The training ended at step {state.step:,}, the first evaluation beyond the budget"
         without = f"to train on: {state.beyond:.3g} was lost at step {state.step:,}"
+    elif found and forgetting.guard in TRAINING_GUARDS:
+        done, without = _trained(run)
     run.decisions.add(forgetting.decision(state, found, done=done, otherwise=without))
     value = found.first.value if found else 0.0
     return best, {LOST: value} if math.isfinite(value) else {}
+
+
+def _trained(run: Run) -> tuple[str, str]:
+    """Return what a guard has done in the training, and what there would be without it."""
+    state = run.state
+    took = state.guard_seconds
+    of = sum(phase.seconds for phase in state.phases)
+    cost = f"which took {took:.3g} of {of:.3g} s"
+    if run.forgetting.guard == "Replay":
+        return f"{state.replayed:,} rows of the anchor were replayed, {cost}", "to train on the new data alone"
+    back = "1 evaluation" if state.corrections == 1 else f"{state.corrections:,} evaluations"
+    done = (
+        f"Each step pulled the weights towards the base's, at the end by {state.pull.strength:.2g} of the way at the peak learning rate;"
+        f" they were brought back before {back}, {cost}"
+    )
+    return done, "to train without a pull"
 
 
 def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgotten, str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,11 +30,13 @@ from unfreeze_trainer.judgement.rungs import (
     within_values,
 )
 from unfreeze_trainer.judgement.said import Said, compared_by, spread, within
+from unfreeze_trainer.judgement.trials import Trial, judge
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import Rung
+from unfreeze_trainer.training.classical import BelowRungs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -83,10 +86,24 @@ class Ladder:
         self._one_answer = task_type(job.task.type).one_answer
         self._engine, self._hook, self._trainable = engine, hook, trainable
         self._saver, self._folder, self._meter, self._decisions = saver, folder, meter, decisions
+        self._below = BelowRungs(job, task, engine, folder)  # type: ignore[arg-type]
         options = job.strategy.of(AutoSpec) or AutoSpec()
         self._wanted = Wanted(
             job.metric, options.target, options.min_gain, float(options.budget.seconds) if options.budget else None
         )
+
+    def compare(self, phase: Phase, *, tell: Callable[[str], None]) -> None:
+        """Fit the classical model that rungs are compared with, before the first of them. Collective.
+
+        Parameters
+        ----------
+        phase
+            That begins.
+        tell
+            Called now and then with what goes on; may raise, on every rank.
+        """
+        if phase.rung:
+            self._below.fit(lambda: tell("fitting a classical model to compare the rungs with"))
 
     def ends_now(self, seconds: float) -> bool:
         """Return whether the rungs' time is over when the present one has taken so many seconds. Collective where they have one."""
@@ -114,6 +131,13 @@ class Ladder:
         self._engine.end()
         self._engine.load_weights(weights)
         self._trainable.resume(self._hook.load_state({}))
+
+    def goes_on(self, phase: Phase) -> bool:
+        """Return whether a rung, of which the first steps were evaluated, is worth the others. Collective."""
+        decision = self._engine.broadcast_json(self._trial(phase) if self._engine.rank == 0 else _NOTHING, Decision)
+        if decision.answer:
+            self._decisions.add(decision)
+        return decision.answer != "No"
 
     def closed(self, phase: Phase) -> None:
         """Take note of a rung that is over, and decide whether another one follows. Collective."""
@@ -161,6 +185,30 @@ class Ladder:
             return False
         return True
 
+    def _trial(self, phase: Phase) -> Decision:
+        state, rungs = self._state, self._state.rungs
+        if not rungs or state.best is None or state.beyond:
+            return _NOTHING
+        before = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)]
+        tried = Rung(phase_index=phase.index, best=state.best, steps=state.phase_steps, seconds=state.phase_seconds)
+        found = files(self._folder.path).get("validation")
+        reads = self._read(before), self._read_at(found[0], tried) if found else None
+        first, second = (self._comparable(said) for said in reads)
+        best = self._climbed(before, first)
+        margin = margin_of(best, self._wanted)
+        classical = self._below.beside(reads)
+        useless = not any(one.best.usefulness is None or one.best.usefulness.better for one in (before, tried))
+        return judge(
+            best,
+            Trial(phase.rung, tried.best.value, tried.steps, phase.steps, state.metrics.get("loss")),
+            self._wanted,
+            idle=self._within(before, tried, margin, (first, second)),
+            loss=before.best.metrics.get("loss"),
+            margin=margin,
+            behind=useless or (classical is not None and classical.ahead),
+            step=state.step,
+        )
+
     def _path(self, rung: Rung) -> Path:
         return self._folder.path / FOLDER / f"{rung.phase_index}.parquet"
 
@@ -172,16 +220,26 @@ class Ladder:
             shutil.copyfile(found[0], aside)
             generation.commit(aside, self._path(rung))
 
-    def _said(self, rung: Rung) -> Said | None:
-        """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
-        path = self._path(rung)
+    def _read(self, rung: Rung) -> Said | None:
+        """Return what a rung says of the rows; None where nobody has written it down."""
+        return self._read_at(self._path(rung), rung)
+
+    def _read_at(self, path: Path, rung: Rung) -> Said | None:
         found = about(path) if self._one_answer else None
         if found is None or found.step != rung.best.step:
             return None
         try:
-            said = Said.read(path, found)
+            return Said.read(path, found)
         except (OSError, ValueError):
             log.warning("%s cannot be read: rungs are compared by their values alone", path, exc_info=True)
+            return None
+
+    def _said(self, rung: Rung) -> Said | None:
+        """Return what a rung says of the rows; None where nobody has written it down, or the metric needs more than that."""
+        return self._comparable(self._read(rung))
+
+    def _comparable(self, said: Said | None) -> Said | None:
+        if said is None:
             return None
         metric, known = self._wanted.metric, len(said.actual) and said.rates(np.ones(len(said.actual)))
         instead = compared_by(said.kind, metric.name)
@@ -191,13 +249,13 @@ class Ladder:
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
-        useful = worth.better if worth else None
-        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful)
+        useful, majority = (worth.better, worth.majority) if worth else (None, None)
+        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful, majority=majority)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
             return plain
         error, low, high = spread(said, metric)
-        return Climbed(name, rung.best.value, rung.steps, rung.seconds, error, low, high, useful)
+        return replace(plain, error=error, low=low, high=high)
 
     def _within(self, one: Rung, other: Rung, margin: float, said: Sequence[Said | None]) -> float:
         first, second = said
@@ -220,13 +278,17 @@ class Ladder:
             best = climbed[best_of([one.value for one in climbed], self._wanted.metric)]
             margin = margin_of(best, self._wanted)
             idle = self._within(before[top], rungs[-1], margin, (said[top], said[-1]))
-        return gate(climbed, following, self._wanted, idle=idle, step=state.step)
+        classical = self._below.beside([self._read(rung) for rung in rungs])
+        return gate(climbed, following, self._wanted, idle=idle, step=state.step, classical=classical)
 
     def _seconds_of(self, phase: Phase) -> float:
-        """Return about how long a rung takes: a pass through frozen blocks was measured, or steps of other rungs."""
+        """Return about how long a rung takes: a pass through blocks was measured, or steps of other rungs."""
         sample = self._task.sample_seconds / self._engine.world_size
         starts = [start for start in self._plan.starts.values() if start]
-        unit = max(sample * len(self._plan.blocks) / max(starts, default=1), self._meter.work_seconds or 0.0)
+        whole = sample * len(self._plan.blocks) / max(starts, default=1)
+        if not whole and self._plan.phases[0].solved:  # nothing was cached: the solver has read each sample once
+            whole = self._state.rungs[0].seconds / self._plan.samples
+        unit = max(whole, self._meter.work_seconds or 0.0)
         return self._plan.seconds_of(phase, work_seconds=unit, evaluation_seconds=self._state.evaluation_seconds)
 
     def _choice(self, rungs: Sequence[Rung], beyond: Sequence[Rung]) -> tuple[int, Decision]:
@@ -240,7 +302,16 @@ class Ladder:
         ]
         untried = [phase.rung for phase in self._plan.phases[self._state.rungs[-1].phase_index + 1 :]]
         names = [self._plan.phases[rung.phase_index].rung for rung in beyond]
-        return choose(climbed, probable, self._wanted, step=self._state.step, untried=untried, beyond=names)
+        classical = self._below.beside([self._read(rung) for rung in rungs])
+        return choose(
+            climbed,
+            probable,
+            self._wanted,
+            step=self._state.step,
+            untried=untried,
+            beyond=names,
+            classical=classical,
+        )
 
 
 _NOTHING = Decision(type="Strategy", answer="", question="", message="", step=0)

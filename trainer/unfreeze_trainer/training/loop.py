@@ -44,6 +44,7 @@ def _phases(run: Run) -> None:
         work.enter(phase)
         work.solve(phase)
         for step, micro_batches in work.steps(phase):
+            run.replay.add(run.state, step, phase.index)
             seed_everything(seed, step, engine.rank)
             engine.set_learning_rates(work.rate_factor(step))
             for micro, loss in take(engine, task, hook, micro_batches, (seed, step, engine.rank)):

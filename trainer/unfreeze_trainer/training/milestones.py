@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.evaluator import Evaluator
     from unfreeze_trainer.training.forgetting import Forgetting
+    from unfreeze_trainer.training.hold import Hold
     from unfreeze_trainer.training.ladder import Ladder
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.predictions import Predictions
@@ -39,7 +40,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, ladder
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, hold, ladder
         Called on the way.
     """
 
@@ -59,13 +60,14 @@ class Milestones:
         reporter: Reporter,
         rollbacks: Rollbacks,
         forgetting: Forgetting,
+        hold: Hold,
         ladder: Ladder,
     ) -> None:
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
-        self._rollbacks, self._forgetting, self._ladder = rollbacks, forgetting, ladder
+        self._rollbacks, self._forgetting, self._hold, self._ladder = rollbacks, forgetting, hold, ladder
         self._counted = time.perf_counter()
 
     def start_clock(self) -> None:
@@ -116,13 +118,14 @@ class Milestones:
         """Evaluate, and do as that decides; return whether it is the best evaluation of the run."""
         state = self._state
         self._reporter.publish("Evaluating")
+        self._hold.before_evaluation(state, self._plan.phases[state.phase_index])
         began = time.perf_counter()
         measured = self._evaluator.measure("validation")
         state.metrics, state.usefulness = measured.metrics, measured.usefulness
         state.evaluation_seconds, state.evaluated_step = time.perf_counter() - began, state.step
         self._skipped.gather()
         self._rollbacks.judge()
-        if self._forgetting.stops:
+        if self._forgetting.follows:
             self._look()
         best = state.best
         decision = decide(
@@ -141,6 +144,8 @@ class Milestones:
             state.take_best(self._metric.name)
             self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
+        if not state.phase_ended and self._plan.tries_at(state.step, state.phase_index):
+            state.phase_ended = not self._ladder.goes_on(self._plan.phases[state.phase_index])
         if decision.why and not state.beyond:
             phase = self._plan.phases[state.phase_index]
             self._decisions.add(
@@ -164,7 +169,7 @@ class Milestones:
             return None
         lost = found.first
         state.beyond = 0.0 if not forgetting.stops or found.within(forgetting.budget) else lost.value
-        if forgetting.fresh:
+        if forgetting.news():
             self._reporter.looked(lost.value, lost.low, lost.high)
         return lost.value if math.isfinite(lost.value) else None
 

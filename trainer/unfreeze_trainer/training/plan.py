@@ -62,7 +62,12 @@ class Plan:
 
     def evaluates_at(self, step: int, index: int) -> bool:
         """Return whether an evaluation is due when so many steps are done, the last ones in a phase."""
-        return step % self.evaluate_every == 0 or self.ends_at(step, index)
+        return step % self.evaluate_every == 0 or self.ends_at(step, index) or self.tries_at(step, index)
+
+    def tries_at(self, step: int, index: int) -> bool:
+        """Return whether a rung is judged by its first steps when so many steps are done."""
+        phase = self.phases[index]
+        return phase.trial > 0 and step == phase.first_step + phase.trial
 
     def saves_at(self, step: int) -> bool:
         """Return whether a checkpoint is due when so many steps are done, whatever their evaluation says."""
@@ -78,7 +83,9 @@ class Plan:
         A solver reads the training samples in each of its iterations; it counts as two.
         """
         end = self.phases[index].first_step + self.phases[index].steps
-        evaluations = sum(self.evaluates_at(done, index) for done in range(step + 1, end + 1))
+        evaluations = end // self.evaluate_every - step // self.evaluate_every
+        if step < end and end % self.evaluate_every:  # the last step has one too
+            evaluations += 1
         train = 2 * (end - step) if self.phases[index].solved else (end - step) / self.steps_per_epoch
         return {"train": train, "validation": evaluations}
 
@@ -89,9 +96,8 @@ class Plan:
     def seconds_of(self, phase: Phase, *, work_seconds: float, evaluation_seconds: float) -> float:
         """Return about how long a phase takes; the times are as of `seconds_left`."""
         samples = phase.steps * self.samples / self.steps_per_epoch
-        return samples * self.step_work(phase) * work_seconds + evaluation_seconds * max(
-            1, phase.steps // self.evaluate_every
-        )
+        evaluations = max(1, phase.steps // self.evaluate_every) + bool(phase.trial)
+        return samples * self.step_work(phase) * work_seconds + evaluation_seconds * evaluations
 
     def seconds_left(self, step: int, current: int, *, work_seconds: float, evaluation_seconds: float) -> int:
         """Return about how long the rest of the plan takes.

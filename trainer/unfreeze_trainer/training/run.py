@@ -19,17 +19,19 @@ from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.evaluator import Evaluator
 from unfreeze_trainer.training.forgetting import Forgetting
 from unfreeze_trainer.training.history import CurveFile
+from unfreeze_trainer.training.hold import Hold
 from unfreeze_trainer.training.ladder import Ladder
 from unfreeze_trainer.training.meter import Meter
 from unfreeze_trainer.training.milestones import Milestones
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.predictions import Predictions
 from unfreeze_trainer.training.range_test import RangeTest
+from unfreeze_trainer.training.replay import Replay
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
-from unfreeze_trainer.training.solver import Solver, require_solvable
+from unfreeze_trainer.training.solver import Solver, require_solvable, with_solver
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
@@ -79,8 +81,9 @@ class Run:
         *,
         takes_folder: bool = False,
     ) -> None:
-        self.job, self.engine, self.link = job, engine, link
-        self.asked = job  # with the rates before a range test
+        self.asked = asked = job  # with the rates before a range test, and the solver before one is chosen
+        self.job = job = with_solver(job, task, loaded, any_rank=engine.any_rank)
+        self.engine, self.link = engine, link
         self.hook = hook = loaded.hook
         self.features = features = CachedTask(task, engine)
         whole, task = task, cast("Task", features)
@@ -101,9 +104,10 @@ class Run:
             loaded.blocks,
             loaded.adapter_parameters,
             loaded.rate_factors,
+            locked=loaded.locked,
             frozen_dropout=job.semantics.dropout == "Everywhere",
         )
-        head = require_solvable(task, loaded, plan.phases)
+        head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
         features.batch = feed.evaluation_size
         evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
         starts = {
@@ -116,8 +120,10 @@ class Run:
         if self.forgetting.watches:
             tell(link, "looking at what the base does")
             self.forgetting.look_at_base()
+        self.replay = Replay(job, whole, loaded, engine, plan=plan, forgetting=self.forgetting)
+        self.hold = Hold(loaded, engine, plan=plan, freezer=freezer, forgetting=self.forgetting)
         self.meter = meter = Meter(engine, link)
-        self.folder, found = open_folder(job, task, engine, link, takes=takes_folder)
+        self.folder, found = open_folder(asked, task, engine, link, takes=takes_folder)
         folder, events, keep = self.folder, self.folder.events, job.training.checkpoint.keep
         rates = None
         if job.strategy.learning_rate.rates == "Auto":
@@ -204,6 +210,7 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             forgetting=self.forgetting,
+            hold=self.hold,
             ladder=ladder,
         )
         self.work = Work(
@@ -218,6 +225,7 @@ class Run:
             reporter=reporter,
             rollbacks=self.rollbacks,
             ladder=ladder,
+            hold=self.hold,
             solver=Solver(
                 features,
                 engine,

@@ -17,7 +17,7 @@ from unfreeze_trainer.exports.figures import files
 from unfreeze_trainer.judgement.said import Said, compare, compared_by
 from unfreeze_trainer.judgement.worth import Comparison, Trained, against_scratch
 from unfreeze_trainer.link import Link, tell
-from unfreeze_trainer.training.evidence import left_out
+from unfreeze_trainer.training.classical import left_out
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 
@@ -84,6 +84,7 @@ def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
             "output": job.output.model_copy(update={"path": path, "source": f"{job.output.source}/{FOLDER}/{name}"}),
             "tracking": ResolvedTracking(),
             "evidence": None,
+            "guard": None,
             "semantics": job.semantics.model_copy(update={"rates": "Kept"}),
         }
     )
@@ -153,7 +154,9 @@ def _tried(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
         log.exception("%s", name)
         run.engine.end()
         left_out(
-            run, f"spec.evidence.scratch: the training {FOLDER}/{name} of random weights failed, and is left out", error
+            run.folder,
+            f"spec.evidence.scratch: the training {FOLDER}/{name} of random weights failed, and is left out",
+            error,
         )
         return None
 
@@ -205,7 +208,7 @@ def _judge(run: Run, runs: list[Run], seconds: float) -> Decision | None:
         return _compared(run, runs, seconds)
     except Exception as error:
         log.exception("evidence.scratch")
-        left_out(run, "spec.evidence.scratch could not be computed", error)
+        left_out(run.folder, "spec.evidence.scratch could not be computed", error)
         return None
 
 

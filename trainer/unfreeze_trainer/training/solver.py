@@ -6,24 +6,30 @@ does not depend on where the folds were computed. Nothing is kept on the way: a 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unfreeze_api.contracts.decision import Decision
+from unfreeze_api.spec.strategy import AutoSpec
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.features.convex import STRENGTHS, Head, Problem, few_threads, folds_of
 from unfreeze_trainer.features.linear import Given, LinearHead, given
 from unfreeze_trainer.features.room import available_bytes
 from unfreeze_trainer.judgement.strengths import Tried, best_of, chosen, is_over
+from unfreeze_trainer.objectives.base import TARGETS
+from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.features.cached import CachedTask
     from unfreeze_trainer.models import LoadedModel
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.decisions import Decisions
     from unfreeze_trainer.training.trainable import Trainable
 
+log = logging.getLogger(__name__)
+
 _FIELD = "spec.strategy.solver Closed"
 _WAY_OUT = "Set solver to Gradient"
 _COPIES = 3
@@ -40,10 +48,24 @@ _COPIES = 3
 _COMPARED = 8
 _ROUNDING = {torch.float32: 1e-2, torch.bfloat16: 0.1, torch.float16: 0.1}
 """What outputs may differ by from those of the head alone, as a share of the largest."""
+_UNASKED_BYTES = 2**31
+"""Of all vectors with their copies, that a solver takes which nobody has asked for."""
+_TRIED = 2
+"""Samples on which a model shows whether its head can be solved."""
 
 
-def require_solvable(task: Task, loaded: LoadedModel, phases: Sequence[Phase]) -> LinearHead | None:
+def require_solvable(
+    task: Task, loaded: LoadedModel, phases: Sequence[Phase], *, asked: bool = True
+) -> LinearHead | None:
     """Return the head that a solver finds in one of the phases; None where there is none to find.
+
+    Parameters
+    ----------
+    task, loaded, phases
+        Of the job.
+    asked
+        Whether the job asks for a solver by name: then samples that vary are refused. Of those of Auto the solver reads what
+        evaluations read.
 
     Raises
     ------
@@ -52,16 +74,102 @@ def require_solvable(task: Task, loaded: LoadedModel, phases: Sequence[Phase]) -
     """
     if not any(phase.solved for phase in phases):
         return None
+    found = _solvable(task, loaded)
+    if isinstance(found, str):
+        raise _refusal(found)
+    if asked and not task.repeats("train"):
+        raise _refusal("needs training samples that are the same each time, and these vary from epoch to epoch")
+    return found
+
+
+def _solvable(task: Task, loaded: LoadedModel) -> LinearHead | str:
+    """Return the head of a model, or why no solver finds it, as a part of a message."""
     found = LinearHead.of(loaded.module, loaded.blocks[-1])
     if isinstance(found, str):
-        raise _refusal(f"needs a head of one linear layer, and {found}")
+        return f"needs a head of one linear layer, and {found}"
     if task.not_convex:
-        raise _refusal(f"needs a loss with one minimum, and {task.not_convex}")
-    if not task.repeats("train"):
-        raise _refusal("needs training samples that are the same each time, and these vary from epoch to epoch")
+        return f"needs a loss with one minimum, and {task.not_convex}"
     if task.splits["train"] < 2:  # noqa: PLR2004
-        raise _refusal("needs 2 training samples at least")
+        return "needs 2 training samples at least"
     return found
+
+
+def with_solver(
+    job: ResolvedJob,
+    task: Task,
+    loaded: LoadedModel,
+    *,
+    runs: bool = True,
+    any_rank: Callable[[bool], bool] = bool,
+) -> ResolvedJob:
+    """Return a job of Auto that says how the head of its first rung is found, where it does not: solved, if that is possible.
+
+    It is where the rung is a FeatureExtraction without epochs and without an adapter, the head one linear layer whose outputs are the
+    model's, the loss convex, and the vectors of all samples small. Collective with `any_rank`.
+
+    Parameters
+    ----------
+    job, task, loaded
+        The model as `task.build_model()` made it.
+    runs
+        Whether the model can compute, and is tried on two samples.
+    any_rank
+        Returns whether something is so on any rank.
+    """
+    auto = job.strategy.of(AutoSpec)
+    if auto is None or job.strategy.solver:
+        return job
+    why = _unsolved(job, auto, task, loaded, runs=runs)
+    if any_rank(bool(why)):
+        log.info("the head of the first rung is found by steps: %s", why or "another worker says so")
+        return job.with_solver("Gradient")
+    return job.with_solver("Closed")
+
+
+def _unsolved(job: ResolvedJob, auto: AutoSpec, task: Task, loaded: LoadedModel, *, runs: bool) -> str:
+    """Return why the head of the first rung is not solved; empty where it is."""
+    first = (auto.completed().rungs or [])[0]
+    if first.type != "FeatureExtraction" or first.epochs is not None:
+        return "the first rung is no FeatureExtraction without epochs"
+    if job.adapter is not None or not task_type(job.task.type).rankable:
+        return "an adapter trains, or the task has no label or number of each sample"
+    if not task.repeats("train") and task_type(job.task.type).name != "ImageClassification":
+        return "the training samples vary from epoch to epoch"
+    head = _solvable(task, loaded)
+    if isinstance(head, str):
+        return head
+    if (size := _bytes_of(head, task)) > _UNASKED_BYTES:
+        return f"vectors of all samples take {size / 1e9:.1f} GB"
+    return _foreign(task, loaded.module, head) if runs else ""
+
+
+def _bytes_of(head: LinearHead, task: Task) -> int:
+    return _COPIES * 8 * head.inputs * task.splits["train"]
+
+
+@torch.no_grad()
+def _foreign(task: Task, module: nn.Module, head: LinearHead) -> str:
+    """Return why outputs of two samples are not those of a linear layer on a vector of each; empty where they are."""
+    layer = module.get_submodule(head.path)
+    assert isinstance(layer, nn.Linear)
+    with traceless(module):
+        module.eval()
+        [found] = task.batches("train", [list(range(_TRIED))])
+        batch = {name: tensor.to(layer.weight.device) for name, tensor in found.items()}
+        if TARGETS not in batch:
+            return "its batches have no targets"
+        try:
+            outputs = task.forward(module, batch).float()
+            with head.absent(module):
+                vectors = task.forward(module, batch)
+        except Exception as error:  # noqa: BLE001 - two samples are no reason to end a job
+            return f"the model fails at two samples: {error!r}"
+    if vectors.shape != (len(batch[TARGETS]), head.inputs):
+        return f"its head, {head.path}, is not given one vector of each sample"
+    expected = layer(vectors.to(layer.weight.dtype)).float()
+    limit = _ROUNDING[torch.float32] * max(float(expected.abs().max()), 1.0)
+    alike = outputs.shape == expected.shape and float((outputs - expected).abs().max()) <= limit
+    return "" if alike else f"the model's outputs are not those of its head, {head.path}"
 
 
 def _refusal(why: str) -> JobError:
@@ -201,7 +309,7 @@ class Solver:
         return tried, weights, figures
 
     def _require_room(self, head: LinearHead) -> None:
-        size = _COPIES * 8 * head.inputs * self._task.splits["train"]
+        size = _bytes_of(head, self._task)  # type: ignore[arg-type]
         if self._engine.any_rank(size > (room := 2 * available_bytes())):
             raise _refusal(
                 f"holds vectors of {self._task.splits['train']:,} training samples in memory, {size / 1e9:.1f} GB, and there is room for"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.course import Course
+from unfreeze_trainer.training.hold import new_pull
 from unfreeze_trainer.training.rollback import rate_scale
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.feed import Feed, MicroBatch
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.runs.state import RunState
+    from unfreeze_trainer.training.hold import Hold
     from unfreeze_trainer.training.ladder import Ladder
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.milestones import Milestones
@@ -34,7 +36,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder, solver
+    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder, hold, solver
         Called on the way, on all ranks at the same places.
     """
 
@@ -52,12 +54,13 @@ class Work:
         reporter: Reporter,
         rollbacks: Rollbacks,
         ladder: Ladder,
+        hold: Hold,
         solver: Solver,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
         self._features, self._trainable, self._milestones = features, trainable, milestones
         self._meter, self._saver, self._reporter, self._rollbacks = meter, saver, reporter, rollbacks
-        self._ladder, self._solver = ladder, solver
+        self._ladder, self._hold, self._solver = ladder, hold, solver
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over, but for those that have nothing to train; of Auto until a gate is shut."""
@@ -76,10 +79,11 @@ class Work:
             self._ladder.begin(phase)
             state.phase_index, state.step, state.phase_ended = phase.index, phase.first_step, False
             state.phase_steps, state.phase_seconds, state.phase_best, state.bad_evaluations = 0, 0.0, None, 0
-            state.course = Course()
+            state.course, state.pull = Course(), new_pull(phase)
         left = self._trainable.begin(phase)
-        self._milestones.start_clock()
         self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
+        self._ladder.compare(phase, tell=self._tell)
+        self._milestones.start_clock()
         self._features.enter(phase.index, self._plan.reads_left(state.step, phase.index), beat=self._computed)
         self._reporter.tell("")
         if state.phase_steps:
@@ -140,6 +144,7 @@ class Work:
         state, meter = self._state, self._meter
         state.step = step + 1
         state.phase_steps += 1
+        self._hold.after_step(state, self._plan.phases[state.phase_index], self._meter.rate_factor)
         try:
             self._trainable.after_step(look=meter.meets_next or self._milestones.due())
         except JobError as error:
