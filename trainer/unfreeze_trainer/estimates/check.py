@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SURE = 0.9
+SURE = 0.85
 """Of what a job holds at least by the estimate, what has to be there: the rest is the estimate's possible error."""
 MOST_SECONDS = 60.0
 """That an estimate may take; the job begins without it then."""
