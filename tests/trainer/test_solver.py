@@ -91,6 +91,11 @@ def test_inputs_that_say_nothing_get_no_weight():
     problem = problem_of(*CASES["one label"], vectors=vectors)
     weight, bias = problem.layer(problem.solve(1e-3, problem.blank(), [slice(0, ROWS)], fine=True))
     assert not weight[:, INPUTS : INPUTS + 2].any()
+    tiny = np.concatenate([VECTORS, 1e-31 * LOT.normal(size=(ROWS, 1))], axis=1)
+    found, _ = (problem := problem_of(*CASES["one label"], vectors=tiny)).layer(
+        problem.solve(1e-3, problem.blank(), [slice(0, ROWS)], fine=True)
+    )
+    assert not found[:, INPUTS].any()
     torch.testing.assert_close(weight[:, 0], weight[:, -1], rtol=0, atol=1e-4)  # an input that stands there twice
     assert bool(torch.isfinite(weight).all() & torch.isfinite(bias).all())
 

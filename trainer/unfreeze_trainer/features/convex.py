@@ -30,7 +30,8 @@ _AXES = 4096
 _NUMBERS = 2**22
 """Outputs that are computed at a time."""
 _FLAT = 1e-6
-"""Share of an input's size below which its spread is rounding, and the input a constant."""
+"""Share of an input's size, or of the largest spread of any input, below which its spread is rounding, and the input a constant: MiniLM has one of 1e-31,
+whose weight would be 1e30 and the gradients below it infinite."""
 
 Loss = Callable[[Tensor, slice], Tensor]
 """Takes outputs of a slice of the rows, (rows, outputs), float64, and returns the loss of each."""
@@ -108,7 +109,7 @@ class Problem:
         size = (share @ inputs.square()).sqrt()
         inputs -= self._mean
         spread = (share @ inputs.square()).sqrt()
-        self._scale = torch.where(spread > _FLAT * size, spread, torch.inf)
+        self._scale = torch.where(spread > _FLAT * size.clamp(min=float(spread.max())), spread, torch.inf)
         inputs /= self._scale
         if inputs.shape[1] <= _AXES:
             self._variances, self._axes = torch.linalg.eigh(inputs.T @ (inputs * share[:, None]))
