@@ -157,17 +157,25 @@ def _merged(model: type[Model], stored: Fields, own: Fields) -> Fields:
 
 
 def differences(one: Fields, other: Fields, path: str = "") -> Iterator[str]:
-    """Yield what two recipes say differently, like `training.epochs is 3 and not 4`."""
+    """Yield what two recipes say differently, like `training.epochs is 3 and not 4`; the second one is called here."""
     for key in sorted({*one, *other}):
         mine, theirs, where = one.get(key), other.get(key), f"{path}{key}"
+        if mine == theirs:
+            continue
         if isinstance(mine, dict) and isinstance(theirs, dict):
             yield from differences(mine, theirs, f"{where}.")
-        elif mine != theirs:
+        elif theirs is None:
+            yield f"{where} is {_shown(mine)}, and not set here"
+        elif mine is None:
+            yield f"{where} is not set, and here {_shown(theirs)}"
+        else:
             yield f"{where} is {_shown(mine)} and not {_shown(theirs)}"
 
 
 def _shown(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)
+    if isinstance(value, dict):
+        value = {name: one for name, one in value.items() if one is not None}
+    return json.dumps(value)
 
 
 def _recipe_fields(model: type[Model]) -> Iterator[tuple[str, str, Any]]:

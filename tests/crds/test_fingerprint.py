@@ -172,7 +172,7 @@ def test_differences_are_told_by_path_and_value():
     one, other = of({"spec": {"training": {"epochs": 4}}}), of({"spec": {"adapter": {"type": "IA3"}}})
     told = list(fingerprint.differences(fingerprint.recipe(one), fingerprint.recipe(other)))
     assert "training.epochs is 4.0 and not 3.0" in told
-    assert any(text.startswith("adapter is not set and not {") for text in told)
+    assert any(text.startswith("adapter is not set, and here {") for text in told)
 
 
 def test_a_job_file_is_read_back_whole():

@@ -71,6 +71,39 @@ def run_of(folder: Path, *, blind: bool, told=False, auto=None, engine="DDP", wo
     return Run(job, task, task.build_model(), open_engine(job), link)
 
 
+def learned(folder: Path, **more) -> Run:
+    """Return a run whose head learns all that there is, and whose gate is open nevertheless."""
+    from tests.trainer.engine_group import forget_accelerate
+
+    forget_accelerate()
+    keep = {"everySteps": 100, "keep": 50, "afterSuccess": "Keep"}
+    rungs = [{"type": "FeatureExtraction", "epochs": 60}, {"type": "FullFineTuning", "epochs": 4}]
+    run = run_of(folder, blind=False, auto={"minGain": 0.02, "rungs": rungs}, checkpoint=keep, **more)
+    asked = run.ladder._gate
+
+    def open_gate():
+        found = asked()
+        best = run.state.rungs[-1].best
+        best.metrics = best.metrics | {"loss": 0.0}  # there is no lower one
+        return found and found.model_copy(update={"answer": "Yes"})
+
+    run.ladder._gate = open_gate
+    return run
+
+
+def given_up(folder: Path):
+    """Train on two ranks a rung that promises nothing; return what was decided, its steps and the rung that is taken."""
+    run = learned(folder, world=2)
+    train(run)
+    run.saver.wait()
+    run.ladder.choose()
+    run.engine.barrier()
+    run.saver.close()
+    run.engine.end()
+    *decided, strategy = run.state.decisions
+    return [(one.type, one.answer) for one in decided], [phase.steps for phase in run.state.phases[1:]], strategy.answer
+
+
 def trained(folder: Path, engine: str, world: int, blind: bool):
     """Train and export; return decisions without what they cost, the step of the best weights, and sums of all bits."""
     from tests.trainer.engine_group import forget_accelerate

@@ -442,6 +442,7 @@ def test_a_rung_whose_rates_destroy_is_given_up_and_those_before_it_stay(tmp_pat
     assert [phase["name"] for phase in report["phases"]] == ["head"]
     [strategy] = decided(tmp_path, "Strategy")
     assert strategy["answer"] == "FeatureExtraction"
+    assert strategy["message"].endswith("; FullFineTuning given up, since its learning rates destroy the model")
     [warning] = [line["message"] for line in events(tmp_path, "warning")]
     assert "This rung is given up, and so are those above it" in warning
     weights, base = torch.load(tmp_path / "model/weights.pt"), run.task.build_model().module.state_dict()

@@ -78,6 +78,12 @@ def test_gate_and_choice_say_what_the_rungs_have_to_beat():
     assert (place, chosen.otherwise) == (1, f"rung 0 were surely better than {TF_IDF} too")
 
 
+def test_a_rung_that_was_given_up_is_not_one_that_nobody_tried():
+    _, found = choose(rungs(0.8), [1.0], Wanted(ACCURACY), step=3, given_up=["upper"], untried=["all"])
+    assert found.message.endswith("; upper given up, since its learning rates destroy the model; all not tried")
+    assert found.alternative == "the last rung, all. One seed"
+
+
 # Which head is solved.
 
 
@@ -160,8 +166,11 @@ def test_what_a_classical_model_says_is_kept(tmp_path):
     other = Said("OneOf", ["a", "b"], np.array([0, 0, 1]), said.predicted)
     with pytest.raises(ValueError, match="other validation rows"):
         found.compared(other, "accuracy")
-    (tmp_path / FILE).write_bytes(b"no such thing")
-    assert Classical.read(tmp_path) is None
+    whole = (tmp_path / FILE).read_bytes()
+    torn = whole[: len(whole) // 2] + bytes(100) + whole[len(whole) // 2 + 100 :]
+    for content in (b"no such thing", b"", whole[:100], whole[:-30], torn):
+        (tmp_path / FILE).write_bytes(content)
+        assert Classical.read(tmp_path) is None
 
 
 # Whole runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,16 +21,21 @@ from tests.trainer.jobs import (
     bert_folder,
     decoder_folder,
     image_folder,
+    make_job,
     timm_folder,
     write_csv,
     write_dialogues,
 )
 from tests.trainer.test_forgetting import forgetting_of, masked_base, run_of
 from tests.trainer.test_report import REPORT
+from unfreeze_api.fingerprint import recipe
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.exports.page import learned_and_lost
 from unfreeze_trainer.runs.pull import AIM, LOOKS, MOST, Pull, share_kept, steps_between
+from unfreeze_trainer.runs.recipe import FILE, StoredRecipe, open_recipe
+from unfreeze_trainer.runs.state import RunState
+from unfreeze_trainer.training.hold import Hold
 from unfreeze_trainer.training.loop import train
 
 lost = st.floats(1e-6, 100)
@@ -61,6 +67,48 @@ def test_the_pull_finds_the_budget(push, power, steps):
         if step % every == 0:
             pull = pull.after(distance**power, budget, step)
     assert 0.5 * budget < distance**power <= budget
+
+
+def test_an_evaluation_that_a_stop_cut_short_steers_once():
+    """A stop saves what was steered, and the evaluation begins anew: at the same step nothing more is known."""
+    found = SimpleNamespace(first=SimpleNamespace(value=0.09))
+    hold = object.__new__(Hold)
+    hold._forgetting = SimpleNamespace(measure=lambda _: found, budget=0.1)
+    state = RunState(step=16, pull=Pull(strength=0.01, trend=0.01, step=10))
+    assert hold._steer(state) == 0.09
+    steered = state.pull
+    assert steered.trend > 0.01
+    assert hold._steer(state) == 0.09
+    assert state.pull == steered
+
+
+HELD = {"budget": 0.1, "guard": "Hold"}
+REPLAYED = {"guard": "Replay", "anchor": {"source": "file:///old.csv"}}
+
+
+@pytest.mark.parametrize("wanted", [HELD, REPLAYED], ids=["Hold", "Replay"])
+def test_a_run_folder_is_of_one_guard_that_trains(tmp_path, wanted):
+    """The API server lets all of `evidence` be removed and set again while a job is suspended: its run is another one then."""
+
+    def job(forgetting, **more):
+        evidence = {"evidence": more | ({"forgetting": forgetting} if forgetting else {})} if forgetting or more else {}
+        return make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}"}, **evidence)
+
+    def begun(one):
+        (tmp_path / FILE).write_text(StoredRecipe(fingerprint=one.fingerprint(), job=recipe(one)).model_dump_json())
+        manifest = tmp_path / "checkpoints/step-4/manifest.json"
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(json.dumps({"fingerprint": one.fingerprint()}))
+
+    begun(job(wanted))
+    assert open_recipe(job(wanted, baseline={})).begun
+    told = rf'belongs to another job: there guard is {{"type": "{wanted["guard"]}", [^{{]*}}, and not set here'
+    for other in (job(None), job(None, baseline={}), job({"budget": 0.1, "guard": "Stop"})):
+        with pytest.raises(JobError, match=told):
+            open_recipe(other)
+    begun(job(None))
+    with pytest.raises(JobError, match="there guard is not set, and here "):
+        open_recipe(job(wanted))
 
 
 @given(lost, st.floats(0.01, 10))

@@ -12,6 +12,7 @@ from tests.trainer import stage_group
 from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.stage_group import chain_job, chained, left, stage, write_inputs
 from unfreeze_api.contracts.progress import PhaseResult, Progress
+from unfreeze_api.contracts.resolved import ResolvedGuard
 from unfreeze_trainer.agent.finished import finished_before
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.stages import Probed, stage_helps
@@ -72,6 +73,8 @@ def test_stages_are_jobs_with_those_before_them(inputs, tmp_path):
     assert first.output.path == f"{tmp_path}/run/stages/help"
     assert (first.training.batch_size, first.training.epochs, first.training.optimizer) == (12, 0.5, "AdamW")
     assert len({one.fingerprint() for one in (first, second, job)}) == 3
+    guarded = job.model_copy(update={"guard": ResolvedGuard(type="Hold", budget=0.1)})
+    assert [one.guard for one in stage_jobs(guarded)] == [None, None]  # which is about the job's own base
     kept = [StageResult(name="help", kept=True, steps=8), StageResult(name="harm", kept=False, steps=2)]
     staged = after_stages(job, kept)
     assert staged.model.weights_path == f"{tmp_path}/run/stages/help/model"

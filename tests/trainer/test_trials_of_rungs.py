@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer.auto_group import run_of
+from tests.trainer import auto_group
+from tests.trainer.auto_group import learned, run_of
 from tests.trainer.complete import complete
-from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.interrupted import Killed, finished, kill_at
 from tests.trainer.test_auto import ACCURACY, SHARE, decided, phases_of, report_of, rungs
 from unfreeze_api.contracts import budget
@@ -67,24 +67,6 @@ def test_a_tenth_of_a_rung_is_its_trial_unless_it_is_short():
 
 
 slow = pytest.mark.slow
-PROBE = [{"type": "FeatureExtraction", "epochs": 60}, {"type": "FullFineTuning", "epochs": 4}]
-
-
-def learned(folder, **more):
-    """Return a run whose head learns all that there is, and whose gate is open nevertheless."""
-    forget_accelerate()
-    keep = {"everySteps": 100, "keep": 50, "afterSuccess": "Keep"}
-    run = run_of(folder, blind=False, auto={"minGain": 0.02, "rungs": PROBE}, checkpoint=keep, **more)
-    asked = run.ladder._gate
-
-    def open_gate():
-        found = asked()
-        best = run.state.rungs[-1].best
-        best.metrics = best.metrics | {"loss": 0.0}  # there is no lower one
-        return found and found.model_copy(update={"answer": "Yes"})
-
-    run.ladder._gate = open_gate
-    return run
 
 
 @slow
@@ -123,3 +105,11 @@ def test_a_rung_that_learns_what_the_head_cannot_goes_on(tmp_path):
     assert [one.answer for one in trials] == ["Yes"] * len(trials)
     assert len(trials) == 2
     assert [phase.steps for phase in run.state.phases][1:] == [phase.steps for phase in run.plan.phases][1:]
+
+
+@slow
+def test_two_workers_give_up_as_one(ranks, tmp_path):
+    """Rank 0 alone has the predictions that the answer is made of."""
+    one, other = ranks.call(auto_group.given_up, tmp_path)
+    assert one == other
+    assert one == ([("Rung", "Yes"), ("Trial", "No")], [10], "FeatureExtraction")

@@ -193,6 +193,7 @@ def choose(
     *,
     step: int,
     untried: Sequence[str] = (),
+    given_up: Sequence[str] = (),
     beyond: Sequence[str] = (),
     classical: Yardstick | None = None,
 ) -> tuple[int, Decision]:
@@ -209,7 +210,9 @@ def choose(
     step
         That the run is at.
     untried
-        Rungs above these.
+        Rungs above these that have not begun.
+    given_up
+        Rungs above these that were given up, since their learning rates destroyed the model.
     beyond
         Rungs that were trained, none of whose evaluations is within the budget of forgetting.
     classical
@@ -244,10 +247,13 @@ def choose(
         message = (
             f"no rung is {surely}better than {classical.name}, {classical.metric} {classical.value:.4g}; {message}"
         )
-    last = untried[-1] if untried else climbed[-1].name
-    known = "" if untried else f": {metric.name} {climbed[-1].value:.4g}"
+    above = [*given_up, *untried]
+    last = above[-1] if above else climbed[-1].name
+    known = "" if above else f": {metric.name} {climbed[-1].value:.4g}"
     if beyond:
         message += f"; {', '.join(beyond)} not taken, beyond the budget of evidence.forgetting"
+    if given_up:
+        message += f"; {', '.join(given_up)} given up, since its learning rates destroy the model"
     return place, Decision(
         type="Strategy",
         answer=taken.name,

@@ -119,6 +119,7 @@ def _stage_job(job: ResolvedJob, index: int) -> ResolvedJob:
             "stages": job.stages[:index] or None,
             "tracking": ResolvedTracking(),
             "evidence": None,
+            "guard": None,
         }
     )
 

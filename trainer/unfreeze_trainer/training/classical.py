@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -89,7 +91,7 @@ class Classical:
             return cls(about["name"], about["fittedOn"], about["seconds"], said)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error):
             log.warning("%s cannot be read: the classical model is fitted again", folder / FILE, exc_info=True)
             return None
 

@@ -99,11 +99,12 @@ class Hold:
                 return
 
     def _steer(self, state: RunState) -> float:
-        """Look at what is lost, and choose how strongly to pull from now on; return it."""
+        """Look at what is lost, and choose how strongly to pull from now on, once at a step; return it."""
         found, budget = self._forgetting.measure(state), self._forgetting.budget
         assert found is not None  # of phases that train weights below the head
         assert budget is not None
-        state.pull = state.pull.after(found.first.value, budget, state.step)
+        if state.step > state.pull.step:  # else it is chosen: an evaluation that a stop cut short begins anew
+            state.pull = state.pull.after(found.first.value, budget, state.step)
         return found.first.value
 
     @torch.no_grad()

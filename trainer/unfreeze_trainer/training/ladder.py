@@ -300,7 +300,9 @@ class Ladder:
         probable = [
             self._within(rung, rungs[top], margin, (own, said[top])) for rung, own in zip(rungs, said, strict=True)
         ]
-        untried = [phase.rung for phase in self._plan.phases[self._state.rungs[-1].phase_index + 1 :]]
+        above = self._plan.phases[self._state.rungs[-1].phase_index + 1 :]
+        given_up = [phase.rung for phase in above if phase.index == self._state.given_up]
+        untried = [phase.rung for phase in above if phase.index != self._state.given_up]
         names = [self._plan.phases[rung.phase_index].rung for rung in beyond]
         classical = self._below.beside([self._read(rung) for rung in rungs])
         return choose(
@@ -309,6 +311,7 @@ class Ladder:
             self._wanted,
             step=self._state.step,
             untried=untried,
+            given_up=given_up,
             beyond=names,
             classical=classical,
         )

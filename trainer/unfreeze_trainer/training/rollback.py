@@ -208,8 +208,9 @@ class Rollbacks:
         said = f"{self._given_up(why)}. This rung is given up, and so are those above it"
         log.warning("%s", said)
         self._folder.events.add("warning", step=state.step, message=said)
+        given_up = state.phase_index
         self._restore(begin, state.rollbacks)
-        state.climbing = False
+        state.climbing, state.given_up = False, given_up
         raise WentBack
 
     def _given_up(self, why: str) -> str:
