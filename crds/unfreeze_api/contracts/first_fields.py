@@ -103,8 +103,9 @@ _ALWAYS_WRITTEN = FIRST_FIELDS | {
     "evidence": {
         "baseline": _leaves("maxSamples"),
         "scratch": _leaves("maxShare"),
-        "forgetting": _leaves("budget guard", anchor=_ANCHOR),
+        "forgetting": _leaves("budget guard", anchor=_ANCHOR, replay=_leaves("share")),
     },
+    "guard": _leaves("type share budget anchor"),
 }
 _ALWAYS_WRITTEN["stages"] = _leaves("name keep") | {
     part: _ALWAYS_WRITTEN[part] for part in ("task", "data", "strategy", "adapter", "training")
