@@ -91,19 +91,6 @@ def learned(folder: Path, **more) -> Run:
     return run
 
 
-def given_up(folder: Path):
-    """Train on two ranks a rung that promises nothing; return what was decided, its steps and the rung that is taken."""
-    run = learned(folder, world=2)
-    train(run)
-    run.saver.wait()
-    run.ladder.choose()
-    run.engine.barrier()
-    run.saver.close()
-    run.engine.end()
-    *decided, strategy = run.state.decisions
-    return [(one.type, one.answer) for one in decided], [phase.steps for phase in run.state.phases[1:]], strategy.answer
-
-
 def trained(folder: Path, engine: str, world: int, blind: bool):
     """Train and export; return decisions without what they cost, the step of the best weights, and sums of all bits."""
     from tests.trainer.engine_group import forget_accelerate

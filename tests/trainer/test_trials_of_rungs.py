@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer import auto_group
 from tests.trainer.auto_group import learned, run_of
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, finished, kill_at
@@ -105,11 +104,3 @@ def test_a_rung_that_learns_what_the_head_cannot_goes_on(tmp_path):
     assert [one.answer for one in trials] == ["Yes"] * len(trials)
     assert len(trials) == 2
     assert [phase.steps for phase in run.state.phases][1:] == [phase.steps for phase in run.plan.phases][1:]
-
-
-@slow
-def test_two_workers_give_up_as_one(ranks, tmp_path):
-    """Rank 0 alone has the predictions that the answer is made of."""
-    one, other = ranks.call(auto_group.given_up, tmp_path)
-    assert one == other
-    assert one == ([("Rung", "Yes"), ("Trial", "No")], [10], "FeatureExtraction")
