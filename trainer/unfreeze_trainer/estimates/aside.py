@@ -89,8 +89,8 @@ class Aside:
         with os.fdopen(self._read, "rb", buffering=0) as file:
             while True:
                 left = None if until is None else max(0.0, until - time.monotonic())
-                times = [left] * (left is not None) + [_LOOK_SECONDS] * (stop is not None)
-                if select.select([file], [], [], min(times, default=None))[0]:
+                wait = left if stop is None else min(_LOOK_SECONDS, _LOOK_SECONDS if left is None else left)
+                if select.select([file], [], [], wait)[0]:
                     if not (part := file.read(2**16)):
                         return content
                     content += part
