@@ -245,7 +245,7 @@ def run_case(case: tuple[str, str, str, str], folder: Path) -> Json:
         "model": case[0], "engine": case[1], "strategy": case[2], "recipe": case[3], "drawn": case in drawn(),
         "estimated": found.peak, "measured": measured["peak"],
         "error": round(found.peak / measured["peak"] - 1, 4), "seconds": round(took, 2),
-        "least": least_of(found, job.distribution.engine).step,
+        "least": least_of(found, job).step,
         "resident": measured["resident"], "residentBefore": measured["residentBefore"],
         "loading": found.loading, "exporting": found.exporting,
         "phases": [phase.peak for phase in found.phases],

@@ -213,7 +213,16 @@ def test_a_policy_that_raises_keeps_no_job_from_its_suspend_its_end_and_its_time
 def test_what_ends_stops_or_takes_away_makes_nothing():
     """The policies that are asked after another one has raised an error."""
     names = {check.__module__.rpartition(".")[2] for check in set(ORDER) - RESTRAINING}
-    assert names == {"config_map", "service", "network_policy", "pod_group", "child_job", "changed_spec", "resume"}
+    assert names == {
+        "config_map",
+        "service",
+        "network_policy",
+        "pod_group",
+        "child_job",
+        "changed_spec",
+        "resume",
+        "gone_pods",
+    }
 
 
 def test_a_job_ends_when_no_status_can_be_made_of_its_trainers_words(monkeypatch):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.trainer.jobs import bert_folder, make_job, write_csv
+from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.estimate import Estimate, judge
 from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
@@ -67,7 +67,29 @@ def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
         "training.gradientCheckpointing: true and training.gradientAccumulationSteps: 8",
         "distribution: {engine: FSDP} and training.gradientAccumulationSteps: 8",
     ]
-    assert [one.training.gradient_accumulation_steps for one in asked] == [2, 4, 1, 8, 1, 8]
+    assert [one.training.gradient_accumulation_steps for one in asked] == [8, 4, 2, 8, 1, 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({}, {"FSDP", "2", "3", "LoRA"}),
+        ({"strategy": {"type": "FeatureExtraction"}}, {"FSDP", "2", "3"}),
+        ({"strategy": {"type": "BitFit"}}, {"FSDP", "2", "3"}),
+        ({"adapter": {"type": "AdaLoRA"}}, set()),
+        ({"evidence": {"scratch": {}}}, {"LoRA"}),
+        ({"evidence": {"forgetting": {"guard": "Report"}}}, {"FSDP", "LoRA"}),
+        ({"distribution": {"engine": "DeepSpeed", "deepSpeed": {"zeroStage": 3, "offload": "Optimizer"}}}, {"FSDP", "2", "LoRA"}),
+    ],
+)  # fmt: skip
+def test_only_ways_are_offered_that_the_api_takes(change, left):
+    asked = []
+    job = make_job("/none", "/none.csv", **merge({"distribution": {"numNodes": 2}}, change))
+    assert not ways_that_fit(job, asked.append)
+    assert all(one.distribution.offload == "None" for one in asked if one.distribution != job.distribution)
+    places = [one.distribution for one in asked if one.distribution != job.distribution]
+    found = {str(place.zero_stage) if place.zero_stage else place.engine for place in places}
+    assert found | {"LoRA" for one in asked if one.adapter != job.adapter} == left
 
 
 def test_a_function_runs_aside():

@@ -38,10 +38,13 @@ def test_the_least_limit_counts_with_its_swap(tmp_path):
     group = {"sys__fs__cgroup__memory_DOT_max": "3000\n", "sys__fs__cgroup__memory_DOT_swap_DOT_max": "0\n"}
     write(tmp_path, **group)
     assert host_memory(tmp_path) == (3000, "the memory limit of the pod")
-    write(tmp_path, sys__fs__cgroup__memory_DOT_swap_DOT_max="500\n")
-    assert host_memory(tmp_path)[0] == 3500
-    write(tmp_path, sys__fs__cgroup__memory_DOT_swap_DOT_max="max\n")
-    assert host_memory(tmp_path)[0] == 1024 * 1024, "it may swap as much as it likes"
+    for most, swap in (
+        ("500", 500),
+        ("90000", 24 * 1024),
+        ("max", 24 * 1024),
+    ):  # what a group may swap is bounded by what there is
+        write(tmp_path, sys__fs__cgroup__memory_DOT_swap_DOT_max=f"{most}\n")
+        assert host_memory(tmp_path)[0] == 3000 + swap
 
 
 def test_a_group_within_groups_has_the_least_of_their_limits(tmp_path):
@@ -55,8 +58,12 @@ def test_a_group_within_groups_has_the_least_of_their_limits(tmp_path):
     first = tmp_path / "first"
     write(first, proc__self__cgroup="4:cpu,memory:/pod\n")
     (first / "sys/fs/cgroup/memory/pod").mkdir(parents=True)
-    (first / "sys/fs/cgroup/memory/pod/memory.memsw.limit_in_bytes").write_text("7000\n")
-    assert host_memory(first)[0] == 7000
+    (first / "sys/fs/cgroup/memory/pod/memory.limit_in_bytes").write_text("7000\n")
+    assert host_memory(first)[0] == 7000, "swap is not counted, and there is none"
+    write(first, proc__meminfo="MemTotal: 1000 kB\nSwapTotal: 4 kB\n")
+    assert host_memory(first)[0] == 7000 + 4096
+    (first / "sys/fs/cgroup/memory/pod/memory.memsw.limit_in_bytes").write_text("8000\n")
+    assert host_memory(first)[0] == 8000
 
 
 def estimate(**fields):
@@ -103,6 +110,7 @@ def test_an_accelerator_is_asked_for_weights_and_moments_alone():
         {"strategy": {"type": "FeatureExtraction", "solver": "Closed"}},
         {"training": {"compile": True}},
         {"model": {"quantization": {"type": "NF4"}}, "adapter": {"type": "LoRA"}},
+        {"task": {"type": "ImageText"}},
     ],
 )
 def test_what_cannot_be_told_begins_with_a_line_in_the_log(change, caplog):
@@ -118,8 +126,40 @@ def test_a_function_aside_may_not_take_for_ever():
     assert Aside(lambda: "x" * 200_000, str).result(20) == "x" * 200_000
 
 
+@pytest.mark.slow
+def test_a_function_aside_ends_with_who_waits_for_it_and_with_its_parent():
+    with pytest.raises(AsideError, match="asked to stop"):
+        Aside(lambda: time.sleep(60), int).result(60, lambda: True)
+    program = (
+        "import os, sys, time\nfrom unfreeze_trainer.estimates.aside import Aside\n"
+        "aside = Aside(lambda: time.sleep(60), int)\nprint(aside._pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    # The copy holds the pipe as well: it ends when the copy does.
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert time.monotonic() - began < 50
+
+
+def test_a_run_that_has_trained_is_not_looked_at_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "refuse_what_cannot_fit", None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    (tmp_path / "checkpoints/step-4").mkdir(parents=True)
+    job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}"})
+    check.check_memory(job, None, Link(tmp_path))
+    assert Link(tmp_path).memory_checked()
+
+
+def test_what_frozen_blocks_hold_for_a_moment_is_not_counted():
+    """Their outputs may be cached, by a few samples at a time."""
+    frozen = Traced(20, {"float32": 10 * MIB}, 15 * MIB, [PHASE], 60 * MIB, 30 * MIB, 10 * MIB)
+    job = make_job("/none", "/none.csv", strategy={"type": "FeatureExtraction"})
+    assert check.least_of(frozen, job).step == (10 + 20 + 30) * MIB
+    assert check.least_of(TRACED, job).step == 90 * MIB
+
+
 def test_other_workers_of_a_pod_wait_for_the_first(tmp_path, monkeypatch):
     link, seen = Link(tmp_path), []
+    job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}/run"})
     monkeypatch.setattr(check, "refuse_what_cannot_fit", lambda *_: seen.append(link.memory_checked()))
     monkeypatch.setattr(Room, "here", lambda _: room(1))
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -129,7 +169,7 @@ def test_other_workers_of_a_pod_wait_for_the_first(tmp_path, monkeypatch):
     assert waits.is_alive()
     monkeypatch.setenv("LOCAL_RANK", "0")
     for _ in range(2):  # started again in its pod, it need not look again
-        check.check_memory(None, None, link)
+        check.check_memory(job, None, link)
     waits.join(10)
     assert not waits.is_alive()
     assert seen == [False]
@@ -144,7 +184,8 @@ def test_what_goes_wrong_in_the_check_lets_the_job_begin(tmp_path, monkeypatch, 
     monkeypatch.setattr(check, "refuse_what_cannot_fit", fail)
     monkeypatch.setattr(Room, "here", lambda _: room(1))
     with caplog.at_level(logging.INFO):
-        check.check_memory(None, None, Link(tmp_path))
+        job = make_job("/none", "/none.csv", output={"destination": f"file://{tmp_path}/run"})
+        check.check_memory(job, None, Link(tmp_path))
     assert "is not known: OSError: no such thing" in caplog.text
     assert Link(tmp_path).memory_checked()
 

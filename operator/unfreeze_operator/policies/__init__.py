@@ -16,6 +16,7 @@ from unfreeze_operator.policies import (
     ended,
     finished,
     give_back,
+    gone_pods,
     lost_pods,
     namesake,
     network_policy,
@@ -51,6 +52,7 @@ ORDER: tuple[Policy, ...] = (
     changed_spec.check,
     resume.check,
     deadline.check,
+    gone_pods.check,
 )
 """Each is asked in turn until one stops; later ones may rely on what earlier ones have ruled out."""
 

@@ -10,11 +10,13 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.estimate import AGENT, REST, SHARE, Estimate, estimate_of, resident, size
@@ -64,7 +66,10 @@ def check_memory(job: ResolvedJob, task: Task, link: Link | None) -> None:
     if link.memory_checked():  # workers that start again
         return
     try:
-        refuse_what_cannot_fit(job, task, Room.here(job))
+        if has_trained(job):
+            log.info("whether the job fits into memory is not looked at again: it has trained already")
+        else:
+            refuse_what_cannot_fit(job, task, Room.here(job), link.stop_requested)
     except Exception as error:
         if isinstance(error, JobError) and error.reason == "DoesNotFit":
             raise
@@ -73,8 +78,18 @@ def check_memory(job: ResolvedJob, task: Task, link: Link | None) -> None:
     link.say_memory_checked()
 
 
-def refuse_what_cannot_fit(job: ResolvedJob, task: Task, room: Room) -> None:
+def has_trained(job: ResolvedJob) -> bool:
+    """Whether the run's folder has a checkpoint: then a pod that takes over need not wait for an estimate."""
+    return next((Path(job.output.path) / "checkpoints").glob("step-*"), None) is not None
+
+
+def refuse_what_cannot_fit(job: ResolvedJob, task: Task, room: Room, stop: Callable[[], bool] | None = None) -> None:
     """Raise the error of a job that cannot fit; say in the log why nobody looks at another one.
+
+    Parameters
+    ----------
+    stop
+        Says that nobody waits for the job any more.
 
     Raises
     ------
@@ -90,14 +105,14 @@ def refuse_what_cannot_fit(job: ResolvedJob, task: Task, room: Room) -> None:
         return
     began = time.monotonic()
     try:
-        found = _asked(job, task, room, steps_alone=True)
+        found = _asked(job, task, room, steps_alone=True, stop=stop)
     except AsideError as error:
-        log.info("whether the job fits into memory is not known, its training does not run on shapes alone: %s", error)
+        log.info("whether the job fits into memory is not known: %s", error)
         return
     short = too_large(job, found, room)
     log.info("whether the job fits into memory was estimated in %.1f s", time.monotonic() - began)
     if short:
-        raise JobError("DoesNotFit", f"{short} {_remedies(job, task, room, found)}")
+        raise JobError("DoesNotFit", f"{short} {_remedies(job, task, room, found, stop)}")
 
 
 def not_estimated(job: ResolvedJob) -> str:
@@ -105,6 +120,7 @@ def not_estimated(job: ResolvedJob) -> str:
     alone = job.strategy.solver == "Closed" and job.strategy.type == "FeatureExtraction"
     reasons = (
         (bool(job.model.towers), "the memory of several encoders is not estimated"),
+        (task_type(job.task.type).joins, f"the memory of {job.task.type} is not estimated"),
         (bool(job.stages), "the memory of stages is not estimated"),
         (job.strategy.type == "Auto", "strategy Auto may end before the rung that needs the most"),
         (alone, "its head is solved without steps"),
@@ -144,18 +160,23 @@ class Least(NamedTuple):
     """Most in a step."""
 
 
-def least_of(traced: Traced, engine: str) -> Least:
+def least_of(traced: Traced, job: ResolvedJob) -> Least:
     """Return what a job holds at least by what was traced: no checkpoint under way, no export. Pure."""
+    engine = job.distribution.engine
     phase = max(traced.phases, key=lambda phase: phase.step)
     # FSDP's trace does not see the whole weights let go where they are divided.
     unseen = sum(traced.weights_by_dtype.values()) if engine == "FSDP" else 0
     between = max(phase.weights, phase.weights + phase.optimizer - unseen)
-    return Least(phase, between, max(between, phase.step - unseen))
+    # Frozen blocks may have computed before, a few samples at a time (see features.cached): what they hold for a moment is none
+    # of the step's then.
+    frozen = phase.trainable_parameters < traced.parameters and job.adapter is None
+    step = phase.weights + phase.optimizer + phase.activations if frozen else phase.step
+    return Least(phase, between, max(between, step - unseen))
 
 
 def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
     """Return what a job surely needs more than there is, for people; nothing where it may fit. Pure."""
-    phase, between, step = least_of(found.traced, job.distribution.engine)
+    phase, between, step = least_of(found.traced, job)
     states = f"{size(phase.weights)} of weights, {size(between - phase.weights)} of moments and buffers"
     if room.accelerator is None:
         first, others = step, min(step, between + phase.activations)
@@ -181,7 +202,13 @@ def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
 
 
 def _asked(
-    job: ResolvedJob, task: Task, room: Room, *, most: float = MOST_SECONDS, steps_alone: bool = False
+    job: ResolvedJob,
+    task: Task,
+    room: Room,
+    *,
+    most: float = MOST_SECONDS,
+    steps_alone: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Estimate:
     import torch
 
@@ -192,7 +219,7 @@ def _asked(
         gc.freeze()  # what was there before is looked through at no collection
         return trace(job, task, heaviest=True, steps_alone=steps_alone)
 
-    found: Traced = Aside(traced, Traced).result(most)
+    found: Traced = Aside(traced, Traced).result(most, stop)
     limits = {"limit": room.host, "accelerator_limit": room.accelerator}
     return replace(
         estimate_of(job, found, base=resident(), **limits),
@@ -201,11 +228,11 @@ def _asked(
     )
 
 
-def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate) -> str:
+def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate, stop: Callable[[], bool] | None = None) -> str:
     """Return the cheapest changes with which a job fits, each of them estimated, and the memory that it takes as it is."""
     until = time.monotonic() + WAYS_SECONDS
     # Where weights and moments alone are too much, no smaller batch helps.
-    between = least_of(found.traced, job.distribution.engine).between
+    between = least_of(found.traced, job).between
     if room.accelerator is not None:
         full = enough(between) > room.accelerator
     else:
@@ -215,14 +242,14 @@ def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate) -> str:
         same = (changed.adapter, changed.distribution) == (job.adapter, job.distribution)
         try:
             left = until - time.monotonic()
-            return _asked(changed, task, room, most=left) if left > 0 and not (same and full) else None
+            return _asked(changed, task, room, most=left, stop=stop) if left > 0 and not (same and full) else None
         except AsideError:  # a combination that this model does not take
             return None
 
     ways = ways_that_fit(job, ask)
     if (left := until - time.monotonic()) > 0:
         with suppress(AsideError):
-            found = _asked(job, task, room, most=left)
+            found = _asked(job, task, room, most=left, stop=stop)
             asks = f"{size(enough(found.host))} of memory"
             if room.accelerator is not None:
                 asks += f" and accelerators of {size(enough(found.accelerator))}"

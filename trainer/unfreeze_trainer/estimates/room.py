@@ -49,36 +49,51 @@ def host_memory(root: Path = Path("/")) -> tuple[int | None, str]:
         Of the file system with /proc and /sys.
     """
     machine = _machine(root / "proc/meminfo")
-    container = _container(root)
+    container = _container(root, _swap(root / "proc/meminfo"))
     if container is not None and (machine is None or container < machine):
         return container, "the memory limit of the pod"
     return machine, "the memory of the machine"
 
 
 def _machine(file: Path) -> int | None:
+    return (_memory(file).get("MemTotal", 0) + _swap(file)) or None
+
+
+def _swap(file: Path) -> int:
+    return _memory(file).get("SwapTotal", 0)
+
+
+def _memory(file: Path) -> dict[str, int]:
+    """Return the fields of meminfo in bytes."""
     fields = dict(line.split(":", 1) for line in _text(file).splitlines() if ":" in line)
-    found = [int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal") if name in fields]
-    return sum(found) or None
+    return {name: int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal") if name in fields}
 
 
-def _container(root: Path) -> int | None:
-    """Return the least limit of the control groups that this process is in, None without one."""
+def _container(root: Path, swap: int) -> int | None:
+    """Return the least limit of the control groups that this process is in, with the swap that they may use; None without one."""
     groups, limits = root / "sys/fs/cgroup", []
     for line in _text(root / "proc/self/cgroup").splitlines() or ["0::/"]:
         _, kinds, path = line.split(":", 2)
         if kinds == "":
             place = groups / path.lstrip("/")
-            limits += [_limit(each, "memory.max", "memory.swap.max") for each in (place, *place.parents)]
-        elif "memory" in kinds.split(","):  # the first version, where both together have a limit
-            limits += [_limit(groups / "memory" / path.lstrip("/"), "memory.memsw.limit_in_bytes")]
-            limits += [_limit(groups / "memory", "memory.memsw.limit_in_bytes")]
-    return min((limit for limit in limits if limit is not None), default=None)
+            for each in (place, *place.parents):
+                if (limit := _number(each / "memory.max")) is not None:
+                    most = _number(each / "memory.swap.max")
+                    limits.append(limit + (swap if most is None else min(most, swap)))
+        elif "memory" in kinds.split(
+            ","
+        ):  # the first version, where both together have a limit, if swap is counted at all
+            for each in (groups / "memory" / path.lstrip("/"), groups / "memory"):
+                if (limit := _number(each / "memory.limit_in_bytes")) is not None:
+                    both = _number(each / "memory.memsw.limit_in_bytes")
+                    limits.append(limit + swap if both is None else min(both, limit + swap))
+    return min(limits, default=None)
 
 
-def _limit(group: Path, *files: str) -> int | None:
-    """Return the sum of the numbers in a group's files; None where one is not there or says `max`."""
-    found = [_text(group / file).strip() for file in files]
-    return sum(map(int, found)) if all(text.isdecimal() for text in found) else None
+def _number(file: Path) -> int | None:
+    """Return the number in a group's file; None where it is not there or says `max`."""
+    text = _text(file).strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _text(file: Path) -> str:

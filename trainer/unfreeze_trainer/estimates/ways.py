@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_api.adapters import ADAPTERS
+from unfreeze_api.spec.adapter import PROMPTS, AdapterSpec
+from unfreeze_api.spec.strategy import STRATEGIES
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -37,61 +39,93 @@ def ways_that_fit(job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate |
     """
     found: list[tuple[Way, Estimate]] = []
     for kind in _kinds(job):
-        for way in kind:
-            asked = estimate(way.job)
-            if asked and asked.verdict == "Fits":
-                found.append((way, asked))
-                break
+        if cheapest := next(filter(None, (_cheapest(group, estimate) for group in kind)), None):
+            found.append(cheapest)
         if len(found) == MOST:
             break
     return found
 
 
-def _kinds(job: ResolvedJob) -> Iterator[Iterator[Way]]:
-    """Yield kinds of changes, the cheapest first, each from the smallest change on."""
+def _cheapest(group: Sequence[Way], estimate: Callable[[ResolvedJob], Estimate | None]) -> tuple[Way, Estimate] | None:
+    """Return the first way of a group that fits, where each one takes less than the one before it; None where none does.
+
+    The last one is asked first: where it does not fit, none does.
+    """
+
+    def ask(way: Way) -> tuple[Way, Estimate] | None:
+        asked = estimate(way.job)
+        return (way, asked) if asked and asked.verdict == "Fits" else None
+
+    found, low, high = ask(group[-1]), 0, len(group) - 1
+    while found and low < high:
+        middle = (low + high) // 2
+        if cheaper := ask(group[middle]):
+            found, high = cheaper, middle
+        else:
+            low = middle + 1
+    return found
+
+
+def _kinds(job: ResolvedJob) -> Iterator[Iterator[list[Way]]]:
+    """Yield kinds of changes, the cheapest first, each in groups from the smallest change on."""
     most = -(-job.training.batch_size // job.distribution.world_size)
     counts = [count for count in _powers(most) if count > job.training.gradient_accumulation_steps]
-    yield (
-        _trained(job, f"training.gradientAccumulationSteps: {count}", "the same numbers, little time", {"gradient_accumulation_steps": count})
-        for count in counts
-    )  # fmt: skip
     smallest = {"gradient_accumulation_steps": counts[-1]} if counts else {}
     beside = f" and training.gradientAccumulationSteps: {counts[-1]}" if counts else ""
+    if counts:
+        name, cost = "training.gradientAccumulationSteps", "the same numbers, little time"
+        micro = [_trained(job, f"{name}: {count}", cost, {"gradient_accumulation_steps": count}) for count in counts]
+        yield iter([micro])
     if not job.training.gradient_checkpointing:
         saving, text = {"gradient_checkpointing": True}, "training.gradientCheckpointing: true"
         cost = "the same numbers, up to a third more computation"
-        yield (
-            way
-            for way in (
-                _trained(job, text, cost, saving),
-                *([_trained(job, text + beside, cost, saving | smallest)] if counts else []),
-            )
-        )
+        more = [_trained(job, text + beside, cost, saving | smallest)] if counts else []
+        yield iter([[_trained(job, text, cost, saving), *more]])
     yield _engines(job, smallest, beside)
-    if not job.adapter:
+    if _takes_lora(job):
         adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
-        changed = job.model_copy(update={"adapter": adapter})
+        changed, text = job.model_copy(update={"adapter": adapter}), "adapter: {type: LoRA}"
         less = "another result: it trains less"
-        yield (
-            way
-            for way in (
-                Way("adapter: {type: LoRA}", less, changed),
-                _trained(changed, "adapter: {type: LoRA}" + beside, less, smallest),
-            )
-        )
+        more = [_trained(changed, text + beside, less, smallest)] if counts else []
+        yield iter([[Way(text, less, changed), *more]])
 
 
-def _engines(job: ResolvedJob, smallest: dict[str, Any], beside: str) -> Iterator[Way]:
-    place = job.distribution
+def _takes_lora(job: ResolvedJob) -> bool:
+    """Whether the API takes the job with a LoRA (see spec.combinations)."""
+    strategy = job.strategy
+    kind = next(kind for kind in STRATEGIES if kind.name == strategy.type)
+    thaws = strategy.gradual_unfreezing is not None and strategy.gradual_unfreezing.order == "ChainThaw"
+    refused = kind.no_adapter or thaws or strategy.solver == "Closed" or job.model.towers
+    return job.adapter is None and not refused
+
+
+def _takes_engine(job: ResolvedJob, engine: str) -> bool:
+    """Whether the API takes the job with an engine that divides what DDP has whole in each worker."""
+    evidence, adapter = job.evidence, job.adapter
+    if job.stages or job.model.quantization is not None or (evidence and evidence.scratch):
+        return False
+    if evidence and evidence.forgetting and engine == "DeepSpeed":
+        return False
+    if adapter is None:
+        return True
+    kind = next(kind for kind in ADAPTERS if kind.name == adapter.type)
+    shares = adapter.type == "PEFT" or (adapter.type in PROMPTS and job.task.type == "Seq2SeqLM")
+    return not (kind.whole_gradients or (shares and engine == "FSDP"))
+
+
+def _engines(job: ResolvedJob, smallest: dict[str, Any], beside: str) -> Iterator[list[Way]]:
+    place, cost = job.distribution, "the same numbers, more messages"
     if place.world_size == 1:
         return
     for text, update in _ENGINES:
-        if (place.engine, place.zero_stage) == (update["engine"], update.get("zero_stage", 0)):
+        engine, stage = update["engine"], update.get("zero_stage", 0)
+        compiled = job.training.compile and stage == 3  # noqa: PLR2004
+        if (place.engine, place.zero_stage) == (engine, stage) or compiled or not _takes_engine(job, engine):
             continue
-        changed = job.model_copy(update={"distribution": place.model_copy(update={"zero_stage": 0} | update)})
-        yield Way(f"distribution: {text}", "the same numbers, more messages", changed)
-        if smallest:
-            yield _trained(changed, f"distribution: {text}{beside}", "the same numbers, more messages", smallest)
+        there = place.model_copy(update={"zero_stage": 0, "offload": "None"} | update)
+        changed = job.model_copy(update={"distribution": there})
+        more = [_trained(changed, f"distribution: {text}{beside}", cost, smallest)] if smallest else []
+        yield [Way(f"distribution: {text}", cost, changed), *more]
 
 
 _ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
