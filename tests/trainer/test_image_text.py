@@ -132,6 +132,23 @@ def test_the_factor_of_cosines_stays_at_100_and_may_come_back(places, kind):
     assert module.logit_scale.grad.item() > 0
 
 
+@pytest.mark.parametrize("kind", DUAL_ENCODERS)
+def test_many_texts_of_a_sample_are_read_a_few_at_a_time(places, kind):
+    module = open_task(job_of(places, "/tmp/run", kind)).build_model().module.eval()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, 20, (18, 12), generator=generator)
+    given = {"pixel_values": torch.randn(2, 3, 32, 32, generator=generator), "input_ids": ids}
+    given |= {"attention_mask": torch.ones_like(ids)} if kind == "clip" else {}
+    sizes = []
+    hook = module.text_model.register_forward_hook(lambda _, __, found: sizes.append(len(found.pooler_output)))
+    with hook, torch.no_grad():
+        some = module(**given)
+        with patch("unfreeze_trainer.models.dual_encoder._TEXTS", 9):
+            torch.testing.assert_close(some, module(**given))
+    assert sizes == [8, 8, 2, 18]
+    assert some.shape[:2] == (2, 10)
+
+
 # What is measured
 
 
@@ -156,6 +173,15 @@ def test_classes_are_told_by_the_mean_of_their_prompts_whoever_brings_them():
     found = metrics.compute(metrics.new_state(), rows[:3])
     assert "zeroShotAccuracy" not in found, "a prompt is missing"
     assert found["imageToTextRecallAt10"] == 1
+    for unread in (samples == 2, samples >= 0):  # pictures that cannot be read bring their prompts
+        gaps = {TARGETS: targets.masked_fill(unread[:, None], IGNORED), SAMPLES: samples}
+        found = metrics.compute(metrics.new_state(), metrics.rows(vectors, gaps))
+        if unread.all():
+            assert not found
+        else:
+            there = (classes >= 0) & (torch.arange(7) != 2)
+            assert found["zeroShotAccuracy"] == pytest.approx(float((told == classes)[there].double().mean()))
+            assert found == metrics.compute(metrics.new_state(), metrics.rows(vectors, gaps)[samples.argsort()])
 
 
 def test_chance_is_what_guessing_finds():
@@ -212,6 +238,8 @@ def test_another_kind_of_model_and_a_metric_without_classes_are_refused(places, 
     job = job_of(places, tmp_path, classes=False, training={"metric": "zeroShotAccuracy"})
     with pytest.raises(JobError, match=r"no row says what its picture shows: name the column in columns\.className"):
         open_task(job)
+    with pytest.raises(JobError, match=r"^spec\.training\.batchSize: a step of one sample has nothing"):
+        open_task(job_of(places, tmp_path, training={"batchSize": 1}))
 
 
 def test_a_look_and_a_survey_tell_what_there_is(places, tmp_path):

@@ -169,11 +169,13 @@ def test_a_large_picture_that_cannot_be_decoded_smaller_is_refused(monkeypatch):
     whole = saved(picture, "JPEG")
     scan = whole.index(b"\xff\xda")
     of_one_colour = whole[: scan + 2] + b"\x00\x08\x01" + whole[scan + 5 :]
-    contents = [saved(picture, "JPEG", progressive=True), of_one_colour, saved(picture, "PNG")]
+    clear = Image.fromarray(np.dstack([NOISE, NOISE[..., :1]]))
+    contents = [(saved(picture, "JPEG", progressive=True), " and is progressive, or has each colour on its own")]
+    contents += [(of_one_colour, contents[0][1]), (saved(clear, "PNG"), ""), (saved(picture, "TIFF"), "")]
     webp = saved(picture, "WEBP")
     monkeypatch.setattr(pictures, "MAX_PIXELS", 32 * 24 - 1)
-    for content in contents:
-        with pytest.raises(PictureError, match=r"it has more than 767 pixels; scale it down"):
+    for content, more in contents:
+        with pytest.raises(PictureError, match=f"it has more than 767 pixels{more}; scale it down"):
             open_picture(content)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 2 * 32 * 24)
     open_picture(webp).close()
@@ -181,8 +183,45 @@ def test_a_large_picture_that_cannot_be_decoded_smaller_is_refused(monkeypatch):
     with pytest.raises(PictureError, match="it has more than 767 pixels"):
         open_picture(webp)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 10)
-    with pytest.raises(PictureError, match="more than 10 pixels"):
+    with pytest.raises(PictureError, match="more than 40 pixels; scale"):
         open_picture(whole)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 512)
+    open_picture(saved(picture, "PNG")).close()
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 511)
+    with pytest.raises(PictureError, match="more than 511 pixels"):
+        open_picture(saved(clear, "PNG"))
+
+
+def test_a_telephone_s_200_megapixels_are_opened(tmp_path):
+    """By the header of a JPEG, above what Pillow opens."""
+    whole = saved(Image.fromarray(NOISE), "JPEG")
+    place = whole.index(b"\xff\xc0") + 5
+    large = whole[:place] + struct.pack(">HH", 12_240, 16_320) + whole[place + 4 :]
+    (tmp_path / "large.jpg").write_bytes(large)
+    for content in (large, str(tmp_path / "large.jpg")):
+        with open_picture(content) as image:
+            assert image.size == (8160, 6120)
+    with pytest.raises(PictureError, match="more than 268,435,456 pixels; scale it down"):
+        open_picture(whole[:place] + struct.pack(">HH", 16_385, 16_385) + whole[place + 4 :])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_a_large_scan_arrives_at_half_of_its_size(monkeypatch, mode, kind):
+    picture = Image.linear_gradient("L").resize((33, 24)).convert("RGB").convert(mode)
+    content = saved(picture, kind, exif=saved_orientation(6))
+    full, plain = pixels(content), np.asarray(decode_plainly(content, "RGB"))
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 33 * 24 - 1)
+    monkeypatch.setattr(pictures, "_STRIP", 100)
+    if (mode, kind) == ("RGB", "TIFF"):
+        with pytest.raises(PictureError, match="more than 791 pixels"):
+            pixels(content)
+        return
+    halved = pixels(content)
+    assert halved.shape == (17, 12, 3)
+    assert np.abs(halved[:16] - full[:32].reshape(16, 2, 12, 2, 3).mean((1, 3))).max() <= 0.5
+    assert np.asarray(decode_plainly(content, "RGB")).size == 17 * 12 * 3
+    assert plain.size == 33 * 24 * 3
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F"])

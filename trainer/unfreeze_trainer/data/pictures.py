@@ -32,8 +32,8 @@ FORMATS = {
 }
 """Suffixes of pictures, and Pillow's name of each format; no other one is opened, whatever a file is called."""
 MAX_PIXELS = 1 << 26
-"""Pixels of the largest picture that is decoded, 8192 x 8192: 256 MiB in RGB, since Pillow takes four bytes for each. JPEG of
-more, up to the 178,956,970 that Pillow opens, is decoded at half of its width and height."""
+"""Pixels of the largest picture that arrives whole, 8192 x 8192: 256 MiB in RGB, since Pillow takes four bytes for each. JPEG of up
+to four times as many, as telephones write it, arrives at half of its width and height, and so do scans."""
 _LARGE = 1 << 24
 """Pixels of a picture beyond which no other such one is decoded at the same time."""
 _ONE_LARGE = threading.Lock()
@@ -41,7 +41,7 @@ _STRIP = 1 << 20
 """Pixels of a part that is turned into others at a time."""
 _SEQUENTIAL, _SCAN = (0xC0, 0xC1), 0xDA
 """Markers of JPEG: a frame that is not progressive, and the first of its scans."""
-_SAMPLES_PER_PIXEL = 277  # a tag of TIFF
+_SAMPLES_PER_PIXEL, _ORIENTATION = 277, 274  # tags of TIFF
 _SIXTEEN_BITS = 65_535
 _WHITE, _BLACK = 255, 0
 
@@ -60,17 +60,13 @@ def open_picture(content: str | bytes) -> Image:
     PictureError
         It is no picture of a known format, or larger than any that is decoded.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        image = Image.open(
-            BytesIO(content) if isinstance(content, bytes) else content, formats=sorted(set(FORMATS.values()))
-        )
+        image = _opened(content)
         _bound(image)
     except PictureError:
         raise
-    except Image.DecompressionBombError as error:
-        raise _too_large(MAX_PIXELS) from error
     except UnidentifiedImageError as error:
         formats = ", ".join(sorted(set(FORMATS.values())))
         raise PictureError(
@@ -83,16 +79,47 @@ def open_picture(content: str | bytes) -> Image:
     return image
 
 
+def _opened(content: str | bytes) -> Image:
+    """Open a picture; of more pixels than the 178,956,970 that Pillow opens a JPEG alone."""
+    from PIL import Image
+    from PIL.JpegImagePlugin import jpeg_factory
+
+    def given() -> Any:
+        return BytesIO(content) if isinstance(content, bytes) else content
+
+    try:
+        return Image.open(given(), formats=sorted(set(FORMATS.values())))
+    except Image.DecompressionBombError as error:
+        try:
+            return jpeg_factory(given(), content if isinstance(content, str) else None)
+        except SyntaxError:
+            raise _too_large(MAX_PIXELS) from error
+
+
 def _bound(image: Image) -> None:
     """Raise PictureError for a picture of too many pixels; of a JPEG have a quarter of them decoded."""
-    most = MAX_PIXELS // 2 if image.format == "WEBP" else MAX_PIXELS  # its decoder holds a picture thrice
+    most, jpeg = _most_pixels(image), image.format in ("JPEG", "MPO")
     if image.width * image.height <= most:
         return
-    if image.format in ("JPEG", "MPO") and _in_one_scan(image):
-        image.draft(None, (image.width // 2, image.height // 2))
-    if image.width * image.height > most:
-        image.close()
-        raise _too_large(most)
+    if jpeg and _in_one_scan(image):
+        most, whole = 4 * most, image.size
+        if whole[0] * whole[1] <= most:
+            image.draft(None, (whole[0] // 2, whole[1] // 2))
+            return
+    image.close()
+    raise _too_large(most, " and is progressive, or has each colour on its own" if jpeg and most == MAX_PIXELS else "")
+
+
+def _most_pixels(image: Image) -> int:
+    """Return how many pixels a picture may have by its header, so that it takes no more than about 600 MiB with what is made of it."""
+    if image.format == "WEBP":  # its decoder holds a picture thrice
+        return MAX_PIXELS // 2
+    if image.format in ("PNG", "TIFF") and not image.has_transparency_data:
+        if image.mode in ("1", "L", "P"):  # a byte each
+            return 4 * MAX_PIXELS
+        if image.mode == "RGB" and image.format == "PNG":  # TIFF may hold it twice
+            return MAX_PIXELS * 3 // 2
+    return MAX_PIXELS
 
 
 def _in_one_scan(image: Image) -> bool:
@@ -115,8 +142,8 @@ def _in_one_scan(image: Image) -> bool:
     return False
 
 
-def _too_large(most: int) -> PictureError:
-    return PictureError(f"it has more than {most:,} pixels; scale it down")
+def _too_large(most: int, more: str = "") -> PictureError:
+    return PictureError(f"it has more than {most:,} pixels{more}; scale it down")
 
 
 def spare_channels(image: Image) -> int:
@@ -148,7 +175,7 @@ def decode_plainly(content: str | bytes, mode: Mode) -> Image:
     """Return a picture by Pillow's conversion alone: orientation ignored, 16 bits and floats cut at 255, no ground."""
     with open_picture(content) as image, turn(image):
         try:
-            return image.convert(mode)
+            return _converted(image, mode)
         except Exception as error:
             if is_passing(error):
                 raise
@@ -163,19 +190,36 @@ def turn(image: Image) -> AbstractContextManager[object]:
 def _shown(image: Image, mode: Mode) -> Image:
     from PIL import ImageOps
 
+    if image.width * image.height > MAX_PIXELS:  # none of these has what is looked for below
+        shown = _converted(image, mode)
+        shown.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+        ImageOps.exif_transpose(shown, in_place=True)
+        return shown
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         shown = _in_eight_bits(image, image.format)
     elif image.has_transparency_data:
         shown = _on_ground(image)
     else:
-        return image.convert(mode)
+        return _converted(image, mode)
     return shown if shown.mode == mode else shown.convert(mode)
+
+
+def _converted(image: Image, mode: Mode) -> Image:
+    """Return a picture in a mode; one of more than MAX_PIXELS at half of its width and height."""
+    from PIL import Image
+
+    if image.width * image.height <= MAX_PIXELS:
+        return image.convert(mode)
+    found = Image.new(mode, ((image.width + 1) // 2, (image.height + 1) // 2))
+    for (_, top, _, _), strip in _strips(image):
+        found.paste(strip.convert(mode).reduce(2), (0, top // 2))
+    return found
 
 
 def _strips(image: Image) -> Iterator[tuple[tuple[int, int, int, int], Image]]:
     """Yield parts of a picture from top to bottom, each with its place: left, top, right, bottom."""
-    rows = max(1, _STRIP // image.width)
+    rows = max(1, _STRIP // image.width // 2) * 2
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(image.height, top + rows))
         yield box, image.crop(box)

@@ -44,7 +44,7 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
     quotes, lines = _count(path, where)
     if not quotes or (quotes % 2 == 0 and lines <= rows + 1):
         return None
-    csv.field_size_limit(MAX_ROW)
+    csv.field_size_limit(max(MAX_ROW, csv.field_size_limit()))  # it is the whole process's
     number, line = 0, 1
     with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
         given = _Lines(file)
@@ -67,7 +67,7 @@ def broken_quote(path: str, rows: int, separator: str = ",", where: str = "") ->
 
 def header_cells(path: str, separator: str, where: str) -> int:
     """Return how many cells the header of a file has; 0 where it cannot be told in MAX_ROW characters."""
-    csv.field_size_limit(MAX_ROW)
+    csv.field_size_limit(max(MAX_ROW, csv.field_size_limit()))  # it is the whole process's
     with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
             return len(next(csv.reader(_Lines(file), delimiter=separator), ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ SIGMOID = ("siglip",)
 """Those of them that were trained by a sigmoid of each pair."""
 _HEADS = ("visual_projection", "text_projection", "vision_model.head", "text_model.head")
 _SCALES = ("logit_scale", "logit_bias")
+_TEXTS = 4
+"""Texts of each sample that are read at a time."""
 _SEES = frozenset({"vision_model", "visual_projection"})
 
 
@@ -59,8 +62,13 @@ class _Paired:
         model: Any = self
         assert pixel_values is not None
         images = model.get_image_features(pixel_values=pixel_values).pooler_output
-        texts = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
-        vectors = torch.cat([images, texts]).float()
+        # Of many prompts some at a time; so often on every worker, whose samples bring equally many.
+        parts = [None if given is None else given.split(_TEXTS * len(images)) for given in (input_ids, attention_mask)]
+        texts = [
+            model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+            for ids, mask in zip_longest(*(part or () for part in parts))
+        ]
+        vectors = torch.cat([images, *texts]).float()
         beyond = (self.logit_scale - self.highest_scale).clamp(min=0).detach()
         vectors = functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
         vectors = vectors.view(-1, len(images), vectors.shape[1]).transpose(0, 1)

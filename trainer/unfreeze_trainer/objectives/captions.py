@@ -146,11 +146,14 @@ class CaptionMetrics(Metrics):
 
     @torch.no_grad()
     def rows(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the samples of a batch, float32; `outputs` are (samples, 2 and as many prompts as each brings along, width)."""
+        """Return the samples of a batch, float32; `outputs` are (samples, 2 and as many prompts as each brings along, width).
+
+        One whose picture cannot be read is there for its prompts.
+        """
         targets = batch[TARGETS].to(outputs.device)
         whole = torch.cat([batch[SAMPLES][:, None].to(outputs.device), targets], dim=1)
         digits = torch.stack([whole.div(_DIGIT, rounding_mode="floor"), whole % _DIGIT], dim=2).flatten(1)
-        return torch.cat([digits.float(), outputs.float().flatten(1)], dim=1)[targets[:, 0] != IGNORED]
+        return torch.cat([digits.float(), outputs.float().flatten(1)], dim=1)[whole[:, 0] >= 0]
 
     def _compute(self, state: Tensor) -> dict[str, float]:  # noqa: ARG002 - all is computed of rows
         return {}
@@ -162,6 +165,11 @@ class CaptionMetrics(Metrics):
         order = numbers[:, 0].argsort()
         numbers = numbers[order]
         outputs = rows[order, 2 * _NUMBERS :].view(len(rows), -1, self._width + self._sigmoid)
+        read = numbers[:, 1] != IGNORED
+        if not read.any():
+            return {}
+        accuracy = self._zero_shot(numbers[:, 0], numbers[:, 3].where(read, ABSENT), outputs[..., : self._width])
+        numbers, outputs = numbers[read], outputs[read]
         vectors = functional.normalize(outputs[..., : self._width], dim=-1)
         scale = float(outputs[..., : self._width].square().sum(dim=-1).mean())
         cells, found, losses = numbers[:, 1:3], dict[str, float](), list[float]()
@@ -171,7 +179,6 @@ class CaptionMetrics(Metrics):
             for best in _BEST:
                 found[f"{way}RecallAt{best}"] = float(hits[:, :best].any(dim=1).double().mean())
         found["loss"] = self._sigmoid_loss(cells, outputs) if self._sigmoid else sum(losses) / len(losses)
-        accuracy = self._zero_shot(numbers[:, 0], numbers[:, 3], vectors)
         return found if accuracy is None else found | {"zeroShotAccuracy": accuracy}
 
     @staticmethod
@@ -185,6 +192,7 @@ class CaptionMetrics(Metrics):
 
     def _zero_shot(self, samples: Tensor, classes: Tensor, vectors: Tensor) -> float | None:
         """Return the share of pictures whose class has the nearest prompts; None where none has a class, or a prompt is missing."""
+        vectors = functional.normalize(vectors, dim=-1)
         each, asked = vectors.shape[1] - 2, classes != ABSENT
         count = len(self._learned.classes) * self._prompts
         if not each or not asked.any():
