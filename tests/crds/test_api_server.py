@@ -168,7 +168,7 @@ def test_columns_and_explanations(cluster, namespace):
     head, row = cluster.kubectl("get", "ftj", "-n", namespace, "-o", "wide").splitlines()
     assert head.split() == [
         "NAME", "STATE", "STRATEGY", "NODES", "PROGRESS", "METRIC", "ETA", "AGE", "MODEL", "ENGINE", "CHECKPOINT",
-        "RESTARTS",
+        "COST", "RESTARTS",
     ]  # fmt: skip
     assert "FullFineTuning" in row
     assert "zeroStage" in cluster.kubectl("explain", "ftj.spec.distribution", "--recursive")
