@@ -22,6 +22,7 @@ def served():
         server = Server("127.0.0.1", 0, progress)
         done, shutdown = threading.Event(), server.shutdown_request
         server.shutdown_request = lambda request: (shutdown(request), done.set())
+        server.poll_seconds = 0.01
         servers.append(server)
         server.start()
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -36,6 +37,7 @@ def served():
     ask.left = left
     yield ask
     for server in servers:
+        server.shutdown()  # a thread that serves a socket that is closed never rests
         server.server_close()
 
 
