@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.adapters import ADAPTERS
 from unfreeze_api.spec.adapter import PROMPTS, AdapterSpec
-from unfreeze_api.spec.strategy import STRATEGIES
+from unfreeze_api.spec.strategy import STRATEGIES, GradualUnfreezingSpec
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -94,7 +94,8 @@ def _takes_lora(job: ResolvedJob) -> bool:
     """Whether the API takes the job with a LoRA (see spec.combinations)."""
     strategy = job.strategy
     kind = next(kind for kind in STRATEGIES if kind.name == strategy.type)
-    thaws = strategy.gradual_unfreezing is not None and strategy.gradual_unfreezing.order == "ChainThaw"
+    gradual = strategy.of(GradualUnfreezingSpec)
+    thaws = gradual is not None and gradual.order == "ChainThaw"
     refused = kind.no_adapter or thaws or strategy.solver == "Closed" or job.model.towers
     return job.adapter is None and not refused
 

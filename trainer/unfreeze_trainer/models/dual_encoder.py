@@ -63,7 +63,9 @@ class _Paired:
         assert pixel_values is not None
         images = model.get_image_features(pixel_values=pixel_values).pooler_output
         # Of many prompts some at a time; so often on every worker, whose samples bring equally many.
-        parts = [None if given is None else given.split(_TEXTS * len(images)) for given in (input_ids, attention_mask)]
+        parts = [
+            None if given is None else torch.split(given, _TEXTS * len(images)) for given in (input_ids, attention_mask)
+        ]
         texts = [
             model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
             for ids, mask in zip_longest(*(part or () for part in parts))
