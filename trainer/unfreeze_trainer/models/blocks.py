@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -26,6 +26,11 @@ class Block:
     def is_layer(self) -> bool:
         """Whether it is one of a stack, and neither below nor above it."""
         return self.name.startswith(LAYER)
+
+
+def of_head(blocks: Iterable[Block]) -> frozenset[str]:
+    """Return the names of a head's parameters."""
+    return frozenset(name for block in blocks if block.name == HEAD for name in block.parameters)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from unfreeze_api.tasks import task_type
 from unfreeze_trainer.data.samples import Split, read_training_rows, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.features.cut import Batch
-from unfreeze_trainer.models.blocks import HEAD
+from unfreeze_trainer.models.blocks import of_head
 from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.objectives.targets.label_sets import NO_LABEL
 from unfreeze_trainer.ranking.candidates import candidates_of, naming, require_rankable
@@ -161,7 +161,7 @@ def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind) 
     loaded = task.build_model()
     loaded.module.to(device)
     places = features(loaded, task.forward, _batches(task, device), len(targets))
-    head = {name for block in loaded.blocks if block.name == HEAD for name in block.parameters}
+    head = of_head(loaded.blocks)
     parameters = sum(one.numel() for name, one in loaded.module.named_parameters() if name not in head)
     if not places:
         raise JobError(

@@ -6,6 +6,7 @@ Both see the same few rows in the same batches, whatever the number of workers, 
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from unfreeze_trainer.judgement.forgetting import (
     neighbours_lost,
     none_lost,
 )
-from unfreeze_trainer.models.blocks import HEAD
+from unfreeze_trainer.models.blocks import of_head
 from unfreeze_trainer.runs.pull import steps_between
 from unfreeze_trainer.training.looks import Look, Seen
 
@@ -104,8 +105,12 @@ class Forgetting:
 
     def moves(self, index: int) -> bool:
         """Return whether a phase trains anything below the head."""
-        head = {name for block in self._loaded.blocks if block.name == HEAD for name in block.parameters}
-        return any(name not in head for name in self._freezer.chosen_names(self._plan.phases[index]))
+        return index in self._moving
+
+    @cached_property
+    def _moving(self) -> frozenset[int]:
+        head, chosen = of_head(self._loaded.blocks), self._freezer.chosen_names
+        return frozenset(phase.index for phase in self._plan.phases if not head.issuperset(chosen(phase)))
 
     def look_at_base(self) -> None:
         """Compute what the base makes of the rows, before a checkpoint is loaded. Collective.

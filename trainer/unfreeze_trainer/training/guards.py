@@ -10,7 +10,7 @@ from unfreeze_api.contracts.report import LOST
 from unfreeze_api.spec.evidence import TRAINING_GUARDS
 from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.judgement.forgetting import Forgotten, spoken
-from unfreeze_trainer.models.blocks import HEAD
+from unfreeze_trainer.models.blocks import of_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +121,7 @@ def _line(run: Run, result: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[T
     """
     loaded = run.task.build_model()
     first = dict(loaded.module.named_parameters()) | persistent_buffers(loaded.module)
-    head = {name for block in loaded.blocks if block.name == HEAD for name in block.parameters}
+    head = of_head(loaded.blocks)
     for name, now in result.items():
         before = first[name].detach()
         if name in head or not now.is_floating_point():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unfreeze_trainer.engines.base import persistent_buffers
-from unfreeze_trainer.models.blocks import HEAD
+from unfreeze_trainer.models.blocks import of_head
 from unfreeze_trainer.runs.pull import Pull, share_kept, steps_between
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Hold:
 
 def copy_below_head(loaded: LoadedModel, engine: Engine, names: Collection[str]) -> dict[str, Tensor]:
     """Return copies of what this rank holds of some parameters, those of the head left out."""
-    head = {name for block in loaded.blocks if block.name == HEAD for name in block.parameters}
+    head = of_head(loaded.blocks)
     return {name: tensor.clone() for name, tensor in engine.held() if name in names and name not in head}
 
 
