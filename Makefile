@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 # What differs between releases of Kubernetes: the CRD and its rules, and a job's life from its children to its end.
-OLDEST := tests/crds/test_api_server.py tests/operator/test_life.py tests/operator/test_suspend.py
+OLDEST := tests/crds tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
 
 .PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast test-oldest fmt lint bench crds chart images cluster-up cluster-down lock clean
 
@@ -63,7 +63,7 @@ test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow and not accelerator"
 
 test-oldest: setup ## Some tests on the oldest Kubernetes that is supported, whose control plane is built once; others: T=FILE
-	@UNFREEZE_TEST_KUBERNETES=oldest $(BIN)/python -m pytest $(or $(T),$(OLDEST))
+	@UNFREEZE_TEST_KUBERNETES=oldest $(BIN)/python -m pytest -m cluster $(or $(T),$(OLDEST))
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .
