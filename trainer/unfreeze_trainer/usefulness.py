@@ -1,4 +1,4 @@
-"""Whether a classifier is better than always guessing one class: on the validation data, by a 95 % interval."""
+"""Whether a classifier is better than always guessing one class, or the same labels: on the validation data, by a 95 % interval."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from unfreeze_api.contracts.report import Usefulness
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
 _OF_CLASSES = ("macroF1", "balancedAccuracy", "auroc", "mcc")
-_LABEL = 40
-"""Characters of a label that a message has."""
+_MICRO_F1 = "micro F1"
+_LABEL, _SHOWN = 40, 3
+"""Characters of a label, and labels, that a message has."""
 
 
 def compared(metric: str) -> str:
@@ -50,37 +51,80 @@ def judge(
     name = compared(metric)
     value, chance, low, high = (_balanced if metric in _OF_CLASSES else _plain)(hits, actual)
     low, high = min(low, value - chance - reach), max(high, value - chance + reach)
-    better, count = low > 0, int(actual.sum())
-    guess = labels[int(actual.argmax())]
-    shown = repr(guess if len(guess) <= _LABEL else guess[: _LABEL - 1] + "\u2026")
+    count = int(actual.sum())
+    guess = _shown(labels[int(actual.argmax())])
+    return _told(name, f"{count} validation {noun}", guess, value=value, chance=chance, low=low, high=high)
+
+
+def judge_sets(
+    hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray, count: float, labels: Sequence[str]
+) -> Usefulness:
+    """Compare a model that gives each sample any number of labels with the best constant answer, by micro F1.
+
+    Parameters
+    ----------
+    hits, predicted, actual
+        Of each label: samples that have it and are given it, that are given it, that have it; float64 of shape (labels,).
+    count
+        Samples, at least one of which has a label.
+    labels
+        In the order of label ids.
+
+    Notes
+    -----
+    With g the guess's F1, the model's is above it where the sum of 2 [given and had] - g ([given] + [had]) over samples and labels is
+    above 0: the interval is the normal one of that sum. Labels of a sample are not drawn one by one: the variance is taken as many times as
+    samples have labels.
+    """
+    order = np.argsort(-actual, kind="stable")
+    ranks = np.arange(1, len(labels) + 1)
+    guesses = 2 * actual[order].cumsum() / (ranks * count + actual.sum())
+    most = int(guesses.argmax())
+    chance, total, right = float(guesses[most]), float((predicted + actual).sum()), float(hits.sum())
+    value = 2 * right / total
+    square = right * (2 - 2 * chance) ** 2 + (total - 2 * right) * chance**2
+    reach = _Z * sqrt(square * max(1.0, float(actual.sum()) / count)) / total
+    guess = " and ".join(_shown(labels[place]) for place in order[: most + 1][:_SHOWN])
+    guess += f" and {most + 1 - _SHOWN} more" if most >= _SHOWN else ""
+    low, high = value - chance - reach, value - chance + reach
+    found = _told(_MICRO_F1, f"{int(count)} validation samples", guess, value=value, chance=chance, low=low, high=high)
+    return found.model_copy(update={"compared": _MICRO_F1})
+
+
+def _shown(label: str) -> str:
+    return repr(label if len(label) <= _LABEL else label[: _LABEL - 1] + "\u2026")
+
+
+def _told(name: str, where: str, guess: str, *, value: float, chance: float, low: float, high: float) -> Usefulness:
     sentence = (
-        f"on {count} validation {noun} the {name} is {value:.3f}, that of always guessing {shown} is {chance:.3f}; the 95 %"
+        f"on {where} the {name} is {value:.3f}, that of always guessing {guess} is {chance:.3f}; the 95 %"
         f" interval of the difference is {low:+.3f} to {high:+.3f}"
     )
-    if not better:
+    if low <= 0:
         sentence += (
             ". Look at the labels, lower spec.strategy.learningRate, train longer or more of the model"
             if value <= chance
             else ". That may be chance: hold out more validation data, or train longer"
         )
-    return Usefulness(better=better, majority=chance, gain_low=low, gain_high=high, message=sentence)
+    return Usefulness(better=low > 0, majority=chance, gain_low=low, gain_high=high, message=sentence)
 
 
 def decided(found: Usefulness, metric: str, step: int) -> Decision:
     """Return a verdict as a decision of the run, at a step."""
-    name = compared(metric)
+    name = found.compared or compared(metric)
+    guess = "the same labels" if found.compared else "one class"
     return Decision(
         type="Useful",
         answer="Yes" if found.better else "NotSurely",
-        question="Is the model better than always guessing one class?",
+        question=f"Is the model better than always guessing {guess}?",
         message=found.message,
         step=step,
         warning=None if found.better else True,
         evidence=[
-            Evidence(name=f"{name} beyond that of always guessing one class", low=found.gain_low, high=found.gain_high)
+            Evidence(name=f"{name} beyond that of always guessing {guess}", low=found.gain_low, high=found.gain_high)
         ],
         otherwise=f"an interval that {'holds 0' if found.better else 'lies above 0'}",
-        alternative=f"always guessing one class: {name} {found.majority:.3f}",
+        alternative=f"always guessing {guess}: {name} {found.majority:.3f}",
     )
 
 

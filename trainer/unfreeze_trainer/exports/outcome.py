@@ -49,8 +49,9 @@ def _beside(report: Report, metrics: dict[str, float]) -> str:
     worth = report.usefulness
     if worth is not None:
         judged = "better" if worth.better else "not surely better"
+        guess = "the same labels" if worth.compared else "one class"
         return (
-            f"; on the validation data its {compared(report.metric)} is {judged} than that of always guessing one class,"
+            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always guessing {guess},"
             f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
         )
     if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:
