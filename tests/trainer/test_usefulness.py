@@ -23,7 +23,7 @@ from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
 from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
-from unfreeze_trainer.usefulness import decided, judge
+from unfreeze_trainer.usefulness import decided, judge, judge_numbers
 
 LABELS = ("a", "b", "c")
 
@@ -153,6 +153,55 @@ def test_label_sets_are_compared_by_micro_f1_whatever_the_metric():
     assert (
         decided(judged([1, 0], [1, 1]), "accuracy", 3).question == "Is the model better than always guessing one class?"
     )
+
+
+# Numbers.
+
+
+def numbers(seed, share, samples=60, targets=1):
+    """Return numbers and predictions that explain a share of their variance, float64 of shape (samples, targets)."""
+    draw = np.random.default_rng(seed)
+    predicted, rest = draw.standard_normal((2, samples, targets))
+    return 5 + np.sqrt(share) * predicted + np.sqrt(1 - share) * rest, 5 + np.sqrt(share) * predicted
+
+
+@given(st.integers(0, 99), st.floats(-10, 10), st.sampled_from(["rmse", "r2", "pearson", "spearman"]))
+def test_the_same_number_for_each_sample_is_never_better_than_the_mean(seed, value, metric):
+    actual, _ = numbers(seed, 0.5)
+    found = judge_numbers(actual, np.full_like(actual, value), metric)
+    assert not found.better
+    assert found.gain_low + found.gain_high <= 1e-9, "nor may it be"
+
+
+@pytest.mark.parametrize("metric", ["rmse", "loss", "pearson", "spearman"])
+def test_numbers_are_compared_with_their_mean(metric):
+    actual, predicted = numbers(0, 0.5, targets=2)
+    found = judge_numbers(actual, predicted, metric)
+    assert found.better
+    assert found.majority == 0
+    assert not judge_numbers(actual, predicted[::-1], metric).better
+    order = np.random.default_rng(1).permutation(len(actual))
+    again = judge_numbers(actual[order], predicted[order], metric)
+    assert (again.gain_low, again.gain_high) == pytest.approx((found.gain_low, found.gain_high))
+    worse = judge_numbers(actual, predicted + np.random.default_rng(2).normal(size=predicted.shape), metric)
+    assert worse.gain_low < found.gain_low
+    ruined = judge_numbers(actual, np.full_like(actual, np.nan), metric)
+    assert (ruined.better, np.isfinite([ruined.gain_low, ruined.gain_high]).all()) == (False, True)
+    assert judge_numbers(actual[:3], predicted[:3], metric) is None, "too few to tell anything"
+    assert judge_numbers(np.ones((9, 1)), np.ones((9, 1)), metric) is None
+
+
+def test_what_is_compared_of_numbers_is_what_the_job_wants():
+    """Ranks that are right say something, whatever their scale; squares of errors do not then."""
+    actual, predicted = numbers(3, 0.9)
+    told = judge_numbers(actual, 100 * predicted, "spearman")
+    assert (told.better, told.compared) == (True, "Spearman correlation")
+    told = judge_numbers(actual, 100 * predicted, "rmse")
+    assert (told.better, told.compared) == (False, "r2")
+    assert ", that of always saying the mean is 0.000; the 95 % interval of the difference is -" in told.message
+    assert decided(told, "rmse", 3).question == "Is the model better than always saying the mean?"
+    exact = judge_numbers(actual, predicted, "pearson")
+    assert f"{np.corrcoef(actual[:, 0], predicted[:, 0])[0, 1]:.3f}" in exact.message
 
 
 @pytest.mark.slow

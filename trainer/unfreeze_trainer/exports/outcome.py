@@ -6,7 +6,7 @@ from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation
 from unfreeze_api.contracts.report import Report, Rollback
-from unfreeze_trainer.usefulness import compared
+from unfreeze_trainer.usefulness import compared, guess_of
 
 _SMALL, _LARGE = 1e-3, 1e6
 
@@ -47,11 +47,10 @@ def went_back(rollback: Rollback) -> str:
 def _beside(report: Report, metrics: dict[str, float]) -> str:
     """Return what the model is compared with."""
     worth = report.usefulness
-    if worth is not None:
+    if worth is not None and (not worth.better or "rmse" not in metrics):
         judged = "better" if worth.better else "not surely better"
-        guess = "the same labels" if worth.compared else "one class"
         return (
-            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always guessing {guess},"
+            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
             f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
         )
     if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:
