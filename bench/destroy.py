@@ -241,8 +241,8 @@ def _data(place: Path, folder: Path, name: str) -> Row:
             "train": {"source": f"file://{_head(place, folder, 'lee-train.csv', ROWS + 1)}", "columns": names},
             "validation": validation,
         }
-    file = "trec-labels-train.csv" if kind == "labels" else "trec-train.csv"
-    source = _head(place, folder, file, ROWS + 1)
+    name = "trec-labels-train.csv" if kind == "labels" else "trec-train.csv"
+    source = _head(place, folder, name, ROWS + 1)
     return {"train": {"source": f"file://{source}", "columns": {"text": "question"}}, **held_out}
 
 

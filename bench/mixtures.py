@@ -3,7 +3,7 @@
     python -m bench.mixtures FOLDER [SET...]
 
 MiniLM on the questions of bench.auto's sets, three seeds, full fine-tuning; the checkpoint of each epoch that was the best so far, and of the last one, is kept. What is tried
-is chosen on the validation questions, as a job would have to, and measured on TREC's test questions, as they are and with one in three words misspelt
+is chosen on the validation questions, as a job would have to, and measured on 200 of TREC's test questions, as they are and with one in three words misspelt
 (two neighbouring letters change places), which nothing was trained on. `wise` goes 20, 40, 60 or 80 % of the way from the base below the head,
 `soup` adds the next best of the three best checkpoints while the mean is not worse on the validation questions. `best` is what a mixture could bring
 at most, chosen on the test questions. One row a run in bench/results/mixtures.jsonl, and a table. WiSE-FT: Wortsman et al. 2022, arXiv 2109.01903; greedy soup: arXiv
@@ -44,6 +44,8 @@ Row = dict[str, Any]
 WAYS = (0.2, 0.4, 0.6, 0.8)
 MOST = 3
 """Checkpoints of a soup."""
+ASKED = 200
+"""Of the test questions."""
 
 
 def main() -> None:
@@ -120,11 +122,12 @@ def measured(place: Path, name: str, seed: int) -> Row:
         train(run)
         run.saver.wait()
         assert run.state.best is not None
-        take_best(run, run.state.best.step)
+        best = run.state.best.step
+        take_best(run, best)
         loaded = task.build_model()
         head = of_head(loaded.blocks)
         base = {key: tensor.detach() for key, tensor in loaded.module.named_parameters() if key not in head}
-        result = run.folder.checkpoints.load_weights(run.state.best.step)
+        result = run.folder.checkpoints.load_weights(best)
         found = {"fine-tuned": _accuracies(run, place, {})}
         line = {
             way: _accuracies(
@@ -133,7 +136,7 @@ def measured(place: Path, name: str, seed: int) -> Row:
             for way in WAYS
         }
         order = sorted(steps, key=lambda step: (-steps[step], -step))[:MOST]
-        order.sort(key=lambda step: step != run.state.best.step)
+        order.sort(key=lambda step: step != best)
         soup, value, members = result, found["fine-tuned"], 1
         tried = []
         for step in order[1:]:
@@ -168,7 +171,7 @@ def _accuracies(run: Run, place: Path, weights: Mapping[str, Tensor]) -> dict[st
     task, module = run.task, run.engine.module.eval()
     tokenizer = task.modality.tokenizer  # type: ignore[attr-defined]
     for name, file in (("test", place / "data" / "trec-test.csv"), ("misspelt", place / "auto" / "misspelt.csv")):
-        rows, right = sorted(read(file), key=lambda row: len(row[0])), 0
+        rows, right = sorted(read(file)[:ASKED], key=lambda row: len(row[0])), 0
         for low in range(0, len(rows), 64):
             texts = [question for question, _ in rows[low : low + 64]]
             given = tokenizer(texts, truncation=True, max_length=32, padding=True, return_tensors="pt")

@@ -40,29 +40,36 @@ def curve(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
         raise click.ClickException(
             "none of these runs is compared with anything: set evidence.scratch or evidence.baseline in their jobs"
         )
-    told = []
-    for question, points in found.items():
-        [metric] = {metric for metric, _ in points}
-        sizes = [point for _, point in sorted(points, key=lambda point: point[1].samples)]
-        sentence = verdict(sizes, metric=metric, other=OTHERS[question])
-        told.append(
-            {"over": OTHERS[question], "metric": metric, "verdict": sentence, "points": [asdict(one) for one in sizes]}
-        )
+    curves = [(OTHERS[question], *_ordered(points)) for question, points in found.items()]
+    sentences = [verdict(points, metric=metric, other=other) for other, metric, points in curves]
     if kind == "json":
+        told = [
+            {"over": other, "metric": metric, "verdict": sentence, "points": [asdict(point) for point in points]}
+            for (other, metric, points), sentence in zip(curves, sentences, strict=True)
+        ]
         click.echo(json.dumps({"curves": told}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
-    for one in told:
-        table = Table("training samples", f"gain in {one['metric']} over {one['over']}", "from", "to")
-        for point in one["points"]:  # type: ignore[attr-defined]
-            table.add_row(f"{point['samples']:,}", *(f"{point[name]:+.3f}" for name in ("gain", "low", "high")))
+    for (other, metric, points), sentence in zip(curves, sentences, strict=True):
+        table = Table("training samples", f"gain in {metric} over {other}", "from", "to")
+        for point in points:
+            table.add_row(f"{point.samples:,}", *(f"{value:+.3f}" for value in (point.gain, point.low, point.high)))
         for column in table.columns:
             column.justify = "right"
         Console(highlight=False, markup=False).print(table)
-        sentence = str(one["verdict"])
         click.echo(f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+def _ordered(points: Sequence[tuple[str, Point]]) -> tuple[str, list[Point]]:
+    """Return the metric, and points from the smallest size to the largest."""
+    metrics = sorted({metric for metric, _ in points})
+    if len(metrics) > 1:
+        raise click.ClickException(
+            f"these runs are compared by different metrics, {' and '.join(metrics)}: a curve is of one"
+        )
+    return metrics[0], sorted((point for _, point in points), key=lambda point: point.samples)
 
 
 def _require_alike(runs: Sequence[Path], reports: Sequence[Report]) -> None:
