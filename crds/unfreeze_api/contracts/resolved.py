@@ -441,6 +441,8 @@ class ResolvedGuard(Model):
     """Of Hold, what may be lost."""
     anchor: str | None = None
     """Where the rows lie that are replayed, or that say how strongly weights are held."""
+    columns: ColumnsSpec | None = None
+    """Names of their columns, where they are not those of the training data."""
 
     @classmethod
     def of(cls, spec: EvidenceSpec | None, task: str) -> Self | None:
@@ -448,11 +450,13 @@ class ResolvedGuard(Model):
         forgetting = spec.forgetting if spec else None
         if forgetting is None or forgetting.guard not in TRAINING_GUARDS:
             return None
-        anchor = forgetting.anchor.source if forgetting.anchor else None
+        rows: dict[str, Any] = {}
+        if forgetting.anchor:
+            rows = {"anchor": forgetting.anchor.source, "columns": forgetting.anchor.columns}
         if forgetting.guard == "Hold":
-            return cls(type="Hold", budget=forgetting.budget, anchor=anchor)
+            return cls(type="Hold", budget=forgetting.budget, **rows)
         share = forgetting.replay.share if forgetting.replay else None
-        return cls(type="Replay", share=share or usual_replay_share(task), anchor=anchor)
+        return cls(type="Replay", share=share or usual_replay_share(task), **rows)
 
 
 class ResolvedJob(Model):
