@@ -34,6 +34,7 @@ from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.run import Run
+from unfreeze_trainer.training.spending import require_known
 from unfreeze_trainer.training.tracking import check_trackers
 from unfreeze_trainer.training.trials import out_of_memory
 
@@ -53,6 +54,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
+    require_known(job.budget)
     if job.stages:
         return _through_stages(job, open_task, link)
     return _work(job, open_task, link)

@@ -153,6 +153,8 @@ def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) 
         f"Loading takes {size(traced.loading)}, exporting {size(traced.exporting)}; on disk a checkpoint has"
         f" {size(traced.checkpoint)}, the exports {size(traced.export)}."
     )
+    if beside := found.beside():
+        console.print(beside)
     console.print(f"Of rank 0, beside {size(found.base)} of each worker's process. {found.sentence()}")
     for way, needs in ways:
         console.print(f"  fits with {way.change} ({way.cost}): {needs.sentence()}")

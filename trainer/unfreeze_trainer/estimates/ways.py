@@ -29,16 +29,20 @@ class Way:
     """The job with it."""
 
 
-def ways_that_fit(job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None]) -> list[tuple[Way, Estimate]]:
+def ways_that_fit(
+    job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None], *, pods: bool = True
+) -> list[tuple[Way, Estimate]]:
     """Return the cheapest changes with which a job fits, at most three, each of another kind.
 
     Parameters
     ----------
     estimate
         Returns what a changed job needs, None where that is not known.
+    pods
+        Whether a second worker would have memory of its own: it has in a cluster, and not where all share one machine.
     """
     found: list[tuple[Way, Estimate]] = []
-    for kind in _kinds(job):
+    for kind in _kinds(job, pods=pods):
         if cheapest := next(filter(None, (_cheapest(group, estimate) for group in kind)), None):
             found.append(cheapest)
         if len(found) == MOST:
@@ -66,7 +70,7 @@ def _cheapest(group: Sequence[Way], estimate: Callable[[ResolvedJob], Estimate |
     return found
 
 
-def _kinds(job: ResolvedJob) -> Iterator[Iterator[list[Way]]]:
+def _kinds(job: ResolvedJob, *, pods: bool) -> Iterator[Iterator[list[Way]]]:
     """Yield kinds of changes, the cheapest first, each in groups from the smallest change on."""
     most = -(-job.training.batch_size // job.distribution.world_size)
     counts = [count for count in _powers(most) if count > job.training.gradient_accumulation_steps]
@@ -82,9 +86,14 @@ def _kinds(job: ResolvedJob) -> Iterator[Iterator[list[Way]]]:
         more = [_trained(job, text + beside, cost, saving | smallest)] if counts else []
         yield iter([[_trained(job, text, cost, saving), *more]])
     yield _engines(job, smallest, beside)
+    if pods and job.distribution.world_size == 1:
+        yield iter([more] if (more := list(_more_pods(job))) else [])
     if _takes_lora(job):
         adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
-        changed, text = job.model_copy(update={"adapter": adapter}), "adapter: {type: LoRA}"
+        # A model of its own, as without an adapter: where output.exports says [Model] an adapter alone is refused.
+        output = job.output.model_copy(update={"export": ["Merged"]})
+        changed = job.model_copy(update={"adapter": adapter, "output": output})
+        text = "adapter: {type: LoRA} and output.exports: [Merged]"
         less = "another result: it trains less"
         more = [_trained(changed, text + beside, less, smallest)] if counts else []
         yield iter([[Way(text, less, changed), *more]])
@@ -127,6 +136,19 @@ def _engines(job: ResolvedJob, smallest: dict[str, Any], beside: str) -> Iterato
         changed = job.model_copy(update={"distribution": there})
         more = [_trained(changed, f"distribution: {text}{beside}", cost, smallest)] if smallest else []
         yield [Way(f"distribution: {text}", cost, changed), *more]
+
+
+def _more_pods(job: ResolvedJob) -> Iterator[Way]:
+    """Yield ways to divide over more pods what one worker holds alone."""
+    if not _takes_engine(job, "FSDP"):
+        return
+    for nodes in (2, 4, 8):
+        if nodes <= job.training.batch_size:
+            place = job.distribution.model_copy(
+                update={"num_nodes": nodes, "engine": "FSDP", "zero_stage": 0, "offload": "None"}
+            )
+            text = f"distribution: {{numNodes: {nodes}, engine: FSDP}}"
+            yield Way(text, "the same numbers, more pods", job.model_copy(update={"distribution": place}))
 
 
 _ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
