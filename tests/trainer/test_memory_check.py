@@ -281,7 +281,8 @@ def test_ways_that_fit_have_been_estimated(inputs):
     assert refused.startswith("DoesNotFit the job does not fit into ")
     assert "phase all needs at least " in refused
     assert (
-        "It fits with adapter: {type: LoRA} and output.exports: [Merged] (another result: it trains less; " in refused
+        "It fits with adapter: {type: LoRA} and output.exports: [Adapter] (another result: it trains less, and "
+        in refused
     )
     assert "As it is it takes " in refused
     assert begins == "begins"

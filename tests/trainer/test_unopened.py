@@ -18,10 +18,7 @@ DECIDING = {
     "rungs": {"strategy": {"type": "Auto", "learningRate": {"head": 3e-2, "backbone": 1e-2}}},
     "rates": {"strategy": {"type": "FullFineTuning", "learningRate": {"rates": "Auto"}}},
     "a classical model and random weights": {"evidence": {"baseline": {}, "scratch": {}}},
-    "a head that is solved, and a budget": {
-        "strategy": {"type": "FeatureExtraction", "solver": "Closed"},
-        "runPolicy": {"budget": {"hours": 10}},
-    },
+    "a budget": {"runPolicy": {"budget": {"hours": 10}}},
     "early stopping": {"training": {"earlyStopping": {"patience": 1}}},
 }
 

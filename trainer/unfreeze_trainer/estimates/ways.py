@@ -12,6 +12,7 @@ from unfreeze_api.spec.strategy import STRATEGIES, GradualUnfreezingSpec
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.spec.output import ExportKind
     from unfreeze_trainer.estimates.estimate import Estimate
 
 MOST = 3
@@ -30,7 +31,7 @@ class Way:
 
 
 def ways_that_fit(
-    job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None], *, pods: bool = True
+    job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None], *, pods: bool = True, whole: bool = False
 ) -> list[tuple[Way, Estimate]]:
     """Return the cheapest changes with which a job fits, at most three, each of another kind.
 
@@ -40,9 +41,11 @@ def ways_that_fit(
         Returns what a changed job needs, None where that is not known.
     pods
         Whether a second worker would have memory of its own: it has in a cluster, and not where all share one machine.
+    whole
+        Whether a model on its own has to come out of it, as `output.exports: [Model]` asks.
     """
     found: list[tuple[Way, Estimate]] = []
-    for kind in _kinds(job, pods=pods):
+    for kind in _kinds(job, pods=pods, whole=whole):
         if cheapest := next(filter(None, (_cheapest(group, estimate) for group in kind)), None):
             found.append(cheapest)
         if len(found) == MOST:
@@ -70,7 +73,7 @@ def _cheapest(group: Sequence[Way], estimate: Callable[[ResolvedJob], Estimate |
     return found
 
 
-def _kinds(job: ResolvedJob, *, pods: bool) -> Iterator[Iterator[list[Way]]]:
+def _kinds(job: ResolvedJob, *, pods: bool, whole: bool) -> Iterator[Iterator[list[Way]]]:
     """Yield kinds of changes, the cheapest first, each in groups from the smallest change on."""
     most = -(-job.training.batch_size // job.distribution.world_size)
     counts = [count for count in _powers(most) if count > job.training.gradient_accumulation_steps]
@@ -89,14 +92,18 @@ def _kinds(job: ResolvedJob, *, pods: bool) -> Iterator[Iterator[list[Way]]]:
     if pods and job.distribution.world_size == 1:
         yield iter([more] if (more := list(_more_pods(job))) else [])
     if _takes_lora(job):
-        adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
-        # A model of its own, as without an adapter: where output.exports says [Model] an adapter alone is refused.
-        output = job.output.model_copy(update={"export": ["Merged"]})
-        changed = job.model_copy(update={"adapter": adapter, "output": output})
-        text = "adapter: {type: LoRA} and output.exports: [Merged]"
-        less = "another result: it trains less"
-        more = [_trained(changed, text + beside, less, smallest)] if counts else []
-        yield iter([[Way(text, less, changed), *more]])
+        yield iter([_with_lora(job, kind, smallest, beside) for kind in ("Merged",) + ("Adapter",) * (not whole)])
+
+
+def _with_lora(job: ResolvedJob, export: ExportKind, smallest: dict[str, Any], beside: str) -> list[Way]:
+    """Return ways to train a LoRA in place of the weights; its export is named, since [Model] is refused beside an adapter."""
+    adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
+    output = job.output.model_copy(update={"export": [export]})
+    changed = job.model_copy(update={"adapter": adapter, "output": output})
+    text = f"adapter: {{type: LoRA}} and output.exports: [{export}]"
+    less = "another result: it trains less" + ", and leaves the base's weights where they are" * (export == "Adapter")
+    more = [_trained(changed, text + beside, less, smallest)] if smallest else []
+    return [Way(text, less, changed), *more]
 
 
 def _takes_lora(job: ResolvedJob) -> bool:
