@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer import spending_group
+from tests.trainer import auto_group, range_group, spending_group
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import make_job
+from tests.trainer.ranks import Ranks
 from tests.trainer.spending_group import HOURS, Clock, open_run, tick
 from unfreeze_api.contracts.resolved import ResolvedBudget
 from unfreeze_trainer.errors import JobError
@@ -82,11 +83,11 @@ def test_what_is_said():
 
     assert said(6000, 0) == ("Kept", "1.667 hours of 2 hours are spent, the training came to its end", False)
     ended = "the training ended at step 1,204, 1,796 before its last"
-    assert said(7000, 1796) == ("Ended", f"1.944 hours of 2 hours are spent; {ended}", True)
+    assert said(7000, 1796) == ("Ended", f"1.944 hours of 2 hours are spent; {ended}", False)
     assert said(6900, 1796, last=False)[1] == (
         f"1.917 hours of 2 hours are spent, and the rest is kept for evaluation and export: {ended}"
     )
-    assert said(7300, 0)[0] == "Exceeded"
+    assert said(7300, 0)[::2] == ("Exceeded", True)
     assert said(3600, 0, MONEY)[1].startswith("8.00 EUR of 40.00 EUR are spent")
     small = too_small(ResolvedBudget(unit="hours", limit=0.01, per_hour=1), 20, 0, Reserve(evaluation=30, export=40))
     assert small == (
@@ -245,20 +246,32 @@ def test_what_is_compared_afterwards_is_left_out_where_nothing_is_left(tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_a_job_without_a_budget_is_not_counted(tmp_path, monkeypatch):
+def test_a_job_without_a_budget_is_not_counted_and_one_that_is_kept_changes_no_number(tmp_path, monkeypatch):
     monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
+    limited = open_run(tmp_path / "limited", budget={"hours": 1}, training={"epochs": 2})
+    complete(limited)
+    assert budget_in(tmp_path / "limited")["answer"] == "Kept"
     monkeypatch.setattr(Spending, "_over", None)
-    run = open_run(tmp_path, training={"epochs": 1})
+    run = open_run(tmp_path / "plain", training={"epochs": 2})
     complete(run)
-    assert not (tmp_path / "spent.json").exists()
+    assert not (tmp_path / "plain/spent.json").exists()
     assert not [one for one in run.state.decisions if one.type == "Budget"]
+    assert report_of(tmp_path / "plain")["results"] == report_of(tmp_path / "limited")["results"]
 
 
 @pytest.mark.slow
-def test_two_workers_end_at_one_step(ranks, tmp_path):
-    one, other = ranks.call(spending_group.trained, tmp_path / "two", "DDP", 2)
-    assert one == other
-    assert [kind for _, kind, _ in one[0]] == ["Useful", "Budget"] or [kind for _, kind, _ in one[0]] == [
-        "Budget",
-        "Useful",
-    ]
+def test_four_workers_decide_as_one(tmp_path, one_thread):
+    """A budget, the rungs of Auto, and rates by a range test."""
+    four = Ranks(tmp_path, world=4)
+    try:
+        spent = four.call(spending_group.trained, tmp_path / "spent", "DDP", 4)
+        climbed = four.call(auto_group.trained, tmp_path / "rungs", "DDP", 4, True)
+        rates = four.call(range_group.rates, tmp_path / "rates", "DDP", 4)
+    finally:
+        four.kill()
+    for found in (spent, climbed, rates):
+        assert found == found[:1] * 4
+    assert {kind for _, kind, _ in spent[0][0]} == {"Useful", "Budget"}
+    assert spent[0][0] == spending_group.trained(tmp_path / "one", "DDP", 1)[0]
+    assert climbed[0][0] == auto_group.trained(tmp_path / "one-rungs", "DDP", 1, True)[0]
+    assert rates[0][0] == range_group.rates(tmp_path / "one-rates", "DDP", 1)[0]

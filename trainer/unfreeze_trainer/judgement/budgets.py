@@ -130,7 +130,7 @@ def decided(
         question="Does the training end within runPolicy.budget?",
         message=message,
         step=step,
-        warning=True if cut or beyond else None,
+        warning=True if beyond else None,  # to end in time is what was asked for
         evidence=[
             Evidence(name="spent, seconds", value=round(spent, 1)),
             Evidence(name="budget, seconds", value=round(limit, 1)),

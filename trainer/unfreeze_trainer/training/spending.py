@@ -237,7 +237,9 @@ class Spending:
         whole = 4.0 * sum(shape.numel() for shape in self._engine.shapes.values())
         written = self._saver.seconds or 3 * whole / BYTES_PER_SECOND  # with its moments
         each = FRESH_SECONDS + 4 * whole / BYTES_PER_SECOND
-        guarded = evidence and evidence.forgetting and evidence.forgetting.guard == "Interpolate"
+        forgetting = evidence.forgetting if evidence else None
+        look = 2 * state.gauge_seconds / (1 + len(state.phases)) if forgetting else 0.0  # the base's, and each phase's
+        mixtures = _MIXTURES if forgetting and forgetting.guard == "Interpolate" else 0
         scratch = evidence.scratch if evidence else None
         trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
         return Reserve(
@@ -245,7 +247,7 @@ class Spending:
             checkpoint=written,
             test=evaluation * splits.get("test", 0) / max(1, splits["validation"]),
             export=each * len(self._job.output.export),
-            guard=_MIXTURES * evaluation if guarded else 0.0,
+            guard=look + mixtures * (look + evaluation),
             scratch=min(1.0, scratch.max_share) * trained if scratch else 0.0,
         )
 
