@@ -92,7 +92,8 @@ def _kinds(job: ResolvedJob, *, pods: bool, whole: bool) -> Iterator[Iterator[li
     if pods and job.distribution.world_size == 1:
         yield iter([more] if (more := list(_more_pods(job))) else [])
     if _takes_lora(job):
-        yield iter([_with_lora(job, kind, smallest, beside) for kind in ("Merged",) + ("Adapter",) * (not whole)])
+        kinds: tuple[ExportKind, ...] = ("Merged",) if whole else ("Merged", "Adapter")
+        yield iter([_with_lora(job, kind, smallest, beside) for kind in kinds])
 
 
 def _with_lora(job: ResolvedJob, export: ExportKind, smallest: dict[str, Any], beside: str) -> list[Way]:
