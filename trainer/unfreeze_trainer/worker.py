@@ -111,6 +111,7 @@ def _work(
         run.milestones.save()
         run.saver.wait()
         run.reporter.stopped()
+        run.spending.stopped()
         engine.barrier()
         return ExitCode.STOPPED
     finally:

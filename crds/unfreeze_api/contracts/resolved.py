@@ -462,7 +462,7 @@ class ResolvedBudget(Model):
     unit: Literal["hours", "accelerator hours", "money"]
     limit: float
     """In that unit."""
-    per_hour: float | None
+    per_hour: float | None = None
     """What an hour of the job takes of it; None where no price is known, 0 of accelerator hours without accelerators."""
     currency: str = ""
     """Of money, where it is known."""

@@ -190,6 +190,11 @@ class Spending:
         self._write()
         self._say(last=True)
 
+    def stopped(self) -> None:
+        """Take note of what this start has taken, at its end."""
+        if self._budget is not None:
+            self._write()
+
     @property
     def _trained(self) -> bool:
         return self._state.best is not None or bool(self._state.rungs)
