@@ -20,6 +20,12 @@ HOURS = 100 / 3600
 TRAINING = {"epochs": 40, "batchSize": 5, "evaluate": {"everySteps": 7}}
 
 
+class Fresh:
+    """A process that takes no time."""
+
+    seconds = 0.1
+
+
 class Clock:
     """Counts seconds in place of a start's own time."""
 
@@ -28,6 +34,7 @@ class Clock:
     def __enter__(self) -> Self:
         self._patches = [
             patch.object(Spending, "_here", property(lambda _: self.now)),
+            patch("unfreeze_trainer.training.spending.FreshProcess", Fresh),
             patch("unfreeze_trainer.training.meter.SYNC_SECONDS", 0.0),  # the ranks meet at each step
         ]
         for one in self._patches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,13 @@ from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import make_job
 from tests.trainer.ranks import Ranks
-from tests.trainer.spending_group import HOURS, Clock, open_run, tick
+from tests.trainer.spending_group import HOURS, Clock, Fresh, open_run, tick
 from unfreeze_api.contracts.resolved import ResolvedBudget
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, too_small
 from unfreeze_trainer.runs.spent import Spent, read_spent
-from unfreeze_trainer.training.spending import FRESH_SECONDS, Spending, require_known
+from unfreeze_trainer.training.spending import FRESH_SECONDS, FreshProcess, Spending, require_known
 
 SECONDS = st.floats(0, 1e6)
 TWO_HOURS = ResolvedBudget(unit="hours", limit=2, per_hour=1)
@@ -248,6 +249,7 @@ def test_what_is_compared_afterwards_is_left_out_where_nothing_is_left(tmp_path,
 @pytest.mark.usefixtures("one_thread")
 def test_a_job_without_a_budget_is_not_counted_and_one_that_is_kept_changes_no_number(tmp_path, monkeypatch):
     monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
+    monkeypatch.setattr("unfreeze_trainer.training.spending.FreshProcess", Fresh)
     limited = open_run(tmp_path / "limited", budget={"hours": 1}, training={"epochs": 2})
     complete(limited)
     assert budget_in(tmp_path / "limited")["answer"] == "Kept"
@@ -257,6 +259,15 @@ def test_a_job_without_a_budget_is_not_counted_and_one_that_is_kept_changes_no_n
     assert not (tmp_path / "plain/spent.json").exists()
     assert not [one for one in run.state.decisions if one.type == "Budget"]
     assert report_of(tmp_path / "plain")["results"] == report_of(tmp_path / "limited")["results"]
+
+
+@pytest.mark.slow
+def test_a_fresh_process_is_timed():
+    fresh = FreshProcess()
+    [thread] = [one for one in threading.enumerate() if one.name == "fresh process"]
+    thread.join()
+    assert fresh.seconds
+    assert fresh.seconds > 0.1
 
 
 @pytest.mark.slow

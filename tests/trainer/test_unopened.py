@@ -8,6 +8,7 @@ from tests.trainer.auto_group import Points
 from tests.trainer.complete import complete
 from tests.trainer.engine_group import forget_accelerate
 from tests.trainer.jobs import make_job
+from tests.trainer.spending_group import Fresh
 from unfreeze_trainer import tasks
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.exports.exporter import Exporter
@@ -71,6 +72,7 @@ def decided(folder, monkeypatch, change, *, turned):
 @pytest.mark.parametrize("what", DECIDING)
 def test_the_test_data_is_read_once_at_the_end_and_decides_nothing(tmp_path, monkeypatch, what):
     monkeypatch.setattr(Exporter, "write", lambda *_, **__: None)
+    monkeypatch.setattr("unfreeze_trainer.training.spending.FreshProcess", Fresh)
     change = DECIDING[what]
     found = [decided(tmp_path / str(turned), monkeypatch, change, turned=turned) for turned in (False, True)]
     assert found[0] == found[1]

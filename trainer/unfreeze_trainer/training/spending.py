@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 20.0
-"""That a fresh process takes to load the library with which an export is tried."""
+"""That a fresh process takes to load the libraries with which an export is tried, until that is measured."""
+SLOWER = 2.0
+"""Times what was measured of it: the machine may be busier at the end, and the model is read there too."""
 BYTES_PER_SECOND = 100e6
 """At which files are written and read where nothing was measured yet: that of a slow network volume."""
 _WRITE_SECONDS = 10.0
@@ -42,6 +47,28 @@ _MIXTURES = 5
 
 class BudgetOver(Exception):  # noqa: N818 - no error
     """The budget is over before a phase could begin; what was trained before is taken."""
+
+
+class FreshProcess:
+    """Loads the libraries in a fresh process, beside what goes on, to know how long that takes on this machine."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        """None until it has."""
+        threading.Thread(target=self._run, name="fresh process", daemon=True).start()
+
+    def _run(self) -> None:
+        began = time.perf_counter()
+        command = [sys.executable, "-c", "import torch, transformers.models.auto"]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+            check=False,
+        )
+        if not done.returncode:
+            self.seconds = time.perf_counter() - began
 
 
 class Spending:
@@ -79,6 +106,7 @@ class Spending:
         self._before_counting = max(0.0, now - began)
         self._began = self._written = time.perf_counter()
         self._met = self._here
+        self._fresh = FreshProcess() if folder.generation else None
         self._write()
 
     @property
@@ -241,7 +269,8 @@ class Spending:
         evaluation = max(state.evaluation_seconds, self._evaluation)
         whole = 4.0 * sum(shape.numel() for shape in self._engine.shapes.values())
         written = self._saver.seconds or 3 * whole / BYTES_PER_SECOND  # with its moments
-        each = FRESH_SECONDS + 4 * whole / BYTES_PER_SECOND
+        fresh = self._fresh.seconds if self._fresh else None
+        each = max(FRESH_SECONDS, SLOWER * (fresh or 0.0)) + 4 * whole / BYTES_PER_SECOND
         forgetting = evidence.forgetting if evidence else None
         look = 2 * state.gauge_seconds / (1 + len(state.phases)) if forgetting else 0.0  # the base's, and each phase's
         mixtures = _MIXTURES if forgetting and forgetting.guard == "Interpolate" else 0
