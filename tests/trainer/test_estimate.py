@@ -52,6 +52,17 @@ def test_a_base_that_is_loaded_again_after_a_range_test_counts():
     )
 
 
+def test_what_a_range_test_takes_is_said():
+    tested = replace(TRACED, planned_steps=400, test_steps=14)
+    assert Estimate(TRACED, 1, 0).beside() == ""
+    assert Estimate(tested, 1, 0).beside() == (
+        "The range test of the learning rates takes at most 14 steps before the 400 that are planned (3.5%), and computes their batches"
+        " once more without gradients."
+    )
+    assert "loads the base once more" in Estimate(tested, 1, 0, loads_again=True).beside()
+    assert Estimate(tested, 1, 0).to_dict()["rangeTestSteps"] == 14
+
+
 def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
     asked = []
 
