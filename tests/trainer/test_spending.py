@@ -19,8 +19,8 @@ from unfreeze_api.contracts.resolved import ResolvedBudget
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, too_small
-from unfreeze_trainer.runs.spent import Spent, read_spent
-from unfreeze_trainer.training.spending import FRESH_SECONDS, FreshProcess, Spending, require_known
+from unfreeze_trainer.runs.spent import Spent, read_spent, require_known
+from unfreeze_trainer.training.spending import FRESH_SECONDS, FreshProcess, Spending
 
 SECONDS = st.floats(0, 1e6)
 TWO_HOURS = ResolvedBudget(unit="hours", limit=2, per_hour=1)

@@ -30,11 +30,11 @@ from unfreeze_trainer.estimates.check import check_memory
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.runs.spent import require_known
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.run import Run
-from unfreeze_trainer.training.spending import require_known
 from unfreeze_trainer.training.tracking import check_trackers
 from unfreeze_trainer.training.trials import out_of_memory
 

@@ -79,8 +79,10 @@ class Agent:
         self._server.start()
         try:
             from unfreeze_trainer.job_file import load_job  # after the server: the first answer does not wait for it
+            from unfreeze_trainer.runs.spent import require_known
 
             job = load_job(self._pod.job_file, say=True)
+            require_known(job.budget)
             self._prepare_environment(job)
             self._hangs = HangWatch(job.hang_timeout_seconds)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()

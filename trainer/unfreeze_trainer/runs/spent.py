@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from unfreeze_api.contracts.resolved import ResolvedBudget
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
@@ -59,3 +60,21 @@ def store_spent(spent: Spent, generation: Generation, run_folder: Path) -> None:
     aside = generation.aside(FILE)
     aside.write_text(spent.model_dump_json() + "\n")
     generation.commit(aside, run_folder / FILE)
+
+
+def require_known(budget: ResolvedBudget | None) -> None:
+    """Raise JobError InvalidJob where nobody knows what a job takes of its budget."""
+    if budget is None:
+        return
+    if budget.per_hour is None:
+        raise JobError(
+            "InvalidJob",
+            "spec.runPolicy.budget.amount: nobody has a price for this job's accelerators: set budget.pricePerHour, have the operator's"
+            " table of prices name them, or set budget.hours in place of amount",
+        )
+    if not budget.per_hour:
+        raise JobError(
+            "InvalidJob",
+            "spec.runPolicy.budget.acceleratorHours: the job asks for no accelerators in distribution.resourcesPerNode.limits: ask"
+            " for some, or set budget.hours in place of acceleratorHours",
+        )

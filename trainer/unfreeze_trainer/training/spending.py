@@ -22,7 +22,7 @@ from unfreeze_trainer.runs.spent import read_spent, store_spent
 from unfreeze_trainer.training.meter import SYNC_SECONDS
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedBudget, ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.runs.folder import RunFolder
     from unfreeze_trainer.runs.state import RunState
@@ -294,21 +294,3 @@ class Spending:
         if generation := self._folder.generation:
             assert self._budget is not None
             store_spent(self._earlier.after(self._here, self._budget, time.time()), generation, self._folder.path)
-
-
-def require_known(budget: ResolvedBudget | None) -> None:
-    """Raise JobError InvalidJob where nobody knows what a job takes of its budget."""
-    if budget is None:
-        return
-    if budget.per_hour is None:
-        raise JobError(
-            "InvalidJob",
-            "spec.runPolicy.budget.amount: nobody has a price for this job's accelerators: set budget.pricePerHour, have the operator's"
-            " table of prices name them, or set budget.hours in place of amount",
-        )
-    if not budget.per_hour:
-        raise JobError(
-            "InvalidJob",
-            "spec.runPolicy.budget.acceleratorHours: the job asks for no accelerators in distribution.resourcesPerNode.limits: ask"
-            " for some, or set budget.hours in place of acceleratorHours",
-        )
