@@ -344,7 +344,7 @@ TRAINER: dict[TrainerReason, Explanation] = {
     ),
     "BudgetTooSmall": Explanation(
         "`runPolicy.budget` has no room for a step, an evaluation and the export of a model: found before the first step.",
-        "The message says what would do; suspend the job, raise the budget, resume it.",
+        "Create the job again with the budget that the message names: what earlier starts took counts.",
     ),
     "PrecisionNotSupported": Explanation(
         "The workers' hardware cannot compute in `training.precision`.",
