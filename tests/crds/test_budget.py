@@ -91,7 +91,7 @@ def test_rules_about_updates_are_cheap_where_nothing_was_changed():
     schema = crd.schema()
     found = {path: looked_up(part) for path, part in parts(schema) if looked_up(part)}
     assert "spec.training" in found
-    assert sum(found.values()) < 800, (
+    assert sum(found.values()) < 900, (
         found
     )  # a third of what it is where all of them stand at spec; it grows with the fields
 

@@ -30,6 +30,7 @@ from unfreeze_trainer.estimates.check import check_memory
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.runs.spent import require_known
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
@@ -53,6 +54,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
+    require_known(job.budget)
     if job.stages:
         return _through_stages(job, open_task, link)
     return _work(job, open_task, link)
@@ -109,6 +111,7 @@ def _work(
         run.milestones.save()
         run.saver.wait()
         run.reporter.stopped()
+        run.spending.stopped()
         engine.barrier()
         return ExitCode.STOPPED
     finally:

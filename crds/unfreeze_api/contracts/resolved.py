@@ -26,6 +26,7 @@ from unfreeze_api.spec.evidence import TRAINING_GUARDS, AnchorSpec, EvidenceSpec
 from unfreeze_api.spec.model import Modality, ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
+from unfreeze_api.spec.run_policy import BudgetSpec
 from unfreeze_api.spec.strategy import (
     BLOCKS_PER_PHASE,
     DEFAULT_RUNGS,
@@ -459,6 +460,35 @@ class ResolvedGuard(Model):
         return cls(type="Replay", share=share or usual_replay_share(task), **rows)
 
 
+class ResolvedBudget(Model):
+    """What a job may take, all its runs together."""
+
+    unit: Literal["hours", "accelerator hours", "money"]
+    limit: float
+    """In that unit."""
+    per_hour: float | None = None
+    """What an hour of the job takes of it; None where no price is known, 0 of accelerator hours without accelerators."""
+    currency: str = ""
+    """Of money, where it is known."""
+
+    @classmethod
+    def of(
+        cls, spec: BudgetSpec | None, place: ResolvedDistribution, price: float | None, currency: str
+    ) -> Self | None:
+        """Return the budget of a job in which an accelerator costs so much an hour."""
+        if spec is None:
+            return None
+        accelerators = place.num_nodes * place.accelerators_per_node
+        if spec.hours is not None:
+            return cls(unit="hours", limit=spec.hours, per_hour=1.0)
+        if spec.accelerator_hours is not None:
+            return cls(unit="accelerator hours", limit=spec.accelerator_hours, per_hour=float(accelerators))
+        each, known = (spec.price_per_hour, "") if spec.price_per_hour else (price, currency)
+        assert spec.amount is not None  # a rule of the API
+        per_hour = None if each is None else each * (accelerators or place.num_nodes)
+        return cls(unit="money", limit=spec.amount, per_hour=per_hour, currency=known)
+
+
 class ResolvedJob(Model):
     """job.json: everything that the trainer needs; it reads nothing else."""
 
@@ -480,6 +510,8 @@ class ResolvedJob(Model):
     """What is done in the training itself about what the base would forget."""
     stages: Annotated[list[ResolvedStage] | None, Since(2)] = None
     """Intermediate tasks that come before all that stands beside them."""
+    budget: Annotated[ResolvedBudget | None, EXECUTION, Since(2)] = None
+    """What it may take; a trainer that ignored it would take more."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()

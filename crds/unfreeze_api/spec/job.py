@@ -140,6 +140,12 @@ class FineTuneJobSpec(Model):
             ".training.compile",
         ),
         Rule(
+            "!has(self.stages) || !has(self.runPolicy.budget)",
+            "a budget is about one training, and each stage is one of its own: remove stages, or set runPolicy.activeDeadlineSeconds in"
+            " place of budget",
+            ".runPolicy.budget",
+        ),
+        Rule(
             f"self.distribution == oldSelf.distribution || ({_WHILE_SUSPENDED})",
             "distribution can only be changed while runPolicy.suspend is true: suspend the job first, then change it,"
             " then resume",

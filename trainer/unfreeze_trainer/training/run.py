@@ -32,6 +32,7 @@ from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.training.solver import Solver, require_solvable, with_solver
+from unfreeze_trainer.training.spending import Spending
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
@@ -137,6 +138,9 @@ class Run:
         for decision in _decided_before(job, folder, rates):
             self.decisions.add(decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
+        self.spending = spending = Spending(
+            job, task, plan, state, engine=engine, folder=folder, saver=saver, decisions=self.decisions
+        )
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
         self.trainable = trainable = Trainable(
@@ -156,6 +160,7 @@ class Run:
             meter,
             saver,
             skipped,
+            spending=spending,
             saved=features.saved,
             events=events,
             history=_history(task, plan, folder, state.step),
@@ -195,6 +200,7 @@ class Run:
             folder=folder,
             meter=meter,
             decisions=self.decisions,
+            spending=spending,
         )
         self.milestones = milestones = Milestones(
             job,
@@ -212,6 +218,7 @@ class Run:
             forgetting=self.forgetting,
             hold=self.hold,
             ladder=ladder,
+            spending=spending,
         )
         self.work = Work(
             plan,
@@ -226,6 +233,7 @@ class Run:
             rollbacks=self.rollbacks,
             ladder=ladder,
             hold=self.hold,
+            spending=spending,
             solver=Solver(
                 features,
                 engine,
