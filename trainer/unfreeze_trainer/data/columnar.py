@@ -195,12 +195,21 @@ def _tables(
         unpacked += own
         packed.check_fold(unpacked, size, where)
         for piece in pieces(batch, own):
-            yield pa.Table.from_batches([piece]).select(wanted).cast(kept)
+            yield pa.table([_without_views(piece.column(name)) for name in wanted], wanted).cast(kept)
             read = True
         if head:
             return
     if not read:
         yield kept.empty_table()
+
+
+def _without_views(column: pa.Array) -> pa.Array:
+    """Return a column whose dictionary, if it has one, Arrow can take values from: polars writes one of views."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type) or not pa.types.is_string_view(column.type.value_type):
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.large_string()))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
