@@ -79,7 +79,7 @@ def test_what_the_page_has_typed_on_a_laptop(hub, proxied, authority, tmp_path):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     commit = hub.models["org/bert"].refs["main"]
-    hub.store = hub.url
+    hub.store = hub.url.replace("127.0.0.1", "localhost")
     for number, (line, there) in enumerate(
         [(mirror, ("https://hub.example", hub.url)), (proxy, ("http://proxy.example:3128", url))]
     ):
