@@ -8,17 +8,13 @@ from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from unfreeze_api.contracts.resolved import Columns, Dataset
 from unfreeze_trainer.commands.draft import draft
 from unfreeze_trainer.commands.layout import find_layout
 from unfreeze_trainer.data.cells import read_cells
-from unfreeze_trainer.data.few import without_word
 from unfreeze_trainer.data.pins import pin_data
 from unfreeze_trainer.data.samples import read_targets, read_texts
 from unfreeze_trainer.data.shards import is_table_folder
@@ -180,19 +176,6 @@ def test_an_object_where_rows_are_expected_says_how_pandas_writes_rows(tmp_path)
     (tmp_path / "t.json").write_text('{"columns": ["text", "label"], "data": [["a", "x"]]}')
     with pytest.raises(JobError, match=r"one object, and so one row.* lines=True"):
         draft(tmp_path / "t.json", task=None, columns={})
-
-
-TEXTS = st.lists(
-    st.none() | st.text(st.sampled_from(" \t\n\x1c\x1f\x7f\x85\xa0\u1680\u2003\u2028\u3000aé\u3042"), max_size=4)
-)
-
-
-@settings(max_examples=60)
-@given(TEXTS, st.sampled_from([pa.string(), pa.large_string()]), st.integers(0, 3))
-def test_texts_without_a_word_are_those_that_arrow_trims_to_nothing(texts, kind, start):
-    cells = pa.array(texts, kind).slice(min(start, len(texts)))
-    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(cells.cast(pa.string())), ""), True)
-    assert np.array_equal(without_word(cells), blank.to_numpy(zero_copy_only=False))
 
 
 def test_rows_that_are_left_out_cost_a_bit_each(tmp_path):

@@ -17,9 +17,6 @@ _WORD = 8
 _KEY_BITS = 20
 _MIXING = np.uint64(0x9E3779B97F4A7C15)
 """An odd number whose multiples are spread over 64 bits."""
-_MAY_BE_BLANK = np.zeros(256, bool)
-"""First bytes of characters among which are blanks, in UTF-8."""
-_MAY_BE_BLANK[[*range(0x21), 0x7F, 0xC2, 0xE1, 0xE2, 0xE3]] = True
 _SHARE = 16
 """One of so many rows, up to which they are taken one by one."""
 
@@ -119,37 +116,7 @@ def _marks(column: pa.ChunkedArray) -> np.ndarray | None:
     return np.concatenate(found)
 
 
-def without_word(cells: pa.Array) -> np.ndarray:
-    """Return which cells of text are null, empty or blank, bool of shape (rows,). Of most the first byte alone is read."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    laid = _laid_out(cells)
-    if laid is None:
-        return _blank(cells)
-    ends, content = laid
-    maybe = np.diff(ends) == 0
-    if content is not None and content.size:
-        filled = np.flatnonzero(~maybe)
-        maybe[filled] = _MAY_BE_BLANK[np.frombuffer(content, np.uint8)[ends[filled]]]
-    if cells.null_count:
-        maybe |= pc.is_null(cells).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(maybe)
-    if 2 * len(rows) > len(cells):
-        return _blank(cells)
-    maybe[rows] = _blank(cells.take(pa.array(rows)))
-    return maybe
-
-
-def _blank(cells: pa.Array) -> np.ndarray:
-    import pyarrow.compute as pc
-
-    found: np.ndarray = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(cells), ""), True).to_numpy(zero_copy_only=False)
-    return found
-
-
-def _laid_out(cells: pa.Array) -> tuple[np.ndarray, pa.Buffer | None] | None:
-    """Return where texts or bytes begin and the last one ends, int64 of shape (rows + 1,), and their content; None for others."""
+def _marks_of_bytes(cells: pa.Array) -> np.ndarray | None:
     import pyarrow as pa
 
     large = pa.types.is_large_string(cells.type) or pa.types.is_large_binary(cells.type)
@@ -157,17 +124,7 @@ def _laid_out(cells: pa.Array) -> tuple[np.ndarray, pa.Buffer | None] | None:
         return None
     _, offsets, content = cells.buffers()
     width = np.int64 if large else np.int32
-    if offsets is None or not offsets.size:  # of no rows
-        return np.zeros(len(cells) + 1, np.int64), content
-    found = np.frombuffer(offsets, width, len(cells) + 1, cells.offset * np.dtype(width).itemsize)
-    return found.astype(np.int64), content
-
-
-def _marks_of_bytes(cells: pa.Array) -> np.ndarray | None:
-    laid = _laid_out(cells)
-    if laid is None:
-        return None
-    ends, content = laid
+    ends = np.frombuffer(offsets, width, len(cells) + 1, cells.offset * np.dtype(width).itemsize).astype(np.int64)
     sizes = np.diff(ends)
     marks = sizes.astype(np.uint64)
     if content is not None and content.size >= _WORD:

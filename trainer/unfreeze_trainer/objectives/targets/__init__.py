@@ -15,7 +15,6 @@ import numpy as np
 from pydantic.alias_generators import to_snake
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_trainer.data.few import without_word
 from unfreeze_trainer.errors import JobError, some_rows
 
 if TYPE_CHECKING:
@@ -168,11 +167,10 @@ def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
     found, start = [np.empty(0, np.int64)], 0
     for chunk in getattr(column, "chunks", [column]):  # one after another: a column may be larger than memory
         cells = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
+        missing = pc.is_null(cells, nan_is_null=True)
         if is_text(cells.type):
-            missing = without_word(cells)
-        else:
-            missing = pc.is_null(cells, nan_is_null=True).to_numpy(zero_copy_only=False)
-        found.append(np.flatnonzero(missing) + start)
+            missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(cells), ""), True)
+        found.append(np.flatnonzero(missing.to_numpy(zero_copy_only=False)) + start)
         start += len(chunk)
     return np.concatenate(found)
 
