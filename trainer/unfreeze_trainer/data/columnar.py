@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 _FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
-_BATCH_BYTES = 16 << 20
-"""Of the batches that Parquet is read in, by what its metadata say."""
+_BATCH_BYTES = 2 << 20
+"""Of the batches that Parquet is read in, by what its metadata say: what is written into a file is still in the processor's cache."""
 _BATCH_ROWS = 65536
 _BATCH_MOST_BYTES = 64 << 20
 """Of a batch, were each row the largest one."""
