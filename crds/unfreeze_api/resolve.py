@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from unfreeze_api.contracts.progress import CLAIM_FOLDER, IMAGES_FOLDER, SOURCES_FOLDER
 from unfreeze_api.contracts.resolved import (
+    ResolvedCache,
     ResolvedData,
     ResolvedDistribution,
     ResolvedGuard,
@@ -26,7 +27,8 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
     read = [claim for source in _read(spec) for claim in needs(source).claims]
-    return dict.fromkeys(read, False) | dict.fromkeys(needs(spec.output.destination).claims, True)
+    written = [spec.output.destination, *([spec.cache.destination] if spec.cache else [])]
+    return dict.fromkeys(read, False) | dict.fromkeys((claim for one in written for claim in needs(one).claims), True)
 
 
 def schemes(spec: FineTuneJobSpec) -> list[str]:
@@ -89,6 +91,13 @@ def resolve(
         evidence=spec.evidence,
         guard=ResolvedGuard.of(spec.evidence, spec.task.type),
         stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
+        cache=spec.cache
+        and ResolvedCache.resolve(
+            spec.cache.destination,
+            places,
+            max_bytes=spec.cache.max_bytes,
+            scratch_bytes=spec.distribution.scratch_bytes,
+        ),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
     return job.model_copy(update={"schema_version": schema_version(job)})

@@ -12,6 +12,7 @@ from typing import ClassVar
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
+from unfreeze_api.spec.cache import CacheSpec
 from unfreeze_api.spec.combinations import (
     ADAPTER_RULES,
     CANDIDATE_RULES,
@@ -170,6 +171,12 @@ class FineTuneJobSpec(Model):
             "sources can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
             ".sources",
         ),
+        Rule(
+            "(has(self.cache) == has(oldSelf.cache) && (!has(self.cache) || self.cache == oldSelf.cache))"
+            f" || ({_WHILE_SUSPENDED})",
+            "cache can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
+            ".cache",
+        ),
     )
 
     model: ModelSpec
@@ -199,6 +206,8 @@ class FineTuneJobSpec(Model):
     before all else. Default: none."""
     sources: SourcesSpec | None = None
     """How models and data that lie at a hub are brought. Default: without credentials."""
+    cache: CacheSpec | None = None
+    """Where what frozen blocks make of each sample is kept for later jobs. Default: nowhere."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """The life of the job in the cluster."""
     template: TemplateSpec = TemplateSpec()
