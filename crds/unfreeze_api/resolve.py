@@ -27,7 +27,7 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
     read = [claim for source in _read(spec) for claim in needs(source).claims]
-    written = [spec.output.destination, *([spec.cache.destination] if spec.cache else [])]
+    written = [spec.output.destination, *([spec.feature_cache.destination] if spec.feature_cache else [])]
     return dict.fromkeys(read, False) | dict.fromkeys((claim for one in written for claim in needs(one).claims), True)
 
 
@@ -91,11 +91,11 @@ def resolve(
         evidence=spec.evidence,
         guard=ResolvedGuard.of(spec.evidence, spec.task.type),
         stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
-        cache=spec.cache
+        cache=spec.feature_cache
         and ResolvedCache.resolve(
-            spec.cache.destination,
+            spec.feature_cache.destination,
             places,
-            max_bytes=spec.cache.max_bytes,
+            max_bytes=spec.feature_cache.max_bytes,
             scratch_bytes=spec.distribution.scratch_bytes,
         ),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,

@@ -218,15 +218,15 @@ def test_no_run_lies_on_a_claim_that_others_read_what_they_fetched_from():
 
 
 def test_no_cache_of_features_lies_on_a_claim_that_others_read_what_they_fetched_from():
-    view = reading(**MODEL, sources={"cacheClaim": "models"}, cache={"destination": "pvc://models/features"})
+    view = reading(**MODEL, sources={"cacheClaim": "models", "featureCache": {"destination": "pvc://models/features"}})
     made = step(view, OPEN)
     assert JOBS not in [action.resource for action in made.actions]
     assert made.status.failure.reason == "Refused"
-    assert "cache.destination lies on the claim models" in made.status.failure.message
+    assert "sources.featureCache.destination lies on the claim models" in made.status.failure.message
 
 
 def test_a_claim_with_a_cache_of_features_is_written_by_the_trainer():
-    made = step(reading(cache={"destination": "pvc://features/bert"}), OPEN)
+    made = step(reading(sources={"featureCache": {"destination": "pvc://features/bert"}}), OPEN)
     [job] = [action.manifest for action in made.actions if action.resource is JOBS]
     pod = job["spec"]["template"]["spec"]
     [volume] = [one for one in pod["volumes"] if one.get("persistentVolumeClaim", {}).get("claimName") == "features"]

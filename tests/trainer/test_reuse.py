@@ -192,6 +192,7 @@ def trained(folder, cache, *, model="bert", data="texts.csv", seed=0, number=[0]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_a_second_job_computes_what_is_new(folder, tmp_path):
     cache = tmp_path / "cache"
     first, nothing = trained(folder, cache)
@@ -212,6 +213,7 @@ def test_a_second_job_computes_what_is_new(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_rows_that_somebody_has_made_up_are_not_taken(folder, tmp_path, caplog):
     cache = tmp_path / "cache"
     first, _ = trained(folder, cache)

@@ -187,7 +187,7 @@ class Progress(ProgressInfo, Said):
     cache_hits: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples that this worker's frozen blocks did not have to compute."""
     cache_reused: int | None = Field(default=None, ge=0, le=MAX_COUNT)
-    """Samples of those that this worker has looked up which an earlier job had left in spec.cache."""
+    """Samples of those that this worker has looked up which an earlier job had left in spec.sources.featureCache."""
     cache_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """What this worker keeps of the outputs of frozen blocks."""
     cache_saved_seconds: float | None = None

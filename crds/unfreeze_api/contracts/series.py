@@ -211,7 +211,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         name="cache_reused",
-        about="Samples that frozen blocks did not have to compute even once, since they were in spec.cache, of the pod's first worker.",
+        about="Samples that frozen blocks did not have to compute even once, since they were in spec.sources.featureCache, of the pod's first worker.",
         kind="Counter",
         job=False,
         tracker=False,

@@ -12,7 +12,6 @@ from typing import ClassVar
 from unfreeze_api.grammar import former
 from unfreeze_api.grammar.model import Model, Rule
 from unfreeze_api.spec.adapter import AdapterSpec
-from unfreeze_api.spec.cache import CacheSpec
 from unfreeze_api.spec.combinations import (
     ADAPTER_RULES,
     CANDIDATE_RULES,
@@ -25,6 +24,7 @@ from unfreeze_api.spec.combinations import (
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
+from unfreeze_api.spec.feature_cache import FeatureCacheSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -171,12 +171,6 @@ class FineTuneJobSpec(Model):
             "sources can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
             ".sources",
         ),
-        Rule(
-            "(has(self.cache) == has(oldSelf.cache) && (!has(self.cache) || self.cache == oldSelf.cache))"
-            f" || ({_WHILE_SUSPENDED})",
-            "cache can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then resume",
-            ".cache",
-        ),
     )
 
     model: ModelSpec
@@ -206,8 +200,6 @@ class FineTuneJobSpec(Model):
     before all else. Default: none."""
     sources: SourcesSpec | None = None
     """How models and data that lie at a hub are brought. Default: without credentials."""
-    cache: CacheSpec | None = None
-    """Where what frozen blocks make of each sample is kept for later jobs. Default: nowhere."""
     run_policy: RunPolicySpec = RunPolicySpec()
     """The life of the job in the cluster."""
     template: TemplateSpec = TemplateSpec()
@@ -230,6 +222,11 @@ class FineTuneJobSpec(Model):
         """Rows that the base is good at, where the job names some."""
         forgetting = self.evidence and self.evidence.forgetting
         return forgetting.anchor if forgetting else None
+
+    @property
+    def feature_cache(self) -> FeatureCacheSpec | None:
+        """Where features of frozen blocks are kept for later jobs."""
+        return self.sources.feature_cache if self.sources else None
 
     @property
     def metric(self) -> Metric:

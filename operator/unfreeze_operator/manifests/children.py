@@ -80,7 +80,7 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     """
     own = spec.model_dump(
         mode="json",
-        include={"distribution", "template", "tracking", "sources", "evidence", "cache"},
+        include={"distribution", "template", "tracking", "sources", "evidence"},
         exclude_defaults=True,
     )
     hang = spec.run_policy.hang_timeout_seconds

@@ -110,8 +110,8 @@ def claim_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
     if schemes(spec) and (own := cache_claim(spec, sources)):
         shared.add(own)
     written = {"output.destination": spec.output.destination}
-    if spec.cache:
-        written["cache.destination"] = spec.cache.destination
+    if spec.feature_cache:
+        written["sources.featureCache.destination"] = spec.feature_cache.destination
     for field, claim in (
         (field, claim) for field, one in written.items() for claim in needs(one).claims if claim in shared
     ):

@@ -212,12 +212,12 @@ def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Map
 def _cache_here() -> ResolvedCache | None:
     """Return where what frozen blocks make of samples is kept on this machine, None where that is switched off."""
     from unfreeze_api.contracts.resolved import ResolvedCache
-    from unfreeze_api.spec.cache import MAX_SIZE, CacheSpec
+    from unfreeze_api.spec.feature_cache import MAX_SIZE, FeatureCacheSpec
 
     if os.environ.get(CACHE_ENV, "").lower() == "off":
         return None
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze", "features")
-    size = CacheSpec(destination=folder.as_uri(), max_size=MAX_SIZE).max_bytes
+    size = FeatureCacheSpec(destination=folder.as_uri(), max_size=MAX_SIZE).max_bytes
     return ResolvedCache(source=folder.as_uri(), path=str(folder), max_bytes=size)
 
 

@@ -35,13 +35,13 @@ def check_apart(job: ResolvedJob) -> None:
         of its volume claim.
     """
     if job.cache:
-        _require_apart("cache.destination", job.cache, job)
+        _require_apart("sources.featureCache.destination", job.cache, job)
         for one, other in ((job.cache, job.output), (job.output, job.cache)):
             if _contains(Path(one.path), Path(other.path)):
                 raise JobError(
                     "InvalidJob",
-                    f"cache.destination {job.cache.source} and output.destination {job.output.source} contain each other: choose a"
-                    " cache.destination beside it",
+                    f"sources.featureCache.destination {job.cache.source} and output.destination {job.output.source} contain each other: choose a"
+                    " sources.featureCache.destination beside it",
                 )
     _require_apart("output.destination", job.output, job)
 

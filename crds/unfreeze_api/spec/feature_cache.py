@@ -13,7 +13,7 @@ from unfreeze_api.spec.source import OutputSource
 MAX_SIZE = "20Gi"
 
 
-class CacheSpec(Model):
+class FeatureCacheSpec(Model):
     """A folder in which jobs keep what frozen blocks make of each sample, for later ones on the same base and data."""
 
     destination: OutputSource = Field(
