@@ -1,10 +1,11 @@
 """Whole jobs with the block cache, from a new process to the export, against the same without it and transformers' Trainer.
 
-    python -m bench.features [ROWS [ROUNDS]] [--before CHECKOUT] [--epochs N]
+    python -m bench.features [ROWS [ROUNDS]] [--before CHECKOUT] [--epochs N] [--only NAME ...]
 
 Prints JSON: seconds of processor time (user and system, with those of processes that it starts), and the ratios that the block
 cache gains. MiniLM on ROWS of TREC's questions (all of them by default), at most 64 tokens, in batches of 32. `floor` is a process
-that imports, loads the model and reads each row once without gradients; `of_floor` the share of it that is reached.
+that imports, loads the model and reads each row once without gradients; `of_floor` the share of it that is reached. `again` is the job
+with another seed, whose features `cached` has left in a folder that outlives it. With --only, others are left out.
 
 CHECKOUT is another build, which trains the same without a cache; without one this build does, as runs of before are resumed. With
 --epochs, whoever computes frozen blocks in each step is measured for 1 and for N epochs of feature extraction, and the others are
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("rounds", type=int, nargs="?", default=1)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--only", nargs="*")
     asked = parser.parse_args()
     if not (EXAMPLES / "models" / "minilm").is_dir():
         prepare(EXAMPLES)
@@ -95,19 +97,22 @@ def main() -> None:
             probe = strategy.get("linearProbeThenFineTune", {}).get("probeEpochs")
             contenders: dict[str, Callable[[int, Path], float]] = {
                 "cached": partial(worker, data, strategy),
+                "again": partial(worker, data, strategy, seed=1),
                 "floor": lambda _, __: script(FLOOR, str(EXAMPLES / "models" / "minilm"), str(data)),
                 "Trainer": partial(trainer, data, probe),
                 "computed": partial(before, asked.before.resolve(), data, strategy)
                 if asked.before
                 else partial(worker, data, strategy, cached=False),
             }
+            contenders = {one: run for one, run in contenders.items() if asked.only is None or one in asked.only}
             taken: dict[str, list[float]] = {contender: [] for contender in contenders}
             for number in range(asked.rounds):
+                Path(folder, f"{len(results)}-{number}").mkdir()
                 for contender, measure in contenders.items():
                     slow = asked.epochs and not probe and contender in ("Trainer", "computed")
                     used = {}
                     for some in [1, asked.epochs] if slow else [epochs]:
-                        used[some] = measure(some, Path(folder, f"{len(results)}-{number}-{contender}-{some}"))
+                        used[some] = measure(some, Path(folder, f"{len(results)}-{number}", f"{contender}-{some}"))
                         note(
                             work=name,
                             contender=contender,
@@ -120,11 +125,12 @@ def main() -> None:
                     each = (used[most] - used[1]) / (most - 1) if slow else 0.0
                     taken[contender].append(used[most] + (epochs - most) * each)
             seconds = {contender: statistics.median(values) for contender, values in taken.items()}
-            results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()} | {
-                "computed/cached": round(seconds["computed"] / seconds["cached"], 2),
-                "Trainer/cached": round(seconds["Trainer"] / seconds["cached"], 2),
-                "of_floor": round(seconds["floor"] / seconds["cached"], 2),
-            }
+            results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()}
+            for ratio in ("computed/cached", "Trainer/cached", "floor/cached", "cached/again"):
+                over, under = ratio.split("/")
+                if {over, under} <= seconds.keys():
+                    label = "of_floor" if over == "floor" else ratio
+                    results[name][label] = round(seconds[over] / seconds[under], 2)
     print(json.dumps(results, indent=1))
 
 
@@ -156,9 +162,18 @@ def manifest(data: Path, strategy: dict[str, Any], epochs: int, run: Path) -> di
     }
 
 
-def worker(data: Path, strategy: dict[str, Any], epochs: int, run: Path, *, cached: bool = True) -> float:
-    """Return the processor time of a job from its worker's start to its export; not cached is as runs of before are resumed."""
-    job = resolve("bench", "default", load_job(manifest(data, strategy, epochs, run)).spec, rendezvous_host="127.0.0.1")
+def worker(
+    data: Path, strategy: dict[str, Any], epochs: int, run: Path, *, cached: bool = True, seed: int = 0
+) -> float:
+    """Return the processor time of a job from its worker's start to its export; features lie in a folder beside the run's.
+
+    Not cached is as runs of before are resumed.
+    """
+    asked = manifest(data, strategy, epochs, run)
+    asked["spec"]["training"]["seed"] = seed
+    if cached:
+        asked["spec"]["sources"] = {"featureCache": {"destination": f"file://{run.parent}/features"}}
+    job = resolve("bench", "default", load_job(asked).spec, rendezvous_host="127.0.0.1")
     if not cached:
         first = job.semantics.model_copy(update={"features": "Computed", "dropout": "Everywhere"})
         job = job.model_copy(update={"semantics": first})

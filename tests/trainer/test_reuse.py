@@ -10,6 +10,7 @@ from tests.trainer import features_group
 from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_api.contracts.resolved import ResolvedCache
+from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.features import kept
 from unfreeze_trainer.features.cut import Shape
 from unfreeze_trainer.features.kept import Kept, digest
@@ -171,18 +172,23 @@ def folder(tmp_path_factory):
     return folder
 
 
-def trained(folder, cache, *, model="bert", data="texts.csv", seed=0, number=[0]):  # noqa: B006
-    """Train the head of a job on one rank; return it, and what the cache has done."""
-    number[0] += 1
+def job_of(folder, cache, *, model="bert", data="texts.csv", seed=0):
+    """Return a job that trains the head, in a run folder of its own."""
     job = make_job(
         folder / model,
         folder / data,
         strategy={"type": "FeatureExtraction", "learningRate": {"head": 1e-2}},
         training={"epochs": 3, "batchSize": 20, "seed": seed},
-        output={"destination": f"file://{cache}-{number[0]}"},
+        output={"destination": f"file://{cache}-{model}-{data}-{seed}-{len(list(cache.parent.iterdir()))}"},
     )
     place = ResolvedCache(source=f"file://{cache}", path=str(cache), max_bytes=PLENTY)
-    run = open_run(job.model_copy(update={"cache": place}), open_task(job))
+    return job.model_copy(update={"cache": place})
+
+
+def trained(folder, cache, **other):
+    """Train a job on one rank; return its weights, and what the cache has done."""
+    job = job_of(folder, cache, **other)
+    run = open_run(job, open_task(job))
     train(run)
     run.saver.wait()
     run.saver.close()
@@ -195,6 +201,8 @@ def trained(folder, cache, *, model="bert", data="texts.csv", seed=0, number=[0]
 @pytest.mark.usefixtures("one_thread")
 def test_a_second_job_computes_what_is_new(folder, tmp_path):
     cache = tmp_path / "cache"
+    [before] = preview(job_of(folder, cache)).cached
+    assert (before.reused, cache.exists()) == (0, False)
     first, nothing = trained(folder, cache)
     assert nothing.reused <= 0.25 * ROWS, "a validation sample may be the same as one of training"
     second, again = trained(folder, cache)
@@ -202,6 +210,8 @@ def test_a_second_job_computes_what_is_new(folder, tmp_path):
     assert again.reused > 0.5 * ROWS, "all but a batch of each split"
     _, other_seed = trained(folder, cache, seed=1)
     assert other_seed.reused > 0.5 * ROWS
+    [shown] = preview(job_of(folder, cache)).cached
+    assert shown.reused == 1
     before = sum(file.stat().st_size for file in files(cache))
     _, grown = trained(folder, cache, data="grown.csv")
     assert grown.reused > 0.5 * ROWS
