@@ -79,9 +79,7 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     Of what the user wrote, without defaults: a new operator with another default or image must not restart jobs.
     """
     own = spec.model_dump(
-        mode="json",
-        include={"distribution", "template", "tracking", "sources", "evidence"},
-        exclude_defaults=True,
+        mode="json", include={"distribution", "template", "tracking", "sources", "evidence"}, exclude_defaults=True
     )
     hang = spec.run_policy.hang_timeout_seconds
     text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
