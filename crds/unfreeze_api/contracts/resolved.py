@@ -322,6 +322,15 @@ class ResolvedOutput(Location):
     """Whether predictions have the texts, or paths of files, beside them."""
 
 
+class ResolvedCache(Location):
+    """Where what frozen blocks make of samples is kept beyond the job."""
+
+    max_bytes: int = Field(ge=0)
+    """Of the whole folder."""
+    scratch_bytes: int | None = Field(default=None, ge=0)
+    """What each pod may write to its node's disk, where memory does not do; None where nobody says."""
+
+
 class ResolvedMlflow(Model):
     """A run in MLflow; its credentials are in the environment."""
 
@@ -512,6 +521,8 @@ class ResolvedJob(Model):
     """Intermediate tasks that come before all that stands beside them."""
     budget: Annotated[ResolvedBudget | None, EXECUTION, Since(2)] = None
     """What it may take; a trainer that ignored it would take more."""
+    cache: Annotated[ResolvedCache | None, EXECUTION] = None
+    """None where nothing outlives the job."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()
