@@ -12,6 +12,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
+from unfreeze_trainer.models.keeping import widen_first
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
@@ -62,6 +63,7 @@ def attach(
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
     cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
+    widen_first(job, module, chosen, divides=engine.divides)
     engine.attach(module, loaded.blocks, evidence.unused)
     return evidence, cuts
 
