@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.interrupted import Killed, kill_at
 from tests.trainer.jobs import make_job, merge
+from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.engines.deepspeed import DeepSpeedEngine
+from unfreeze_trainer.estimates.trace import trace
 from unfreeze_trainer.models.own_type import held, own_types
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.loop import train
@@ -100,3 +102,10 @@ def resumed(case: str, engine: str, folder: Path) -> None:
             train(run)
         run.saver.close()
         run.engine.end()
+
+
+def trace_to(job: ResolvedJob, file: Path) -> int:
+    """Estimate a job; write the bytes of weights in each phase, and those of each type at the start."""
+    found = trace(job, open_task(job))
+    file.write_text(json.dumps([[phase.weights for phase in found.phases], found.weights_by_dtype]))
+    return 0

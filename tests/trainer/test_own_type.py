@@ -15,8 +15,6 @@ from tests.trainer.own_type_group import LORA, halve, job_of
 from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.preview import preview
-from unfreeze_trainer.estimates.aside import Aside
-from unfreeze_trainer.estimates.trace import Traced, trace
 from unfreeze_trainer.models.own_type import held, own_types
 from unfreeze_trainer.tasks import open_task
 
@@ -110,20 +108,20 @@ def test_a_lora_is_merged_in_float32(tmp_path):
         assert adapted or torch.equal(tensor.view(torch.uint8), before[name].view(torch.uint8))
 
 
-def traced(job) -> Traced:
-    return Aside(lambda: trace(job, open_task(job)), Traced).result()
-
-
-def test_preview_and_estimate_show_where_weights_become_float32(folder):
+@pytest.mark.usefixtures("ranks")
+def test_preview_and_estimate_show_where_weights_become_float32(folder, tmp_path):
     job = job_of("gradual", "ZeRO-2", folder, "estimate")
     weights = preview(job).weight_bytes
     assert weights == sorted(set(weights))
-    found = traced(job)
-    assert [phase.weights for phase in found.phases] == sorted({phase.weights for phase in found.phases})
-    assert set(found.weights_by_dtype) == {"bfloat16", "float32"}
+    file = tmp_path / "traced"
+    assert run_gang(1, own_type_group.trace_to, job, file) == [0]
+    held_by_phase, types = json.loads(file.read_text())
+    assert held_by_phase == sorted(set(held_by_phase))
+    assert set(types) == {"bfloat16", "float32"}
     whole = job_of("gradual", "ZeRO-2", folder, "estimate", model={"dtype": "Float32"})
     assert preview(whole).weight_bytes is None
-    assert set(traced(whole).weights_by_dtype) == {"float32"}
+    assert run_gang(1, own_type_group.trace_to, whole, file) == [0]
+    assert set(json.loads(file.read_text())[1]) == {"float32"}
 
 
 def test_a_file_of_both_types_keeps_what_is_float32(tmp_path):
