@@ -43,6 +43,7 @@ def write_model(folder: Path, *, large: bool) -> int:
 
     jobs: Any = importlib.import_module("tests.trainer.jobs")  # not typed
     jobs.decoder_folder(folder)
+    (folder / "model.safetensors").unlink()
     sizes = LARGE if large else SMALL
     config = LlamaConfig(
         vocab_size=32_000, num_key_value_heads=4, max_position_embeddings=2048, pad_token_id=0, bos_token_id=0,
@@ -71,6 +72,7 @@ def work(spec: dict[str, Any]) -> None:
 
     job = resolve("loading", "bench", FineTuneJobSpec.model_validate(spec), rendezvous_host="127.0.0.1")
     task, engine = open_task(job), open_engine(job)
+    _warm_up()
     _said("ready")
     with own_types(wanted=why_float32(job) is None):
         loaded = task.build_model()
@@ -80,6 +82,19 @@ def work(spec: dict[str, Any]) -> None:
     next(steps)
     _said("trained")
     os._exit(0)
+
+
+def _warm_up() -> None:
+    """Import what a worker's fork has imported before it begins, and compute once."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    for module in ("torch._dynamo", "torch._inductor.compile_fx", "torch.distributed.fsdp", "bitsandbytes", "accelerate"):
+        importlib.import_module(module)
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    module = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1))
+    module(input_ids=torch.ones(1, 2, dtype=torch.int64)).logits.sum().backward()
 
 
 def _said(what: str) -> None:
