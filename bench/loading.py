@@ -90,7 +90,13 @@ def _warm_up() -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    for module in ("torch._dynamo", "torch._inductor.compile_fx", "torch.distributed.fsdp", "bitsandbytes", "accelerate"):
+    for module in (
+        "torch._dynamo",
+        "torch._inductor.compile_fx",
+        "torch.distributed.fsdp",
+        "bitsandbytes",
+        "accelerate",
+    ):
         importlib.import_module(module)
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     module = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=1))

@@ -7,7 +7,7 @@ file until it trains, and whoever reads `layer.weight` gets float32. Results are
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
@@ -29,7 +29,20 @@ Part = Literal["Body", "All"]
 HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
 """Types that are exact in float32, in safetensors' words."""
 
+_TYPES = HALVES | {
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Those that are mapped; a file with others is read as ever."""
+
 _wanted: ContextVar[bool] = ContextVar("own_types", default=False)
+_shapes_alone: ContextVar[bool] = ContextVar("shapes_alone", default=False)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,6 +54,16 @@ def own_types(wanted: bool) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Give whoever reads a weight that is held, within, its shape, device and float32, but NaN for values: nothing is copied."""
+    token = _shapes_alone.set(True)
+    try:
+        yield
+    finally:
+        _shapes_alone.reset(token)
 
 
 def wanted() -> bool:
@@ -59,7 +82,11 @@ class _Layer(nn.Module):
         """
         own = self._parameters["weight"]
         assert own is not None
-        return own if own.dtype is torch.float32 or isinstance(own, DTensor) else own.float()
+        if own.dtype is torch.float32 or isinstance(own, DTensor):
+            return own
+        if _shapes_alone.get():
+            return torch.full((), torch.nan, device=own.device).expand(own.shape)
+        return own.float()
 
 
 class _Linear(_Layer):
@@ -74,7 +101,7 @@ class _Linear(_Layer):
         if torch.is_autocast_enabled(inputs.device.type):  # casts it anyway, to the same bits
             return self._apply_weight(inputs, own)
         whole = own.float()
-        with saved_tensors_hooks(partial(self._pack, whole), self._unpack):
+        with saved_tensors_hooks(partial(self._pack, _identity(whole)), self._unpack):  # the graph holds the hooks
             return self._apply_weight(inputs, whole)
 
     def _apply_weight(self, inputs: Tensor, weight: Tensor) -> Tensor:
@@ -83,15 +110,21 @@ class _Linear(_Layer):
             return torch.addmm(self.bias, inputs.view(-1, inputs.size(-1)), weight).view(shape)  # type: ignore[arg-type]
         return functional.linear(inputs, weight, self.bias)
 
-    def _pack(self, whole: Tensor, saved: Tensor) -> Any:
+    @staticmethod
+    def _pack(whole: int, saved: Tensor) -> Any:
         """Keep of the float32 copy only how it was seen: the backward pass makes it once more."""
-        if saved.untyped_storage()._cdata != whole.untyped_storage()._cdata:  # noqa: SLF001 - its only identity
+        if _identity(saved) != whole:
             return saved
         return saved.size(), saved.stride(), saved.storage_offset()
 
     def _unpack(self, kept: Any) -> Tensor:
         # Looked up now: engines that divide weights give the layer another tensor for its backward pass.
         return kept if isinstance(kept, Tensor) else self.weight.detach().as_strided(*kept)
+
+
+def _identity(tensor: Tensor) -> int:
+    """Return what tells the memory of a tensor from that of others while it lives."""
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - torch has no public name for it
 
 
 class _Embedding(_Layer):
@@ -197,12 +230,36 @@ def file_types(path: str) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in names:
             if name.endswith(".safetensors"):
-                with Path(path, name).open("rb") as file:
-                    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-                found |= {key: value["dtype"] for key, value in header.items() if key != "__metadata__"}
+                found |= {key: value["dtype"] for key, value in _header(str(Path(path, name)))[1].items()}
     except (JobError, OSError, ValueError, KeyError, TypeError):
         return {}
     return found
+
+
+def _mapped(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a file of safetensors, which lie in its pages: nothing is read before it is used, or copied.
+
+    They are private to this process: what would be written into one would not reach the file.
+    """
+    length, header = _header(path)
+    whole = torch.UntypedStorage.from_file(path, shared=False, nbytes=Path(path).stat().st_size)
+    found: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        kind = _TYPES[entry["dtype"]]
+        start, end = entry["data_offsets"]
+        raw = torch.empty(0, dtype=torch.uint8).set_(whole, length + start, (end - start,))  # type: ignore[call-overload]
+        aligned = (length + start) % kind.itemsize == 0
+        found[name] = (raw if aligned else raw.clone()).view(kind).view(entry["shape"])
+    return found
+
+
+def _header(path: str) -> tuple[int, dict[str, Any]]:
+    """Return where the tensors of a file of safetensors begin, and what it says of each of them."""
+    with Path(path).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header
 
 
 def half_of(types: Mapping[str, str]) -> torch.dtype | None:
@@ -245,14 +302,22 @@ def placeholders(types: Mapping[str, str], part: Part, head: Callable[[nn.Module
     owner: Any = PreTrainedModel
     before = owner.__dict__["_load_pretrained_model"]
 
-    def load(model: nn.Module, *arguments: Any, **options: Any) -> Any:
+    def load(
+        model: nn.Module,
+        state: Mapping[str, Tensor] | None,
+        files: Sequence[str] | None,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         half, in_half = half_of(types), _in_half(model, types)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         for layer in layers(model, head(model) if part == "Body" else ()):
             weight = layer._parameters["weight"]  # noqa: SLF001
             if weight is not None and weight.is_meta and weight.dtype is torch.float32 and in_half(names[id(weight)]):
                 weight.data = weight.data.to(half)
-        found = before.__func__(model, *arguments, **options)
+        if state is None and files and types.keys() and set(types.values()) <= _TYPES.keys():
+            state = {name: tensor for file in files for name, tensor in _mapped(file).items()}
+        found = before.__func__(model, state, files, *arguments, **options)
         for parameter in model.parameters():
             if parameter.is_meta:  # in no file, or of another shape
                 parameter.data = parameter.data.float()
