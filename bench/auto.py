@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import random
 import shutil
 import sys
@@ -26,6 +27,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench.features import processor_time
 from bench.support.outcomes import record
