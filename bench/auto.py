@@ -26,9 +26,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
 
 from bench.features import processor_time
 from bench.support.outcomes import record
