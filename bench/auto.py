@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import random
 import shutil
 import sys
@@ -24,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
