@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from unfreeze_api.contracts.progress import CLAIM_FOLDER, IMAGES_FOLDER, SOURCES_FOLDER
 from unfreeze_api.contracts.resolved import (
     ResolvedBudget,
+    ResolvedCache,
     ResolvedData,
     ResolvedDistribution,
     ResolvedGuard,
@@ -27,7 +28,8 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
     read = [claim for source in _read(spec) for claim in needs(source).claims]
-    return dict.fromkeys(read, False) | dict.fromkeys(needs(spec.output.destination).claims, True)
+    written = [spec.output.destination, *([spec.feature_cache.destination] if spec.feature_cache else [])]
+    return dict.fromkeys(read, False) | dict.fromkeys((claim for one in written for claim in needs(one).claims), True)
 
 
 def schemes(spec: FineTuneJobSpec) -> list[str]:
@@ -94,6 +96,13 @@ def resolve(
         guard=ResolvedGuard.of(spec.evidence, spec.task.type),
         stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
         budget=ResolvedBudget.of(spec.run_policy.budget, place, price, currency),
+        cache=spec.feature_cache
+        and ResolvedCache.resolve(
+            spec.feature_cache.destination,
+            places,
+            max_bytes=spec.feature_cache.max_bytes,
+            scratch_bytes=spec.distribution.scratch_bytes,
+        ),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
     return job.model_copy(update={"schema_version": schema_version(job)})

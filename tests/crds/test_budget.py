@@ -104,16 +104,18 @@ def test_lists_that_carry_rules_are_small():
 
 
 def test_the_oldest_release_is_the_one_that_chart_and_documents_name():
-    chart, mod, install = (
+    chart, mod, plane, install = (
         path.read_text()
         for path in (
             REPOSITORY / "charts/unfreeze/Chart.yaml",
             MODULE_DIR / "oldest.mod",
+            MODULE_DIR / "oldest-plane.mod",
             REPOSITORY / "docs/install.md",
         )
     )
     minor = re.search(r'^kubeVersion: ">=1\.(\d+)\.0-0"$', chart, re.MULTILINE)[1]
     assert set(re.findall(r"k8s\.io/api\w+ v0\.(\d+)\.", mod)) == {minor}
+    assert set(re.findall(r"k8s\.io/kubernetes v1\.(\d+)\.", plane)) == {minor}
     assert f"Kubernetes 1.{minor} or newer" in install
 
 

@@ -322,6 +322,15 @@ class ResolvedOutput(Location):
     """Whether predictions have the texts, or paths of files, beside them."""
 
 
+class ResolvedCache(Location):
+    """Where what frozen blocks make of samples is kept beyond the job."""
+
+    max_bytes: int = Field(ge=0)
+    """Of the whole folder."""
+    scratch_bytes: int | None = Field(default=None, ge=0)
+    """What each pod may write to its node's disk, where memory does not do; None where nobody says."""
+
+
 class ResolvedMlflow(Model):
     """A run in MLflow; its credentials are in the environment."""
 
@@ -442,6 +451,8 @@ class ResolvedGuard(Model):
     """Of Hold, what may be lost."""
     anchor: str | None = None
     """Where the rows lie that are replayed, or that say how strongly weights are held."""
+    columns: ColumnsSpec | None = None
+    """Names of their columns, where they are not those of the training data."""
 
     @classmethod
     def of(cls, spec: EvidenceSpec | None, task: str) -> Self | None:
@@ -449,11 +460,13 @@ class ResolvedGuard(Model):
         forgetting = spec.forgetting if spec else None
         if forgetting is None or forgetting.guard not in TRAINING_GUARDS:
             return None
-        anchor = forgetting.anchor.source if forgetting.anchor else None
+        rows: dict[str, Any] = {}
+        if forgetting.anchor:
+            rows = {"anchor": forgetting.anchor.source, "columns": forgetting.anchor.columns}
         if forgetting.guard == "Hold":
-            return cls(type="Hold", budget=forgetting.budget, anchor=anchor)
+            return cls(type="Hold", budget=forgetting.budget, **rows)
         share = forgetting.replay.share if forgetting.replay else None
-        return cls(type="Replay", share=share or usual_replay_share(task), anchor=anchor)
+        return cls(type="Replay", share=share or usual_replay_share(task), **rows)
 
 
 class ResolvedBudget(Model):
@@ -508,6 +521,8 @@ class ResolvedJob(Model):
     """Intermediate tasks that come before all that stands beside them."""
     budget: Annotated[ResolvedBudget | None, EXECUTION, Since(2)] = None
     """What it may take; a trainer that ignored it would take more."""
+    cache: Annotated[ResolvedCache | None, EXECUTION] = None
+    """None where nothing outlives the job."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()

@@ -24,6 +24,7 @@ from unfreeze_api.spec.combinations import (
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
+from unfreeze_api.spec.feature_cache import FeatureCacheSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -227,6 +228,11 @@ class FineTuneJobSpec(Model):
         """Rows that the base is good at, where the job names some."""
         forgetting = self.evidence and self.evidence.forgetting
         return forgetting.anchor if forgetting else None
+
+    @property
+    def feature_cache(self) -> FeatureCacheSpec | None:
+        """Where features of frozen blocks are kept for later jobs."""
+        return self.sources.feature_cache if self.sources else None
 
     @property
     def metric(self) -> Metric:

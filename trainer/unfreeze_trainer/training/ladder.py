@@ -252,7 +252,7 @@ class Ladder:
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
-        useful, majority = (worth.better, worth.majority) if worth else (None, None)
+        useful, majority = (worth.better, None if worth.compared else worth.majority) if worth else (None, None)
         plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful, majority=majority)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:

@@ -113,6 +113,7 @@ class Reporter:
             skipped_samples=self._skipped.total,
             rollbacks=len(state.rollbacks),
             cache_hits=self._saved.hits,
+            cache_reused=self._saved.reused or None,
             cache_bytes=self._saved.bytes,
             cache_saved_seconds=round(self._saved.seconds, 3),
         )

@@ -9,6 +9,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.cached import CachedTask, worth_it
+from unfreeze_trainer.features.reuse import Place
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
@@ -86,7 +87,7 @@ class Run:
         self.job = job = with_solver(job, task, loaded, any_rank=engine.any_rank)
         self.engine, self.link = engine, link
         self.hook = hook = loaded.hook
-        self.features = features = CachedTask(task, engine)
+        self.features = features = CachedTask(task, engine, Place.of(job))
         whole, task = task, cast("Task", features)
         self.task = task
         self.feed = feed = Feed(
@@ -110,7 +111,9 @@ class Run:
         )
         head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
         features.batch = feed.evaluation_size
-        evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
+        evidence, features.cuts, features.keys = attach(
+            job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link
+        )
         starts = {
             index: len(cut.blocks(engine.module, loaded.blocks))
             for index, cut in features.cuts.items()
