@@ -29,6 +29,8 @@ from unfreeze_trainer.errors import JobError, one_line, told_of
 from unfreeze_trainer.estimates.check import check_memory
 from unfreeze_trainer.job_file import load_job
 from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
+from unfreeze_trainer.models.keeping import say_types, why_float32
+from unfreeze_trainer.models.own_type import own_types
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.spent import require_known
 from unfreeze_trainer.training.finish import finish
@@ -93,7 +95,10 @@ def _work(
     if os.environ.get("RANK", "0") == "0":
         task.pin_beside()
     tell(link, "loading the model")
-    loaded = task.build_model()
+    with own_types(wanted=why_float32(job) is None):
+        loaded = task.build_model()
+    if said := say_types(job, loaded):
+        log.info("%s", said)
     tell(link, f"starting {job.distribution.engine}")
     engine = engine or open_engine(job)
     task.check_samples(engine.rank, engine.world_size)

@@ -76,6 +76,9 @@ class ResolvedModel(Location):
     dtype: Literal["Float32"]
     initialization: Literal["Pretrained", "Random"]
     quantization: QuantizationSpec | None = None
+    frozen_dtype: Annotated[Literal["Float32"] | None, EXECUTION] = None
+    """Float32: weights that do not train are float32 too; None: they may keep the type of their files. Nothing that is learned
+    depends on it."""
     candidates: Annotated[list[str] | None, Since(2)] = None
     """The bases of which the run chooses one at its start; source and path are empty until then."""
     candidate_paths: Annotated[list[str] | None, EXECUTION] = None
@@ -102,6 +105,8 @@ class ResolvedModel(Location):
             "initialization": spec.initialization,
             "quantization": spec.quantization,
         }
+        if spec.dtype == "Float32":
+            more["frozen_dtype"] = "Float32"
         if spec.source:
             return cls.resolve(spec.source, places, **more)
         if spec.towers:

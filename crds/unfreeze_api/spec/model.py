@@ -69,7 +69,9 @@ class ModelSpec(Model):
     """Encoders of two or three modalities, for the task Alignment, which reads the column of each modality; what several
     encoders of one modality say is joined. Default: none."""
     dtype: Literal["Auto", "Float32"] = "Auto"
-    """Type of the loaded weights. Auto keeps float32 weights; mixed precision is training.precision."""
+    """Type of frozen weights. Auto: the large ones of a model that reads text keep the type of their files, bfloat16 or float16,
+    and become float32 when they train; results are those of float32, bit for bit. Float32: all are float32 from the start. What
+    trains is float32 always; the type of the computation is training.precision."""
     initialization: Literal["Pretrained", "Random"] = "Pretrained"
     """Random throws the pretrained weights away and keeps only the architecture: the from-scratch baseline that
     transfer has to beat."""

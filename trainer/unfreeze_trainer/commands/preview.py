@@ -78,6 +78,8 @@ class Preview:
     """Parameters that each phase trains."""
     optimizer_bytes: list[int]
     """Moments and gradients of each phase on one worker."""
+    weight_bytes: list[int] | None
+    """Of the whole model in each phase, where some lie frozen in the type of their files; None where all are alike throughout."""
     cached: list[Kept | None]
     """What each phase computes once for each sample; None where it computes all blocks in each step."""
     unreached: list[str]
@@ -86,6 +88,11 @@ class Preview:
     """None where all samples are as long, or share rows."""
     range_steps: int | None = None
     """Steps that range tests take at most before the first phase; None where rates are given."""
+
+    @property
+    def weights(self) -> Sequence[int | None]:
+        """Bytes of the whole model in each phase; None where they are the same throughout."""
+        return self.weight_bytes or [None] * len(self.phases)
 
     def to_json(self) -> str:
         """Return it as JSON in camelCase."""
@@ -106,9 +113,10 @@ class Preview:
                 "untilPlateau": phase.plateau and phase.plateau.model_dump(by_alias=True),
                 "optimizerBytes": optimizer_bytes,
                 "cached": cached and cached.to_dict(),
+                "weightBytes": weight_bytes,
             }
-            for phase, trainable, optimizer_bytes, cached in zip(
-                self.phases, self.trainable, self.optimizer_bytes, self.cached, strict=True
+            for phase, trainable, optimizer_bytes, weight_bytes, cached in zip(
+                self.phases, self.trainable, self.optimizer_bytes, self.weights, self.cached, strict=True
             )
         ]
         padding = self.padding and {"share": round(self.padding.share, 4), "grouped": round(self.padding.grouped, 4)}
@@ -160,6 +168,8 @@ def preview(job: ResolvedJob) -> Preview:
         What `unfreeze run` would end with before its first step.
     """
     from unfreeze_trainer.feed import Feed
+    from unfreeze_trainer.models.keeping import why_float32
+    from unfreeze_trainer.models.own_type import own_types
     from unfreeze_trainer.models.quantized import elements
     from unfreeze_trainer.phases.compile import compile_phases
     from unfreeze_trainer.phases.freezer import Freezer
@@ -168,7 +178,8 @@ def preview(job: ResolvedJob) -> Preview:
     from unfreeze_trainer.training.solver import require_solvable, with_solver
 
     task = open_task(job)
-    loaded = task.build_model()
+    with own_types(wanted=why_float32(job) is None):
+        loaded = task.build_model()
     asked, job = job, with_solver(job, task, loaded)
     feed = Feed(task, seed=0, batch_size=job.training.batch_size, accumulate=1, rank=0, world_size=1)
     sizes = {name: elements(parameter) for name, parameter in loaded.module.named_parameters()}
@@ -194,6 +205,7 @@ def preview(job: ResolvedJob) -> Preview:
         phases=found,
         trainable=trainable,
         optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],
+        weight_bytes=_weight_bytes(job, loaded, freezer, found),
         cached=_kept(
             job, task, loaded, freezer, Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
         ),
@@ -201,6 +213,25 @@ def preview(job: ResolvedJob) -> Preview:
         padding=_padding(job, task),
         range_steps=_range_steps(job, names, freezer, feed),
     )
+
+
+def _weight_bytes(job: ResolvedJob, loaded: LoadedModel, freezer: Freezer, phases: list[Phase]) -> list[int] | None:
+    """Return the bytes of a model's weights in each phase: what trains in one is float32 from there on."""
+    from unfreeze_trainer.models.keeping import widen_first
+    from unfreeze_trainer.models.own_type import held
+
+    place, names = job.distribution, [{*freezer.trainable_names(phase)} for phase in phases]
+    divides = place.engine == "FSDP" or place.zero_stage == 3  # noqa: PLR2004
+    if not held(loaded.module):
+        return None
+    widen_first(job, loaded.module, set().union(*names), divides=divides)
+    sizes = {name: parameter.nbytes for name, parameter in loaded.module.named_parameters()}
+    halves, size, trained = held(loaded.module), sum(sizes.values()), set[str]()
+    found = []
+    for each in names:
+        trained |= each
+        found.append(size + sum(sizes[name] for name in halves if name in trained))
+    return found
 
 
 def _range_steps(job: ResolvedJob, names: list[str], freezer: Freezer, feed: Feed) -> int | None:
@@ -292,13 +323,13 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
         f" {job.training.batch_size} samples ({plan.samples:,} in training, {plan.steps_per_epoch:,} steps an epoch)"
     )
     console.print(f"{total:,} parameters in the blocks {', '.join(plan.blocks)}")
-    table = Table(
-        "phase", "blocks", "trainable parameters", "share", "peak learning rate", "steps", "optimizer memory", "cached"
-    )
+    weights = ["weights"] * (plan.weight_bytes is not None)
+    columns = ("phase", "blocks", "trainable parameters", "share", "peak learning rate", "steps")
+    table = Table(*columns, *weights, "optimizer memory", "cached")
     for column in table.columns[2:]:
         column.justify = "right"
-    rows = zip(plan.phases, plan.trainable, plan.optimizer_bytes, plan.cached, strict=True)
-    for phase, trainable, size, kept in rows:
+    rows = zip(plan.phases, plan.trainable, plan.optimizer_bytes, plan.weights, plan.cached, strict=True)
+    for phase, trainable, size, held, kept in rows:
         rates = sorted({*phase.learning_rates.values(), phase.adapter_rate or 0} - {0}, reverse=True)
         table.add_row(
             phase.name,
@@ -307,6 +338,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             f"{100 * trainable / total:.2f} %",
             "solved" if phase.solved else " ... ".join(f"{rate:.3g}" for rate in dict.fromkeys((rates[0], rates[-1]))),
             f"{'up to ' if phase.plateau or (phase.rung and phase.index) else ''}{phase.steps:,}",
+            *[_size(held or 0)] * len(weights),
             _size(size),
             f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
         )
@@ -332,7 +364,11 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             if plan.range_steps
             else "The training is too short for a range test, and keeps these learning rates: raise spec.training.epochs for one"
         )
-    console.print("Optimizer memory: moments and gradients on each worker, beside weights and activations.")
+    types = "Weights: frozen ones in the type of their files, those that train or have trained in float32.\n"
+    console.print(
+        types * bool(weights)
+        + "Optimizer memory: moments and gradients on each worker, beside weights and activations."
+    )
 
 
 def _print_cached(job: ResolvedJob, plan: Preview, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import socket
@@ -23,11 +24,14 @@ from unfreeze_trainer.engines.optimizers import build_optimizer, take_step
 from unfreeze_trainer.engines.parts import compile_blocks
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError, some_of
+from unfreeze_trainer.models.own_type import widen
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.models.blocks import Block
     from unfreeze_trainer.phases.freezer import ParamGroup
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 OptimizerState = Mapping[str, Mapping[str, Tensor]]
@@ -58,8 +62,9 @@ class Recipe:
 class Engine(ABC):
     """Keeps one module in step over all ranks.
 
-    Weights are float32 in every engine and the computation runs under autocast: what is saved is what was trained, a
-    block that is unfrozen late starts from its exact pretrained weights, and engines agree to rounding.
+    Weights that train are float32 in every engine and the computation runs under autocast: what is saved is what was
+    trained, a block that is unfrozen late starts from its exact pretrained weights, and engines agree to rounding. Those
+    that are frozen may lie in the type of their file (see models/own_type.py), which is as exact.
 
     `model` is what the training calls, `module` the same network without the wrapper; both compute only between `begin`
     and `end`. An engine may hold its parameters in shares: their sizes are in `shapes`, their values come and go whole
@@ -160,7 +165,7 @@ class Engine(ABC):
             )
 
     def weights(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Return copies of parameters on rank 0, whole, on the CPU; nothing elsewhere. Collective."""
+        """Return copies of parameters on rank 0, whole, on the CPU, in the type that they lie in; nothing elsewhere. Collective."""
         if self.rank:
             return {}
         return {
@@ -174,6 +179,7 @@ class Engine(ABC):
 
         Not between the steps of a phase: the optimizer may hold a float32 copy of its own.
         """
+        widen(self.module, weights.keys())  # what was trained once is float32, also where it no longer trains
         load_whole(self.module, weights)
 
     def held(self) -> Iterator[tuple[str, Tensor]]:
@@ -191,6 +197,12 @@ class Engine(ABC):
         return torch.stack([bit_sum(parameter, salt=number) for number, parameter in enumerate(parameters)]).cpu()
 
     # What they share.
+
+    def _thaw(self, groups: Sequence[ParamGroup]) -> None:
+        """Make float32 of what a phase trains, from the same bits, where it lay frozen in half precision; it stays so."""
+        names = {name for group in groups for name in group.names}
+        if not self.divides and (more := widen(self.module, names)):
+            log.info("%.0f MiB of weights that train from here on have become float32", 2 * more / 2**20)
 
     def set_learning_rates(self, factor: float, *, held: float = math.inf) -> None:
         """Set each group's learning rate to its peak times a factor; to its peak alone where that is above `held`."""

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from unfreeze_trainer.engines.base import Engine, OptimizerState, Recipe
 from unfreeze_trainer.errors import JobError, some_of
+from unfreeze_trainer.models.own_type import held
 
 if TYPE_CHECKING:
     from unfreeze_trainer.phases.freezer import ParamGroup
@@ -49,6 +50,7 @@ class DDPEngine(Engine):
         if moments is None:
             moments = self._moments()
         self.end()
+        self._thaw(groups)
         parameters = dict(self.module.named_parameters())
         self._new_optimizer(groups, parameters)
         self._trained = {name: parameters[name] for group in groups for name in group.names}
@@ -57,6 +59,8 @@ class DDPEngine(Engine):
             self.optimizer.state[self._trained[name]] = {
                 key: value.detach().to(self.device) for key, value in moments[name].items()
             }
+        # Weights that lie in the mapped file need no copy from rank 0, which would make pages of their own of them.
+        self.module._ddp_params_and_buffers_to_ignore = held(self.module)  # type: ignore[assignment]  # noqa: SLF001
         # Accelerate has no other word yet for what torch now calls forward_sync_buffers.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
         # A single worker has nobody to exchange gradients with: evaluation_mode leaves the wrapper away.

@@ -27,6 +27,7 @@ from unfreeze_trainer.engines.base import (
 from unfreeze_trainer.engines.bits import bit_sum
 from unfreeze_trainer.engines.optimizers import MOMENTS
 from unfreeze_trainer.engines.zero import Held, OneGroup, Share, shares_of_all, shares_of_each
+from unfreeze_trainer.models.own_type import held
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -99,7 +100,7 @@ class DeepSpeedEngine(Engine):
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._join_group()
         deepspeed.init_distributed()  # takes the group over
-        self._initialize = deepspeed.initialize
+        self._initialize, self._init = deepspeed.initialize, deepspeed.zero.Init
         self._engine: Any = None
         self._names: list[str] = []
         """Of all that trains, in ZeRO's order."""
@@ -148,11 +149,14 @@ class DeepSpeedEngine(Engine):
         self.module = self.model = module
         move_buffers(module, self.device)
         _hold_inner_layers(module)
+        if held(module):  # initialize would have rank 0 send them all first, and each rank would hold them whole
+            self._init(module=module, config_dict_or_path=self._config(1), dtype=torch.float32)
 
     @override
     def begin(self, groups: Sequence[ParamGroup], moments: OptimizerState | None = None) -> None:
         before = self._held()
         self.end()
+        self._thaw(groups)
         parameters = dict(self.module.named_parameters())
         self._names = [name for group in groups for name in group.names]
         trains = {name: parameters[name] for name in self._names}

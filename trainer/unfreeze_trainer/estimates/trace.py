@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
+from unfreeze_trainer.models.keeping import pretend, widen_first
+from unfreeze_trainer.models.own_type import held
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
@@ -160,6 +163,8 @@ class _Trace:
     def run(self, *, heaviest: bool, steps_alone: bool) -> Traced:
         with self._ledger as ledger:
             loaded = self._task.build_model()
+            pretend(self._job, loaded)
+            ledger.restart()  # files are mapped, and not copied
             module = loaded.module
             found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
             freezer = Freezer(
@@ -167,6 +172,7 @@ class _Trace:
             )
             sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
             trains = {phase.name: sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found}
+            frozen = {*held(module)}
             dtypes: dict[str, int] = {}
             for parameter in module.parameters():
                 kind = str(parameter.dtype).removeprefix("torch.")
@@ -178,6 +184,7 @@ class _Trace:
             # One worker alone waits for no gradient: what gets none has no moments either.
             used = chosen if steps_alone and engine.world_size == 1 else self._try(engine, module, chosen)
             freezer.unused = frozenset(chosen - used)
+            widen_first(self._job, module, chosen, divides=engine.divides)
             engine.attach(module, loaded.blocks, freezer.unused)
             holds = self._job.guard is not None and self._job.guard.type == "Hold"
             base = copy_below_head(loaded, engine, chosen if holds else ())
@@ -206,7 +213,7 @@ class _Trace:
             phases=phases,
             exporting=exporting,
             checkpoint=max(phase.snapshot for phase in phases),
-            export=self._exported(sizes, loaded),
+            export=self._exported(sizes, loaded, frozen & (sizes.keys() - everything)),
             planned_steps=planned,
             test_steps=tested,
         )
@@ -322,11 +329,12 @@ class _Trace:
             merged(module)
         return self._ledger.peak
 
-    def _exported(self, sizes: dict[str, int], loaded: LoadedModel) -> int:
+    def _exported(self, sizes: dict[str, int], loaded: LoadedModel, halved: AbstractSet[str]) -> int:
         own = sum(sizes[name] for name in loaded.adapter_parameters)
         whole = sum(sizes.values())
         each = {"Model": whole, "Merged": whole - own, "Adapter": own}
-        return _FLOAT32 * sum(each[kind] for kind in self._job.output.export)
+        spared = _FLOAT32 // 2 * sum(sizes[name] for name in halved)
+        return sum(_FLOAT32 * each[kind] - spared * (kind == "Model") for kind in self._job.output.export)
 
 
 def _held(module: nn.Module) -> int:

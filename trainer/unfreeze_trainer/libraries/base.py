@@ -20,6 +20,7 @@ from unfreeze_trainer.models.folders import check_folder, weight_files
 from unfreeze_trainer.models.home import home_of, name_base
 from unfreeze_trainer.models.loading import not_wrapped
 from unfreeze_trainer.models.own_head import OwnHead, transformers_own_head
+from unfreeze_trainer.models.own_type import as_in_files, shapes_alone
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
 """Model (without an adapter), Adapter (adapter and head), Merged (the adapter folded into its base: as of kind Model)."""
@@ -91,7 +92,8 @@ class Library(ABC):
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
         options: dict[str, Any] = {"seed": self.job.training.seed, "base": self.path}
-        return add_adapter(module, blocks, self.job.adapter, **options, reach_experts=self._reaches_experts)
+        with shapes_alone():  # PEFT asks each layer for its weight many times
+            return add_adapter(module, blocks, self.job.adapter, **options, reach_experts=self._reaches_experts)
 
     @property
     def _reaches_experts(self) -> bool:
@@ -130,8 +132,9 @@ class Library(ABC):
             return
         from unfreeze_trainer.models.adapters.peft import merged
 
-        with not_wrapped():
-            self._save(merged(module) if kind == "Merged" else module, folder)
+        whole = merged(module) if kind == "Merged" else module
+        with not_wrapped(), as_in_files(whole, self.path if self.name == "transformers" else None, folder):
+            self._save(whole, folder)
 
     @abstractmethod
     def _save(self, module: Any, folder: Path) -> None:

@@ -72,7 +72,7 @@ def load_language_model(path: str, where: str, *, auto: str, random: bool, seed:
             if random:
                 module = loader.from_config(config, dtype=torch.float32, trust_remote_code=False)
             else:
-                module, fresh = from_folder(loader, path, config)
+                module, fresh = from_folder(loader, path, config, own="All")
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be loaded", error, path) from error
     check_complete(module, frozenset(), fresh, where)

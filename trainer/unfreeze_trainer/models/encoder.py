@@ -50,7 +50,7 @@ def load_encoder(path: str, where: str, *, tokenizer: Any, random: bool, seed: i
             if random:
                 module = loader._from_config(config, dtype=torch.float32)  # noqa: SLF001 - what Auto calls
                 return module.train()
-            module, fresh = from_folder(loader, path, config)
+            module, fresh = from_folder(loader, path, config, own="All")
     except Exception as error:  # a broken folder is broken in many ways
         raise failed(f"{where}: the model cannot be loaded", error, path) from error
     check_complete(module, frozenset(), fresh, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,6 +16,7 @@ from torch import nn
 from unfreeze_trainer.errors import JobError, one_line
 from unfreeze_trainer.models.blocks import EMBEDDINGS, find_blocks
 from unfreeze_trainer.models.heads import transformers_head
+from unfreeze_trainer.models.own_type import Part, file_types, half_of, hold, placeholders, wanted
 
 _NAMED = re.compile(r"GLOBAL ([\w.]+)|Unsupported globals: ([\w.]+)")
 """What a pickle would call, in the words of torch or timm."""
@@ -62,17 +63,26 @@ def name_outputs(config: Any, labels: Sequence[str], problem_type: str) -> bool:
     return same
 
 
-def from_folder(loader: Any, path: str, config: Any) -> tuple[Any, set[str]]:
-    """Return a folder's model in float32, and the names of the parameters that its files lack or have in another shape."""
-    module, info = loader.from_pretrained(
-        path,
-        config=config,
-        dtype=torch.float32,
-        local_files_only=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
+def from_folder(loader: Any, path: str, config: Any, *, own: Part | None = None) -> tuple[Any, set[str]]:
+    """Return a folder's model, and the names of the parameters that its files lack or have in another shape.
+
+    It is in float32, but for the large weights of a part, `own`, which keep the type of their file where that is wanted
+    (`own_type.own_types`).
+    """
+    types = file_types(path) if own and wanted() else {}
+    keeps = own if half_of(types) else None
+    with placeholders(types, keeps, transformers_head) if keeps else nullcontext():
+        module, info = loader.from_pretrained(
+            path,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    if keeps:
+        hold(module)
     mismatched = (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"])
     return module, {*info["missing_keys"], *mismatched}
 

@@ -236,7 +236,7 @@ def load_text_model(
                 of_config = loader._from_config if pooling else loader.from_config  # noqa: SLF001 - what Auto calls
                 module = of_config(config, dtype=torch.float32, **({} if pooling else {"trust_remote_code": False}))
                 return module.train(), transformers_head(module)
-            module, fresh = from_folder(loader, path, config)
+            module, fresh = from_folder(loader, path, config, own="Body")
             head = transformers_head(module)
             trained = trained_head(path, where, pooling, labels) if pooling and same_kind else {}
             if trained:

@@ -20,13 +20,16 @@ def tied_layers(module: Any) -> list[nn.Module]:
     """
     found: list[nn.Module] = []
     for whole in (output_layer(module), _embeddings(module)):
-        weight = getattr(whole, "weight", None)
-        same = [
-            part for _, part in module.named_modules(remove_duplicate=False) if getattr(part, "weight", None) is weight
-        ]
+        weight = _own(whole)
+        same = [part for _, part in module.named_modules(remove_duplicate=False) if _own(part) is weight]
         if weight is not None and len(same) > 1:
             found += [part for part in same if all(part is not other for other in found)]
     return found
+
+
+def _own(part: nn.Module | None) -> nn.Parameter | None:
+    """Return the weight that a module has itself: as an attribute it may be a copy (own_type.py)."""
+    return None if part is None else part._parameters.get("weight")  # noqa: SLF001
 
 
 def _embeddings(module: Any) -> nn.Module | None:

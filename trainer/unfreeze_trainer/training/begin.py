@@ -13,6 +13,7 @@ from unfreeze_trainer.features.keys import computes
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
+from unfreeze_trainer.models.keeping import widen_first
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
@@ -66,6 +67,7 @@ def attach(
     keys = keys_of(
         job, module, cuts, phases=plan.phases, freezer=freezer, computed=computes(engine.device, engine.dtype)
     )
+    widen_first(job, module, chosen, divides=engine.divides)
     engine.attach(module, loaded.blocks, evidence.unused)
     return evidence, cuts, keys
 
