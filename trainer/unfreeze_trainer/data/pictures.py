@@ -106,8 +106,10 @@ def _bound(image: Image) -> None:
         if whole[0] * whole[1] <= most:
             image.draft(None, (whole[0] // 2, whole[1] // 2))
             return
+    fits_jpeg = not jpeg and image.width * image.height <= 4 * MAX_PIXELS
     image.close()
-    raise _too_large(most, " and is progressive, or has each colour on its own" if jpeg and most == MAX_PIXELS else "")
+    more = " and is progressive, or has each colour on its own" if jpeg and most == MAX_PIXELS else ""
+    raise _too_large(most, more, f", or save it as a JPEG, which may have {4 * MAX_PIXELS:,}" if fits_jpeg else "")
 
 
 def _most_pixels(image: Image) -> int:
@@ -142,8 +144,8 @@ def _in_one_scan(image: Image) -> bool:
     return False
 
 
-def _too_large(most: int, more: str = "") -> PictureError:
-    return PictureError(f"it has more than {most:,} pixels{more}; scale it down")
+def _too_large(most: int, more: str = "", otherwise: str = "") -> PictureError:
+    return PictureError(f"it has more than {most:,} pixels{more}; scale it down{otherwise}")
 
 
 def spare_channels(image: Image) -> int:

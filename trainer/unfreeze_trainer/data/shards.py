@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from unfreeze_api.commands import explained
 from unfreeze_trainer.data.partitions import is_partitioned, require_no_log, tables_below, values_of
 from unfreeze_trainer.data.split_names import split_of
 from unfreeze_trainer.data.suffixes import TABLES, lies_as_table, suffixes
@@ -128,8 +129,11 @@ def _in_folder(folder: Path, where: str) -> list[str]:
     entries = _entries(folder, where)
     require_no_log(folder, [entry.name for entry in entries], where)
     closed = Closed(folder, where, "InvalidData")
-    if is_partitioned(str(folder)):
-        below = tables_below(str(folder))
+    try:
+        below = tables_below(str(folder)) if is_partitioned(str(folder)) else []
+    except OSError as error:
+        raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
+    if below:
         _require_one_table(below, below, [], where)
         return [closed.path(name) for name in below]
     names = [entry.name for entry in entries if not entry.is_dir()]
