@@ -16,7 +16,10 @@ export TOKENIZERS_PARALLELISM := false
 # Tests start hundreds of processes, each of which would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast fmt lint bench crds chart images cluster-up cluster-down lock clean
+# What differs between releases of Kubernetes: the CRD and its rules, and a job's life from its children to its end.
+OLDEST := tests/crds tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
+
+.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast test-oldest fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -58,6 +61,9 @@ test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task,
 
 test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow and not accelerator"
+
+test-oldest: setup ## Some tests on the oldest Kubernetes that is supported, whose control plane is built once; others: T=FILE
+	@UNFREEZE_TEST_KUBERNETES=oldest $(BIN)/python -m pytest -m cluster $(or $(T),$(OLDEST))
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .

@@ -1,15 +1,17 @@
-"""What a base costs that the namespace's cache has, against one on a claim: from a pod's start to its first step, in turns.
+"""What a base costs that the namespace's cache has, or that an image has, against one on a claim: from a pod's start to its first step, in turns.
 
     python -m bench.cached [ROUNDS]
 
 A hub on this machine has MiniLM (tests/hub), a first job has fetched it. Prints JSON: median seconds by the clock and of the processor, of all
-processes of the pod together, with the model at hf:// in the cache and at a path; the medians of the ratios of a round, and their goal; and
+processes of the pod together, with the model at hf:// in the cache, at a path of a claim, and at oci:// where the same path stands
+for what a node has mounted; the medians of the ratios of a round, and their goal; and
 how many bytes came over the network, of all files and of the weights. What a job does with the cache besides: it asks the hub which commit
 the branch is at and what that holds, and compares all files with their hashes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
@@ -46,6 +48,8 @@ def main() -> None:
         hub.model("org/minilm", files)
         jobs = {"cached": _job(SOURCE, f"{folder}/cache/models--org--minilm/snapshots/main")}
         jobs["claim"] = _job(f"file://{base}", str(base))
+        image = "oci://registry.example/minilm@sha256:" + hashlib.sha256(files[WEIGHTS]).hexdigest()
+        jobs["image"] = _job(image, str(base))
         how = Bringing(cache=f"{folder}/cache")
         fetch_sources(jobs["cached"], how, pin_sources(jobs["cached"], how, {}))
         before = hub.sent.copy()
@@ -62,9 +66,10 @@ def _result(turns: list[dict[str, tuple[float, float]]], hub: Hub, before: Any) 
         found |= {
             f"{name} {what}": round(statistics.median(turn[name][place] for turn in turns), 2) for name in turns[0]
         }
-        found[f"cached/claim {what}"] = round(
-            statistics.median(turn["cached"][place] / turn["claim"][place] for turn in turns), 3
-        )
+        for name in ("cached", "image"):
+            found[f"{name}/claim {what}"] = round(
+                statistics.median(turn[name][place] / turn["claim"][place] for turn in turns), 3
+            )
     found["bytes of files"], found["bytes of weights"] = (hub.sent - before).total(), (hub.sent - before)[WEIGHTS]
     return found
 

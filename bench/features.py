@@ -1,31 +1,40 @@
 """Whole jobs with the block cache, from a new process to the export, against the same without it and transformers' Trainer.
 
-    python -m bench.features [ROWS [ROUNDS]]
+    python -m bench.features [ROWS [ROUNDS]] [--before CHECKOUT] [--epochs N] [--only NAME ...]
 
 Prints JSON: seconds of processor time (user and system, with those of processes that it starts), and the ratios that the block
 cache gains. MiniLM on ROWS of TREC's questions (all of them by default), at most 64 tokens, in batches of 32. `floor` is a process
-that imports, loads the model and reads each row once without gradients; `of_floor` the share of it that is reached.
+that imports, loads the model and reads each row once without gradients; `of_floor` the share of it that is reached. `again` is the job
+with another seed, whose features `cached` has left in a folder that outlives it. With --only, others are left out.
+
+CHECKOUT is another build, which trains the same without a cache; without one this build does, as runs of before are resumed. With
+--epochs, whoever computes frozen blocks in each step is measured for 1 and for N epochs of feature extraction, and the others are
+taken to last as long as those from the first to the Nth. The raw rows go into bench/results/features.jsonl.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.job import RESOLVE, environment
 from examples.prepare import prepare
 from unfreeze_api.apiserver.validate import load_job
 from unfreeze_api.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / ".demo"
+RESULTS = ROOT / "bench" / "results" / "features.jsonl"
 WORKS: dict[str, tuple[dict[str, Any], int]] = {
     "FeatureExtraction, 20 epochs": ({"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}, 20),
     "LinearProbeThenFineTune, 5 of 7 epochs": (
@@ -69,42 +78,71 @@ with torch.no_grad():
 
 def main() -> None:
     """Measure and print."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else None
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 1  # noqa: PLR2004
+    parser = argparse.ArgumentParser(usage=(__doc__ or "").split("\n")[2].strip())
+    parser.add_argument("rows", type=int, nargs="?")
+    parser.add_argument("rounds", type=int, nargs="?", default=1)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--only", nargs="*")
+    asked = parser.parse_args()
     if not (EXAMPLES / "models" / "minilm").is_dir():
         prepare(EXAMPLES)
     results: dict[str, Any] = {"benchmark": "features"}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "rows.csv")
         with (EXAMPLES / "data" / "trec-train.csv").open() as source:
-            data.write_text("".join(itertools.islice(source, rows and rows + 1)))
+            data.write_text("".join(itertools.islice(source, asked.rows and asked.rows + 1)))
         results["rows"] = len(data.read_text().splitlines()) - 1
-        model = str(EXAMPLES / "models" / "minilm")
         for name, (strategy, epochs) in WORKS.items():
             probe = strategy.get("linearProbeThenFineTune", {}).get("probeEpochs")
-            phases = [(True, probe), (False, epochs - probe)] if probe else [(True, epochs)]
-            contenders: dict[str, Callable[[Path], float]] = {
-                "cached": partial(worker, data, strategy, epochs, True),
-                "computed": partial(worker, data, strategy, epochs, False),
-                "Trainer": partial(trainer, model, data, phases),
-                "floor": lambda _: script(FLOOR, model, str(data)),
+            contenders: dict[str, Callable[[int, Path], float]] = {
+                "cached": partial(worker, data, strategy),
+                "again": partial(worker, data, strategy, seed=1),
+                "floor": lambda _, __: script(FLOOR, str(EXAMPLES / "models" / "minilm"), str(data)),
+                "Trainer": partial(trainer, data, probe),
+                "computed": partial(before, asked.before.resolve(), data, strategy)
+                if asked.before
+                else partial(worker, data, strategy, cached=False),
             }
+            contenders = {one: run for one, run in contenders.items() if asked.only is None or one in asked.only}
             taken: dict[str, list[float]] = {contender: [] for contender in contenders}
-            for number in range(rounds):
+            for number in range(asked.rounds):
+                Path(folder, f"{len(results)}-{number}").mkdir()
                 for contender, measure in contenders.items():
-                    taken[contender].append(measure(Path(folder, f"{len(results)}-{number}-{contender}")))
-                    print(f"{name}, {contender}: {taken[contender][-1]:.1f} s", file=sys.stderr)
+                    slow = asked.epochs and not probe and contender in ("Trainer", "computed")
+                    used = {}
+                    for some in [1, asked.epochs] if slow else [epochs]:
+                        used[some] = measure(some, Path(folder, f"{len(results)}-{number}", f"{contender}-{some}"))
+                        note(
+                            work=name,
+                            contender=contender,
+                            rows=results["rows"],
+                            epochs=some,
+                            turn=number,
+                            seconds=used[some],
+                        )
+                    most = max(used)
+                    each = (used[most] - used[1]) / (most - 1) if slow else 0.0
+                    taken[contender].append(used[most] + (epochs - most) * each)
             seconds = {contender: statistics.median(values) for contender, values in taken.items()}
-            results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()} | {
-                "computed/cached": round(seconds["computed"] / seconds["cached"], 2),
-                "Trainer/cached": round(seconds["Trainer"] / seconds["cached"], 2),
-                "of_floor": round(seconds["floor"] / seconds["cached"], 2),
-            }
+            results[name] = {f"{contender}_s": round(value, 1) for contender, value in seconds.items()}
+            for ratio in ("computed/cached", "Trainer/cached", "floor/cached", "cached/again"):
+                over, under = ratio.split("/")
+                if {over, under} <= seconds.keys():
+                    label = "of_floor" if over == "floor" else ratio
+                    results[name][label] = round(seconds[over] / seconds[under], 2)
     print(json.dumps(results, indent=1))
 
 
-def worker(data: Path, strategy: dict[str, Any], epochs: int, cached: bool, run: Path) -> float:
-    """Return the processor time of a job from its worker's start to its export; not cached is as runs of before are resumed."""
+def note(**row: Any) -> None:
+    """Keep a raw row."""
+    print(json.dumps(row), file=sys.stderr, flush=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def manifest(data: Path, strategy: dict[str, Any], epochs: int, run: Path) -> dict[str, Any]:
+    """Return the manifest of a job."""
     spec = {
         "model": {"source": f"file://{EXAMPLES}/models/minilm"},
         "task": {"type": "TextClassification", "textClassification": {"maxLength": 64}},
@@ -116,24 +154,47 @@ def worker(data: Path, strategy: dict[str, Any], epochs: int, cached: bool, run:
         "training": {"epochs": epochs, "batchSize": 32, "seed": 0},
         "output": {"destination": f"file://{run}"},
     }
-    manifest = {
+    return {
         "apiVersion": "unfreeze.dev/v1alpha1",
         "kind": "FineTuneJob",
         "metadata": {"name": "bench"},
         "spec": spec,
     }
-    job = resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1")
+
+
+def worker(
+    data: Path, strategy: dict[str, Any], epochs: int, run: Path, *, cached: bool = True, seed: int = 0
+) -> float:
+    """Return the processor time of a job from its worker's start to its export; features lie in a folder beside the run's.
+
+    Not cached is as runs of before are resumed.
+    """
+    asked = manifest(data, strategy, epochs, run)
+    asked["spec"]["training"]["seed"] = seed
+    if cached:
+        asked["spec"]["sources"] = {"featureCache": {"destination": f"file://{run.parent}/features"}}
+    job = resolve("bench", "default", load_job(asked).spec, rendezvous_host="127.0.0.1")
     if not cached:
-        before = job.semantics.model_copy(update={"features": "Computed", "dropout": "Everywhere"})
-        job = job.model_copy(update={"semantics": before})
+        first = job.semantics.model_copy(update={"features": "Computed", "dropout": "Everywhere"})
+        job = job.model_copy(update={"semantics": first})
     file = run.with_suffix(".json")
     file.write_text(job.to_json())
     return processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
 
 
-def trainer(model: str, data: Path, phases: Sequence[tuple[bool, int]], run: Path) -> float:
-    """Return the processor time of transformers' Trainer, which trains (frozen base, epochs) one after the other."""
-    return script(TRAINER, model, str(data), str(run), repr(phases))
+def before(build: Path, data: Path, strategy: dict[str, Any], epochs: int, run: Path) -> float:
+    """Return the processor time of the same job in another build."""
+    asked, file = run.with_suffix(".yaml"), run.with_suffix(".json")
+    asked.write_text(json.dumps(manifest(data, strategy, epochs, run)))
+    own = environment(build)
+    subprocess.run([sys.executable, "-P", "-c", RESOLVE, asked, file], env=own, cwd=run.parent, check=True)
+    return processor_time([sys.executable, "-P", "-m", "unfreeze_trainer.worker"], **own, UNFREEZE_JOB=str(file))
+
+
+def trainer(data: Path, probe: int | None, epochs: int, run: Path) -> float:
+    """Return the processor time of transformers' Trainer: a frozen base for all epochs, or for those of the probe."""
+    phases = [(True, probe), (False, epochs - probe)] if probe else [(True, epochs)]
+    return script(TRAINER, str(EXAMPLES / "models" / "minilm"), str(data), str(run), repr(phases))
 
 
 def script(text: str, *arguments: str) -> float:

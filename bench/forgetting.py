@@ -10,8 +10,6 @@ A job ends where its export would begin. Prints the tables, and keeps each row i
 
 from __future__ import annotations
 
-import ast
-import csv
 import json
 import logging
 import os
@@ -30,7 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from bench.pictures import clothes
 from bench.support.outcomes import SEED, record
 from bench.support.turns import make_job
-from examples.prepare import prepare
+from examples.prepare import prepare, prepare_sentences
 from examples.prepare_mobilenet import write_mobilenet
 
 EVERYTHING = 1000.0
@@ -71,7 +69,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "models" / "minilm").is_dir():
         prepare(folder)
-    sentences(folder / "sentences.csv")
+    prepare_sentences(folder)
     asked = {name: job for name, job in jobs().items() if all(word in name for word in sys.argv[2:])}
     if any(model == "MobileNetV2" for model, *_ in asked.values()):
         write_mobilenet(folder / "models" / "mobilenet-v2")
@@ -92,20 +90,6 @@ def jobs() -> dict[str, tuple[str, Job, dict[str, Any]]]:
             name = f"{model}, {way}, {guard} with a budget of {budget:g}"
             found[name] = (model, ways[way], {"guard": guard, "budget": budget})
     return found
-
-
-def sentences(file: Path) -> None:
-    """Write the first lines of docstrings of Python's own library."""
-    if file.is_file():
-        return
-    found = set()
-    for module in sorted(Path(os.__file__).parent.glob("*.py")):
-        for node in ast.walk(ast.parse(module.read_bytes())):
-            if isinstance(node, ast.FunctionDef) and (said := ast.get_docstring(node)):
-                found.add(said.splitlines()[0])
-    drawn = random.Random(SEED).sample(sorted(one for one in found if len(one.split()) > 5), 256)  # noqa: S311, PLR2004
-    with file.open("w") as out:
-        csv.writer(out).writerows([["question"], *([one] for one in drawn)])
 
 
 def pieces(folder: Path) -> None:
@@ -157,9 +141,11 @@ def measured(folder: Path, model: str, way: Job, wanted: dict[str, Any]) -> dict
 
     AcceleratorState._reset_state()  # noqa: SLF001 - it takes one engine per process for granted
     PartialState._reset_state()  # noqa: SLF001
-    anchor = folder / ("sentences.csv" if model == "MiniLM" else "pieces")
+    anchor: dict[str, Any] = {"source": f"file://{folder}/pieces"}
+    if model == "MiniLM":
+        anchor = {"source": f"file://{folder}/data/sentences.csv", "columns": {"text": "sentence"}}
     scratch = Path(tempfile.mkdtemp(dir=folder))
-    forgetting = {"anchor": {"source": f"file://{anchor}"}} | wanted
+    forgetting = {"anchor": anchor} | wanted
     job = make_job(f"{scratch}/run", **spec_of(folder, model), **way, evidence={"forgetting": forgetting})
     task = open_task(job)
     run = Run(job, task, task.build_model(), open_engine(job), None)

@@ -36,7 +36,7 @@ points = tomllib.loads(Path(sys.argv[1], "pyproject.toml").read_text())["project
 module, _, name = points["run"].partition(":")
 getattr(import_module(module), name)(sys.argv[2:])
 """
-_RESOLVE = """
+RESOLVE = """
 import sys
 from pathlib import Path
 try:
@@ -120,7 +120,8 @@ def _below(pid: int) -> Iterator[int]:
         yield from _below(child)
 
 
-def _environment(build: Path) -> dict[str, str]:
+def environment(build: Path) -> dict[str, str]:
+    """Return the environment in which a Python imports a build."""
     rooms = [str(build / room) for room in ("crds", "trainer", "cli")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(rooms), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -140,7 +141,7 @@ def whole(build: Path, manifest: str) -> Parts:
         watch = Watch()
         done = subprocess.run(
             [PYTHON, "-P", "-c", _RUN, build, file],
-            env=_environment(build),
+            env=environment(build),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,8 +167,8 @@ def pods(build: Path, manifest: str) -> Parts:
     with tempfile.TemporaryDirectory() as folder:
         file, job, run = Path(folder, "job.yaml"), Path(folder, "job.json"), Path(folder, "run")
         file.write_text(manifest.replace("RUN", f"file://{run}"))
-        environment = _environment(build)
-        subprocess.run([PYTHON, "-P", "-c", _RESOLVE, file, job], env=environment, cwd=folder, check=True)
+        own = environment(build)
+        subprocess.run([PYTHON, "-P", "-c", RESOLVE, file, job], env=own, cwd=folder, check=True)
         watch, agents = Watch(), []
         for index in (0, 1):
             place = {
@@ -180,7 +181,7 @@ def pods(build: Path, manifest: str) -> Parts:
             }
             command = [PYTHON, "-m", "unfreeze_trainer.agent.main"]
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            agents.append(subprocess.Popen(command, env=environment | place, cwd=folder, **quiet))  # type: ignore[call-overload]
+            agents.append(subprocess.Popen(command, env=own | place, cwd=folder, **quiet))  # type: ignore[call-overload]
         events = run / "events.jsonl"
         while not (events.exists() and '"phase"' in events.read_text()):
             if any(agent.poll() for agent in agents):

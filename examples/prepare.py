@@ -13,15 +13,18 @@ writes
   the wheel of gensim, in the same way; no text of one file stands in another;
 - FOLDER/data/addresses-{train,test}.jsonl: addresses of the United States, word by word with what each word is, in 29 kinds
   (usaddress, MIT, from its source package);
+- FOLDER/data/sentences.csv: 256 sentences about what functions of Python's own library do, the first lines of their
+  docstrings, drawn by a seed from the Python that runs this;
 - FOLDER/models/efficientnet-lite0 (Apache-2.0, as a timm folder) and FOLDER/data/digits: scikit-learn's handwritten
   digits as images, one folder for each digit in `train` and in `test`.
 
-Sets are trec, labels and images, which it writes where none is named; few, which takes its questions from trec's; and pairs and
-addresses, for which it fetches another package each.
+Sets are trec, labels and images, which it writes where none is named; few, which takes its questions from trec's; sentences; and pairs
+and addresses, for which it fetches another package each.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import json
@@ -53,6 +56,8 @@ LEE_TEXTS = {"test": 12, "validation": 8, "train": 30}
 TEST_SHARE = 0.1
 LITTLE = 1000
 FEW = 8
+SENTENCES, WORDS = 256, 6
+"""How many sentences, and how many words each has at least."""
 SEED = 0
 
 
@@ -65,6 +70,7 @@ def main() -> None:
         "few": prepare_few,
         "pairs": prepare_pairs,
         "addresses": prepare_addresses,
+        "sentences": prepare_sentences,
     }
     folder, *named = sys.argv[1:] or [""]
     if not folder or folder.startswith("-") or folder in sets or not sets.keys() >= {*named}:
@@ -153,6 +159,22 @@ def prepare_addresses(folder: Path) -> None:
         aside = data / f"addresses-{name}.part"
         aside.write_text("".join(json.dumps(row) + "\n" for row in part))
         aside.rename(data / f"addresses-{name}.jsonl")
+
+
+def prepare_sentences(folder: Path) -> None:
+    """Write FOLDER/data/sentences.csv, text that has nothing to do with questions; what is there is kept."""
+    place = folder / "data" / "sentences.csv"
+    if place.exists():
+        return
+    found = set()
+    for module in sorted(Path(os.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(module.read_bytes())):
+            if isinstance(node, ast.FunctionDef) and (said := ast.get_docstring(node)):
+                found.add(said.splitlines()[0])
+    long = sorted(sentence for sentence in found if len(sentence.split()) >= WORDS)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    drawn = random.Random(SEED).sample(long, SENTENCES)  # noqa: S311 - no secret
+    _write(place, [(sentence,) for sentence in drawn], header=("sentence",))
 
 
 def prepare_images(folder: Path) -> None:

@@ -1,9 +1,25 @@
 """What all tests share: one control plane for the run, a namespace for each test."""
 
+import gc
+import os
+
 from hypothesis import settings
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.rooms"]
 
+# What one test's job computes is no part of another's: those that are about it name a folder.
+os.environ["UNFREEZE_FEATURES"] = "off"
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unfreeze", deadline=None)
 settings.load_profile("unfreeze")
+
+
+def pytest_sessionstart() -> None:
+    """What is collected stays until the end: looking through it for garbage, again and again, takes a tenth of a run of pure tests."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for among what tests make."""
+    gc.freeze()
+    gc.enable()

@@ -41,7 +41,7 @@ def record(benchmark: str, name: str, measure: Callable[[], Mapping[str, Any]]) 
     start = time.monotonic()
     figures = dict(measure())
     command = f"python -m bench.{benchmark} {' '.join(['FOLDER', *sys.argv[2:]])}"
-    by = {"row": name, "command": command, "commit": _commit(), "seed": SEED}
+    by = {"row": name, "command": command, "commit": commit(), "seed": SEED}
     made = by | {"seconds": round(time.monotonic() - start)} | figures
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as rows:
@@ -50,7 +50,7 @@ def record(benchmark: str, name: str, measure: Callable[[], Mapping[str, Any]]) 
     return made
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the last commit of the code that is measured, with a sign of what has been changed since."""
     names = ["crds", "trainer", "examples", "bench/*.py", "bench/support"]
     asked = (["log", "-1", "--format=%h", "--abbrev=7", "--", *names], ["status", "--porcelain", "--", *names])

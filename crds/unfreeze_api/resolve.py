@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from unfreeze_api.contracts.progress import CLAIM_FOLDER, IMAGES_FOLDER, SOURCES_FOLDER
 from unfreeze_api.contracts.resolved import (
+    ResolvedBudget,
+    ResolvedCache,
     ResolvedData,
     ResolvedDistribution,
     ResolvedGuard,
@@ -26,7 +28,8 @@ from unfreeze_api.spec.job import FineTuneJobSpec
 def claims(spec: FineTuneJobSpec) -> dict[str, bool]:
     """Return the volume claims that a job mounts, and for each whether it is written to."""
     read = [claim for source in _read(spec) for claim in needs(source).claims]
-    return dict.fromkeys(read, False) | dict.fromkeys(needs(spec.output.destination).claims, True)
+    written = [spec.output.destination, *([spec.feature_cache.destination] if spec.feature_cache else [])]
+    return dict.fromkeys(read, False) | dict.fromkeys((claim for one in written for claim in needs(one).claims), True)
 
 
 def schemes(spec: FineTuneJobSpec) -> list[str]:
@@ -53,6 +56,8 @@ def resolve(
     *,
     rendezvous_host: str,
     claim_folders: Mapping[str, str] | None = None,
+    price: float | None = None,
+    currency: str = "",
 ) -> ResolvedJob:
     """Fill in every default of a valid spec that depends on something else, and every path.
 
@@ -66,8 +71,13 @@ def resolve(
         Name under which all pods reach pod 0.
     claim_folders
         Folder of each volume claim. Without it each claim lies where the operator mounts it.
+    price, currency
+        What an accelerator of the job costs an hour; None where nobody knows.
     """
     places = Places(mounts=CLAIM_FOLDER, claims=claim_folders or {}, sources=SOURCES_FOLDER, images=IMAGES_FOLDER)
+    place = ResolvedDistribution.resolve(
+        spec.distribution, rendezvous_host=rendezvous_host, rendezvous_port=rendezvous_port(namespace, name)
+    )
     job = ResolvedJob(
         name=name,
         namespace=namespace,
@@ -77,11 +87,7 @@ def resolve(
         strategy=ResolvedStrategy.resolve(spec.strategy, spec.adapter),
         adapter=spec.adapter and spec.adapter.completed(),
         training=spec.training.model_copy(update={"metric": spec.metric.name}),
-        distribution=ResolvedDistribution.resolve(
-            spec.distribution,
-            rendezvous_host=rendezvous_host,
-            rendezvous_port=rendezvous_port(namespace, name),
-        ),
+        distribution=place,
         output=ResolvedOutput.resolve(
             spec.output.destination, places, export=spec.exports, prediction_inputs=spec.prediction_inputs
         ),
@@ -89,6 +95,14 @@ def resolve(
         evidence=spec.evidence,
         guard=ResolvedGuard.of(spec.evidence, spec.task.type),
         stages=[ResolvedStage.of(stage, spec, places) for stage in spec.stages] if spec.stages else None,
+        budget=ResolvedBudget.of(spec.run_policy.budget, place, price, currency),
+        cache=spec.feature_cache
+        and ResolvedCache.resolve(
+            spec.feature_cache.destination,
+            places,
+            max_bytes=spec.feature_cache.max_bytes,
+            scratch_bytes=spec.distribution.scratch_bytes,
+        ),
         hang_timeout_seconds=spec.run_policy.hang_timeout_seconds,
     )
     return job.model_copy(update={"schema_version": schema_version(job)})

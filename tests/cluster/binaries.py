@@ -19,7 +19,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-KUBERNETES_VERSION = "v1.37.2"
+RELEASE_ENV = "UNFREEZE_TEST_KUBERNETES"
+"""Environment variable: `oldest` has the tests run on the oldest Kubernetes that is supported, in place of the newest."""
+OLDEST = os.environ.get(RELEASE_ENV) == "oldest"
+KUBERNETES_VERSION = "v1.34.1" if OLDEST else "v1.37.2"
+CONTROL_PLANE = "oldest-plane.mod" if OLDEST else "go.mod"
+"""Module file that pins the control plane."""
 MODULE_DIR = Path(__file__).parent / "build"
 PACKAGES = {
     "etcd": "go.etcd.io/etcd/server/v3",
@@ -68,7 +73,7 @@ def _controller_manager() -> Path:
 
     def build(go: str, target: Path, names: list[str]) -> None:
         _go(
-            [go, "build", "-mod=readonly", *_flags(_stamp()), "-o", f"{target}/", "./controller-manager"],
+            [go, "build", *_readonly(), *_flags(_stamp()), "-o", f"{target}/", "./controller-manager"],
             MODULE_DIR,
             {},
         )
@@ -206,9 +211,13 @@ def _go_program(needed_for: str, otherwise: str = "") -> str:
 def _build_control_plane(go: str, target: Path, names: list[str]) -> None:
     """One `go build` for all, because they share most of their packages."""
     packages = [PACKAGES[name] for name in names]
-    _go([go, "build", "-mod=readonly", *_flags(_stamp()), "-o", f"{target}/", *packages], MODULE_DIR, {})
+    _go([go, "build", *_readonly(), *_flags(_stamp()), "-o", f"{target}/", *packages], MODULE_DIR, {})
     if "etcd" in names:
         (target / "server").rename(target / "etcd")
+
+
+def _readonly() -> list[str]:
+    return [f"-modfile={CONTROL_PLANE}", "-mod=readonly"]
 
 
 def _stamp() -> str:

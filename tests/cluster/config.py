@@ -36,6 +36,8 @@ class Config:
     #: Image names or patterns ("*" matches all) -> Image, the first match counts; None and no match at all
     #: stand for an image that cannot be pulled. Without any entry every name will do.
     images: dict[str, Image | None] = field(default_factory=dict)
+    #: Host names of registries -> URLs where they are, for volumes of images.
+    registries: dict[str, str] = field(default_factory=dict)
     #: A node that has been silent this long is NotReady (Kubernetes: 50).
     node_grace: float = 8.0
     #: Pods are deleted from a node that has been NotReady this long (Kubernetes: 300).

@@ -17,6 +17,7 @@ from tests.cluster.api import Api, ApiError, Store
 from tests.cluster.config import Config
 from tests.cluster.container import Container, now
 from tests.cluster.hosts import HostsFiles
+from tests.cluster.image_store import ImageStore
 from tests.cluster.kubelet_api import PORT, KubeletApi
 from tests.cluster.pod import PodRunner
 from tests.cluster.provisioner import Provisioner
@@ -101,6 +102,7 @@ class Node:
         self.folder = machine.folder
         self.rootfs = machine.rootfs
         self.hosts = machine.hosts
+        self.images = ImageStore(machine.folder / "images" / name, machine.config.registries)
         self.server_port = int(machine.api.server.rpartition(":")[2])
         self.kubelet = KubeletApi(self, machine.serving)
         self.runners: dict[str, PodRunner] = {}

@@ -43,7 +43,7 @@ class PodRunner:
         self.grace: float = spec.get("terminationGracePeriodSeconds", 30)
         self.has_init = bool(spec.get("initContainers"))
         self.folder: Path = node.folder / "pods" / f"{meta['namespace']}_{meta['name']}_{self.uid}"
-        self.volumes = Volumes(node.api, pod, self.folder / "volumes")
+        self.volumes = Volumes(node.api, pod, self.folder / "volumes", node.images, self.tell)
         self._set_address()
         before = pod.get("status", {})
         self.inits = self._containers("initContainers", before.get("initContainerStatuses", []), init=True)
@@ -109,7 +109,11 @@ class PodRunner:
         """Emit a warning event, once for each text."""
         if (reason, message) not in self._warned:
             self._warned.add((reason, message))
-            self._tasks.append(asyncio.ensure_future(self._emit(reason, message)))
+            self._tasks.append(asyncio.ensure_future(self._emit("Warning", reason, message)))
+
+    def tell(self, reason: str, message: str) -> None:
+        """Emit an event that warns of nothing."""
+        self._tasks.append(asyncio.ensure_future(self._emit("Normal", reason, message)))
 
     def base_env(self) -> dict[str, str]:
         """Return what a kubelet puts into every container."""
@@ -258,7 +262,7 @@ class PodRunner:
             },
         )
 
-    async def _emit(self, reason: str, message: str) -> None:
+    async def _emit(self, kind: str, reason: str, message: str) -> None:
         meta = self.pod["metadata"]
         event = {
             "apiVersion": "v1",
@@ -266,7 +270,7 @@ class PodRunner:
             "metadata": {"generateName": f"{meta['name'][:200]}.", "namespace": meta["namespace"]},
             "involvedObject": {"apiVersion": "v1", "kind": "Pod", "namespace": meta["namespace"]}
             | {"name": meta["name"], "uid": self.uid},
-            "type": "Warning",
+            "type": kind,
             "reason": reason,
             "message": message[:1024],
             "source": {"component": "kubelet", "host": self.node.name},

@@ -6,11 +6,13 @@ import base64
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.api import Api, ApiError
 from tests.cluster.environment import ConfigError, expand, field, quantity, resource_field
+from tests.cluster.image_store import ImageStore, PullError
 
 Json = dict[str, Any]
 
@@ -22,13 +24,14 @@ class VolumeError(Exception):
 class Volumes:
     """The volumes of one pod below ``folder``; `prepare` fills ``paths`` with the source of each by name."""
 
-    def __init__(self, api: Api, pod: Json, folder: Path) -> None:
+    def __init__(self, api: Api, pod: Json, folder: Path, images: ImageStore, tell: Callable[[str, str], None]) -> None:
         self.paths: dict[str, Path] = {}
         #: Seconds until the first token of the pod should be renewed; None without tokens.
         self.renew_after: float | None = None
         self._api = api
         self._pod = pod
         self._folder = folder
+        self._images, self._tell = images, tell
         self._group: int | None = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         self._mounted: list[Path] = []
 
@@ -49,7 +52,7 @@ class Volumes:
         closed = {
             volume["name"]
             for volume in self._pod["spec"].get("volumes", [])
-            if volume.get("persistentVolumeClaim", {}).get("readOnly")
+            if volume.get("persistentVolumeClaim", {}).get("readOnly") or "image" in volume
         }
         mounts = []
         for mount in container.get("volumeMounts", []):
@@ -76,6 +79,11 @@ class Volumes:
         path = self._folder / name
         if "emptyDir" in volume:
             return self._empty_dir(path, volume["emptyDir"] or {})
+        if "image" in volume:
+            try:
+                return await self._images.mounted(volume["image"], self._tell)
+            except PullError as error:
+                raise VolumeError(str(error)) from None
         if "hostPath" in volume:
             return _host_path(volume["hostPath"])
         if "persistentVolumeClaim" in volume:

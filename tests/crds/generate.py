@@ -193,6 +193,14 @@ def _repair_evidence(spec: dict[str, Any]) -> None:
         spec.pop("evidence", None)
 
 
+def _repair_budget(spec: dict[str, Any]) -> None:
+    policy = spec.get("runPolicy", {})
+    if "budget" in policy:
+        policy["budget"] = {"hours": policy["budget"].get("hours", 1)}
+    if "stages" in spec:
+        policy.pop("budget", None)
+
+
 def _repair_stages(spec: dict[str, Any]) -> None:
     """Make each stage one of the job's own task on data of its own; without stages where there can be none."""
     model, task = spec["model"], task_type(spec["task"]["type"])
@@ -258,6 +266,7 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
         tracking.get("wandb", {}).setdefault("secretRef", {"name": "wandb"})
     _repair_evidence(spec)
     _repair_stages(spec)
+    _repair_budget(spec)
     if "adapter" not in spec:
         spec["output"]["exports"] = ["Model"]
     elif "exports" in spec["output"]:

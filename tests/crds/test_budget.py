@@ -11,7 +11,7 @@ from tests.cluster.cel_cost import estimate
 from tests.cluster.cluster import REPOSITORY
 from unfreeze_api.generate import crd
 
-MAX_BYTES = 230_000
+MAX_BYTES = 235_000
 """kubectl's client-side apply keeps the CRD in an annotation, and all annotations of an object share 262,144 bytes; a
 second served version doubles the schema's part."""
 MAX_ITEMS, MAX_PLACES = 128, 4096
@@ -91,7 +91,7 @@ def test_rules_about_updates_are_cheap_where_nothing_was_changed():
     schema = crd.schema()
     found = {path: looked_up(part) for path, part in parts(schema) if looked_up(part)}
     assert "spec.training" in found
-    assert sum(found.values()) < 800, (
+    assert sum(found.values()) < 900, (
         found
     )  # a third of what it is where all of them stand at spec; it grows with the fields
 
@@ -104,16 +104,18 @@ def test_lists_that_carry_rules_are_small():
 
 
 def test_the_oldest_release_is_the_one_that_chart_and_documents_name():
-    chart, mod, install = (
+    chart, mod, plane, install = (
         path.read_text()
         for path in (
             REPOSITORY / "charts/unfreeze/Chart.yaml",
             MODULE_DIR / "oldest.mod",
+            MODULE_DIR / "oldest-plane.mod",
             REPOSITORY / "docs/install.md",
         )
     )
     minor = re.search(r'^kubeVersion: ">=1\.(\d+)\.0-0"$', chart, re.MULTILINE)[1]
     assert set(re.findall(r"k8s\.io/api\w+ v0\.(\d+)\.", mod)) == {minor}
+    assert set(re.findall(r"k8s\.io/kubernetes v1\.(\d+)\.", plane)) == {minor}
     assert f"Kubernetes 1.{minor} or newer" in install
 
 

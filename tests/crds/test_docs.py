@@ -22,7 +22,7 @@ SHOWN = [text for page in PAGES for text in re.findall(r"```yaml\n(.*?)```", pag
 @pytest.mark.parametrize("text", SHOWN)
 def test_shown_strategies_are_valid(text):
     shown = yaml.load(text, Loader)
-    assert set(shown) <= {*TEXTS, "model", "distribution", "training", "stages"}
+    assert set(shown) <= {*TEXTS, "model", "distribution", "training", "stages", "sources"}
     assert validate(patched(load("base.yaml"), {"spec": shown})) == []
 
 

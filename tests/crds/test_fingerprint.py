@@ -93,6 +93,20 @@ def test_a_guard_that_trains_is_a_part_of_it():
     assert found[3] == found[4]
 
 
+@pytest.mark.parametrize("guard", ["Hold", "Replay"])
+def test_the_columns_of_a_guards_rows_are_a_part_of_it(guard):
+    """Other columns are other rows; where nobody names them job.json is as it was."""
+
+    def job(**columns):
+        anchor = {"source": "pvc://data/old.csv", **columns}
+        return of({"spec": {"evidence": {"forgetting": {"budget": 0.1, "guard": guard, "anchor": anchor}}}})
+
+    plain, named, others = job(), job(columns={"text": "sentence"}), job(columns={"text": "title"})
+    assert len({one.fingerprint() for one in (plain, named, others)}) == 3
+    assert "columns" not in json.loads(plain.to_json())["guard"]
+    assert json.loads(named.to_json())["guard"]["columns"] == {"text": "sentence"}
+
+
 @pytest.mark.parametrize(
     "patch",
     [

@@ -51,7 +51,12 @@ def machine(tmp_path_factory):
     shutil.copytree(REPOSITORY / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     pip = f'pip() {{ {sys.executable} {REPOSITORY}/tests/docs/offline_pip.py "$VIRTUAL_ENV" "$@"; }}\n'
-    environment = {"HOME": str(home), "XDG_CACHE_HOME": cache, "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin"}
+    environment = {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": cache,
+        "UNFREEZE_FEATURES": "off",
+        "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin",
+    }
     environment |= {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "LANG") if name in os.environ}
 
     def type_in(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from examples.prepare import prepare
 from tests.charts.release import install
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import Config
+from tests.cluster.registry import Registry, serve_images
 from tests.e2e.watched import Watched, watch
 from tests.hub import Hub, serve
 from tests.operator.world import World
@@ -21,9 +23,16 @@ QUESTIONS = 240
 
 
 @pytest.fixture(scope="package")
-def cluster(cluster_config: Config) -> Iterator[Cluster]:
+def registry() -> Iterator[Registry]:
+    """A registry on this machine, from which the nodes pull what is called registry.example/..."""
+    with serve_images() as served:
+        yield served
+
+
+@pytest.fixture(scope="package")
+def cluster(cluster_config: Config, registry: Registry) -> Iterator[Cluster]:
     """Of these tests' own: Helm takes no CRD over that another test has made."""
-    with Cluster(cluster_config) as running:
+    with Cluster(replace(cluster_config, registries={"registry.example": registry.url})) as running:
         yield running
 
 
@@ -48,7 +57,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(scope="package")
 def installed(cluster: Cluster, hub: Hub) -> Cluster:
     """The cluster with the operator running on it, whose jobs may read from the hub."""
-    install(cluster, trainer={"sources": {"hf": {"endpoint": hub.url}}})
+    install(cluster, trainer={"sources": {"hf": {"endpoint": hub.url}, "oci": {}}})
     return cluster
 
 

@@ -1,4 +1,4 @@
-"""A model at a hub, on a cluster: a gang fetches it once into a claim of its namespace, and the next job takes what lies there."""
+"""Models at a hub or in a registry, on a cluster: a gang, or a node, fetches one once, and the next job takes what lies there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.registry import Registry
 from tests.e2e.jobs import finished, manifest
 from tests.hub import Hub
 from tests.operator.world import Json, World
@@ -55,10 +56,42 @@ def test_a_gang_fetches_once_and_the_next_job_fetches_nothing(world: World, hub:
     assert 443 not in [port["port"] for rule in egress for port in rule.get("ports", ())]
 
 
-def _as_a_hostile_trainer(world: World, name: str) -> str:
+def test_a_model_in_an_image_is_pulled_once_by_a_node(world: World, registry: Registry, tmp_path: Path) -> None:
+    """The second job there is started with no byte of the image, nor a request, over the network."""
+    folder = bert_folder(tmp_path / "bert")
+    files = {f"models/bert/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    digest = registry.push(files)
+    source = f"oci://registry.example/models/bert@{digest}/models/bert"
+    node = {"nodeSelector": {"kubernetes.io/hostname": "node-0"}}
+    sent = []
+    for name in ("first", "second"):
+        job = _small(name, 1, model={"source": source}, template=node)
+        world.create(name, job["spec"])
+        status = finished(world, name, [])
+        assert status["phase"] == "Succeeded", status
+        assert json.loads((world.folder / name / "report.json").read_text())["base"]["source"] == source
+        sent.append(registry.sent.copy())
+    assert sent[0].keys() == {digest, *_layers(registry, digest)}
+    assert all(sent[0][blob] == len(registry.content[blob][1]) for blob in sent[0]), "each of them once"
+    assert sent[1] == sent[0]
+    policy = world.cluster.get(world.path("networkpolicies", "second-trainers"))
+    assert 443 not in [port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", ())]
+    pod = world.cluster.get(world.path("jobs", "second-train"))["spec"]["template"]["spec"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"].startswith("image-")]
+    said = _as_a_hostile_trainer(world, "second", f"{mount['mountPath']}/models/bert")
+    assert said.count("Read-only file system") == len(HOSTILE), said
+
+
+def _layers(registry: Registry, digest: str) -> list[str]:
+    return [layer["digest"] for layer in json.loads(registry.content[digest][1])["layers"]]
+
+
+def _as_a_hostile_trainer(
+    world: World, name: str, folder: str = f"{SOURCES_FOLDER}/models--org--bert/snapshots/*"
+) -> str:
     """Return what a pod says whose trainer is another program, all else as the job's pods have it."""
     pod = world.cluster.get(world.path("jobs", f"{name}-train"))["spec"]["template"]["spec"]
-    script = [f"cd {SOURCES_FOLDER}/models--org--bert/snapshots/*", *HOSTILE]
+    script = [f"cd {folder}", *HOSTILE]
     pod["containers"][0] |= {"command": ["sh", "-c", "; ".join(script)]}
     world.cluster.create(world.path("pods"), {"metadata": {"name": "hostile"}, "spec": pod})
     ended = world.cluster.wait_for(
@@ -66,20 +99,25 @@ def _as_a_hostile_trainer(world: World, name: str) -> str:
         lambda found: found["status"].get("phase") in ("Succeeded", "Failed"),
         what="ended",
     )
-    assert ended["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    for beside in ended["status"].get("initContainerStatuses", ()):
+        assert beside["state"]["terminated"]["exitCode"] == 0
     return world.cluster.kubectl("logs", "-n", world.namespace, "hostile", "-c", "trainer")
 
 
 def _ended(world: World, name: str, nodes: int, **sources: object) -> tuple[Json, list[Json]]:
-    sources |= {"cacheClaim": "cache"}
-    job = manifest(name, model={"source": SOURCE}, strategy={"type": "FullFineTuning"}, sources=sources)
-    job["spec"]["training"] = {"epochs": 1, "batchSize": 16}
-    job["spec"]["distribution"]["numNodes"] = nodes
+    job = _small(name, nodes, model={"source": SOURCE}, sources=sources | {"cacheClaim": "cache"})
     seen: list[Json] = []
     world.create(name, job["spec"])
     status = finished(world, name, seen)
     assert status["phase"] == "Succeeded", status
     return status, seen
+
+
+def _small(name: str, nodes: int, **changes: Json) -> Json:
+    job = manifest(name, strategy={"type": "FullFineTuning"}, **changes)
+    job["spec"]["training"] = {"epochs": 1, "batchSize": 16}
+    job["spec"]["distribution"]["numNodes"] = nodes
+    return job
 
 
 def _base(world: World, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -85,12 +86,17 @@ class Hub:
 
 
 @contextmanager
-def serve(hub=None, port=0):
-    """Serve a hub on this machine."""
+def serve(hub=None, port=0, certificate=None):
+    """Serve a hub on this machine, with TLS where a certificate and its key are given."""
     hub = hub or Hub()
     server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
-    hub.url, hub.store = (f"http://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost"))
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    scheme = "https" if certificate else "http"
+    hub.url, hub.store = (f"{scheme}://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost"))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

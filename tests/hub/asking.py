@@ -40,7 +40,9 @@ class Client:
         self.cache, self._process = cache, process
         self.told = []
 
-    def __call__(self, what, source, pin=None, *, offline=False, patience=0, model=None, weights=True, beside=False):
+    def __call__(
+        self, what, source, pin=None, *, offline=False, patience=0, model=None, weights=True, beside=False, pod=False
+    ):
         is_model = not source.startswith("hf://datasets/") if model is None else model
         field = "spec.model.source" if is_model else "spec.data.train.source"
         wanted = {
@@ -53,7 +55,7 @@ class Client:
         }
         scheme = needs(source).schemes[0]
         request = {"what": what, "scheme": scheme, "wanted": [wanted], "pins": {source: pin}, "cache": str(self.cache)}
-        self._process.stdin.write(json.dumps(request | {"pod": False, "offline": offline, "patience": patience}) + "\n")
+        self._process.stdin.write(json.dumps(request | {"pod": pod, "offline": offline, "patience": patience}) + "\n")
         self._process.stdin.flush()
         *self.told, last = json.loads(self._process.stdout.readline())
         if "reason" in last:

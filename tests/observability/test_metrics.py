@@ -31,6 +31,7 @@ PROGRESS = Progress(
     fetched_bytes=1,
     total_bytes=2,
     cache_hits=3,
+    cache_reused=2,
     cache_bytes=4,
     cache_saved_seconds=0.5,
     rollbacks=1,

@@ -99,7 +99,7 @@ def test_the_hash_does_not_change_with_what_may_change_at_any_time():
     first, second = job(), job(suspend=True, ttlSecondsAfterFinished=5)
     contexts = [FakeCluster().context(view) for view in (first, second)]
     assert spec_hash(first, contexts[0].spec) == spec_hash(second, contexts[1].spec)
-    for other in (job(nodes=2), job(hangTimeoutSeconds=60)):
+    for other in (job(nodes=2), job(hangTimeoutSeconds=60), job(budget={"hours": 2})):
         assert spec_hash(other, FakeCluster().context(other).spec) != spec_hash(first, contexts[0].spec)
 
 

@@ -8,12 +8,15 @@ import pytest
 from click import BadParameter
 
 from tests.operator.fakes import NOW, FakeCluster, job, pod
+from unfreeze_api.contracts.job_file import read_job
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_api.contracts.status import Cost, FineTuneJobStatus
 from unfreeze_api.job import parse_spec
+from unfreeze_api.spec.run_policy import BudgetSpec, RunPolicySpec
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.main import PricesType
-from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.manifests.children import config_map
+from unfreeze_operator.objects.resources import PODS, GangNames
 from unfreeze_operator.objects.views import fine_tune_job_view
 from unfreeze_operator.observed.context import Children
 from unfreeze_operator.settings.prices import NO_PRICES, parse_prices, price_of
@@ -162,3 +165,12 @@ def test_namespaces_are_summed_and_their_labels_bounded(monkeypatch):
     assert told(metrics, money, namespace="ns", currency="EUR") == 3.0
     assert told(metrics, seconds, namespace="Other") == 260
     assert told(metrics, seconds, namespace="another") is None
+
+
+def test_a_budget_of_money_is_told_with_the_price_of_all_accelerators():
+    found = context()
+    spec = found.spec.model_copy(update={"run_policy": RunPolicySpec(budget=BudgetSpec(amount=40))})
+    for prices, per_hour, currency in ((PRICES, 8 * 1.8, "EUR"), (NO_PRICES, None, "")):
+        told = config_map(found.job, spec, GangNames.of("job"), prices)["data"]["job.json"]
+        budget = read_job(told).budget
+        assert (budget.limit, budget.per_hour, budget.currency) == (40, per_hour and pytest.approx(per_hour), currency)

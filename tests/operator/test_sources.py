@@ -217,6 +217,23 @@ def test_no_run_lies_on_a_claim_that_others_read_what_they_fetched_from():
         assert "output.destination lies on the claim shared" in made.status.failure.message
 
 
+def test_no_cache_of_features_lies_on_a_claim_that_others_read_what_they_fetched_from():
+    view = reading(**MODEL, sources={"cacheClaim": "models", "featureCache": {"destination": "pvc://models/features"}})
+    made = step(view, OPEN)
+    assert JOBS not in [action.resource for action in made.actions]
+    assert made.status.failure.reason == "Refused"
+    assert "sources.featureCache.destination lies on the claim models" in made.status.failure.message
+
+
+def test_a_claim_with_a_cache_of_features_is_written_by_the_trainer():
+    made = step(reading(sources={"featureCache": {"destination": "pvc://features/bert"}}), OPEN)
+    [job] = [action.manifest for action in made.actions if action.resource is JOBS]
+    pod = job["spec"]["template"]["spec"]
+    [volume] = [one for one in pod["volumes"] if one.get("persistentVolumeClaim", {}).get("claimName") == "features"]
+    [mount] = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+    assert (volume["persistentVolumeClaim"]["readOnly"], mount["readOnly"]) == (False, False)
+
+
 def test_an_image_that_does_not_come_is_told_of_the_container_that_fetches_too():
     state = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
     found = waiting_of({"name": "fetcher", "image": "x:1", "state": state})

@@ -20,6 +20,7 @@ def test_every_name_is_still_there(place):
     assert gone == [], "other versions read these names: add an alias, so that the old name is still written and read"
 
 
+@pytest.mark.slow
 def test_names_that_are_added_are_in_the_list():
     added = lost(golden(), now())
     assert added == [], f"names that stay from now on; `{COMMAND}` adds them to the list"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import make_job
-from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.contracts.resolved import ResolvedCache, ResolvedJob
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.loop import train
 
@@ -27,12 +27,18 @@ def job_of(engine: str, folder: Path, features: str) -> ResolvedJob:
     return job.model_copy(update={"semantics": job.semantics.model_copy(update={"features": features})})
 
 
-def trained(engine: str, folder: Path, features: str, left: int | None = None):
+def trained(engine: str, folder: Path, features: str, left: int | None = None, kept: tuple[Path, int] | None = None):
     """Train a job; return the weights on rank 0, what the cache has done, and cuts by phase.
 
-    With `left` what a run has after so many steps is all that is there, and it resumes.
+    With `left` what a run has after so many steps is all that is there, and it resumes. `kept` is a cache
+    that outlives the job, and its turn, which has a run folder of its own.
     """
     job = job_of(engine, folder, features)
+    if kept:
+        cache, turn = kept
+        place = ResolvedCache(source=f"file://{cache}", path=str(cache), max_bytes=2**30)
+        output = job.output.model_copy(update={"path": f"{cache}-{turn}"})
+        job = job.model_copy(update={"cache": place, "output": output})
     run = open_run(job, open_task(job))
     if left is not None:
         assert run.state.step == left

@@ -52,6 +52,17 @@ def test_a_base_that_is_loaded_again_after_a_range_test_counts():
     )
 
 
+def test_what_a_range_test_takes_is_said():
+    tested = replace(TRACED, planned_steps=400, test_steps=14)
+    assert Estimate(TRACED, 1, 0).beside() == ""
+    assert Estimate(tested, 1, 0).beside() == (
+        "The range test of the learning rates takes at most 14 steps before the 400 that are planned (3.5%), and computes their batches"
+        " once more without gradients."
+    )
+    assert "loads the base once more" in Estimate(tested, 1, 0, loads_again=True).beside()
+    assert Estimate(tested, 1, 0).to_dict()["rangeTestSteps"] == 14
+
+
 def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
     asked = []
 
@@ -68,6 +79,28 @@ def test_ways_are_the_cheapest_that_the_estimate_lets_pass():
         "distribution: {engine: FSDP} and training.gradientAccumulationSteps: 8",
     ]
     assert [one.training.gradient_accumulation_steps for one in asked] == [8, 4, 2, 8, 1, 8, 1]
+
+
+def test_one_worker_is_offered_pods_where_they_have_memory_of_their_own_and_exports_that_suit():
+    def ask(job):
+        small = job.adapter or job.distribution.num_nodes >= 4
+        merged = job.output.export == ["Merged"]
+        return Estimate(TRACED, 1, 0, limit=2**30 if small and not merged else MIB)
+
+    job = make_job("/none", "/none.csv", training={"batchSize": 4})
+    pods = "distribution: {numNodes: 4, engine: FSDP}"
+    lora = "adapter: {type: LoRA} and output.exports: [Adapter]"
+    assert [way.change for way, _ in ways_that_fit(job, ask)] == [pods, lora]
+    assert [way.change for way, _ in ways_that_fit(job, ask, pods=False)] == [lora]
+    assert [way.change for way, _ in ways_that_fit(job, ask, whole=True)] == [pods], "an adapter is no model of its own"
+    more = [job for job in _changes(job) if job.distribution.num_nodes > job.training.batch_size]
+    assert not more, "each worker needs a sample"
+
+
+def _changes(job):
+    asked = []
+    ways_that_fit(job, asked.append)
+    return asked
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def claims(tmp_path_factory) -> Path:
     for name, rows in (("trec-train", 80), ("trec-train-1000", 80), ("trec-train-48", 48), ("trec-test", 20)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             csv.writer(file).writerows([("question", "label"), *((WORDS[n % 3], "abc"[n % 3]) for n in range(rows))])
+    with (folder / "data" / "sentences.csv").open("w") as file:
+        csv.writer(file).writerows([("sentence",), *((f"{WORDS[n % 3]} {WORDS[n % 4]}",) for n in range(40))])
     for name, rows in (("lee-train", 40), ("lee-validation", 10), ("lee-test", 10)):
         with (folder / "data" / f"{name}.csv").open("w") as file:
             pairs = ((WORDS[n % 3], WORDS[n % 4], n % 3 == n % 4) for n in range(rows))

@@ -280,7 +280,10 @@ def test_ways_that_fit_have_been_estimated(inputs):
     refused, begins = [line for line in done.stdout.splitlines() if line.startswith(("DoesNotFit ", "begins"))]
     assert refused.startswith("DoesNotFit the job does not fit into ")
     assert "phase all needs at least " in refused
-    assert "It fits with adapter: {type: LoRA} (another result: it trains less; " in refused
+    assert (
+        "It fits with adapter: {type: LoRA} and output.exports: [Adapter] (another result: it trains less, and "
+        in refused
+    )
     assert "As it is it takes " in refused
     assert begins == "begins"
     assert "work: DoesNotFit" in done.stdout.splitlines(), "before the model is loaded"

@@ -196,6 +196,7 @@ NAMES = [
     "events.jsonl",
     "ranking.json",
     "rates.json",
+    "spent.json",
     "evidence",
     ".generation-1/owner.json",
 ]

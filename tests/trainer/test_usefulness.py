@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import run_in
@@ -20,7 +22,8 @@ from unfreeze_trainer.commands import show
 from unfreeze_trainer.exports.report import finished_progress, read_report
 from unfreeze_trainer.models.card import write_card
 from unfreeze_trainer.objectives.classification import ClassificationMetrics
-from unfreeze_trainer.usefulness import judge
+from unfreeze_trainer.objectives.multi_label import MultiLabelMetrics
+from unfreeze_trainer.usefulness import decided, judge, judge_numbers
 
 LABELS = ("a", "b", "c")
 
@@ -89,6 +92,116 @@ def test_it_follows_from_the_sums_of_all_ranks():
     metrics.update(state, logits, {"labels": torch.tensor([0, 1, 1])})
     found = metrics.usefulness(state, LABELS, "accuracy")
     assert found == judged([1, 1, 0], [1, 2, 0])
+
+
+# Several labels for each sample.
+
+
+def sets(actual, predicted, metric="microF1"):
+    """Judge label sets, bool of shape (samples, labels), by the sums of their metrics."""
+    metrics = MultiLabelMetrics(actual.shape[1])
+    state = metrics.new_state()
+    metrics.update(state, torch.tensor(predicted) * 2.0 - 1, {"labels": torch.tensor(actual).float()})
+    return metrics.usefulness(state, LABELS, metric)
+
+
+def drawn(seed, samples=60, share=(0.6, 0.3, 0.1)):
+    return np.random.default_rng(seed).random((samples, 3)) < share
+
+
+@given(st.integers(0, 99), st.lists(st.booleans(), min_size=3, max_size=3))
+def test_the_same_labels_for_each_sample_are_never_better_than_the_best_of_these(seed, given_labels):
+    actual = drawn(seed)
+    found = sets(actual, np.tile(given_labels, (len(actual), 1)))
+    assert not found.better
+    guesses = [
+        f1_score(actual, np.tile(np.array(one), (len(actual), 1)), average="micro", zero_division=0)
+        for one in itertools.product([False, True], repeat=3)
+    ]
+    assert found.majority == pytest.approx(max(guesses))
+    assert found.gain_low <= found.gain_high
+
+
+@given(st.integers(0, 99), st.integers(0, 179), st.booleans())
+def test_one_label_more_that_is_right_never_speaks_against_a_model(seed, cell, turned):
+    actual, said = drawn(seed), drawn(seed + 1000)
+    better = said.copy()
+    better.flat[cell] = actual.flat[cell]
+    before, after = sets(actual, said), sets(actual, better)
+    assert after.gain_low >= before.gain_low - 1e-9
+    order = [2, 0, 1] if turned else [1, 0, 2]
+    again = sets(actual[:, order], said[:, order])
+    assert (again.better, again.gain_low) == (before.better, pytest.approx(before.gain_low))
+
+
+def test_label_sets_are_compared_by_micro_f1_whatever_the_metric():
+    actual = drawn(0)
+    found = sets(actual, actual, "loss")
+    assert (found.better, found.compared) == (True, "micro F1")
+    assert found == sets(actual, actual, "macroF1")
+    nothing = sets(actual, np.zeros_like(actual))
+    assert not nothing.better
+    assert nothing.gain_low < -nothing.majority < nothing.gain_high < 0
+    assert nothing.message.startswith(
+        "on 60 validation samples the micro F1 is 0.000, that of always guessing 'a' is 0."
+    )
+    assert not sets(actual[:1] | True, actual[:1] | True).better, "too few to tell"
+    assert sets(np.zeros((3, 3), dtype=bool), actual[:3]) is None
+    decision = decided(nothing, "loss", 3)
+    assert (decision.answer, decision.warning) == ("NotSurely", True)
+    assert decision.question == "Is the model better than always guessing the same labels?"
+    assert (
+        decided(judged([1, 0], [1, 1]), "accuracy", 3).question == "Is the model better than always guessing one class?"
+    )
+
+
+# Numbers.
+
+
+def numbers(seed, share, samples=60, targets=1):
+    """Return numbers and predictions that explain a share of their variance, float64 of shape (samples, targets)."""
+    draw = np.random.default_rng(seed)
+    predicted, rest = draw.standard_normal((2, samples, targets))
+    return 5 + np.sqrt(share) * predicted + np.sqrt(1 - share) * rest, 5 + np.sqrt(share) * predicted
+
+
+@given(st.integers(0, 99), st.floats(-10, 10), st.sampled_from(["rmse", "r2", "pearson", "spearman"]))
+def test_the_same_number_for_each_sample_is_never_better_than_the_mean(seed, value, metric):
+    actual, _ = numbers(seed, 0.5)
+    found = judge_numbers(actual, np.full_like(actual, value), metric)
+    assert not found.better
+    assert found.gain_low + found.gain_high <= 1e-9, "nor may it be"
+
+
+@pytest.mark.parametrize("metric", ["rmse", "loss", "pearson", "spearman"])
+def test_numbers_are_compared_with_their_mean(metric):
+    actual, predicted = numbers(0, 0.5, targets=2)
+    found = judge_numbers(actual, predicted, metric)
+    assert found.better
+    assert found.majority == 0
+    assert not judge_numbers(actual, predicted[::-1], metric).better
+    order = np.random.default_rng(1).permutation(len(actual))
+    again = judge_numbers(actual[order], predicted[order], metric)
+    assert (again.gain_low, again.gain_high) == pytest.approx((found.gain_low, found.gain_high))
+    worse = judge_numbers(actual, predicted + np.random.default_rng(2).normal(size=predicted.shape), metric)
+    assert worse.gain_low < found.gain_low
+    ruined = judge_numbers(actual, np.full_like(actual, np.nan), metric)
+    assert (ruined.better, np.isfinite([ruined.gain_low, ruined.gain_high]).all()) == (False, True)
+    assert judge_numbers(actual[:3], predicted[:3], metric) is None, "too few to tell anything"
+    assert judge_numbers(np.ones((9, 1)), np.ones((9, 1)), metric) is None
+
+
+def test_what_is_compared_of_numbers_is_what_the_job_wants():
+    """Ranks that are right say something, whatever their scale; squares of errors do not then."""
+    actual, predicted = numbers(3, 0.9)
+    told = judge_numbers(actual, 100 * predicted, "spearman")
+    assert (told.better, told.compared) == (True, "Spearman correlation")
+    told = judge_numbers(actual, 100 * predicted, "rmse")
+    assert (told.better, told.compared) == (False, "r2")
+    assert ", that of always saying the mean is 0.000; the 95 % interval of the difference is -" in told.message
+    assert decided(told, "rmse", 3).question == "Is the model better than always saying the mean?"
+    exact = judge_numbers(actual, predicted, "pearson")
+    assert f"{np.corrcoef(actual[:, 0], predicted[:, 0])[0, 1]:.3f}" in exact.message
 
 
 @pytest.mark.slow

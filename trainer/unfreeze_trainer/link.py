@@ -15,6 +15,8 @@ from unfreeze_api.grammar.model import Model
 LINK_ENV = "UNFREEZE_LINK"
 """Environment variable with the folder; a worker that runs without an agent has none."""
 
+STARTED_ENV = "UNFREEZE_STARTED"
+"""Environment variable with the time at which the agent began, in seconds since the epoch."""
 AGENT_ENV = "UNFREEZE_AGENT_PID"
 """Environment variable with the agent's process id."""
 

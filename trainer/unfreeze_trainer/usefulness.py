@@ -1,9 +1,9 @@
-"""Whether a classifier is better than always guessing one class: on the validation data, by a 95 % interval."""
+"""Whether a model is better than always guessing one class, the same labels or the mean: on the validation data, by a 95 % interval."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 
@@ -13,13 +13,26 @@ from unfreeze_api.contracts.report import Usefulness
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
 _OF_CLASSES = ("macroF1", "balancedAccuracy", "auroc", "mcc")
-_LABEL = 40
-"""Characters of a label that a message has."""
+_MICRO_F1, _EXPLAINED = "micro F1", "r2"
+_CORRELATIONS = {"pearson": ("Pearson correlation", 1.0), "spearman": ("Spearman correlation", 1.03)}
+"""Names of correlations, and how many times 1 / sqrt(samples - 3) the standard error of Fisher's z of each is."""
+_FEWEST, _SURE = 4, 1 - 1e-9
+_WORST = -1e6
+"""What a sample counts that a model has no number for."""
+_LABEL, _SHOWN = 40, 3
+"""Characters of a label, and labels, that a message has."""
 
 
 def compared(metric: str) -> str:
     """Return what of a model `judge` compares with a constant answer's where a job has a metric."""
     return "balanced accuracy" if metric in _OF_CLASSES else "accuracy"
+
+
+def guess_of(found: Usefulness) -> str:
+    """Return what a model was compared with, to stand behind `always`."""
+    if found.compared is None:
+        return "guessing one class"
+    return "guessing the same labels" if found.compared == _MICRO_F1 else "saying the mean"
 
 
 def judge(
@@ -50,37 +63,125 @@ def judge(
     name = compared(metric)
     value, chance, low, high = (_balanced if metric in _OF_CLASSES else _plain)(hits, actual)
     low, high = min(low, value - chance - reach), max(high, value - chance + reach)
-    better, count = low > 0, int(actual.sum())
-    guess = labels[int(actual.argmax())]
-    shown = repr(guess if len(guess) <= _LABEL else guess[: _LABEL - 1] + "\u2026")
+    count = int(actual.sum())
+    guess = f"guessing {_shown(labels[int(actual.argmax())])}"
+    return _told(name, f"{count} validation {noun}", guess, value=value, chance=chance, low=low, high=high)
+
+
+def judge_sets(
+    hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray, count: float, labels: Sequence[str]
+) -> Usefulness:
+    """Compare a model that gives each sample any number of labels with the best constant answer, by micro F1.
+
+    Parameters
+    ----------
+    hits, predicted, actual
+        Of each label: samples that have it and are given it, that are given it, that have it; float64 of shape (labels,).
+    count
+        Samples, at least one of which has a label.
+    labels
+        In the order of label ids.
+
+    Notes
+    -----
+    With g the guess's F1, the model's is above it where the sum of 2 [given and had] - g ([given] + [had]) over samples and labels is
+    above 0: the interval is the normal one of that sum. Labels of a sample are not drawn one by one: the variance is taken as many times as
+    samples have labels.
+    """
+    order = np.argsort(-actual, kind="stable")
+    ranks = np.arange(1, len(labels) + 1)
+    guesses = 2 * actual[order].cumsum() / (ranks * count + actual.sum())
+    most = int(guesses.argmax())
+    chance, total, right = float(guesses[most]), float((predicted + actual).sum()), float(hits.sum())
+    value = 2 * right / total
+    square = right * (2 - 2 * chance) ** 2 + (total - 2 * right) * chance**2
+    reach = _Z * sqrt(square * max(1.0, float(actual.sum()) / count)) / total
+    guess = " and ".join(_shown(labels[place]) for place in order[: most + 1][:_SHOWN])
+    guess = f"guessing {guess} and {most + 1 - _SHOWN} more" if most >= _SHOWN else f"guessing {guess}"
+    low, high = value - chance - reach, value - chance + reach
+    found = _told(_MICRO_F1, f"{int(count)} validation samples", guess, value=value, chance=chance, low=low, high=high)
+    return found.model_copy(update={"compared": _MICRO_F1})
+
+
+def judge_numbers(actual: np.ndarray, predicted: np.ndarray, metric: str) -> Usefulness | None:
+    """Compare a model that predicts numbers with the mean of what there is; None where that has no meaning.
+
+    Parameters
+    ----------
+    actual, predicted
+        float64 of shape (samples, targets).
+    metric
+        The job's: where it is a correlation, in which the mean has 0, that is compared, otherwise the share of the variance that is explained.
+
+    Notes
+    -----
+    The interval of r2 is the normal one of the squared errors of mean and model, sample by sample; that of a correlation Fisher's (1921,
+    of ranks with the variance of Fieller, Hartley and Pearson 1957, doi:10.1093/biomet/44.3-4.470). Of several targets the means are taken.
+    """
+    count, varies = len(actual), actual.var(axis=0) > 0
+    if count < _FEWEST or not varies.any():
+        return None
+    actual, predicted = actual[:, varies], predicted[:, varies]
+    if metric in _CORRELATIONS:
+        name, times = _CORRELATIONS[metric]
+        value = float(np.mean([_correlation(*pair, metric) for pair in zip(actual.T, predicted.T, strict=True)]))
+        middle, reach = np.arctanh(np.clip(value, -_SURE, _SURE)), times * _Z / sqrt(count - 3)
+        low, high = float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
+    else:
+        name = _EXPLAINED
+        with np.errstate(over="ignore", invalid="ignore"):
+            gains = ((actual - actual.mean(axis=0)) ** 2 - (actual - predicted) ** 2) / actual.var(axis=0)
+        gains = np.maximum(np.nan_to_num(gains, nan=_WORST, neginf=_WORST), _WORST).mean(axis=1)
+        value, reach = float(gains.mean()), _Z * float(gains.std(ddof=1)) / sqrt(count)
+        low, high = value - reach, value + reach
+    found = _told(name, f"{count} validation samples", "saying the mean", value=value, chance=0.0, low=low, high=high)
+    return found.model_copy(update={"compared": name})
+
+
+def _correlation(actual: np.ndarray, predicted: np.ndarray, metric: str) -> float:
+    """Return a correlation; 0 where predictions do not vary, or are no numbers."""
+    from scipy.stats import rankdata
+
+    if not np.isfinite(predicted).all() or (predicted == predicted[0]).all():
+        return 0.0
+    if metric == "spearman":
+        actual, predicted = rankdata(actual), rankdata(predicted)
+    found = np.corrcoef(actual, predicted / np.abs(predicted).max())[0, 1]
+    return float(found) if isfinite(found) else 0.0
+
+
+def _shown(label: str) -> str:
+    return repr(label if len(label) <= _LABEL else label[: _LABEL - 1] + "\u2026")
+
+
+def _told(name: str, where: str, guess: str, *, value: float, chance: float, low: float, high: float) -> Usefulness:
     sentence = (
-        f"on {count} validation {noun} the {name} is {value:.3f}, that of always guessing {shown} is {chance:.3f}; the 95 %"
+        f"on {where} the {name} is {value:.3f}, that of always {guess} is {chance:.3f}; the 95 %"
         f" interval of the difference is {low:+.3f} to {high:+.3f}"
     )
-    if not better:
+    if low <= 0:
         sentence += (
             ". Look at the labels, lower spec.strategy.learningRate, train longer or more of the model"
             if value <= chance
             else ". That may be chance: hold out more validation data, or train longer"
         )
-    return Usefulness(better=better, majority=chance, gain_low=low, gain_high=high, message=sentence)
+    return Usefulness(better=low > 0, majority=chance, gain_low=low, gain_high=high, message=sentence)
 
 
 def decided(found: Usefulness, metric: str, step: int) -> Decision:
     """Return a verdict as a decision of the run, at a step."""
-    name = compared(metric)
+    name = found.compared or compared(metric)
+    guess = guess_of(found)
     return Decision(
         type="Useful",
         answer="Yes" if found.better else "NotSurely",
-        question="Is the model better than always guessing one class?",
+        question=f"Is the model better than always {guess}?",
         message=found.message,
         step=step,
         warning=None if found.better else True,
-        evidence=[
-            Evidence(name=f"{name} beyond that of always guessing one class", low=found.gain_low, high=found.gain_high)
-        ],
+        evidence=[Evidence(name=f"{name} beyond that of always {guess}", low=found.gain_low, high=found.gain_high)],
         otherwise=f"an interval that {'holds 0' if found.better else 'lies above 0'}",
-        alternative=f"always guessing one class: {name} {found.majority:.3f}",
+        alternative=f"always {guess}: {name} {found.majority:.3f}",
     )
 
 

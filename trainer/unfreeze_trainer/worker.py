@@ -32,6 +32,7 @@ from unfreeze_trainer.link import AGENT_ENV, Link, WorkerError, tell
 from unfreeze_trainer.models.keeping import say_types, why_float32
 from unfreeze_trainer.models.own_type import own_types
 from unfreeze_trainer.runs.recipe import open_recipe
+from unfreeze_trainer.runs.spent import require_known
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
@@ -55,6 +56,7 @@ def work(job: ResolvedJob, open_task: Callable[[ResolvedJob], Task], link: Link 
     """
     check_trackers(job)
     job = open_recipe(job).job
+    require_known(job.budget)
     if job.stages:
         return _through_stages(job, open_task, link)
     return _work(job, open_task, link)
@@ -114,6 +116,7 @@ def _work(
         run.milestones.save()
         run.saver.wait()
         run.reporter.stopped()
+        run.spending.stopped()
         engine.barrier()
         return ExitCode.STOPPED
     finally:

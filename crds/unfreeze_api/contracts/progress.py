@@ -156,7 +156,7 @@ class ProgressInfo(Model):
 
 MOST_DECISIONS = 64
 """Decisions that a progress takes."""
-_OF_THE_POD = ("rollbacks", "cache_hits", "cache_bytes", "cache_saved_seconds")
+_OF_THE_POD = ("rollbacks", "cache_hits", "cache_reused", "cache_bytes", "cache_saved_seconds")
 
 
 class Progress(ProgressInfo, Said):
@@ -186,6 +186,8 @@ class Progress(ProgressInfo, Said):
     """Times that the training went back to an earlier step, with lower learning rates."""
     cache_hits: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """Samples that this worker's frozen blocks did not have to compute."""
+    cache_reused: int | None = Field(default=None, ge=0, le=MAX_COUNT)
+    """Samples of those that this worker has looked up which an earlier job had left in spec.sources.featureCache."""
     cache_bytes: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     """What this worker keeps of the outputs of frozen blocks."""
     cache_saved_seconds: float | None = None

@@ -84,6 +84,7 @@ TrainerReason = Literal[
     "InvalidData",
     "OutOfMemory",
     "DoesNotFit",
+    "BudgetTooSmall",
     "PrecisionNotSupported",
     "CompilerMissing",
     "TrackerMissing",
@@ -340,6 +341,10 @@ TRAINER: dict[TrainerReason, Explanation] = {
     "DoesNotFit": Explanation(
         "The job needs more memory than the pod or its accelerators have, for sure: found before the model is loaded.",
         "The message has the figures, and up to three changes of the spec with which it fits; `unfreeze estimate` tells more.",
+    ),
+    "BudgetTooSmall": Explanation(
+        "`runPolicy.budget` has no room for a step, an evaluation and the export of a model: found before the first step.",
+        "Create the job again with the budget that the message names: what earlier starts took counts.",
     ),
     "PrecisionNotSupported": Explanation(
         "The workers' hardware cannot compute in `training.precision`.",

@@ -64,7 +64,7 @@ LOST = "forgotten"
 
 
 class Usefulness(Model):
-    """Whether the finished model is better than always guessing one class, on the validation data."""
+    """Whether the finished model is better than always guessing one class, the same labels or the mean, on the validation data."""
 
     better: bool
     """Whether the interval lies above 0."""
@@ -76,6 +76,8 @@ class Usefulness(Model):
     """Upper end of it."""
     message: str
     """All figures and what to do, for people."""
+    compared: str | None = None
+    """What is compared where samples have several labels, or numbers; None is accuracy or balanced accuracy, as the metric says."""
 
     def figures(self) -> dict[str, float]:
         """Return what the results of /progress say of it."""

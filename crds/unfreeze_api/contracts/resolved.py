@@ -26,6 +26,7 @@ from unfreeze_api.spec.evidence import TRAINING_GUARDS, AnchorSpec, EvidenceSpec
 from unfreeze_api.spec.model import Modality, ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs
 from unfreeze_api.spec.quantization import QuantizationSpec
+from unfreeze_api.spec.run_policy import BudgetSpec
 from unfreeze_api.spec.strategy import (
     BLOCKS_PER_PHASE,
     DEFAULT_RUNGS,
@@ -326,6 +327,15 @@ class ResolvedOutput(Location):
     """Whether predictions have the texts, or paths of files, beside them."""
 
 
+class ResolvedCache(Location):
+    """Where what frozen blocks make of samples is kept beyond the job."""
+
+    max_bytes: int = Field(ge=0)
+    """Of the whole folder."""
+    scratch_bytes: int | None = Field(default=None, ge=0)
+    """What each pod may write to its node's disk, where memory does not do; None where nobody says."""
+
+
 class ResolvedMlflow(Model):
     """A run in MLflow; its credentials are in the environment."""
 
@@ -446,6 +456,8 @@ class ResolvedGuard(Model):
     """Of Hold, what may be lost."""
     anchor: str | None = None
     """Where the rows lie that are replayed, or that say how strongly weights are held."""
+    columns: ColumnsSpec | None = None
+    """Names of their columns, where they are not those of the training data."""
 
     @classmethod
     def of(cls, spec: EvidenceSpec | None, task: str) -> Self | None:
@@ -453,11 +465,42 @@ class ResolvedGuard(Model):
         forgetting = spec.forgetting if spec else None
         if forgetting is None or forgetting.guard not in TRAINING_GUARDS:
             return None
-        anchor = forgetting.anchor.source if forgetting.anchor else None
+        rows: dict[str, Any] = {}
+        if forgetting.anchor:
+            rows = {"anchor": forgetting.anchor.source, "columns": forgetting.anchor.columns}
         if forgetting.guard == "Hold":
-            return cls(type="Hold", budget=forgetting.budget, anchor=anchor)
+            return cls(type="Hold", budget=forgetting.budget, **rows)
         share = forgetting.replay.share if forgetting.replay else None
-        return cls(type="Replay", share=share or usual_replay_share(task), anchor=anchor)
+        return cls(type="Replay", share=share or usual_replay_share(task), **rows)
+
+
+class ResolvedBudget(Model):
+    """What a job may take, all its runs together."""
+
+    unit: Literal["hours", "accelerator hours", "money"]
+    limit: float
+    """In that unit."""
+    per_hour: float | None = None
+    """What an hour of the job takes of it; None where no price is known, 0 of accelerator hours without accelerators."""
+    currency: str = ""
+    """Of money, where it is known."""
+
+    @classmethod
+    def of(
+        cls, spec: BudgetSpec | None, place: ResolvedDistribution, price: float | None, currency: str
+    ) -> Self | None:
+        """Return the budget of a job in which an accelerator costs so much an hour."""
+        if spec is None:
+            return None
+        accelerators = place.num_nodes * place.accelerators_per_node
+        if spec.hours is not None:
+            return cls(unit="hours", limit=spec.hours, per_hour=1.0)
+        if spec.accelerator_hours is not None:
+            return cls(unit="accelerator hours", limit=spec.accelerator_hours, per_hour=float(accelerators))
+        each, known = (spec.price_per_hour, "") if spec.price_per_hour else (price, currency)
+        assert spec.amount is not None  # a rule of the API
+        per_hour = None if each is None else each * (accelerators or place.num_nodes)
+        return cls(unit="money", limit=spec.amount, per_hour=per_hour, currency=known)
 
 
 class ResolvedJob(Model):
@@ -481,6 +524,10 @@ class ResolvedJob(Model):
     """What is done in the training itself about what the base would forget."""
     stages: Annotated[list[ResolvedStage] | None, Since(2)] = None
     """Intermediate tasks that come before all that stands beside them."""
+    budget: Annotated[ResolvedBudget | None, EXECUTION, Since(2)] = None
+    """What it may take; a trainer that ignored it would take more."""
+    cache: Annotated[ResolvedCache | None, EXECUTION] = None
+    """None where nothing outlives the job."""
     hang_timeout_seconds: Annotated[int | None, EXECUTION] = None
     """Silence of the workers that counts as a hang; without it the agent derives one."""
     semantics: Annotated[Semantics, HABIT] = Semantics()

@@ -210,6 +210,13 @@ FIGURES: tuple[Figure, ...] = (
         tracker=False,
     ),
     Figure(
+        name="cache_reused",
+        about="Samples that frozen blocks did not have to compute even once, since they were in spec.sources.featureCache, of the pod's first worker.",
+        kind="Counter",
+        job=False,
+        tracker=False,
+    ),
+    Figure(
         name="cache_bytes",
         about="What the pod's first worker keeps of the outputs of frozen blocks.",
         job=False,

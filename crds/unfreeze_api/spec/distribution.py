@@ -109,6 +109,13 @@ class DistributionSpec(Model):
         cpus = quantity(text) if text[-1] in _PLAIN else None  # in thousands: legal, and nobody's way to count CPUs
         return max(1, int(cpus)) if cpus else 0  # half a CPU runs one thread
 
+    @property
+    def scratch_bytes(self) -> int | None:
+        """What each pod may write to its node's disk; None where nobody says."""
+        limit = (self.resources_per_node.limits or {}).get("ephemeral-storage")
+        found = None if limit is None else quantity(str(limit))
+        return None if found is None else int(found)
+
 
 _PLAIN = frozenset("0123456789.m")
 """Last characters of the ways in which people count CPUs."""

@@ -24,6 +24,7 @@ from unfreeze_api.spec.combinations import (
 from unfreeze_api.spec.data import DataSpec, TaskSpec
 from unfreeze_api.spec.distribution import DistributionSpec
 from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
+from unfreeze_api.spec.feature_cache import FeatureCacheSpec
 from unfreeze_api.spec.model import ModelSpec
 from unfreeze_api.spec.output import ExportKind, Inputs, OutputSpec
 from unfreeze_api.spec.quantization import QUANTIZATION_RULES
@@ -140,6 +141,12 @@ class FineTuneJobSpec(Model):
             ".training.compile",
         ),
         Rule(
+            "!has(self.stages) || !has(self.runPolicy.budget)",
+            "a budget is about one training, and each stage is one of its own: remove stages, or set runPolicy.activeDeadlineSeconds in"
+            " place of budget",
+            ".runPolicy.budget",
+        ),
+        Rule(
             f"self.distribution == oldSelf.distribution || ({_WHILE_SUSPENDED})",
             "distribution can only be changed while runPolicy.suspend is true: suspend the job first, then change it,"
             " then resume",
@@ -221,6 +228,11 @@ class FineTuneJobSpec(Model):
         """Rows that the base is good at, where the job names some."""
         forgetting = self.evidence and self.evidence.forgetting
         return forgetting.anchor if forgetting else None
+
+    @property
+    def feature_cache(self) -> FeatureCacheSpec | None:
+        """Where features of frozen blocks are kept for later jobs."""
+        return self.sources.feature_cache if self.sources else None
 
     @property
     def metric(self) -> Metric:

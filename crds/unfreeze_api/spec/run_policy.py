@@ -9,10 +9,42 @@ from pydantic import Field
 from unfreeze_api.grammar.model import Model, Rule
 
 
+class BudgetSpec(Model):
+    """What a job may take."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.hours) ? 1 : 0) + (has(self.acceleratorHours) ? 1 : 0) + (has(self.amount) ? 1 : 0) == 1",
+            "set exactly one of hours, acceleratorHours and amount",
+        ),
+        Rule(
+            "!has(self.pricePerHour) || has(self.amount)",
+            "pricePerHour is about amount: set amount, or remove it",
+            ".pricePerHour",
+        ),
+    )
+
+    hours: float | None = Field(default=None, gt=0, le=100000)
+    """Hours in which the job's pods run together, fractions allowed. Default: none."""
+    accelerator_hours: float | None = Field(default=None, gt=0, le=1000000000)
+    """The same times the accelerators of all pods. Default: none."""
+    amount: float | None = Field(default=None, gt=0, le=1000000000)
+    """Money, in the currency of the prices. Default: none."""
+    price_per_hour: float | None = Field(default=None, gt=0, le=1000000)
+    """What an accelerator costs an hour, of a job without any a pod. Default: as the operator's table of prices says."""
+
+
 class RunPolicySpec(Model):
     """The life of the job in the cluster."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.budget) == has(oldSelf.budget) && (!has(self.budget) || self.budget == oldSelf.budget))"
+            " || (oldSelf.suspend && self.suspend)",
+            "runPolicy.budget can only be changed while runPolicy.suspend is true: suspend the job first, then change it, then"
+            " resume",
+            ".budget",
+        ),
         Rule(
             "(has(self.hangTimeoutSeconds) == has(oldSelf.hangTimeoutSeconds)"
             " && (!has(self.hangTimeoutSeconds) || self.hangTimeoutSeconds == oldSelf.hangTimeoutSeconds))"
@@ -38,6 +70,10 @@ class RunPolicySpec(Model):
     its first step, after which the stacks of all ranks go to the pods' logs and the workers are started again from the
     newest checkpoint, in the same pods. Default: 20 times the slowest step so far, at least 600; 1800 while it evaluates
     or exports."""
+    budget: BudgetSpec | None = None
+    """What the job may take, all its runs together. Before it is over the training ends in order: time is kept for the last
+    evaluation, the test data and the export of the best weights, and the job succeeds. Counted from each start of pod 0. Default:
+    no limit."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
     """Seconds after which a finished job is deleted. Default: never."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unfreeze_api.grammar.fields import Name
 from unfreeze_api.grammar.model import Model
+from unfreeze_api.spec.feature_cache import FeatureCacheSpec
 from unfreeze_api.spec.template import LocalObjectReference
 
 
@@ -19,6 +20,8 @@ class SourcesSpec(Model):
     """Volume claim that keeps what is fetched, for this and other jobs of the namespace, whose pods can all write to it. What is there
     is checked by its hashes and not fetched again; pods that need the same wait for the one that fetches. Default: the platform's,
     else none, and each pod fetches for itself."""
+    feature_cache: FeatureCacheSpec | None = None
+    """Where what frozen blocks make of each sample is kept for later jobs. Default: nowhere."""
     offline: bool | None = None
     """Whether only what cacheClaim has is used, no network is opened, and the job ends as NotCached where something lacks. Default:
     false. A scheme that the platform has offline stays so, whatever is said here."""

@@ -50,6 +50,7 @@ from unfreeze_operator.objects.resources import (
 from unfreeze_operator.objects.views import FineTuneJobView, content_hash
 from unfreeze_operator.settings.network import EgressRule, Network, policy_spec
 from unfreeze_operator.settings.options import TrainerImage
+from unfreeze_operator.settings.prices import NO_PRICES, Prices, price_of
 from unfreeze_operator.settings.sources import NOTHING, Sources, cache_claim
 
 USER = 65532
@@ -81,14 +82,22 @@ def spec_hash(job: FineTuneJobView, spec: FineTuneJobSpec) -> str:
     own = spec.model_dump(
         mode="json", include={"distribution", "template", "tracking", "sources", "evidence"}, exclude_defaults=True
     )
-    hang = spec.run_policy.hang_timeout_seconds
-    text = json.dumps([own, job.queue, *([hang] if hang else [])], sort_keys=True)
+    hang, budget = spec.run_policy.hang_timeout_seconds, spec.run_policy.budget
+    limit = budget.model_dump(mode="json", exclude_defaults=True) if budget else None
+    text = json.dumps([own, job.queue, *([hang] if hang else []), *([limit] if limit else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, names: GangNames) -> Manifest:
-    """Return the ConfigMap with the resolved job, whose pods meet under these names."""
-    resolved = resolve(job.name, job.namespace, spec, rendezvous_host=f"{names.job}-0.{names.service}")
+def config_map(job: FineTuneJobView, spec: FineTuneJobSpec, names: GangNames, prices: Prices = NO_PRICES) -> Manifest:
+    """Return the ConfigMap with the resolved job, whose pods meet under these names and cost what the table says."""
+    resolved = resolve(
+        job.name,
+        job.namespace,
+        spec,
+        rendezvous_host=f"{names.job}-0.{names.service}",
+        price=price_of(spec, prices),
+        currency=prices.currency,
+    )
     text = resolved.to_json(indent=1)
     annotations = {SPEC_HASH_ANNOTATION: spec_hash(job, spec), CONTENT_HASH_ANNOTATION: content_hash(text)}
     written = {SERVICE_ANNOTATION: names.service, CHILD_JOB_ANNOTATION: names.job}

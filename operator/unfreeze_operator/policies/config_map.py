@@ -15,10 +15,10 @@ def check(context: Context) -> Verdict | None:
     """
     job, view = context.job, context.children.config_map
     if view is None:
-        action = Create(CONFIG_MAPS, config_map(job, context.spec, context.names))
+        action = Create(CONFIG_MAPS, config_map(job, context.spec, context.names, context.prices))
         return Verdict("Creating", "the ConfigMap is created", (action,))
     if not view.drifted and view.spec_hash == spec_hash(job, context.spec):
         return None
-    manifest = config_map(job, context.spec, context.names)
+    manifest = config_map(job, context.spec, context.names, context.prices)
     change = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
     return Verdict("Repairing", "the ConfigMap is brought up to date", (Patch(CONFIG_MAPS, view, change),))

@@ -109,10 +109,14 @@ def claim_objections(spec: FineTuneJobSpec, sources: Sources) -> Iterator[str]:
     shared = {place.cache_claim for place in sources.values() if place.cache_claim}
     if schemes(spec) and (own := cache_claim(spec, sources)):
         shared.add(own)
-    for claim in shared.intersection(needs(spec.output.destination).claims):
+    written = {"output.destination": spec.output.destination}
+    if spec.feature_cache:
+        written["sources.featureCache.destination"] = spec.feature_cache.destination
+    for field, claim in (
+        (field, claim) for field, one in written.items() for claim in needs(one).claims if claim in shared
+    ):
         yield (
-            f"output.destination lies on the claim {claim}, which keeps what jobs fetch and is read-only to them: name"
-            " another one"
+            f"{field} lies on the claim {claim}, which keeps what jobs fetch and is read-only to them: name another one"
         )
 
 

@@ -271,14 +271,19 @@ def _success(conditions: Conditions, outcome: str) -> str:
 
 
 def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
-    """Say whether the model is better than always guessing one class, where the trainer has compared them."""
+    """Say whether the model is better than always guessing the same, where the trainer has compared them."""
     if not {MAJORITY, GAIN_LOW, GAIN_HIGH} <= results.keys():
         return
     better = results[GAIN_LOW] > 0
     reason: UsefulReason = "BetterThanMajority" if better else "NoBetterThanMajority"
     remedy = "look at the labels, lower strategy.learningRate, train longer or more of the model, hold out more data"
+    guess = "guessing the most frequent class"
+    if "validation.microF1" in results:
+        guess = "guessing the same labels"
+    elif "validation.rmse" in results:
+        guess = "saying the mean"
     message = (
-        f"always guessing the most frequent class has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
+        f"always {guess} has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
         f" the model has more is {results[GAIN_LOW]:+.3f} to {results[GAIN_HIGH]:+.3f}"
     )
     conditions.set("Useful", better, reason, message if better else f"{message}: {remedy}")

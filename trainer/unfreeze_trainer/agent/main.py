@@ -31,7 +31,7 @@ from unfreeze_trainer.agent.http import Server
 from unfreeze_trainer.agent.pod import Pod, threads_per_worker
 from unfreeze_trainer.errors import SHOW_VALUES_ENV, JobError, told_of
 from unfreeze_trainer.forks import ForkServer
-from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, Link
+from unfreeze_trainer.link import AGENT_ENV, LINK_ENV, STARTED_ENV, Link
 from unfreeze_trainer.sources.schemes import pinned_sources
 from unfreeze_trainer.sources.secrecy import close_to_others
 
@@ -51,7 +51,7 @@ class Agent:
     """One pod's agent."""
 
     def __init__(self, pod: Pod, worker: Sequence[str] | None = None) -> None:
-        self._pod, self._worker = pod, worker
+        self._pod, self._worker, self._started = pod, worker, time.time()
         self._folder = Path(tempfile.mkdtemp(prefix="unfreeze-"))
         self._link = Link(self._folder)
         self._stopping = threading.Event()
@@ -79,8 +79,10 @@ class Agent:
         self._server.start()
         try:
             from unfreeze_trainer.job_file import load_job  # after the server: the first answer does not wait for it
+            from unfreeze_trainer.runs.spent import require_known
 
             job = load_job(self._pod.job_file, say=True)
+            require_known(job.budget)
             self._prepare_environment(job)
             self._hangs = HangWatch(job.hang_timeout_seconds)
             threading.Thread(target=self._run_gang, args=(job,), name="gang", daemon=True).start()
@@ -102,6 +104,7 @@ class Agent:
 
     def _prepare_environment(self, job: ResolvedJob) -> None:
         os.environ[LINK_ENV], os.environ[AGENT_ENV] = str(self._folder), str(os.getpid())
+        os.environ[STARTED_ENV] = str(self._started)
         os.environ[JOB_FILE_ENV] = str(self._pod.job_file)
         os.environ["OMP_NUM_THREADS"] = str(threads_per_worker(job))
         os.environ.setdefault("TORCH_ELASTIC_WORKER_IDENTICAL", "1")  # no round of questions who has how many workers

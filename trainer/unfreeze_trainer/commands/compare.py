@@ -76,7 +76,7 @@ def compare(runs: tuple[Path, ...], kind: Literal["table", "json"], page: Path |
     RUN is a run's folder, or its report.json. Without test data the validation metric decides, which has chosen each
     run's best step and flatters it. Where runs were not measured on the same rows, that is said.
     """
-    found = [Run(name, _read(path)) for name, path in zip(_names(runs), runs, strict=True)]
+    found = [Run(name, read(path)) for name, path in zip(_names(runs), runs, strict=True)]
     ordered = ranked(found)
     doubts = doubtful(found)
     if page:
@@ -91,7 +91,8 @@ def compare(runs: tuple[Path, ...], kind: Literal["table", "json"], page: Path |
         click.echo(f"Warning: {doubt}", err=True)
 
 
-def _read(path: Path) -> Report:
+def read(path: Path) -> Report:
+    """Return the report of a run, by its folder or file; ClickException where there is none."""
     file = path / REPORT if path.is_dir() else path
     try:
         return Report.model_validate_json(file.read_bytes())

@@ -12,6 +12,8 @@ from unfreeze_trainer.commands.facts import facts_of
 from unfreeze_trainer.commands.guess import Guess, guess, of_folder
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.suffixes import JSON, suffixes
+from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
@@ -77,12 +79,20 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         return Draft(layout, of_folder(layout.kind))
     where = str(layout.train)
     cells = read_cells(where, where, rows=_LOOKED_ROWS)
+    if not len(cells.numbers) and cells.rows:  # whoever trains says what is wrong with the first one
+        read_table(where, [*cells.texts], where)
     if not len(cells.numbers):
         raise JobError("InvalidData", f"{where}: no samples; the file has no rows")
     aside = f"several columns are called {some_of(cells.repeated)}: they are left aside, rename all of them but one"
     try:
         guessed = guess(facts_of(cells), where, columns, task)
     except JobError as error:
+        if suffixes(where)[0] in JSON and cells.rows == 1:
+            raise JobError(
+                error.reason,
+                f"{where}: the file is one object, and so one row. Rows are the objects of one list, or one on each line of a .jsonl file:"
+                ' pandas writes these by to_json(PATH, orient="records", lines=True)',
+            ) from error
         if not cells.repeated:
             raise
         raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error

@@ -54,8 +54,8 @@ def estimate(  # noqa: PLR0917 - click names them
     """
     with judged():
         job = open_job(file, claim, claims_folder)
-        limit = memory or _limit(file)
-        found, ways = estimated(job, limit=limit, accelerator_limit=accelerator_memory)
+        limit, whole = memory or _limit(file), "Model" in (read_spec(file).output.exports or ())
+        found, ways = estimated(job, limit=limit, accelerator_limit=accelerator_memory, whole=whole)
     if kind == "json":
         offered = [
             {"change": way.change, "cost": way.cost, "hostBytes": needs.host, "acceleratorBytes": needs.accelerator}
@@ -69,9 +69,9 @@ def estimate(  # noqa: PLR0917 - click names them
 
 
 def estimated(
-    job: ResolvedJob, *, limit: int | None, accelerator_limit: int | None = None
+    job: ResolvedJob, *, limit: int | None, accelerator_limit: int | None = None, whole: bool = False
 ) -> tuple[Estimate, list[tuple[Way, Estimate]]]:
-    """Return what a job needs, and how it fits where it does not.
+    """Return what a job needs, and how it fits where it does not; `whole` as of `ways_that_fit`.
 
     Raises
     ------
@@ -117,7 +117,8 @@ def estimated(
         raise JobError(
             "UnsupportedModel", f"this model cannot be estimated: its training does not run on shapes alone ({error})"
         ) from error
-    return found, ways_that_fit(job, try_to_ask) if found.verdict in ("DoesNotFit", "MayNotFit") else []
+    short = found.verdict in ("DoesNotFit", "MayNotFit")
+    return found, ways_that_fit(job, try_to_ask, whole=whole) if short else []
 
 
 def _limit(file: Path) -> int | None:
@@ -153,6 +154,8 @@ def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) 
         f"Loading takes {size(traced.loading)}, exporting {size(traced.exporting)}; on disk a checkpoint has"
         f" {size(traced.checkpoint)}, the exports {size(traced.export)}."
     )
+    if beside := found.beside():
+        console.print(beside)
     console.print(f"Of rank 0, beside {size(found.base)} of each worker's process. {found.sentence()}")
     for way, needs in ways:
         console.print(f"  fits with {way.change} ({way.cost}): {needs.sentence()}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from unfreeze_trainer.data.clips import SUFFIXES as CLIP_SUFFIXES
+from unfreeze_trainer.data.partitions import is_partitioned
 from unfreeze_trainer.data.pictures import FORMATS as PICTURE_SUFFIXES
 from unfreeze_trainer.data.shards import is_pattern, shards
 from unfreeze_trainer.data.split_names import SPLIT_WORDS, Split, split_of, without_split
@@ -48,7 +49,7 @@ def find_layout(path: Path) -> Layout:
     JobError
         InvalidData: nothing that a job reads, or several things of which one has to be named.
     """
-    if is_pattern(str(path)):
+    if is_pattern(str(path)) or is_partitioned(str(path)):
         shards(str(path), str(path))
         return Layout("Table", path)
     if not path.exists():

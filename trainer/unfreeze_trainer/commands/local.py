@@ -24,7 +24,7 @@ from unfreeze_api.commands import explained
 from unfreeze_api.contracts.progress import JOB_FILE_ENV, JOB_UID_ENV, ExitCode, Progress, TerminationMessage
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedCache, ResolvedJob
     from unfreeze_api.job import FineTuneJob
     from unfreeze_api.spec.job import FineTuneJobSpec
     from unfreeze_trainer.sources.pins import Pin
@@ -39,6 +39,8 @@ table_or_json = click.option(
     help="What is printed.",
 )
 """Option of commands that print for people or for programs."""
+CACHE_ENV = "UNFREEZE_FEATURES"
+"""Environment variable that says `off` where this machine keeps nothing of what frozen blocks make of samples."""
 AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 
@@ -203,9 +205,20 @@ def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Map
 
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
     # The job's own port may be held by the same job in another terminal.
-    return job.model_copy(
-        update={"distribution": job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})}
-    )
+    distribution = job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})
+    return job.model_copy(update={"distribution": distribution, "cache": job.cache or _cache_here()})
+
+
+def _cache_here() -> ResolvedCache | None:
+    """Return where what frozen blocks make of samples is kept on this machine, None where that is switched off."""
+    from unfreeze_api.contracts.resolved import ResolvedCache
+    from unfreeze_api.spec.feature_cache import MAX_SIZE, FeatureCacheSpec
+
+    if os.environ.get(CACHE_ENV, "").lower() == "off":
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze", "features")
+    size = FeatureCacheSpec(destination=folder.as_uri(), max_size=MAX_SIZE).max_bytes
+    return ResolvedCache(source=folder.as_uri(), path=str(folder), max_bytes=size)
 
 
 def run_job(

@@ -15,6 +15,8 @@ from unfreeze_trainer.runs.stages import stage_jobs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.feed import Feed
     from unfreeze_trainer.models import LoadedModel
@@ -43,6 +45,13 @@ class Kept:
     """Of all samples that are read more than once, on each worker."""
     passes: float
     """Over the training samples that these blocks are spared."""
+    reused: float | None = None
+    """Share of the training samples that earlier jobs have left in the cache, by those at the beginning; None where none is looked for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        found: dict[str, Any] = {"blocks": self.blocks, "bytes": self.bytes, "passes": self.passes}
+        return found if self.reused is None else found | {"reused": round(self.reused, 4)}
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ class Preview:
                 "steps": phase.steps,
                 "untilPlateau": phase.plateau and phase.plateau.model_dump(by_alias=True),
                 "optimizerBytes": optimizer_bytes,
+                "cached": cached and cached.to_dict(),
                 "weightBytes": weight_bytes,
-                "cached": cached and {"blocks": cached.blocks, "bytes": cached.bytes, "passes": cached.passes},
             }
             for phase, trainable, optimizer_bytes, weight_bytes, cached in zip(
                 self.phases, self.trainable, self.optimizer_bytes, self.weights, self.cached, strict=True
@@ -259,10 +268,19 @@ def _padding(job: ResolvedJob, task: Task) -> Padding | None:
 
 
 def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, plan: Plan) -> list[Kept | None]:
+    import torch
+
+    from unfreeze_trainer.engines.base import compute_dtype
     from unfreeze_trainer.features.cached import split_bytes, worth_it
-    from unfreeze_trainer.training.cuts import find_cuts
+    from unfreeze_trainer.features.keys import computes
+    from unfreeze_trainer.features.reuse import Place, share_kept
+    from unfreeze_trainer.training.cuts import find_cuts, keys_of
 
     cuts = find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    computed = computes(device, compute_dtype(job.training.precision, device))
+    keys = keys_of(job, loaded.module, cuts, phases=plan.phases, freezer=freezer, computed=computed)
+    place = Place.of(job)
     found: list[Kept | None] = []
     for phase in plan.phases:
         cut, reads = cuts.get(phase.index), plan.reads_left(phase.first_step, phase.index)
@@ -271,7 +289,9 @@ def _kept(job: ResolvedJob, task: Task, loaded: LoadedModel, freezer: Freezer, p
             continue
         blocks = cut.blocks(loaded.module, loaded.blocks)
         size = sum(split_bytes(task, cut, split) for split in splits)
-        found.append(Kept(blocks, size, max(0.0, reads["train"] - 1) if "train" in splits else 0.0))
+        key = keys.get(phase.index) if "train" in splits else None
+        reused = share_kept(place, key, task) if place and key else None
+        found.append(Kept(blocks, size, max(0.0, reads["train"] - 1) if "train" in splits else 0.0, reused))
     return found
 
 
@@ -323,16 +343,7 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
             f"{_size(kept.bytes)}, to {kept.blocks[-1]}" if kept else "",
         )
     console.print(table)
-    for phase, kept in zip(plan.phases, plan.cached, strict=True):
-        if kept:
-            spared = (
-                "and the head is solved"
-                if phase.solved
-                else f"and are spared {kept.passes:.3g} passes over the training data"
-            )
-            console.print(
-                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, {spared}"
-            )
+    _print_cached(job, plan, console)
     if plan.padding and plan.padding.share >= _PADDING_SHOWN:
         less = f"; with training.groupByLength {plan.padding.grouped:.0%} would be"
         told = "" if job.training.group_by_length else less
@@ -358,6 +369,24 @@ def _print(job: ResolvedJob, plan: Preview) -> None:
         types * bool(weights)
         + "Optimizer memory: moments and gradients on each worker, beside weights and activations."
     )
+
+
+def _print_cached(job: ResolvedJob, plan: Preview, console: Console) -> None:
+    for phase, kept in zip(plan.phases, plan.cached, strict=True):
+        if kept:
+            spared = (
+                "and the head is solved"
+                if phase.solved
+                else f"and are spared {kept.passes:.3g} passes over the training data"
+            )
+            console.print(
+                f"{phase.name}: {len(kept.blocks)} of {len(plan.blocks)} blocks compute once for each sample, {spared}"
+            )
+            if kept.reused and job.cache:
+                console.print(
+                    f"{phase.name}: {100 * kept.reused:.3g} % of the training samples are in the cache {job.cache.source} and need not"
+                    " compute"
+                )
 
 
 def _runs(phase: Phase, order: Sequence[str]) -> str:

@@ -16,6 +16,8 @@ _TIMES = 10
 _FEW = 5
 """Samples of a label that are few to learn it from, and to measure it by."""
 _SMALL_PICTURE = 32
+_LIKE_MISSING = frozenset({"nan", "na", "n/a", "<na>", "nat", "null", "none", "nil", "#n/a", "?", "-"})
+"""What programs and people write where a label is missing, in small letters."""
 
 
 def remarks(job: ResolvedJob, found: Survey) -> list[str]:
@@ -31,7 +33,7 @@ def remarks(job: ResolvedJob, found: Survey) -> list[str]:
             if name != "train"
         }
         said += [
-            f"{name} has no sample of {_names(labels)}: nothing measures how well they are remark"
+            f"{name} has no sample of {_names(labels)}: nothing measures how well they are learned"
             for name, labels in unseen.items()
             if labels
         ]
@@ -68,8 +70,25 @@ def _labels(job: ResolvedJob, train: SplitSurvey) -> Iterator[str]:
             f"train: the labels are imbalanced: {counts[most]:,} have {_shown(most)}, {counts[least]:,} have"
             f" {_shown(least)}{_remedy(job)}"
         )
+    yield from _written(counts)
     if few := [label for label, count in counts.items() if count < _FEW]:
         yield f"train: fewer than {_FEW} samples of {_names(few)}: hardly enough to learn from"
+
+
+def _written(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what is strange about how labels are written."""
+    alike: dict[str, str] = {}
+    for label, count in counts.items():
+        if (other := alike.setdefault(label.strip().casefold(), label)) != label:
+            yield (
+                f"train: the labels {_shown(other)} and {_shown(label)} differ in blanks or capitals alone, and are learned as two:"
+                " write them alike if one is meant"
+            )
+        if label.strip().lower() in _LIKE_MISSING:
+            yield (
+                f"train: {count:,} have the label {_shown(label)}, which reads like a missing one and is learned as any other: if"
+                " none is meant, leave the cell empty"
+            )
 
 
 def _remedy(job: ResolvedJob) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet, schema_of
 from unfreeze_trainer.data.json_items import open_items
+from unfreeze_trainer.data.partitions import name_below, values_of
 from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
@@ -76,10 +76,20 @@ def read_cells(path: str, where: str, *, rows: int | None = None) -> Cells:
         return _read_file(path, where, rows)
     found: list[Cells] = []
     for file in shards(path, where):
-        found.append(_read_file(file, f"{where}: {Path(file).name}", rows))
+        name = name_below(file, path)
+        found.append(_with_places(_read_file(file, f"{where}: {name}", rows), values_of(name)))
         if rows and sum(len(part.numbers) for part in found) >= rows:
             break
     return found[0] if len(found) == 1 else _together(found)
+
+
+def _with_places(cells: Cells, values: Mapping[str, str | None]) -> Cells:
+    """Return cells with what the place of their file tells."""
+    import pyarrow as pa
+
+    count = len(cells.numbers)
+    told = {name: pa.chunked_array([pa.array([value] * count, pa.large_string())]) for name, value in values.items()}
+    return replace(cells, texts=cells.texts | told) if told else cells
 
 
 def _together(parts: Sequence[Cells]) -> Cells:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 _FILE, _FIRST_FEATHER = b"ARROW1", b"FEA1"
-_BATCH_BYTES = 16 << 20
-"""Of the batches that Parquet is read in, by what its metadata say."""
+_BATCH_BYTES = 2 << 20
+"""Of the batches that Parquet is read in, by what its metadata say: what is written into a file is still in the processor's cache."""
 _BATCH_ROWS = 65536
 _BATCH_MOST_BYTES = 64 << 20
 """Of a batch, were each row the largest one."""
@@ -195,12 +195,21 @@ def _tables(
         unpacked += own
         packed.check_fold(unpacked, size, where)
         for piece in pieces(batch, own):
-            yield pa.Table.from_batches([piece]).select(wanted).cast(kept)
+            yield pa.table([_without_views(piece.column(name)) for name in wanted], wanted).cast(kept)
             read = True
         if head:
             return
     if not read:
         yield kept.empty_table()
+
+
+def _without_views(column: pa.Array) -> pa.Array:
+    """Return a column whose dictionary, if it has one, Arrow can take values from: polars writes one of views."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type) or not pa.types.is_string_view(column.type.value_type):
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.large_string()))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

@@ -31,7 +31,7 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
     from pyarrow import csv
 
     separator = SEPARATED[suffixes(path)[0]]
-    bad = _BadRows(all_of_them=unread.skip)
+    bad = _BadRows(where, separator)
     # Row numbers come only from the single-threaded reader; text is text, so that no label is read as a number.
     reading = csv.ReadOptions(use_threads=False)
     parsing = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=bad.add)
@@ -49,7 +49,7 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
             require_closed_quotes(path, 0, where)
         _require_separator(header.schema.names, where, separator)
         check_columns(columns, header.schema.names, where, first_row=True)
-    bad = _BadRows(all_of_them=unread.skip)
+    bad = _BadRows(where, separator, all_of_them=unread.skip, unread=unread if unread.skip and not head else None)
     parsing.invalid_row_handler = bad.add
     wanted = dict.fromkeys(columns)  # one column may serve twice
     converting = csv.ConvertOptions(
@@ -68,11 +68,10 @@ def read_delimited(path: str, columns: list[str], where: str, unread: Unread, *,
             yield batches.schema.empty_table()
     if not head:
         require_closed_quotes(path, rows + bad.count, where)
-    errors = [_wrong_cells(row, where, separator) for row in bad.first]
-    for before, number in enumerate(bad.numbers):
-        if head and unread.skip and number - 2 - before > rows:
+    for before, row in enumerate(bad.numbers):
+        if head and unread.skip and row - before > rows:
             break  # the reader is a block ahead
-        unread.add([number - 2], errors[min(before, len(errors) - 1)])
+        unread.add([row], bad.errors[min(before, len(bad.errors) - 1)])
 
 
 class _BadRows:
@@ -80,25 +79,32 @@ class _BadRows:
 
     Parameters
     ----------
+    where, separator
+        What messages start with, and what stands between cells.
     all_of_them
-        Keep the number of each; else of the first alone.
+        Keep the number of each, where the first rows of a file alone are read; else of the first one.
+    unread
+        Takes each of them as it comes, so that of a large file none is kept here.
     """
 
-    def __init__(self, *, all_of_them: bool) -> None:
-        self._most = None if all_of_them else 1
+    def __init__(self, where: str, separator: str, *, all_of_them: bool = False, unread: Unread | None = None) -> None:
+        self._where, self._separator, self._unread = where, separator, unread
+        self._all_of_them = all_of_them
         self.count = 0
         self.numbers = array("q")
-        """Of lines, by Arrow's count: the header is 1."""
-        self.first: list[Any] = []
-        """As Arrow gives them, with their text: as many as errors are kept."""
+        """Indices of those that are kept."""
+        self.errors: list[JobError] = []
+        """About the first of all."""
 
     def add(self, row: Any) -> str:
-        """Note a row; return what Arrow is to do about it."""
+        """Note a row, by its line in Arrow's count, where the header is 1; return what Arrow is to do about it."""
         self.count += 1
-        if self._most is None or len(self.numbers) < self._most:
-            self.numbers.append(row.number)
-            if len(self.first) < MAX_ERRORS:
-                self.first.append(row)
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(_wrong_cells(row, self._where, self._separator))
+        if self._unread is not None:
+            self._unread.add([row.number - 2], self.errors[-1])
+        elif self._all_of_them or not self.numbers:
+            self.numbers.append(row.number - 2)
         return "skip"
 
 
@@ -116,7 +122,10 @@ def _require_header(path: str, where: str) -> None:
         if len(first) == _MAX_HEADER:
             raise JobError("InvalidData", f"{where}: the header is longer than 1 MiB: is it the right file?")
         if not first.removeprefix(b"\xef\xbb\xbf").strip():
-            raise JobError("InvalidData", f"{where}: the file is empty, or its first line is: a header is needed")
+            raise JobError(
+                "InvalidData",
+                f"{where}: the file is empty, or its first line is: a header is needed; remove a file without rows",
+            )
     if (cells := header_cells(path, SEPARATED[suffixes(path)[0]], where)) > MAX_COLUMNS:
         raise JobError(
             "InvalidData",

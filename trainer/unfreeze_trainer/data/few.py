@@ -21,11 +21,16 @@ _SHARE = 16
 """One of so many rows, up to which they are taken one by one."""
 
 
-def few(column: pa.ChunkedArray, rows: Sequence[int] | np.ndarray) -> pa.ChunkedArray:
-    """Return some rows of a column, by their indices: as many as a batch has."""
+def ends_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return behind which rows the chunks of a column end, int64 of shape (chunks,)."""
+    return np.cumsum([len(chunk) for chunk in column.chunks], dtype=np.int64)
+
+
+def few(column: pa.ChunkedArray, rows: Sequence[int] | np.ndarray, ends: np.ndarray | None = None) -> pa.ChunkedArray:
+    """Return some rows of a column, by their indices: as many as a batch has. `ends` are those of `ends_of`, for who asks often."""
     import pyarrow as pa
 
-    ends = np.cumsum([len(chunk) for chunk in column.chunks])
+    ends = ends_of(column) if ends is None else ends
     chunks = np.searchsorted(ends, rows, side="right")
     parts = [
         column.chunk(int(chunk)).slice(int(row - (ends[chunk - 1] if chunk else 0)), 1)

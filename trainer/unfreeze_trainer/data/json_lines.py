@@ -93,6 +93,8 @@ def _json_value(value: Any, key: str, types: dict[str, type], where: str) -> Any
             if isinstance(value, list) and not key.endswith("[]")
             else ""
         )
+        if isinstance(value, dict):
+            more = '. Rows are objects of single values: pandas writes these with orient="records"'
         before = f" where lines before have a {kind.__name__}" if key in types else ""
         raise JobError(
             "InvalidData",

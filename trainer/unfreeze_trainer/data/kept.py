@@ -56,7 +56,7 @@ class Kept:
             self._writer.shutdown()
         parts = [part for file in self._files for part in file.read()] + self._parts
         kept = [part for part in parts if part.num_rows] or parts[:1]
-        return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="default")
+        return kept[0] if len(kept) == 1 else pa.concat_tables(kept, promote_options="permissive")
 
     def _write(self) -> None:
         """Have what is in memory written into files, once what was before is."""

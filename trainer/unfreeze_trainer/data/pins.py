@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.data.partitions import name_below
 from unfreeze_trainer.data.samples import DataSource
 from unfreeze_trainer.data.shards import folder_of, is_pattern, is_several, is_table_folder, shards
 from unfreeze_trainer.errors import is_passing
@@ -36,7 +37,7 @@ def _hash_table(path: Path) -> str:
         return hash_file(path)
     digest = hashlib.sha256()
     for file in shards(str(path), f"source {path}"):
-        digest.update(f"{Path(file).name}\0{hash_file(file)}\n".encode())
+        digest.update(f"{name_below(file, str(path))}\0{hash_file(file)}\n".encode())
     return digest.hexdigest()
 
 

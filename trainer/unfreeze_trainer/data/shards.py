@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from unfreeze_trainer.data.partitions import is_partitioned, require_no_log, tables_below, values_of
 from unfreeze_trainer.data.split_names import split_of
 from unfreeze_trainer.data.suffixes import TABLES, lies_as_table, suffixes
 from unfreeze_trainer.errors import JobError, some_of
@@ -76,11 +77,13 @@ def is_several(path: str) -> bool:
 
 
 def is_table_folder(path: str) -> bool:
-    """Return whether a path is a folder with tables and without sub-folders, which would be labels."""
+    """Return whether a path is a folder with tables and without sub-folders, which would be labels, or one of partitions."""
     if not _is_folder(path):
         return False
-    seen = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
-    return not any(entry.is_dir() for entry in seen) and any(lies_as_table(entry.name) for entry in seen)
+    seen = [entry for entry in os.scandir(path) if not entry.name.startswith((".", "_"))]
+    if any(entry.is_dir() for entry in seen):
+        return is_partitioned(path)
+    return any(lies_as_table(entry.name) for entry in seen)
 
 
 def shards(path: str, where: str) -> list[str]:
@@ -110,6 +113,7 @@ def shards(path: str, where: str) -> list[str]:
 def _fitting(path: str, where: str) -> list[str]:
     """Return the files that a pattern without braces stands for."""
     folder, pattern = Path(path).parent, Path(path).name
+    require_no_log(folder, [entry.name for entry in _entries(folder, where)], where)
     names = [entry.name for entry in _entries(folder, where) if not entry.is_dir()]
     found = [name for name in names if not name.startswith(".") and (name == pattern or fnmatchcase(name, pattern))]
     if not found:
@@ -122,11 +126,16 @@ def _fitting(path: str, where: str) -> list[str]:
 def _in_folder(folder: Path, where: str) -> list[str]:
     """Return the tables of a folder."""
     entries = _entries(folder, where)
+    require_no_log(folder, [entry.name for entry in entries], where)
+    closed = Closed(folder, where, "InvalidData")
+    if is_partitioned(str(folder)):
+        below = tables_below(str(folder))
+        _require_one_table(below, below, [], where)
+        return [closed.path(name) for name in below]
     names = [entry.name for entry in entries if not entry.is_dir()]
     folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     found = [name for name in names if not name.startswith(".") and lies_as_table(name)]
     _require_one_table(found, names, folders, where)
-    closed = Closed(folder, where, "InvalidData")
     return [closed.path(name) for name in found]
 
 
@@ -160,7 +169,7 @@ def _require_one_table(tables: Sequence[str], names: Sequence[str], folders: Seq
         )
     for what, kinds in (
         ("formats", {suffixes(name)[0] for name in tables}),
-        ("splits", {str(split_of(name)) for name in tables}),
+        ("splits", {str(_split_of(name)) for name in tables}),
     ):
         if len(kinds) > 1:
             raise JobError(
@@ -168,3 +177,9 @@ def _require_one_table(tables: Sequence[str], names: Sequence[str], folders: Seq
                 f"{where}: the tables of this folder are of several {what}, {some_of(tables)}: name those of one by a pattern, as"
                 " train-*.parquet",
             )
+
+
+def _split_of(name: str) -> str | None:
+    """Return the split that a table's name tells, or its folder where it is one of partitions by splits."""
+    values = values_of(name)
+    return split_of(values.get("split") or Path(name).name)

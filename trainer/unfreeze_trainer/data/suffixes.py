@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from unfreeze_trainer.data.split_names import split_of
@@ -14,6 +15,8 @@ TABLES = (".csv", ".tsv", *JSON, *BY_COLUMNS, ".tar")
 """Suffixes of tables."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Suffixes of compressed files."""
+
+_PART = re.compile(r"part[-.]\d")
 
 
 def suffixes(path: str | Path) -> tuple[str, str]:
@@ -35,8 +38,9 @@ def is_table(path: str | Path) -> bool:
 
 
 def lies_as_table(path: str | Path) -> bool:
-    """Return whether a file among others is called like a table; one in .json only where it is called like a split.
+    """Return whether a file among others is called like a table; one in .json only where it is called like a split or a part.
 
-    Beside tables lie files in .json that tell of them (dataset_info.json, state.json).
+    Beside tables lie files in .json that tell of them (dataset_info.json, state.json). Spark calls its own part-00000-ID.json.
     """
-    return is_table(path) and (suffixes(path)[0] != ".json" or split_of(stem(path)) is not None)
+    name = stem(path)
+    return is_table(path) and (suffixes(path)[0] != ".json" or split_of(name) is not None or bool(_PART.match(name)))

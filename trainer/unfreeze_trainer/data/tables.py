@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from unfreeze_api.commands import explained
 from unfreeze_trainer.data.columnar import read_arrow, read_parquet
 from unfreeze_trainer.data.delimited import SEPARATED, read_delimited, require_closed_quotes
+from unfreeze_trainer.data.encodings import not_utf8, require_no_utf16
+from unfreeze_trainer.data.forms import in_form, widened
 from unfreeze_trainer.data.json_lines import NONE, Cells, read_json_lines
 from unfreeze_trainer.data.kept import Kept
 from unfreeze_trainer.data.packed import packed_as
+from unfreeze_trainer.data.partitions import name_below, values_of, with_values
 from unfreeze_trainer.data.shards import is_several, shards
 from unfreeze_trainer.data.suffixes import BY_COLUMNS, JSON, TABLES, suffixes
 from unfreeze_trainer.data.unread import Unread, UnreadOfShard
@@ -66,27 +69,23 @@ def read_table(
         for table in _read_file(path, columns, where, unread, head=head, kinds=kinds):
             kept.add(table)
         return kept.whole()
-    import pyarrow as pa
-
-    schemas: list[pa.Schema] = []
+    form: pa.Schema | None = None
     before = 0
     for file in shards(path, where):
-        place = f"{where}: {Path(file).name}"
+        name = name_below(file, path)
+        values, place = values_of(name), f"{where}: {name}"
         part = UnreadOfShard(unread, place, before)
-        for table in _read_file(file, columns, place, part, head=head, kinds=kinds):
+        own = [column for column in columns if column not in values]
+        told = {column: values[column] for column in columns if column in values}
+        for read in _read_file(file, own, place, part, head=head, kinds=kinds):
+            table = in_form(with_values(read, told), form)
             kept.add(table)
             before += table.num_rows
-            if table.num_rows and table.schema not in schemas:
-                schemas.append(table.schema)
+            if table.num_rows:
+                form = widened(form, table.schema, place)
         before += len(part)
         if head:
             break
-        try:
-            pa.unify_schemas(schemas or [pa.schema([])])
-        except pa.ArrowException as error:
-            raise JobError(
-                "InvalidData", f"{place}: its columns have other types than those of the files before: {quoted(error)}"
-            ) from error
     return kept.whole()
 
 
@@ -112,12 +111,15 @@ def _read_file(
     try:
         _require_file(Path(path), where)
         _require_packing(path, suffix, packed, where)
+        if suffix in (*SEPARATED, *JSON):
+            require_no_utf16(path, where)
         options: dict[str, Any] = (
             {"kinds": kinds} if reader in (read_json_lines, read_web_dataset) else {}
         )  # others say it themselves
         yield from reader(path, list(columns), where, unread, head=head, **options)
     except UnicodeDecodeError as error:
-        raise JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8") from error
+        plain = JobError("InvalidData", f"{where}: not UTF-8: {error}; convert the file to UTF-8")
+        raise (not_utf8(path, where) or plain) from error
     except PermissionError as error:
         raise JobError("InvalidData", f"{where}: cannot be read: {explained(error)}") from error
     except (pa.ArrowException, OSError) as error:
@@ -125,6 +127,8 @@ def _read_file(
             raise
         if suffix in SEPARATED:
             require_closed_quotes(path, 0, where)
+            if "UTF8" in str(error) and (told := not_utf8(path, where)):
+                raise told from error
         if "straddl" in str(error):
             raise JobError(
                 "InvalidData", f"{where}: a row is longer than 1 MiB; shorten its texts, or save them as Parquet"

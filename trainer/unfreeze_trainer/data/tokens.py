@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze_trainer.data.few import few
+from unfreeze_trainer.data.few import ends_of, few
 from unfreeze_trainer.errors import one_line
 
 if TYPE_CHECKING:
@@ -158,13 +158,14 @@ class TokensOnDemand(Tokens):
         self, tokenizer: Any, texts: pa.ChunkedArray, max_length: int, check: Callable[[int, int], None]
     ) -> None:
         self._tokenizer, self._texts, self._max_length, self._check = tokenizer, texts, max_length, check
+        self._ends = ends_of(texts)
         self.lengths = _bytes_of(texts)
         """Bytes of each text, or of both of a pair, int64 of shape (texts,): what is longest in them has most tokens, or nearly."""
 
     def collate(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Return what `Tokens` would; TextError where the tokenizer fails at a text."""
         try:
-            found = Tokens(self._tokenizer, few(self._texts, rows), self._max_length)
+            found = Tokens(self._tokenizer, few(self._texts, rows, self._ends), self._max_length)
         except TextError as error:
             raise TextError(int(rows[error.row]), str(error)) from error
         if found.ids.size:

@@ -33,12 +33,14 @@ class Unread:
     def __init__(self, where: str, *, skip: bool) -> None:
         self.skip = skip
         self._where = where
-        self._rows: set[int] = set()
+        self._marks = bytearray()
+        """A bit for each row: files of a hundred million rows may have as many that are broken."""
+        self._count = 0
         self.errors: list[JobError] = []
         """About the first rows that cannot be read, where they are left out."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
 
     def add(self, rows: Collection[int], error: JobError) -> None:
         """Note rows, as indices into the source; the error is about all of them."""
@@ -48,12 +50,19 @@ class Unread:
             raise error
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(error)
-        self._rows.update(rows)
+        if (bytes_needed := (max(rows) >> 3) + 1) > len(self._marks):
+            self._marks.extend(bytes(bytes_needed - len(self._marks)))
+        for row in rows:
+            bit = 1 << (row & 7)
+            if not self._marks[row >> 3] & bit:
+                self._marks[row >> 3] |= bit
+                self._count += 1
 
     def others(self, rows: int) -> np.ndarray:
         """Return those of so many rows that can be read, int64."""
         kept = np.ones(rows, dtype=bool)
-        kept[[row for row in self._rows if row < rows]] = False
+        marked = np.unpackbits(np.frombuffer(self._marks, np.uint8), bitorder="little")[:rows]
+        kept[: len(marked)] = marked == 0
         return np.flatnonzero(kept)
 
     def check(self, rows: int, *, before: int = 0) -> None:

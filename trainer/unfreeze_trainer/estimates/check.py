@@ -246,7 +246,7 @@ def _remedies(job: ResolvedJob, task: Task, room: Room, found: Estimate, stop: C
         except AsideError:  # a combination that this model does not take
             return None
 
-    ways = ways_that_fit(job, ask)
+    ways = ways_that_fit(job, ask, pods=not job.distribution.rendezvous_host.startswith("127."))
     if (left := until - time.monotonic()) > 0:
         with suppress(AsideError):
             found = _asked(job, task, room, most=left, stop=stop)

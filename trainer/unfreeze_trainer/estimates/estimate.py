@@ -92,6 +92,17 @@ class Estimate:
             case _:
                 return f"The job does not fit into {size(limit)}: it needs about {size(needed)}."
 
+    def beside(self) -> str:
+        """Return what the job computes before its first phase, for people; nothing where that is nothing."""
+        planned, tested = self.traced.planned_steps, self.traced.test_steps
+        if not tested:
+            return ""
+        again = ", and loads the base once more after each part of it" if self.loads_again else ""
+        return (
+            f"The range test of the learning rates takes at most {tested} steps before the {planned:,} that are planned ({tested / planned:.1%}),"
+            f" and computes their batches once more without gradients{again}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON, in camelCase and bytes."""
         traced = self.traced
@@ -111,6 +122,8 @@ class Estimate:
             "exportingBytes": traced.exporting,
             "checkpointFileBytes": traced.checkpoint,
             "exportFileBytes": traced.export,
+            "plannedSteps": traced.planned_steps,
+            "rangeTestSteps": traced.test_steps,
             "phases": [{to_camel(name): value for name, value in vars(phase).items()} for phase in traced.phases],
         }
 

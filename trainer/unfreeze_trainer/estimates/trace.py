@@ -17,6 +17,7 @@ from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.estimates.ledger import Ledger
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
 from unfreeze_trainer.feed import Feed, MicroBatch
+from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.keeping import pretend, widen_first
 from unfreeze_trainer.models.own_type import held
@@ -26,6 +27,8 @@ from unfreeze_trainer.training.coupled import coupled_step
 from unfreeze_trainer.training.dry_run import gradients
 from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
+from unfreeze_trainer.training.plan import Plan
+from unfreeze_trainer.training.range_test import parts
 from unfreeze_trainer.training.trials import trial_batches
 
 if TYPE_CHECKING:
@@ -76,6 +79,10 @@ class Traced:
     """Of the largest checkpoint on disk."""
     export: int = 0
     """Of all exports on disk."""
+    planned_steps: int = 0
+    """Optimizer steps of all phases."""
+    test_steps: int = 0
+    """Steps that a range test of learning rates takes before them; 0 without one."""
 
     @property
     def peak(self) -> int:
@@ -187,6 +194,16 @@ class _Trace:
                 everything |= {*freezer.trainable_names(phase)}
                 look = self._steps if steps_alone else self._phase
                 phases.append(look(phase, engine, freezer, loaded, everything, trains[phase.name]))
+            planned, tested = sum(phase.steps for phase in found), 0
+            if self._job.strategy.learning_rate.rates == "Auto":
+                plan = Plan.of(
+                    self._job,
+                    [block.name for block in loaded.blocks],
+                    samples=self._feed.samples,
+                    steps_per_epoch=self._feed.steps_per_epoch,
+                )
+                tests = len(parts(self._job, plan, freezer))
+                tested = tests * steps_for(planned, tests=tests) if tests else 0
             exporting = 0 if steps_alone else self._export(engine, sum(sizes[name] for name in everything))
             del base
         return Traced(
@@ -197,6 +214,8 @@ class _Trace:
             exporting=exporting,
             checkpoint=max(phase.snapshot for phase in phases),
             export=self._exported(sizes, loaded, frozen & (sizes.keys() - everything)),
+            planned_steps=planned,
+            test_steps=tested,
         )
 
     def _try(self, engine: Engine, module: nn.Module, chosen: set[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ from unfreeze_api.spec.strategy import STRATEGIES, GradualUnfreezingSpec
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.spec.output import ExportKind
     from unfreeze_trainer.estimates.estimate import Estimate
 
 MOST = 3
@@ -29,16 +30,22 @@ class Way:
     """The job with it."""
 
 
-def ways_that_fit(job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None]) -> list[tuple[Way, Estimate]]:
+def ways_that_fit(
+    job: ResolvedJob, estimate: Callable[[ResolvedJob], Estimate | None], *, pods: bool = True, whole: bool = False
+) -> list[tuple[Way, Estimate]]:
     """Return the cheapest changes with which a job fits, at most three, each of another kind.
 
     Parameters
     ----------
     estimate
         Returns what a changed job needs, None where that is not known.
+    pods
+        Whether a second worker would have memory of its own: it has in a cluster, and not where all share one machine.
+    whole
+        Whether a model on its own has to come out of it, as `output.exports: [Model]` asks.
     """
     found: list[tuple[Way, Estimate]] = []
-    for kind in _kinds(job):
+    for kind in _kinds(job, pods=pods, whole=whole):
         if cheapest := next(filter(None, (_cheapest(group, estimate) for group in kind)), None):
             found.append(cheapest)
         if len(found) == MOST:
@@ -66,7 +73,7 @@ def _cheapest(group: Sequence[Way], estimate: Callable[[ResolvedJob], Estimate |
     return found
 
 
-def _kinds(job: ResolvedJob) -> Iterator[Iterator[list[Way]]]:
+def _kinds(job: ResolvedJob, *, pods: bool, whole: bool) -> Iterator[Iterator[list[Way]]]:
     """Yield kinds of changes, the cheapest first, each in groups from the smallest change on."""
     most = -(-job.training.batch_size // job.distribution.world_size)
     counts = [count for count in _powers(most) if count > job.training.gradient_accumulation_steps]
@@ -82,12 +89,22 @@ def _kinds(job: ResolvedJob) -> Iterator[Iterator[list[Way]]]:
         more = [_trained(job, text + beside, cost, saving | smallest)] if counts else []
         yield iter([[_trained(job, text, cost, saving), *more]])
     yield _engines(job, smallest, beside)
+    if pods and job.distribution.world_size == 1:
+        yield iter([more] if (more := list(_more_pods(job))) else [])
     if _takes_lora(job):
-        adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
-        changed, text = job.model_copy(update={"adapter": adapter}), "adapter: {type: LoRA}"
-        less = "another result: it trains less"
-        more = [_trained(changed, text + beside, less, smallest)] if counts else []
-        yield iter([[Way(text, less, changed), *more]])
+        kinds: tuple[ExportKind, ...] = ("Merged",) if whole else ("Merged", "Adapter")
+        yield iter([_with_lora(job, kind, smallest, beside) for kind in kinds])
+
+
+def _with_lora(job: ResolvedJob, export: ExportKind, smallest: dict[str, Any], beside: str) -> list[Way]:
+    """Return ways to train a LoRA in place of the weights; its export is named, since [Model] is refused beside an adapter."""
+    adapter = AdapterSpec.model_validate({"type": "LoRA"}).completed()
+    output = job.output.model_copy(update={"export": [export]})
+    changed = job.model_copy(update={"adapter": adapter, "output": output})
+    text = f"adapter: {{type: LoRA}} and output.exports: [{export}]"
+    less = "another result: it trains less" + ", and leaves the base's weights where they are" * (export == "Adapter")
+    more = [_trained(changed, text + beside, less, smallest)] if smallest else []
+    return [Way(text, less, changed), *more]
 
 
 def _takes_lora(job: ResolvedJob) -> bool:
@@ -127,6 +144,19 @@ def _engines(job: ResolvedJob, smallest: dict[str, Any], beside: str) -> Iterato
         changed = job.model_copy(update={"distribution": there})
         more = [_trained(changed, f"distribution: {text}{beside}", cost, smallest)] if smallest else []
         yield [Way(f"distribution: {text}", cost, changed), *more]
+
+
+def _more_pods(job: ResolvedJob) -> Iterator[Way]:
+    """Yield ways to divide over more pods what one worker holds alone."""
+    if not _takes_engine(job, "FSDP"):
+        return
+    for nodes in (2, 4, 8):
+        if nodes <= job.training.batch_size:
+            place = job.distribution.model_copy(
+                update={"num_nodes": nodes, "engine": "FSDP", "zero_stage": 0, "offload": "None"}
+            )
+            text = f"distribution: {{numNodes: {nodes}, engine: FSDP}}"
+            yield Way(text, "the same numbers, more pods", job.model_copy(update={"distribution": place}))
 
 
 _ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -6,7 +6,7 @@ from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation
 from unfreeze_api.contracts.report import Report, Rollback
-from unfreeze_trainer.usefulness import compared
+from unfreeze_trainer.usefulness import compared, guess_of
 
 _SMALL, _LARGE = 1e-3, 1e6
 
@@ -47,10 +47,10 @@ def went_back(rollback: Rollback) -> str:
 def _beside(report: Report, metrics: dict[str, float]) -> str:
     """Return what the model is compared with."""
     worth = report.usefulness
-    if worth is not None:
+    if worth is not None and (not worth.better or "rmse" not in metrics):
         judged = "better" if worth.better else "not surely better"
         return (
-            f"; on the validation data its {compared(report.metric)} is {judged} than that of always guessing one class,"
+            f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
             f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
         )
     if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unfreeze_trainer.features.cut import Batch as Inputs
 from unfreeze_trainer.features.cut import Cut, Start, length_of, padded, rows_of
-from unfreeze_trainer.features.memory import Rows
-from unfreeze_trainer.features.room import available_bytes
+from unfreeze_trainer.features.memory import Rows, Scratch
+from unfreeze_trainer.features.reuse import Place, Reuse
+from unfreeze_trainer.features.room import available_bytes, available_disk
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -36,6 +39,8 @@ class Saved:
 
     hits: int = 0
     """Samples whose frozen blocks did not compute."""
+    reused: int = 0
+    """Samples of which another job, or an earlier part of this one, had computed what is cached."""
     bytes: int = 0
     """What lies in it now."""
     seconds: float = 0.0
@@ -53,6 +58,13 @@ def split_bytes(task: Task, cut: Cut, split: str) -> int:
     return sum(cut.row_bytes(int(length)) * int(count) for length, count in zip(lengths, times, strict=True))
 
 
+def _part(batch: Batch, places: Sequence[int]) -> Batch:
+    """Return some samples of a batch, all of them without a copy."""
+    if len(places) == len(next(iter(batch.values()))):
+        return batch
+    return {name: tensor[list(places)] for name, tensor in batch.items()}
+
+
 class CachedTask:
     """A task as any other, whose batches have what frozen blocks make of them while a cut is in use.
 
@@ -62,15 +74,20 @@ class CachedTask:
         Whatever is not about batches and forward passes is its own.
     engine
         Has taken the module over.
+    place
+        Where rows are kept beyond the job; None for nowhere, and then they lie in memory or not at all.
     """
 
     cuts: Mapping[int, Cut] = MappingProxyType({})
     """By phase; phases without one are computed whole."""
+    keys: Mapping[int, str] = MappingProxyType({})
+    """Hashes of what the cuts' values depend on, by phase, where they are kept beyond the job."""
     batch = 32
     """Samples of a batch without gradients."""
 
-    def __init__(self, task: Task, engine: Engine) -> None:
+    def __init__(self, task: Task, engine: Engine, place: Place | None = None) -> None:
         self._task, self._engine = task, engine
+        self._place = place
         self._cut: Cut | None = None
         self._start: Start | None = None
         self._rows: dict[str, Rows] = {}
@@ -106,43 +123,82 @@ class CachedTask:
             return
         wanted = [split for split in worth_it(self._task, reads) if split not in self._rows]
         size = sum(split_bytes(self._task, cut, split) for split in wanted)
-        if self._engine.any_rank(size > (room := available_bytes())):
-            log.warning(
-                "the outputs of frozen blocks are computed in each step: they would take %.1f GB of memory, and there is room for %.1f",
+        engine, room = self._engine, available_bytes()
+        scratch: dict[str, Scratch] = {}
+        if engine.any_rank(size > room):
+            scratch = self._on_disk(cut, wanted, size)
+            if engine.any_rank(len(scratch) < len(wanted)):
+                log.warning(
+                    "the outputs of frozen blocks are computed in each step: they would take %.1f GB of memory, and there is room for"
+                    " %.1f; nor has the disk for what is temporary room for them",
+                    size / 1e9,
+                    room / 1e9,
+                )
+                return
+            log.info(
+                "the outputs of frozen blocks lie on the disk, %.1f GB: memory has room for %.1f",
                 size / 1e9,
                 room / 1e9,
             )
-            return
-        for split in wanted:
-            self._fill(cut, split, beat)
+        key = self.keys.get(phase)
+        reuse = Reuse(self._place, key, cut) if self._place and key else None
+        try:
+            for split in wanted:
+                self._fill(cut, split, beat, reuse, scratch.get(split))
+        finally:
+            if reuse:  # a stop keeps what has been computed
+                reuse.close()
         self.saved.bytes = sum(rows.bytes for rows in self._rows.values())
 
+    def _on_disk(self, cut: Cut, splits: Sequence[str], size: int) -> dict[str, Scratch]:
+        """Return a place for each split on the disk; not for all of them where there is no room."""
+        found: dict[str, Scratch] = {}
+        with suppress(OSError):
+            if self._place and size <= available_disk(self._place.scratch_limit):
+                for split in splits:
+                    found[split] = Scratch(split_bytes(self._task, cut, split))
+        return found
+
     @torch.no_grad()
-    def _fill(self, cut: Cut, split: str, beat: Callable[[int, int], None]) -> None:
-        """Compute what is cached of each sample of a split once, the ranks share them out; every rank gets all."""
+    def _fill(
+        self, cut: Cut, split: str, beat: Callable[[int, int], None], reuse: Reuse | None, scratch: Scratch | None
+    ) -> None:
+        """Compute what is cached of each sample of a split once, the ranks share them out; every rank gets all.
+
+        What `reuse` has is not computed, but for one batch of each rank that is compared with it.
+        """
         engine, task = self._engine, self._task
         began, module = time.perf_counter(), engine.module
         order = np.argsort(task.lengths(split), kind="stable")[::-1]
         lists = [order[low : low + self.batch].tolist() for low in range(0, len(order), self.batch)]
         mine = lists[engine.rank :: engine.world_size]
+        if reuse:
+            reuse.draw(mine)
         rounds = -(-len(lists) // engine.world_size)
-        rows = Rows(task.splits[split], cut.shapes)
+        rows = Rows(task.splits[split], cut.shapes, scratch)
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
-        foreign = False
+        foreign, computed, took = False, 0, 0.0
         batches = task.batches(split, iter(mine + [[]] * (rounds - len(mine))))
         for number, batch in enumerate(batches, 1):
-            here = engine.to_device(batch)
-
-            def run(here: Batch = here) -> None:
-                with engine.autocast():
-                    task.forward(module, here)
-
-            values = cut.capture(module, run, stop=not engine.divides)
-            sizes = [shape(len(here[next(iter(here))]), length_of(here)) for shape in cut.shapes]
-            foreign |= [tuple(value.shape) for value in values] != sizes
-            if number <= len(mine) and not foreign:
-                rows.add(mine[number - 1], rows_of(values, cut.shapes, here))
+            indices = mine[number - 1] if number <= len(mine) else []
+            known = reuse.find(batch) if reuse and indices else {}
+            missing = [place for place in range(len(indices)) if place not in known]
+            if engine.any_rank(bool(missing)) if engine.divides and reuse else missing or not indices:
+                start = time.perf_counter()
+                values, here = self._computed(module, cut, _part(batch, missing or [0]))
+                sizes = [shape(len(missing) or 1, length_of(here)) for shape in cut.shapes]
+                foreign |= [tuple(value.shape) for value in values] != sizes
+                if missing and not foreign:
+                    found = [tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here)]
+                    known |= (
+                        reuse.keep(dict(zip(missing, found, strict=True)))
+                        if reuse
+                        else dict(zip(missing, found, strict=True))
+                    )
+                computed, took = computed + len(missing), took + time.perf_counter() - start
+            if not foreign:
+                rows.add([indices[place] for place in known], list(known.values()))
             if number % _CHECK_BATCHES == 0:
                 beat(min(number * self.batch * engine.world_size, len(order)), len(order))
         for part, training in modes:
@@ -150,11 +206,24 @@ class CachedTask:
         if engine.any_rank(foreign):
             log.warning("all blocks compute in each step: of some %s samples their outputs have another shape", split)
             return
-        seconds = time.perf_counter() - began
-        self._sample_seconds = seconds / max(1, rows.count)
-        self.saved.seconds -= seconds
+        self._sample_seconds = took / max(1, computed) or self._sample_seconds
+        self.saved.seconds -= time.perf_counter() - began
+        if reuse:
+            self.saved.reused += rows.count - computed
+            reuse.tell(split, rows.count - computed, rows.count)
         self._share(split, rows, [index for indices in mine for index in indices])
         self._rows[split] = rows
+
+    def _computed(self, module: nn.Module, cut: Cut, batch: Batch) -> tuple[list[Tensor], Inputs]:
+        """Return what is cached of a batch, padded, and the batch on its device."""
+        engine, task = self._engine, self._task
+        here = engine.to_device(batch)
+
+        def run() -> None:
+            with engine.autocast():
+                task.forward(module, here)
+
+        return cut.capture(module, run, stop=not engine.divides), here
 
     def _share(self, split: str, rows: Rows, mine: Sequence[int]) -> None:
         """Bring the rows of all ranks together, of which this one has computed some. Collective."""

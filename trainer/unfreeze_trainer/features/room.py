@@ -1,13 +1,18 @@
-"""How much memory there is for a cache."""
+"""How much memory and disk there is for a cache."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 SHARE = 0.5
 """Of the memory that is free, what the caches of a machine's workers take at most."""
+
+DISK_BYTES = 8 * 2**30
+"""Of the folder for what is temporary, what the caches of a machine's workers take at most: pods have 20 GiB of it."""
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -20,6 +25,30 @@ def available_bytes(root: Path = Path("/")) -> int:
         # Pages of files that were read count as used, and are given back before anything else.
         free.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
     return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def available_disk(limit: int | None = None, root: Path = Path("/")) -> int:
+    """Return how much of the disk this worker's cache may take for the time of the job; nothing where the folder lies in memory.
+
+    Parameters
+    ----------
+    limit
+        Bytes that the pod may write, beyond which it would be evicted; None where nobody says.
+    """
+    folder = Path(tempfile.gettempdir())
+    if _file_system(folder, root) in ("tmpfs", "ramfs"):
+        return 0
+    most = min(DISK_BYTES, SHARE * shutil.disk_usage(folder).free, *([] if limit is None else [SHARE * limit]))
+    return int(most / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _file_system(folder: Path, root: Path) -> str:
+    """Return the kind of file system that a folder lies on."""
+    mounts = [line.split() for line in _lines(root / "proc/self/mounts")]
+    above = {str(parent) for parent in (folder.resolve(), *folder.resolve().parents)}
+    return max((mount for mount in mounts if mount[1] in above), key=lambda mount: len(mount[1]), default=["", "", ""])[
+        2
+    ]
 
 
 def _lines(file: Path) -> list[str]:

@@ -109,7 +109,7 @@ def compared_by(kind: Kind, metric: str) -> str:
 
 
 def compare(one: Said, other: Said, metric: str) -> Difference:
-    """Return by how much the first is better than the second, by a metric of `compared_by`.
+    """Return by how much the first is better than the second, by a metric of `compared_by`; in whatever order the rows are.
 
     Parameters
     ----------
@@ -118,7 +118,8 @@ def compare(one: Said, other: Said, metric: str) -> Difference:
     """
     if metric in _OF_ROWS:
         return by_rows(one.right, other.right)
-    return by_bootstrap(one.rates, other.rates, metric, len(one.actual), higher=metric not in _LOWER)
+    first, second = _in_order(one, other)
+    return by_bootstrap(first.rates, second.rates, metric, len(one.actual), higher=metric not in _LOWER)
 
 
 def within(one: Said, other: Said, metric: str, margin: float) -> float:
@@ -133,22 +134,26 @@ def within(one: Said, other: Said, metric: str, margin: float) -> float:
     """
     if metric in _OF_ROWS:
         return within_by_rows(one.right, other.right, margin)
-    columns = [values.reshape(len(values), -1) for values in (one.actual, one.predicted, other.predicted)]
+    first, second = _in_order(one, other)
+    return within_by_bootstrap(first.rates, second.rates, metric, len(one.actual), margin, higher=metric not in _LOWER)
+
+
+def _in_order(*found: Said) -> list[Said]:
+    """Return what is said of the same rows, these in an order of their own: the bootstrap draws rows by their places."""
+    columns = [values.reshape(len(values), -1) for values in (found[0].actual, *(said.predicted for said in found))]
     order = np.lexsort(np.hstack(columns).T)
-    sorted_ones = (replace(said, actual=said.actual[order], predicted=said.predicted[order]) for said in (one, other))
-    first, second = (said.rates for said in sorted_ones)
-    return within_by_bootstrap(first, second, metric, len(order), margin, higher=metric not in _LOWER)
+    return [replace(said, actual=said.actual[order], predicted=said.predicted[order]) for said in found]
 
 
 def spread(said: Said, metric: str) -> tuple[float, float, float]:
     """Return standard error of a metric and both ends of its 95 % interval, by the bootstrap."""
-    order = np.lexsort(np.hstack([values.reshape(len(values), -1) for values in (said.actual, said.predicted)]).T)
-    rates = replace(said, actual=said.actual[order], predicted=said.predicted[order]).rates
-    low, high = intervals(rates, np.arange(len(order))).get(metric, (float("nan"), float("nan")))
+    [ordered] = _in_order(said)
+    rates, rows = ordered.rates, np.arange(len(said.actual))
+    low, high = intervals(rates, rows).get(metric, (float("nan"), float("nan")))
     if metric in _OF_ROWS:
         share = float(said.right.mean())
-        return float(np.sqrt(share * (1 - share) / len(order))), low, high
-    return float(np.std([rates(weights)[metric] for weights in resampled(np.arange(len(order)))])), low, high
+        return float(np.sqrt(share * (1 - share) / len(rows))), low, high
+    return float(np.std([rates(weights)[metric] for weights in resampled(rows)])), low, high
 
 
 def _arrays(batch: pa.RecordBatch, about: About) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unfreeze_api.contracts.report import Usefulness
 from unfreeze_api.tasks.labels import LabelOptions
 from unfreeze_trainer.objectives.answers import AnyOf
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective, exact
@@ -20,6 +21,7 @@ from unfreeze_trainer.objectives.ranking import average_precision
 from unfreeze_trainer.objectives.targets import Targets
 from unfreeze_trainer.objectives.targets.label_sets import NO_LABEL, LabelSets
 from unfreeze_trainer.objectives.weighting import positive_weights
+from unfreeze_trainer.usefulness import judge_sets
 
 
 class MultiLabel(Objective):
@@ -137,6 +139,11 @@ class MultiLabelMetrics(Metrics):
         """Return targets and logits of each sample of a batch, float32 of shape (samples, 2 * labels)."""
         targets = batch[TARGETS].to(outputs.device)
         return torch.cat([targets, outputs.float()], dim=1)[_counted(targets)]
+
+    def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:  # noqa: ARG002
+        """Return whether a model with this summed state is better than always guessing the same labels, whatever the metric."""
+        hits, predicted, actual = state[: 3 * self.labels].view(3, self.labels).cpu().numpy()
+        return judge_sets(hits, predicted, actual, float(state[-1]), labels) if actual.any() else None
 
     def _compute(self, state: Tensor) -> dict[str, float]:
         """Return the metrics as scikit-learn defines them.

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.objectives.answers import Amounts
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective, exact
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Targets
 from unfreeze_trainer.objectives.targets.numbers import Numbers
+from unfreeze_trainer.usefulness import judge_numbers
 
 
 class Regression(Objective):
@@ -125,6 +127,12 @@ class RegressionMetrics(Metrics):
         losses = self._objective.loss(outputs, batch).double()[:, None]
         seen = [self._objective.in_units(outputs), batch[TARGETS].to(outputs.device), losses, torch.ones_like(losses)]
         state[batch[SAMPLES][kept].to(state.device)] += torch.cat(seen, dim=1)[kept.to(outputs.device)].to(state.device)
+
+    def usefulness(self, state: Tensor, labels: Sequence[str], metric: str) -> Usefulness | None:  # noqa: ARG002
+        """Return whether a model with this summed state is better than always saying the mean."""
+        seen = state.cpu().numpy()
+        predicted, actual, _ = np.split(seen[seen[:, -1] > 0, :-1], [self._targets, 2 * self._targets], axis=1)
+        return judge_numbers(actual, predicted, metric)
 
     def _compute(self, state: Tensor) -> dict[str, float]:
         """Return the metrics as scikit-learn and SciPy define them; NaN for r2 and correlations that are not defined."""

@@ -51,5 +51,5 @@ def require_chosen(job: ResolvedJob, command: str) -> None:
         raise JobError(
             "InvalidJob",
             f"spec.model.candidates: {command} needs one base, and the job chooses it when it starts: `unfreeze rank FILE` says"
-            " which; name that in spec.model.source",
+            " which, after a pass of at most 1,000 training rows through each of them; name that in spec.model.source",
         )

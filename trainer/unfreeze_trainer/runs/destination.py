@@ -12,7 +12,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.sources.closed import require_in_claim
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.contracts.resolved import Location, ResolvedJob
 
 OUTPUTS = (
     *("model", "adapter", "checkpoints", "predictions"),
@@ -34,8 +34,21 @@ def check_apart(job: ResolvedJob) -> None:
         InvalidJob: a source lies inside of the destination, or the destination inside of a source; or one of them leads out
         of its volume claim.
     """
-    destination = Path(job.output.path)
-    require_in_claim("output.destination", job.output.source, job.output.path)
+    if job.cache:
+        _require_apart("sources.featureCache.destination", job.cache, job)
+        for one, other in ((job.cache, job.output), (job.output, job.cache)):
+            if _contains(Path(one.path), Path(other.path)):
+                raise JobError(
+                    "InvalidJob",
+                    f"sources.featureCache.destination {job.cache.source} and output.destination {job.output.source} contain each other: choose a"
+                    " sources.featureCache.destination beside it",
+                )
+    _require_apart("output.destination", job.output, job)
+
+
+def _require_apart(written: str, place: Location, job: ResolvedJob) -> None:
+    destination = Path(place.path)
+    require_in_claim(written, place.source, place.path)
     for field, path, source in _sources(job):
         require_in_claim(field, source, path)
         read = Path(path)
@@ -47,8 +60,8 @@ def check_apart(job: ResolvedJob) -> None:
             continue
         raise JobError(
             "InvalidJob",
-            f"{field} {source} {how} output.destination {job.output.source} ({os.path.realpath(destination)}): the run would"
-            " write among what it reads. Choose an output.destination beside it",
+            f"{field} {source} {how} {written} {place.source} ({os.path.realpath(destination)}): the run would"
+            f" write among what it reads. Choose an {written} beside it",
         )
 
 

@@ -220,6 +220,7 @@ _NAMES = (
         "report.html",
         "report.json",
         "rollbacks.json",
+        "spent.json",
         "stages.json",
         "tracking.json",
     ),

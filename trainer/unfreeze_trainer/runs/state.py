@@ -122,6 +122,8 @@ class RunState(BaseModel):
     """Of Auto, those that are over."""
     climbing: bool = True
     """Whether another one follows."""
+    over: bool = False
+    """Whether the job's budget has ended the training."""
     given_up: int | None = None
     """Phase of the rung whose learning rates destroyed the model however low they were, so that none follows."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.features.keys import computes
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.batch_norm import accept_single_values
@@ -16,7 +17,7 @@ from unfreeze_trainer.models.keeping import widen_first
 from unfreeze_trainer.runs.folder import RunFolder
 from unfreeze_trainer.runs.recovery import Found
 from unfreeze_trainer.runs.state import RunState
-from unfreeze_trainer.training.cuts import agreed, find_cuts
+from unfreeze_trainer.training.cuts import agreed, find_cuts, keys_of
 from unfreeze_trainer.training.trainable import trainable_hash
 from unfreeze_trainer.training.unused import Evidence, agree_on_unused
 
@@ -45,8 +46,8 @@ def attach(
     feed: Feed,
     freezer: Freezer,
     link: Link | None,
-) -> tuple[Evidence, dict[int, Cut]]:
-    """Try a model on the data and hand it to the engine; return what the trial says of its weights, and its cuts. Collective.
+) -> tuple[Evidence, dict[int, Cut], dict[int, str]]:
+    """Try a model on the data and hand it to the engine; return what the trial says of its weights, its cuts, and their keys. Collective.
 
     Raises
     ------
@@ -63,9 +64,12 @@ def attach(
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
     cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
+    keys = keys_of(
+        job, module, cuts, phases=plan.phases, freezer=freezer, computed=computes(engine.device, engine.dtype)
+    )
     widen_first(job, module, chosen, divides=engine.divides)
     engine.attach(module, loaded.blocks, evidence.unused)
-    return evidence, cuts
+    return evidence, cuts, keys
 
 
 def open_folder(

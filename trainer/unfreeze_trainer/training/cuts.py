@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from unfreeze_trainer.features.cut import MASK, length_of
 from unfreeze_trainer.features.find import Probe, find_cut
+from unfreeze_trainer.features.keys import cut_key
 from unfreeze_trainer.models.blocks import LAYER
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
@@ -78,6 +79,36 @@ def find_cuts(
                 log.info("phase %s computes all blocks in each step: %s", phase.name, cut)
             elif (skipped := cut.parameters(loaded.module)) >= {*layers[0].parameters} and skipped.isdisjoint(trained):
                 found[phase.index] = cut
+    return found
+
+
+def keys_of(
+    job: ResolvedJob,
+    module: nn.Module,
+    cuts: Mapping[int, Cut],
+    *,
+    phases: Sequence[Phase],
+    freezer: Freezer,
+    computed: str,
+) -> dict[int, str]:
+    """Return the hash of what each cut's values depend on, by phase; none where nothing is kept beyond the job.
+
+    Nothing is of random weights, and of quantised ones, whose tensors do not say all.
+
+    Parameters
+    ----------
+    module
+        Whole, as it was loaded.
+    computed
+        As of `computes`.
+    """
+    if job.cache is None or job.model.quantization or job.model.initialization == "Random":
+        return {}
+    found, known, trained = dict[int, str](), dict[str, str](), set[str]()
+    for phase in phases:
+        trained |= {*freezer.chosen_names(phase)}
+        if cut := cuts.get(phase.index):
+            found[phase.index] = cut_key(module, cut, trained=trained, computed=computed, known=known)
     return found
 
 

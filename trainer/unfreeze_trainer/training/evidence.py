@@ -32,6 +32,8 @@ def weigh(run: Run) -> None:
     )
     if baseline is None and not below_rungs:
         return
+    if _spent(run, "baseline"):
+        return
     if not below_rungs:
         run.reporter.tell("fitting a classical model to compare with")
     most = baseline.max_samples if baseline else USUAL_SAMPLES
@@ -62,10 +64,21 @@ def weigh_scratch(run: Run) -> list[Run]:
     if run.engine.any_rank(run.engine.rank == 0 and "validation" not in files(run.folder.path)):
         run.folder.events.add("warning", message=f"spec.evidence.scratch was left out: {_UNPREDICTED}")
         return []
+    if _spent(run, "scratch"):
+        return []
     decision, runs = from_scratch(run, evidence.scratch.max_share)
     if decision is not None:
         run.decisions.add(decision)
     return runs
+
+
+def _spent(run: Run, name: str) -> bool:
+    """Whether the job's budget has no room for a comparison, which is then left out with a warning. Collective."""
+    left = run.spending.left()
+    if left is None or left > run.state.evaluation_seconds:
+        return False
+    run.folder.events.add("warning", message=f"spec.evidence.{name} was left out: runPolicy.budget is spent")
+    return True
 
 
 def _on_first(run: Run, name: str, work: Callable[[], Decision]) -> Decision | None:

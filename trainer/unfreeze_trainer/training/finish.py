@@ -39,7 +39,7 @@ def finish(run: Run) -> None:
         run.trainable.begin(phase)
     if engine.rank == 0:
         run.folder.checkpoints.check(best.step)
-    if best.step != state.step:
+    if best.step != state.step or not state.phase_ended:  # a phase that did not begin may have moved weights
         take_best(run, best.step)
     best, lost = keep_base(run, best)
     reporter.tell("measuring the best weights on the test data")
@@ -55,6 +55,7 @@ def finish(run: Run) -> None:
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
     weigh(run)
     runs = weigh_scratch(run)
+    run.spending.close()
     run.exporter.report(state, results, skipped=run.skipped.counts(), warnings=[*run.feed.warnings, *run.task.warnings])
     if gone := run.folder.clear(best=best.step):
         run.folder.events.add("checkpointsDeleted", steps=gone)

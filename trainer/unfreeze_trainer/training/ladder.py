@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.meter import Meter
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.trainable import Trainable
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Ladder:
 
     Parameters
     ----------
-    job, task, plan, state, engine, hook, trainable, saver, folder, meter, decisions
+    job, task, plan, state, engine, hook, trainable, saver, folder, meter, decisions, spending
         Of the run.
     """
 
@@ -81,7 +82,9 @@ class Ladder:
         folder: RunFolder,
         meter: Meter,
         decisions: Decisions,
+        spending: Spending,
     ) -> None:
+        self._spending = spending
         self._task, self._plan, self._state = task, plan, state
         self._one_answer = task_type(job.task.type).one_answer
         self._engine, self._hook, self._trainable = engine, hook, trainable
@@ -151,7 +154,7 @@ class Ladder:
         found = _NOTHING
         if self._engine.rank == 0:
             self._keep(state.rungs[-1])
-            if not state.beyond:  # what is lost by now would not come back: there is nothing to ask
+            if not state.beyond and not state.over:  # what is lost by now would not come back: there is nothing to ask
                 found = self._gate() or _NOTHING
         decision = self._engine.broadcast_json(found, Decision)
         state.climbing = decision.answer == "Yes"
@@ -249,7 +252,7 @@ class Ladder:
 
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
-        useful, majority = (worth.better, worth.majority) if worth else (None, None)
+        useful, majority = (worth.better, None if worth.compared else worth.majority) if worth else (None, None)
         plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful, majority=majority)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
@@ -279,7 +282,15 @@ class Ladder:
             margin = margin_of(best, self._wanted)
             idle = self._within(before[top], rungs[-1], margin, (said[top], said[-1]))
         classical = self._below.beside([self._read(rung) for rung in rungs])
-        return gate(climbed, following, self._wanted, idle=idle, step=state.step, classical=classical)
+        return gate(climbed, following, self._within_budget(), idle=idle, step=state.step, classical=classical)
+
+    def _within_budget(self) -> Wanted:
+        """Return what is wanted in the time that both budgets leave to the rungs; on rank 0."""
+        left = self._spending.left_to_train
+        if left is None:
+            return self._wanted
+        most = sum(rung.seconds for rung in self._state.rungs) + max(0.0, left)
+        return replace(self._wanted, seconds=min(most, self._wanted.seconds or most))
 
     def _seconds_of(self, phase: Phase) -> float:
         """Return about how long a rung takes: a pass through blocks was measured, or steps of other rungs."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.training.coupled import coupled_step
 from unfreeze_trainer.training.rollback import WentBack
+from unfreeze_trainer.training.spending import BudgetOver
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +29,12 @@ def train(run: Run) -> None:
         All ranks have agreed to stop; nothing is written yet.
     JobError
         The guard has found weights that do not train, or that should not; or gradients were never finite, or learning
-        rates too high.
+        rates too high; the job's budget has no room for a step and what follows.
     """
     while True:
         try:
             return _phases(run)
-        except WentBack:
+        except (WentBack, BudgetOver):
             continue
 
 

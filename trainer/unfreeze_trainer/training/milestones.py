@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.skipped import Skipped
+    from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.trainable import Trainable
 
 
@@ -40,7 +41,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, hold, ladder
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, hold, ladder, spending
         Called on the way.
     """
 
@@ -62,7 +63,9 @@ class Milestones:
         forgetting: Forgetting,
         hold: Hold,
         ladder: Ladder,
+        spending: Spending,
     ) -> None:
+        self._spending = spending
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
@@ -82,10 +85,18 @@ class Milestones:
 
     def due(self) -> bool:
         """Return whether there is something to do at this step."""
-        return self._evaluation_due() or self._plan.saves_at(self._state.step)
+        return self.evaluation_due() or self._plan.saves_at(self._state.step)
 
-    def _evaluation_due(self) -> bool:
+    def evaluation_due(self) -> bool:
+        """Return whether that is an evaluation."""
         return self._plan.evaluates_at(self._state.step, self._state.phase_index)
+
+    def time_evaluation(self) -> None:
+        """Take note of the time that an evaluation takes, before the first step. Collective."""
+        self._reporter.publish("Evaluating")
+        began = time.perf_counter()
+        self._evaluator.measure("validation")
+        self._state.evaluation_seconds = time.perf_counter() - began
 
     def measure_untrained(self) -> None:
         """Take note of the metric of the model as it is before the first step. Collective."""
@@ -97,7 +108,7 @@ class Milestones:
     def settle(self) -> None:
         """Evaluate and write a checkpoint, whichever is due at this step and not done yet. Collective."""
         state, improved = self._state, False
-        if self._evaluation_due() and state.evaluated_step != state.step:
+        if self.evaluation_due() and state.evaluated_step != state.step:
             improved = self._evaluate()
         if state.phase_ended:
             self._close_phase()
@@ -105,6 +116,11 @@ class Milestones:
             self._rollbacks.note()  # here alone: where a stop saves is no part of the recipe
             self.save()
         self._reporter.publish("Training")
+
+    def close(self) -> None:
+        """End the phase as it is: it has been evaluated before. Collective."""
+        self._state.phase_ended = True
+        self._close_phase()
 
     def conclude(self) -> None:
         """End the training at this step: evaluate, unless that is done, and write a checkpoint. Collective."""
@@ -159,6 +175,7 @@ class Milestones:
                     why=decision.why,
                 )
             )
+        self._spending.evaluated(time.perf_counter() - began)
         return decision.best
 
     def _look(self) -> float | None:

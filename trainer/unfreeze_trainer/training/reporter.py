@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.skipped import Skipped
+    from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Reporter:
 
     Parameters
     ----------
-    plan, state, meter, saver, skipped, saved
+    plan, state, meter, saver, skipped, spending, saved
         Where the figures come from.
     events, history, tracking, link
         Notified of what happens: the run folder, the trackers, this pod's agent (None without one).
@@ -56,6 +57,7 @@ class Reporter:
         saver: Saver,
         skipped: Skipped,
         *,
+        spending: Spending,
         saved: Saved,
         events: Events,
         history: CurveFile,
@@ -66,7 +68,7 @@ class Reporter:
     ) -> None:
         self._plan, self._state, self._meter, self._saver, self._skipped = plan, state, meter, saver, skipped
         self._events, self._tracking, self._link, self._world_size = events, tracking, link, world_size
-        self._history, self._saved = history, saved
+        self._history, self._saved, self._spending = history, saved, spending
         self.observers = list(observers)
         self.results: dict[str, float] = {}
         """Of a run that is done, by names like `test.accuracy`."""
@@ -111,6 +113,7 @@ class Reporter:
             skipped_samples=self._skipped.total,
             rollbacks=len(state.rollbacks),
             cache_hits=self._saved.hits,
+            cache_reused=self._saved.reused or None,
             cache_bytes=self._saved.bytes,
             cache_saved_seconds=round(self._saved.seconds, 3),
         )
@@ -119,9 +122,11 @@ class Reporter:
         state, work_seconds = self._state, self._meter.work_seconds
         if work_seconds is None:
             return None
-        return self._plan.seconds_left(
+        planned = self._plan.seconds_left(
             state.step, state.phase_index, work_seconds=work_seconds, evaluation_seconds=state.evaluation_seconds
         )
+        most = self._spending.left_to_train
+        return planned if most is None else min(planned, max(0, round(most)))
 
     def entered(self, phase: Phase, *, parameters: int, left: int) -> None:
         """Tell of a phase that has begun, in which so many parameters train for so many steps more."""

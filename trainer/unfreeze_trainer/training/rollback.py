@@ -14,6 +14,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.rates import rolled_back
 from unfreeze_trainer.runs.checkpoints import BrokenCheckpointError
 from unfreeze_trainer.runs.state import RunState
+from unfreeze_trainer.usefulness import guess_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +135,8 @@ class Rollbacks:
             strict=bool(state.rollbacks),
         ):
             beside = "" if best is None else f", at its best before {best:.3g}"
-            guess = f", that of always guessing one class {state.usefulness.majority:.3g}" if state.usefulness else ""
+            worth = state.usefulness
+            guess = f", that of always {guess_of(worth)} {worth.majority:.3g}" if worth else ""
             self.go_back(f"{state.course.told()}; validation {metric.name} is {value:.3g}{beside}{guess}")
 
     def require_useful(self) -> None:

@@ -9,6 +9,7 @@ from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.cached import CachedTask, worth_it
+from unfreeze_trainer.features.reuse import Place
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
@@ -32,6 +33,7 @@ from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
 from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.training.solver import Solver, require_solvable, with_solver
+from unfreeze_trainer.training.spending import Spending
 from unfreeze_trainer.training.tracking import Tracking
 from unfreeze_trainer.training.trainable import Trainable
 from unfreeze_trainer.training.unused import Unused
@@ -85,7 +87,7 @@ class Run:
         self.job = job = with_solver(job, task, loaded, any_rank=engine.any_rank)
         self.engine, self.link = engine, link
         self.hook = hook = loaded.hook
-        self.features = features = CachedTask(task, engine)
+        self.features = features = CachedTask(task, engine, Place.of(job))
         whole, task = task, cast("Task", features)
         self.task = task
         self.feed = feed = Feed(
@@ -109,7 +111,9 @@ class Run:
         )
         head = require_solvable(task, loaded, plan.phases, asked=asked.strategy.solver is not None)
         features.batch = feed.evaluation_size
-        evidence, features.cuts = attach(job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link)
+        evidence, features.cuts, features.keys = attach(
+            job, task, loaded, engine, plan=plan, feed=feed, freezer=freezer, link=link
+        )
         starts = {
             index: len(cut.blocks(engine.module, loaded.blocks))
             for index, cut in features.cuts.items()
@@ -137,6 +141,9 @@ class Run:
         for decision in _decided_before(job, folder, rates):
             self.decisions.add(decision)
         self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
+        self.spending = spending = Spending(
+            job, task, plan, state, engine=engine, folder=folder, saver=saver, decisions=self.decisions
+        )
         say_start(task, feed, plan, folder, step=state.step, world_size=engine.world_size)
         self.skipped = skipped = Skipped(task, engine, state, events, on=job.data.on_error == "Skip")
         self.trainable = trainable = Trainable(
@@ -156,6 +163,7 @@ class Run:
             meter,
             saver,
             skipped,
+            spending=spending,
             saved=features.saved,
             events=events,
             history=_history(task, plan, folder, state.step),
@@ -195,6 +203,7 @@ class Run:
             folder=folder,
             meter=meter,
             decisions=self.decisions,
+            spending=spending,
         )
         self.milestones = milestones = Milestones(
             job,
@@ -212,6 +221,7 @@ class Run:
             forgetting=self.forgetting,
             hold=self.hold,
             ladder=ladder,
+            spending=spending,
         )
         self.work = Work(
             plan,
@@ -226,6 +236,7 @@ class Run:
             rollbacks=self.rollbacks,
             ladder=ladder,
             hold=self.hold,
+            spending=spending,
             solver=Solver(
                 features,
                 engine,

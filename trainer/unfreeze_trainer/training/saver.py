@@ -49,6 +49,9 @@ class Saver:
         self.newest = newest
         """The newest complete checkpoint; rank 0 knows it at once, the others when the next one begins."""
 
+        self.seconds: float | None = None
+        """That the newest checkpoint took on rank 0; None before the first."""
+
     def save(self, state: RunState, names: Collection[str]) -> None:
         """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective."""
         if state.step == self._saved:
@@ -93,6 +96,7 @@ class Saver:
         began = time.perf_counter()
         self.newest = write(self._folder.checkpoints, snapshot, generation)
         took = time.perf_counter() - began
+        self.seconds = stall + took
         self._folder.events.add(
             "checkpoint", step=self.newest.step, stallSeconds=round(stall, 4), writeSeconds=round(took, 4)
         )

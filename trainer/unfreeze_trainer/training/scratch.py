@@ -84,6 +84,7 @@ def scratch_job(job: ResolvedJob, name: str, epochs: float) -> ResolvedJob:
             "output": job.output.model_copy(update={"path": path, "source": f"{job.output.source}/{FOLDER}/{name}"}),
             "tracking": ResolvedTracking(),
             "evidence": None,
+            "budget": None,
             "guard": None,
             "semantics": job.semantics.model_copy(update={"rates": "Kept"}),
         }
@@ -180,6 +181,8 @@ def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
     other = Run(job, task, task.build_model(), run.engine, aside, takes_folder=True)
     begun.append(other)
     aside.until = time.monotonic() + seconds - _seconds(run, other)
+    if (left := run.spending.left()) is not None:
+        aside.until = min(aside.until, time.monotonic() + left)
     with _closing(other):
         try:
             train(other)

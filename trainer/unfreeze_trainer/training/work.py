@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
     from unfreeze_trainer.training.solver import Solver
+    from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.trainable import Trainable
 
 
@@ -36,7 +37,7 @@ class Work:
         What is to be done, and the samples for it.
     state
         What is done; it is changed in place.
-    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder, hold, solver
+    features, trainable, milestones, meter, saver, reporter, rollbacks, ladder, hold, solver, spending
         Called on the way, on all ranks at the same places.
     """
 
@@ -56,17 +57,24 @@ class Work:
         ladder: Ladder,
         hold: Hold,
         solver: Solver,
+        spending: Spending,
     ) -> None:
         self._plan, self._feed, self._state = plan, feed, state
         self._features, self._trainable, self._milestones = features, trainable, milestones
         self._meter, self._saver, self._reporter, self._rollbacks = meter, saver, reporter, rollbacks
-        self._ladder, self._hold, self._solver = ladder, hold, solver
+        self._ladder, self._hold, self._solver, self._spending = ladder, hold, solver, spending
 
     def phases_left(self) -> Iterator[Phase]:
         """Yield the phases that are not over, but for those that have nothing to train; of Auto until a gate is shut."""
         left = self._plan.phases[self._state.phase_index + self._state.phase_ended :]
         for phase in left:
-            if self._state.beyond or not self._state.climbing:  # what is lost by now would not come back
+            state = self._state
+            if state.beyond or not state.climbing or state.over:  # what is lost by now would not come back
+                return
+            if self._spending.ends_before_phase():
+                if state.phase_steps and not state.phase_ended:  # a start that finds the budget spent meanwhile
+                    self._trainable.begin(self._plan.phases[state.phase_index])
+                    self._milestones.close()
                 return
             if self._trainable.names([phase]):
                 yield phase
@@ -90,6 +98,9 @@ class Work:
             self._milestones.settle()  # an evaluation that a stop cut short
         elif self._rollbacks.wants_untrained:
             self._milestones.measure_untrained()
+        elif self._spending.wants_evaluation:
+            self._milestones.time_evaluation()
+        self._spending.begin()
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
 
@@ -111,6 +122,7 @@ class Work:
         self._reporter.tell(activity)
         self._reporter.publish("Training")
         self._meter.check_stop()
+        self._spending.check()
 
     def _computed(self, done: int, samples: int) -> None:
         """Tell how many samples frozen blocks have computed. Collective."""
@@ -157,10 +169,13 @@ class Work:
             if not self._milestones.due():
                 self._reporter.trained()
         over = met and self._ladder.ends_now(self._milestones.phase_seconds)
+        if met and self._spending.ends_now(evaluates=self._milestones.evaluation_due()):
+            over = True
         if over or self._milestones.due():
             meter.pause()
             if over:  # alone: a checkpoint of this step that did not know it would stay
                 self._milestones.conclude()
             else:
                 self._milestones.settle()
+            self._spending.mark()
             meter.resume()

@@ -160,14 +160,14 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def missing_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the indices of cells that are null, or text without a word."""
+    """Return the indices of cells that are null or NaN, or text without a word."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found, start = [np.empty(0, np.int64)], 0
     for chunk in getattr(column, "chunks", [column]):  # one after another: a column may be larger than memory
         cells = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
-        missing = pc.is_null(cells)
+        missing = pc.is_null(cells, nan_is_null=True)
         if is_text(cells.type):
             missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(cells), ""), True)
         found.append(np.flatnonzero(missing.to_numpy(zero_copy_only=False)) + start)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_LABELS = 10_000
 _WHOLE = re.compile(r"-?\d{1,4000}")
 """Whole numbers, as many digits as Python reads."""
+_ZERO_FRACTION = re.compile(r"([+-]?\d{1,15})\.0*")
+_EXACT = 2.0**53
+"""Up to which each whole number is a float."""
 SHOWN = 20
 """Labels that a message lists."""
 
@@ -64,7 +67,8 @@ class Labels(Encoder[Codes]):
 def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, list[str]]:
     """Return for each row an index into the distinct labels, int64 of shape (rows,), and these as text.
 
-    Text stays as it is, whole numbers and booleans are shown as text (`3`, `true`).
+    Text stays as it is, whole numbers and booleans are shown as text (`3`, `true`). Numbers of a type for fractions are whole ones
+    where none has a fraction: pandas writes 3.0 where labels of other rows are missing.
 
     Raises
     ------
@@ -74,14 +78,16 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
     import pyarrow as pa
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = is_text(kind)
-    if not (text or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+    text, fractions = is_text(kind), pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if not (text or fractions or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         several = ". For several labels of a sample set the task's labels to Multi" if pa.types.is_nested(kind) else ""
         raise _not_labels(where, name, f"holds {kind}", column[0].as_py() if len(column) else None, several)
     if pa.types.is_dictionary(column.type):
         column = column.cast(kind)
     if (missing := missing_rows(column)).size:
         raise no_target(missing.tolist(), name, where)
+    if fractions:
+        column = _whole_numbers(column, kind, name, where)
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
     if len(values) > MAX_LABELS:
@@ -91,9 +97,26 @@ def encode_labels(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.nd
             " labels: is it the right column? Name another one in columns.label",
         )
     names = [value if isinstance(value, str) else str(value).lower() for value in values]
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     if text and any(_has_fraction(value) for value in names) and all(_is_number(value) for value in names):
-        raise _not_labels(where, name, "holds numbers with a fraction", next(v for v in names if _has_fraction(v)))
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), names
+        if broken := [value for value in names if _has_fraction(value) and not _ZERO_FRACTION.fullmatch(value)]:
+            raise _not_labels(where, name, "holds numbers with a fraction", broken[0])
+        whole = [_ZERO_FRACTION.sub(r"\1", value) for value in names]
+        names = list(dict.fromkeys(whole))  # 3 and 3.0 are one label
+        codes = np.array([names.index(value) for value in whole], dtype=np.int64)[codes]
+    return codes, names
+
+
+def _whole_numbers(column: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
+    """Return a column of numbers without a fraction as one of whole numbers; JobError InvalidData where one has a fraction."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = column.cast(pa.float64())
+    broken = np.flatnonzero(~pc.equal(numbers, pc.trunc(numbers)).to_numpy() | (np.abs(numbers.to_numpy()) > _EXACT))
+    if broken.size:
+        raise _not_labels(where, name, f"holds {kind}", column[int(broken[0])].as_py())
+    return numbers.cast(pa.int64())
 
 
 def _not_labels(where: str, name: str, what: str, example: object, more: str = "") -> JobError:

@@ -1,0 +1,137 @@
+"""What a job takes from the rows that outlive it, and gives to them."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unfreeze_trainer.features.kept import Kept
+from unfreeze_trainer.features.keys import lengths, row_keys
+from unfreeze_trainer.features.memory import Row, decoded, encoded
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.features.cut import Batch, Cut
+    from unfreeze_trainer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+_ROUNDING = {torch.float16: 5e-2, torch.bfloat16: 5e-2}
+_ROUNDING_FLOAT32 = 1e-3
+"""What a row may differ by from what is computed now, as a share of its norm: batches of other sizes, other processors."""
+_LOOKED_AT, _BATCH = 512, 64
+"""Samples by which people are told how many are kept."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where rows are kept beyond a job."""
+
+    folder: Path
+    limit: int
+    """Bytes."""
+    scratch_limit: int | None = None
+    """Bytes that the pod may write to its own disk; None where nobody says."""
+
+    @classmethod
+    def of(cls, job: ResolvedJob) -> Place | None:
+        """Return that of a job, None without one."""
+        return cls(Path(job.cache.path), job.cache.max_bytes, job.cache.scratch_bytes) if job.cache else None
+
+
+def share_kept(place: Place, key: str, task: Task) -> float:
+    """Return which share of the first training samples is kept for a cut; nothing is changed there."""
+    kept = Kept(place.folder, key, place.limit, looks=True)
+    if not len(kept):
+        return 0.0
+    count = min(_LOOKED_AT, task.splits["train"])
+    lists = [list(range(low, min(low + _BATCH, count))) for low in range(0, count, _BATCH)]
+    found = [known in kept for batch in task.batches("train", iter(lists)) for known in row_keys(batch)]
+    kept.close()
+    return sum(found) / len(found)
+
+
+class Reuse:
+    """Rows of one cut.
+
+    One batch of each split, drawn by lot, is computed all the same: where a row differs from it by more than rounding, whatever the key
+    has forgotten or somebody has written there, nothing is taken any more.
+
+    Parameters
+    ----------
+    place
+        Where they lie.
+    key
+        Of the cut.
+    cut
+        Says what a row is.
+    """
+
+    def __init__(self, place: Place, key: str, cut: Cut) -> None:
+        self._kept, self._cut, self._place = Kept(place.folder, key, place.limit), cut, place
+        self._keys: list[bytes] = []
+        self._expected: dict[int, Row] = {}
+        self._compares = True
+
+    def draw(self, lists: list[list[int]]) -> None:
+        """Move one of the lists of samples to the front, by lot: the first one that has rows here is compared."""
+        self._compares = True
+        if lists:
+            lists.insert(0, lists.pop(random.SystemRandom().randrange(len(lists))))
+
+    def find(self, batch: Batch) -> dict[int, Row]:
+        """Return what there is of a batch on the CPU, by place; nothing of the batch that is to be compared."""
+        self._keys = row_keys(batch)
+        found: dict[int, Row] = {}
+        for place, (key, length) in enumerate(zip(self._keys, lengths(batch, len(self._keys)), strict=True)):
+            data = self._kept.get(key, self._cut.row_bytes(length))
+            row = None if data is None else decoded(data, self._cut.shapes, length)
+            if row is not None:
+                found[place] = row
+        self._expected = {}
+        if found and self._compares:
+            self._compares, self._expected, found = False, found, {}
+        return found
+
+    def keep(self, rows: Mapping[int, Row]) -> dict[int, Row]:
+        """Keep rows that were computed of the newest batch, and compare them; return them by place, as they were kept before if they were."""
+        for place, row in self._expected.items():
+            if not all(_alike(before, now) for before, now in zip(row, rows[place], strict=True)):
+                log.warning(
+                    "the cache %s does not have what the frozen blocks compute: nothing is taken from it, and %s of it is not used again",
+                    self._place.folder,
+                    self._kept.name,
+                )
+                self._kept.discard()
+                self._expected = {}
+                break
+        for place, row in rows.items():
+            if place not in self._expected:
+                self._kept.add(self._keys[place], encoded(row))
+        return {**rows, **self._expected}
+
+    def tell(self, split: str, taken: int, samples: int) -> None:
+        """Say how many rows of a split were taken."""
+        log.info(
+            "outputs of frozen blocks: of %d %s samples %d were in the cache %s",
+            samples,
+            split,
+            taken,
+            self._place.folder,
+        )
+
+    def close(self) -> None:
+        """Write what is left, and let go of the files."""
+        self._kept.close()
+
+
+def _alike(before: torch.Tensor, now: torch.Tensor) -> bool:
+    share = _ROUNDING.get(now.dtype, _ROUNDING_FLOAT32)
+    difference = (before.double() - now.double()).norm()
+    return bool(difference <= share * now.double().norm())

@@ -1,0 +1,117 @@
+"""What transfer is worth at several sizes of the data, and where that ends, in a sentence. Pure.
+
+Notes
+-----
+Pretraining multiplies the samples of the new task, by less the more there are (Hernandez et al. 2021, arXiv 2102.01293), so the curves meet
+somewhere. Where is a rule of thumb here: the gain is taken for a line over the logarithm of the samples. It is said with an interval, and not at all
+where it lies further than ten times the largest size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_LEVEL = 1.959964
+"""Standard errors of an interval of 95 %."""
+_DRAWS, _SEED = 2000, 0
+_FURTHEST = 10
+"""How many times the largest size the end is said to lie at most."""
+_LEAST_ERROR = 1e-3
+
+
+@dataclass(frozen=True)
+class Point:
+    """What the model is worth over another one at a size of the data."""
+
+    samples: int
+    """Training samples."""
+    gain: float
+    """By how much the model is better, above 0 whichever way the metric goes."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+
+    @property
+    def error(self) -> float:
+        """Standard error of the gain, of its interval's wider side."""
+        return max(self.high - self.gain, self.gain - self.low, _LEAST_ERROR) / _LEVEL
+
+    @property
+    def told(self) -> str:
+        """The gain with its interval."""
+        return f"{self.gain:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
+    """Return what the model is worth over another one, and where that ends, in a sentence.
+
+    Parameters
+    ----------
+    points
+        At least one; in any order, several of the same size too.
+    metric
+        What the gain is of.
+    other
+        What the model is compared with, like `random weights`.
+    """
+    ordered = sorted(points, key=lambda point: (point.samples, point.gain, point.low, point.high))
+    last, sizes = ordered[-1], sorted({point.samples for point in points})
+    if last.high < 0:
+        first = f"{other} do better at {last.samples:,} training samples, by {-last.gain:.3f} {metric}"
+        first += f" ({-last.high:.3f} to {-last.low:.3f})"
+    elif last.low <= 0:
+        first = f"transfer is worth nothing that {metric} shows at {last.samples:,} training samples: {last.told} over {other}"
+    else:
+        first = f"transfer is worth {last.told} {metric} over {other} at {last.samples:,} training samples"
+    if len(sizes) == 1:
+        return f"{first}; how that changes with more is not known of one size"
+    slope, low, high, meets = _line(ordered)
+    change = f"{slope:+.3f} ({low:+.3f} to {high:+.3f}) for each ten times as many, from {sizes[0]:,} on"
+    if last.low <= 0:
+        return f"{first}; the gain changes by {change}"
+    if high >= 0:
+        return f"{first}; the gain changes by {change}: that it ends is not shown"
+    told = [_rounded(value) for value in meets]
+    if meets[0] > _FURTHEST * sizes[-1]:
+        return f"{first}; the gain changes by {change}: where it ends is further than {_FURTHEST * sizes[-1]:,} samples"
+    upper = f"to {told[2]}" if meets[2] <= _FURTHEST * sizes[-1] else f"to more than {_FURTHEST * sizes[-1]:,}"
+    middle = f"at about {told[1]} samples" if meets[1] <= _FURTHEST * sizes[-1] else "beyond what these sizes tell"
+    return f"{first}; the gain changes by {change}: the curves meet {middle} ({told[0]} {upper})"
+
+
+def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, float, float]]:
+    """Return the slope of the gain over the logarithm (base 10) of the samples with its 95 % interval, and the samples where the line
+    is 0: lower end of their interval, itself, upper end; inf where it never is.
+
+    The line is that of least squares, weighted by the gains' errors; intervals are of lines through gains that are drawn with these.
+    """
+    places = np.log10([point.samples for point in points])
+    gains, errors = (np.array([getattr(point, name) for point in points]) for name in ("gain", "error"))
+    weights = 1 / errors**2
+    centre = weights @ places / weights.sum()
+    share = weights * (places - centre)
+    share = share / (share @ (places - centre))
+
+    def meeting(slopes: np.ndarray, means: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            found: np.ndarray = np.where(slopes < 0, 10.0 ** (centre - means / slopes), math.inf)
+        return found
+
+    slope, mean = float(share @ gains), float(weights @ gains / weights.sum())
+    drawn = gains + errors * np.random.default_rng(_SEED).standard_normal((_DRAWS, len(points)))
+    ends = np.sort(meeting(drawn @ share, drawn @ weights / weights.sum()))
+    reach = _LEVEL * float(np.sqrt(share**2 @ errors**2))
+    low, high = float(ends[int(0.025 * _DRAWS)]), float(ends[int(0.975 * _DRAWS) - 1])
+    return slope, slope - reach, slope + reach, (low, float(meeting(np.array(slope), np.array(mean))), high)
+
+
+def _rounded(samples: float) -> str:
+    """Return a number of samples with two digits that count."""
+    if not math.isfinite(samples):
+        return "no end"
+    digits = max(0, math.floor(math.log10(max(samples, 1.0))) - 1)
+    return f"{round(samples / 10**digits) * 10**digits:,}"
