@@ -2,11 +2,11 @@
 
     python -m bench.loading [--large] [--only FSDP|ZeRO-3|DDP] [--float32]
 
-A LoRA job of two workers on this machine, with random weights that are written to a folder first: 30 million parameters, or 1.1
-billion with --large (4.4 GB on the disk of a temporary folder, some GiB of memory). Measured is the sum over both workers of the
+A LoRA job of two workers on this machine, with random weights that are written to a folder first: 50 million parameters, or 1.1
+billion with --large (2.2 GB on the disk of a temporary folder, some GiB of memory). Measured is the sum over both workers of the
 proportional set size that is no page of a file (Pss_Anon and Pss_Shmem of smaps_rollup, proc(5)), looked at as often as can be, above what it is
-just before the model is loaded: the most until it is divided, until the first phase has begun, which is after the model was tried
-on a batch, and after three steps. --float32 says so in model.dtype. One row for each engine is added to bench/results/loading.jsonl.
+just before the model is loaded: the most until it is divided, after it was tried on a batch, and the
+most until the first step is done. --float32 says so in model.dtype. One row for each engine is added to bench/results/loading.jsonl.
 """
 
 from __future__ import annotations

@@ -35,15 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("gradual", "DDP"),
         ("lora-bfloat16", "DDP"),
-        ("lora-checkpointing", "DDP"),
-        ("bitfit", "ZeRO-2"),
-        ("gradual", "ZeRO-2"),
+        pytest.param("lora-checkpointing", "DDP", marks=pytest.mark.matrix),
+        pytest.param("bitfit", "ZeRO-2", marks=pytest.mark.matrix),
+        pytest.param("gradual", "ZeRO-2", marks=pytest.mark.matrix),
         ("probe-lora", "FSDP"),
-        ("gradual", "FSDP"),
-        ("lora-bfloat16", "FSDP"),
+        pytest.param("gradual", "FSDP", marks=pytest.mark.matrix),
+        pytest.param("lora-bfloat16", "FSDP", marks=pytest.mark.matrix),
         ("probe-lora", "ZeRO-3"),
-        ("lora-bfloat16", "ZeRO-3"),
-        ("gradual", "ZeRO-3"),
+        pytest.param("lora-bfloat16", "ZeRO-3", marks=pytest.mark.matrix),
+        pytest.param("gradual", "ZeRO-3", marks=pytest.mark.matrix),
     ],
 )
 def test_a_base_in_half_precision_trains_as_in_float32(ranks, folder, case, engine):

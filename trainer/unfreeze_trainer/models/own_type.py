@@ -323,7 +323,7 @@ def placeholders(types: Mapping[str, str], part: Part, head: Callable[[nn.Module
                 parameter.data = parameter.data.float()
         return found
 
-    owner._load_pretrained_model = staticmethod(load)  # noqa: SLF001 - it has no hook between making and filling a model
+    owner._load_pretrained_model = staticmethod(load)  # noqa: SLF001 - it has no other place between making and filling a model
     try:
         yield
     finally:
