@@ -46,7 +46,7 @@ def test_what_cannot_be_walked_is_known():
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_sixty_fields_are_taken_up_or_refused_by_name(lone_operator, operator_cluster, places):
     lone_operator.options = OPTIONS
     lone_operator.start()
@@ -70,6 +70,7 @@ class Mutant(OperatorProcess):
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(300)
 def test_an_operator_that_ignores_a_field_is_caught(
     lone_operator, operator_cluster, operator_kubeconfig, places, tmp_path
 ):

@@ -30,10 +30,7 @@ from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_api.job import parse_spec
 from unfreeze_operator.manifests.children import config_map, indexed_job, network_policy
 from unfreeze_operator.objects.carried import Carried
-from unfreeze_operator.objects.resources import (
-    FINE_TUNE_JOBS,
-    GangNames,
-)
+from unfreeze_operator.objects.resources import CONFIG_MAPS, FINE_TUNE_JOBS, GangNames, named
 from unfreeze_operator.objects.views import fine_tune_job_view
 from unfreeze_operator.settings.network import ISOLATED
 from unfreeze_operator.settings.sources import SCHEMES, SourceAccess, opened
@@ -43,6 +40,7 @@ OPTIONS = ("--sources=" + json.dumps({scheme: {} for scheme in SCHEMES}),)
 SECONDS = 60.0
 AT_ONCE = 8
 """Fields that are walked at a time: most of a walk waits."""
+UNSEEN = "its value is seen in no child of the job"
 UNCHANGEABLE: dict[str, str] = {"model.dtype": "both of its values mean the same today"}
 """Leaves that cannot be walked, and why."""
 
@@ -79,23 +77,39 @@ class Walk:
             LIVES[found.leaf.path[1]](self, name, found)
             return "Free"
         before, after = self._own(name, found, suspend=True)
-        self._place.create(name, before)
-        self._fresh.create(name, after)
-        first, wanted = self._settled(self._place, name), self._settled(self._fresh, name)
-        if bodies(first) == bodies(wanted):
-            raise WalkError("its value is seen in no child of the job")
+        stored = self._place.create(name, before)
         code, answer = self._place.patch(name, found.change, "?dryRun=All")
-        if code != 200:
+        if code == 200:
+            self._fresh.create(name, after)
+            kind = self._while_it_runs(name, found)
+        else:
+            kind = "Fixed"
             _names(found.leaf, code, answer)
             if not any(found.leaf.path[:length] in FIXED for length in range(1, 4)):
                 raise WalkError(f"it cannot be changed while the job is suspended: {answer.get('message')}")
-            kind = "Fixed"
-        else:
-            kind = self._while_it_runs(name, found)
+            self._is_given(name, stored, seen(after))
         self._clear(name)
         return kind
 
+    def _is_given(self, name: str, stored: Json, other: str) -> None:
+        """Wait for what the trainers of a job are given: what is made of its spec, and not of the other one."""
+        if seen(stored["spec"]) == other:
+            raise WalkError(UNSEEN)
+        wanted = config_map(fine_tune_job_view(stored), parse_spec(stored["spec"]), GangNames.of(name))["data"]
+        found: list[Any] = []
+
+        def there() -> bool:
+            found[:] = [self._place.read(CONFIG_MAPS, named(CONFIG_MAPS, name))]
+            return found[0] is not None
+
+        self._until(there, "it has a ConfigMap")
+        if found[0]["data"] != wanted:
+            raise WalkError(f"its job.json is another one: {'; '.join(differences(found[0]['data'], wanted))}")
+
     def _while_it_runs(self, name: str, found: Step) -> str:
+        first, wanted = self._settled(self._place, name), self._settled(self._fresh, name)
+        if bodies(first) == bodies(wanted):
+            raise WalkError(UNSEEN)
         for place in (self._place, self._fresh):
             place.changed(name, {"runPolicy": {"suspend": False}})
         self._until(lambda: self._runs(name), "both jobs are resumed")

@@ -268,7 +268,8 @@ def values(node: Json, now: Any = None) -> Iterator[Any]:
     if node.get("x-kubernetes-preserve-unknown-fields"):
         yield from ({"r": 4}, {"r": 8}, {})
     elif node.get("x-kubernetes-int-or-string"):
-        yield from (2, 1, "Auto") if "minimum" in node else ("2", "1", "64Gi", "500m")
+        found = (2, 1, "Auto") if "minimum" in node else ("2", "1", "64Gi", "500m")
+        yield from (value for value in found if str(value) != str(now))
     elif "enum" in node:
         yield from node["enum"]
     elif node["type"] == "boolean":
