@@ -78,7 +78,7 @@ def test_an_operator_that_ignores_a_field_is_caught(
     mutant.start()
     try:
         chosen = [leaf for leaf in leaves() if str(leaf) in MUTANTS]
-        found = walk(operator_cluster, places, chosen, print, seconds=5)
+        found = walk(operator_cluster, places, chosen, print, seconds=20)
     finally:
         mutant.kill()
     assert found.keys() == MUTANTS.keys()

@@ -37,7 +37,7 @@ from unfreeze_operator.settings.sources import SCHEMES, SourceAccess, opened
 
 OPTIONS = ("--sources=" + json.dumps({scheme: {} for scheme in SCHEMES}),)
 """Options of an operator that is walked: nothing can be seen of a source that is refused."""
-SECONDS = 60.0
+SECONDS = 120.0
 AT_ONCE = 8
 """Fields that are walked at a time: most of a walk waits."""
 UNSEEN = "its value is seen in no child of the job"

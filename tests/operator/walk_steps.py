@@ -48,7 +48,8 @@ _PARTIAL = {"type": "PartialFineTuning", "learningRate": {"head": 1e-3, "backbon
 MORE_STARTS: tuple[Json, ...] = (
     {"stages": [{**_STAGE, "strategy": {**_PARTIAL, "partialFineTuning": {"lastBlocks": 1}}}]},
     {"stages": [{**_STAGE, "strategy": {**_PARTIAL, "partialFineTuning": {"blocks": ["layer.0"]}}}]},
-    {"stages": [{**_STAGE, "strategy": {"type": "FullFineTuning"}, "adapter": {"type": "LoRA"}}]},
+    {"stages": [{**_STAGE, "strategy": {"type": "FullFineTuning"}}]},
+    {"stages": [{**_STAGE, "adapter": {"type": "LoRA"}}]},
     {"task": {"type": "TextEmbedding", "textEmbedding": {"annotation": "Scores"}}},
 )
 """Merge patches on the smallest spec, for fields that need more beside them than the corpus has."""
