@@ -265,6 +265,7 @@ def settled(state, good):
         after = control(operate(state))
         if after == state:
             assert desired(state), f"it rests in {state}"
+            assert asked(state).actions == (), f"it does not rest in {state}"
             return way
         way.append(after)
         state = after

@@ -41,7 +41,17 @@ SECONDS = 120.0
 AT_ONCE = 8
 """Fields that are walked at a time: most of a walk waits."""
 UNSEEN = "its value is seen in no child of the job"
-UNCHANGEABLE: dict[str, str] = {"model.dtype": "both of its values mean the same today"}
+UNCHANGEABLE: dict[str, str] = {
+    "model.dtype": "both of its values mean the same today",
+    "stages[].adapter.type": "it has one value",
+    **{
+        f"template.affinity.nodeAffinity.{place}.matchFields[].key": "it has one value"
+        for place in (
+            "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[]",
+            "preferredDuringSchedulingIgnoredDuringExecution[].preference",
+        )
+    },
+}
 """Leaves that cannot be walked, and why."""
 
 
