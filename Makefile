@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What differs between releases of Kubernetes: the CRD and its rules, and a job's life from its children to its end.
 OLDEST := tests/crds tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
 
-.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast test-oldest fmt lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast test-oldest test-walk fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -58,6 +58,9 @@ endif
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer
+
+test-walk: setup ## Every field of the spec, changed while a job lives; some: L=template
+	@$(BIN)/python -m tests.operator.walk $(L)
 
 test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile -m "not cluster and not slow and not accelerator"
