@@ -126,7 +126,10 @@ def budget_in(folder):
 def test_a_training_ends_before_its_budget_is_passed_and_exports_its_best(tmp_path, clock):
     run = open_run(tmp_path, budget={"hours": HOURS})
     tick(run, clock)
+    noted = []
+    run.exporter.evaluate = lambda: noted.append(read_spent(tmp_path).seconds)
     complete(run)
+    assert noted == [run.state.step], "before something long begins: a kill then loses no more than that"
     assert 70 < run.state.step <= 100 - FRESH_SECONDS < run.plan.total_steps
     assert run.state.evaluated_step == run.state.step, "its last step is evaluated"
     decision = budget_in(tmp_path)
