@@ -54,6 +54,12 @@ def test_what_is_not_shown_is_not_said():
     assert wide.endswith(" to more than 10,000)")
 
 
+def test_of_several_runs_of_a_size_the_mean_is_said_and_not_the_best():
+    assert said((1000, 0.3, 0.2, 0.4), (1000, 0.0, -0.1, 0.1), (1000, -0.1, -0.2, 0.0)).startswith(
+        "transfer is worth nothing that accuracy shows at 1,000 training samples: +0.067 (-0.033 to +0.167)"
+    )
+
+
 def test_where_nothing_is_gained_that_stands_first():
     assert said((100, 0.3, 0.2, 0.4), (1000, 0.0, -0.1, 0.1)).startswith(
         "transfer is worth nothing that accuracy shows at 1,000 training samples: +0.000 (-0.100 to +0.100) over random weights"
@@ -110,3 +116,7 @@ def test_what_makes_no_curve_is_named(run):
     assert (done.exit_code, "set evidence.scratch or evidence.baseline" in done.output) == (1, True)
     done = CliRunner().invoke(curve, [run(100, 0.5), run(1000, 0.2, strategy="Auto")])
     assert "has the strategy Auto, and " in done.output
+    once = run(100, 0.5)
+    for twice in (once, f"{once}/", f"{once}/report.json"):
+        done = CliRunner().invoke(curve, [once, run(1000, 0.2), twice])
+        assert (done.exit_code, "are the same run: name it once" in done.output) == (1, True)

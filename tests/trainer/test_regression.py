@@ -22,7 +22,7 @@ from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
-from unfreeze_trainer.objectives.regression import Regression, RegressionMetrics
+from unfreeze_trainer.objectives.regression import Regression, RegressionMetrics, _r2
 from unfreeze_trainer.objectives.targets.numbers import Numbers, Read
 from unfreeze_trainer.tasks import open_task
 
@@ -353,3 +353,9 @@ def test_a_head_without_a_bias_is_refused_with_the_way_out(bert, tmp_path):
         open_task(make_job(tmp_path / "gpt", path, task=TASK)).build_model()
     task = {"type": "TextRegression", "textRegression": {"pooling": "LastToken"}}
     open_task(make_job(tmp_path / "gpt", path, task=task)).build_model()
+
+
+def test_a_number_that_is_always_the_same_has_no_variance_to_explain():
+    """The mean of seven times .1 is not .1."""
+    same = np.full((7, 1), 0.1)
+    assert np.isnan(_r2(same, same + 1e-3)).all()

@@ -18,7 +18,7 @@ from tests.trainer.spending_group import HOURS, Clock, Fresh, open_run, tick
 from unfreeze_api.contracts.resolved import ResolvedBudget
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
-from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, too_small
+from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, told, too_small
 from unfreeze_trainer.runs.spent import Spent, read_spent, require_known
 from unfreeze_trainer.training.spending import FRESH_SECONDS, FreshProcess, Spending
 
@@ -65,6 +65,8 @@ def test_what_an_hour_takes_of_a_budget():
         with pytest.raises(JobError, match=words) as error:
             require_known(budget_of(budget))
         assert error.value.reason == "InvalidJob"
+    with pytest.raises(JobError, match="has 0 for this job's accelerators"):
+        require_known(MONEY.model_copy(update={"per_hour": 0.0}))
     require_known(None)
 
 
@@ -90,11 +92,14 @@ def test_what_is_said():
     )
     assert said(7300, 0)[::2] == ("Exceeded", True)
     assert said(3600, 0, MONEY)[1].startswith("8.00 EUR of 40.00 EUR are spent")
-    small = too_small(ResolvedBudget(unit="hours", limit=0.01, per_hour=1), 20, 0, Reserve(evaluation=30, export=40))
+    small = too_small(ResolvedBudget(unit="hours", limit=0.01, per_hour=1), 30, 20, Reserve(evaluation=30, export=40))
     assert small == (
-        "spec.runPolicy.budget of 36 seconds has no room for a model: 20 seconds are spent before the first step, and an"
-        " evaluation, the test data, a checkpoint and the export take about 1.17 minutes more. Set 1.68 minutes at least"
+        "spec.runPolicy.budget of 36 seconds has no room for a model: 30 seconds are spent before the first step, and an"
+        " evaluation, the test data, a checkpoint and the export take about 1.17 minutes more. Set 2.22 minutes at least: another start takes its time again, and what"
+        " is spent counts"
     )
+    assert told(MONEY.model_copy(update={"per_hour": 0.01}), 360) == "0.001 EUR"
+    assert told(ResolvedBudget(unit="accelerator hours", limit=1, per_hour=64), 3.6e6) == "64,000 accelerator hours"
 
 
 # Whole runs, on a clock of their own.
@@ -121,7 +126,10 @@ def budget_in(folder):
 def test_a_training_ends_before_its_budget_is_passed_and_exports_its_best(tmp_path, clock):
     run = open_run(tmp_path, budget={"hours": HOURS})
     tick(run, clock)
+    noted = []
+    run.exporter.evaluate = lambda: noted.append(read_spent(tmp_path).seconds)
     complete(run)
+    assert noted == [run.state.step], "before something long begins: a kill then loses no more than that"
     assert 70 < run.state.step <= 100 - FRESH_SECONDS < run.plan.total_steps
     assert run.state.evaluated_step == run.state.step, "its last step is evaluated"
     decision = budget_in(tmp_path)
@@ -172,6 +180,31 @@ def test_a_start_that_finds_the_budget_spent_takes_what_there_is(tmp_path, clock
     complete(run)
     assert run.state.step == begins
     assert [phase["steps"] for phase in report_of(tmp_path)["phases"]] == [begins]
+    assert budget_in(tmp_path)["answer"] == "Ended"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_start_that_finds_the_budget_spent_evaluates_what_nobody_has(tmp_path, clock):
+    training = {"checkpoint": {"everySteps": 10}, "evaluate": {"everySteps": 60}}
+    run = open_run(tmp_path, budget={"hours": HOURS}, training=training)
+    tick(run, clock)
+    kill_at(run, 45)
+    with pytest.raises(Killed):
+        complete(run)
+    run.saver.close()
+    clock.now = 90.0
+    run = open_run(tmp_path, budget={"hours": HOURS}, training=training)
+    begins, enter = run.state.step, run.features.enter
+
+    def telling(phase, reads, *, beat):
+        beat(1, 2)
+        enter(phase, reads, beat=beat)
+
+    run.features.enter = telling
+    complete(run)
+    assert begins >= 40
+    assert run.state.step == run.state.best.step == begins + 1
     assert budget_in(tmp_path)["answer"] == "Ended"
 
 

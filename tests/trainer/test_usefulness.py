@@ -191,6 +191,30 @@ def test_numbers_are_compared_with_their_mean(metric):
     assert judge_numbers(np.ones((9, 1)), np.ones((9, 1)), metric) is None
 
 
+@pytest.mark.parametrize("metric", ["rmse", "mae", "pearson", "spearman"])
+def test_a_target_that_is_always_the_same_says_nothing(metric):
+    """The mean of seven times .1 is not .1, so that their variance is not 0."""
+    same = np.full((7, 1), 0.1)
+    assert judge_numbers(same, same + 1e-7, metric) is None
+    actual, predicted = numbers(0, 0.9)
+    beside, more = np.full_like(actual, 0.1), np.full_like(actual, 0.1001)
+    found = judge_numbers(np.hstack([actual, beside]), np.hstack([predicted, more]), metric)
+    assert found.better
+    assert found == judge_numbers(actual, predicted, metric)
+    assert judge_numbers(1e200 * actual, 1e200 * predicted, metric).better, "whatever the unit"
+
+
+def test_few_numbers_that_are_far_off_do_not_hide_what_mae_is_about():
+    actual, predicted = numbers(0, 0.95, samples=100)
+    actual[:3] += 60
+    told = judge_numbers(actual, predicted, "mae")
+    assert told.better
+    assert decided(told, "mae", 3).question == "Is the model better than always saying the median?"
+    assert not judge_numbers(actual, np.full_like(actual, np.median(actual)), "mae").better
+    assert not judge_numbers(actual, np.full_like(actual, np.nan), "mae").better
+    assert not judge_numbers(actual, predicted, "rmse").better
+
+
 def test_what_is_compared_of_numbers_is_what_the_job_wants():
     """Ranks that are right say something, whatever their scale; squares of errors do not then."""
     actual, predicted = numbers(3, 0.9)

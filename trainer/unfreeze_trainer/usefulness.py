@@ -13,10 +13,11 @@ from unfreeze_api.contracts.report import Usefulness
 _Z = 1.959964
 """Standard deviations of a normal distribution within which 95 % of it lie."""
 _OF_CLASSES = ("macroF1", "balancedAccuracy", "auroc", "mcc")
-_MICRO_F1, _EXPLAINED = "micro F1", "r2"
+_MICRO_F1, _EXPLAINED, _SPARED = "micro F1", "r2", "share of the mean absolute error that is spared"
 _CORRELATIONS = {"pearson": ("Pearson correlation", 1.0), "spearman": ("Spearman correlation", 1.03)}
 """Names of correlations, and how many times 1 / sqrt(samples - 3) the standard error of Fisher's z of each is."""
 _FEWEST, _SURE = 4, 1 - 1e-9
+_EPSILON = float(np.finfo(np.float32).eps)
 _WORST = -1e6
 """What a sample counts that a model has no number for."""
 _LABEL, _SHOWN = 40, 3
@@ -32,7 +33,8 @@ def guess_of(found: Usefulness) -> str:
     """Return what a model was compared with, to stand behind `always`."""
     if found.compared is None:
         return "guessing one class"
-    return "guessing the same labels" if found.compared == _MICRO_F1 else "saying the mean"
+    of_numbers = "saying the median" if found.compared == _SPARED else "saying the mean"
+    return "guessing the same labels" if found.compared == _MICRO_F1 else of_numbers
 
 
 def judge(
@@ -111,30 +113,41 @@ def judge_numbers(actual: np.ndarray, predicted: np.ndarray, metric: str) -> Use
     actual, predicted
         float64 of shape (samples, targets).
     metric
-        The job's: where it is a correlation, in which the mean has 0, that is compared, otherwise the share of the variance that is explained.
+        The job's: where it is a correlation, in which the mean has 0, that is compared; where it is mae the share of the absolute error that
+        always saying the median makes and the model does not; otherwise the share of the variance that is explained.
 
     Notes
     -----
     The interval of r2 is the normal one of the squared errors of mean and model, sample by sample; that of a correlation Fisher's (1921,
-    of ranks with the variance of Fieller, Hartley and Pearson 1957, doi:10.1093/biomet/44.3-4.470). Of several targets the means are taken.
+    of ranks with the variance of Fieller, Hartley and Pearson 1957, doi:10.1093/biomet/44.3-4.470). Of several targets the means are taken,
+    but for those that vary by less than what float32 tells apart: nothing is to be predicted there.
     """
-    count, varies = len(actual), actual.var(axis=0) > 0
-    if count < _FEWEST or not varies.any():
+    count = len(actual)
+    if count < _FEWEST:
         return None
-    actual, predicted = actual[:, varies], predicted[:, varies]
+    spans = np.ptp(actual, axis=0)
+    varies = spans > _EPSILON * np.abs(actual).max(axis=0)
+    if not varies.any():
+        return None
+    first, spans = actual[0, varies], spans[varies]
+    actual, predicted = (actual[:, varies] - first) / spans, (predicted[:, varies] - first) / spans
     if metric in _CORRELATIONS:
         name, times = _CORRELATIONS[metric]
         value = float(np.mean([_correlation(*pair, metric) for pair in zip(actual.T, predicted.T, strict=True)]))
         middle, reach = np.arctanh(np.clip(value, -_SURE, _SURE)), times * _Z / sqrt(count - 3)
         low, high = float(np.tanh(middle - reach)), float(np.tanh(middle + reach))
     else:
-        name = _EXPLAINED
+        absolute = metric == "mae"
+        name, power = (_SPARED, 1) if absolute else (_EXPLAINED, 2)
+        middle = np.median(actual, axis=0) if absolute else actual.mean(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
-            gains = ((actual - actual.mean(axis=0)) ** 2 - (actual - predicted) ** 2) / actual.var(axis=0)
+            lost = np.abs(actual - middle) ** power
+            gains = (lost - np.abs(actual - predicted) ** power) / lost.mean(axis=0)
         gains = np.maximum(np.nan_to_num(gains, nan=_WORST, neginf=_WORST), _WORST).mean(axis=1)
         value, reach = float(gains.mean()), _Z * float(gains.std(ddof=1)) / sqrt(count)
         low, high = value - reach, value + reach
-    found = _told(name, f"{count} validation samples", "saying the mean", value=value, chance=0.0, low=low, high=high)
+    guess = "saying the median" if name == _SPARED else "saying the mean"
+    found = _told(name, f"{count} validation samples", guess, value=value, chance=0.0, low=low, high=high)
     return found.model_copy(update={"compared": name})
 
 

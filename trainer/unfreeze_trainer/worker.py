@@ -116,7 +116,7 @@ def _work(
         run.milestones.save()
         run.saver.wait()
         run.reporter.stopped()
-        run.spending.stopped()
+        run.spending.note()
         engine.barrier()
         return ExitCode.STOPPED
     finally:

@@ -281,7 +281,7 @@ def _set_useful(conditions: Conditions, results: Mapping[str, float]) -> None:
     if "validation.microF1" in results:
         guess = "guessing the same labels"
     elif "validation.rmse" in results:
-        guess = "saying the mean"
+        guess = "saying the same number"
     message = (
         f"always {guess} has {results[MAJORITY]:.3f} on the validation data; the 95 % interval of what"
         f" the model has more is {results[GAIN_LOW]:+.3f} to {results[GAIN_HIGH]:+.3f}"

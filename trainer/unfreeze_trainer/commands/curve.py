@@ -30,8 +30,9 @@ def curve(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
     """Print what transfer is worth at the sizes of data of finished runs, and where that ends.
 
     RUN is the folder of a run of a job with evidence.scratch, evidence.baseline or strategy.type Auto, or its report.json: the same job on
-    different numbers of training samples. Several runs of the same size, with other seeds, count as they are.
+    different numbers of training samples. Of several runs of the same size, with other seeds, the mean is said.
     """
+    _require_different(runs)
     reports = [read(path) for path in runs]
     _require_alike(runs, reports)
     found = {question: list(_points(reports, question)) for question in OTHERS}
@@ -70,6 +71,14 @@ def _ordered(points: Sequence[tuple[str, Point]]) -> tuple[str, list[Point]]:
             f"these runs are compared by different metrics, {' and '.join(metrics)}: a curve is of one"
         )
     return metrics[0], sorted((point for _, point in points), key=lambda point: point.samples)
+
+
+def _require_different(runs: Sequence[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in runs:
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        if (other := seen.setdefault(folder, path)) is not path:
+            raise click.ClickException(f"{other} and {path} are the same run: name it once, or it would count twice")
 
 
 def _require_alike(runs: Sequence[Path], reports: Sequence[Report]) -> None:

@@ -12,6 +12,8 @@ from unfreeze_api.contracts.resolved import ResolvedBudget
 
 _HOUR, _MINUTE = 3600.0, 60.0
 _DIGITS = 4
+_CENTS = 0.1
+"""Money, from which on two digits behind the point are enough."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,30 @@ def told(budget: ResolvedBudget, seconds: float) -> str:
 
 def _amount(budget: ResolvedBudget, amount: float) -> str:
     if budget.unit == "money":
-        return f"{amount:,.2f} {budget.currency or 'of money'}"
+        digits = f"{amount:,.2f}" if amount >= _CENTS or not amount else f"{amount:.2g}"
+        return f"{digits} {budget.currency or 'of money'}"
     if budget.unit == "hours" and amount < 1:
         minutes = amount * _MINUTE
         return f"{minutes:.3g} minutes" if minutes >= 1 else f"{amount * _HOUR:.3g} seconds"
-    return f"{amount:.{_DIGITS}g} {budget.unit}"
+    return f"{amount:,.0f} {budget.unit}" if amount >= 10**_DIGITS else f"{amount:.{_DIGITS}g} {budget.unit}"
 
 
-def too_small(budget: ResolvedBudget, spent: float, step: float, reserve: Reserve) -> str:
-    """Return why a job cannot begin within its budget, with the figure that would do; times in seconds."""
+def too_small(budget: ResolvedBudget, spent: float, start: float, reserve: Reserve) -> str:
+    """Return why a job cannot begin within its budget, with the figure that would do; times in seconds.
+
+    Parameters
+    ----------
+    start
+        What this start has taken of what is spent: the next one takes it again.
+    """
     assert budget.per_hour
-    least = spent + step + reserve.evaluation + reserve.after
+    least = spent + start + reserve.evaluation + reserve.after
     need = 1.1 * least / _HOUR * budget.per_hour
     return (
         f"spec.runPolicy.budget of {_amount(budget, budget.limit)} has no room for a model: {told(budget, spent)} are spent before"
         f" the first step, and an evaluation, the test data, a checkpoint and the export take about"
-        f" {told(budget, reserve.evaluation + reserve.after)} more. Set {_amount(budget, _up(need))} at least"
+        f" {told(budget, reserve.evaluation + reserve.after)} more. Set {_amount(budget, _up(need))} at least: another start takes its time"
+        " again, and what is spent counts"
     )
 
 

@@ -59,7 +59,8 @@ def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
         What the model is compared with, like `random weights`.
     """
     ordered = sorted(points, key=lambda point: (point.samples, point.gain, point.low, point.high))
-    last, sizes = ordered[-1], sorted({point.samples for point in points})
+    sizes = sorted({point.samples for point in points})
+    last = _mean([point for point in points if point.samples == sizes[-1]])
     if last.high < 0:
         first = f"{other} do better at {last.samples:,} training samples, by {-last.gain:.3f} {metric}"
         first += f" ({-last.high:.3f} to {-last.low:.3f})"
@@ -81,6 +82,12 @@ def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
     upper = f"to {told[2]}" if meets[2] <= _FURTHEST * sizes[-1] else f"to more than {_FURTHEST * sizes[-1]:,}"
     middle = f"at about {told[1]} samples" if meets[1] <= _FURTHEST * sizes[-1] else "beyond what these sizes tell"
     return f"{first}; the gain changes by {change}: the curves meet {middle} ({told[0]} {upper})"
+
+
+def _mean(points: Sequence[Point]) -> Point:
+    """Return the mean of points of one size; its interval is not narrower than theirs, which are of the same rows."""
+    gain, low, high = (sum(getattr(point, name) for point in points) / len(points) for name in ("gain", "low", "high"))
+    return Point(points[0].samples, gain, low, high)
 
 
 def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, float, float]]:

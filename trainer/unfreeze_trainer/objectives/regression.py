@@ -154,7 +154,8 @@ class RegressionMetrics(Metrics):
 def _r2(actual: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the share of each column's variance that is explained, float64 of shape (targets,); NaN where there is none."""
     total = np.sum((actual - np.average(actual, axis=0)) ** 2, axis=0)
-    return 1 - np.sum((actual - predicted) ** 2, axis=0) / np.where(total > 0, total, np.nan)
+    total[(total == 0) | (actual == actual[0]).all(axis=0)] = np.nan  # the mean of equal numbers is not always theirs
+    return 1 - np.sum((actual - predicted) ** 2, axis=0) / total
 
 
 def pearson(actual: np.ndarray, predicted: np.ndarray) -> float:

@@ -72,6 +72,12 @@ def require_known(budget: ResolvedBudget | None) -> None:
             "spec.runPolicy.budget.amount: nobody has a price for this job's accelerators: set budget.pricePerHour, have the operator's"
             " table of prices name them, or set budget.hours in place of amount",
         )
+    if not budget.per_hour and budget.unit == "money":
+        raise JobError(
+            "InvalidJob",
+            "spec.runPolicy.budget.amount: the operator's table of prices has 0 for this job's accelerators, so that no amount is ever spent:"
+            " set budget.pricePerHour, or budget.hours in place of amount",
+        )
     if not budget.per_hour:
         raise JobError(
             "InvalidJob",

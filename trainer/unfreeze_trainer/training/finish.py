@@ -42,6 +42,7 @@ def finish(run: Run) -> None:
     if best.step != state.step or not state.phase_ended:  # a phase that did not begin may have moved weights
         take_best(run, best.step)
     best, lost = keep_base(run, best)
+    run.spending.note()
     reporter.tell("measuring the best weights on the test data")
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
@@ -51,8 +52,10 @@ def finish(run: Run) -> None:
     results = Results(validation=best.metrics | lost, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
+    run.spending.note()
     run.exporter.evaluate()
     run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps)
+    run.spending.note()
     weigh(run)
     runs = weigh_scratch(run)
     run.spending.close()

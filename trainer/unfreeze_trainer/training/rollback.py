@@ -123,7 +123,7 @@ class Rollbacks:
         best = (max if metric.better == "Higher" else min)(numbers, default=None)
         useful = state.usefulness.better if state.usefulness else None
         if "r2" in state.metrics:
-            useful = state.metrics["r2"] > 0
+            useful = None if math.isnan(r2 := state.metrics["r2"]) else r2 > 0  # of one number alone nobody knows
         if self._on and state.course.destroyed(
             metric,
             value,

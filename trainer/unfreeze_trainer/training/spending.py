@@ -164,6 +164,8 @@ class Spending:
     def evaluated(self, seconds: float) -> None:
         """Take note of the time that an evaluation took with all that it decides."""
         self._evaluation = seconds
+        if self._budget is not None:
+            self._write_if_due()
 
     def ends_now(self, *, evaluates: bool) -> bool:
         """Return whether the training ends at this step, so that what follows has room. Collective where there is a budget.
@@ -206,6 +208,8 @@ class Spending:
         self._write_if_due()
         if not self._over(0.0, evaluates=not self._trained):
             return
+        if not self._trained and self._state.step:  # of an earlier start, never evaluated: it goes on until it is
+            return
         if not self._trained:
             self._refuse()
         self._end()
@@ -218,8 +222,8 @@ class Spending:
         self._write()
         self._say(last=True)
 
-    def stopped(self) -> None:
-        """Take note of what this start has taken, at its end."""
+    def note(self) -> None:
+        """Take note of what this start has taken so far: something long begins, or it ends."""
         if self._budget is not None:
             self._write()
 
@@ -259,7 +263,7 @@ class Spending:
 
     def _refuse(self) -> None:
         assert self._budget is not None
-        text = too_small(self._budget, self.seconds, 0.0, self._reserve()) if self._engine.rank == 0 else ""
+        text = too_small(self._budget, self.seconds, self._here, self._reserve()) if self._engine.rank == 0 else ""
         self._write()
         raise JobError("BudgetTooSmall", str(self._engine.broadcast_json(text, str)))
 
