@@ -142,10 +142,21 @@ def test_what_somebody_else_alone_may_read_is_left_alone(tmp_path, monkeypatch):
             raise PermissionError(13, "denied", str(path))
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "iterdir", lambda path: (denied(path), listed(path))[1] if path == theirs else listed(path))
+    monkeypatch.setattr(
+        Path, "iterdir", lambda path: (denied(path), listed(path))[1] if path == theirs else listed(path)
+    )
     monkeypatch.setattr(os, "open", denied)
     filled(tmp_path, 3)
     assert there(tmp_path, 1, 3) == [False, True], "one file or folder that may not be read does not end the cache"
+
+
+def test_more_rows_than_memory_can_note_are_left_where_they_are(tmp_path, monkeypatch):
+    filled(tmp_path, 1)
+    filled(tmp_path, 2, 3)
+    room = int(2 * kept._INDEX_BYTES / kept._INDEX_SHARE)
+    monkeypatch.setattr(kept, "available_bytes", lambda: room)
+    assert len(Kept(tmp_path, KEY, PLENTY)) in (1, 2)
+    assert len(files(tmp_path)) == 2
 
 
 def test_a_disk_that_others_fill_costs_nobody_the_rows(tmp_path, monkeypatch):

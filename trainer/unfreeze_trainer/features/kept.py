@@ -26,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze_trainer.features.room import available_bytes
+
 log = logging.getLogger(__name__)
 
 DIGEST = 32
@@ -44,6 +46,8 @@ _OLD_SECONDS = 86400.0
 """Age at which a file that nobody has finished is removed."""
 _OPEN = 128
 """Files that are open at a time."""
+_INDEX_BYTES, _INDEX_SHARE = 512, 0.25
+"""Of memory, what is noted of a row, and the share of a cache in memory that all notes take at most."""
 _HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPARED_BYTES = 2**30
 """Of the disk, that a cache leaves free."""
@@ -90,6 +94,7 @@ class Kept:
         self._looks, self._writes = looks, not looks
         self.written = 0
         """Bytes of rows that were added."""
+        most = int(_INDEX_SHARE * available_bytes()) // _INDEX_BYTES
         try:
             if not looks:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ class Kept:
                 return
             for file in sorted(self._folder.iterdir()):
                 if _NAME.fullmatch(file.name):
-                    self._index(file)
+                    self._index(file, most)
         except OSError as error:
             self._give_up(error)
 
@@ -112,8 +117,8 @@ class Kept:
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
-    def _index(self, file: Path) -> None:
-        """Take note of the rows of a file, unless it is not what its name says."""
+    def _index(self, file: Path, most: int) -> None:
+        """Take note of the rows of a file, unless it is not what its name says; of so many rows in all."""
         try:
             entries = _entries(file)
         except OSError:  # has made room, or is somebody else's alone
@@ -122,6 +127,8 @@ class Kept:
             if not self._looks:
                 log.warning("%s is not what was written there: its rows are computed again", file)
                 self._remove(file)
+            return
+        if len(self._places) + len(entries) > most:
             return
         self._note(file, entries)
         if not self._looks:

@@ -17,7 +17,16 @@ from unfreeze_trainer.versions import library_versions
 
 _FORMAT = 1
 """Changes with what is computed of the same weights and inputs by this version's own code."""
-_OF_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "_name_or_path", "name_or_path", "num_classes")
+_OF_HEAD = (
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "architectures",
+    "_name_or_path",
+    "name_or_path",
+    "num_classes",
+)
 """Of a model's configuration, what says nothing of its blocks."""
 _OF_TRAINING = ("training", "gradient_checkpointing", "grad_checkpointing")
 """Of a module's attributes, what changes nothing of what it computes for a cache."""
