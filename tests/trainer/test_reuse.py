@@ -1,21 +1,27 @@
 """Rows that outlive a job: what is taken from a folder is what was computed, whoever else reads, writes or breaks it."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.trainer import features_group
 from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import bert_folder, make_job, write_csv
 from unfreeze_api.contracts.resolved import ResolvedCache
+from unfreeze_trainer.commands.local import _cache_here
 from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.features import kept
-from unfreeze_trainer.features.cut import Shape
+from unfreeze_trainer.features.cut import Cut, Output, Shape
 from unfreeze_trainer.features.kept import Kept, digest
+from unfreeze_trainer.features.keys import cut_key
 from unfreeze_trainer.features.memory import Rows, Scratch, decoded, encoded
+from unfreeze_trainer.features.reuse import Place, Reuse
 from unfreeze_trainer.features.room import DISK_BYTES, SHARE, available_disk
+from unfreeze_trainer.models.pooled_layers import Pool
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.loop import train
 
@@ -123,6 +129,106 @@ def test_a_folder_that_cannot_be_used_leaves_a_job_alone(tmp_path, caplog):
     found = filled(tmp_path / "file", 1)
     assert found.written == 0
     assert "is left alone" in caplog.text
+
+
+def test_what_somebody_else_alone_may_read_is_left_alone(tmp_path, monkeypatch):
+    filled(tmp_path, 1)
+    filled(tmp_path, 2, cut=OTHER)
+    theirs, own = tmp_path / OTHER, files(tmp_path)[0]
+    listed, opened = Path.iterdir, os.open
+
+    def denied(path, *arguments, **options):
+        if Path(path) in (theirs, own):
+            raise PermissionError(13, "denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(
+        Path, "iterdir", lambda path: (denied(path), listed(path))[1] if path == theirs else listed(path)
+    )
+    monkeypatch.setattr(os, "open", denied)
+    filled(tmp_path, 3)
+    assert there(tmp_path, 1, 3) == [False, True], "one file or folder that may not be read does not end the cache"
+
+
+def test_more_rows_than_memory_can_note_are_left_where_they_are(tmp_path, monkeypatch):
+    filled(tmp_path, 1)
+    filled(tmp_path, 2, 3)
+    room = int(2 * kept._INDEX_BYTES / kept._INDEX_SHARE)
+    monkeypatch.setattr(kept, "available_bytes", lambda: room)
+    assert len(Kept(tmp_path, KEY, PLENTY)) in (1, 2)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_disk_that_others_fill_costs_nobody_the_rows(tmp_path, monkeypatch):
+    filled(tmp_path, 1, cut=OTHER)
+    monkeypatch.setattr(kept, "_SPARED_BYTES", 2**60)
+    assert filled(tmp_path, 2).written == 0
+    assert len(files(tmp_path)) == 1
+
+
+def test_rows_of_this_job_are_found_before_and_after_they_are_written(tmp_path):
+    found = Kept(tmp_path, KEY, PLENTY)
+    found.add(key(1), b"1" * 9)
+    assert (found.get(key(1), 9), found.get(key(1), 8), found.get(key(2), 9)) == (b"1" * 9, None, None)
+    found.flush(10)
+    assert not files(tmp_path)
+    found.flush(9)
+    assert found.get(key(1), 9) == b"1" * 9
+    assert found.added(key(1))
+    found.discard()
+    assert (found.get(key(1), 9), found.added(key(1)), files(tmp_path)) == (None, False, [])
+    found.add(key(1), b"2" * 9)
+    found.close()
+    assert Kept(tmp_path, KEY, PLENTY).get(key(1), 9) == b"2" * 9, "what was thrown away is written anew"
+
+
+def test_the_same_sample_has_the_same_bits_wherever_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr("random.SystemRandom", None)  # nothing is drawn where nothing is there
+    cut = Cut("part", (0,), {"part": [Output([Shape((None, 2), torch.float32)], None)]}, {})
+    reuse = Reuse(Place(tmp_path, PLENTY), KEY, cut)
+    batch = {"images": torch.tensor([[1.0], [2.0], [1.0]])}
+    lists = [[0], [1]]
+    reuse.draw(lists)
+    assert (lists, reuse.find(batch)) == ([[0], [1]], {})
+    rows = {place: (torch.tensor([value, 0.0]),) for place, value in enumerate((1.0, 2.0, 1.0001))}
+    assert [row[0][0].item() for row in reuse.keep(rows).values()] == [1, 2, 1]
+    assert reuse.find({"images": torch.tensor([[1.0], [3.0]])})[0][0][0] == 1, "nor is it computed again, or compared"
+    assert reuse.taken == 0
+    reuse.close()
+
+
+def test_what_repr_does_not_say_of_a_module_is_part_of_the_key():
+    module = nn.Sequential(Pool(["Mean"]), nn.Linear(2, 2))
+    cut = Cut("0", (0,), {"0": [Output([Shape((None, 2), torch.float32)], None)]}, {})
+
+    def found():
+        return cut_key(module, cut, trained={"1.weight", "1.bias"}, computed="cpu", known={})
+
+    first = found()
+    module[1] = nn.Linear(2, 2)
+    module.num_labels = 7
+    module.eval()
+    assert found() == first, "the head, and whether it trains, says nothing of what comes before"
+    module[0].modes = ["Max"]
+    assert found() != first
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"XDG_CACHE_HOME": "/caches of José"}, "/caches of José/unfreeze/features"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.cache/unfreeze/features"),
+        ({"XDG_CACHE_HOME": "", "HOME": "home"}, None),
+        ({"XDG_CACHE_HOME": "/caches", "UNFREEZE_FEATURES": "0"}, None),
+        ({"XDG_CACHE_HOME": "/data"}, None),
+    ],
+)
+def test_a_place_on_this_machine_that_cannot_be_is_none(monkeypatch, environment, place):
+    monkeypatch.setenv("UNFREEZE_FEATURES", "")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = _cache_here(make_job("/models/bert", "/data"))
+    assert (found and found.path) == place
 
 
 def test_a_look_changes_nothing(tmp_path):

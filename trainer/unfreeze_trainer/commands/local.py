@@ -41,6 +41,7 @@ table_or_json = click.option(
 """Option of commands that print for people or for programs."""
 CACHE_ENV = "UNFREEZE_FEATURES"
 """Environment variable that says `off` where this machine keeps nothing of what frozen blocks make of samples."""
+_OFF = ("off", "0", "false", "no")
 AGENT = ("-m", "unfreeze_trainer.agent.main")
 
 
@@ -206,19 +207,30 @@ def resolved_here(name: str, namespace: str, spec: FineTuneJobSpec, folders: Map
     job = resolve(name, namespace, spec, rendezvous_host="127.0.0.1", claim_folders=folders)
     # The job's own port may be held by the same job in another terminal.
     distribution = job.distribution.model_copy(update={"rendezvous_port": _free_port("127.0.0.1")})
-    return job.model_copy(update={"distribution": distribution, "cache": job.cache or _cache_here()})
+    return job.model_copy(update={"distribution": distribution, "cache": job.cache or _cache_here(job)})
 
 
-def _cache_here() -> ResolvedCache | None:
-    """Return where what frozen blocks make of samples is kept on this machine, None where that is switched off."""
+def _cache_here(job: ResolvedJob) -> ResolvedCache | None:
+    """Return where what frozen blocks make of samples is kept on this machine.
+
+    None where that is switched off, where nobody has a home, and where a job reads or writes around that place: it has not asked for it.
+    """
     from unfreeze_api.contracts.resolved import ResolvedCache
-    from unfreeze_api.spec.feature_cache import MAX_SIZE, FeatureCacheSpec
+    from unfreeze_api.spec.feature_cache import FeatureCacheSpec
+    from unfreeze_trainer.errors import JobError
+    from unfreeze_trainer.runs.destination import check_cache_apart
 
-    if os.environ.get(CACHE_ENV, "").lower() == "off":
+    if os.environ.get(CACHE_ENV, "").strip().lower() in _OFF:
         return None
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze", "features")
-    size = FeatureCacheSpec(destination=folder.as_uri(), max_size=MAX_SIZE).max_bytes
-    return ResolvedCache(source=folder.as_uri(), path=str(folder), max_bytes=size)
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (caches if caches.is_absolute() else Path.home() / ".cache") / "unfreeze" / "features"
+        place = folder.as_uri()
+        cache = ResolvedCache(source=place, path=str(folder), max_bytes=FeatureCacheSpec(destination=place).max_bytes)
+        check_cache_apart(job, cache)
+    except (RuntimeError, ValueError, JobError):  # no home, or one that is no absolute path
+        return None
+    return cache
 
 
 def run_job(

@@ -209,8 +209,8 @@ class CachedTask:
         self._sample_seconds = took / max(1, computed) or self._sample_seconds
         self.saved.seconds -= time.perf_counter() - began
         if reuse:
-            self.saved.reused += rows.count - computed
-            reuse.tell(split, rows.count - computed, rows.count)
+            self.saved.reused += reuse.taken
+            reuse.tell(split, rows.count)
         self._share(split, rows, [index for indices in mine for index in indices])
         self._rows[split] = rows
 

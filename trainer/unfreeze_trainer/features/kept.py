@@ -26,6 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unfreeze_trainer.features.room import available_bytes
+
 log = logging.getLogger(__name__)
 
 DIGEST = 32
@@ -35,7 +37,7 @@ _COUNT = struct.Struct("<Q")
 _ENTRY = np.dtype([("key", f"V{DIGEST}"), ("digest", f"V{DIGEST}"), ("offset", "<u8"), ("size", "<u8")])
 _MOST_ROWS = 2**22
 """Of a file."""
-_PART = 64 * 2**20
+PART = 64 * 2**20
 """Bytes of rows in a file, about."""
 _NAME = re.compile(r"[0-9a-f]{64}\.rows")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -44,6 +46,8 @@ _OLD_SECONDS = 86400.0
 """Age at which a file that nobody has finished is removed."""
 _OPEN = 128
 """Files that are open at a time."""
+_INDEX_BYTES, _INDEX_SHARE = 512, 0.25
+"""Of memory, what is noted of a row, and the share of a cache in memory that all notes take at most."""
 _HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPARED_BYTES = 2**30
 """Of the disk, that a cache leaves free."""
@@ -90,6 +94,7 @@ class Kept:
         self._looks, self._writes = looks, not looks
         self.written = 0
         """Bytes of rows that were added."""
+        most = int(_INDEX_SHARE * available_bytes()) // _INDEX_BYTES
         try:
             if not looks:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ class Kept:
                 return
             for file in sorted(self._folder.iterdir()):
                 if _NAME.fullmatch(file.name):
-                    self._index(file)
+                    self._index(file, most)
         except OSError as error:
             self._give_up(error)
 
@@ -112,28 +117,35 @@ class Kept:
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
-    def _index(self, file: Path) -> None:
-        """Take note of the rows of a file, unless it is not what its name says."""
+    def _index(self, file: Path, most: int) -> None:
+        """Take note of the rows of a file, unless it is not what its name says; of so many rows in all."""
         try:
             entries = _entries(file)
-        except FileNotFoundError:  # has made room
+        except OSError:  # has made room, or is somebody else's alone
             return
         if entries is None:
             if not self._looks:
                 log.warning("%s is not what was written there: its rows are computed again", file)
                 self._remove(file)
             return
+        if len(self._places) + len(entries) > most:
+            return
+        self._note(file, entries)
+        if not self._looks:
+            with suppress(OSError):  # who may only read does not say that it has
+                os.utime(file)
+
+    def _note(self, file: Path, entries: np.ndarray) -> None:
         for key, value, offset, size in zip(
             entries["key"], entries["digest"], entries["offset"].tolist(), entries["size"].tolist(), strict=True
         ):
             self._places[key.tobytes()] = _Place(file, value.tobytes(), offset, size)
         self._own.add(file)
-        if not self._looks:
-            with suppress(OSError):  # who may only read does not say that it has
-                os.utime(file)
 
     def get(self, key: bytes, size: int) -> bytearray | None:
         """Return the numbers of the row with an input of this hash, so many bytes; None where there is none, or not as it was written."""
+        if (waiting := self._waiting.get(key)) is not None and len(waiting) == size:
+            return bytearray(waiting)
         place = self._places.get(key)
         if place is None or place.size != size:
             return None
@@ -161,19 +173,24 @@ class Kept:
         for file in self._own:
             self._remove(file)
         self._own.clear()
+        self._added = set(self._waiting)
+
+    def added(self, key: bytes) -> bool:
+        """Return whether a row has been added here, and does not come from elsewhere."""
+        return key in self._added
 
     def add(self, key: bytes, data: bytes) -> None:
-        """Keep the numbers of a row, by the hash of its input; they are written with others."""
+        """Keep the numbers of a row, by the hash of its input; `flush` writes them."""
         if not self._writes or key in self._added:
             return
         self._added.add(key)
         self._waiting[key] = data
         self._size += len(data)
-        if self._size >= _PART:
-            self.flush()
 
-    def flush(self) -> None:
-        """Write what waits for it."""
+    def flush(self, least: int = 0) -> None:
+        """Write what waits for it, if it is so many bytes."""
+        if self._size < least:
+            return
         rows, self._waiting, self._size = self._waiting, {}, 0
         if not rows or not self._writes:
             return
@@ -202,7 +219,7 @@ class Kept:
             with suppress(OSError):
                 Path(aside).unlink()
             raise
-        self._own.add(name)
+        self._note(name, np.frombuffer(head, dtype=_ENTRY, offset=len(_MAGIC) + _COUNT.size))
         self.written += size
 
     def _make_room(self, size: int) -> bool:
@@ -210,7 +227,7 @@ class Kept:
         found = []
         now = time.time()
         for file in _all_files(self._root):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 state = file.lstat()
                 if _NAME.fullmatch(file.name):
                     found.append((state.st_mtime, state.st_size, file))
@@ -218,18 +235,23 @@ class Kept:
                     file.unlink()
         used = sum(length for _, length, _ in found)
         free = shutil.disk_usage(self._root).free - _SPARED_BYTES
+        if size > free + used:  # others fill the disk: what is here would be lost for nothing
+            return False
         for _, length, file in sorted(found):
             if used + size <= self._limit and size <= free:
                 break
-            if file not in self._own:
-                self._remove(file)
+            if file not in self._own and self._remove(file):
                 used, free = used - length, free + length
         return used + size <= self._limit and size <= free
 
     @staticmethod
-    def _remove(file: Path) -> None:
-        with suppress(OSError):
-            file.unlink()
+    def _remove(file: Path) -> bool:
+        """Return whether it is gone."""
+        try:
+            file.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
 
     def _give_up(self, error: OSError) -> None:
         log.warning("the cache %s is left alone: %s", self._root, error)
@@ -290,6 +312,7 @@ def _all_files(root: Path) -> Iterator[Path]:
     """Yield what caches have written below a folder, whole or not; nothing else that lies there."""
     for folder in root.iterdir():
         if _KEY.fullmatch(folder.name) and not folder.is_symlink() and folder.is_dir():
-            for file in folder.iterdir():
-                if _NAME.fullmatch(file.name) or file.name.startswith(_ASIDE):
-                    yield file
+            with suppress(OSError):  # is somebody else's alone
+                for file in list(folder.iterdir()):
+                    if _NAME.fullmatch(file.name) or file.name.startswith(_ASIDE):
+                        yield file

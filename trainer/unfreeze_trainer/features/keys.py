@@ -17,8 +17,19 @@ from unfreeze_trainer.versions import library_versions
 
 _FORMAT = 1
 """Changes with what is computed of the same weights and inputs by this version's own code."""
-_OF_HEAD = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "_name_or_path", "name_or_path")
+_OF_HEAD = (
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "architectures",
+    "_name_or_path",
+    "name_or_path",
+    "num_classes",
+)
 """Of a model's configuration, what says nothing of its blocks."""
+_OF_TRAINING = ("training", "gradient_checkpointing", "grad_checkpointing")
+"""Of a module's attributes, what changes nothing of what it computes for a cache."""
 
 
 def cut_key(module: nn.Module, cut: Cut, *, trained: Collection[str], computed: str, known: dict[str, str]) -> str:
@@ -54,11 +65,36 @@ def cut_key(module: nn.Module, cut: Cut, *, trained: Collection[str], computed: 
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
         "config": {name: value for name, value in config.items() if name not in _OF_HEAD},
         "parts": {path: repr(module.get_submodule(path)) for path in sorted(cut.outputs)},
+        "attributes": _attributes(module, cut),
         "cut": [cut.path, list(cut.needed), [[list(shape.sizes), str(shape.dtype)] for shape in cut.shapes]],
         "weights": {name: known[name] for name in sorted(weights)},
     }
     text = json.dumps(said, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=DIGEST).hexdigest()
+
+
+def _attributes(module: nn.Module, cut: Cut) -> dict[str, dict[str, Any]]:
+    """Return the plain attributes of all modules that a cut's values come through, by path: repr does not tell of each of them."""
+    parts: dict[str, nn.Module] = {"": module}
+    for path in cut.outputs:
+        names = path.split(".")
+        above = [".".join(names[:count]) for count in range(1, len(names))]
+        parts |= {name: module.get_submodule(name) for name in above}
+        parts |= dict(module.get_submodule(path).named_modules(prefix=path))
+    return {
+        path: {
+            name: value
+            for name, value in vars(part).items()
+            if _is_plain(value) and not name.startswith("_") and name not in (*_OF_HEAD, *_OF_TRAINING)
+        }
+        for path, part in parts.items()
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def computes(device: torch.device, dtype: torch.dtype) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unfreeze_trainer.features.kept import Kept
+from unfreeze_trainer.features.kept import PART, Kept
 from unfreeze_trainer.features.keys import lengths, row_keys
 from unfreeze_trainer.features.memory import Row, decoded, encoded
 
@@ -78,29 +78,40 @@ class Reuse:
         self._keys: list[bytes] = []
         self._expected: dict[int, Row] = {}
         self._compares = True
+        self.taken = 0
+        """Samples of the newest split whose rows were here before."""
 
     def draw(self, lists: list[list[int]]) -> None:
-        """Move one of the lists of samples to the front, by lot: the first one that has rows here is compared."""
-        self._compares = True
-        if lists:
+        """Move one of the lists of samples to the front, by lot: the first one that has rows here is compared.
+
+        Where nothing is here they keep their order, and what is computed together is the same each time.
+        """
+        self._compares, self.taken = True, 0
+        if lists and len(self._kept):
             lists.insert(0, lists.pop(random.SystemRandom().randrange(len(lists))))
 
     def find(self, batch: Batch) -> dict[int, Row]:
         """Return what there is of a batch on the CPU, by place; nothing of the batch that is to be compared."""
         self._keys = row_keys(batch)
         found: dict[int, Row] = {}
+        before = 0
         for place, (key, length) in enumerate(zip(self._keys, lengths(batch, len(self._keys)), strict=True)):
             data = self._kept.get(key, self._cut.row_bytes(length))
             row = None if data is None else decoded(data, self._cut.shapes, length)
             if row is not None:
                 found[place] = row
+                before += not self._kept.added(key)
         self._expected = {}
-        if found and self._compares:
-            self._compares, self._expected, found = False, found, {}
+        if before and self._compares:
+            self._compares, self._expected, found, before = False, found, {}, 0
+        self.taken += before
         return found
 
     def keep(self, rows: Mapping[int, Row]) -> dict[int, Row]:
-        """Keep rows that were computed of the newest batch, and compare them; return them by place, as they were kept before if they were."""
+        """Keep rows that were computed of the newest batch, and compare them; return them by place, as they were kept before if they were.
+
+        The same sample has the same bits wherever it stands, so that a job that is cut off goes on with those that it had.
+        """
         for place, row in self._expected.items():
             if not all(_alike(before, now) for before, now in zip(row, rows[place], strict=True)):
                 log.warning(
@@ -111,18 +122,20 @@ class Reuse:
                 self._kept.discard()
                 self._expected = {}
                 break
-        for place, row in rows.items():
+        first = {self._keys[place]: row for place, row in reversed(list(rows.items()))}
+        for place in rows:
             if place not in self._expected:
-                self._kept.add(self._keys[place], encoded(row))
-        return {**rows, **self._expected}
+                self._kept.add(self._keys[place], encoded(first[self._keys[place]]))
+        self._kept.flush(PART)  # between batches: what is computed together is kept together
+        return {place: self._expected.get(place, first[self._keys[place]]) for place in rows}
 
-    def tell(self, split: str, taken: int, samples: int) -> None:
+    def tell(self, split: str, samples: int) -> None:
         """Say how many rows of a split were taken."""
         log.info(
             "outputs of frozen blocks: of %d %s samples %d were in the cache %s",
             samples,
             split,
-            taken,
+            self.taken,
             self._place.folder,
         )
 

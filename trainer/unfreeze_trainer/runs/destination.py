@@ -35,15 +35,20 @@ def check_apart(job: ResolvedJob) -> None:
         of its volume claim.
     """
     if job.cache:
-        _require_apart("sources.featureCache.destination", job.cache, job)
-        for one, other in ((job.cache, job.output), (job.output, job.cache)):
-            if _contains(Path(one.path), Path(other.path)):
-                raise JobError(
-                    "InvalidJob",
-                    f"sources.featureCache.destination {job.cache.source} and output.destination {job.output.source} contain each other: choose a"
-                    " sources.featureCache.destination beside it",
-                )
+        check_cache_apart(job, job.cache)
     _require_apart("output.destination", job.output, job)
+
+
+def check_cache_apart(job: ResolvedJob, cache: Location) -> None:
+    """Raise JobError if a cache of features lies among what a job reads or writes, or that within it."""
+    _require_apart("sources.featureCache.destination", cache, job)
+    for one, other in ((cache, job.output), (job.output, cache)):
+        if _contains(Path(one.path), Path(other.path)):
+            raise JobError(
+                "InvalidJob",
+                f"sources.featureCache.destination {cache.source} and output.destination {job.output.source} contain each other: choose a"
+                " sources.featureCache.destination beside it",
+            )
 
 
 def _require_apart(written: str, place: Location, job: ResolvedJob) -> None:

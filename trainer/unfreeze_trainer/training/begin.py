@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.features.cached import worth_it
 from unfreeze_trainer.features.keys import computes
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.models.activations import checkpoint_activations
@@ -64,8 +65,13 @@ def attach(
     evidence = agree_on_unused(engine, task, module, chosen, sizes)
     tell(link, "looking for blocks that need to compute once only")
     cuts = agreed(find_cuts(job, task, loaded, phases=plan.phases, freezer=freezer, autocast=engine.autocast), engine)
+    filled = {
+        phase.index: cuts[phase.index]
+        for phase in plan.phases
+        if phase.index in cuts and worth_it(task, plan.reads_left(phase.first_step, phase.index))
+    }  # hashes of weights take their time, and say nothing to whoever keeps nothing
     keys = keys_of(
-        job, module, cuts, phases=plan.phases, freezer=freezer, computed=computes(engine.device, engine.dtype)
+        job, module, filled, phases=plan.phases, freezer=freezer, computed=computes(engine.device, engine.dtype)
     )
     widen_first(job, module, chosen, divides=engine.divides)
     engine.attach(module, loaded.blocks, evidence.unused)
