@@ -15,7 +15,8 @@ from tests.trainer.own_type_group import LORA, halve, job_of
 from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.preview import preview
-from unfreeze_trainer.models.own_type import held, own_types
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.own_type import as_in_files, held, own_types
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
@@ -134,3 +135,35 @@ def test_a_file_of_both_types_keeps_what_is_float32(tmp_path):
     parameters = dict(module.named_parameters())
     for name, tensor in load_file(base / "model.safetensors").items():
         assert torch.equal(parameters[f"bert.{name}"].float(), tensor.float())
+
+
+@pytest.mark.parametrize("damage", ["short", "overlap", "length"])
+def test_a_damaged_file_is_refused_as_ever(tmp_path, damage):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    file = base / "model.safetensors"
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    one, other = (header[f"encoder.layer.0.attention.self.{name}.weight"] for name in ("query", "key"))
+    one["data_offsets"] = other["data_offsets"]
+    text = json.dumps(header).encode()
+    file.write_bytes(
+        {
+            "short": whole[: len(whole) // 2],
+            "overlap": len(text).to_bytes(8, "little") + text + whole[end:],
+            "length": (1 << 40).to_bytes(8, "little") + whole[8:],
+        }[damage]
+    )
+    job = make_job(base, write_csv(tmp_path / "t.csv"))
+    with own_types(wanted=True), pytest.raises(JobError, match="SafetensorError: Error while deserializing header"):
+        open_task(job).build_model()
+
+
+def test_a_module_comes_out_of_an_export_as_it_went_in(tmp_path):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    module = open_task(make_job(base, write_csv(tmp_path / "t.csv"))).build_model().module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with as_in_files(module, str(base), tmp_path):
+        assert held(module)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
