@@ -167,3 +167,12 @@ def test_a_module_comes_out_of_an_export_as_it_went_in(tmp_path):
         assert held(module)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("adapter", [{"type": "Bottleneck"}, LORA["adapter"]], ids=["bottleneck", "lora"])
+def test_the_lines_of_an_adapter_load_its_base_in_float32(folder, tmp_path, adapter):
+    said = {}
+    for base in (folder / "bert", bert_folder(tmp_path / "bert", num_hidden_layers=1)):
+        task = open_task(make_job(base, folder / "texts.csv", adapter=adapter))
+        said[base] = 'dtype="float32"' in task.plain("Adapter", ".", str(base)).load
+    assert [*said.values()] == [True, False]
