@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.exporter import require_unchanged
+from unfreeze_trainer.models.folders import hash_file
 from unfreeze_trainer.models.own_type import as_in_files, held, own_types
 from unfreeze_trainer.tasks import open_task
 
@@ -176,3 +180,21 @@ def test_the_lines_of_an_adapter_load_its_base_in_float32(folder, tmp_path, adap
         task = open_task(make_job(base, folder / "texts.csv", adapter=adapter))
         said[base] = 'dtype="float32"' in task.plain("Adapter", ".", str(base)).load
     assert [*said.values()] == [True, False]
+
+
+def test_a_base_that_is_written_to_meanwhile_gives_no_export(tmp_path):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    with own_types(wanted=True):
+        module = open_task(make_job(base, write_csv(tmp_path / "t.csv"))).build_model().module
+    file = base / "model.safetensors"
+    pins = {"base": {"files": {file.name: hash_file(file)}}}
+    folder = SimpleNamespace(identity=SimpleNamespace(pins=pins), path=tmp_path / "run")
+    os.utime(file)
+    require_unchanged(folder, str(base))  # the same bytes are no change
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    with file.open("r+b") as opened:
+        opened.seek(-256, os.SEEK_END)
+        opened.write(b"?" * 256)
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    with pytest.raises(JobError, match=r"model.safetensors was written to while the job was running"):
+        require_unchanged(folder, str(base))

@@ -42,6 +42,8 @@ _TYPES = HALVES | {
 """Those that are mapped; a file with others is read as ever."""
 
 _wanted: ContextVar[bool] = ContextVar("own_types", default=False)
+_mapped_as: dict[str, tuple[int, int]] = {}
+"""Size and time of change of each file, as they were when it was mapped."""
 _shapes_alone: ContextVar[bool] = ContextVar("shapes_alone", default=False)
 M = TypeVar("M", bound=nn.Module)
 
@@ -241,8 +243,10 @@ def file_types(path: str) -> dict[str, str]:
 def _mapped(path: str) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, which lie in its pages: nothing is read before it is used, or copied.
 
-    They are private to this process: what would be written into one would not reach the file.
+    They are private to this process: what would be written into one would not reach the file. What others write into the file
+    reaches them: see `rewritten`.
     """
+    _mapped_as[path] = _look(path)
     length, header = _header(path)
     whole = torch.UntypedStorage.from_file(path, shared=False, nbytes=Path(path).stat().st_size)
     found: dict[str, Tensor] = {}
@@ -253,6 +257,16 @@ def _mapped(path: str) -> dict[str, Tensor]:
         aligned = (length + start) % kind.itemsize == 0
         found[name] = (raw if aligned else raw.clone()).view(kind).view(entry["shape"])
     return found
+
+
+def rewritten() -> list[str]:
+    """Return the files that weights of this process lie in, or came from, and that have been written to since, or replaced."""
+    return [path for path, then in _mapped_as.items() if Path(path).exists() and _look(path) != then]
+
+
+def _look(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _header(path: str) -> tuple[int, dict[str, Any]]:
