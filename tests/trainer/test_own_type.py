@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,10 @@ from tests.trainer.own_type_group import LORA, halve, job_of
 from tests.trainer.ranks import run_gang
 from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.preview import preview
-from unfreeze_trainer.models.own_type import held, own_types
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.exports.exporter import require_unchanged
+from unfreeze_trainer.models.folders import hash_file
+from unfreeze_trainer.models.own_type import as_in_files, held, own_types
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
@@ -134,3 +139,62 @@ def test_a_file_of_both_types_keeps_what_is_float32(tmp_path):
     parameters = dict(module.named_parameters())
     for name, tensor in load_file(base / "model.safetensors").items():
         assert torch.equal(parameters[f"bert.{name}"].float(), tensor.float())
+
+
+@pytest.mark.parametrize("damage", ["short", "overlap", "length"])
+def test_a_damaged_file_is_refused_as_ever(tmp_path, damage):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    file = base / "model.safetensors"
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:end])
+    one, other = (header[f"encoder.layer.0.attention.self.{name}.weight"] for name in ("query", "key"))
+    one["data_offsets"] = other["data_offsets"]
+    text = json.dumps(header).encode()
+    file.write_bytes(
+        {
+            "short": whole[: len(whole) // 2],
+            "overlap": len(text).to_bytes(8, "little") + text + whole[end:],
+            "length": (1 << 40).to_bytes(8, "little") + whole[8:],
+        }[damage]
+    )
+    job = make_job(base, write_csv(tmp_path / "t.csv"))
+    with own_types(wanted=True), pytest.raises(JobError, match="SafetensorError: Error while deserializing header"):
+        open_task(job).build_model()
+
+
+def test_a_module_comes_out_of_an_export_as_it_went_in(tmp_path):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    module = open_task(make_job(base, write_csv(tmp_path / "t.csv"))).build_model().module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with as_in_files(module, str(base), tmp_path):
+        assert held(module)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("adapter", [{"type": "Bottleneck"}, LORA["adapter"]], ids=["bottleneck", "lora"])
+def test_the_lines_of_an_adapter_load_its_base_in_float32(folder, tmp_path, adapter):
+    said = {}
+    for base in (folder / "bert", bert_folder(tmp_path / "bert", num_hidden_layers=1)):
+        task = open_task(make_job(base, folder / "texts.csv", adapter=adapter))
+        said[base] = 'dtype="float32"' in task.plain("Adapter", ".", str(base)).load
+    assert [*said.values()] == [True, False]
+
+
+def test_a_base_that_is_written_to_meanwhile_gives_no_export(tmp_path):
+    base = halve(bert_folder(tmp_path / "bert", num_hidden_layers=1))
+    with own_types(wanted=True):
+        module = open_task(make_job(base, write_csv(tmp_path / "t.csv"))).build_model().module
+    file = base / "model.safetensors"
+    pins = {"base": {"files": {file.name: hash_file(file)}}}
+    folder = SimpleNamespace(identity=SimpleNamespace(pins=pins), path=tmp_path / "run")
+    os.utime(file)
+    require_unchanged(folder, str(base))  # the same bytes are no change
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    with file.open("r+b") as opened:
+        opened.seek(-256, os.SEEK_END)
+        opened.write(b"?" * 256)
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    with pytest.raises(JobError, match=r"model.safetensors was written to while the job was running"):
+        require_unchanged(folder, str(base))

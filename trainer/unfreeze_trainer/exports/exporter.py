@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
@@ -14,6 +15,8 @@ from unfreeze_trainer.exports.page import FILE as PAGE
 from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
+from unfreeze_trainer.models.folders import hash_file
+from unfreeze_trainer.models.own_type import rewritten
 from unfreeze_trainer.runs.checkpoints import readable
 
 if TYPE_CHECKING:
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
     from unfreeze_trainer.tasks import Task
 
 log = logging.getLogger(__name__)
+
+
+def require_unchanged(folder: RunFolder, base: str) -> None:
+    """Raise JobError where a file of the base that frozen weights lie in has been written to: from then on they were others."""
+    pinned = folder.identity.pins.get("base", {}).get("files", {})
+    for file in map(Path, rewritten()):
+        if file.parent == Path(base) and file.name in pinned and hash_file(file) != pinned[file.name]:
+            raise JobError(
+                "DataChanged",
+                f"{file} was written to while the job was running, and its frozen weights are read from there: what was trained"
+                f" after that is worth nothing. Restore the file, delete {folder.path}, and start again",
+            )
 
 
 class Exporter:
@@ -72,11 +87,14 @@ class Exporter:
 
         Raises
         ------
+        JobError
+            DataChanged: a file of the base is another one than at the start.
         RuntimeError
             A fresh process does not load an export, or it predicts otherwise there.
         """
         if not (generation := self._folder.generation):
             return
+        require_unchanged(self._folder, self._job.model.weights_path)
         self._tell("loading the model to write it with the best weights")
         loaded = self._task.build_model()
         loaded.hook.begin(phase_steps)

@@ -20,7 +20,7 @@ from unfreeze_trainer.models.folders import check_folder, weight_files
 from unfreeze_trainer.models.home import home_of, name_base
 from unfreeze_trainer.models.loading import not_wrapped
 from unfreeze_trainer.models.own_head import OwnHead, transformers_own_head
-from unfreeze_trainer.models.own_type import as_in_files, shapes_alone
+from unfreeze_trainer.models.own_type import HALVES, as_in_files, file_types, shapes_alone
 
 ExportKind = Literal["Model", "Adapter", "Merged"]
 """Model (without an adapter), Adapter (adapter and head), Merged (the adapter folded into its base: as of kind Model)."""
@@ -165,6 +165,13 @@ class Library(ABC):
     @abstractmethod
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
         """Return how an adapter is loaded."""
+
+    @property
+    def _in_float32(self) -> str:
+        """Return what from_pretrained is told beside a base, if its folder says another type: float32, as it was trained on."""
+        said = self.config.get("dtype") or self.config.get("torch_dtype")
+        halves = said != "float32" if said else not HALVES.keys().isdisjoint(file_types(self.path).values())
+        return ', dtype="float32"' if halves else ""
 
     @property
     def _writes_peft(self) -> bool:

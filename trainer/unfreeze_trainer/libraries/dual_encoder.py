@@ -141,7 +141,7 @@ class DualEncoder(Library):
         return self._lines(self.name, _IMPORTS.format("AutoModel, AutoProcessor") + load, example)
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
-        load = f"base = AutoModel.from_pretrained({json.dumps(base)})\n{self._processor(folder)}\n"
+        load = f"base = AutoModel.from_pretrained({json.dumps(base)}{self._in_float32})\n{self._processor(folder)}\n"
         lines = _IMPORTS.format("AutoModel, AutoProcessor") + load + self._adapter_lines(folder)
         return self._lines(self._adapter_library, lines, example)
 

@@ -195,6 +195,8 @@ class Transformers(Library):
             values = ", ".join(f"{name}={value!r}" for name, value in config_options(spec, self._kept).items())
             options += f",\n    dtype=torch.float32, quantization_config=BitsAndBytesConfig({values})"
             imports.append("BitsAndBytesConfig")
+        elif not self._pooling:  # its script does so itself
+            options += self._in_float32
         if self._pooling:
             load = f'{self._script(folder)}["load_base"](\n    {json.dumps(base)}, {place}{options}\n)'
         else:

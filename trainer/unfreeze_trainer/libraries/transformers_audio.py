@@ -116,7 +116,7 @@ class TransformersAudio(Library):
         )
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
-        options = "id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
+        options = f"id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{self._in_float32}"
         if self.hears.positions is not None:  # the class draws its positions as Whisper's are
             options += f", max_source_positions={self.hears.positions}"
         return Plain(

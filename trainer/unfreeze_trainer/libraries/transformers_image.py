@@ -99,7 +99,7 @@ class TransformersImage(Library):
         )
 
     def _plain_adapter(self, folder: str, base: str, example: Example) -> Plain:
-        options = "id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
+        options = f"id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True{self._in_float32}"
         return Plain(
             self._adapter_library,
             f"{example.imports}\nfrom transformers import AutoImageProcessor, {_CLASS}\n\n"

@@ -42,6 +42,8 @@ _TYPES = HALVES | {
 """Those that are mapped; a file with others is read as ever."""
 
 _wanted: ContextVar[bool] = ContextVar("own_types", default=False)
+_mapped_as: dict[str, tuple[int, int]] = {}
+"""Size and time of change of each file, as they were when it was mapped."""
 _shapes_alone: ContextVar[bool] = ContextVar("shapes_alone", default=False)
 M = TypeVar("M", bound=nn.Module)
 
@@ -225,13 +227,15 @@ def file_types(path: str) -> dict[str, str]:
 
     Empty where these are no files of safetensors, or cannot be read: loading them says what is wrong.
     """
+    from safetensors import SafetensorError
+
     try:
         names = weight_files(path, path, library="transformers")
         found: dict[str, str] = {}
         for name in names:
             if name.endswith(".safetensors"):
                 found |= {key: value["dtype"] for key, value in _header(str(Path(path, name)))[1].items()}
-    except (JobError, OSError, ValueError, KeyError, TypeError):
+    except (JobError, OSError, ValueError, SafetensorError):
         return {}
     return found
 
@@ -239,8 +243,10 @@ def file_types(path: str) -> dict[str, str]:
 def _mapped(path: str) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors, which lie in its pages: nothing is read before it is used, or copied.
 
-    They are private to this process: what would be written into one would not reach the file.
+    They are private to this process: what would be written into one would not reach the file. What others write into the file
+    reaches them: see `rewritten`.
     """
+    _mapped_as[path] = _look(path)
     length, header = _header(path)
     whole = torch.UntypedStorage.from_file(path, shared=False, nbytes=Path(path).stat().st_size)
     found: dict[str, Tensor] = {}
@@ -253,8 +259,28 @@ def _mapped(path: str) -> dict[str, Tensor]:
     return found
 
 
+def rewritten() -> list[str]:
+    """Return the files that weights of this process lie in, or came from, and that have been written to since, or replaced."""
+    return [path for path, then in _mapped_as.items() if Path(path).exists() and _look(path) != then]
+
+
+def _look(path: str) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_size, found.st_mtime_ns
+
+
 def _header(path: str) -> tuple[int, dict[str, Any]]:
-    """Return where the tensors of a file of safetensors begin, and what it says of each of them."""
+    """Return where the tensors of a file of safetensors begin, and what it says of each of them.
+
+    Raises
+    ------
+    SafetensorError
+        The file is damaged: its length, or what it says of tensors, does not hold.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt"):  # looks at all that it says, and reads no tensor
+        pass
     with Path(path).open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -340,23 +366,24 @@ def as_in_files(module: nn.Module, base: str | None, folder: Path) -> Iterator[N
     Parameters
     ----------
     module
-        In float32; it is not changed.
+        In float32; it comes out as it went in.
     base
         The folder that it was read from, None for none of transformers'.
     folder
         Where it is written to.
     """
     half = half_of(file_types(base)) if base else None
-    before: dict[nn.Parameter, Tensor] = {}
+    smaller: list[nn.Parameter] = []
     for parameter in module.parameters() if half else ():
         if parameter.dtype is torch.float32 and torch.equal((small := parameter.data.to(half)).float(), parameter.data):
-            before[parameter], parameter.data = parameter.data, small
+            parameter.data = small  # in place of the float32 values, which come back from it: never both
+            smaller.append(parameter)
     try:
         yield
     finally:
-        for parameter, data in before.items():
-            parameter.data = data
+        for parameter in smaller:
+            parameter.data = parameter.data.float()
     config = folder / "config.json"
-    if before and config.is_file():
+    if smaller and config.is_file():
         written = json.loads(config.read_text())
         config.write_text(json.dumps(written | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
