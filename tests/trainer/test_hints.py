@@ -9,6 +9,18 @@ from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.images import read_images
 from unfreeze_trainer.errors import JobError
 
+JOB = """
+apiVersion: unfreeze.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: lists}
+spec:
+  model: {source: model}
+  task: {type: TextClassification}
+  data: {train: {source: t.csv}, validation: {fraction: 0.2}}
+  strategy: {type: FullFineTuning}
+  training: {epochs: 1, batchSize: 6}
+  output: {destination: run}
+"""
 SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
 
 
@@ -50,6 +62,13 @@ def test_lists_as_python_writes_them_are_no_label(tmp_path):
     assert guessed(path).options == {"labels": "Multi"}
     said = ask("init", path, "--output", tmp_path / "job.yaml")
     assert "holds a list that is written out" in said.output
+
+
+def test_a_list_that_is_one_label_is_warned_of(tmp_path):
+    write(tmp_path / "t.csv", text=TEXTS, label=lambda n: str([WORDS[n % 3]]))
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB)
+    assert "is a list that is written out, and is learned as one name" in ask("data", job).output
 
 
 def test_numbers_of_sentences_are_no_text(tmp_path):
