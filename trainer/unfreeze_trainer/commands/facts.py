@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
@@ -86,12 +87,11 @@ class Facts:
 
     @cached_property
     def lists(self) -> list[Any] | None:
-        """The cells as lists, where all of them are one as JSON has it."""
+        """The cells as lists, where all of them are one as JSON or Python writes it: pandas does the latter in CSV."""
         if not self.values or not self.values[0].lstrip().startswith("["):
             return None
-        try:
-            found = [json.loads(value) for value in self.values]
-        except (ValueError, RecursionError):
+        found = _parsed(self.values, json.loads) or _parsed(self.values, ast.literal_eval)
+        if found is None:
             return None
         return found if all(isinstance(value, list) for value in found) else None
 
@@ -135,6 +135,11 @@ class Facts:
         return "text" if is_text else "category"
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its cells are whole numbers."""
+        return self._are(_WHOLE.fullmatch)
+
+    @property
     def is_named_id(self) -> bool:
         """Whether its name says that it tells rows apart, or when they were made."""
         return not _ID_NAMES.isdisjoint(self.words)
@@ -146,6 +151,13 @@ class Facts:
         """Return whether the numbers count the rows."""
         numbers = [int(value) for value in self.values if _WHOLE.fullmatch(value)]
         return len(self.counts) == len(self.values) and all(one < other for one, other in pairwise(numbers))
+
+
+def _parsed(values: Sequence[str], parse: Callable[[str], Any]) -> list[Any] | None:
+    try:
+        return [parse(value.strip()) for value in values]
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def facts_of(cells: Cells) -> dict[str, Facts]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from unfreeze_api.tasks import TASKS, task_type
 from unfreeze_trainer.commands.facts import Facts, Look
+from unfreeze_trainer.commands.hints import hints, require_header, require_labels
 from unfreeze_trainer.commands.labels import LABEL_NAMES, has_label, is_measure, is_value, points, several
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
@@ -282,7 +283,9 @@ def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     texts = [one for one in _of(facts, "text") if one.name not in target]
     if not texts:  # short ones look like labels
         rest = [
-            one for one in _of(facts, "category", "id") if one.name not in target and not set(one.words) & LABEL_NAMES
+            one
+            for one in _of(facts, "category", "id")
+            if one.name not in target and not set(one.words) & LABEL_NAMES and not one.is_whole
         ]
         texts = sorted(rest, key=lambda one: -len(one.counts))[:1]
     if not texts and "text" not in given:
@@ -348,6 +351,8 @@ def _add_labels(
         if not ranked:
             raise JobError("InvalidData", f"{where}: {_nothing(facts)}")
         chosen, others = ranked[0], [one for one in ranked[1:] if points(one, list(facts)) >= _PLAUSIBLE]
+        require_header(chosen, facts, where)
+    require_labels(chosen, where)
     number = (
         "value" in given or task == "TextRegression" or (task is None and "label" not in given and is_value(chosen))
     )
@@ -381,7 +386,7 @@ def _nothing(facts: Mapping[str, Facts]) -> str:
     )
     return (
         f"it cannot be told what is to be predicted from what. The columns are {quoted(found)}. Say it by --task and --column"
-        f" FIELD=NAME; the fields of each task: {reads}"
+        f" FIELD=NAME; the fields of each task: {reads}{hints(facts)}"
     )
 
 

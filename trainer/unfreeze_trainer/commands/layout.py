@@ -79,7 +79,7 @@ def _of_file(path: Path) -> Layout:
     if not is_table(path):
         raise JobError(
             "InvalidData",
-            f"{path}: files end in {', '.join(TABLES)}, not {suffixes(path)[0] or 'nothing'}; convert or rename it",
+            f"{path}: files end in {', '.join(TABLES)}, not {suffixes(path)[0] or 'nothing'}; convert it, or rename it if it is one of these",
         )
     if split_of(stem(path)) != "train":
         return Layout("Table", path)

@@ -84,6 +84,11 @@ def _written(counts: Mapping[str, int]) -> Iterator[str]:
                 f"train: the labels {_shown(other)} and {_shown(label)} differ in blanks or capitals alone, and are learned as two:"
                 " write them alike if one is meant"
             )
+        if label.startswith(("['", '["')) and label.endswith("]"):
+            yield (
+                f"train: the label {_shown(label)} is a list that is written out, and is learned as one name: if several are meant, set"
+                " the task's labels to Multi"
+            )
         if label.strip().lower() in _LIKE_MISSING:
             yield (
                 f"train: {count:,} have the label {_shown(label)}, which reads like a missing one and is learned as any other: if"

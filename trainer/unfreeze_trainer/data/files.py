@@ -40,6 +40,10 @@ _SPLIT = re.compile(
 """Names of folders that hold a split, and not the files of a label."""
 
 
+_LOOKED = 100
+"""Files of a table that are looked for where those that are gone are skipped, or up to twice as many."""
+
+
 @dataclass(frozen=True)
 class FileKind:
     """What lies in the files.
@@ -168,11 +172,30 @@ def located(kind: FileKind, source: DataSource, folder: Path, *, skip: bool) -> 
         try:
             paths.append(closed.place(name, prefix=cell) if skip else closed.path(name, prefix=cell))
         except (OSError, ValueError) as error:  # a name that no file system takes
-            message = (
-                f"{source.where}: {cell}no such {kind.file}: {quoted(folder / name)}; paths are relative to the table"
-            )
-            raise JobError("InvalidData", message) from error
+            raise JobError("InvalidData", f"{source.where}: {cell}{_no_such(kind, folder, name)}") from error
+    looked = paths[:: max(1, len(paths) // _LOOKED)] if skip else []
+    if looked and all(map(_is_gone, looked)):
+        name = source.inputs[0].as_py()
+        message = (
+            f"none of the {len(looked)} {kind.files} that were looked for is there, as: {_no_such(kind, folder, name)}"
+        )
+        raise JobError("InvalidData", f"{source.where}: {message}")
     return replace(source, inputs=pa.chunked_array([pa.array(paths, pa.string())]), files=True)
+
+
+def _no_such(kind: FileKind, folder: Path, name: str) -> str:
+    signs = " and have / between folders" if "\\" in name else ""
+    return f"no such {kind.file}: {quoted(folder / name)}; paths are relative to the table{signs}"
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - of many files
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # whoever opens it says so
+        return False
+    return False
 
 
 def _is_binary(kind: pa.DataType) -> bool:

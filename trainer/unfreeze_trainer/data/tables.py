@@ -104,7 +104,7 @@ def _read_file(
     if reader is None:
         raise JobError(
             "InvalidData",
-            f"{where}: files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; convert or rename it",
+            f"{where}: files end in {', '.join(TABLES)}, not {suffix or 'nothing'}; convert it, or rename it if it is one of these",
         )
     import pyarrow as pa
 

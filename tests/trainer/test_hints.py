@@ -1,0 +1,94 @@
+"""Data in forms that are usual elsewhere: `unfreeze init` and `unfreeze data` say what to do about each, and guess nothing wrong."""
+
+import pytest
+
+from tests.trainer.test_init import TEXTS, WORDS, ask, guessed, write
+from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.images import read_images
+from unfreeze_trainer.errors import JobError
+
+JOB = """
+apiVersion: unfreeze.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: lists}
+spec:
+  model: {source: model}
+  task: {type: TextClassification}
+  data: {train: {source: t.csv}, validation: {fraction: 0.2}}
+  strategy: {type: FullFineTuning}
+  training: {epochs: 1, batchSize: 6}
+  output: {destination: run}
+"""
+SHARED = [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 60
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "said"),
+    [
+        ("t.jsonl", {"conversations": SHARED}, r"'conversations' holds messages in the form of ShareGPT.*'value' as content"),
+        ("t.json", {"instruction": TEXTS, "input": [""] * 60, "output": lambda n: f"another text is this {n}"}, "--column prompt=instruction"),
+        ("t.jsonl", {"text": TEXTS, "label": [[[0, 4, "x"]]] * 60}, r"spans as \[start, end, label\]: TokenClassification reads"),
+        ("t.jsonl", {"tokens": [WORDS] * 60, "ner_tags": [[0, 1, 0]] * 60}, "'ner_tags' holds tags as numbers: write their names"),
+        ("t.jsonl", {"data": [{"text": text} for text in TEXTS], "id": int}, "Column 'data' holds objects"),
+        ("t.csv", {"text": TEXTS, "price": lambda n: f"{n / 7:.2f}".replace(".", ",")}, "'price' holds numbers with a decimal comma"),
+        ("t.csv", {"text": TEXTS, "price": lambda n: f"{n * 999 / 7:,.2f}"}, "'price' holds numbers with commas between thousands"),
+        ("t.csv", {TEXTS[0]: TEXTS, "good": lambda n: ("good", "bad")[n % 2]}, "most likely the file has no header"),
+    ],
+)  # fmt: skip
+def test_each_form_is_named_with_what_to_do(tmp_path, name, columns, said):
+    path = tmp_path / name
+    write(path.with_suffix(".jsonl") if path.suffix == ".json" else path, **columns)
+    if path.suffix == ".json":
+        path.with_suffix(".jsonl").rename(path)
+    with pytest.raises(JobError, match=said):
+        guessed(path)
+
+
+def test_a_column_that_is_called_by_a_label_is_taken_where_it_is_named(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, spam=lambda n: ("spam", "ham")[n % 2])
+    assert guessed(path, given={"label": "spam"}).columns["label"] == "spam"
+
+
+def test_names_that_pandas_gives_are_a_header(tmp_path):
+    path = write(tmp_path / "t.csv", **{"0": TEXTS, "1": lambda n: n % 2})
+    assert guessed(path).columns == {"text": "0", "label": "1"}
+
+
+def test_lists_as_python_writes_them_are_no_label(tmp_path):
+    path = write(tmp_path / "t.csv", text=TEXTS, labels=lambda n: str(WORDS[: n % 3]))
+    assert facts_of(read_cells(str(path), ""))["labels"].lists[:3] == [[], ["one"], ["one", "two"]]
+    assert guessed(path).options == {"labels": "Multi"}
+    said = ask("init", path, "--output", tmp_path / "job.yaml")
+    assert "holds a list that is written out" in said.output
+
+
+def test_a_list_that_is_one_label_is_warned_of(tmp_path):
+    write(tmp_path / "t.csv", text=TEXTS, label=lambda n: str([WORDS[n % 3]]))
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB)
+    assert "is a list that is written out, and is learned as one name" in ask("data", job).output
+
+
+def test_numbers_of_sentences_are_no_text(tmp_path):
+    path = write(
+        tmp_path / "t.csv", sentence_id=lambda n: n // 2, word=lambda n: WORDS[n % 3], tag=lambda n: "xy"[n % 2]
+    )
+    assert guessed(path).columns == {"text": "word", "label": "tag"}
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_table_none_of_whose_pictures_is_there_is_refused_although_some_may_be_gone(tmp_path, there):
+    for row in range(there):
+        (tmp_path / f"x\\{row}.png").touch()
+    (tmp_path / "t.csv").write_text("image,label\n" + "".join(f"x\\{row}.png,{row % 2}\n" for row in range(6)))
+    dataset = Dataset(source="t.csv", path=str(tmp_path / "t.csv"), columns=Columns())
+    if there:
+        assert len(read_images(dataset, "t.csv", skip=True).inputs) == 6
+        return
+    with pytest.raises(
+        JobError,
+        match=r"none of the 6 images .* is there.*x\\0.png; paths are relative to the table and have / between",
+    ):
+        read_images(dataset, "t.csv", skip=True)

@@ -1,0 +1,89 @@
+"""What to do about tables in forms that are usual elsewhere and that no task reads as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from unfreeze_trainer.commands.facts import Facts
+from unfreeze_trainer.errors import JobError, quoted
+
+_FORMS = (
+    (
+        re.compile(r"\s*[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]*|(,[0-9]{3}){2,})\s*"),
+        "commas between thousands: write them without",
+    ),
+    (re.compile(r"\s*[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+\s*"), "a decimal comma: write a point (1.5)"),
+)
+_NUMBER = re.compile(r"\s*[+-]?[0-9.,]+\s*")
+_SPAN = 3
+"""Start, end and label."""
+
+
+def hints(facts: Mapping[str, Facts]) -> str:
+    """Return what to do about columns of some usual forms, empty if none is there; it begins with a full stop."""
+    return "".join(f". {line}" for line in _of_table(facts))
+
+
+def require_header(label: Facts, facts: Mapping[str, Facts], where: str) -> None:
+    """Raise JobError InvalidData where a column that was taken for labels is called by one of them: no header stands in the file.
+
+    pandas calls columns without names 0, 1, ...: a table of such names has a header.
+    """
+    if label.name not in label.counts or all(name.isdigit() or not name.strip() for name in facts):
+        return
+    raise JobError(
+        "InvalidData",
+        f"{where}: the header calls a column {quoted(repr(label.name))}, which also is a value of that column: most likely the file"
+        f" has no header, and its first row is taken for one. Write names into a line before it, as text and label; if it is"
+        f" one, say --column label={quoted(label.name)}",
+    )
+
+
+def require_labels(label: Facts, where: str) -> None:
+    """Raise JobError InvalidData where a column that was taken for labels holds lists of lists or objects, as tools for annotation write them."""
+    if said := _of_lists(label):
+        raise JobError("InvalidData", f"{where}: {said}")
+
+
+def _of_table(facts: Mapping[str, Facts]) -> Iterator[str]:
+    for one in facts.values():
+        if said := _of_lists(one):
+            yield said
+        elif one.look == "object":
+            yield (
+                f"Column {quoted(repr(one.name))} holds objects: tasks read single values, so write what is needed of them into"
+                " columns of their own (pandas.json_normalize does)"
+            )
+        elif one.values and all(_NUMBER.fullmatch(value) for value in one.values):
+            written = (what for form, what in _FORMS if any(form.fullmatch(value) for value in one.values))
+            if what := next(written, ""):
+                yield f"Column {quoted(repr(one.name))} holds numbers with {what}"
+    if {"instruction", "output"} <= facts.keys():
+        yield (
+            "To learn outputs from instructions say --column prompt=instruction --column completion=output; what a column 'input'"
+            " holds belongs into the prompt, after the instruction"
+        )
+
+
+def _of_lists(one: Facts) -> str:
+    items = [item for found in one.lists or [] for item in found]
+    name = quoted(repr(one.name))
+    if items and all(isinstance(item, dict) and {"from", "value"} <= item.keys() for item in items):
+        return (
+            f"Column {name} holds messages in the form of ShareGPT: CausalLM reads lists of objects with role and content. Write"
+            " 'from' as role (human as user, gpt as assistant) and 'value' as content"
+        )
+    if items and all(
+        isinstance(item, list) and len(item) == _SPAN and isinstance(item[0], int) and isinstance(item[1], int)
+        for item in items
+    ):
+        return (
+            f"Column {name} holds spans as [start, end, label]: TokenClassification reads lists of objects with start, end and"
+            " label"
+        )
+    if items and all(isinstance(item, dict) for item in items):
+        return f"Column {name} holds lists of objects, which no task reads in this form"
+    if one.look == "list" and items and all(type(item) is int for item in items) and "tag" in " ".join(one.words):
+        return f"Column {name} holds tags as numbers: write their names, as B-LOC (they stand in the features of the data set)"
+    return ""
