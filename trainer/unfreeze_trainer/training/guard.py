@@ -27,6 +27,12 @@ FIRST_CHECK = 2
 distance, up to PATIENCE: a tiny learning rate may need some steps to change a float32."""
 PATIENCE = 64
 
+_FAULT = "the engine is at fault"
+_STUCK = (
+    "their learning rate is too small to change numbers of their size, as a head's are whose weights have exploded, or nothing that the"
+    " engine computes reaches them"
+)
+
 MAX_SKIPPED = 20
 """Steps in a row that may be skipped. Under float16 each halves the factor of the loss, which starts at 2 ** 16."""
 
@@ -112,17 +118,18 @@ class Guard:
         self._engine.all_reduce(high, dist.ReduceOp.MAX)
         names = list(self._index)
         if apart := [names[position] for position in (low != high).nonzero().flatten().tolist()]:
-            raise JobError("RanksDiffer", self._message("the ranks no longer hold the same weights", apart))
+            raise JobError("RanksDiffer", self._message("the ranks no longer hold the same weights", apart, _FAULT))
         changed = now != self._before
         if moved := [name for name in self._frozen if changed[self._index[name]]]:
-            raise JobError("FrozenWeightsMoved", self._message("frozen parameters have moved", moved))
+            raise JobError("FrozenWeightsMoved", self._message("frozen parameters have moved", moved, _FAULT))
         still = [group for group in self._groups if not any(changed[self._index[name]] for name in group.names)]
         resting = self._at_rest() if still and final else ()
         if final and (stuck := [name for group in still for name in group.names if name not in resting]):
             raise JobError(
-                "SilentFreeze", self._message(f"{self._done} steps have not moved trainable parameters", stuck)
+                "SilentFreeze",
+                self._message(f"{self._done} steps have not moved trainable parameters", stuck, _STUCK),
             )
         return [group.block for group in still]
 
-    def _message(self, what: str, names: list[str]) -> str:
-        return f"phase {self._phase}: {what}: {some_of(names)}. Nothing after this would be worth its time; the engine is at fault"
+    def _message(self, what: str, names: list[str], why: str) -> str:
+        return f"phase {self._phase}: {what}: {some_of(names)}. Nothing after this would be worth its time; {why}"
