@@ -106,6 +106,8 @@ _ALWAYS_WRITTEN = FIRST_FIELDS | {
         "forgetting": _leaves("budget guard", anchor=_ANCHOR, replay=_leaves("share")),
     },
     "guard": _leaves("type share budget anchor"),
+    "budget": _leaves("unit limit perHour currency"),
+    "cache": _leaves("source path maxBytes scratchBytes"),
 }
 _ALWAYS_WRITTEN["stages"] = _leaves("name keep") | {
     part: _ALWAYS_WRITTEN[part] for part in ("task", "data", "strategy", "adapter", "training")
