@@ -259,13 +259,16 @@ FIXED = {
 
 
 def _names(leaf: Leaf, code: int, answer: Json) -> None:
-    """Complain when a refusal does not say which field is meant."""
+    """Complain when a refusal does not say which field is meant: by its place, or by the one beside it that decides whether it counts."""
     if code != 422:
         raise WalkError(f"it is not refused as invalid: {code} {answer.get('message')}")
     path = [*leaf.said]
     for cause in answer["details"]["causes"]:
         place = [part.partition("[")[0] for part in cause.get("field", "").split(".")][1:]
         if place == path[: len(place)] and place and any(part in cause["message"] for part in path):
+            return
+        beside = len(place) - 1
+        if 0 < beside < len(path) and place[:-1] == path[:beside] and path[beside] in cause["message"].lower():
             return
     raise WalkError(f"its refusal names another field: {answer.get('message')}")
 

@@ -130,11 +130,20 @@ def step(leaf: Leaf, takes: Judge, seen: Callable[[Json], Any]) -> Step | None:
         return left[0] >= 0 and takes(spec)
 
     for before, after in _pairs(leaf, judged):
+        if _said(before) == _said(after):
+            continue
         if seen(before) != seen(after):
             return Step(leaf, before, after)
         if found is None:
             found, left[0] = Step(leaf, before, after), min(left[0], MORE_TRIES)
     return found
+
+
+def _said(node: Any) -> Any:
+    """Return a spec without empty texts, which mean as much to Kubernetes as none."""
+    if isinstance(node, dict):
+        return {name: _said(value) for name, value in node.items() if value != ""}
+    return [_said(value) for value in node] if isinstance(node, list) else node
 
 
 def _pairs(leaf: Leaf, takes: Judge) -> Iterator[tuple[Json, Json]]:
