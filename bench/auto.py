@@ -30,11 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bench.features import processor_time
+from bench.features import of_worker
 from bench.support.outcomes import record
 from examples.prepare import prepare
-from unfreeze_api.apiserver.validate import load_job
-from unfreeze_api.resolve import resolve
 
 Row = dict[str, Any]
 
@@ -89,16 +87,7 @@ def _measured(folder: Path, name: str, strategy: str, seed: int) -> Row:
         "training": {**SETS[name]["training"], "seed": seed},
         **{key: value for key, value in given.items() if key != "model"},
     }
-    spec["output"] = {"destination": f"file://{run}"}
-    manifest = {
-        "apiVersion": "unfreeze.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "auto"},
-        "spec": spec,
-    }
-    file = run.with_suffix(".json")
-    file.write_text(resolve("auto", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1").to_json())
-    seconds = processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
+    seconds = of_worker(spec, run)
     report = json.loads((run / "report.json").read_text())
     decided = [one for one in report["decisions"] if one["type"] in ("Rung", "Trial", "Strategy", "Baseline")]
     return row | {

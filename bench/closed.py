@@ -22,10 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.features import EXAMPLES, ROOT, processor_time, script
+from bench.features import EXAMPLES, ROOT, of_worker, script
 from examples.prepare import prepare
-from unfreeze_api.apiserver.validate import load_job
-from unfreeze_api.resolve import resolve
 
 RESULTS = ROOT / "bench" / "results" / "closed.jsonl"
 SKLEARN = """
@@ -103,17 +101,8 @@ def job(data: Path, strategy: dict[str, Any], epochs: int, run: Path) -> tuple[f
         },
         "strategy": {"type": "FeatureExtraction", **strategy},
         "training": {"epochs": epochs, "batchSize": 32, "seed": 0},
-        "output": {"destination": f"file://{run}"},
     }
-    manifest = {
-        "apiVersion": "unfreeze.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "bench"},
-        "spec": spec,
-    }
-    file = run.with_suffix(".json")
-    file.write_text(resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1").to_json())
-    seconds = processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
+    seconds = of_worker(spec, run)
     return seconds, json.loads((run / "report.json").read_text())["results"]["test"]["accuracy"]
 
 

@@ -202,6 +202,19 @@ def script(text: str, *arguments: str) -> float:
     return processor_time([sys.executable, "-c", text, *arguments])
 
 
+def of_worker(spec: dict[str, Any], run: Path) -> float:
+    """Return the processor time of a job of one worker, from its process to its report, whose folder is `run`."""
+    manifest = {
+        "apiVersion": "unfreeze.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "bench"},
+        "spec": {**spec, "output": {"destination": f"file://{run}"}},
+    }
+    file = run.with_suffix(".json")
+    file.write_text(resolve("bench", "default", load_job(manifest).spec, rendezvous_host="127.0.0.1").to_json())
+    return processor_time([sys.executable, "-m", "unfreeze_trainer.worker"], UNFREEZE_JOB=str(file))
+
+
 def processor_time(command: list[str], **environment: str) -> float:
     """Return user and system time of a process and of those that it has waited for; it has one thread.
 

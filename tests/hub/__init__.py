@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 import ssl
-import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.serving import running
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png")
 """Files that are stored by Git LFS: their ETag is a SHA-256, and they are redirected."""
@@ -97,14 +98,8 @@ def serve(hub=None, port=0, certificate=None):
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     scheme = "https" if certificate else "http"
     hub.url, hub.store = (f"{scheme}://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost"))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with running(server):
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 _API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/([^/]+))?)?")

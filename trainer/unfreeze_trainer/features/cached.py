@@ -190,12 +190,9 @@ class CachedTask:
                 sizes = [shape(len(missing) or 1, length_of(here)) for shape in cut.shapes]
                 foreign |= [tuple(value.shape) for value in values] != sizes
                 if missing and not foreign:
-                    found = [tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here)]
-                    known |= (
-                        reuse.keep(dict(zip(missing, found, strict=True)))
-                        if reuse
-                        else dict(zip(missing, found, strict=True))
-                    )
+                    found = (tuple(value.cpu() for value in row) for row in rows_of(values, cut.shapes, here))
+                    new = dict(zip(missing, found, strict=True))
+                    known |= reuse.keep(new) if reuse else new
                 computed, took = computed + len(missing), took + time.perf_counter() - start
             if not foreign:
                 rows.add([indices[place] for place in known], list(known.values()))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unfreeze_trainer.features.cut import MASK, Batch, Cut
 from unfreeze_trainer.features.kept import DIGEST
+from unfreeze_trainer.features.memory import bytes_of
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
 from unfreeze_trainer.versions import library_versions
 
@@ -114,7 +115,7 @@ def row_keys(batch: Batch) -> list[bytes]:
             if mask is not None and tensor.shape[:2] == mask.shape:
                 value = value[mask[row]]
             state.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            state.update(_bytes(value))
+            state.update(bytes_of(value))
         found.append(state.digest())
     return found
 
@@ -127,9 +128,5 @@ def lengths(batch: Mapping[str, Tensor], samples: int) -> list[int]:
 
 def _tensor_hash(tensor: Tensor) -> str:
     state = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)} ".encode(), digest_size=DIGEST)
-    state.update(_bytes(tensor.detach().cpu()))
+    state.update(bytes_of(tensor.detach().cpu()))
     return state.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
