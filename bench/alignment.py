@@ -4,7 +4,7 @@
 
 Needs `apt-get` and pip, as examples/prepare_stamps.py does. Prints JSON, and keeps it in bench/results: recall@1 and @5 of the test data
 by each direction, with 95 % intervals (a bootstrap over captions) and what chance gives, of the jobs of examples/tasks that are
-named, alignment and alignment-audio by default. The exports are asked by their own script, bridge.py. A picture, a text
+named, alignment, alignment-class-names and alignment-audio by default. The exports are asked by their own script, bridge.py. A picture, a text
 or a clip looks among the distinct ones of the test data; a clip is right with each text and picture of its caption.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from bench.support.outcomes import example, interval, record, trained
 from examples.prepare_stamps import prepare_all
 
-EXAMPLES = ("alignment", "alignment-audio")
+EXAMPLES = ("alignment", "alignment-class-names", "alignment-audio")
 
 
 def main() -> None:

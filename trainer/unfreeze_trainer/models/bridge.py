@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,17 @@ MAX_LOGIT_SCALE = math.log(100)
 """Where the factor of cosines stays, as CLIP's does (Radford et al. 2021, arXiv 2103.00020)."""
 Features = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """What runs an encoder: (samples, width) of its inputs."""
+
+
+class Told(NamedTuple):
+    """A classifier of what an encoder gives, with what its classes are called."""
+
+    weight: Tensor
+    """(classes, width of the encoder)."""
+    bias: Tensor
+    """(classes,)."""
+    names: Tensor
+    """A vector of each class' name, (classes, width)."""
 
 
 PRESENT = "present"
@@ -84,6 +96,8 @@ class Bridge(nn.Module):
         As of `projection`.
     temperature
         What cosines are divided by at first.
+    told
+        Classifiers of what encoders of pictures see, by the encoders' names.
     """
 
     def __init__(
@@ -95,6 +109,7 @@ class Bridge(nn.Module):
         width: int,
         dropout: float,
         temperature: float,
+        told: Mapping[str, Told] | None = None,
     ) -> None:
         super().__init__()
         self.encoders = encoders
@@ -102,10 +117,16 @@ class Bridge(nn.Module):
         for number, modality in enumerate(encoders.modalities.values()):
             self._parts.setdefault(modality, []).append(number)
         each = [*widths.values()]
-        heads = {
-            modality: projection(kind, [each[part] for part in parts], width, dropout)
-            for modality, parts in self._parts.items()
-        }
+        heads, self.told = dict[str, nn.Module](), dict[str, list[tuple[int, int, int]]]()
+        names = [*encoders.modalities]
+        for modality, parts in self._parts.items():
+            own = {place: told[names[part]] for place, part in enumerate(parts) if told and names[part] in told}
+            shapes = [(place, one.names.shape[0], one.names.shape[1]) for place, one in own.items()]
+            heads[modality] = head = projection(kind, [each[part] for part in parts], width, dropout, shapes)
+            self.told |= {modality: shapes} if shapes else {}
+            for number, one in enumerate(own.values()):
+                for name, values in one._asdict().items():
+                    head.get_buffer(f"0.{name}{number}").copy_(values)
         self.heads = nn.ModuleDict(heads)
         self.logit_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
@@ -122,6 +143,11 @@ class Bridge(nn.Module):
         )
         beyond = (self.logit_scale - MAX_LOGIT_SCALE).clamp(min=0).detach()
         return functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
+
+    @property
+    def factor(self) -> float:
+        """What cosines are multiplied by."""
+        return math.exp(min(self.logit_scale.item(), MAX_LOGIT_SCALE))
 
 
 def bridge_blocks(bridge: Bridge) -> list[Block]:
