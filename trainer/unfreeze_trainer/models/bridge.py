@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unfreeze_trainer.models.blocks import EMBEDDINGS, HEAD, LAYER, Block, find_blocks
-from unfreeze_trainer.models.bridge_layers import projection
+from unfreeze_trainer.models.bridge_layers import Named, projection
 
 MAX_LOGIT_SCALE = math.log(100)
 """Where the factor of cosines stays, as CLIP's does (Radford et al. 2021, arXiv 2103.00020)."""
@@ -127,6 +127,9 @@ class Bridge(nn.Module):
             for number, one in enumerate(own.values()):
                 for name, values in one._asdict().items():
                     head.get_buffer(f"0.{name}{number}").copy_(values)
+        if kind == "Linear":
+            for modality in self.told:
+                begin_with_names(heads[modality], heads["text"])
         self.heads = nn.ModuleDict(heads)
         self.logit_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
@@ -148,6 +151,23 @@ class Bridge(nn.Module):
     def factor(self) -> float:
         """What cosines are multiplied by."""
         return math.exp(min(self.logit_scale.item(), MAX_LOGIT_SCALE))
+
+
+@torch.no_grad()
+def begin_with_names(pictures: nn.Module, texts: nn.Module) -> None:
+    """Have linear heads begin with what classifiers say: a picture lies where the names of its classes do.
+
+    To the weights that are drawn for what encoders of texts give, and for what is said in their words, one orthogonal matrix is added.
+    """
+    named, linear, own = pictures.get_submodule("0"), pictures.get_submodule("3"), texts.get_submodule("2")
+    assert isinstance(named, Named)
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(own, nn.Linear)
+    same = nn.init.orthogonal_(torch.empty_like(own.weight))
+    own.weight += same
+    for number, (_, _, width) in enumerate(reversed(named.told)):
+        end = linear.in_features - number * width
+        linear.weight[:, end - width : end] += same / len(named.told)
 
 
 def bridge_blocks(bridge: Bridge) -> list[Block]:

@@ -32,16 +32,11 @@ def classifier_of(head: Any, names: Sequence[str] | None) -> Classifier | None:
     if not isinstance(head, nn.Linear) or not names or len(names) != head.out_features:
         return None
     bias = torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float()
-    return Classifier(head.weight.detach().float(), bias, [first(name) for name in names])
-
-
-def first(name: str) -> str:
-    """Return the first of a class' names, of which the first stands before a comma: ImageNet's are synonyms."""
-    return name.split(",", maxsplit=1)[0].strip() or name
+    return Classifier(head.weight.detach().float(), bias, [str(name) for name in names])
 
 
 def timm_names(module: Any) -> list[str] | None:
-    """Return what the classes of a model of timm are called: by its folder, or those of ImageNet by how many they are."""
+    """Return what the classes of a model of timm are called: by its folder, or by how many they are those of ImageNet, with WordNet's glosses."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     config = module.pretrained_cfg
@@ -49,7 +44,7 @@ def timm_names(module: Any) -> list[str] | None:
         said = config.get("label_descriptions") or {}
         return [str(said.get(name, name)) if isinstance(said, dict) else str(name) for name in names]
     subset = infer_imagenet_subset(module)
-    return list(ImageNetInfo(subset).label_descriptions()) if subset else None
+    return list(ImageNetInfo(subset).label_descriptions(detailed=True)) if subset else None
 
 
 def transformers_names(config: Any) -> list[str] | None:
