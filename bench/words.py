@@ -52,7 +52,10 @@ def main() -> None:
 def _measured(folder: Path, name: str) -> dict[str, Any]:
     spec = example(folder, f"tasks/{name}.yaml")
     trained(folder, name, spec)
-    embed = run_path(str(folder / name / "model" / "bridge.py"))["load"](str(folder / name / "model"))
+    model = folder / name / "model"
+    script = run_path(str(model / "bridge.py"))
+    bridge, described = script["load"](str(model)), json.loads((model / "bridge.json").read_text())
+    head = script["load_head"](str(model), described, "image")
     pictures, kinds, vectors, features = (
         dict[str, list[Path]](),
         dict[str, np.ndarray](),
@@ -70,11 +73,10 @@ def _measured(folder: Path, name: str) -> dict[str, Any]:
         kept = np.isin(kinds[split], classes)
         shown = [opened(file) for file, keep in zip(files, kept, strict=True) if keep]
         kinds[split] = np.array([classes.index(kind) for kind in kinds[split][kept]])
-        vectors[split] = embed.embed_image(shown).numpy()
-        features[split] = embed.read_image(shown).numpy()
+        read = bridge.read_image(shown)
+        features[split], vectors[split] = read.numpy(), _unit(head(read).detach().numpy())
     texts = [prompt.replace("{}", NAMES.get(kind, kind)) for kind in classes for prompt in PROMPTS]
-    named = embed.embed_text(texts).numpy().reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
-    named /= np.linalg.norm(named, axis=1, keepdims=True)
+    named = _unit(bridge.embed_text(texts).numpy().reshape(len(classes), len(PROMPTS), -1).mean(axis=1))
     actual = kinds["test"]
     found: dict[str, Any] = {
         "classes": classes,
@@ -92,12 +94,17 @@ def _measured(folder: Path, name: str) -> dict[str, Any]:
             for what, values in (("encoders, probe", features), ("bridge, probe", vectors)):
                 right.setdefault(what, []).append(_probe(values["train"][rows], told, values["test"]) == actual)
             means = np.stack([vectors["train"][rows[told == number]].mean(axis=0) for number in range(len(classes))])
-            both = named + means / np.linalg.norm(means, axis=1, keepdims=True)
-            both /= np.linalg.norm(both, axis=1, keepdims=True)
+            both = _unit(named + _unit(means))
             right.setdefault("bridge, by words and pictures", []).append(
                 (vectors["test"] @ both.T).argmax(axis=1) == actual
             )
         found[f"{labels} labels"] = {what: _accuracy(np.stack(each)) for what, each in right.items()}
+    return found
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Return rows as long as 1."""
+    found: np.ndarray = values / np.linalg.norm(values, axis=1, keepdims=True)
     return found
 
 
