@@ -54,7 +54,7 @@ SAID = [
     (
         [name for name in ADAPTERS if name not in ("LoRA", "DoRA", "Beside", "NF4")],
         ["Captioning"],
-        "of adapters Captioning puts LoRA alone into its language model",
+        "Captioning puts LoRA alone into its language model",
     ),
     (
         [engine for engine in FACTORS["engine"] if engine != "DDP"],

@@ -232,17 +232,17 @@ def writer_rules(writers: Sequence[TaskType]) -> Iterator[Rule]:
     yield Rule(
         f"{other}!has(self.model.towers) || (self.model.towers.size() == 2"
         " && self.model.towers.exists_one(one, one.modality == 'Text'))",
-        f"{every(writers)} has one encoder, of modality Image or Audio, and one language model, of modality Text: name these two",
+        f"{every(writers)} joins one encoder, of Image or Audio, and one language model, of Text: name these two",
         ".model.towers",
     )
     yield Rule(
         f"{other}{_NONE}self.adapter.type == 'LoRA'",
-        f"of adapters {every(writers)} puts LoRA alone into its language model: choose adapter.type LoRA, or remove adapter",
+        f"{every(writers)} puts LoRA alone into its language model: choose adapter.type LoRA, or remove adapter",
         ".adapter",
     )
     yield Rule(
         f"{other}!has(self.output.exports) || self.output.exports.all(e, e != 'Adapter')",
-        f"{every(writers)} exports encoder, projector and language model together: export Merged, which has the adapter in it",
+        f"{every(writers)} has no export of an adapter alone: export Merged",
         ".output.exports",
     )
     yield Rule(

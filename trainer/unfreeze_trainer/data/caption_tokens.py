@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from unfreeze_trainer.data.samples import DataSource
+
 _CHUNK_ROWS = 4096
 
 
@@ -108,6 +110,16 @@ class CaptionTokens:
         if not beyond.size:
             return None
         return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
+
+
+def prompt_column(source: DataSource) -> pa.ChunkedArray:
+    """Return the prompts of a source that has one for each row: among its targets, or all that they are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_struct(source.targets.type):
+        return source.targets
+    return pc.struct_field(source.targets, f"column {source.dataset.columns.prompt}")
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:

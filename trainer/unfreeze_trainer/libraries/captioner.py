@@ -151,8 +151,9 @@ class CaptionerLibrary(Library):
             shape = self._tried(reader)
         with naming(self.job, self.of_language):
             language = self.language.build()
-            embed: Any = language.module.get_input_embeddings()
-            self._require_inputs(language.module)
+            writer: Any = language.module
+            embed = writer.get_input_embeddings()
+            self._require_inputs(writer)
         with seeded(self.job.training.seed):
             projector = self._projector(shape[2], embed)
         model = CaptionerModel(
@@ -183,9 +184,13 @@ class CaptionerLibrary(Library):
         given = inputs if isinstance(self.tower, AudioTower) else inputs["images"]
         return fewer(places_of(encoder, given), self.most_prefix)
 
+    @property
+    def _one(self) -> str:
+        return "clip" if isinstance(self.tower, AudioTower) else "picture"
+
     def _tried(self, reader: Reader) -> torch.Size:
         """Return the shape of the features of a blank sample. JobError InvalidModel: it has none."""
-        said = f"{self.tower.where}: what it is gives no features of a {'clip' if isinstance(self.tower, AudioTower) else 'picture'}"  # type: ignore[attr-defined]
+        said = f"{self.tower.where}: what it is gives no features of a {self._one}"
         try:
             with torch.no_grad():
                 found = reader(self._blank())
@@ -257,8 +262,8 @@ class CaptionerLibrary(Library):
         place.mkdir(exist_ok=True)
         text.mkdir(exist_ok=True)
         encoder = {"modality": self.tower.modality} | self.tower.save(module.encoder.model, place)
-        language = module.language
-        (merged(language) if self.job.adapter else language).save_pretrained(text)
+        language: Any = merged(module.language) if self.job.adapter else module.language
+        language.save_pretrained(text)
         self.language.tokenizer.save_pretrained(text)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.projector.state_dict().items()}
         save_file(weights, folder / WEIGHTS, {"format": "pt"})

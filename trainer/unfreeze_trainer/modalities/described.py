@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.captioning import CaptioningSpec
-from unfreeze_trainer.data.caption_tokens import CaptionTokens, prompt_ids
+from unfreeze_trainer.data.caption_tokens import CaptionTokens, prompt_column, prompt_ids
 from unfreeze_trainer.data.dialogue_tokens import padded_length
 from unfreeze_trainer.data.dialogues import without
 from unfreeze_trainer.data.pairings import part_of, read_pairings
@@ -25,7 +25,6 @@ from unfreeze_trainer.modalities.base import Modality, Question, rows_of
 from unfreeze_trainer.models.captioner import IDS, MASK
 from unfreeze_trainer.models.export import Example
 from unfreeze_trainer.models.text import Limits, without_embedding
-from unfreeze_trainer.objectives.targets.descriptions import prompts_in
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +156,7 @@ class Described(Modality):
         """Return what stands before each text of a source: a column of texts, one for all, or None."""
         if self._given.annotation != "Answers":
             return self._given.prompt
-        import pyarrow as pa
-
-        name = source.dataset.columns.prompt
-        return prompts_in(source.targets, name) if pa.types.is_struct(source.targets.type) else source.targets
+        return prompt_column(source)
 
     def open(self) -> None:
         """Prepare what reads the pictures or clips."""

@@ -44,7 +44,7 @@ class Projector(nn.Module):
     def __init__(self, kind: str, inputs: int, outputs: int, *, spread: int, dropout: float) -> None:
         super().__init__()
         self._outputs, self.dropout = outputs, nn.Dropout(dropout)
-        layers = [nn.Linear(inputs, outputs * spread)]
+        layers: list[nn.Module] = [nn.Linear(inputs, outputs * spread)]
         if kind == "MLP":
             layers = [nn.Linear(inputs, outputs), nn.GELU(), nn.Linear(outputs, outputs * spread)]
         self.layers = nn.Sequential(*layers)
