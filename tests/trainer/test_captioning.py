@@ -35,6 +35,7 @@ from unfreeze_trainer.models.captioner_layers import Projector, fewer, places_of
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.models.text import load_tokenizer
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS
+from unfreeze_trainer.objectives.targets import encoder
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
@@ -120,6 +121,12 @@ def test_a_prompt_that_leaves_nothing_of_the_text_is_named(tokenizer):
     [(row, asks, why)] = found.wrong
     assert (row, asks) == (1, True)
     assert "of the 5 that are kept of a row none is left for the text: raise it" in why
+
+
+def test_groups_are_the_same_whatever_numbers_a_process_gives_its_pictures():
+    kind = encoder("Descriptions")
+    found = [kind(np.zeros(0), "data").encode(np.array(read), "data").groups for read in ([5, 2, 5, 9], [0, 7, 0, 3])]
+    assert [groups.tolist() for groups in found] == [[0, 1, 0, 2]] * 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from unfreeze_api.grammar.model import Model
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.targets import Encoder, Targets, is_text, missing_rows
+from unfreeze_trainer.objectives.targets.pairings import connected
 from unfreeze_trainer.objectives.targets.target_texts import no_text
 
 if TYPE_CHECKING:
@@ -66,8 +67,10 @@ class Descriptions(Encoder[np.ndarray]):
 
     def encode(self, read: np.ndarray, where: str, numbers: np.ndarray | None = None) -> Targets:  # noqa: ARG002
         """Return targets without values, int64 of shape (rows,); units are known once there are tokens; rows of a picture or clip are a group."""
-        groups = np.unique(read, return_inverse=True)[1].astype(np.int64)
-        return Targets(np.zeros(len(read), dtype=np.int64), np.ones(len(read), dtype=np.int64), groups)
+        nothing, units = np.zeros(len(read), dtype=np.int64), np.ones(len(read), dtype=np.int64)
+        return Targets(
+            nothing, units, connected(read[:, None])
+        )  # numbered by first rows: those that were read follow hashes, which each process has its own of
 
 
 def prompts_in(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
