@@ -281,11 +281,12 @@ def test_a_job_trains_projector_and_language_model_and_its_export_writes(places,
     with Image.open(places / "3.png") as picture:
         [text] = loaded.write([picture], tokens=4)
     asked = places / "asked.jsonl"
-    asked.write_text(json.dumps({"image": "3.png"}) + "\n")
-    done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(asked), "--inputs"])
+    asked.write_text('{"image": "rows.jsonl"}\n{"image": "3.png"}\n')
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(asked), "--inputs", "--on-error", "skip"])
     assert done.exit_code == 0, done.output
+    assert "1 rows of" in done.stderr
     [row] = csv.DictReader(done.stdout.splitlines())
-    assert row["row"] == "1"
+    assert (row["row"], row["file"]) == ("2", "3.png")
     assert row["prediction"].startswith(text)
     command = ["evaluate", str(tmp_path / "run"), str(places / "rows.jsonl"), "--generate", "4", "--output", "json"]
     done = CliRunner().invoke(main, command)

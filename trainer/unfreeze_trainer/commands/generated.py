@@ -31,9 +31,10 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
 
     task, scores = asked.task, asked.task.scores()
     for index in range(task.splits[SPLIT]):
+        found = task.asked(SPLIT, index)
         if index in task.unread[SPLIT]:
             continue
-        if (found := task.asked(SPLIT, index)) is None:
+        if found is None:
             raise JobError(
                 "InvalidJob",
                 f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here: leave it out",

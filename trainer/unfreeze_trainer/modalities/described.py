@@ -127,8 +127,11 @@ class Described(Modality):
             end=self._writer.end,
             remedy=self._remedy,
         )
-        names = {True: columns.prompt if self._given.annotation == "Answers" else f"{self._options}.prompt"}
-        said = [(row, f", column {names.get(asks, columns.text)!r}: it {why}") for row, asks, why in tokens.wrong]
+        asks = (
+            f", column {columns.prompt!r}: it" if self._given.annotation == "Answers" else f": {self._options}.prompt"
+        )
+        blamed = {True: asks, False: f", column {columns.text!r}: it"}
+        said = [(row, f"{blamed[prompt]} {why}") for row, prompt, why in tokens.wrong]
         source, kept = without(source, said, skip=self._skips)
         tokens.take(kept)
         if (rows := self._writer.language.limits.rows) and (found := tokens.first_beyond(rows)):
@@ -239,9 +242,15 @@ class Described(Modality):
         """Return how many tokens of prompts and texts the rows have that count."""
         return int(inputs[MASK][counted].sum())
 
-    def asked(self, split: Split, index: int) -> Question:
-        """Return a sample's picture or clip with its prompt, and its text where there is one."""
-        [(_, seen)] = self.seen.batches(self.split_of(split), [[index]], None, set())
+    def asked(self, split: Split, index: int, unread: set[int] | None = None) -> Question | None:
+        """Return a sample's picture or clip with its prompt, and its text where there is one.
+
+        None of one that cannot be read, where such are skipped; `unread` takes its index.
+        """
+        unread = set() if unread is None else unread
+        [(_, seen)] = self.seen.batches(self.split_of(split), [[index]], None, unread)
+        if index in unread:
+            return None
         row, source = int(split.rows[index]), split.source
         if tokens := self._tokens.get(source):
             ids, count = tokens.of(row)
