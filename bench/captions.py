@@ -8,7 +8,8 @@ token each time, with 95 % intervals (a bootstrap over captions), of
 
 - captioning.yaml, the example as it lies there;
 - the same model where each caption is given the picture of the next one;
-- the same job on the same captions, each with the same grey picture in training and test: the language model without a picture.
+- the same model with one grey picture for all captions;
+- the same job on the same captions, each with a grey picture in training and test: the language model without a picture.
 
 Captions are compared without regard to case, blanks and the stop at their end. All is asked by the exports' own script, captioner.py.
 """
@@ -43,13 +44,14 @@ def main() -> None:
     rows = {
         "captioning.yaml": partial(_with_pictures, folder, 0),
         "captioning.yaml, the next caption's picture": partial(_with_pictures, folder, 1),
-        "captioning.yaml without a picture": partial(_without, folder),
+        "captioning.yaml, a grey picture": partial(_with_pictures, folder, None),
+        "captioning.yaml, trained on grey pictures": partial(_without, folder),
     }
     for name, measure in rows.items():
         print(json.dumps(record("captions", name, measure), indent=1), flush=True)
 
 
-def _with_pictures(folder: Path, shift: int) -> dict[str, Any]:
+def _with_pictures(folder: Path, shift: int | None) -> dict[str, Any]:
     spec = example(folder, f"tasks/{NAME}.yaml")
     trained(folder, NAME, spec)
     return _measured(folder / NAME / "model", folder / "data" / "stamps" / "test.jsonl", shift)
@@ -57,8 +59,6 @@ def _with_pictures(folder: Path, shift: int) -> dict[str, Any]:
 
 def _without(folder: Path) -> dict[str, Any]:
     """Return the figures of a model that has never seen anything: its captions are those of the others."""
-    from PIL import Image
-
     place = folder / "data" / "no-picture"
     place.mkdir(parents=True, exist_ok=True)
     spec = example(folder, f"tasks/{NAME}.yaml")
@@ -68,7 +68,7 @@ def _without(folder: Path) -> dict[str, Any]:
             # A file of its own for each row: equal ones by content, told apart by path.
             file = place / f"{split}-{number}.png"
             if not file.exists():
-                Image.new("RGB", (SIDE, SIDE), "grey").save(file)
+                _grey().save(file)
             lines.append(json.dumps(json.loads(line) | {"image": file.name}))
         (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
         spec["data"][split] = {"source": f"file://{place}/{split}.jsonl"}
@@ -81,18 +81,19 @@ def _loaded(model: Path) -> Any:
     return run_path(str(model / "captioner.py"))["load"](str(model))
 
 
-def _measured(model: Path, table: Path, shift: int) -> dict[str, Any]:
-    """Return loss and exact match of a table's captions, each with the picture `shift` rows further on."""
+def _measured(model: Path, table: Path, shift: int | None) -> dict[str, Any]:
+    """Return loss and exact match of a table's captions, each with the picture `shift` rows further on, or a grey one for None."""
     from PIL import Image
 
-    captioner = _loaded(model)
+    captioner, write = _loaded(model), cache(_written)
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     losses, counts, exact, said = [], [], [], list[str]()
     for number, row in enumerate(rows):
-        with Image.open(table.parent / rows[(number + shift) % len(rows)]["image"]) as picture:
+        file = None if shift is None else table.parent / rows[(number + shift) % len(rows)]["image"]
+        with Image.open(file) if file else _grey() as picture:
             picture.load()
             loss, count = _loss(captioner, picture, row["text"])
-            [written] = captioner.write([picture], tokens=24)
+        written = write(model, file)
         losses.append(loss)
         counts.append(count)
         exact.append(key(written) == key(row["text"]))
@@ -107,6 +108,21 @@ def _measured(model: Path, table: Path, shift: int) -> dict[str, Any]:
         "distinct texts written": len(set(said)),
         "first written": said[:5],
     }
+
+
+def _grey() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (SIDE, SIDE), "grey")
+
+
+def _written(model: Path, file: Path | None) -> str:
+    """Return what a model writes of a picture; of a grey one for None."""
+    from PIL import Image
+
+    with Image.open(file) if file else _grey() as picture:
+        [text] = _loaded(model).write([picture], tokens=24)
+    return str(text)
 
 
 def _loss(captioner: Any, picture: Any, text: str) -> tuple[float, int]:

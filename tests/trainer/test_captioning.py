@@ -261,7 +261,8 @@ def test_the_projector_is_the_head_and_the_encoder_never_trains(places, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("encoder", "change"), [("timm", LORA), ("vit", {"task": {"captioning": {"features": "Pooled"}}})]
+    ("encoder", "change"),
+    [("timm", LORA), ("vit", {"task": {"captioning": {"features": "Pooled", "annotation": "Answers"}}})],
 )
 def test_a_job_trains_projector_and_language_model_and_its_export_writes(places, tmp_path, encoder, change):
     job = job_of(places, tmp_path / "run", encoder=encoder, **change)
@@ -279,9 +280,9 @@ def test_a_job_trains_projector_and_language_model_and_its_export_writes(places,
     assert {"loss", "perplexity", "tokenAccuracy"} <= report["results"]["validation"].keys()
     loaded = captioner_layers.load(str(tmp_path / "run" / "model"))
     with Image.open(places / "3.png") as picture:
-        [text] = loaded.write([picture], tokens=4)
+        [text] = loaded.write([picture], None if encoder == "timm" else "who?", tokens=4)
     asked = places / "asked.jsonl"
-    asked.write_text('{"image": "rows.jsonl"}\n{"image": "3.png"}\n')
+    asked.write_text('{"image": "rows.jsonl", "prompt": "who?"}\n{"image": "3.png", "prompt": "who?"}\n')
     done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(asked), "--inputs", "--on-error", "skip"])
     assert done.exit_code == 0, done.output
     assert "1 rows of" in done.stderr
