@@ -219,9 +219,13 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
     own = _columns(task["type"], described.columns) | dict(columns)
     if "value" in columns:
         own.pop("values", None)
+    base = (
+        _towers(finished.model.absolute())
+        if task_type(task["type"]).writes
+        else {"source": f"file://{finished.model.absolute()}"}
+    )
     spec = {
-        "model": {"source": f"file://{finished.model.absolute()}"}
-        | ({"quantization": described.quantization} if described.quantization else {}),
+        "model": base | ({"quantization": described.quantization} if described.quantization else {}),
         "task": {"type": task["type"]} | ({name: options} if options else {}),
         "data": {
             "train": {"source": f"file://{data.absolute()}", "columns": own},
@@ -237,6 +241,14 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
         raise unreadable(finished.folder, causes(error)) from error
     job = resolve("asked", "default", asked, rendezvous_host="localhost")
     return job.model_copy(update={"semantics": semantics})
+
+
+def _towers(folder: Path) -> dict[str, Any]:
+    """Return encoder and language model of an export of Captioning, as a job names them."""
+    modality = next((one for one in ("Image", "Audio") if (folder / one.lower()).is_dir()), None)
+    if modality is None:
+        raise JobError("InvalidModel", f"{folder}: no folder image or audio lies here: copy the export again")
+    return {"towers": [{"modality": one, "source": f"file://{folder / one.lower()}"} for one in (modality, "Text")]}
 
 
 def _columns(task: str, given: Mapping[str, Any]) -> dict[str, Any]:

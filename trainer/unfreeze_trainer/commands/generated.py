@@ -9,6 +9,7 @@ from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
     from unfreeze_trainer.commands.asked import Asked
+    from unfreeze_trainer.modalities.base import Question
 
 
 def generated(asked: Asked, most: int) -> dict[str, float]:
@@ -26,28 +27,34 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
     JobError
         InvalidJob: models of this task make no texts, or the samples are no questions.
     """
-    import torch
-
     from unfreeze_trainer.commands.asked import SPLIT
 
-    module: Any = asked.module
     task, scores = asked.task, asked.task.scores()
     for index in range(task.splits[SPLIT]):
-        if (found := task.asked(SPLIT, index)) is None:
+        found = task.asked(SPLIT, index)
+        if index in task.unread[SPLIT]:
+            continue
+        if found is None:
             raise JobError(
                 "InvalidJob",
                 f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here: leave it out",
             )
-        inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in found.inputs.items()}
-        room = most if found.room is None else min(most, found.room)
-        said: list[int] = []
-        if room > 0:
-            with torch.inference_mode():
-                said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
-        if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
-            said = said[len(found.inputs["input_ids"]) :]
-        scores.add(found.decode(said), found.right)
+        scores.add(said(asked, found, most), found.right)
     return scores.compute()
+
+
+def said(asked: Asked, question: Question, most: int) -> str:
+    """Return what a model says of one sample, so many tokens at most."""
+    import torch
+
+    module: Any = asked.module
+    inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in question.inputs.items()}
+    room = most if question.room is None else min(most, question.room)
+    tokens: list[int] = []
+    if room > 0:
+        with torch.inference_mode():
+            tokens = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
+    return question.decode(tokens[question.echoed :])
 
 
 def _greedy(module: Any, most: int) -> Any:

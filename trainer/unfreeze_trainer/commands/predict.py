@@ -151,13 +151,13 @@ def predict(
     else:
         asked = ask(finished, data, **opened_by)
     decide(asked, threshold)
-    answers = asked.task.answers
-    assert answers is not None  # `ask` opens no other task
-    about = About(
-        source=str(data), task=asked.task.job.task.type, kind=answers.kind, names=answers.names, unseen=answers.unseen
-    )
+    answers, type_ = asked.task.answers, asked.task.job.task.type
+    if answers is None:  # it writes
+        about = About(source=str(data), task=type_, kind="Texts", names=[])
+    else:
+        about = About(source=str(data), task=type_, kind=answers.kind, names=answers.names, unseen=answers.unseen)
     with opened(output, format_, about, force=force) as rows:
-        for found in predictions(asked, batch_size, inputs=inputs):
+        for found in predictions(asked, batch_size, inputs=inputs) if answers else written(asked, inputs=inputs):
             rows.write(found)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     if left_out:
@@ -192,6 +192,30 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
         known.pop("label")
         there = pa.array(states != ABSENT)
         yield {name: column.filter(there) for name, column in (known | answered).items()}
+
+
+def written(asked: Asked, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
+    """Yield what a model writes of each row, in the order of the data, some rows at a time."""
+    import numpy as np
+    import pyarrow as pa
+
+    from unfreeze_api.tasks.captioning import CaptioningSpec
+    from unfreeze_trainer.commands.asked import SPLIT
+    from unfreeze_trainer.commands.generated import said
+
+    task = asked.task
+    options = task.job.task.of(CaptioningSpec)
+    assert options is not None  # `ask` opens no other task without answers
+    for start in range(0, task.splits[SPLIT], BATCH_SIZE):
+        samples = range(start, min(start + BATCH_SIZE, task.splits[SPLIT]))
+        texts = {}
+        for sample in samples:
+            question = task.asked(SPLIT, sample)
+            if question:  # else it cannot be read
+                texts[sample] = said(asked, question, options.max_length)
+        yield task.rows(SPLIT, np.array([*texts], dtype=np.int64), inputs=inputs) | {
+            "prediction": pa.array(texts.values(), pa.string())
+        }
 
 
 @click.command()
