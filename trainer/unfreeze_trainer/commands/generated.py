@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from unfreeze_trainer.commands.asked import Asked
+    from unfreeze_trainer.modalities.base import Question
+
+_UNBOUNDED = 1 << 30
+"""Tokens, where only the model's own places bound what it says."""
 
 
 def generated(asked: Asked, most: int) -> dict[str, float]:
@@ -26,18 +33,30 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
     JobError
         InvalidJob: models of this task make no texts, or the samples are no questions.
     """
+    scores = asked.task.scores()
+    for _, said, found in spoken(asked, most):
+        scores.add(said, found.right)
+    return scores.compute()
+
+
+def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
+    """Yield the index of each sample that can be read, what a model says of it, and what it was asked. Parameters and errors as of `generated`."""
     import torch
 
     from unfreeze_trainer.commands.asked import SPLIT
 
     module: Any = asked.module
-    task, scores = asked.task, asked.task.scores()
+    task = asked.task
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
             raise JobError(
                 "InvalidJob",
-                f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here: leave it out",
+                f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here, or without being told how long:"
+                " leave it out",
             )
+        if not found.inputs:
+            task.unread[SPLIT].add(index)
+            continue
         inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in found.inputs.items()}
         room = most if found.room is None else min(most, found.room)
         said: list[int] = []
@@ -46,8 +65,43 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
                 said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
         if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
             said = said[len(found.inputs["input_ids"]) :]
-        scores.add(found.decode(said), found.right)
-    return scores.compute()
+        yield index, found.decode(said), found
+
+
+def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
+    """Yield a row of each clip that can be read, some hundred at a time, in the order of the data: where it stands, and what a model writes.
+
+    Parameters
+    ----------
+    asked
+        A model of SpeechRecognition, with data.
+    batch_size
+        Clips that go through an encoder that spells at once; a decoder is asked for one at a time.
+    inputs
+        Whether the clips' files are among it.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from unfreeze_trainer.commands.asked import SPLIT, chunks
+
+    task: Any = asked.task
+    each: Iterator[tuple[np.ndarray, list[str]]]
+    if task.wide_outputs:
+        each = ((np.array([index]), [said]) for index, said, _ in spoken(asked, _UNBOUNDED))
+    else:
+        each = ((samples, task.metrics.texts(outputs, batch)) for samples, outputs, batch in asked.outputs(batch_size))
+    texts: dict[int, str] = {}
+    for samples in chunks(task):
+        while not texts.keys() >= {*samples.tolist()} - task.unread[SPLIT]:
+            if (found := next(each, None)) is None:
+                break
+            texts.update(zip(found[0].tolist(), found[1], strict=True))
+        read = np.array([index for index in samples.tolist() if index not in task.unread[SPLIT]], dtype=np.int64)
+        if len(read):
+            known = task.placed(SPLIT, read, inputs=inputs)
+            yield known | {"prediction": pa.array([texts.pop(index) for index in read.tolist()], pa.string())}
+        texts.clear()
 
 
 def _greedy(module: Any, most: int) -> Any:

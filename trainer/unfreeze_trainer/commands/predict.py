@@ -102,10 +102,11 @@ def predict(
 
     MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
-    (docs/predictions.md), without label.
+    (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
     from unfreeze_trainer.commands.asked import SPLIT, ask, decide
     from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.generated import written
     from unfreeze_trainer.commands.rows import FORMATS, opened
     from unfreeze_trainer.exports.predictions import About
 
@@ -128,12 +129,15 @@ def predict(
     )
     decide(asked, threshold)
     answers = asked.task.answers
-    assert answers is not None  # `ask` opens no other task
-    about = About(
-        source=str(data), task=asked.task.job.task.type, kind=answers.kind, names=answers.names, unseen=answers.unseen
-    )
+    about, said = None, written(asked, batch_size, inputs=inputs)
+    if answers is not None:
+        names = {"kind": answers.kind, "names": answers.names, "unseen": answers.unseen}
+        about = About(source=str(data), task=asked.task.job.task.type, **names)
+        said = predictions(asked, batch_size, inputs=inputs)
+    elif format_ == "parquet":
+        raise click.BadParameter(f"{output}: texts that a model writes go into .csv and .jsonl", param_hint="--output")
     with opened(output, format_, about, force=force) as rows:
-        for found in predictions(asked, batch_size, inputs=inputs):
+        for found in said:
             rows.write(found)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     if left_out:

@@ -25,7 +25,7 @@ class Question:
     """What a model that makes texts is asked of a sample, and what it should say."""
 
     inputs: Mapping[str, list[int] | Tensor]
-    """Of its function generate, by name, without an axis for samples: ids of tokens, or what is heard."""
+    """Of its function generate, by name, without an axis for samples: ids of tokens, or what is heard; none where the sample cannot be read."""
     right: str
     room: int | None
     """Tokens that the model can say at most; None where nothing in it limits them."""

@@ -63,6 +63,8 @@ class ComposedTask(Task):
 
     scores: type[Scores] = TextScores
     """What measures texts that a model of the task makes."""
+    beside: str | None = None
+    """Folder of a finished adapter that is asked, and not trained."""
     reads_targets = False
     """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
@@ -265,6 +267,13 @@ class ComposedTask(Task):
         found = row_columns(part.source, rows, count, words=self.objective.has_words)
         found["label"] = self.answers.labels(part.targets.values[samples])
         return found | (self.modality.shown(part.source, rows, count) if inputs else {})
+
+    def placed(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
+        """Return where some samples stand, a row each, and what they read if asked for, as columns."""
+        source, rows = self._splits[split].source, self._splits[split].rows[samples]
+        count = np.ones(len(rows), dtype=np.int64)
+        shown = self.modality.shown(source, rows, count) if inputs else {}
+        return row_columns(source, rows, count, words=False) | shown
 
     def raw(self, split: str, samples: np.ndarray) -> tuple[Iterator[Any], np.ndarray]:
         """Return some samples as the data has them: inputs, and targets as `Targets.values` has them."""

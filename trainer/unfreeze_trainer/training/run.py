@@ -100,7 +100,13 @@ class Run:
             group_by_length=bool(job.training.group_by_length),
         )
         blocks = [block.name for block in loaded.blocks]
-        self.plan = plan = Plan.of(job, blocks, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
+        self.plan = plan = Plan.of(
+            job,
+            blocks,
+            samples=feed.samples,
+            steps_per_epoch=feed.steps_per_epoch,
+            headless=loaded.headless,
+        )
         self.freezer = freezer = Freezer(
             loaded.module,
             loaded.blocks,
