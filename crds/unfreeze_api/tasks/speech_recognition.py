@@ -35,5 +35,6 @@ TASK = TaskType(
     pipeline="automatic-speech-recognition",
     one_answer=False,
     targets="Transcripts",
+    writes=True,
     no_head=NO_NEW_HEAD,
 )

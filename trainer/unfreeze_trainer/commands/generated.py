@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +40,9 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
 
 def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
     """Yield the index of each sample that can be read, what a model says of it, and what it was asked. Parameters and errors as of `generated`."""
-    import torch
-
     from unfreeze_trainer.commands.asked import SPLIT
+    from unfreeze_trainer.training.saying import say
 
-    module: Any = asked.module
     task = asked.task
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
@@ -54,18 +51,10 @@ def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
                 f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here, or without being told how long:"
                 " leave it out",
             )
-        if not found.inputs:
+        if not found.readable:
             task.unread[SPLIT].add(index)
             continue
-        inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in found.inputs.items()}
-        room = most if found.room is None else min(most, found.room)
-        said: list[int] = []
-        if room > 0:
-            with torch.inference_mode():
-                said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
-        if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
-            said = said[len(found.inputs["input_ids"]) :]
-        yield index, found.decode(said), found
+        yield index, say(asked.module, found, most, asked.device), found
 
 
 def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
@@ -102,11 +91,3 @@ def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str
             known = task.placed(SPLIT, read, inputs=inputs)
             yield known | {"prediction": pa.array([texts.pop(index) for index in read.tolist()], pa.string())}
         texts.clear()
-
-
-def _greedy(module: Any, most: int) -> Any:
-    """Return how the model generates by its own files, but the most probable token each time, and so many at most."""
-    options = copy.deepcopy(module.generation_config)
-    options.update(do_sample=False, num_beams=1, max_new_tokens=most, max_length=None)
-    options.update(temperature=None, top_p=None, top_k=None)
-    return options

@@ -25,12 +25,14 @@ class Question:
     """What a model that makes texts is asked of a sample, and what it should say."""
 
     inputs: Mapping[str, list[int] | Tensor]
-    """Of its function generate, by name, without an axis for samples: ids of tokens, or what is heard; none where the sample cannot be read."""
+    """Of its function generate, by name, without an axis for samples: ids of tokens, or what is heard."""
     right: str
     room: int | None
     """Tokens that the model can say at most; None where nothing in it limits them."""
     decode: Callable[[list[int]], str]
     """Turns what it says into text."""
+    readable: bool = True
+    """Whether the sample can be read; else silence stands in its place."""
 
 
 class Modality(ABC):

@@ -182,15 +182,15 @@ class Speech(Transcribed):
     def asked(self, split: Split, index: int) -> Question:
         """Return what the model hears of a sample's clip, and its text."""
         row = int(split.rows[index])
-        right = split.source.targets[row].as_py()
+        right, readable = split.source.targets[row].as_py(), True
         try:
             opened = self.loader.open(split.source, row)
         except JobError:
             if not self._skips:
                 raise
-            return Question({}, right, 0, self._decode)
+            opened, readable = self.loader.silence, False
         heard = self.loader.prepare(opened, index, None)
-        return Question({FEATURES: heard[FEATURES]}, right, self.most_tokens, self._decode)
+        return Question({FEATURES: heard[FEATURES]}, right, self.most_tokens, self._decode, readable)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._writes.tokenizer.decode(ids, skip_special_tokens=True)
