@@ -20,7 +20,8 @@ from unfreeze_trainer.objectives.base import IGNORED
 from unfreeze_trainer.objectives.word_errors import WordErrors
 from unfreeze_trainer.tasks import open_task
 
-KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "wav2vec2-bert")
+FEW, OTHERS = ("wav2vec2", "hubert", "wav2vec2-bert"), ("wavlm", "data2vec-audio", "unispeech", "wav2vec2-conformer")
+KINDS = [*FEW, *(pytest.param(kind, marks=pytest.mark.matrix) for kind in OTHERS)]
 UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
 
 
