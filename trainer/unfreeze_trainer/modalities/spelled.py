@@ -93,20 +93,15 @@ class Spelled(Transcribed):
                 yield row, "it holds nothing that the vocabulary has; fill it in, or remove the row"
             elif why := self._spells.spelling.wrong(source.targets[row].as_py(), ids.tolist()):
                 yield row, why
-            elif (
-                seconds[row] and needed(ids) > moments[row]
-            ):  # 0 is of a clip that cannot be read, and is skipped later
+            elif seconds[row] and needed(ids) > moments[row]:  # one of 0 cannot be read, and is skipped later
                 yield row, _too_long(needed(ids), int(moments[row]))
 
     def _moments(self, seconds: np.ndarray) -> np.ndarray:
         """Return how many moments the model gives outputs for, of clips that last so long by their headers; int64 of the same shape."""
         hears = self._spells.hears
         values = np.minimum(np.rint(seconds * hears.extractor.sampling_rate), hears.longest).astype(np.int64)
-        if (
-            spectrum := getattr(hears.extractor, "stride", None)
-        ) is not None:  # of pairs of spectra, a hundred a second
-            hop = hears.extractor.sampling_rate // 100
-            values = -(-values // (hop * spectrum))
+        if spectra := getattr(hears.extractor, "stride", 0):  # it reads so many at once, of a hundred a second
+            values = -(-values // (hears.extractor.sampling_rate // 100 * spectra))
         return self._spells.moments(torch.from_numpy(values)).numpy()
 
     def units(self, split: Split) -> np.ndarray:
