@@ -417,6 +417,12 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
             epochs = strategy[member][option] = min(strategy[member][option], 4000)
     spec["training"]["epochs"] = epochs * 2
     _repair_solver(spec)
+    _repair_generation(spec)
+
+
+def _repair_generation(spec: dict[str, Any]) -> None:
+    if spec["task"]["type"] not in ("CausalLM", "Seq2SeqLM", "SpeechRecognition"):
+        spec.get("training", {}).get("evaluate", {}).pop("generate", None)
 
 
 def _repair_solver(spec: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from unittest.mock import patch
 from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import (
+    CHANCES,
     WORDS,
     audio_folder,
     audio_model,
@@ -102,11 +103,6 @@ FACTORS = {
     "engine": list(ENGINES),
     "task": list(TASKS),
 }
-_CHANCES = (
-    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"),
-    "mask_time_prob",
-)
-"""Of a speech model: what it draws lots for."""
 PLACES = {
     "TextClassification": ("bert", "texts.csv"),
     "ImageClassification": ("vit", "images"),
@@ -188,7 +184,7 @@ def write_inputs(folder: Path) -> None:
         for n, name in enumerate([*pictures, *pictures[:4]])
     ]
     (folder / "pairings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
+    audio_model(folder / "speech", **dict.fromkeys(CHANCES, 0.0))
     speech_folder(folder / "whisper", encoder_layers=1, decoder_layers=1)
     write_speech(folder / "spoken")
     audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))

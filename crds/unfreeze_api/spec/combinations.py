@@ -151,6 +151,16 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
         )
 
 
+def generation_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rule about tasks whose models make no texts."""
+    writers, others = ([task for task in tasks if task.writes is writes] for writes in (True, False))
+    yield Rule(
+        f"!has(self.training.evaluate.generate) || !{_among('self.task.type', others)}",
+        f"generate has a model say texts by itself, as those of {every(writers)} do, and {every(others)} learn other things: remove it",
+        ".training.evaluate.generate",
+    )
+
+
 def solver_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     """Yield the rules about what the solver of a head cannot do."""
     gradient = f"!has(self.strategy.solver) || self.strategy.solver != '{CLOSED}' || "
@@ -377,7 +387,7 @@ ADAPTER_RULES = (
 )
 
 METRIC_RULES = tuple(metric_rules())
-HEAD_RULES = (*head_rules(), *solver_rules())
+HEAD_RULES = (*head_rules(), *solver_rules(), *generation_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
 TOWER_RULES = tuple(tower_rules())
 EVIDENCE_RULES = (*baseline_rules(), *scratch_rules(), *forgetting_rules())

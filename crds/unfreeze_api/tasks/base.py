@@ -57,7 +57,7 @@ class TaskType(Variant):
     towers: bool = False
     """Whether it has several encoders, each of another modality, in place of one model."""
     writes: bool = False
-    """Whether the tower of texts is a language model, which writes of what the other one sees or hears."""
+    """Whether its models make texts, token by token."""
     no_head: str = ""
     """Why no new head stands on the base, as a part of a message; empty where one does."""
 

@@ -159,8 +159,9 @@ def ask(
         return split[0], dict.fromkeys(("train", "validation", SPLIT), split[1])
 
     kind = getattr(module, job.task.type)
+    own = {"read": read, "beside": str(finished.folder) if finished.adapter else None}
     try:
-        task = type(kind.__name__, (kind,), {"read": read})(job)
+        task = type(kind.__name__, (kind,), own)(job)
     except JobError as error:
         message = error.marked.replace("in spec.data.<part>.columns", "by --column FIELD=NAME")
         raise JobError(error.reason, message) from error
@@ -221,7 +222,7 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
         own.pop("values", None)
     base = (
         _towers(finished.model.absolute())
-        if task_type(task["type"]).writes
+        if task_type(task["type"]).towers
         else {"source": f"file://{finished.model.absolute()}"}
     )
     spec = {

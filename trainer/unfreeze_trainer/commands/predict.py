@@ -119,10 +119,11 @@ def predict(
 
     MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
-    (docs/predictions.md), without label.
+    (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
     from unfreeze_trainer.commands.asked import SPLIT, ask, decide
     from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.generated import written
     from unfreeze_trainer.commands.rows import FORMATS, opened
     from unfreeze_trainer.exports.predictions import About
 
@@ -151,13 +152,15 @@ def predict(
     else:
         asked = ask(finished, data, **opened_by)
     decide(asked, threshold)
-    answers, type_ = asked.task.answers, asked.task.job.task.type
-    if answers is None:  # it writes
-        about = About(source=str(data), task=type_, kind="Texts", names=[])
-    else:
-        about = About(source=str(data), task=type_, kind=answers.kind, names=answers.names, unseen=answers.unseen)
-    with opened(output, format_, about, force=force) as rows:
-        for found in predictions(asked, batch_size, inputs=inputs) if answers else written(asked, inputs=inputs):
+    answers = asked.task.answers
+    about: dict[str, Any] = {"kind": "Texts", "names": []}
+    said = written(asked, batch_size, inputs=inputs)
+    if answers is not None:
+        about = {"kind": answers.kind, "names": answers.names, "unseen": answers.unseen}
+        said = predictions(asked, batch_size, inputs=inputs)
+    described = About(source=str(data), task=asked.task.job.task.type, **about)
+    with opened(output, format_, described, force=force) as rows:
+        for found in said:
             rows.write(found)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     if left_out:
@@ -192,30 +195,6 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
         known.pop("label")
         there = pa.array(states != ABSENT)
         yield {name: column.filter(there) for name, column in (known | answered).items()}
-
-
-def written(asked: Asked, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
-    """Yield what a model writes of each row, in the order of the data, some rows at a time."""
-    import numpy as np
-    import pyarrow as pa
-
-    from unfreeze_api.tasks.captioning import CaptioningSpec
-    from unfreeze_trainer.commands.asked import SPLIT
-    from unfreeze_trainer.commands.generated import said
-
-    task = asked.task
-    options = task.job.task.of(CaptioningSpec)
-    assert options is not None  # `ask` opens no other task without answers
-    for start in range(0, task.splits[SPLIT], BATCH_SIZE):
-        samples = range(start, min(start + BATCH_SIZE, task.splits[SPLIT]))
-        texts = {}
-        for sample in samples:
-            question = task.asked(SPLIT, sample)
-            if question:  # else it cannot be read
-                texts[sample] = said(asked, question, options.max_length)
-        yield task.rows(SPLIT, np.array([*texts], dtype=np.int64), inputs=inputs) | {
-            "prediction": pa.array(texts.values(), pa.string())
-        }
 
 
 @click.command()

@@ -33,6 +33,8 @@ class Question:
     """Turns what it says into text."""
     echoed: int = 0
     """Tokens that it repeats before what it says: those that it was asked."""
+    readable: bool = True
+    """Whether the sample can be read; else silence stands in its place."""
 
 
 class Modality(ABC):

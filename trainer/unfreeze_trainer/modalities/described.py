@@ -242,15 +242,10 @@ class Described(Modality):
         """Return how many tokens of prompts and texts the rows have that count."""
         return int(inputs[MASK][counted].sum())
 
-    def asked(self, split: Split, index: int, unread: set[int] | None = None) -> Question | None:
-        """Return a sample's picture or clip with its prompt, and its text where there is one.
-
-        None of one that cannot be read, where such are skipped; `unread` takes its index.
-        """
-        unread = set() if unread is None else unread
+    def asked(self, split: Split, index: int) -> Question:
+        """Return a sample's picture or clip with its prompt, and its text where there is one."""
+        unread: set[int] = set()
         [(_, seen)] = self.seen.batches(self.split_of(split), [[index]], None, unread)
-        if index in unread:
-            return None
         row, source = int(split.rows[index]), split.source
         if tokens := self._tokens.get(source):
             ids, count = tokens.of(row)
@@ -263,7 +258,8 @@ class Described(Modality):
         inputs |= {IDS: torch.tensor(asks, dtype=torch.int64), MASK: torch.ones(len(asks), dtype=torch.int64)}
         positions = self._writer.language.limits.positions
         before = len(self._writer.lead) + self._writer.most_prefix + len(asks)
-        return Question(inputs, right, None if positions is None else positions - before, self._decode)
+        room = None if positions is None else positions - before
+        return Question(inputs, right, room, self._decode, readable=index not in unread)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -16,7 +16,7 @@ from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.libraries.captioner import CaptionerLibrary
 from unfreeze_trainer.modalities.audio import Audio
-from unfreeze_trainer.modalities.base import Modality, Question
+from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.modalities.described import Described
 from unfreeze_trainer.modalities.image import Image
 from unfreeze_trainer.models.captioner import IDS, MASK
@@ -71,10 +71,6 @@ class Captioning(ComposedTask):
 
     def _pin(self) -> dict[str, Any]:
         return self._pinned(None, self.library.hashes(), self._splits)
-
-    def asked(self, split: str, index: int) -> Question | None:
-        """Return what the model is asked of a sample; None of one that cannot be read, where such are skipped."""
-        return self._described.asked(self._splits[split], index, self.unread[split])
 
     def first_samples(self) -> tuple[Batch, Any]:
         """Return the first validation samples, what the encoder reads and the tokens of each by number, and as an export reads them."""

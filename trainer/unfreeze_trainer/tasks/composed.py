@@ -31,7 +31,6 @@ from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder, Targets
-from unfreeze_trainer.objectives.texts import Scores, TextScores
 from unfreeze_trainer.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ class ComposedTask(Task):
         InvalidData, InvalidModel or InvalidJob, before anything is trained.
     """
 
-    scores: type[Scores] = TextScores
-    """What measures texts that a model of the task makes."""
+    beside: str | None = None
+    """Folder of a finished adapter that is asked, and not trained."""
     reads_targets = False
     """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
