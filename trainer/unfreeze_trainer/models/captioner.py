@@ -113,11 +113,11 @@ class CaptionerModel(nn.Module):
         options.update(eos_token_id=self._stops, pad_token_id=self._padding)
         return options
 
-    def generate(self, *, generation_config: Any, **inputs: Tensor) -> Tensor:
+    def generate(self, *, generation_config: Any, synced_gpus: bool = False, **inputs: Tensor) -> Tensor:
         """Return the tokens that the language model writes of each sample, int64 of shape (samples, tokens). Inputs as of `forward`."""
         read, mask = self._read(inputs)
         said: Tensor = self.language.generate(
-            inputs_embeds=read, attention_mask=mask, generation_config=generation_config
+            inputs_embeds=read, attention_mask=mask, generation_config=generation_config, synced_gpus=synced_gpus
         )
         return said
 
