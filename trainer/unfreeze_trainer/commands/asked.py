@@ -151,7 +151,7 @@ def ask(
         InvalidModel, InvalidData, or InvalidJob: no such device.
     """
     place = device_of(device)
-    job = _job(finished, data, columns, skip=skip)
+    job = job_of(finished, data, columns, skip=skip)
     module = importlib.import_module(f"unfreeze_trainer.tasks.{to_snake(job.task.type)}")
 
     def read(task: ComposedTask) -> tuple[Encoder[Any], dict[str, Split]]:
@@ -201,7 +201,7 @@ def device_of(name: str | None) -> torch.device:
         ) from error
 
 
-def _job(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bool) -> ResolvedJob:
+def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: bool) -> ResolvedJob:
     """Return the job that the model would be trained by on this data."""
     from unfreeze_api.resolve import resolve
     from unfreeze_api.spec.job import FineTuneJobSpec
