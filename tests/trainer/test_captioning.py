@@ -27,6 +27,7 @@ from tests.trainer.jobs import (
 )
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.caption_tokens import CaptionTokens
 from unfreeze_trainer.errors import JobError
@@ -192,6 +193,19 @@ def test_an_encoder_without_features_is_named(places, tmp_path):
     said = r"towers\[1\]\.source file://.*timm: what it is gives no features of a picture"
     with without, pytest.raises(JobError, match=said):
         task.build_model()
+
+
+@pytest.mark.parametrize("command", ["init", "data"])
+def test_no_job_is_drafted_for_it(places, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [command, str(places / "rows.jsonl"), "--task", "Captioning"])
+    assert done.exit_code == 2
+    assert "Captioning has an encoder and a language model, and no job is drafted for it" in done.stderr
+
+
+def test_what_it_takes_is_not_estimated(places, tmp_path):
+    with pytest.raises(JobError, match=r"^spec.task.type: the memory of Captioning cannot be estimated yet"):
+        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
 
 
 # What is learned
