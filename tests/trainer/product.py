@@ -86,6 +86,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
     "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
+    "Captioning": {"task": {"captioning": {"prefixLength": 2, "maxLength": 16}}},
     "ImageText": {"data": {"train": {"columns": {"className": "kind"}}}},
     "Seq2SeqLM": {},
     "SpeechRecognition": {},
@@ -112,11 +113,16 @@ PLACES = {
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
     "Alignment": ("", "pairings.jsonl"),
+    "Captioning": ("", "pairings.jsonl"),
     "ImageText": ("clip", "pairings.jsonl"),
     "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
     "SpeechRecognition": ("whisper", "spoken/clips.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
+
+
+TOWERS = {"Alignment": "bert", "Captioning": "decoder"}
+"""The tower of texts of each task that has towers."""
 
 
 def spec_of(row: Row) -> dict[str, Any]:
@@ -132,9 +138,9 @@ def spec_of(row: Row) -> dict[str, Any]:
 
 
 def _model_of(row: Row, folder: str) -> dict[str, Any]:
-    if row.get("task") != "Alignment":
+    if row.get("task") not in TOWERS:
         return {"source": f"file://{folder}/{PLACES[row.get('task', 'TextClassification')][0]}"}
-    towers = (("Image", "vit"), ("Text", "bert"))
+    towers = (("Image", "vit"), ("Text", TOWERS[row["task"]]))
     return {"towers": [{"modality": kind, "source": f"file://{folder}/{name}"} for kind, name in towers]}
 
 

@@ -18,6 +18,8 @@ from unfreeze_trainer.runs.destination import MARKER
 _ADAPTERS = {"adapter_config.json": "PEFT", "bottleneck_config.json": "Bottleneck"}
 """Files that tell what kind of adapter lies in a folder."""
 _LONGEST = 131_072
+BY_WORDS = "Alignment"
+"""The task whose exports tell classes by their names alone."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Finished:
         return self.base or self.folder
 
 
-def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Finished:
+def find_model(path: Path, base: Path | None, *, measured: bool = False, by_words: bool = False) -> Finished:
     """Return the model at a path.
 
     Parameters
@@ -51,6 +53,8 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
         The base of an adapter; else where the adapter says that it lies.
     measured
         Whether its loss is asked for, and no answers.
+    by_words
+        Whether it is to tell classes that are named now.
 
     Raises
     ------
@@ -64,7 +68,13 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
     marker = _json(folder / MARKER)
     described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
     mute = described.task["type"] in _NO_ANSWERS and not described.outputs
-    if mute and not (measured and described.task["type"] in _MEASURED):
+    if by_words and described.task["type"] != BY_WORDS:
+        raise JobError(
+            "InvalidJob",
+            f"{folder}: its task is {described.task['type']}, and only exports of {BY_WORDS} tell classes that are named now: leave"
+            " --class and --prompt out",
+        )
+    if mute and not by_words and not (measured and described.task["type"] in _MEASURED):
         raise _no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
@@ -138,7 +148,8 @@ def _some(names: list[str]) -> str:
 
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
-    "Alignment": "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py",
+    BY_WORDS: "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py;"
+    " unfreeze predict --class NAME --class NAME has it tell by words what pictures or clips show",
     "ImageText": "how well pictures and texts belong together, and no labels or numbers: load it as its README.md says, by transformers'"
     " AutoModel and AutoProcessor, and give it texts to choose from. Trained with columns.className it tells these classes here;"
     " unfreeze evaluate measures its recall",

@@ -58,26 +58,29 @@ def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
 
 
 def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
-    """Yield a row of each clip that can be read, some hundred at a time, in the order of the data: where it stands, and what a model writes.
+    """Yield a row of each picture or clip that can be read, some hundred at a time, in the order of the data: where it stands, and what a model writes.
 
     Parameters
     ----------
     asked
-        A model of SpeechRecognition, with data.
+        A model of SpeechRecognition or Captioning, with data.
     batch_size
         Clips that go through an encoder that spells at once; a decoder is asked for one at a time.
     inputs
-        Whether the clips' files are among it.
+        Whether what is read is among it.
     """
     import numpy as np
     import pyarrow as pa
 
+    from unfreeze_api.tasks.captioning import CaptioningSpec
     from unfreeze_trainer.commands.asked import SPLIT, chunks
 
     task: Any = asked.task
     each: Iterator[tuple[np.ndarray, list[str]]]
     if task.wide_outputs:
-        each = ((np.array([index]), [said]) for index, said, _ in spoken(asked, _UNBOUNDED))
+        captioning = task.job.task.of(CaptioningSpec)
+        most = captioning.max_length if captioning else _UNBOUNDED
+        each = ((np.array([index]), [said]) for index, said, _ in spoken(asked, most))
     else:
         each = ((samples, task.metrics.texts(outputs, batch)) for samples, outputs, batch in asked.outputs(batch_size))
     texts: dict[int, str] = {}
@@ -88,6 +91,6 @@ def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str
             texts.update(zip(found[0].tolist(), found[1], strict=True))
         read = np.array([index for index in samples.tolist() if index not in task.unread[SPLIT]], dtype=np.int64)
         if len(read):
-            known = task.placed(SPLIT, read, inputs=inputs)
+            known = task.rows(SPLIT, read, inputs=inputs)
             yield known | {"prediction": pa.array([texts.pop(index) for index in read.tolist()], pa.string())}
         texts.clear()

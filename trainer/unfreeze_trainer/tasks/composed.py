@@ -126,18 +126,22 @@ class ComposedTask(Task):
         pool.shutdown(wait=False)
 
     def _pin(self) -> dict[str, Any]:
-        base, path = self.job.model, self.job.model.weights_path
+        path = self.job.model.weights_path
         splits = dict(self._splits)
         if self.job.guard and self._anchor:  # it is trained on, or says how
             splits["anchor"] = self._anchor
+        return self._pinned(revision(path), hash_files(path, self.library.files()), splits)
+
+    def _pinned(self, commit: str | None, files: Mapping[str, str], splits: Mapping[str, Split]) -> dict[str, Any]:
+        """Return pins of splits, and of a base of which the files that are loaded have been hashed, with its revision at a hub."""
         sources = dict.fromkeys(split.source for split in splits.values())
         data = {source: pin_data(source) for source in sources}
         return {
             "base": {
-                "source": base.source,
-                "revision": revision(path),
+                "source": self.job.model.described,
+                "revision": commit,
                 PINNED: "LoadedFiles",
-                "files": hash_files(path, self.library.files()),
+                "files": dict(files),
             },
             "data": {
                 name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
@@ -259,18 +263,15 @@ class ComposedTask(Task):
     def known(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
         """Return row, counted from 1, word where samples have words, the label, and the input if asked for."""
         assert self.answers is not None
+        label = self.answers.labels(self._splits[split].targets.values[samples])
+        return self.rows(split, samples, inputs=False) | {"label": label} | self.rows(split, samples, inputs=inputs)
+
+    def rows(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
+        """Return row, counted from 1, word where samples have words, and the input if asked for."""
         part = self._splits[split]
         rows, count = part.rows[samples], self.rows_of(split)[samples]
         found = row_columns(part.source, rows, count, words=self.objective.has_words)
-        found["label"] = self.answers.labels(part.targets.values[samples])
         return found | (self.modality.shown(part.source, rows, count) if inputs else {})
-
-    def placed(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
-        """Return where some samples stand, a row each, and what they read if asked for, as columns."""
-        source, rows = self._splits[split].source, self._splits[split].rows[samples]
-        count = np.ones(len(rows), dtype=np.int64)
-        shown = self.modality.shown(source, rows, count) if inputs else {}
-        return row_columns(source, rows, count, words=False) | shown
 
     def raw(self, split: str, samples: np.ndarray) -> tuple[Iterator[Any], np.ndarray]:
         """Return some samples as the data has them: inputs, and targets as `Targets.values` has them."""

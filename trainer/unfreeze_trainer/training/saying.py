@@ -45,9 +45,7 @@ def say(module: Any, question: Question, most: int, device: torch.device, *, tog
     with torch.no_grad():
         options = {"generation_config": greedy(module, max(1, room)), "synced_gpus": together}
         said: list[int] = module.generate(**inputs, **options)[0].tolist()
-    if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
-        said = said[len(question.inputs["input_ids"]) :]
-    return question.decode(said if room > 0 else [])
+    return question.decode(said[question.echoed :] if room > 0 else [])
 
 
 def greedy(module: Any, most: int) -> Any:
