@@ -12,7 +12,7 @@ than the rung that Auto takes by more than Auto's margin, or where its validatio
 - `wise, greedy`: of 20, 40, 60, 80 and 100 % of the way from the base below the head what validates best, of equals the furthest (arXiv 2109.01903);
 - `wise, sure`: the smallest of these that is chosen by the probability.
 
-`best` is what any of them could bring at most, chosen on the test questions. One row a run in bench/results/mixtures.jsonl, and a table.
+`soup` is the mean of all rungs and `wise` 80 % of the way, whatever the validation questions say. One row a run in bench/results/mixtures.jsonl, and a table.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Row = dict[str, Any]
 Weights = Mapping[str, "Tensor"]
 ASKED = ("trec 50", "trec 200")
 WAYS = (0.2, 0.4, 0.6, 0.8)
-KINDS = ("taken", "soup, greedy", "soup, sure", "wise, greedy", "wise, sure", "best")
+KINDS = ("taken", "soup, greedy", "soup, sure", "soup", "wise, greedy", "wise, sure", "wise")
 
 
 def main() -> None:
@@ -119,48 +119,42 @@ def measured(place: Path, name: str, seed: int) -> Row:
         base = {key: tensor.detach() for key, tensor in loaded.module.named_parameters()}
         kept = [run.folder.checkpoints.load_weights(rung.best.step) for rung in rungs]
         weights = [base | {key: one[key] for key in base if key in one} for one in kept]
-        found = [_answers(run, one) for one in weights]
+        tried = [_Tried(run, one) for one in weights]
         result = weights[taken]
         line = {
-            way: _answers(
+            way: _Tried(
                 run, {key: one if key in head else base[key] + way * (one - base[key]) for key, one in result.items()}
             )
             for way in WAYS
-        } | {1.0: found[taken]}
-        order = sorted(range(len(rungs)), key=lambda number: (-_accuracy(found[number], "validation"), number))
-        members, soup = [order[0]], found[order[0]]
-        tried: list[dict[str, np.ndarray]] = []
+        } | {1.0: tried[taken]}
+        order = sorted(range(len(rungs)), key=lambda number: (-tried[number].value, number))
+        members, soup = [order[0]], tried[order[0]]
         for number in order[1:]:
-            tried.append(_answers(run, _mean([weights[one] for one in (*members, number)])))
-            if _accuracy(tried[-1], "validation") >= _accuracy(soup, "validation"):
-                members, soup = [*members, number], tried[-1]
-        whole = soup if len(members) == len(rungs) else _answers(run, _mean(weights))
+            other = _Tried(run, _mean([weights[one] for one in (*members, number)]))
+            if other.value >= soup.value:
+                members, soup = [*members, number], other
+        whole = soup if len(members) == len(rungs) else _Tried(run, _mean(weights))
+        rows = tried[taken].right
+        margin = min(MIN_GAIN, float(np.sqrt(rows.mean() * (1 - rows.mean()) / len(rows))))
+        sure = {id(one): within_by_rows(one.right, rows, margin) >= SURE for one in (whole, *line.values())}
+        wise = max(line, key=lambda way: (line[way].value, way))
+        surely = min(way for way in line if way == 1.0 or sure[id(line[way])])
+        found = {
+            "rungs": {
+                run.plan.phases[rung.phase_index].rung: one.value for rung, one in zip(rungs, tried, strict=True)
+            },
+            "line": {str(way): one.value for way, one in line.items()},
+            "taken": tried[taken].figures() | {"rung": run.plan.phases[rungs[taken].phase_index].rung},
+            "soup, greedy": soup.figures() | {"members": len(members)},
+            "soup, sure": (whole if sure[id(whole)] else tried[taken]).figures() | {"chosen": sure[id(whole)]},
+            "soup": whole.figures(),
+            "wise, greedy": line[wise].figures() | {"way": wise},
+            "wise, sure": line[surely].figures() | {"way": surely},
+            "wise": line[WAYS[-1]].figures(),
+        }
         run.saver.close()
         run.engine.end()
-
-    def sure(one: dict[str, np.ndarray]) -> bool:
-        rows = found[taken]["validation"]
-        error = float(np.sqrt(rows.mean() * (1 - rows.mean()) / len(rows)))
-        return within_by_rows(one["validation"], rows, min(MIN_GAIN, error)) >= SURE
-
-    wise = max(line, key=lambda way: (_accuracy(line[way], "validation"), way))
-    surely = min(way for way in line if way == 1.0 or sure(line[way]))
-    everything = [*found, *line.values(), *tried, whole]
-    return {
-        "set": name,
-        "seed": seed,
-        "rungs": {
-            run.plan.phases[rung.phase_index].rung: _figures(one) for rung, one in zip(rungs, found, strict=True)
-        },
-        "taken": _figures(found[taken]) | {"rung": run.plan.phases[rungs[taken].phase_index].rung},
-        "soup, greedy": _figures(soup) | {"members": len(members)},
-        "soup, sure": _figures(whole if sure(whole) else found[taken]) | {"chosen": sure(whole)},
-        "soup": _figures(whole),
-        "wise, greedy": _figures(line[wise]) | {"way": wise},
-        "wise, sure": _figures(line[surely]) | {"way": surely},
-        "line": {str(way): _figures(one) for way, one in line.items()},
-        "best": {key: max(figures[key] for figures in map(_figures, everything)) for key in _figures(soup)},
-    }
+    return {"set": name, "seed": seed} | found
 
 
 def _open_gates(run: Run) -> None:
@@ -179,25 +173,31 @@ def _mean(of: list[Weights]) -> Weights:
     return {key: sum(one[key] for one in of) / len(of) for key in of[0]}  # type: ignore[misc]
 
 
-def _answers(run: Run, weights: Weights) -> dict[str, np.ndarray]:
-    """Return which questions some weights get right: those of validation, test, and misspelt ones."""
-    run.engine.load_weights(weights)
-    found = {}
-    for split in ("validation", "test"):
-        kept = run.evaluator.measure(split).kept
+class _Tried:
+    """Weights, and which questions they get right: those of validation at once, test questions when they are asked for."""
+
+    def __init__(self, run: Run, weights: Weights) -> None:
+        self._run, self._weights = run, weights
+        self.right = self._answers("validation")
+        self.value = round(float(self.right.mean()), 4)
+        self._figures: dict[str, Any] = {}
+
+    def figures(self) -> dict[str, Any]:
+        """Return accuracies on the questions of validation, of the test, and misspelt ones."""
+        if not self._figures:
+            test = self._answers("test")
+            half = len(test) // 2
+            parts = {"test": test[:half], "misspelt": test[half:]}
+            self._figures = {"validation": self.value} | {of: round(float(one.mean()), 4) for of, one in parts.items()}
+        return self._figures
+
+    def _answers(self, split: str) -> np.ndarray:
+        self._run.engine.load_weights(self._weights)
+        kept = self._run.evaluator.measure(split).kept
         assert kept is not None
         said = kept.outputs.argmax(dim=1).numpy()
-        found[split] = said == run.task.raw(split, np.arange(len(said)))[1]
-    half = len(found["test"]) // 2
-    return {"validation": found["validation"], "test": found["test"][:half], "misspelt": found["test"][half:]}
-
-
-def _accuracy(answers: dict[str, np.ndarray], of: str) -> float:
-    return float(answers[of].mean())
-
-
-def _figures(answers: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {of: round(_accuracy(answers, of), 4) for of in answers}
+        right: np.ndarray = said == self._run.task.raw(split, np.arange(len(said)))[1]
+        return right
 
 
 def table(found: list[Row]) -> str:
@@ -208,14 +208,21 @@ def table(found: list[Row]) -> str:
         groups[row["set"]].append(row)
     for name, rows in groups.items():
         for kind in KINDS:
-            cells = [_told([row[kind][key] for row in rows]) for key in ("validation", "test", "misspelt")]
+            cells = [_told([_of(row, kind)[key] for row in rows]) for key in ("validation", "test", "misspelt")]
             gains = [
-                _told([row[kind][key] - row["taken"][key] for row in rows], sign="+") for key in ("test", "misspelt")
+                _told([_of(row, kind)[key] - row["taken"][key] for row in rows], sign="+")
+                for key in ("test", "misspelt")
             ]
             lines.append(
                 f"| {name} | {kind} | {len(rows)} | {' | '.join(cells + (gains if kind != 'taken' else ['', '']))} |"
             )
     return "\n".join(lines)
+
+
+def _of(row: Row, kind: str) -> dict[str, float]:
+    """Return the figures of a mixture; a row that has those of the whole line has no others of `wise`."""
+    found: dict[str, float] = row.get(kind) or row["line"][str(WAYS[-1])]
+    return found
 
 
 def _told(values: list[float], *, sign: str = "") -> str:
