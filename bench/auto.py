@@ -268,8 +268,8 @@ def _classical(spec: Row, seed: int) -> Row:
     pairs = job.data.train.columns.text_pair is not None
     model = fit(answers.kind, reads, inputs, targets, outputs=answers.width, pairs=pairs, seed=seed)
     took = time.process_time() - began
-    inputs, targets = task.raw("test", np.arange(task.splits["test"]))
-    said = Said.of(answers.kind, list(answers.names), targets, model.predict(inputs))
+    asked, targets = task.raw("test", np.arange(task.splits["test"]))
+    said = Said.of(answers.kind, list(answers.names), targets, model.predict(asked))
     metric = job.metric.name
     return {metric: round(said.rates(np.ones(len(targets)))[metric], 4), "processor": round(took, 1)}
 

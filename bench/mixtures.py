@@ -25,7 +25,7 @@ import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -166,10 +166,10 @@ def _open_gates(run: Run) -> None:
         return found and found.model_copy(update={"answer": "Yes"})
 
     run.ladder._gate = gate  # type: ignore[method-assign]  # noqa: SLF001
-    run.ladder.goes_on = lambda _: True  # type: ignore[method-assign]
+    run.ladder.goes_on = lambda phase: True  # type: ignore[method-assign]  # noqa: ARG005
 
 
-def _mean(of: list[Weights]) -> Weights:
+def _mean(of: Sequence[Weights]) -> Weights:
     return {key: sum(one[key] for one in of) / len(of) for key in of[0]}  # type: ignore[misc]
 
 
