@@ -102,7 +102,13 @@ def tried(folder: Path, world: int):
     decided = [(one.step, one.type, one.answer) for one in run.state.decisions]
     [trial] = [one for one in run.state.decisions if one.type == "Trial"]
     rungs = [(rung.best.step, rung.steps, round(rung.best.value, 6)) for rung in run.state.rungs]
-    return decided, trial.message, [(one.name, round(one.value, 5)) for one in trial.evidence], rungs, run.state.best.step
+    return (
+        decided,
+        trial.message,
+        [(one.name, round(one.value, 5)) for one in trial.evidence],
+        rungs,
+        run.state.best.step,
+    )
 
 
 def trained(folder: Path, engine: str, world: int, blind: bool):
