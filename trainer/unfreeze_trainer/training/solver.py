@@ -54,7 +54,8 @@ _TRIED = 8
 """Samples on which a model shows whether its head can be solved, at most."""
 _ALIKE = 0.01
 """Share of their size by which vectors of samples differ at least: a head that tells apart what is more alike has weights of thousands, by which the
-gradients of all blocks below it grow, and which no rate moves that is sane for them. A base that was trained gives .3 and more."""
+gradients of all blocks below it grow, and which no rate moves that is sane for them. MiniLM gives .94, with random weights .25, a tiny BERT
+with random ones .002."""
 
 
 def require_solvable(
