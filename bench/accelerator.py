@@ -177,7 +177,9 @@ def _run_case(number: int, *, rehearse: bool) -> dict[str, float] | None:
 def _parity(*, rehearse: bool) -> None:
     environment = os.environ | ({"UNFREEZE_REHEARSAL": "1"} if rehearse else {})
     chosen = ["-k", "cpu_to or waits or agrees and DDP-full"] if rehearse else []
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "accelerator", "tests/accelerator", *chosen]
+    workers = max(1, min(8, (os.cpu_count() or 1) // 2))  # one by one they take a quarter of an hour
+    beside = ["--dist=load", f"--numprocesses={workers}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "accelerator", "tests/accelerator", *beside, *chosen]
     if subprocess.run(command, env=environment, check=False).returncode:
         sys.exit("the accelerator does not agree with the CPU: see above. Nothing was measured")
 

@@ -50,7 +50,7 @@ def waits_case(engine: str, folder: Path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train(run)
-    waits = [str(each.message) for each in caught if "synchronizing" in str(each.message)]
+    waits = [str(each.message) for each in caught if "called a synchronizing" in str(each.message)]
     run.engine.end()
     return waits
 
@@ -74,13 +74,16 @@ def part_of_a_run(folder: Path, engine: str, device: str):
 def _part(folder: Path, engine: str, device: str):
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        _deepspeed_on_the_cpu()
     exact()
     forget_accelerate()
     place = {"destination": f"file://{folder}"}
     distribution = engine_group.ENGINES[engine]
-    job = make_job("/none", "/none.csv", strategy=STRATEGY, training=TRAINING, output=place, distribution=distribution)
+    training = TRAINING | {"precision": "Float32"}
+    job = make_job("/none", "/none.csv", strategy=STRATEGY, training=training, output=place, distribution=distribution)
     task = Watched(dropout=0.0)
     run = Run(job, task, task.build_model(), open_engine(job), None)
+    task.taken.clear()  # what engines try before they begin depends on where they lie
     first, after = run.state.step, run.work.after_step
 
     def after_step(step: int) -> None:
@@ -100,6 +103,14 @@ def _part(folder: Path, engine: str, device: str):
     }
     run.engine.end()
     return seen
+
+
+def _deepspeed_on_the_cpu() -> None:
+    """Tell DeepSpeed, which has looked for accelerators when it was imported, that there are none."""
+    from deepspeed.accelerator import set_accelerator
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    set_accelerator(CPU_Accelerator())
 
 
 _COUNTERS = {

@@ -177,6 +177,8 @@ class ControlPlane:
             "root-ca-file": self.authority.certificate,
             "concurrent-job-syncs": 20,
             "pvclaimbinder-sync-period": "1s",  # a claim that comes before its volume is known waits so long
+            # A quota that is older than the controller's knowledge of the resource is looked at again so often (5m).
+            "resource-quota-sync-period": "5s",
             "kube-api-qps": 5000,
             "kube-api-burst": 10000,
             "node-monitor-grace-period": f"{self.config.node_grace}s",

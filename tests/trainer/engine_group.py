@@ -103,6 +103,7 @@ def write_inputs(folder: Path):
 def job_of(case: str, engine: str, folder: Path, **change):
     strategy, training = CASES[case]
     training = {"epochs": 3, "batchSize": 5, "weightDecay": 0.05, "evaluate": {"everySteps": 1000}} | training
+    training = {"precision": "Float32"} | training  # Auto is BFloat16 on many accelerators
     place = {"destination": f"file://{folder}/{engine}-{case}"}
     distribution = {"numNodes": 2, **(ENGINES | OFFLOADED)[engine]}
     spec = {"strategy": strategy, "training": training, "output": place, "distribution": distribution}

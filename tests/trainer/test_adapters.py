@@ -191,6 +191,36 @@ def test_the_same_seed_gives_the_same_adapter(folders):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize("kind", ["lora", "patterns"])
+def test_a_layers_input_is_not_copied_for_autocast_which_copies_it_anyway(folders, kind):
+    """The same bits as PEFT's own way, and fewer of them kept for the way back."""
+    task = open_task(job_of(folders, "text", TEXT[kind]))
+    module = task.build_model().module.train()
+    batch = next(task.batches("train", [range(4)]))
+    found = {}
+    for ours in (True, False):
+        if not ours:
+            for part in module.modules():
+                part.__dict__.pop("_cast_input_dtype", None)
+        kept = []
+        module.zero_grad()
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor) or tensor, lambda tensor: tensor
+        ):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = task.loss(task.forward(module, batch), batch).sum()
+            loss.backward()
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+        found[ours] = (
+            sum(storages.values()),
+            {name: each.grad for name, each in module.named_parameters() if each.grad is not None},
+        )
+    assert found[True][0] < found[False][0]
+    assert found[True][1].keys() == found[False][1].keys() != set()
+    assert all(torch.equal(tensor, found[False][1][name]) for name, tensor in found[True][1].items())
+
+
 # What differs from PEFT's name, and what PEFT's configuration does not have.
 OURS = {"loraplus_lr_ratio"}
 

@@ -74,5 +74,10 @@ def compile_blocks(module: nn.Module, blocks: Sequence[Block]) -> None:
     found = parts_of(module, blocks)
     # Frozen or not, in training or not, one length of texts or any: variants of each class of layers.
     dynamo.config.recompile_limit = max(64, len(found))
+    # With either of them torch 2.11 takes weights for unchanged that begin to ask for gradients: a layer that thaws gets none
+    # (pytorch/pytorch#139476, mended by #177158).
+    for shortcut in ("use_recursive_dict_tags_for_guards", "skip_tensor_guards_with_matching_dict_tags"):
+        if hasattr(dynamo.config, shortcut):
+            setattr(dynamo.config, shortcut, False)
     for part in found:
         part.forward = torch.compile(part.forward)  # hooks stay outside

@@ -103,7 +103,27 @@ def add_peft(
         raise JobError("InvalidAdapter", f"spec.adapter {adapter.type}: PEFT refuses it: {message}") from error
     if not text:
         wrapped.peft_config["default"].base_model_name_or_path = base
+    _leave_casts_to_autocast(wrapped)
     return _divided(wrapped, before, list(blocks), adapter)
+
+
+def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
+    """Have LoRA's layers take their input as it is where autocast gives both factors of the product its type anyway.
+
+    PEFT makes a float32 copy of each layer's input first, of which autocast makes another one in its own type: the bits that were
+    there before. Both lie in memory and go through it for each layer and pass. DoRA computes other things with it, in its type.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for part in wrapped.modules():
+        if isinstance(part, LoraLayer) and not part.lora_variant:
+            part._cast_input_dtype = _cast  # noqa: SLF001 - PEFT has a switch for it, which knows nothing of autocast
+
+
+def _cast(inputs: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    if inputs is None or torch.is_autocast_enabled(inputs.device.type):
+        return inputs
+    return inputs.to(dtype)
 
 
 def _task_type(module: nn.Module, head: Collection[str]) -> str:
