@@ -243,8 +243,14 @@ def test_a_solved_rung_is_what_auto_does_by_itself(tmp_path, spread):
     run = open_run(job, open_task(job))
     assert [(phase.steps, phase.solved) for phase in run.plan.phases] == [(1 if spread else 20, spread), (4, False)]
     assert [phase.steps for phase in preview(job).phases] == [phase.steps for phase in run.plan.phases]
+    loaded, load = [], run.engine.load_weights
+    run.engine.load_weights = lambda weights: (loaded.append(dict(weights)), load(weights))
     train(run)
     run.saver.close()
+    new = open_task(job).build_model().module.classifier.weight
+    assert torch.equal(loaded[-1]["classifier.weight"], new) == spread, (
+        "what follows a solved head begins with the base"
+    )
     decided = {one.type for one in run.state.decisions}
     assert ("Solver" in decided, "Rung" in decided, "Rollback" in decided) == (spread, True, False)
     assert float(run.engine.module.classifier.weight.detach().norm()) < 100, "one that trains further"
