@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What differs between releases of Kubernetes: the CRD and its rules, and a job's life from its children to its end.
 OLDEST := tests/crds tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
 
-.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo test test-matrix test-fast test-oldest test-walk fmt lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo demo-search test test-matrix test-fast test-oldest test-walk fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,6 +42,9 @@ cluster-binaries:
 
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo
+
+demo-search: setup ## A page where a drawing or a word finds pictures: trains a bridge in minutes; JOB=alignment-audio for spoken words too
+	@$(BIN)/python -m examples.search .demo $(JOB)
 
 test-binaries: $(READY)
 	@$(BIN)/python -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \

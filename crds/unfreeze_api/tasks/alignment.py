@@ -23,6 +23,10 @@ class AlignmentSpec(Model):
     temperature: float | None = Field(default=None, ge=0.01, le=10)
     """What cosines are divided by before they are compared. It is learned, from this value on, and stays at 0.01 at least.
     Default: 0.07."""
+    class_names: Annotated[bool | None, Since(2)] = None
+    """Whether what encoders of pictures were pretrained to tell helps: where their folder has a classifier and the names of its
+    classes, heads read, beside what an encoder gives, the mean of these names' vectors by the text encoders, weighted by the
+    classes' probabilities (ConSE, Norouzi et al. 2014, arXiv 1312.5650). Linear heads begin there. Default: false."""
     max_length: int = Field(default=64, ge=1, le=131072)
     """Tokens kept of each text; longer texts are cut."""
     image_size: int | None = Field(default=None, ge=8, le=4096)

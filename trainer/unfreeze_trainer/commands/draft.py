@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_api.tasks import task_type
+from unfreeze_api.tasks.alignment import COLUMNS
 from unfreeze_trainer.commands.facts import facts_of
-from unfreeze_trainer.commands.guess import Guess, guess, of_folder
+from unfreeze_trainer.commands.guess import guess, of_folder
+from unfreeze_trainer.commands.guessed import Guess
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.data.suffixes import JSON, suffixes
@@ -42,6 +44,13 @@ class Draft:
     def reads_text(self) -> bool:
         """Whether words go into the model."""
         return task_type(self.guess.task).reads_text
+
+    @property
+    def modalities(self) -> list[str]:
+        """What is read by an encoder each, in the manifest's words; nothing where one model reads all."""
+        if not task_type(self.guess.task).towers:
+            return []
+        return [modality for modality, column in COLUMNS.items() if column.name in self.guess.columns]
 
     def task(self) -> dict[str, Any]:
         """Return spec.task."""
@@ -105,8 +114,9 @@ def job_of(drafted: Draft) -> ResolvedJob:
     """Return a job of which the data alone count."""
     from unfreeze_api.spec.job import FineTuneJobSpec
 
+    towers = [{"modality": one, "source": f"file:///none/{one}"} for one in drafted.modalities]
     spec = {
-        "model": {"source": "file:///none"},
+        "model": {"towers": towers} if towers else {"source": "file:///none"},
         "task": drafted.task(),
         "data": drafted.data(),
         "strategy": {"type": "FeatureExtraction"},

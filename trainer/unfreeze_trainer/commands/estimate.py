@@ -86,11 +86,10 @@ def estimated(
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
 
-    if task_type(job.task.type).joins:
-        field = "spec.model.towers" if job.model.towers else "spec.task.type"
+    if task_type(job.task.type).joins and not job.model.towers:
         raise JobError(
             "UnsupportedModel",
-            f"{field}: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
+            f"spec.task.type: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
         )
     if job.stages:
         raise JobError(

@@ -18,6 +18,8 @@ from unfreeze_trainer.runs.destination import MARKER
 _ADAPTERS = {"adapter_config.json": "PEFT", "bottleneck_config.json": "Bottleneck"}
 """Files that tell what kind of adapter lies in a folder."""
 _LONGEST = 131_072
+BY_WORDS = "Alignment"
+"""The task whose exports tell classes by their names alone."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Finished:
         return self.base or self.folder
 
 
-def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Finished:
+def find_model(path: Path, base: Path | None, *, measured: bool = False, by_words: bool = False) -> Finished:
     """Return the model at a path.
 
     Parameters
@@ -51,6 +53,8 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
         The base of an adapter; else where the adapter says that it lies.
     measured
         Whether its loss is asked for, and no answers.
+    by_words
+        Whether it is to tell classes that are named now.
 
     Raises
     ------
@@ -64,7 +68,13 @@ def find_model(path: Path, base: Path | None, *, measured: bool = False) -> Fini
     marker = _json(folder / MARKER)
     described, thresholds = _described(folder, marker) or _inferred(folder, adapter), _thresholds(folder, marker)
     mute = described.task["type"] in _NO_ANSWERS and not described.outputs
-    if mute and not (measured and described.task["type"] in _MEASURED):
+    if by_words and described.task["type"] != BY_WORDS:
+        raise JobError(
+            "InvalidJob",
+            f"{folder}: its task is {described.task['type']}, and only exports of {BY_WORDS} tell classes that are named now: leave"
+            " --class and --prompt out",
+        )
+    if mute and not by_words and not (measured and described.task["type"] in _MEASURED):
         raise _no_answers(folder, described.task["type"])
     if adapter is None:
         _require_outputs(folder, described)
@@ -138,18 +148,17 @@ def _some(names: list[str]) -> str:
 
 _NO_ANSWERS = {
     "TextEmbedding": "vectors of texts, and no labels or numbers: load it as its README.md says, by sentence-transformers or pooled.py",
-    "Alignment": "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py",
+    BY_WORDS: "vectors of pictures, texts and sound, and no labels or numbers: load it as its README.md says, by bridge.py;"
+    " unfreeze predict --class NAME --class NAME has it tell by words what pictures or clips show",
     "ImageText": "how well pictures and texts belong together, and no labels or numbers: load it as its README.md says, by transformers'"
     " AutoModel and AutoProcessor, and give it texts to choose from. Trained with columns.className it tells these classes here;"
     " unfreeze evaluate measures its recall",
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
-    "SpeechRecognition": "texts of what it hears, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
-    " evaluate --generate TOKENS measures its word error rate",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM", "SpeechRecognition")
+_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM")
 """Those of them whose loss on data can be measured."""
 
 
@@ -178,10 +187,10 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
-    if writes := _writes(config, kind):
-        raise _no_answers(folder, writes)
-    if kind in ("CLIPModel", "SiglipModel"):
-        raise _no_answers(folder, "ImageText")
+    if kind == "WhisperForConditionalGeneration" or kind.endswith("ForCTC"):
+        return Described(task={"type": "SpeechRecognition"}, outputs=[])
+    if mute := _mute(config, kind):
+        raise _no_answers(folder, mute)
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"
@@ -202,12 +211,12 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
 
 
-def _writes(config: dict[str, Any], kind: str) -> str | None:
-    """Return the task of a class of transformers whose models make texts; None of others."""
+def _mute(config: dict[str, Any], kind: str) -> str | None:
+    """Return the task of a class of transformers whose models give no answers; None of others."""
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         return "CausalLM"
-    if kind == "WhisperForConditionalGeneration":
-        return "SpeechRecognition"
+    if kind in ("CLIPModel", "SiglipModel"):
+        return "ImageText"
     return "Seq2SeqLM" if _rewrites(config, kind) else None
 
 

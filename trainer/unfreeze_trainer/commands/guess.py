@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
 
-from unfreeze_api.tasks import TASKS, task_type
+from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.commands.facts import Facts, Look
+from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_speech
+from unfreeze_trainer.commands.guessed import Guess, looking, most_usual
 from unfreeze_trainer.commands.hints import hints, require_header, require_labels
-from unfreeze_trainer.commands.labels import LABEL_NAMES, has_label, is_measure, is_value, points, several
+from unfreeze_trainer.commands.labels import (
+    LABEL_NAMES,
+    PAIRS,
+    TEXT_NAMES,
+    is_measure,
+    is_value,
+    points,
+    several,
+)
 from unfreeze_trainer.errors import JobError, quoted, some_of
 
-_TEXT_NAMES = (
-    *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
-    *("description", "tweet", "utterance", "input", "abstract", "name"),
-)  # fmt: skip
-_PAIRS = (
-    *({"premise", "hypothesis"}, {"question", "sentence"}, {"question", "answer"}, {"question", "passage"}, {"query", "passage"}),
-    *({"query", "document"}, {"context", "response"}, {"text", "pair"}, {"anchor", "positive"}, {"one", "other"}, {"claim", "evidence"}),
-)  # fmt: skip
-_SAID = frozenset({"text", "transcript", "transcription", "sentence", "caption"})
-"""Of columns of what is said in clips."""
 _PLAUSIBLE = 2.0
 """Points of another column that people are shown."""
 _SHARED = 0.05
 """Share of two columns' values that stand in both, from which they are texts of one kind."""
-
-
-@dataclass
-class Guess:
-    """A task and its columns."""
-
-    task: str
-    columns: dict[str, str] = field(default_factory=dict)
-    """Fields of `columns` in the manifest, and the names that the table has for them."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of the task, as in the manifest."""
-    said: list[str] = field(default_factory=list)
-    """What was decided among several, and how to have it otherwise, for people."""
-
-    def renamed(self) -> dict[str, str]:
-        """Return the columns that `columns` of the manifest has to name: those that are not called as by default."""
-        reads = {column.name: column for column in task_type(self.task).reads}
-        return {
-            name: column
-            for name, column in self.columns.items()
-            if name in reads and (name != column or reads[name].optional)
-        }
 
 
 def guess(
@@ -71,7 +47,17 @@ def guess(
     """
     given = dict(given or {})
     _check(facts, where, given, task)
-    for ask in (_of_words, _of_speech, _of_captions, _of_files, _of_relations, _of_sequences, _of_dialogues, _of_texts):
+    for ask in (
+        of_agreement,
+        _of_words,
+        of_speech,
+        of_captions,
+        _of_files,
+        _of_relations,
+        _of_sequences,
+        _of_dialogues,
+        _of_texts,
+    ):
         if found := ask(facts, given, task, where):
             found.columns |= given
             return found
@@ -84,30 +70,20 @@ def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], tas
     names = [task.name for task in TASKS]
     if task and task not in names:
         raise JobError("InvalidJob", f"no task is called {task!r}: tasks are {', '.join(names)}")
-    if task and task_type(task).towers:
-        raise JobError(
-            "InvalidJob",
-            f"{task} has several models, and no job is drafted for it: write the file by docs/tasks.md; `unfreeze data FILE` then shows"
-            " what it would read",
-        )
     known = list(dict.fromkeys(column.name for task in TASKS for column in task.reads))
     if unknown := [name for name in given if name not in known]:
         raise JobError("InvalidJob", f"columns have no field {unknown[0]!r}: fields are {', '.join(known)}")
     check_columns(list(given.values()), list(facts), where)
 
 
-def _of(facts: Mapping[str, Facts], *looks: Look) -> list[Facts]:
-    return [one for one in facts.values() if one.look in looks]
-
-
 def _of_words(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:  # noqa: ARG001
     """Return token classification, where there are lists of words and tags, or texts and spans."""
     if task not in (None, "TokenClassification") or {"label", "value", "image", "audio"} & given.keys():
         return None
-    spans, lists = _of(facts, "spans"), _of(facts, "words")
-    texts = _of(facts, "text")
+    spans, lists = looking(facts, "spans"), looking(facts, "words")
+    texts = looking(facts, "text")
     if spans and texts:
-        text = _named(texts, _TEXT_NAMES)
+        text = most_usual(texts, TEXT_NAMES)
         return Guess("TokenClassification", {"text": text.name, "spans": spans[0].name}, {"annotation": "Spans"})
     for words in lists:
         for tags in lists:
@@ -132,53 +108,6 @@ def _are_tags(words: Facts, tags: Facts) -> bool:
     return len({tag for row in other for tag in row}) < len({word for row in one for word in row})
 
 
-def _of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
-    """Return speech recognition, where clips stand beside a text that is no label, or it is asked for."""
-    if task not in (None, "SpeechRecognition") or {"label", "value", "image"} & given.keys():
-        return None
-    clips = [facts[given["audio"]]] if "audio" in given else _of(facts, "audio")
-    if not clips:
-        return None
-    said = [one for one in facts.values() if set(one.words) & _SAID and one is not clips[0]]
-    if "text" in given:
-        said = [facts[given["text"]]]
-    elif task:
-        said = said or [one for one in _of(facts, "text") if one is not clips[0]]
-    else:
-        said = [] if has_label(facts) else [one for one in said if one.look == "text"]
-    if said:
-        found = Guess("SpeechRecognition", {"audio": clips[0].name, "text": _named(said, _TEXT_NAMES).name})
-        if not task and "text" not in given:
-            what = f"column {found.columns['text']!r} was taken for what is said in the clips"
-            found.said.append(f"{what}; to tell their labels use --task AudioClassification")
-        return found
-    if task is None:
-        return None
-    names = ", ".join(map(repr, facts))
-    raise JobError(
-        "InvalidData",
-        f"{where}: SpeechRecognition learns to write what is said in clips, and no column is called 'text'. The columns are"
-        f" {quoted(names)}; name the right one by --column text=NAME",
-    )
-
-
-def _of_captions(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
-    """Return image and text, where it is asked for, or a picture and its text are named."""
-    if task not in (None, "ImageText") or (task is None and not {"image", "text"} <= given.keys()):
-        return None
-    pictures = [facts[given["image"]]] if "image" in given else _of(facts, "picture")
-    texts = [facts[given["text"]]] if "text" in given else _of(facts, "text") or _of(facts, "category", "id")
-    texts = [one for one in texts if one not in pictures]
-    if pictures and texts:
-        return Guess("ImageText", {"image": pictures[0].name, "text": _named(texts, ("caption", *_TEXT_NAMES)).name})
-    missing, names = "text" if pictures else "image", ", ".join(map(repr, facts))
-    raise JobError(
-        "InvalidData",
-        f"{where}: ImageText learns which pictures and texts belong together, and no column looks like {missing}. The columns are"
-        f" {quoted(names)}; name the right one by --column {missing}=NAME",
-    )
-
-
 def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return the classification of pictures or clips, where a column holds some."""
     kinds: tuple[tuple[Look, str, str], ...] = (
@@ -186,7 +115,7 @@ def _of_files(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
         ("audio", "audio", "AudioClassification"),
     )
     for look, column, name in kinds:
-        held = [facts[given[column]]] if column in given else _of(facts, look)
+        held = [facts[given[column]]] if column in given else looking(facts, look)
         if task not in (None, name) or not held or {"text", "tokens"} & given.keys():
             continue
         found = Guess(name, {column: held[0].name})
@@ -254,7 +183,7 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
     """Return causal language modelling, where there are messages, or columns called prompt and completion, or it is asked for."""
     if task not in (None, "CausalLM") or {"label", "value"} & given.keys():
         return None
-    texts, dialogues = _of(facts, "text"), _of(facts, "messages")
+    texts, dialogues = looking(facts, "text"), looking(facts, "messages")
     if "messages" in given or dialogues:
         return Guess("CausalLM", {"messages": given.get("messages") or dialogues[0].name}, {"annotation": "Messages"})
     columns = {name: given.get(name, name) for name in ("prompt", "completion") if given.get(name, name) in facts}
@@ -262,7 +191,7 @@ def _of_dialogues(facts: Mapping[str, Facts], given: Mapping[str, str], task: st
         return Guess("CausalLM", columns, {"annotation": "Completions"})
     if task is None or not (texts or "text" in given):
         return None
-    return Guess("CausalLM", {"text": given.get("text") or _named(texts, _TEXT_NAMES).name}, {"annotation": "Text"})
+    return Guess("CausalLM", {"text": given.get("text") or most_usual(texts, TEXT_NAMES).name}, {"annotation": "Text"})
 
 
 def _is_beyond_cosines(one: Facts) -> bool:
@@ -280,17 +209,17 @@ def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     if task not in (None, "TextClassification", "TextRegression"):
         return None
     target = {given[name] for name in ("label", "value") if name in given}
-    texts = [one for one in _of(facts, "text") if one.name not in target]
+    texts = [one for one in looking(facts, "text") if one.name not in target]
     if not texts:  # short ones look like labels
         rest = [
             one
-            for one in _of(facts, "category", "id")
+            for one in looking(facts, "category", "id")
             if one.name not in target and not set(one.words) & LABEL_NAMES and not one.is_whole
         ]
         texts = sorted(rest, key=lambda one: -len(one.counts))[:1]
     if not texts and "text" not in given:
         return None
-    text = facts[given["text"]] if "text" in given else _named(texts, _TEXT_NAMES)
+    text = facts[given["text"]] if "text" in given else most_usual(texts, TEXT_NAMES)
     found = Guess("TextClassification", {"text": text.name})
     others = [one for one in texts if one is not text]
     if "textPair" not in given and (pair := next((one for one in others if _is_pair(text, one)), None)):
@@ -311,21 +240,11 @@ def _of_texts(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | 
     return found
 
 
-def _named(found: Sequence[Facts], names: Sequence[str]) -> Facts:
-    """Return the column whose name is the most usual one, of several such the one with the longest cells."""
-
-    def order(one: Facts) -> tuple[int, float]:
-        places = [names.index(word) for word in one.words if word in names]
-        return (min(places, default=len(names)), -one.length)
-
-    return min(found, key=order)
-
-
 def _is_pair(one: Facts, other: Facts) -> bool:
     """Return whether two columns are the texts of pairs: by their names, or because they hold the same texts."""
     first, second = set(one.words), set(other.words)
     if any(
-        (left in first and right in second) or (right in first and left in second) for left, right in map(tuple, _PAIRS)
+        (left in first and right in second) or (right in first and left in second) for left, right in map(tuple, PAIRS)
     ):
         return True
     if one.words == other.words or (first & second and first ^ second <= {"a", "b", "one", "two"}):

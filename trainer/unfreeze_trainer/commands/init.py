@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--model",
+    "models",
+    multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the pretrained model. Default: the first that fits in model/ or models/ here or beside the data.",
+    help="Folder of the pretrained model; of Alignment several, each by a --model of its own. Default: the first that fits in model/ or"
+    " models/ here or beside the data.",
 )
 @click.option(
     "--output",
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 @column_option
 @click.argument("path", type=DataPath(exists=True, path_type=Path))
 def init(
-    *, path: Path, model: Path | None, output: Path, force: bool, task: str | None, columns: tuple[str, ...]
+    *, path: Path, models: tuple[Path, ...], output: Path, force: bool, task: str | None, columns: tuple[str, ...]
 ) -> None:
     """Write a FineTuneJob for the data at PATH, with a comment at each choice.
 
@@ -53,13 +57,13 @@ def init(
 
     with judged():
         drafted = draft(path, task=task, columns=named(columns))
-        folder, said = _model(drafted, model, path)
+        folder, towers, said = _bases(drafted, models, path)
         counter = token_counter(folder) if folder and drafted.reads_text else None
         with logged() as messages:
             found = survey(job_of(drafted), count_tokens=counter, files=FILES)
         if not found.splits:
             raise click.ClickException(f"{found.problem}. No job is written: {path} would end it")
-        text = _text(choose(drafted, found, model=folder, output=output), output)
+        text = _text(choose(drafted, found, model=folder, towers=towers, output=output), output)
         warnings = _warnings(drafted, found, text)
         _write(output, text, force=force)
     for line in (*drafted.said, *said):
@@ -67,6 +71,45 @@ def init(
     for warning in (*warnings, *messages):
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"{output} is written. Next: unfreeze run {shlex.quote(str(output))}")
+
+
+def _bases(
+    drafted: Draft, given: Sequence[Path], path: Path
+) -> tuple[Path | None, list[tuple[str, Path | None]], list[str]]:
+    """Return the model's folder, or that which reads text, where each of several encoders lies, and what people are shown of it."""
+    if wanted := drafted.modalities:
+        towers, said = _towers(wanted, given, path)
+        return next((folder for modality, folder in towers if modality == "Text"), None), towers, said
+    if len(given) > 1:
+        raise click.UsageError(f"--model: {drafted.guess.task} has one model: name one folder")
+    folder, said = _model(drafted, given[0] if given else None, path)
+    return folder, [], said
+
+
+def _towers(
+    wanted: Sequence[str], given: Sequence[Path], path: Path
+) -> tuple[list[tuple[str, Path | None]], list[str]]:
+    """Return an encoder of each modality that a table has, or all that were named; None for one that was not found."""
+    from unfreeze_trainer.models.folders import modality_of
+
+    read = {folder: modality_of(folder) for folder in given or _folders(path)}
+    if unknown := next((folder for folder in given if read[folder] not in wanted), None):
+        what = f"it reads {read[unknown].lower()}s" if read[unknown] else "nothing in it says what it reads"
+        raise click.UsageError(f"--model {unknown}: {what}, and the data have {', '.join(wanted)}: leave it out")
+    if given and len(wanted := [modality for modality in wanted if modality in read.values()]) == 1:
+        raise click.UsageError(
+            f"--model: encoders of {wanted[0]} alone have nothing to agree with: name one of another modality too"
+        )
+    found: list[tuple[str, Path | None]] = []
+    for modality in wanted:
+        fitting = [folder for folder, reads in read.items() if reads == modality]
+        found += [(modality, folder) for folder in (fitting if given else fitting[:1])] or [(modality, None)]
+    missing = [modality for modality, folder in found if folder is None]
+    said = [
+        f"no encoder was found for {one}: name one by --model, or write it into spec.model.towers" for one in missing
+    ]
+    taken = [f"{folder} was taken as the encoder for {modality}" for modality, folder in found if folder and not given]
+    return found, said + taken
 
 
 def _model(drafted: Draft, given: Path | None, path: Path) -> tuple[Path | None, list[str]]:

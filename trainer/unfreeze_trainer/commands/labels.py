@@ -7,6 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from unfreeze_trainer.commands.facts import Facts
 
+TEXT_NAMES = (
+    *("text", "sentence", "content", "document", "question", "query", "review", "comment", "message", "body", "title", "premise"),
+    *("description", "tweet", "utterance", "input", "abstract", "name"),
+)  # fmt: skip
+"""Of columns of texts, the most usual first."""
+PAIRS = (
+    *({"premise", "hypothesis"}, {"question", "sentence"}, {"question", "answer"}, {"question", "passage"}, {"query", "passage"}),
+    *({"query", "document"}, {"context", "response"}, {"text", "pair"}, {"anchor", "positive"}, {"one", "other"}, {"claim", "evidence"}),
+)  # fmt: skip
+"""Of two columns of texts that are pairs."""
 LABEL_NAMES = frozenset(
     {"label", "labels", "class", "classes", "category", "categories", "target", "targets", "intent", "sentiment", "topic", "emotion"}
     | {"type", "kind", "tag", "tags", "genre", "language", "lang", "stance", "polarity", "gold", "answer", "y", "outcome", "status"}

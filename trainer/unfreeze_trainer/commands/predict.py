@@ -34,6 +34,21 @@ def _asking(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path)),
         column_option,
         click.option(
+            "--class",
+            "classes",
+            multiple=True,
+            metavar="NAME",
+            help="Of an export of Alignment: a class that pictures or clips are told to be of, by its name; may be given several times.",
+        ),
+        click.option(
+            "--prompt",
+            "prompts",
+            multiple=True,
+            metavar="TEXT",
+            help="What such a class is called in a text, in which {} stands for its name, like 'a drawing of a {}.'; of several the mean"
+            " of their vectors counts.",
+        ),
+        click.option(
             "--base",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             help="Folder of the base model of an adapter. Default: where the adapter says that it lies.",
@@ -88,6 +103,8 @@ def predict(
     model: Path,
     data: Path,
     columns: tuple[str, ...],
+    classes: tuple[str, ...],
+    prompts: tuple[str, ...],
     base: Path | None,
     batch_size: int,
     on_error: str,
@@ -102,10 +119,11 @@ def predict(
 
     MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
-    (docs/predictions.md), without label.
+    (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
     from unfreeze_trainer.commands.asked import SPLIT, ask, decide
     from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.generated import written
     from unfreeze_trainer.commands.rows import FORMATS, opened
     from unfreeze_trainer.exports.predictions import About
 
@@ -118,22 +136,31 @@ def predict(
         raise click.ClickException(f"{output} is there already: --force overwrites it, --output names another file")
     if output and output.exists() and output.samefile(data):
         raise click.ClickException(f"{output} is the data that are asked of: --output has to name another file")
-    asked = ask(
-        find_model(model, base),
-        data,
-        columns=named(columns),
-        labelled=False,
-        skip=on_error == "skip",
-        device=device,
-    )
+    if prompts and not classes:
+        raise click.UsageError("--prompt says what classes are called: name them by --class")
+    finished = find_model(model, base, by_words=bool(classes))
+    opened_by: dict[str, Any] = {
+        "columns": named(columns),
+        "labelled": False,
+        "skip": on_error == "skip",
+        "device": device,
+    }
+    if classes:
+        from unfreeze_trainer.commands.by_words import ask_by_words
+
+        asked = ask_by_words(finished, data, classes, prompts, **opened_by)
+    else:
+        asked = ask(finished, data, **opened_by)
     decide(asked, threshold)
     answers = asked.task.answers
-    assert answers is not None  # `ask` opens no other task
-    about = About(
-        source=str(data), task=asked.task.job.task.type, kind=answers.kind, names=answers.names, unseen=answers.unseen
-    )
-    with opened(output, format_, about, force=force) as rows:
-        for found in predictions(asked, batch_size, inputs=inputs):
+    about: dict[str, Any] = {"kind": "Texts", "names": []}
+    said = written(asked, batch_size, inputs=inputs)
+    if answers is not None:
+        about = {"kind": answers.kind, "names": answers.names, "unseen": answers.unseen}
+        said = predictions(asked, batch_size, inputs=inputs)
+    described = About(source=str(data), task=asked.task.job.task.type, **about)
+    with opened(output, format_, described, force=force) as rows:
+        for found in said:
             rows.write(found)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     if left_out:
@@ -185,6 +212,8 @@ def evaluate(
     model: Path,
     data: Path,
     columns: tuple[str, ...],
+    classes: tuple[str, ...],
+    prompts: tuple[str, ...],
     base: Path | None,
     batch_size: int,
     on_error: str,
@@ -199,14 +228,20 @@ def evaluate(
     from unfreeze_trainer.commands.asked import SPLIT, ask
     from unfreeze_trainer.commands.finished import find_model
 
-    asked = ask(
-        find_model(model, base, measured=True),
-        data,
-        columns=named(columns),
-        labelled=True,
-        skip=on_error == "skip",
-        device=device,
-    )
+    by_words = bool(classes or prompts)
+    finished = find_model(model, base, measured=True, by_words=by_words)
+    opened_by: dict[str, Any] = {
+        "columns": named(columns),
+        "labelled": True,
+        "skip": on_error == "skip",
+        "device": device,
+    }
+    if by_words:
+        from unfreeze_trainer.commands.by_words import ask_by_words
+
+        asked = ask_by_words(finished, data, classes, prompts, **opened_by)
+    else:
+        asked = ask(finished, data, **opened_by)
     figures, worth = measured(asked, batch_size)
     if generate:
         from unfreeze_trainer.commands.generated import generated

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _ROUND = 8
 _IMBALANCED = 3
 """How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
 _MISSING_MODEL = "file:///PATH/TO/MODEL"
+_FOLDER = "  # a folder with config.json, weights and tokenizer"
 _PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
 _LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength", "SpeechRecognition": ""}
 """What says how long texts are read, where that is not maxLength; none where samples are longer than what is said in them."""
@@ -63,11 +64,28 @@ _PROJECTIONS = (
     "    type: FeatureExtraction",
     "    learningRate: {head: 1.0e-4}",
 )
+_HEADS = (
+    "    # The heads alone are trained; what the encoders give is computed once. If it falls short, try more encoders, projection: MLP,",
+    "    # or classNames: true where an encoder of pictures has a classifier.",
+    "    type: FeatureExtraction",
+    "    learningRate: {head: 1.0e-3}",
+)
 _COMPARED, _AT_ONCE = 128, 16
 """Samples of a step that are compared with each other, and those of them that are computed at a time."""
 
 
-def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -> Chosen:
+_COMPARED_FROZEN, _EPOCHS_FROZEN = 512, 60
+"""The same where encoders compute once, and how often they are read: a step costs little."""
+
+
+def choose(
+    drafted: Draft,
+    found: Survey,
+    *,
+    model: Path | None,
+    output: Path,
+    towers: Sequence[tuple[str, Path | None]] = (),
+) -> Chosen:
     """Return a first job for some data.
 
     Parameters
@@ -76,6 +94,8 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         What lies there, and what a survey of it says.
     model
         The model's folder; a place for it where None.
+    towers
+        Modality and folder of each of several encoders; a place for one where None.
     output
         The file that is to be written: the run's folder lies beside it.
     """
@@ -86,8 +106,9 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
     batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))
     task = task_type(drafted.guess.task)
     if task.joins:
-        batch = min(max(1, samples), _COMPARED)
-    epochs = min(max(math.ceil(_STEPS * batch / max(1, samples)), _EPOCHS[0]), _EPOCHS[1])
+        batch = min(max(1, samples), _COMPARED_FROZEN if towers else _COMPARED)
+    most = _EPOCHS_FROZEN if towers else _EPOCHS[1]
+    epochs = min(max(math.ceil(_STEPS * batch / max(1, samples)), _EPOCHS[0]), most)
     lines = [
         *(f"# {' '.join(line.split())}" for line in drafted.said),
         "# Paths are those of this machine; in a cluster models, data and results lie on claims: pvc://CLAIM/PATH.",
@@ -97,13 +118,13 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         f"  name: {name}",
         "spec:",
         "  model:",
-        f"    source: {_scalar(source)}" + ("" if model else "  # a folder with config.json, weights and tokenizer"),
+        *(_towers(towers) or [f"    source: {_scalar(source)}" + ("" if model else _FOLDER)]),
         "  task:",
         *_task(drafted, found),
         "  data:",
         *_data(drafted, found),
         "  strategy:",
-        *(_ALL if task.no_head else _PROJECTIONS if task.joins else _HEAD),
+        *(_ALL if task.no_head else _HEADS if towers else _PROJECTIONS if task.joins else _HEAD),
         "  training:",
         f"    batchSize: {batch}  # {samples:,} samples to train on: {math.ceil(samples / batch):,} steps an epoch",
         *_parts(batch if task.joins else 0),
@@ -114,6 +135,18 @@ def choose(drafted: Draft, found: Survey, *, model: Path | None, output: Path) -
         f"    destination: {_scalar(f'file://{_destination(drafted, output, name)}')}  # checkpoints, the model and report.json",
     ]
     return Chosen(lines)
+
+
+def _towers(towers: Sequence[tuple[str, Path | None]]) -> list[str]:
+    """Return the lines of several encoders."""
+    each = [
+        (one, _scalar(f"file://{folder.absolute()}" if folder else f"{_MISSING_MODEL}/{one}"), folder)
+        for one, folder in towers
+    ]
+    lines = [
+        f"      - {{modality: {one}, source: {source}}}{'' if folder else _FOLDER}" for one, source, folder in each
+    ]
+    return ["    towers:", *lines] if lines else []
 
 
 def _parts(batch: int) -> Iterator[str]:

@@ -48,6 +48,7 @@ def pretended(world_size: int) -> Iterator[FakeTensorMode]:
         enter(patch.object(torch.cuda, "is_available", _no))
         # Fake tensors are where they shall be, and nobody answers what the ranks compare.
         enter(patch.object(nn.Module, "to", _itself))
+        enter(patch.object(nn.Module, "float", _itself))  # timm's are called so, and all weights are drawn in float32
         enter(patch("torch.nn.parallel.distributed._verify_param_shape_across_processes", _nothing))
         enter(patch("unfreeze_trainer.engines.fsdp.init_device_mesh", _really(_mesh)))
         enter(patch.object(Engine, "all_reduce", _alone))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.engines.base import persistent_buffers
+from unfreeze_trainer.estimates.joined import Joined, every_row
 from unfreeze_trainer.estimates.ledger import Ledger
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
 from unfreeze_trainer.feed import Feed, MicroBatch
@@ -113,6 +115,8 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         from unfreeze_trainer.engines.deepspeed import import_deepspeed
 
         import_deepspeed()
+    if job.model.towers:
+        task = Joined(task)  # type: ignore[assignment]
     training = job.training
     feed = Feed(
         task,
@@ -125,7 +129,8 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
     plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
     [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
     [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
-    with pretended(job.distribution.world_size) as fake, _skeletons(task, job):
+    rows = every_row() if job.model.towers else nullcontext()
+    with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
         batches: list[Batch] = [
             {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
         ]
@@ -145,6 +150,12 @@ def _evaluated(task: Task, training: Any, world_size: int) -> list[int]:
 def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
     """Have a task build a job's model without its weights, and a quantised one as it was before."""
     library = task.library
+    if job.model.towers:
+        with ExitStack() as stack:
+            for tower in library.towers:
+                stack.enter_context(patch.object(tower, "_random", True))
+            yield
+        return
     before = library._random, library.job  # noqa: SLF001 - its own way to build without weights
     model = job.model.model_copy(update={"quantization": None})
     library._random, library.job = True, job.model_copy(update={"model": model})  # noqa: SLF001
@@ -166,7 +177,8 @@ class _Trace:
             pretend(self._job, loaded)
             ledger.restart()  # files are mapped, and not copied
             module = loaded.module
-            found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
+            names = [block.name for block in loaded.blocks]
+            found = compile_phases(self._job, names, self._feed.steps_per_epoch, headless=loaded.headless)
             freezer = Freezer(
                 module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
             )
@@ -198,9 +210,10 @@ class _Trace:
             if self._job.strategy.learning_rate.rates == "Auto":
                 plan = Plan.of(
                     self._job,
-                    [block.name for block in loaded.blocks],
+                    names,
                     samples=self._feed.samples,
                     steps_per_epoch=self._feed.steps_per_epoch,
+                    headless=loaded.headless,
                 )
                 tests = len(parts(self._job, plan, freezer))
                 tested = tests * steps_for(planned, tests=tests) if tests else 0

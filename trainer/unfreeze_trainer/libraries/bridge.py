@@ -15,9 +15,9 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
-from unfreeze_trainer.libraries.towers import AudioTower, naming, open_towers
+from unfreeze_trainer.libraries.towers import AudioTower, ImageTower, TextTower, naming, open_towers
 from unfreeze_trainer.models import LoadedModel, bridge_layers
-from unfreeze_trainer.models.bridge import Bridge, Encoders, bridge_blocks
+from unfreeze_trainer.models.bridge import Bridge, Encoders, Told, bridge_blocks
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import hash_files
 from unfreeze_trainer.models.loading import not_wrapped, seeded
@@ -48,6 +48,7 @@ class BridgeLibrary(Library):
 
     def __init__(self, job: ResolvedJob, options: AlignmentSpec) -> None:
         self.job, self._options = job, options
+        self._classifiers: dict[str, Told] | None = None
         self.towers = open_towers(job, image_size=options.image_size, max_seconds=options.max_seconds)
 
     def open(self, head: Head) -> None:
@@ -76,17 +77,22 @@ class BridgeLibrary(Library):
             found |= {f"{tower.key}/{name}": digest for name, digest in hashes.items()}
         return found
 
-    def build(self) -> LoadedModel:
-        """Load the encoders; the same weights on every rank, the heads are drawn from training.seed."""
+    def encoders(self) -> tuple[Encoders, dict[str, int]]:
+        """Load the encoders, in training mode; return them with how many numbers each gives of a sample."""
         modules, widths = {}, {}
         for index, tower in enumerate(self.towers):
             with naming(self.job, index):
                 modules[tower.key], widths[tower.key] = tower.build()
-        options = self._options
         features, modalities = (
             {one.key: getattr(one, part) for one in self.towers} for part in ("features", "modality")
         )
-        encoders = Encoders(modules, features, modalities)
+        return Encoders(modules, features, modalities), widths
+
+    def build(self) -> LoadedModel:
+        """Load the encoders; the same weights on every rank, the heads are drawn from training.seed."""
+        encoders, widths = self.encoders()
+        options = self._options
+        told = self._told(encoders, widths) if options.class_names else None
         with seeded(self.job.training.seed):
             bridge = Bridge(
                 encoders,
@@ -95,8 +101,36 @@ class BridgeLibrary(Library):
                 width=options.width,
                 dropout=options.dropout,
                 temperature=options.temperature or TEMPERATURE,
+                told=told,
             )
         return LoadedModel(bridge.train(), bridge_blocks(bridge), frozenset())
+
+    def _told(self, encoders: Encoders, widths: Mapping[str, int]) -> Mapping[str, Told]:
+        """Return the classifiers that encoders of pictures bring along, their names read by all encoders of texts; read once."""
+        if self._classifiers is None:
+            texts = [one for one in self.towers if isinstance(one, TextTower)]
+            known = {one.key: one.classifier() for one in self.towers if isinstance(one, ImageTower)}
+            named = {key: one for key, one in known.items() if one and one.weight.shape[1] == widths[key]}
+            if why := self._nameless(texts=bool(texts), named=bool(named)):
+                raise JobError("InvalidModel", f"spec.task.alignment.classNames: {why}, or remove it")
+            self._classifiers = {}
+            for key, (weight, bias, names) in named.items():
+                each = [tower.words(encoders.towers[tower.key], names, self._options.max_length) for tower in texts]
+                self._classifiers[key] = Told(weight, bias, torch.cat([unit(one) for one in each], dim=1))
+        return self._classifiers
+
+    def _nameless(self, *, texts: bool, named: bool) -> str:
+        """Return why no names of classes can be read, and what to do; nothing where they can."""
+        if not texts:
+            return "no encoder of texts reads the names: add one to spec.model.towers"
+        if self.job.model.initialization == "Random":
+            return "random weights tell no classes: set spec.model.initialization to Pretrained"
+        if named:
+            return ""
+        return (
+            "no encoder of pictures in spec.model.towers brings a linear classifier whose classes have names: take one whose folder has"
+            " them, of transformers in id2label, of timm in label_names, or one for the 1,000 classes of ImageNet"
+        )
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return a vector of each modality of each sample, (samples, modalities, width)."""
@@ -117,13 +151,15 @@ class BridgeLibrary(Library):
             place.mkdir(exist_ok=True)
             described = tower.save(module.encoders.towers[tower.key], place)
             towers[tower.key] = {"modality": tower.modality} | described
-        for modality, [alike, *_] in module.heads.items():
+        for modality, [first, *_] in module.heads.items():  # Named knows the encoders alone, Alike all that it is given
             own = (one for one in towers.values() if one["modality"] == modality)
-            for described, width in zip(own, alike.widths, strict=True):
+            for described, width in zip(own, first.widths, strict=True):
                 described["width"] = width
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.heads.state_dict().items()}
         save_file(weights, folder / bridge_layers.WEIGHTS, {"format": "pt"})
-        described = {"projection": self._options.projection, "width": self._options.width, "towers": towers}
+        described = {"projection": self._options.projection, "width": self._options.width, "factor": module.factor}
+        described |= {"told": module.told} if module.told else {}
+        described["towers"] = towers
         (folder / bridge_layers.CONFIG).write_text(json.dumps(described, indent=2) + "\n")
         copyfile(Path(bridge_layers.__file__), folder / SCRIPT)
 

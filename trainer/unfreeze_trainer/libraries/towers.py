@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,16 @@ from unfreeze_trainer.libraries.transformers_audio import TransformersAudio
 from unfreeze_trainer.libraries.transformers_image import TransformersImage
 from unfreeze_trainer.models.audio import load_audio_model
 from unfreeze_trainer.models.bridge_layers import of_clips, of_pictures, without_head
+from unfreeze_trainer.models.class_names import Classifier, classifier_of, reads_pooled, timm_names, transformers_names
 from unfreeze_trainer.models.folders import library_of
 from unfreeze_trainer.models.image import size_option
 from unfreeze_trainer.models.image_input import ImageInput
 from unfreeze_trainer.models.image_processor import load_config
 from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, from_folder, seeded
 from unfreeze_trainer.models.pooling import write_script
+
+_AT_ONCE = 64
+"""Texts that are read at a time."""
 
 
 @contextmanager
@@ -48,6 +52,8 @@ class Tower(ABC):
     key: str
     """The modality, of further encoders of it with a number: what its inputs in a batch begin with, and its folder in an export."""
     path: str
+    where: str
+    """What messages about it start with."""
 
     @abstractmethod
     def open(self, head: Head) -> None:
@@ -83,6 +89,18 @@ class TextTower(SentenceEncoder, Tower):
         """Return the vectors of texts, (samples, width)."""
         return self.forward(module, inputs)
 
+    @torch.no_grad()
+    def words(self, module: nn.Module, texts: Sequence[str], max_length: int) -> Tensor:
+        """Return the vectors of some texts as they are in an evaluation, (texts, width)."""
+        training, found = module.training, []
+        module.eval()
+        for start in range(0, len(texts), _AT_ONCE):
+            some = list(texts[start : start + _AT_ONCE])
+            read = self.tokenizer(some, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            found.append(self.features(module, {name: read[name] for name in ("input_ids", "attention_mask")}).float())
+        module.train(training)
+        return torch.cat(found)
+
     def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
         """Write the encoder as sentence-transformers has it."""
         self._save(module, folder)
@@ -90,10 +108,14 @@ class TextTower(SentenceEncoder, Tower):
         return {"library": self.name}
 
 
-class _ImageTower(Tower):
+class ImageTower(Tower):
     """What both libraries have in common."""
 
     modality = "image"
+
+    @abstractmethod
+    def classifier(self) -> Classifier | None:
+        """Return the classifier that the folder brings along; None where it has none that reads the encoder's vectors, or no names."""
 
     def features(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of pictures, (samples, width)."""
@@ -105,7 +127,7 @@ class _ImageTower(Tower):
         return module.train(), width
 
 
-class TimmTower(Timm, _ImageTower):
+class TimmTower(Timm, ImageTower):
     """An encoder of pictures of timm."""
 
     def build(self) -> tuple[nn.Module, int]:  # type: ignore[override]
@@ -120,6 +142,14 @@ class TimmTower(Timm, _ImageTower):
             raise failed(f"{self.where}: the model cannot be loaded", error, self.path) from error
         return self._with_width(module, self.sees)
 
+    def classifier(self) -> Classifier | None:
+        """Return the classifier that the folder brings along, its classes named by the folder or as those of ImageNet."""
+        import timm
+
+        options = {"pretrained": not self._random} | size_option(self.path, self._image_size)
+        module = timm.create_model(f"local-dir:{self.path}", **options).float()
+        return classifier_of(module.get_classifier(), timm_names(module))
+
     def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
         """Write the encoder as timm has it."""
         from timm.models._hub import save_for_hf
@@ -128,7 +158,7 @@ class TimmTower(Timm, _ImageTower):
         return {"library": self.name, "mode": self.sees.mode}
 
 
-class TransformersTower(TransformersImage, _ImageTower):
+class TransformersTower(TransformersImage, ImageTower):
     """An encoder of pictures of transformers."""
 
     @cached_property
@@ -169,6 +199,20 @@ class TransformersTower(TransformersImage, _ImageTower):
         average_over_batches(module)
         return self._with_width(module, self.sees)
 
+    def classifier(self) -> Classifier | None:
+        """Return the classifier that the folder brings along, where it reads what the encoder gives."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as KNOWN
+
+        if type(self._config) not in KNOWN or not (names := transformers_names(self._config)):
+            return None
+        loader, module = KNOWN[type(self._config)], None
+        if self._random:
+            module = loader._from_config(self._config, dtype=torch.float32)  # noqa: SLF001 - what Auto calls
+            return classifier_of(getattr(module, "classifier", None), names)
+        module, fresh = from_folder(loader, self.path, self._config)
+        found = None if fresh else classifier_of(getattr(module, "classifier", None), names)
+        return found if found and reads_pooled(module.eval(), found, self.sees.blank[None]) else None
+
     def save(self, module: Any, folder: Path) -> dict[str, Any]:  # type: ignore[override]
         """Write the encoder as transformers has it."""
         module.save_pretrained(folder)
@@ -208,18 +252,23 @@ def open_towers(job: ResolvedJob, *, image_size: int | None, max_seconds: float 
     found: list[Tower] = []
     for index in range(len(job.model.towers)):
         with naming(job, index):
-            tower = _opened(job, index, image_size=image_size, max_seconds=max_seconds)
+            tower = open_tower(job, index, image_size=image_size, max_seconds=max_seconds)
         before = sum(other.modality == tower.modality for other in found)
         tower.key = f"{tower.modality}{before + 1}" if before else tower.modality
         found.append(tower)
     return found
 
 
-def _opened(job: ResolvedJob, index: int, *, image_size: int | None, max_seconds: float | None) -> Tower:
+def open_tower(job: ResolvedJob, index: int, *, image_size: int | None, max_seconds: float | None) -> Tower:
+    """Return one of the towers of a job, whose folder is checked, with its modality as its key. JobError InvalidModel."""
     tower, own = job.model.towers[index], job.of_tower(index)
+    found: Tower
     if tower.modality == "Text":
-        return TextTower(own)
-    if tower.modality == "Audio":
-        return AudioTower(own, max_seconds)
-    kind = library_of(tower.path, tower.source, ("transformers", "timm"))
-    return (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
+        found = TextTower(own)
+    elif tower.modality == "Audio":
+        found = AudioTower(own, max_seconds)
+    else:
+        kind = library_of(tower.path, tower.source, ("transformers", "timm"))
+        found = (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
+    found.key = found.modality
+    return found

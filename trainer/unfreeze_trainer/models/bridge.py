@@ -5,18 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unfreeze_trainer.models.blocks import EMBEDDINGS, HEAD, LAYER, Block, find_blocks
-from unfreeze_trainer.models.bridge_layers import projection
+from unfreeze_trainer.models.bridge_layers import Named, projection
 
 MAX_LOGIT_SCALE = math.log(100)
 """Where the factor of cosines stays, as CLIP's does (Radford et al. 2021, arXiv 2103.00020)."""
 Features = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 """What runs an encoder: (samples, width) of its inputs."""
+
+
+class Told(NamedTuple):
+    """A classifier of what an encoder gives, with what its classes are called."""
+
+    weight: Tensor
+    """(classes, width of the encoder)."""
+    bias: Tensor
+    """(classes,)."""
+    names: Tensor
+    """A vector of each class' name, (classes, width)."""
 
 
 PRESENT = "present"
@@ -84,6 +96,8 @@ class Bridge(nn.Module):
         As of `projection`.
     temperature
         What cosines are divided by at first.
+    told
+        Classifiers of what encoders of pictures see, by the encoders' names.
     """
 
     def __init__(
@@ -95,6 +109,7 @@ class Bridge(nn.Module):
         width: int,
         dropout: float,
         temperature: float,
+        told: Mapping[str, Told] | None = None,
     ) -> None:
         super().__init__()
         self.encoders = encoders
@@ -102,10 +117,19 @@ class Bridge(nn.Module):
         for number, modality in enumerate(encoders.modalities.values()):
             self._parts.setdefault(modality, []).append(number)
         each = [*widths.values()]
-        heads = {
-            modality: projection(kind, [each[part] for part in parts], width, dropout)
-            for modality, parts in self._parts.items()
-        }
+        heads, self.told = dict[str, nn.Module](), dict[str, list[tuple[int, int, int]]]()
+        names = [*encoders.modalities]
+        for modality, parts in self._parts.items():
+            own = {place: told[names[part]] for place, part in enumerate(parts) if told and names[part] in told}
+            shapes = [(place, one.names.shape[0], one.names.shape[1]) for place, one in own.items()]
+            heads[modality] = head = projection(kind, [each[part] for part in parts], width, dropout, shapes)
+            self.told |= {modality: shapes} if shapes else {}
+            for number, one in enumerate(own.values()):
+                for name, values in one._asdict().items():
+                    head.get_buffer(f"0.{name}{number}").copy_(values)
+        if kind == "Linear":
+            for modality in self.told:
+                begin_with_names(heads[modality], heads["text"])
         self.heads = nn.ModuleDict(heads)
         self.logit_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
@@ -122,6 +146,28 @@ class Bridge(nn.Module):
         )
         beyond = (self.logit_scale - MAX_LOGIT_SCALE).clamp(min=0).detach()
         return functional.normalize(vectors, dim=-1) * ((self.logit_scale - beyond) / 2).exp()
+
+    @property
+    def factor(self) -> float:
+        """What cosines are multiplied by."""
+        return math.exp(min(self.logit_scale.item(), MAX_LOGIT_SCALE))
+
+
+@torch.no_grad()
+def begin_with_names(pictures: nn.Module, texts: nn.Module) -> None:
+    """Have linear heads begin with what classifiers say: a picture lies where the names of its classes do.
+
+    To the weights that are drawn for what encoders of texts give, and for what is said in their words, one orthogonal matrix is added.
+    """
+    named, linear, own = pictures.get_submodule("0"), pictures.get_submodule("3"), texts.get_submodule("2")
+    assert isinstance(named, Named)
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(own, nn.Linear)
+    same = nn.init.orthogonal_(torch.empty_like(own.weight))
+    own.weight += same
+    for number, (_, _, width) in enumerate(reversed(named.told)):
+        end = linear.in_features - number * width
+        linear.weight[:, end - width : end] += same / len(named.told)
 
 
 def bridge_blocks(bridge: Bridge) -> list[Block]:

@@ -45,7 +45,40 @@ class Alike(nn.Module):
         return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
 
-def projection(kind: str, widths: Sequence[int], width: int, dropout: float) -> nn.Module:
+class Named(nn.Module):
+    """Puts behind what encoders give what their classifiers say of it, in the words of encoders of texts.
+
+    Of each classifier it is the mean of the vectors of its classes' names, weighted by their probabilities (ConSE, Norouzi et al.
+    2014, arXiv 1312.5650).
+
+    Parameters
+    ----------
+    widths
+        How many numbers each encoder gives.
+    told
+        Of each classifier which encoder it stands on, how many classes it has, and how wide the vectors of their names are.
+    """
+
+    def __init__(self, widths: Sequence[int], told: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        self.widths, self.told = list(widths), [tuple(one) for one in told]
+        for number, (encoder, classes, width) in enumerate(self.told):
+            self.register_buffer(f"weight{number}", torch.zeros(classes, widths[encoder]))
+            self.register_buffer(f"bias{number}", torch.zeros(classes))
+            self.register_buffer(f"names{number}", torch.zeros(classes, width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return them side by side in the last dimension."""
+        parts, found = torch.split(values, self.widths, dim=-1), [values]
+        for number, (encoder, *_) in enumerate(self.told):
+            weight, bias, names = (getattr(self, f"{name}{number}") for name in ("weight", "bias", "names"))
+            found.append(functional.linear(parts[encoder], weight, bias).softmax(dim=-1) @ names)
+        return torch.cat(found, dim=-1)
+
+
+def projection(
+    kind: str, widths: Sequence[int], width: int, dropout: float, told: Sequence[Sequence[int]] = ()
+) -> nn.Module:
     """Return a head: from what encoders of a modality give, made alike in mean and variance, to the common space.
 
     Parameters
@@ -56,9 +89,12 @@ def projection(kind: str, widths: Sequence[int], width: int, dropout: float) -> 
         How many numbers each encoder gives, and how many come out.
     dropout
         Share of the inputs that training leaves out.
+    told
+        As of Named.
     """
-    inputs = sum(widths)
-    first = [Alike(widths), nn.Dropout(dropout)]
+    read = [*widths, *(one[2] for one in told)]
+    inputs = sum(read)
+    first = [*([Named(widths, told)] if told else []), Alike(read), nn.Dropout(dropout)]
     if kind == "Linear":
         return nn.Sequential(*first, nn.Linear(inputs, width))
     hidden = [nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(dropout)]
@@ -100,38 +136,53 @@ def load(folder: str) -> Any:
     -------
     Any
         For each modality that it has a function: embed_image of pictures of Pillow, embed_text of texts, embed_audio of clips at
-        the rate audio_rate. Each gives float32 of shape (samples, width), every row as long as 1.
+        the rate audio_rate. Each gives float32 of shape (samples, width), every row as long as 1. read_image, read_text and
+        read_audio give what the encoders alone make of the same, side by side.
     """
-    from safetensors.torch import load_file
-
     described = json.loads(Path(folder, CONFIG).read_text())
-    weights = load_file(Path(folder, WEIGHTS))
     found = SimpleNamespace()
     towers = described["towers"]
     for modality in dict.fromkeys(tower["modality"] for tower in towers.values()):
         own = {name: tower for name, tower in towers.items() if tower["modality"] == modality}
         encoders = [_ENCODERS[modality](f"{folder}/{name}", tower) for name, tower in own.items()]
-        widths = [tower["width"] for tower in own.values()]
-        head = projection(described["projection"], widths, described["width"], 0.0)
-        prefix = f"{modality}."
-        head.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-        setattr(found, f"embed_{modality}", _embedder(encoders, head.eval()))
+        read = _reader(encoders)
+        setattr(found, f"read_{modality}", read)
+        setattr(found, f"embed_{modality}", _embedder(read, load_head(folder, described, modality)))
         if modality == "audio":
             found.audio_rate = own[modality]["rate"]
     return found
 
 
-def _embedder(encoders: Sequence[Callable[[Any], Tensor]], head: nn.Module) -> Callable[[Any], Tensor]:
+def load_head(folder: str, described: Mapping[str, Any], modality: str) -> nn.Module:
+    """Return the head of a modality, ready to be asked; `described` is what bridge.json says."""
+    from safetensors.torch import load_file
+
+    widths = [tower["width"] for tower in described["towers"].values() if tower["modality"] == modality]
+    told = described.get("told", {}).get(modality, ())
+    head = projection(described["projection"], widths, described["width"], 0.0, told)
+    prefix, weights = f"{modality}.", load_file(Path(folder, WEIGHTS))
+    head.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return head.eval()
+
+
+def _reader(encoders: Sequence[Callable[[Any], Tensor]]) -> Callable[[Any], Tensor]:
+    @torch.no_grad()
+    def read(samples: Any) -> Tensor:
+        return torch.cat([encode(samples).float() for encode in encoders], dim=1)
+
+    return read
+
+
+def _embedder(read: Callable[[Any], Tensor], head: nn.Module) -> Callable[[Any], Tensor]:
     @torch.no_grad()
     def embed(samples: Any) -> Tensor:
-        read = torch.cat([encode(samples).float() for encode in encoders], dim=1)
-        return functional.normalize(head(read), dim=-1)
+        return functional.normalize(head(read(samples)), dim=-1)
 
     return embed
 
 
-def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
-    """Return what makes vectors of pictures, one after the other."""
+def seeing(folder: str, tower: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Tensor]]:
+    """Return an encoder of pictures, and what makes its input of one picture of Pillow, (1, channels, height, width)."""
     if tower["library"] == "timm":
         import timm
 
@@ -147,10 +198,13 @@ def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]]
             pixels: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
             return pixels
 
-    def vectors(images: Sequence[Any]) -> Tensor:
-        return torch.cat([of_pictures(model, transform(shown(image, tower["mode"]))[None]) for image in images])
+    return model, lambda image: transform(shown(image, tower["mode"]))[None]
 
-    return vectors
+
+def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of pictures, one after the other."""
+    model, read = seeing(folder, tower)
+    return lambda images: torch.cat([of_pictures(model, read(image)) for image in images])
 
 
 def shown(image: Any, mode: str) -> Any:
@@ -177,8 +231,8 @@ def _texts(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[str]], T
     return embed
 
 
-def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
-    """Return what makes vectors of clips, one after the other."""
+def hearing(folder: str, tower: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Mapping[str, Tensor]]]:
+    """Return an encoder of sound, and what makes its inputs of one clip, by name."""
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
     from transformers.utils import logging
 
@@ -190,12 +244,19 @@ def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], T
     without_head(model)
     extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
-    def vectors(clips: Sequence[Any]) -> Tensor:
-        given = (clip[: tower["longest"]] for clip in clips)
-        made = (extractor(clip, sampling_rate=tower["rate"], return_tensors="pt") for clip in given)
-        return torch.cat([of_clips(model, inputs) for inputs in made])
+    def read(clip: Any) -> Mapping[str, Tensor]:
+        made: Mapping[str, Tensor] = extractor(
+            clip[: tower["longest"]], sampling_rate=tower["rate"], return_tensors="pt"
+        )
+        return made
 
-    return vectors
+    return model, read
+
+
+def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of clips, one after the other."""
+    model, read = hearing(folder, tower)
+    return lambda clips: torch.cat([of_clips(model, read(clip)) for clip in clips])
 
 
 _ENCODERS: dict[str, Callable[[str, Mapping[str, Any]], Callable[[Any], Tensor]]] = {

@@ -323,3 +323,22 @@ def hash_file(path: str | Path) -> str:
     """Return a file's SHA-256, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def modality_of(folder: Path) -> str:
+    """Return what a folder's encoder reads, Image, Text or Audio, by the files that say how; nothing where none does."""
+    config, prepared = (_read(folder / name) for name in ("config.json", "preprocessor_config.json"))
+    if "architecture" in config or "image_processor_type" in prepared:
+        return "Image"
+    if "feature_extractor_type" in prepared:
+        return "Audio"
+    texts = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    return "Text" if any((folder / name).is_file() for name in texts) else ""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
