@@ -89,7 +89,7 @@ def _errors(model: Path, table: Path) -> dict[str, Any]:
     return (
         {"clips": len(errors)}
         | {name: round(value, 4) for name, value in scores.compute().items()}
-        | {"95 % of wer": between}
+        | {"wer 95 %": between}
     )
 
 

@@ -65,6 +65,13 @@ def hashes_of(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(found)
 
 
+def numbers_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a number of each cell, the same for equal ones and in each process, int64 of shape (rows,): they count in the order of the rows."""
+    _, first, which = np.unique(hashes_of(column), return_index=True, return_inverse=True)
+    numbers: np.ndarray = np.argsort(np.argsort(first))[which].astype(np.int64)
+    return numbers
+
+
 def among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return which values stand among others, bool of shape (values,): those that can are found by a table of bits first."""
     maybe = _keys_held(others)[_keys(values)]

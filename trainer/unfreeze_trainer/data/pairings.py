@@ -10,7 +10,7 @@ import numpy as np
 
 from unfreeze_api.contracts.resolved import Dataset
 from unfreeze_trainer.data.audio import CLIPS, check_clips
-from unfreeze_trainer.data.few import hashes_of
+from unfreeze_trainer.data.few import hashes_of, numbers_of
 from unfreeze_trainer.data.files import CHECKED_FILES, FileKind, cells_of, located, missing_files
 from unfreeze_trainer.data.images import PICTURES, check_pictures
 from unfreeze_trainer.data.json_lines import Cells
@@ -160,8 +160,7 @@ def _numbers(column: pa.ChunkedArray, modality: str) -> pa.Array:
     """Return the number of each cell, the same for equal ones, null where there is none."""
     import pyarrow as pa
 
-    _, numbers = np.unique(hashes_of(column), return_inverse=True)
-    return pa.array(numbers.astype(np.int64), mask=_absent(column, modality))
+    return pa.array(numbers_of(column), mask=_absent(column, modality))
 
 
 def _absent(column: pa.ChunkedArray, modality: str) -> np.ndarray:
