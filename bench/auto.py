@@ -1,13 +1,22 @@
-"""`strategy.type: Auto` beside each single strategy, random weights and a classical model, on some of TREC's questions.
+"""`strategy.type: Auto` beside each single strategy, random weights and a classical model, on texts, pictures and sounds.
 
     python -m bench.auto FOLDER [WORD ...]
 
-Measures the rows whose names have all the words, as `trec 50, Auto, seed 0`; keeps each in bench/results/auto.jsonl and prints the table. Training
-questions are drawn by the seed, a fifth of them is held out, and test questions are TREC's own. All jobs have the same epochs, batches and rates, but
-for LoRA's, which are ten times as high. `processor` is the time of a whole job's processor, from its worker's start to its report, of one thread;
+Measures the rows whose names have all the words, as `trec 50, Auto, seed 0`; keeps each in bench/results/auto.jsonl and prints the tables. Sets:
+
+- `trec N`: N of TREC's questions, drawn by the seed; its own test questions;
+- `fashion 200`: 200 pictures of Fashion-MNIST, drawn by the seed, and 600 others (bench.pictures);
+- `handwritten 200`: 200 of scikit-learn's handwritten digits, drawn by the seed, and 180 others;
+- `tuxpaint`: stamps of Tux Paint in seven folders (bench.stamps);
+- `spoken`: spoken digits, of languages that were not trained on (bench.digits);
+- `lee`: how similar pairs of news texts are (bench.pairs), by Pearson's correlation.
+
+A fifth of the training samples is held out; Lee's pairs have a validation file. All jobs of a set have the same epochs, batches and rates, but
+for LoRA's, which are ten times as high; convolutions have none here. Probes are solved; that of the spoken digits, whose head has two layers, is trained as Auto's is, five
+times as long. `processor` is the time of a whole job's processor, from its worker's start to its report, of one thread;
 `trained` that of its phases by the clock, with their evaluations and forward passes. The floor that all share is the probe's: start, one forward
 pass over all data, export; Auto's has the classical model besides. The cost of Auto is what it takes above its floor over what the single strategy
-with the best test accuracy takes above the probe; where that is the probe itself, whole jobs are compared.
+with the best test value takes above the probe; where that is the probe itself, whole jobs are compared.
 """
 
 from __future__ import annotations
@@ -21,78 +30,198 @@ import shutil
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 
 from bench.features import of_worker
+from bench.pictures import clothes
+from bench.stamps import write_stamps
 from bench.support.outcomes import record
-from examples.prepare import prepare
+from bench.support.turns import make_job
+from examples.prepare import prepare, prepare_images, prepare_pairs
+from examples.prepare_audio import prepare_audio
+from unfreeze_api.spec.strategy import PROBE_EPOCHS
 
 Row = dict[str, Any]
 
 SEEDS, LEAST = (0, 1, 2), 2
+PICTURES, SHOWN = 2000, 600
+"""Of Fashion-MNIST, that are drawn from, and that are measured on."""
+_RATES: Row = {"learningRate": {"head": 5e-3, "backbone": 2e-4, "layerDecay": 0.9}}
+_OF_PICTURES: Row = {"learningRate": {"head": 1e-2, "backbone": 1e-3, "layerDecay": 0.9}}
+_OF_SOUNDS: Row = {"learningRate": {"head": 2e-3, "backbone": 1e-4, "layerDecay": 0.9}}
 SETS: dict[str, Row] = {
     "trec 50": {"rows": 50, "training": {"epochs": 12, "batchSize": 8}},
     "trec 200": {"rows": 200, "training": {"epochs": 8, "batchSize": 16}},
+    "fashion 200": {"rows": 200, "rates": _OF_PICTURES, "training": {"epochs": 8, "batchSize": 16}},
+    "handwritten 200": {"rows": 200, "rates": _OF_PICTURES, "training": {"epochs": 8, "batchSize": 16}},
+    "tuxpaint": {"rates": _OF_PICTURES, "training": {"epochs": 6, "batchSize": 16}},
+    "spoken": {"rates": _OF_SOUNDS, "training": {"epochs": 8, "batchSize": 16}},
+    "trec 1000": {"rows": 1000, "training": {"epochs": 3, "batchSize": 32}},
+    "lee": {"training": {"epochs": 2, "batchSize": 16, "metric": "pearson"}},
 }
-_RATES: Row = {"learningRate": {"head": 5e-3, "backbone": 2e-4, "layerDecay": 0.9}}
-STRATEGIES: dict[str, Row] = {
-    "Auto": {"strategy": {"type": "Auto", **_RATES}},
-    "probe": {"strategy": {"type": "FeatureExtraction", "solver": "Closed"}},
-    "LoRA": {
-        "strategy": {"type": "FullFineTuning", "learningRate": {"head": 2e-3}},
-        "adapter": {"type": "LoRA", "lora": {"r": 8, "loraAlpha": 16}},
-    },
-    "gradual": {"strategy": {"type": "GradualUnfreezing", "gradualUnfreezing": {"blocksPerPhase": 3}, **_RATES}},
-    "full": {"strategy": {"type": "FullFineTuning", **_RATES}},
-    "scratch": {"strategy": {"type": "FullFineTuning", **_RATES}, "model": {"initialization": "Random"}},
-}
+STRATEGIES = ("Auto", "probe", "full", "LoRA", "gradual", "scratch")
 CLASSICAL = "classical"
 
 
 def main() -> None:
     """Measure and print."""
     folder = Path(sys.argv[1]).resolve()
-    prepare(folder)
-    (folder / "auto").mkdir(exist_ok=True)
+    (folder / "auto").mkdir(exist_ok=True, parents=True)
     found = []
-    for seed, name, strategy in itertools.product(SEEDS, SETS, (*STRATEGIES, CLASSICAL)):
+    for seed, name, strategy in itertools.product(SEEDS, SETS, (CLASSICAL, *STRATEGIES)):
         row = f"{name}, {strategy}, seed {seed}"
-        if all(word in row for word in sys.argv[2:]):
+        if has(name, strategy) and all(word in row for word in sys.argv[2:]):
             found.append(record("auto", row, partial(_measured, folder, name, strategy, seed)))
     print(table(found))
 
 
+def has(name: str, strategy: str) -> bool:
+    """Return whether a set has a strategy: there is no classical model of sounds, and no LoRA of convolutions here."""
+    return not (
+        (strategy == CLASSICAL and name == "spoken")
+        or (strategy == "LoRA" and name.split(maxsplit=1)[0] in ("fashion", "handwritten", "tuxpaint"))
+    )
+
+
+def strategy_of(name: str, strategy: str) -> Row:
+    """Return the fields of a job that a strategy sets on a set."""
+    rates = SETS[name].get("rates", _RATES)
+    everything = {"type": "FullFineTuning", **rates}
+    given: dict[str, Row] = {
+        "Auto": {"strategy": {"type": "Auto", **rates}},
+        "probe": {"strategy": {"type": "FeatureExtraction"} | (rates if name == "spoken" else {"solver": "Closed"})},
+        "full": {"strategy": everything},
+        "LoRA": {
+            "strategy": {"type": "FullFineTuning", "learningRate": {"head": 10 * rates["learningRate"]["backbone"]}},
+            "adapter": {"type": "LoRA", "lora": {"r": 8, "loraAlpha": 16}},
+        },
+        "gradual": {"strategy": {"type": "GradualUnfreezing", "gradualUnfreezing": {"blocksPerPhase": 3}, **rates}},
+        "scratch": {"strategy": everything, "model": {"initialization": "Random"}},
+    }
+    return given[strategy]
+
+
+def spec_of(folder: Path, name: str, strategy: str, seed: int) -> Row:
+    """Return a job without its output; its data is written."""
+    given = strategy_of(name, strategy)
+    make: dict[str, Callable[[Path, str, int], Row]] = {
+        "trec": _questions,
+        "fashion": _clothes,
+        "handwritten": _digits,
+        "tuxpaint": _stamps,
+        "spoken": _sounds,
+        "lee": _pairs,
+    }
+    spec = make[name.split(maxsplit=1)[0]](folder, name, seed)
+    spec["model"] |= given.get("model", {})
+    spec["training"] = {**SETS[name]["training"], "seed": seed}
+    if (name, strategy) == ("spoken", "probe"):
+        spec["training"]["epochs"] *= PROBE_EPOCHS
+    return spec | {key: value for key, value in given.items() if key != "model"}
+
+
+def _spec(model: str, task: str, options: Row, train: str, test: str) -> Row:
+    return {
+        "model": {"source": f"file://{model}"},
+        "task": {"type": task, task[0].lower() + task[1:]: options},
+        "data": {
+            "train": {"source": f"file://{train}"},
+            "validation": {"fraction": 0.2},
+            "test": {"source": f"file://{test}"},
+        },
+    }
+
+
+def _questions(folder: Path, name: str, seed: int) -> Row:
+    prepare(folder)
+    test = f"{folder}/data/trec-test.csv"
+    spec = _spec(
+        f"{folder}/models/minilm", "TextClassification", {"maxLength": 32}, f"{drawn(folder, name, seed)}", test
+    )
+    spec["data"]["train"]["columns"] = {"text": "question"}
+    return spec
+
+
+def _clothes(folder: Path, name: str, seed: int) -> Row:
+    if not (folder / "clothes").exists():
+        clothes(folder, PICTURES)
+    return _pictures(folder, name, folder / "clothes", seed)
+
+
+def _digits(folder: Path, name: str, seed: int) -> Row:
+    prepare_images(folder)
+    return _pictures(folder, name, folder / "data" / "digits", seed)
+
+
+def _pictures(folder: Path, name: str, source: Path, seed: int) -> Row:
+    """Return the job of some of the pictures below a folder, which are drawn by the seed."""
+    prepare_images(folder)
+    place = folder / "auto" / f"{name.replace(' ', '-')}-{seed}"
+    if not place.exists():
+        for split, count in (("train", SETS[name]["rows"]), ("test", SHOWN)):
+            files = sorted((source / split).glob("*/*.png"))
+            random.Random(seed if split == "train" else 0).shuffle(files)  # noqa: S311 - no secret
+            for file in files[:count]:
+                copy = place / split / file.parent.name / file.name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+    options = {"imageSize": 48, "augmentation": "None"}
+    return _spec(
+        f"{folder}/models/efficientnet-lite0", "ImageClassification", options, f"{place}/train", f"{place}/test"
+    )
+
+
+def _stamps(folder: Path, *_: Any) -> Row:
+    prepare_images(folder)
+    write_stamps(place := folder / "stamps")
+    options = {"imageSize": 96, "augmentation": "None"}
+    return _spec(
+        f"{folder}/models/efficientnet-lite0", "ImageClassification", options, f"{place}/train", f"{place}/test"
+    )
+
+
+def _sounds(folder: Path, *_: Any) -> Row:
+    prepare_audio(folder)
+    place = folder / "data" / "spoken-digits"
+    model = f"{folder}/models/whisper-tiny-en"
+    return _spec(model, "AudioClassification", {"maxSeconds": 1}, f"{place}/train", f"{place}/test")
+
+
+def _pairs(folder: Path, *_: Any) -> Row:
+    prepare(folder)
+    prepare_pairs(folder)
+    data = f"{folder}/data/lee"
+    spec = _spec(
+        f"{folder}/models/minilm", "TextRegression", {"maxLength": 96}, f"{data}-train.csv", f"{data}-test.csv"
+    )
+    spec["data"]["train"]["columns"] = {"text": "one", "textPair": "other", "value": "similarity"}
+    spec["data"]["validation"] = {"source": f"file://{data}-validation.csv"}
+    return spec
+
+
 def _measured(folder: Path, name: str, strategy: str, seed: int) -> Row:
-    rows = drawn(folder, name, seed)
     row = {"set": name, "strategy": strategy, "seed": seed}
     if strategy == CLASSICAL:
-        return row | _classical(folder, rows, seed)
-    given, run = STRATEGIES[strategy], folder / "auto" / f"{name}-{strategy}-{seed}".replace(" ", "-").lower()
+        return row | _classical(spec_of(folder, name, "probe", seed), seed)
+    run = folder / "auto" / f"{name}-{strategy}-{seed}".replace(" ", "-").lower()
     shutil.rmtree(run, ignore_errors=True)  # of a job that was ended in between
-    spec = {
-        "model": {"source": f"file://{folder}/models/minilm", **given.get("model", {})},
-        "task": {"type": "TextClassification", "textClassification": {"maxLength": 32}},
-        "data": {
-            "train": {"source": f"file://{rows}", "columns": {"text": "question"}},
-            "validation": {"fraction": 0.2},
-            "test": {"source": f"file://{folder}/data/trec-test.csv"},
-        },
-        "training": {**SETS[name]["training"], "seed": seed},
-        **{key: value for key, value in given.items() if key != "model"},
-    }
-    seconds = of_worker(spec, run)
+    seconds = of_worker(spec_of(folder, name, strategy, seed), run)
     report = json.loads((run / "report.json").read_text())
     decided = [one for one in report["decisions"] if one["type"] in ("Rung", "Trial", "Strategy", "Baseline")]
+    metric = SETS[name]["training"].get("metric", "accuracy")
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return row | {
-        "accuracy": round(report["results"]["test"]["accuracy"], 4),
-        "validation": round(report["results"]["validation"]["accuracy"], 4),
+        metric: round(report["results"]["test"][metric], 4),
+        "validation": round(report["results"]["validation"][metric], 4),
         "processor": round(seconds, 1),
         "trained": round(sum(phase["seconds"] for phase in report["phases"]), 1),
         "phases": {phase["name"]: phase["steps"] for phase in report["phases"]},
@@ -121,47 +250,58 @@ def read(file: Path) -> list[tuple[str, str]]:
         return [(row["question"], row["label"]) for row in csv.DictReader(rows)]
 
 
-def _classical(folder: Path, rows: Path, seed: int) -> Row:
-    """Return what the classical model has that stands below the rungs, on all questions: no choice is made with it."""
+def _classical(spec: Row, seed: int) -> Row:
+    """Return what the classical model has that stands below the rungs, on all samples: no choice is made with it."""
+    from unfreeze_api.tasks import task_type
     from unfreeze_trainer.judgement.classical import fit
+    from unfreeze_trainer.judgement.said import Said
+    from unfreeze_trainer.tasks import open_task
 
-    train, test = read(rows), read(folder / "data" / "trec-test.csv")
-    labels = sorted({label for _, label in train})
-    ids = np.array([labels.index(label) for _, label in train])
-    texts = [(question,) for question, _ in train]
+    job = make_job("/none", **spec)
+    task, reads = open_task(job), task_type(job.task.type).classical
+    answers = task.answers
+    assert answers is not None
+    assert reads
     began = time.process_time()
-    model = fit("OneOf", "Texts", texts, ids, outputs=len(labels), pairs=False, seed=seed)
+    parts = [task.raw(split, np.arange(task.splits[split])) for split in ("train", "validation")]
+    inputs, targets = itertools.chain(*(one for one, _ in parts)), np.concatenate([other for _, other in parts])
+    pairs = job.data.train.columns.text_pair is not None
+    model = fit(answers.kind, reads, inputs, targets, outputs=answers.width, pairs=pairs, seed=seed)
     took = time.process_time() - began
-    said = model.predict([(question,) for question, _ in test]).argmax(axis=1)
-    right = [labels[place] == label for place, (_, label) in zip(said, test, strict=True)]
-    return {"accuracy": round(mean(right), 4), "processor": round(took, 1)}
+    asked, targets = task.raw("test", np.arange(task.splits["test"]))
+    said = Said.of(answers.kind, list(answers.names), targets, model.predict(asked))
+    metric = job.metric.name
+    return {metric: round(said.rates(np.ones(len(targets)))[metric], 4), "processor": round(took, 1)}
+
+
+def value_of(row: Row) -> float:
+    """Return the test value of a row."""
+    found: float = row[SETS[row["set"]]["training"].get("metric", "accuracy")]
+    return found
 
 
 def table(found: list[Row]) -> str:
-    """Return the table in Markdown: of each set and strategy test accuracy and cost, and of Auto what it cost over the best single strategy."""
-    lines = ["| set | strategy | seeds | test accuracy | processor, s |", "|---" * 5 + "|"]
+    """Return tables in Markdown: of each set and strategy test value and cost, and of Auto what it cost over the best single strategy."""
+    lines = ["| set | strategy | seeds | test value | processor, s |", "|---" * 5 + "|"]
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in found:
         groups[row["set"], row["strategy"]].append(row)
     for (name, strategy), rows in groups.items():
-        values, seconds = [row["accuracy"] for row in rows], mean(row["processor"] for row in rows)
+        values, seconds = [value_of(row) for row in rows], mean(row["processor"] for row in rows)
         spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
         lines.append(f"| {name} | {strategy} | {len(rows)} | {mean(values):.3f}{spread} | {seconds:.1f} |")
-    lines += ["", "| set | best single | accuracy | Auto | cost above the floor | of whole jobs |", "|---" * 6 + "|"]
+    lines += ["", "| set | best single | its value | Auto | cost above the floor | of whole jobs |", "|---" * 6 + "|"]
     for name in dict.fromkeys(row["set"] for row in found):
         of = {strategy: rows for (one, strategy), rows in groups.items() if one == name}
-        singles = {
-            strategy: mean(row["accuracy"] for row in rows) for strategy, rows in of.items() if strategy != "Auto"
-        }
+        singles = {strategy: mean(map(value_of, rows)) for strategy, rows in of.items() if strategy != "Auto"}
         singles.pop(CLASSICAL, None)
-        if "Auto" not in of or "probe" not in singles or CLASSICAL not in of:
+        if "Auto" not in of or "probe" not in singles:
             continue
         best = max(singles, key=lambda strategy: singles[strategy])
-        auto, single, probe, classical = (
-            mean(row["processor"] for row in of[one]) for one in ("Auto", best, "probe", CLASSICAL)
-        )
+        auto, single, probe = (mean(row["processor"] for row in of[one]) for one in ("Auto", best, "probe"))
+        classical = mean(row["processor"] for row in of.get(CLASSICAL, [{"processor": 0.0}]))
         above = f"{(auto - probe - classical) / (single - probe):.2f}" if best != "probe" else ""
-        own = mean(row["accuracy"] for row in of["Auto"])
+        own = mean(map(value_of, of["Auto"]))
         lines.append(f"| {name} | {best} | {singles[best]:.3f} | {own:.3f} | {above} | {auto / single:.2f} |")
     return "\n".join(lines)
 

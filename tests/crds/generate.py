@@ -252,6 +252,8 @@ def _repaired(spec: dict[str, Any]) -> dict[str, Any]:
     _repair_embedding(spec["task"].get("textEmbedding", {}))
     language = spec["task"].get("causalLm", {})
     language.pop("lossOn" if language.get("annotation") == "Text" else "", None)
+    captions = spec["task"].get("captioning", {})
+    captions.pop("prompt" if captions.get("annotation") == "Answers" else "", None)
     _repair_adapter(spec)
     _repair_strategy(spec)
     _repair_distribution(spec)
@@ -293,6 +295,8 @@ def _repair_model(spec: dict[str, Any]) -> None:
         for member in ("source", "quantization"):
             model.pop(member, None)
         spec.pop("adapter", None)
+        if task_type(spec["task"]["type"]).writes:
+            spec["distribution"] = {"engine": "DDP"}
     elif candidates and "source" not in model and task_type(spec["task"]["type"]).rankable:
         model["candidates"] = [*candidates.values()]
     else:
@@ -413,6 +417,12 @@ def _repair_strategy(spec: dict[str, Any]) -> None:
             epochs = strategy[member][option] = min(strategy[member][option], 4000)
     spec["training"]["epochs"] = epochs * 2
     _repair_solver(spec)
+    _repair_generation(spec)
+
+
+def _repair_generation(spec: dict[str, Any]) -> None:
+    if spec["task"]["type"] not in ("CausalLM", "Seq2SeqLM", "SpeechRecognition"):
+        spec.get("training", {}).get("evaluate", {}).pop("generate", None)
 
 
 def _repair_solver(spec: dict[str, Any]) -> None:

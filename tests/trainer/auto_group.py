@@ -71,14 +71,14 @@ def run_of(folder: Path, *, blind: bool, told=False, auto=None, engine="DDP", wo
     return Run(job, task, task.build_model(), open_engine(job), link)
 
 
-def learned(folder: Path, **more) -> Run:
-    """Return a run whose head learns all that there is, and whose gate is open nevertheless."""
+def learned(folder: Path, *, probe=60, min_gain=0.02, **more) -> Run:
+    """Return a run whose head learns all that there is in so many epochs, and whose gate is open nevertheless."""
     from tests.trainer.engine_group import forget_accelerate
 
     forget_accelerate()
     keep = {"everySteps": 100, "keep": 50, "afterSuccess": "Keep"}
-    rungs = [{"type": "FeatureExtraction", "epochs": 60}, {"type": "FullFineTuning", "epochs": 4}]
-    run = run_of(folder, blind=False, auto={"minGain": 0.02, "rungs": rungs}, checkpoint=keep, **more)
+    rungs = [{"type": "FeatureExtraction", "epochs": probe}, {"type": "FullFineTuning", "epochs": 4}]
+    run = run_of(folder, blind=False, auto={"minGain": min_gain, "rungs": rungs}, checkpoint=keep, **more)
     asked = run.ladder._gate
 
     def open_gate():
@@ -89,6 +89,26 @@ def learned(folder: Path, **more) -> Run:
 
     run.ladder._gate = open_gate
     return run
+
+
+def tried(folder: Path, world: int):
+    """Train the rungs of `learned`; return decisions, the answer of the trial with its evidence, and what each rung came to."""
+    run = learned(folder, world=world, probe=20, min_gain=0.1)
+    train(run)
+    run.saver.wait()
+    run.ladder.choose()
+    run.saver.close()
+    run.engine.end()
+    decided = [(one.step, one.type, one.answer) for one in run.state.decisions]
+    [trial] = [one for one in run.state.decisions if one.type == "Trial"]
+    rungs = [(rung.best.step, rung.steps, round(rung.best.value, 6)) for rung in run.state.rungs]
+    return (
+        decided,
+        trial.message,
+        [(one.name, round(one.value, 5)) for one in trial.evidence],
+        rungs,
+        run.state.best.step,
+    )
 
 
 def trained(folder: Path, engine: str, world: int, blind: bool):

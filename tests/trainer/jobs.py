@@ -294,6 +294,32 @@ def audio_model(folder: Path, kind: str = "wav2vec2", **config: Any) -> Path:
     return folder
 
 
+def spelling_folder(
+    folder: Path, kind: str = "wav2vec2", *, letters: str | None = None, headed: bool = False, **config: Any
+) -> Path:
+    """Write a tiny encoder that can spell: with `letters` it has a vocabulary of them, and with `headed` a head for it."""
+    import transformers
+    from transformers.models.auto.modeling_auto import AutoModelForCTC
+
+    audio_model(folder, kind, **dict.fromkeys(CHANCES, 0.0) | config)
+    if letters is None:
+        return folder
+    known = ["<pad>", "<s>", "</s>", "<unk>", "|", *letters]
+    (folder / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(known)}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+    tokenizer.save_pretrained(folder)
+    if headed:
+        options = transformers.AutoConfig.from_pretrained(folder)
+        options.vocab_size, options.pad_token_id = len(known), 0
+        AutoModelForCTC.from_config(options).save_pretrained(folder)
+    return folder
+
+
+CHANCES = (
+    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"),
+    "mask_time_prob",
+)
+"""Of a speech model: what it draws lots for."""
 LANGUAGES = {"<|en|>": "English", "<|es|>": "Spanish"}
 
 

@@ -14,6 +14,7 @@ from unittest.mock import patch
 from tests.trainer.covering import Row, cover, pairs_of
 from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import (
+    CHANCES,
     WORDS,
     audio_folder,
     audio_model,
@@ -85,6 +86,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "TextEmbedding": {"data": {"train": {"columns": {"negative": "negative"}}}},
     "CausalLM": {},
     "Alignment": {"task": {"alignment": {"width": 8, "maxLength": 8}}},
+    "Captioning": {"task": {"captioning": {"prefixLength": 2, "maxLength": 16}}},
     "ImageText": {"data": {"train": {"columns": {"className": "kind"}}}},
     "Seq2SeqLM": {},
     "SpeechRecognition": {},
@@ -101,11 +103,6 @@ FACTORS = {
     "engine": list(ENGINES),
     "task": list(TASKS),
 }
-_CHANCES = (
-    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"),
-    "mask_time_prob",
-)
-"""Of a speech model: what it draws lots for."""
 PLACES = {
     "TextClassification": ("bert", "texts.csv"),
     "ImageClassification": ("vit", "images"),
@@ -116,11 +113,16 @@ PLACES = {
     "TextEmbedding": ("bert", "pairs.csv"),
     "CausalLM": ("decoder", "dialogues.jsonl"),
     "Alignment": ("", "pairings.jsonl"),
+    "Captioning": ("", "pairings.jsonl"),
     "ImageText": ("clip", "pairings.jsonl"),
     "Seq2SeqLM": ("seq2seq", "sequences.jsonl"),
     "SpeechRecognition": ("whisper", "spoken/clips.jsonl"),
     "MultiLabel": ("bert", "sets.csv"),
 }
+
+
+TOWERS = {"Alignment": "bert", "Captioning": "decoder"}
+"""The tower of texts of each task that has towers."""
 
 
 def spec_of(row: Row) -> dict[str, Any]:
@@ -136,9 +138,9 @@ def spec_of(row: Row) -> dict[str, Any]:
 
 
 def _model_of(row: Row, folder: str) -> dict[str, Any]:
-    if row.get("task") != "Alignment":
+    if row.get("task") not in TOWERS:
         return {"source": f"file://{folder}/{PLACES[row.get('task', 'TextClassification')][0]}"}
-    towers = (("Image", "vit"), ("Text", "bert"))
+    towers = (("Image", "vit"), ("Text", TOWERS[row["task"]]))
     return {"towers": [{"modality": kind, "source": f"file://{folder}/{name}"} for kind, name in towers]}
 
 
@@ -182,7 +184,7 @@ def write_inputs(folder: Path) -> None:
         for n, name in enumerate([*pictures, *pictures[:4]])
     ]
     (folder / "pairings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    audio_model(folder / "speech", **dict.fromkeys(_CHANCES, 0.0))
+    audio_model(folder / "speech", **dict.fromkeys(CHANCES, 0.0))
     speech_folder(folder / "whisper", encoder_layers=1, decoder_layers=1)
     write_speech(folder / "spoken")
     audio_folder(folder / "clips", per_label=8, labels=("high", "low", "lower"))

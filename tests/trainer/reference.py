@@ -29,7 +29,8 @@ def train_by_hand(job, task, *, ranks=1):
     module, training = loaded.module.train(), job.training
     n, size = task.splits["train"], training.batch_size
     per_epoch, units = -(-n // size), task.units("train")
-    phases = compile_phases(job, [block.name for block in loaded.blocks], per_epoch)
+    names = [block.name for block in loaded.blocks]
+    phases = compile_phases(job, names, per_epoch, headless=loaded.headless)
     total = sum(phase.steps for phase in phases)
     parameters = dict(module.named_parameters())
     carried, scale = {}, LossScale(torch.device("cpu")) if training.precision == "Float16" else None

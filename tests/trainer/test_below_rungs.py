@@ -133,10 +133,19 @@ def test_other_strategies_and_other_workers_are_heard():
         (lambda module, batch: module.head(batch["x"]).tanh(), "Gradient"),
         (lambda module, batch: module.head(torch.stack([batch["x"]] * 2, 1)).flatten(1), "Gradient"),
         (lambda module, batch: module.missing(batch["x"]), "Gradient"),
+        (lambda module, batch: module.head(1 + 1e-3 * batch["x"]), "Gradient"),
+        (lambda module, batch: module.head(1 + 0.1 * batch["x"]), "Closed"),
     ],
-    ids=["linear", "outputs that are not linear", "more than a vector", "fails"],
+    ids=[
+        "linear",
+        "outputs that are not linear",
+        "more than a vector",
+        "fails",
+        "vectors that are nearly the same",
+        "that differ",
+    ],
 )
-def test_a_model_shows_on_two_samples_whether_its_head_can_be_solved(forward, solver):
+def test_a_model_shows_on_a_few_samples_whether_its_head_can_be_solved(forward, solver):
     batch = {"x": torch.randn(2, 4), TARGETS: torch.tensor([0, 1])}
     task = task_of(forward=forward, batches=lambda *_: [batch])
     job = make_job("/none", "/none.csv", strategy={"type": "Auto"})
@@ -219,23 +228,32 @@ def test_where_no_rung_beats_the_classical_model_that_stands_first(tmp_path, mon
 
 @slow
 @pytest.mark.usefixtures("one_thread")
-def test_a_solved_rung_is_what_auto_does_by_itself(tmp_path):
-    bert_folder(tmp_path / "bert", num_hidden_layers=1)
+@pytest.mark.parametrize("spread", [True, False], ids=["vectors that differ", "vectors that are nearly the same"])
+def test_a_solved_rung_is_what_auto_does_by_itself(tmp_path, spread):
+    bert_folder(tmp_path / "bert", num_hidden_layers=1, initializer_range=0.5 if spread else 0.02)
     write_csv(tmp_path / "texts.csv", rows=40)
     rungs = [{"type": "FeatureExtraction"}, {"type": "FullFineTuning"}]
     job = make_job(
         tmp_path / "bert",
         tmp_path / "texts.csv",
         strategy={"type": "Auto", "auto": {"rungs": rungs}},
-        training={"epochs": 1, "batchSize": 8},
+        training={"epochs": 1, "batchSize": 8, "weightDecay": 0.0},
         output={"destination": f"file://{tmp_path}/run"},
     )
     run = open_run(job, open_task(job))
-    assert [(phase.steps, phase.solved) for phase in run.plan.phases] == [(1, True), (4, False)]
+    assert [(phase.steps, phase.solved) for phase in run.plan.phases] == [(1 if spread else 20, spread), (4, False)]
     assert [phase.steps for phase in preview(job).phases] == [phase.steps for phase in run.plan.phases]
+    loaded, load = [], run.engine.load_weights
+    run.engine.load_weights = lambda weights: (loaded.append(dict(weights)), load(weights))
     train(run)
     run.saver.close()
-    assert {"Solver", "Rung"} <= {one.type for one in run.state.decisions}
+    new = open_task(job).build_model().module.classifier.weight
+    assert torch.equal(loaded[-1]["classifier.weight"], new) == spread, (
+        "what follows a solved head begins with the base"
+    )
+    decided = {one.type for one in run.state.decisions}
+    assert ("Solver" in decided, "Rung" in decided, "Rollback" in decided) == (spread, True, False)
+    assert float(run.engine.module.classifier.weight.detach().norm()) < 100, "one that trains further"
     again = open_run(job, open_task(job))  # of the same job: its folder is its own
     assert again.state.step == run.state.step
     again.saver.close()

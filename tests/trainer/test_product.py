@@ -50,6 +50,17 @@ SAID = [
     (PROMPTS, (*WORDLESS, "ImageText"), "stands before the words of a text"),
     (["Bottleneck"], ["ImageText"], "ImageText has layers of two towers side by side"),
     (ADAPTERS, ["Alignment"], "the heads of towers are small, and their encoders take no adapter yet: remove adapter"),
+    (["NF4"], ["Captioning"], "only transformers models of texts can be quantised"),
+    (
+        [name for name in ADAPTERS if name not in ("LoRA", "DoRA", "Beside", "NF4")],
+        ["Captioning"],
+        "Captioning puts LoRA alone into its language model",
+    ),
+    (
+        [engine for engine in FACTORS["engine"] if engine != "DDP"],
+        ["Captioning"],
+        "Captioning is proven with DDP alone",
+    ),
 ]
 
 
@@ -108,7 +119,8 @@ def test_a_combination_trains_as_one_process_does_and_its_export_loads(ranks, fo
     run = folder / "-".join(row.values())
     report = json.loads((run / "report.json").read_text())
     [export] = report["exports"]
-    adapter = {"none": "Model", "Beside": "Merged"}.get(row["adapter"], "Adapter")
+    whole = "Merged" if row["task"] == "Captioning" else "Adapter"
+    adapter = {"none": "Model", "Beside": "Merged"}.get(row["adapter"], whole)
     assert (report["outcome"], export["kind"]) == ("Succeeded", adapter)
     assert (run / export["folder"] / "README.md").is_file()
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainer import auto_group
 from tests.trainer.auto_group import learned, run_of
 from tests.trainer.complete import complete
 from tests.trainer.interrupted import Killed, finished, kill_at
@@ -104,3 +105,12 @@ def test_a_rung_that_learns_what_the_head_cannot_goes_on(tmp_path):
     assert [one.answer for one in trials] == ["Yes"] * len(trials)
     assert len(trials) == 2
     assert [phase.steps for phase in run.state.phases][1:] == [phase.steps for phase in run.plan.phases][1:]
+
+
+@slow
+@pytest.mark.usefixtures("one_thread")
+def test_two_workers_give_a_rung_up_as_one(ranks, tmp_path):
+    one, other = ranks.call(auto_group.tried, tmp_path / "two", 2)
+    assert one == other
+    assert one == auto_group.tried(tmp_path / "one", 1)
+    assert [kind for _, kind, answer in one[0] if answer == "No"] == ["Trial"]

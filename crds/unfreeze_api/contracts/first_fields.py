@@ -69,6 +69,7 @@ FIRST_FIELDS = _leaves(
 _LATER_TASKS = {
     "alignment": _leaves("width projection dropout temperature maxLength imageSize"),
     "audioClassification": _leaves("maxSeconds"),
+    "captioning": _leaves("annotation prompt maxLength features prefixLength projection dropout imageSize maxSeconds"),
     "causalLm": _leaves("maxLength annotation lossOn packing"),
     "imageText": _leaves("maxLength imageTower prompts"),
     "seq2SeqLm": _leaves("maxSourceLength maxTargetLength"),

@@ -151,6 +151,16 @@ def head_rules(tasks: Sequence[TaskType] = TASKS, strategies: Sequence[StrategyK
         )
 
 
+def generation_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
+    """Yield the rule about tasks whose models make no texts."""
+    writers, others = ([task for task in tasks if task.writes is writes] for writes in (True, False))
+    yield Rule(
+        f"!has(self.training.evaluate.generate) || !{_among('self.task.type', others)}",
+        f"generate has a model say texts by itself, as those of {every(writers)} do, and {every(others)} learn other things: remove it",
+        ".training.evaluate.generate",
+    )
+
+
 def solver_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
     """Yield the rules about what the solver of a head cannot do."""
     gradient = f"!has(self.strategy.solver) || self.strategy.solver != '{CLOSED}' || "
@@ -201,22 +211,54 @@ def candidate_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
 
 
 def tower_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
-    """Yield the rules about tasks that have several encoders."""
+    """Yield the rules about tasks that have several models."""
     takers = [task for task in tasks if task.towers]
+    writers, others = ([task for task in takers if task.writes is writes] for writes in (True, False))
     yield Rule(
         f"has(self.model.towers) || !{_among('self.task.type', takers)}",
-        f"{every(takers)} joins encoders of several modalities: list them in model.towers, in place of source",
+        f"{every(takers)} {_join(takers)} models of several modalities: list them in model.towers, in place of source",
         ".model",
     )
     yield Rule(
         f"!has(self.model.towers) || {_among('self.task.type', takers)}",
-        f"only {every(takers)} joins several encoders: name one base in model.source, or choose task.type {either(takers)}",
+        f"only {every(takers)} {_join(takers)} several models: name one base in model.source, or choose task.type {either(takers)}",
         ".model.towers",
     )
     yield Rule(
-        "!has(self.model.towers) || !has(self.adapter)",
+        f"!has(self.model.towers) || !has(self.adapter) || !{_among('self.task.type', others)}",
         "the heads of towers are small, and their encoders take no adapter yet: remove adapter",
         ".adapter",
+    )
+    yield from writer_rules(writers)
+
+
+def _join(kinds: Sequence[Named]) -> str:
+    return "join" if len(kinds) > 1 else "joins"
+
+
+def writer_rules(writers: Sequence[TaskType]) -> Iterator[Rule]:
+    """Yield the rules about tasks whose tower of texts is a language model."""
+    other = f"!{_among('self.task.type', writers)} || "
+    yield Rule(
+        f"{other}!has(self.model.towers) || (self.model.towers.size() == 2"
+        " && self.model.towers.exists_one(one, one.modality == 'Text'))",
+        f"{every(writers)} joins one encoder, of Image or Audio, and one language model, of Text: name these two",
+        ".model.towers",
+    )
+    yield Rule(
+        f"{other}{_NONE}self.adapter.type == 'LoRA'",
+        f"{every(writers)} puts LoRA alone into its language model: choose adapter.type LoRA, or remove adapter",
+        ".adapter",
+    )
+    yield Rule(
+        f"{other}!has(self.output.exports) || self.output.exports.all(e, e != 'Adapter')",
+        f"{every(writers)} has no export of an adapter alone: export Merged",
+        ".output.exports",
+    )
+    yield Rule(
+        f"{other}{_among('self.distribution.engine', [engine for engine in ENGINES if engine.name == 'DDP'])}",
+        f"{every(writers)} is proven with DDP alone: choose distribution.engine DDP",
+        ".distribution.engine",
     )
 
 
@@ -267,7 +309,7 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
     joined = [task for task in tasks if task.towers]
     yield Rule(
         f"{given}!{_among('self.task.type', joined)}",
-        f"{every(joined)} joins several encoders, and it is measured of one base what it loses: remove evidence.forgetting",
+        f"{every(joined)} {_join(joined)} several models, and it is measured of one base what it loses: remove evidence.forgetting",
         ".evidence.forgetting",
     )
     both = [task for task in tasks if task.joins and not task.towers]
@@ -345,7 +387,7 @@ ADAPTER_RULES = (
 )
 
 METRIC_RULES = tuple(metric_rules())
-HEAD_RULES = (*head_rules(), *solver_rules())
+HEAD_RULES = (*head_rules(), *solver_rules(), *generation_rules())
 CANDIDATE_RULES = tuple(candidate_rules())
 TOWER_RULES = tuple(tower_rules())
 EVIDENCE_RULES = (*baseline_rules(), *scratch_rules(), *forgetting_rules())

@@ -27,7 +27,7 @@ class TowerSpec(Model):
 
     modality: Modality
     """What it reads. Image: the column image, by timm or transformers. Text: the column text, by transformers or
-    sentence-transformers. Audio: the column audio, by transformers."""
+    sentence-transformers; of Captioning it is what writes it. Audio: the column audio, by transformers."""
     source: ModelSource
     """Where it lies, as of model.source."""
 
@@ -66,8 +66,8 @@ class ModelSpec(Model):
     towers: Annotated[
         list[TowerSpec] | None, Field(min_length=2, max_length=6, json_schema_extra=schema_rules(_SAME))
     ] = None
-    """Encoders of two or three modalities, for the task Alignment, which reads the column of each modality; what several
-    encoders of one modality say is joined. Default: none."""
+    """Models of two or three modalities, for Alignment and Captioning, which read the column of each modality. Alignment: encoders;
+    what several of one modality say is joined. Captioning: an encoder and a language model. Default: none."""
     dtype: Literal["Auto", "Float32"] = "Auto"
     """Type of frozen weights. Auto: the large ones of a model that reads text keep the type of their files, bfloat16 or float16,
     and become float32 when they train; results are those of float32, bit for bit. Float32: all are float32 from the start. What

@@ -15,11 +15,24 @@ else:
     MetricName = Literal[METRICS]
 
 
+class GenerateSpec(Model):
+    """How much a model of texts is asked to say by itself."""
+
+    max_tokens: int | None = Field(default=None, ge=1, le=131072)
+    """Tokens that it may say of each sample. Default: 64."""
+    rows: int | None = Field(default=None, ge=1, le=100000)
+    """Samples of a split that it is asked of, the first ones. Default: 100."""
+
+
 class EvaluateSpec(Model):
     """When the validation data is evaluated; always at the end of a phase."""
 
     every_steps: int | None = Field(default=None, ge=1, le=1000000000)
     """Optimizer steps from one evaluation to the next. Default: at the end of each epoch."""
+    generate: Annotated[GenerateSpec | None, EXECUTION] = None
+    """Have a CausalLM, a Seq2SeqLM or a decoder of SpeechRecognition say by itself what it makes of some samples, the most probable token
+    each time, at the end of each phase and of the job: exactMatch, rougeL and chrF, of speech wer and cer, stand among the metrics of
+    phases and results. An empty object asks for the defaults. Default: the loss alone is measured."""
 
 
 class CheckpointSpec(Model):

@@ -56,6 +56,8 @@ class TaskType(Variant):
     """Whether each sample has one answer, by which models are compared."""
     towers: bool = False
     """Whether it has several encoders, each of another modality, in place of one model."""
+    writes: bool = False
+    """Whether its models make texts, token by token."""
     no_head: str = ""
     """Why no new head stands on the base, as a part of a message; empty where one does."""
 

@@ -55,5 +55,6 @@ TASK = TaskType(
     pipeline="text-generation",
     one_answer=False,
     targets="NextTokens",
+    writes=True,
     no_head=NO_NEW_HEAD,
 )

@@ -32,5 +32,6 @@ TASK = TaskType(
     pipeline="text2text-generation",
     one_answer=False,
     targets="TargetTexts",
+    writes=True,
     no_head=NO_NEW_HEAD,
 )

@@ -91,6 +91,7 @@ def _learned(job: ResolvedJob, finished: Finished) -> Encoder[Any]:
         "Tags": TagCodes(each, names, np.array([len(names)])),
         "Numbers": Read(np.zeros((1, len(names))), names),
         "Captions": Shown(np.empty((0, 2), np.int64), np.empty(0, np.int64), names),
+        "Descriptions": np.zeros(0, dtype=np.int64),
         "NextTokens": 0,
         "TargetTexts": 0,
         "Transcripts": 0,

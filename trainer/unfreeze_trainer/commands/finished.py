@@ -156,11 +156,9 @@ _NO_ANSWERS = {
     "CausalLM": "texts, which go on as long as one likes, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
     " evaluate measures its loss",
     "Seq2SeqLM": "texts, and no labels or numbers: load it as its README.md says, and generate; unfreeze evaluate measures its loss",
-    "SpeechRecognition": "texts of what it hears, and no labels or numbers: load it as its README.md says, and generate; unfreeze"
-    " evaluate --generate TOKENS measures its word error rate",
 }
 """What models of tasks without labels or numbers give, and how they are asked."""
-_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM", "SpeechRecognition")
+_MEASURED = ("CausalLM", "ImageText", "Seq2SeqLM")
 """Those of them whose loss on data can be measured."""
 
 
@@ -189,10 +187,10 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
         return Described(task={"type": "ImageClassification"}, outputs=_outputs(folder, labels))
     problem = pooled.get("problem_type") or config.get("problem_type")
     kind = str((config.get("architectures") or [""])[0])
-    if writes := _writes(config, kind):
-        raise _no_answers(folder, writes)
-    if kind in ("CLIPModel", "SiglipModel"):
-        raise _no_answers(folder, "ImageText")
+    if kind == "WhisperForConditionalGeneration" or kind.endswith("ForCTC"):
+        return Described(task={"type": "SpeechRecognition"}, outputs=[])
+    if mute := _mute(config, kind):
+        raise _no_answers(folder, mute)
     task = next((task for part, task in _TASKS.items() if part in kind), None)
     if task is None and pooled:
         task = "TextClassification"
@@ -213,12 +211,12 @@ def _inferred(folder: Path, adapter: str | None) -> Described:
     return Described(task={"type": task, member: options}, outputs=outputs, scale=scale)
 
 
-def _writes(config: dict[str, Any], kind: str) -> str | None:
-    """Return the task of a class of transformers whose models make texts; None of others."""
+def _mute(config: dict[str, Any], kind: str) -> str | None:
+    """Return the task of a class of transformers whose models give no answers; None of others."""
     if kind.endswith(("ForCausalLM", "LMHeadModel")):
         return "CausalLM"
-    if kind == "WhisperForConditionalGeneration":
-        return "SpeechRecognition"
+    if kind in ("CLIPModel", "SiglipModel"):
+        return "ImageText"
     return "Seq2SeqLM" if _rewrites(config, kind) else None
 
 

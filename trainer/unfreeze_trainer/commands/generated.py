@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from unfreeze_trainer.commands.asked import Asked
+    from unfreeze_trainer.modalities.base import Question
+
+_UNBOUNDED = 1 << 30
+"""Tokens, where only the model's own places bound what it says."""
 
 
 def generated(asked: Asked, most: int) -> dict[str, float]:
@@ -26,33 +32,65 @@ def generated(asked: Asked, most: int) -> dict[str, float]:
     JobError
         InvalidJob: models of this task make no texts, or the samples are no questions.
     """
-    import torch
+    scores = asked.task.scores()
+    for _, said, found in spoken(asked, most):
+        scores.add(said, found.right)
+    return scores.compute()
 
+
+def spoken(asked: Asked, most: int) -> Iterator[tuple[int, str, Question]]:
+    """Yield the index of each sample that can be read, what a model says of it, and what it was asked. Parameters and errors as of `generated`."""
     from unfreeze_trainer.commands.asked import SPLIT
+    from unfreeze_trainer.training.saying import say
 
-    module: Any = asked.module
-    task, scores = asked.task, asked.task.scores()
+    task = asked.task
     for index in range(task.splits[SPLIT]):
         if (found := task.asked(SPLIT, index)) is None:
             raise JobError(
                 "InvalidJob",
-                f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here: leave it out",
+                f"--generate {most}: models of {task.job.task.type} make no texts of what is asked here, or without being told how long:"
+                " leave it out",
             )
-        inputs = {name: torch.as_tensor(values, device=asked.device)[None] for name, values in found.inputs.items()}
-        room = most if found.room is None else min(most, found.room)
-        said: list[int] = []
-        if room > 0:
-            with torch.inference_mode():
-                said = module.generate(**inputs, generation_config=_greedy(module, room))[0].tolist()
-        if not module.config.is_encoder_decoder:  # a decoder repeats what it was asked
-            said = said[len(found.inputs["input_ids"]) :]
-        scores.add(found.decode(said), found.right)
-    return scores.compute()
+        if not found.readable:
+            task.unread[SPLIT].add(index)
+            continue
+        yield index, say(asked.module, found, most, asked.device), found
 
 
-def _greedy(module: Any, most: int) -> Any:
-    """Return how the model generates by its own files, but the most probable token each time, and so many at most."""
-    options = copy.deepcopy(module.generation_config)
-    options.update(do_sample=False, num_beams=1, max_new_tokens=most, max_length=None)
-    options.update(temperature=None, top_p=None, top_k=None)
-    return options
+def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str, pa.Array]]:
+    """Yield a row of each picture or clip that can be read, some hundred at a time, in the order of the data: where it stands, and what a model writes.
+
+    Parameters
+    ----------
+    asked
+        A model of SpeechRecognition or Captioning, with data.
+    batch_size
+        Clips that go through an encoder that spells at once; a decoder is asked for one at a time.
+    inputs
+        Whether what is read is among it.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from unfreeze_api.tasks.captioning import CaptioningSpec
+    from unfreeze_trainer.commands.asked import SPLIT, chunks
+
+    task: Any = asked.task
+    each: Iterator[tuple[np.ndarray, list[str]]]
+    if task.wide_outputs:
+        captioning = task.job.task.of(CaptioningSpec)
+        most = captioning.max_length if captioning else _UNBOUNDED
+        each = ((np.array([index]), [said]) for index, said, _ in spoken(asked, most))
+    else:
+        each = ((samples, task.metrics.texts(outputs, batch)) for samples, outputs, batch in asked.outputs(batch_size))
+    texts: dict[int, str] = {}
+    for samples in chunks(task):
+        while not texts.keys() >= {*samples.tolist()} - task.unread[SPLIT]:
+            if (found := next(each, None)) is None:
+                break
+            texts.update(zip(found[0].tolist(), found[1], strict=True))
+        read = np.array([index for index in samples.tolist() if index not in task.unread[SPLIT]], dtype=np.int64)
+        if len(read):
+            known = task.rows(SPLIT, read, inputs=inputs)
+            yield known | {"prediction": pa.array([texts.pop(index) for index in read.tolist()], pa.string())}
+        texts.clear()

@@ -119,10 +119,11 @@ def predict(
 
     MODEL is the folder of an export, or of a run; an adapter takes --base. DATA is a table or a folder of the kind that the
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
-    (docs/predictions.md), without label.
+    (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
     from unfreeze_trainer.commands.asked import SPLIT, ask, decide
     from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.commands.generated import written
     from unfreeze_trainer.commands.rows import FORMATS, opened
     from unfreeze_trainer.exports.predictions import About
 
@@ -152,12 +153,14 @@ def predict(
         asked = ask(finished, data, **opened_by)
     decide(asked, threshold)
     answers = asked.task.answers
-    assert answers is not None  # `ask` opens no other task
-    about = About(
-        source=str(data), task=asked.task.job.task.type, kind=answers.kind, names=answers.names, unseen=answers.unseen
-    )
-    with opened(output, format_, about, force=force) as rows:
-        for found in predictions(asked, batch_size, inputs=inputs):
+    about: dict[str, Any] = {"kind": "Texts", "names": []}
+    said = written(asked, batch_size, inputs=inputs)
+    if answers is not None:
+        about = {"kind": answers.kind, "names": answers.names, "unseen": answers.unseen}
+        said = predictions(asked, batch_size, inputs=inputs)
+    described = About(source=str(data), task=asked.task.job.task.type, **about)
+    with opened(output, format_, described, force=force) as rows:
+        for found in said:
             rows.write(found)
     left_out = sum(asked.task.left_out.values()) + len(asked.task.unread[SPLIT])
     if left_out:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unfreeze_api.contracts.resolved import ResolvedJob
-    from unfreeze_trainer.feed import Feed
     from unfreeze_trainer.models import LoadedModel
     from unfreeze_trainer.phases.compile import Phase
     from unfreeze_trainer.phases.freezer import Freezer
@@ -192,10 +191,12 @@ def preview(job: ResolvedJob) -> Preview:
         frozen_dropout=job.semantics.dropout == "Everywhere",
     )
     names = [block.name for block in loaded.blocks]
-    found = compile_phases(job, names, feed.steps_per_epoch)
+    headless = loaded.headless
+    found = compile_phases(job, names, feed.steps_per_epoch, headless=headless)
     require_solvable(task, loaded, found, asked=asked.strategy.solver is not None)
     endless = job.model_copy(update={"training": job.training.model_copy(update={"epochs": _ENDLESS})})
     trainable = [sum(sizes[name] for name in freezer.trainable_names(phase)) for phase in found]
+    plan = Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch, headless=headless)
     return Preview(
         samples=feed.samples,
         steps_per_epoch=feed.steps_per_epoch,
@@ -206,12 +207,13 @@ def preview(job: ResolvedJob) -> Preview:
         trainable=trainable,
         optimizer_bytes=[optimizer_bytes(job, count) for count in trainable],
         weight_bytes=_weight_bytes(job, loaded, freezer, found),
-        cached=_kept(
-            job, task, loaded, freezer, Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
-        ),
-        unreached=[phase.name for phase in compile_phases(endless, names, feed.steps_per_epoch)[len(found) :]],
+        cached=_kept(job, task, loaded, freezer, plan),
+        unreached=[
+            phase.name
+            for phase in compile_phases(endless, names, feed.steps_per_epoch, headless=headless)[len(found) :]
+        ],
         padding=_padding(job, task),
-        range_steps=_range_steps(job, names, freezer, feed),
+        range_steps=_range_steps(job, plan, freezer),
     )
 
 
@@ -234,14 +236,12 @@ def _weight_bytes(job: ResolvedJob, loaded: LoadedModel, freezer: Freezer, phase
     return found
 
 
-def _range_steps(job: ResolvedJob, names: list[str], freezer: Freezer, feed: Feed) -> int | None:
+def _range_steps(job: ResolvedJob, plan: Plan, freezer: Freezer) -> int | None:
     from unfreeze_trainer.judgement.rates import steps_for
-    from unfreeze_trainer.training.plan import Plan
     from unfreeze_trainer.training.range_test import parts
 
     if job.strategy.learning_rate.rates != "Auto":
         return None
-    plan = Plan.of(job, names, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
     tests = len(parts(job, plan, freezer))
     return tests * steps_for(plan.total_steps, tests=tests)
 

@@ -77,7 +77,7 @@ def _short(value: float | None) -> float | None:
 
 
 @contextmanager
-def opened(output: Path | None, kind: str, about: About, *, force: bool) -> Iterator[Rows]:
+def opened(output: Path | None, kind: str, about: About | None, *, force: bool) -> Iterator[Rows]:
     """Open what takes rows.
 
     Parameters
@@ -87,7 +87,7 @@ def opened(output: Path | None, kind: str, about: About, *, force: bool) -> Iter
     kind
         One of FORMATS.
     about
-        What the rows are of.
+        What the rows are of; Parquet needs it.
     force
         Whether a file that is there is replaced.
 
@@ -105,6 +105,7 @@ def opened(output: Path | None, kind: str, about: About, *, force: bool) -> Iter
     aside = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if kind == "parquet":
+            assert about is not None
             with PredictionsWriter(aside, about) as writer:
                 yield writer
         else:

@@ -11,6 +11,7 @@ import numpy as np
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import AUDIO
+from unfreeze_api.tasks.captioning import CaptioningSpec
 from unfreeze_api.tasks.token_classification import TokenClassificationSpec
 from unfreeze_trainer.data.audio import CLIPS, read_audio
 from unfreeze_trainer.data.images import PICTURES, read_images
@@ -19,6 +20,7 @@ from unfreeze_trainer.data.shards import is_table_folder
 from unfreeze_trainer.data.words import read_words, words_in
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.targets import Encoder, Targets
+from unfreeze_trainer.objectives.targets.target_texts import TargetTexts
 
 
 class Unlabelled(Encoder[None]):
@@ -44,6 +46,15 @@ class Unlabelled(Encoder[None]):
     def encode(self, *_: Any) -> Targets:
         """Return no targets: there are none."""
         raise NotImplementedError
+
+
+class Prompts(TargetTexts):
+    """What is asked of each picture or clip."""
+
+    @staticmethod
+    def columns(names: Any) -> list[str]:
+        """Return the column of prompts."""
+        return [names.prompt]
 
 
 def unlabelled(job: ResolvedJob, dataset: Dataset, where: str) -> tuple[DataSource, np.ndarray | None]:
@@ -78,15 +89,31 @@ def unlabelled(job: ResolvedJob, dataset: Dataset, where: str) -> tuple[DataSour
         return source, np.array([len(words_in(text)) for text in source.inputs.to_pylist()], dtype=np.int64)
     if task.reads_text:
         return read_texts(dataset, where, kind=Unlabelled, skip=skip), None
-    column = columns.audio if AUDIO in task.reads else columns.image
+    hears = _hears(job)
+    read: Callable[..., DataSource] = read_audio if hears else read_images
+    captions = job.task.of(CaptioningSpec)
+    if captions and captions.annotation == "Answers":
+        if Path(dataset.path).is_dir() and not is_table_folder(dataset.path):
+            raise JobError(
+                "InvalidData",
+                f"{where}: a folder of files says nothing of what is asked of each: give a table with the column {columns.prompt!r}, too",
+            )
+        source = read(dataset, where, kind=Prompts, skip=skip)
+        Prompts.read(source.targets, columns.prompt, where)
+        return source, None
+    column = columns.audio if hears else columns.image
     same = dataset.model_copy(update={"columns": columns.model_copy(update={"text": column})})  # what Unlabelled takes
-    if (flat := _flat(job, same, where)) is not None:
+    if (flat := _flat(same, where, hears=hears)) is not None:
         return flat, None
-    read: Callable[..., DataSource] = read_audio if AUDIO in task.reads else read_images
     return read(same, where, kind=Unlabelled, skip=skip), None
 
 
-def _flat(job: ResolvedJob, dataset: Dataset, where: str) -> DataSource | None:
+def _hears(job: ResolvedJob) -> bool:
+    """Return whether a job's model hears, and does not see."""
+    return AUDIO in task_type(job.task.type).reads and "Image" not in (job.model.modalities or ())
+
+
+def _flat(dataset: Dataset, where: str, *, hears: bool) -> DataSource | None:
     """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
     import pyarrow as pa
 
@@ -97,7 +124,7 @@ def _flat(job: ResolvedJob, dataset: Dataset, where: str) -> DataSource | None:
         or any(entry.is_dir() and not entry.name.startswith(".") for entry in root.iterdir())
     ):
         return None
-    kind = CLIPS if AUDIO in task_type(job.task.type).reads else PICTURES
+    kind = CLIPS if hears else PICTURES
     files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)
     if not files:
         ends = ", ".join(sorted(kind.suffixes))

@@ -177,7 +177,8 @@ class _Trace:
             pretend(self._job, loaded)
             ledger.restart()  # files are mapped, and not copied
             module = loaded.module
-            found = compile_phases(self._job, [block.name for block in loaded.blocks], self._feed.steps_per_epoch)
+            names = [block.name for block in loaded.blocks]
+            found = compile_phases(self._job, names, self._feed.steps_per_epoch, headless=loaded.headless)
             freezer = Freezer(
                 module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
             )
@@ -209,9 +210,10 @@ class _Trace:
             if self._job.strategy.learning_rate.rates == "Auto":
                 plan = Plan.of(
                     self._job,
-                    [block.name for block in loaded.blocks],
+                    names,
                     samples=self._feed.samples,
                     steps_per_epoch=self._feed.steps_per_epoch,
+                    headless=loaded.headless,
                 )
                 tests = len(parts(self._job, plan, freezer))
                 tested = tests * steps_for(planned, tests=tests) if tests else 0

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class About(Model):
     """Of the run, that the weights are from."""
     task: str = ""
     """Type of the task."""
-    kind: Kind
-    """What the answers are: OneOf, AnyOf or Amounts."""
+    kind: Kind | Literal["Texts"]
+    """What the answers are: OneOf, AnyOf or Amounts; or Texts, which a model has written."""
     names: list[str]
     """What each output stands for: labels in the order of `probabilities`, or names of the targets of a regression."""
     unseen: str | None = None
@@ -46,7 +46,9 @@ class About(Model):
 
     @property
     def answers(self) -> Answers:
-        """What makes columns of a model's outputs."""
+        """What makes columns of a model's outputs, which are no texts."""
+        if self.kind == "Texts":
+            raise ValueError("texts are no columns of outputs")
         return KINDS[self.kind](self.names, unseen=self.unseen)
 
 

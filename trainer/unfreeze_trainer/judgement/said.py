@@ -54,6 +54,7 @@ class Said:
         """Read a file of predictions."""
         parts = [_arrays(batch, about) for batch in batches(path, ["label", "prediction"])]
         actual, predicted = (np.concatenate(part) for part in zip(*parts, strict=True))
+        assert about.kind != "Texts"  # these have no outputs
         return cls(about.kind, about.names, actual, predicted)
 
     @classmethod

@@ -52,6 +52,8 @@ class Tower(ABC):
     key: str
     """The modality, of further encoders of it with a number: what its inputs in a batch begin with, and its folder in an export."""
     path: str
+    where: str
+    """What messages about it start with."""
 
     @abstractmethod
     def open(self, head: Head) -> None:
@@ -250,18 +252,23 @@ def open_towers(job: ResolvedJob, *, image_size: int | None, max_seconds: float 
     found: list[Tower] = []
     for index in range(len(job.model.towers)):
         with naming(job, index):
-            tower = _opened(job, index, image_size=image_size, max_seconds=max_seconds)
+            tower = open_tower(job, index, image_size=image_size, max_seconds=max_seconds)
         before = sum(other.modality == tower.modality for other in found)
         tower.key = f"{tower.modality}{before + 1}" if before else tower.modality
         found.append(tower)
     return found
 
 
-def _opened(job: ResolvedJob, index: int, *, image_size: int | None, max_seconds: float | None) -> Tower:
+def open_tower(job: ResolvedJob, index: int, *, image_size: int | None, max_seconds: float | None) -> Tower:
+    """Return one of the towers of a job, whose folder is checked, with its modality as its key. JobError InvalidModel."""
     tower, own = job.model.towers[index], job.of_tower(index)
+    found: Tower
     if tower.modality == "Text":
-        return TextTower(own)
-    if tower.modality == "Audio":
-        return AudioTower(own, max_seconds)
-    kind = library_of(tower.path, tower.source, ("transformers", "timm"))
-    return (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
+        found = TextTower(own)
+    elif tower.modality == "Audio":
+        found = AudioTower(own, max_seconds)
+    else:
+        kind = library_of(tower.path, tower.source, ("transformers", "timm"))
+        found = (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
+    found.key = found.modality
+    return found

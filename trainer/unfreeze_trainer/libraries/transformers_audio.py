@@ -55,6 +55,9 @@ class TransformersAudio(Library):
     def open(self, head: Head) -> None:
         """Take what the data says, and look at the feature extractor."""
         super().open(head)
+        self._hear()
+
+    def _hear(self) -> None:
         self._extractor_files = preprocessor_files(self.path, self.where, says="sound", kind="feature extractor")
         config = self._loaded_config()
         self._layer_drops = layer_drops(config)

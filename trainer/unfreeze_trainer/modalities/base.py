@@ -31,6 +31,10 @@ class Question:
     """Tokens that the model can say at most; None where nothing in it limits them."""
     decode: Callable[[list[int]], str]
     """Turns what it says into text."""
+    echoed: int = 0
+    """Tokens that it repeats before what it says: those that it was asked."""
+    readable: bool = True
+    """Whether the sample can be read; else silence stands in its place."""
 
 
 class Modality(ABC):

@@ -265,7 +265,7 @@ class Dialogues(Modality):
         positions = self._model.limits.positions
         prompt = self.job.adapter.virtual_tokens if self.job.adapter else 0
         room = None if positions is None else positions - prompt - len(ids)
-        return Question({"input_ids": ids, "attention_mask": [1] * len(ids)}, right, room, self._decode)
+        return Question({"input_ids": ids, "attention_mask": [1] * len(ids)}, right, room, self._decode, len(ids))
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)

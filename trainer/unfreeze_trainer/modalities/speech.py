@@ -18,7 +18,7 @@ from unfreeze_trainer.data.dialogues import without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.data.sequence_tokens import SequenceTokens
 from unfreeze_trainer.data.speech import SpeechLoader, read_speech
-from unfreeze_trainer.errors import quoted
+from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.modalities.audio import Audio, AudioModel
 from unfreeze_trainer.modalities.base import Question, rows_of
 from unfreeze_trainer.models.speech import Prompt, suppressed_tokens
@@ -46,7 +46,26 @@ class SpeechModel(AudioModel, Protocol):
         """Tokens at which the model ends what it says."""
 
 
-class Speech(Audio):
+class Transcribed(Audio):
+    """Clips of a table, and their texts. Parameters as of Audio."""
+
+    needs_model = True
+    loads = SpeechLoader
+
+    def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
+        super().__init__(job, model, max_seconds)
+        self._texts: dict[DataSource, SequenceTokens] = {}
+
+    def _tell_cut(self, source: DataSource, cut: int) -> None:
+        said = (
+            f"{cut} of {len(source.inputs)} clips are longer than {self.max_seconds:g} seconds and are cut there ({self._options}.maxSeconds),"
+            " and their texts are not: the model learns to write what it does not hear. Cut such clips with their texts"
+        )
+        log.warning("%s: %s", source.where, said)
+        self.warnings.append(f"{source.where}: {said}")
+
+
+class Speech(Transcribed):
     """Clips of a table, and their texts as tokens.
 
     Parameters
@@ -61,9 +80,6 @@ class Speech(Audio):
         What a batch calls the tokens that are learned, and what stands where none is.
     """
 
-    needs_model = True
-    loads = SpeechLoader
-
     def __init__(
         self, job: ResolvedJob, model: SpeechModel, max_seconds: float | None, *, targets: str, ignored: int
     ) -> None:
@@ -72,7 +88,6 @@ class Speech(Audio):
         self._prompt, self._end = list(model.prompt.tokens), model.stops[0]
         self.most_tokens = model.places - len(self._prompt)
         """Tokens of a text that the decoder has places for."""
-        self._texts: dict[DataSource, SequenceTokens] = {}
         # Transcripts begin with a blank, as those did that Whisper was pretrained on.
         self._tokenizer = partial(_with_blank, model.tokenizer)
 
@@ -119,14 +134,6 @@ class Speech(Audio):
             )
             log.warning("%s: %s", where, said)
             self.warnings.append(f"{where}: {said}")
-
-    def _tell_cut(self, source: DataSource, cut: int) -> None:
-        said = (
-            f"{cut} of {len(source.inputs)} clips are longer than {self.max_seconds:g} seconds and are cut there ({self._options}.maxSeconds),"
-            " and their texts are not: the model learns to write what it does not hear. Cut such clips with their texts"
-        )
-        log.warning("%s: %s", source.where, said)
-        self.warnings.append(f"{source.where}: {said}")
 
     def lengths(self, split: Split) -> np.ndarray:
         """Return how many tokens of each text are learned, int64 of shape (samples,): clips are all made alike."""
@@ -175,8 +182,15 @@ class Speech(Audio):
     def asked(self, split: Split, index: int) -> Question:
         """Return what the model hears of a sample's clip, and its text."""
         row = int(split.rows[index])
-        heard = self.loader.prepare(self._opened(split.source, row), index, None)
-        return Question({FEATURES: heard[FEATURES]}, split.source.targets[row].as_py(), self.most_tokens, self._decode)
+        right, readable = split.source.targets[row].as_py(), True
+        try:
+            opened = self.loader.open(split.source, row)
+        except JobError:
+            if not self._skips:
+                raise
+            opened, readable = self.loader.silence, False
+        heard = self.loader.prepare(opened, index, None)
+        return Question({FEATURES: heard[FEATURES]}, right, self.most_tokens, self._decode, readable=readable)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._writes.tokenizer.decode(ids, skip_special_tokens=True)

@@ -30,3 +30,8 @@ class LoadedModel:
     """What the adapter does in a step beside its gradients (AdaLoRA)."""
     locked: frozenset[str] = frozenset()
     """Parameters that stay as they are whatever a strategy says."""
+
+    @property
+    def headless(self) -> bool:
+        """Whether the head has no parameters."""
+        return not self.blocks[-1].parameters

@@ -23,7 +23,7 @@ _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LAYER_DROPS = ("layerdrop", "encoder_layerdrop")
 _SQUEEZING = frozenset({"sew", "sew-d"})
 """Models that take moments together, by twos: of a clip alone the odd one is lost, of one that is padded it is not."""
-_UNTRAINED = "masked_spec_embed"
+UNTRAINED = "masked_spec_embed"
 """What stands in the place of masked moments; checkpoints that were trained without masks lack it."""
 
 
@@ -45,12 +45,16 @@ class AudioInput:
     """Whisper's, where they are fewer than the folder's."""
 
 
-def load_config(path: str, where: str) -> Any:
-    """Return transformers' configuration of an audio classifier; InvalidModel for a model that reads something else."""
+def audio_kinds() -> list[str]:
+    """Return the model types of transformers' audio classifiers that hear each clip apart from the others of a batch."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as CLASSES
 
-    config = open_config(path, where)
-    taken = [name for name in CLASSES if name not in _SQUEEZING]
+    return [name for name in CLASSES if name not in _SQUEEZING]
+
+
+def load_config(path: str, where: str) -> Any:
+    """Return transformers' configuration of an audio classifier; InvalidModel for a model that reads something else."""
+    config, taken = open_config(path, where), audio_kinds()
     if config.model_type in taken:
         return config
     why = f"transformers has no audio classifier of model_type {config.model_type}"
@@ -208,7 +212,7 @@ def load_audio_model(
         seed=seed,
         problem_type=problem_type,
     )
-    check_complete(module, head, {name for name in fresh if not name.endswith(_UNTRAINED)}, where)
+    check_complete(module, head, {name for name in fresh if not name.endswith(UNTRAINED)}, where)
     if positions is not None:
         shorten(module.encoder, positions)
         module.config.max_source_positions = positions

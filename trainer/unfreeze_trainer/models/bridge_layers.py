@@ -181,8 +181,8 @@ def _embedder(read: Callable[[Any], Tensor], head: nn.Module) -> Callable[[Any],
     return embed
 
 
-def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
-    """Return what makes vectors of pictures, one after the other."""
+def seeing(folder: str, tower: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Tensor]]:
+    """Return an encoder of pictures, and what makes its input of one picture of Pillow, (1, channels, height, width)."""
     if tower["library"] == "timm":
         import timm
 
@@ -198,10 +198,13 @@ def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]]
             pixels: Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
             return pixels
 
-    def vectors(images: Sequence[Any]) -> Tensor:
-        return torch.cat([of_pictures(model, transform(shown(image, tower["mode"]))[None]) for image in images])
+    return model, lambda image: transform(shown(image, tower["mode"]))[None]
 
-    return vectors
+
+def _pictures(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of pictures, one after the other."""
+    model, read = seeing(folder, tower)
+    return lambda images: torch.cat([of_pictures(model, read(image)) for image in images])
 
 
 def shown(image: Any, mode: str) -> Any:
@@ -228,8 +231,8 @@ def _texts(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[str]], T
     return embed
 
 
-def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
-    """Return what makes vectors of clips, one after the other."""
+def hearing(folder: str, tower: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Mapping[str, Tensor]]]:
+    """Return an encoder of sound, and what makes its inputs of one clip, by name."""
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
     from transformers.utils import logging
 
@@ -241,12 +244,19 @@ def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], T
     without_head(model)
     extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
-    def vectors(clips: Sequence[Any]) -> Tensor:
-        given = (clip[: tower["longest"]] for clip in clips)
-        made = (extractor(clip, sampling_rate=tower["rate"], return_tensors="pt") for clip in given)
-        return torch.cat([of_clips(model, inputs) for inputs in made])
+    def read(clip: Any) -> Mapping[str, Tensor]:
+        made: Mapping[str, Tensor] = extractor(
+            clip[: tower["longest"]], sampling_rate=tower["rate"], return_tensors="pt"
+        )
+        return made
 
-    return vectors
+    return model, read
+
+
+def _clips(folder: str, tower: Mapping[str, Any]) -> Callable[[Sequence[Any]], Tensor]:
+    """Return what makes vectors of clips, one after the other."""
+    model, read = hearing(folder, tower)
+    return lambda clips: torch.cat([of_clips(model, read(clip)) for clip in clips])
 
 
 _ENCODERS: dict[str, Callable[[str, Mapping[str, Any]], Callable[[Any], Tensor]]] = {

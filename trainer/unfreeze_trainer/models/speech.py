@@ -31,11 +31,14 @@ class Prompt:
 
 def load_speech_config(path: str, where: str) -> Any:
     """Return transformers' configuration of a folder; JobError InvalidModel where it is no Whisper."""
+    from unfreeze_trainer.models.ctc import ctc_kinds
+
     config = open_config(path, where)
     if config.model_type != _KIND:
         raise JobError(
             "InvalidModel",
-            f"{where}: a model of model_type {config.model_type} writes no text of what it hears here: name one of {_KIND}, with its decoder",
+            f"{where}: a model of model_type {config.model_type} writes no text of what it hears here: name one of {_KIND}, with its decoder,"
+            f" or an encoder of {', '.join(ctc_kinds())}",
         )
     return config
 

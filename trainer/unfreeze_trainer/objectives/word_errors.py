@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+SUMS = 6
+"""Numbers that say all of some samples."""
+
 
 class WordErrors:
-    """Sums over samples, of which each has one right text. Texts are compared as they are but for the blanks between words."""
+    """Sums over samples, of which each has one right text. Texts are compared as they are but for the blanks between words.
 
-    def __init__(self) -> None:
-        self._samples = self._exact = 0
-        self._errors = np.zeros((2, 2), dtype=np.int64)  # of words and of characters: edits, and how many are right
+    Parameters
+    ----------
+    sums
+        Of samples that have been counted: how many, those without an error, edits of words, words that are right, edits of
+        characters, characters that are right; int64 of shape (SUMS,).
+    """
+
+    def __init__(self, sums: Sequence[int] | np.ndarray | None = None) -> None:
+        self.sums = np.zeros(SUMS, dtype=np.int64) if sums is None else np.asarray(sums, dtype=np.int64)
 
     def add(self, said: str, right: str) -> None:
         """Count a text that was written, and the right one."""
         one, other = said.split(), right.split()
-        self._samples += 1
-        self._exact += one == other
-        for place, (own, wanted) in enumerate(((one, other), (" ".join(one), " ".join(other)))):
-            self._errors[place] += edits(own, wanted), len(wanted)
+        letters, wanted = " ".join(one), " ".join(other)
+        of_words = edits(one, other), len(other)
+        self.sums += 1, one == other, *of_words, edits(letters, wanted), len(wanted)
 
     def compute(self) -> dict[str, float]:
         """Return wer and cer, edits for each word and each character of the right texts, and exactMatch; nothing without samples.
 
         Both are sums over all samples, not means of the samples' rates, and above 1 where more is written than is right.
         """
-        if not self._samples:
+        samples, exact, wrong_words, words, wrong_letters, letters = self.sums.tolist()
+        if not samples:
             return {}
-        wer, cer = (float(found / max(1, wanted)) for found, wanted in self._errors)
-        return {"wer": wer, "cer": cer, "exactMatch": self._exact / self._samples}
+        return {
+            "wer": wrong_words / max(1, words),
+            "cer": wrong_letters / max(1, letters),
+            "exactMatch": exact / samples,
+        }
 
 
-def edits(said: Sequence[str], right: Sequence[str]) -> int:
-    """Return the fewest insertions, deletions and substitutions that make one sequence another (Levenshtein 1966)."""
-    before = list(range(len(right) + 1))
-    for number, own in enumerate(said, 1):
-        row = [number]
-        for place, wanted in enumerate(right, 1):
-            row.append(min(before[place] + 1, row[-1] + 1, before[place - 1] + (own != wanted)))
-        before = row
-    return before[-1]
+def edits(said: Sequence[Hashable], right: Sequence[Hashable]) -> int:
+    """Return the fewest insertions, deletions and substitutions that make one sequence another (Levenshtein 1966).
+
+    A column of the table of distances is two whole numbers, a bit of each for a place of `right`: whether the distance grows or shrinks
+    there (Myers 1999, as Hyyrö 2003 has it). So a column costs a few operations on numbers of len(right) bits, and two of them are held.
+    """
+    if not right:
+        return len(said)
+    every = (1 << len(right)) - 1
+    last = 1 << (len(right) - 1)
+    places: dict[Hashable, int] = {}
+    for place, wanted in enumerate(right):
+        places[wanted] = places.get(wanted, 0) | 1 << place
+    grows, shrinks, distance = every, 0, len(right)
+    for own in said:
+        same = places.get(own, 0)
+        level = (((same & grows) + grows) ^ grows) | same | shrinks
+        more = shrinks | (every & ~(level | grows))
+        less = grows & level
+        distance += bool(more & last) - bool(less & last)
+        more, less = (more << 1 | 1) & every, (less << 1) & every
+        level = same | shrinks
+        grows, shrinks = less | (every & ~(level | more)), more & level
+    return distance

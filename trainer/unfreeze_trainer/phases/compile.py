@@ -62,7 +62,9 @@ class Phase:
     """Of a rung after the first, its steps after which it is given up unless it promises something; 0 of those that are never."""
 
 
-def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int) -> list[Phase]:
+def compile_phases(
+    job: ResolvedJob, block_names: Sequence[str], steps_per_epoch: int, *, headless: bool | None = None
+) -> list[Phase]:
     """Compile the job's strategy.
 
     training.epochs are the epochs of all phases together; the last phase takes what the others leave, and phases for
@@ -84,6 +86,8 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
         From input to output; the last one is the head.
     steps_per_epoch
         Optimizer steps of one pass over the training data.
+    headless
+        Whether the head is one without parameters; None where the task says so.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def compile_phases(job: ResolvedJob, block_names: Sequence[str], steps_per_epoch
         first, *others = stretches
         total = total + 1 - first.steps if auto else max(total, 2) if others else 1
         stretches = [replace(first, steps=1, plateau=None, solved=True), *others]
-    if task_type(job.task.type).no_head:
+    if bool(task_type(job.task.type).no_head) if headless is None else headless:
         stretches = _without_head(stretches, block_names)
     rates = _learning_rates(job.strategy.learning_rate, block_names)
     part: Part = "BiasesAndNorms" if job.strategy.type == "BitFit" else "All"

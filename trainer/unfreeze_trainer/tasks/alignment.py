@@ -12,7 +12,6 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
 from unfreeze_trainer.data.pairings import overlaps
-from unfreeze_trainer.data.pins import PINNED, pin_data
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.bridge import BridgeLibrary, unit
 from unfreeze_trainer.libraries.towers import AudioTower, Tower
@@ -63,20 +62,7 @@ class Alignment(ComposedTask):
         return overlaps(self._splits)
 
     def _pin(self) -> dict[str, Any]:
-        sources = dict.fromkeys(split.source for split in self._splits.values())
-        data = {source: pin_data(source) for source in sources}
-        return {
-            "base": {
-                "source": self.job.model.described,
-                "revision": None,
-                PINNED: "LoadedFiles",
-                "files": self.library.hashes(),
-            },
-            "data": {
-                name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
-                for name, split in self._splits.items()
-            },
-        }
+        return self._pinned(None, self.library.hashes(), self._splits)
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of a batch's samples, each as long as 1, (samples, modalities, width); of what stands in an absent one's

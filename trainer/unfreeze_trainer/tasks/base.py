@@ -19,9 +19,12 @@ from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.answers import Answers
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
+from unfreeze_trainer.objectives.texts import Scores, TextScores
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from unfreeze_trainer.modalities.base import Question
 
 Batch = dict[str, Tensor]
 
@@ -198,6 +201,13 @@ class Task(ABC):
     def outputs(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return what a model makes of what `unlabelled` yields."""
         return self.forward(module, inputs)
+
+    scores: type[Scores] = TextScores
+    """What measures texts that a model of the task makes."""
+
+    def asked(self, split: str, index: int) -> Question | None:  # noqa: ARG002 - of those whose models make texts
+        """Return what a model that makes texts is asked of a sample; None where there is nothing to ask."""
+        return None
 
     def own_head(self) -> OwnHead | None:
         """Return the head that the base brings along, once the model is built; None where it has none that can be put back."""

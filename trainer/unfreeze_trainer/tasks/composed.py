@@ -31,7 +31,6 @@ from unfreeze_trainer.models.own_head import OwnHead
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder, Targets
-from unfreeze_trainer.objectives.texts import Scores, TextScores
 from unfreeze_trainer.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ class ComposedTask(Task):
         InvalidData, InvalidModel or InvalidJob, before anything is trained.
     """
 
-    scores: type[Scores] = TextScores
-    """What measures texts that a model of the task makes."""
+    beside: str | None = None
+    """Folder of a finished adapter that is asked, and not trained."""
     reads_targets = False
     """Whether inputs are made of the columns that say what is right, so that an anchor has them too."""
 
@@ -127,18 +126,22 @@ class ComposedTask(Task):
         pool.shutdown(wait=False)
 
     def _pin(self) -> dict[str, Any]:
-        base, path = self.job.model, self.job.model.weights_path
+        path = self.job.model.weights_path
         splits = dict(self._splits)
         if self.job.guard and self._anchor:  # it is trained on, or says how
             splits["anchor"] = self._anchor
+        return self._pinned(revision(path), hash_files(path, self.library.files()), splits)
+
+    def _pinned(self, commit: str | None, files: Mapping[str, str], splits: Mapping[str, Split]) -> dict[str, Any]:
+        """Return pins of splits, and of a base of which the files that are loaded have been hashed, with its revision at a hub."""
         sources = dict.fromkeys(split.source for split in splits.values())
         data = {source: pin_data(source) for source in sources}
         return {
             "base": {
-                "source": base.source,
-                "revision": revision(path),
+                "source": self.job.model.described,
+                "revision": commit,
                 PINNED: "LoadedFiles",
-                "files": hash_files(path, self.library.files()),
+                "files": dict(files),
             },
             "data": {
                 name: {"source": split.source.dataset.source, **data[split.source], "rows": len(split)}
@@ -260,10 +263,14 @@ class ComposedTask(Task):
     def known(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
         """Return row, counted from 1, word where samples have words, the label, and the input if asked for."""
         assert self.answers is not None
+        label = self.answers.labels(self._splits[split].targets.values[samples])
+        return self.rows(split, samples, inputs=False) | {"label": label} | self.rows(split, samples, inputs=inputs)
+
+    def rows(self, split: str, samples: np.ndarray, *, inputs: bool) -> dict[str, pa.Array]:
+        """Return row, counted from 1, word where samples have words, and the input if asked for."""
         part = self._splits[split]
         rows, count = part.rows[samples], self.rows_of(split)[samples]
         found = row_columns(part.source, rows, count, words=self.objective.has_words)
-        found["label"] = self.answers.labels(part.targets.values[samples])
         return found | (self.modality.shown(part.source, rows, count) if inputs else {})
 
     def raw(self, split: str, samples: np.ndarray) -> tuple[Iterator[Any], np.ndarray]:

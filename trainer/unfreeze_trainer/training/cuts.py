@@ -60,6 +60,7 @@ def find_cuts(
     found: dict[int, Cut] = {}
     trained: set[str] = set()
     layers = [block for block in loaded.blocks if block.name.startswith(LAYER)] or loaded.blocks[:1]
+    lowest = loaded.locked or {*layers[0].parameters}  # what never trains is worth as much as a layer
     with traceless(loaded.module):
         batches = _batches(task, next(loaded.module.parameters()).device)
         if len({*_lengths(task)}) > 1 and _columns(batches[0]) == _columns(batches[1]):
@@ -71,13 +72,13 @@ def find_cuts(
                 return {}
         for phase in phases:
             trained |= {*freezer.chosen_names(phase)}
-            if not trained.isdisjoint(layers[0].parameters):
+            if not trained.isdisjoint(lowest):
                 break
             freezer.apply(phase)
             cut = _cut(task, loaded, batches, autocast)
             if isinstance(cut, str):
                 log.info("phase %s computes all blocks in each step: %s", phase.name, cut)
-            elif (skipped := cut.parameters(loaded.module)) >= {*layers[0].parameters} and skipped.isdisjoint(trained):
+            elif (skipped := cut.parameters(loaded.module)) >= lowest and skipped.isdisjoint(trained):
                 found[phase.index] = cut
     return found
 

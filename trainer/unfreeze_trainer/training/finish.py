@@ -47,9 +47,11 @@ def finish(run: Run) -> None:
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
         _measure(run, "validation")
+    said = run.saying.measure("validation")
+    test |= run.saying.measure("test") if test else {}
     run.skipped.gather()
     engine.end()
-    results = Results(validation=best.metrics | lost, test=test)
+    results = Results(validation=best.metrics | said | lost, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     run.spending.note()

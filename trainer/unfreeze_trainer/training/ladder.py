@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.features.cached import CachedTask
@@ -116,17 +118,24 @@ class Ladder:
         return self._engine.any_rank(self._engine.rank == 0 and spent > self._wanted.seconds)
 
     def begin(self, phase: Phase) -> None:
-        """Put the best weights of the rungs so far in the place of those at hand, where a rung begins. Collective."""
+        """Put the best weights of the rungs so far in the place of those at hand, where a rung begins. Collective.
+
+        A solved head is no start: it has learned the training samples by heart, and leaves the blocks below it no gradient to learn by. After it a
+        rung begins with the base.
+        """
         state = self._state
         if not phase.rung or not state.rungs:
             return
-        best = state.rungs[best_of([rung.best.value for rung in state.rungs], self._wanted.metric)].best
+        rungs = self._starts
         state.best = None
         self._saver.wait()
-        if not self._whole([best.step])[0]:
-            log.warning("the rung begins with the newest weights: the checkpoint of step %d is lost", best.step)
-            return
-        weights = self._folder.checkpoints.load_weights(best.step)
+        weights: dict[str, Tensor] = {}
+        if rungs:
+            best = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)].best
+            if not self._whole([best.step])[0]:
+                log.warning("the rung begins with the newest weights: the checkpoint of step %d is lost", best.step)
+                return
+            weights = self._folder.checkpoints.load_weights(best.step)
         if later := self._trainable.names(self._plan.phases[: phase.index]) - weights.keys():
             base = self._task.build_model().module.named_parameters()
             weights |= {name: parameter.detach() for name, parameter in base if name in later}
@@ -176,6 +185,11 @@ class Ladder:
         state.best = rungs[place].best
         self._decisions.add(decision)
 
+    @property
+    def _starts(self) -> list[Rung]:
+        """Rungs whose weights another one may begin with."""
+        return [rung for rung in self._state.rungs if not self._plan.phases[rung.phase_index].solved]
+
     def _whole(self, steps: Sequence[int]) -> list[bool]:
         found = [self._is_whole(step) for step in steps] if self._engine.rank == 0 else []
         return self._engine.broadcast_json(found, list[bool])
@@ -190,7 +204,9 @@ class Ladder:
 
     def _trial(self, phase: Phase) -> Decision:
         state, rungs = self._state, self._state.rungs
-        if not rungs or state.best is None or state.beyond:
+        if (
+            not self._starts or state.best is None or state.beyond
+        ):  # of one that began with the base a tenth says nothing
             return _NOTHING
         before = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)]
         tried = Rung(phase_index=phase.index, best=state.best, steps=state.phase_steps, seconds=state.phase_seconds)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unfreeze_trainer.training.reporter import Reporter
     from unfreeze_trainer.training.rollback import Rollbacks
     from unfreeze_trainer.training.saver import Saver
+    from unfreeze_trainer.training.saying import Saying
     from unfreeze_trainer.training.skipped import Skipped
     from unfreeze_trainer.training.spending import Spending
     from unfreeze_trainer.training.trainable import Trainable
@@ -41,7 +42,7 @@ class Milestones:
         Which steps these are.
     state
         Of the run; it is changed in place.
-    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, hold, ladder, spending
+    decisions, engine, trainable, evaluator, predictions, saver, skipped, reporter, rollbacks, forgetting, saying, hold, ladder, spending
         Called on the way.
     """
 
@@ -61,11 +62,12 @@ class Milestones:
         reporter: Reporter,
         rollbacks: Rollbacks,
         forgetting: Forgetting,
+        saying: Saying,
         hold: Hold,
         ladder: Ladder,
         spending: Spending,
     ) -> None:
-        self._spending = spending
+        self._spending, self._saying = spending, saying
         self._metric, self._early_stopping = job.metric, job.training.early_stopping
         self._plan, self._state, self._decisions, self._engine = plan, state, decisions, engine
         self._trainable, self._evaluator, self._predictions = trainable, evaluator, predictions
@@ -191,7 +193,7 @@ class Milestones:
         return lost.value if math.isfinite(lost.value) else None
 
     def _close_phase(self) -> None:
-        lost = self._look()
+        lost, said = self._look(), self._saying.measure("validation")
         self._count_time()
         state = self._state
         done = PhaseResult(
@@ -199,7 +201,7 @@ class Milestones:
             steps=state.phase_steps,
             seconds=state.phase_seconds,
             trainable_parameters=self._trainable.parameters,
-            metrics=state.metrics if lost is None else state.metrics | {LOST: lost},
+            metrics=state.metrics | said | ({} if lost is None else {LOST: lost}),
         )
         state.phases = [*state.phases, done]
         self._ladder.closed(self._plan.phases[state.phase_index])

@@ -30,24 +30,35 @@ class Plan:
     learning_rate: LearningRate
     starts: Mapping[int, int] = field(default_factory=dict)
     """By phase, how many of the lowest blocks compute once for each sample, and not in each step."""
+    headless: bool | None = None
+    """Whether the head has no parameters; None where the task says so."""
 
     @classmethod
-    def of(cls, job: ResolvedJob, blocks: Sequence[str], *, samples: int, steps_per_epoch: int) -> Plan:
-        """Compile the plan of a job."""
+    def of(
+        cls,
+        job: ResolvedJob,
+        blocks: Sequence[str],
+        *,
+        samples: int,
+        steps_per_epoch: int,
+        headless: bool | None = None,
+    ) -> Plan:
+        """Compile the plan of a job. `headless` is as of `compile_phases`."""
         training = job.training
         return cls(
-            phases=compile_phases(job, blocks, steps_per_epoch),
+            phases=compile_phases(job, blocks, steps_per_epoch, headless=headless),
             blocks=blocks,
             samples=samples,
             steps_per_epoch=steps_per_epoch,
             evaluate_every=training.evaluate.every_steps or steps_per_epoch,
             checkpoint_every=training.checkpoint.every_steps,
             learning_rate=job.strategy.learning_rate,
+            headless=headless,
         )
 
     def with_rates(self, job: ResolvedJob) -> Plan:
         """Return the plan with the learning rates of the job that it was compiled from, changed since."""
-        phases = compile_phases(job, self.blocks, self.steps_per_epoch)
+        phases = compile_phases(job, self.blocks, self.steps_per_epoch, headless=self.headless)
         return replace(self, phases=phases, learning_rate=job.strategy.learning_rate)
 
     @cached_property

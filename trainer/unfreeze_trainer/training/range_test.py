@@ -65,7 +65,8 @@ def parts(job: ResolvedJob, plan: Plan, freezer: Freezer) -> list[Part]:
     alone = replace(largest, trainable=(head,), learning_rates={head: rate.head})
     own = set(freezer.trainable_names(alone)) if head in largest.trainable else set()
     found = []
-    if own and not task_type(job.task.type).no_head:
+    headless = bool(task_type(job.task.type).no_head) if plan.headless is None else plan.headless
+    if own and not headless:
         found.append(Part("head", alone, rate.head))
     if set(freezer.trainable_names(largest)) - own:
         found.append(Part("backbone", largest, rate.backbone))

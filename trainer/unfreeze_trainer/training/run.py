@@ -31,6 +31,7 @@ from unfreeze_trainer.training.replay import Replay
 from unfreeze_trainer.training.reporter import Reporter
 from unfreeze_trainer.training.rollback import Rollbacks
 from unfreeze_trainer.training.saver import Saver
+from unfreeze_trainer.training.saying import Saying
 from unfreeze_trainer.training.skipped import Skipped
 from unfreeze_trainer.training.solver import Solver, require_solvable, with_solver
 from unfreeze_trainer.training.spending import Spending
@@ -100,7 +101,13 @@ class Run:
             group_by_length=bool(job.training.group_by_length),
         )
         blocks = [block.name for block in loaded.blocks]
-        self.plan = plan = Plan.of(job, blocks, samples=feed.samples, steps_per_epoch=feed.steps_per_epoch)
+        self.plan = plan = Plan.of(
+            job,
+            blocks,
+            samples=feed.samples,
+            steps_per_epoch=feed.steps_per_epoch,
+            headless=loaded.headless,
+        )
         self.freezer = freezer = Freezer(
             loaded.module,
             loaded.blocks,
@@ -175,7 +182,7 @@ class Run:
         self.evaluator = evaluator = Evaluator(
             engine, task, feed, metric=job.metric.name, check_stop=meter.check_stop, resume=freezer.train_mode
         )
-        self.predictions = predictions = Predictions(job, task, engine, folder)
+        self.predictions, self.saying = Predictions(job, task, engine, folder), Saying(job, whole, engine)
         self.rollbacks = Rollbacks(
             job,
             task,
@@ -213,12 +220,13 @@ class Run:
             engine=engine,
             trainable=trainable,
             evaluator=evaluator,
-            predictions=predictions,
+            predictions=self.predictions,
             saver=saver,
             skipped=skipped,
             reporter=reporter,
             rollbacks=self.rollbacks,
             forgetting=self.forgetting,
+            saying=self.saying,
             hold=self.hold,
             ladder=ladder,
             spending=spending,

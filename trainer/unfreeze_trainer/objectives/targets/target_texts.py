@@ -33,7 +33,7 @@ class TargetTexts(Encoder[int]):
     ) -> Iterator[tuple[list[int], JobError]]:
         """Yield the rows without a text, each time with the error about them."""
         rows = numbers[missing_rows(column)].tolist()
-        yield rows, _no_text(rows, name, where)
+        yield rows, no_text(rows, name, where)
 
     @staticmethod
     def read(column: pa.ChunkedArray, name: str, where: str) -> int:
@@ -42,7 +42,7 @@ class TargetTexts(Encoder[int]):
         if not is_text(kind) and len(column):
             raise JobError("InvalidData", f"{where}: column {name!r} holds {column.type}, not text; name another one")
         if (rows := missing_rows(column)).size:
-            raise _no_text(rows.tolist(), name, where)
+            raise no_text(rows.tolist(), name, where)
         return len(column)
 
     def encode(self, read: int, where: str, numbers: np.ndarray | None = None) -> Targets:  # noqa: ARG002
@@ -51,6 +51,7 @@ class TargetTexts(Encoder[int]):
         return Targets(nothing, np.ones(read, dtype=np.int64), nothing)
 
 
-def _no_text(rows: list[int], name: str, where: str) -> JobError:
+def no_text(rows: list[int], name: str, where: str) -> JobError:
+    """Return the error about rows, as indices from 0, without a text in a column."""
     it = "it" if len(rows) == 1 else "them"
     return JobError("InvalidData", f"{where}: no text in column {name!r} of {some_rows(rows)}; fill in or remove {it}")

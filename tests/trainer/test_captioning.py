@@ -1,0 +1,325 @@
+"""Captioning: what is read and learned, what is frozen, what is refused before training, and that an export writes without Unfreeze."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from tests.trainer.engine_group import open_run
+from tests.trainer.jobs import (
+    WORDS,
+    audio_model,
+    decoder_folder,
+    image_model,
+    make_job,
+    merge,
+    timm_folder,
+    write_speech,
+)
+from unfreeze_api.cli import main
+from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.commands.estimate import estimated
+from unfreeze_trainer.commands.look import look
+from unfreeze_trainer.data.caption_tokens import CaptionTokens
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models import captioner_layers, export
+from unfreeze_trainer.models.captioner_layers import Projector, fewer, places_of
+from unfreeze_trainer.models.plain import plain_outputs
+from unfreeze_trainer.models.text import load_tokenizer
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS
+from unfreeze_trainer.objectives.targets import encoder
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.loop import train
+
+LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
+ROWS = 16
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Models, and pictures that two rows each say something of, and ask something."""
+    folder = tmp_path_factory.mktemp("places")
+    timm_folder(folder / "timm", "resnet10t", num_classes=3)
+    image_model(folder / "vit")
+    audio_model(folder / "whisper", "whisper")
+    audio_model(folder / "wav2vec2")
+    decoder_folder(folder / "decoder", tie_word_embeddings=True)
+    write_speech(folder / "spoken", rows=12)
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(ROWS):
+        pixels = rng.integers(0, 60, (40, 46, 3), dtype=np.uint8)
+        pixels[: 4 * (n // 2), :, n % 3] += 150
+        Image.fromarray(pixels).save(folder / f"{n}.png")
+        rows.append({"image": f"{n // 2}.png", "prompt": f"{WORDS[n % 4]}?", "text": f"{WORDS[n // 2]} {WORDS[n % 3]}"})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def job_of(places, run, encoder="timm", language="decoder", data="rows.jsonl", **change) -> ResolvedJob:
+    kind = "Audio" if encoder in ("whisper", "wav2vec2") else "Image"
+    options = {"prefixLength": 3, "imageSize": 64 if encoder == "timm" else None, "maxLength": 16}
+    spec = {
+        "model": {
+            "source": None,
+            "towers": [
+                {"modality": "Text", "source": f"file://{places / language}"},
+                {"modality": kind, "source": f"file://{places / encoder}"},
+            ],
+        },
+        "task": {"type": "Captioning", "captioning": options},
+        "strategy": {"type": "LinearProbeThenFineTune", "learningRate": {"head": 1e-2}},
+        "training": {"epochs": 4, "batchSize": 12},
+        "output": {"destination": f"file://{run}"},
+    }
+    return make_job("none", places / data, **merge(spec, change))
+
+
+# What is read
+
+
+@pytest.fixture(scope="module")
+def tokenizer(places):
+    return load_tokenizer(str(places / "decoder"), "the model")
+
+
+def tokens_of(tokenizer, texts, prompts=None, most=16):
+    return CaptionTokens(
+        tokenizer,
+        pa.chunked_array([prompts]) if isinstance(prompts, list) else prompts,
+        pa.chunked_array([texts]),
+        most,
+        end=tokenizer.eos_token_id,
+        remedy="raise it",
+    )
+
+
+def test_the_text_alone_is_learned_with_its_end_and_what_is_cut_does_not_end(tokenizer):
+    whole = tokens_of(tokenizer, [" who is "], ["what?"])
+    ids, learned = whole.of(0)
+    assert tokenizer.decode(ids[:-learned]) == "what?"
+    assert tokenizer.decode(ids[-learned:]) == " who is<|im_end|>"
+    same = tokens_of(tokenizer, ["who is"], "what?")
+    assert same.of(0)[0].tolist() == ids.tolist()
+    cut = tokens_of(tokenizer, ["who is"], most=2)
+    assert (cut.lengths.tolist(), cut.learned.tolist(), (cut.beyond > 0).tolist()) == ([2], [2], [True])
+    assert tokenizer.eos_token_id not in cut.of(0)[0]
+    assert tokens_of(tokenizer, ["who is"]).of(0)[0][-1] == tokenizer.eos_token_id
+
+
+def test_a_prompt_that_leaves_nothing_of_the_text_is_named(tokenizer):
+    found = tokens_of(tokenizer, ["who", "who"], ["what?", "what what what what what what?"], most=5)
+    [(row, asks, why)] = found.wrong
+    assert (row, asks) == (1, True)
+    assert "of the 5 that are kept of a row none is left for the text: raise it" in why
+
+
+def test_groups_are_the_same_whatever_numbers_a_process_gives_its_pictures():
+    kind = encoder("Descriptions")
+    found = [kind(np.zeros(0), "data").encode(np.array(read), "data").groups for read in ([5, 2, 5, 9], [0, 7, 0, 3])]
+    assert [groups.tolist() for groups in found] == [[0, 1, 0, 2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "change", "said"),
+    [
+        ([{"image": "0.png"}], {}, "text"),
+        ([{"image": "0.png", "text": " "}], {}, "no text in column 'text' of row 1; fill in or remove it"),
+        ([{"image": "", "text": "a"}], {}, "no picture in column 'image' of row 1; remove it"),
+        ([{"image": "none.png", "text": "a"}], {}, "row 1, column 'image': no such image"),
+        ([{"image": "rows.jsonl", "text": "a"}], {}, "it is no picture"),
+        (
+            [{"image": "0.png", "text": "a", "prompt": "b"}, {"image": "1.png", "text": "a"}],
+            {"annotation": "Answers"},
+            "no text in column 'prompt' of row 2; fill in or remove it",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named(places, tmp_path, rows, change, said):
+    table = places / f"broken-{abs(hash(said))}.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(JobError) as error:
+        look(job_of(places, tmp_path, data=table.name, task={"captioning": change}))
+    assert said in str(error.value)
+
+
+def test_a_fraction_holds_out_whole_pictures(places, tmp_path):
+    assert look(job_of(places, tmp_path)) == "samples: 12 in train, 4 in validation"
+    task = open_task(job_of(places, tmp_path))
+    assert task.overlaps == {}
+
+
+def without_end(places, folder):
+    shutil.copytree(places / "decoder", folder)
+    for name, keys in (("tokenizer_config.json", ["eos_token"]), ("config.json", ["eos_token_id"])):
+        held = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(held | dict.fromkeys(keys)))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"language": "mute"}, "names a token that ends a text"),
+        ({"language": "timm"}, r"spec\.model\.towers\[0\]\.source file://.*timm"),
+        ({"task": {"captioning": {"prefixLength": 63}}}, "prefixLength: 63 embeddings before the text leave no room"),
+        ({"task": {"captioning": {"maxLength": 3, "prompt": "who is what is"}}}, "none is left for the text: raise"),
+        (
+            {"encoder": "wav2vec2", "data": "spoken/clips.jsonl"},
+            "built for encoders that make all clips alike, Whisper and AST: set features to Pooled",
+        ),
+    ],
+)
+def test_what_a_model_cannot_do_is_said_before_training(places, tmp_path, change, said):
+    if not (places / "mute").exists():
+        without_end(places, places / "mute")
+    with pytest.raises(JobError, match=said):
+        open_task(job_of(places, tmp_path, **change))
+
+
+def test_an_encoder_without_features_is_named(places, tmp_path):
+    task = open_task(job_of(places, tmp_path))
+    without = patch("unfreeze_trainer.libraries.captioner.places_of", side_effect=AttributeError("no forward_features"))
+    said = r"towers\[1\]\.source file://.*timm: what it is gives no features of a picture"
+    with without, pytest.raises(JobError, match=said):
+        task.build_model()
+
+
+@pytest.mark.parametrize("command", ["init", "data"])
+def test_no_job_is_drafted_for_it(places, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [command, str(places / "rows.jsonl"), "--task", "Captioning"])
+    assert done.exit_code == 2
+    assert "Captioning has an encoder and a language model, and no job is drafted for it" in done.stderr
+
+
+def test_what_it_takes_is_not_estimated(places, tmp_path):
+    with pytest.raises(JobError, match=r"^spec.task.type: the memory of Captioning cannot be estimated yet"):
+        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
+
+
+# What is learned
+
+
+def test_features_of_any_layout_become_places():
+    class Grid(torch.nn.Module):
+        pretrained_cfg = None
+
+        def __init__(self, layout):
+            super().__init__()
+            self.output_fmt = layout
+
+        def forward_features(self, _):
+            grid = torch.arange(24.0).reshape(1, 2, 3, 4)  # width 4, of 2 x 3 places
+            return grid if self.output_fmt == "NHWC" else grid.permute(0, 3, 1, 2)
+
+    found = [places_of(Grid(layout), torch.zeros(1, 3, 8, 8)) for layout in ("NHWC", "NCHW")]
+    assert torch.equal(*found)
+    assert found[0][0, 1].tolist() == [4.0, 5.0, 6.0, 7.0]
+    assert fewer(found[0], 6) is found[0]
+    torch.testing.assert_close(fewer(found[0], 3)[0, 0], found[0][0, :2].mean(dim=0))
+
+
+def test_one_vector_becomes_several_embeddings():
+    made = Projector("MLP", 5, 4, spread=3, dropout=0.0)
+    assert made(torch.randn(2, 1, 5)).shape == (2, 3, 4)
+    assert Projector("Linear", 5, 4, spread=1, dropout=0.0)(torch.randn(2, 6, 5)).shape == (2, 6, 4)
+
+
+def test_logits_are_those_of_the_language_model_and_padding_changes_nothing(places, tmp_path):
+    task = open_task(job_of(places, tmp_path, task={"captioning": {"annotation": "Answers"}}))
+    module = task.build_model().module.eval()
+    [batch] = task.batches("train", [[0, 5]])
+    [alone] = task.batches("train", [[5]])
+    with torch.no_grad():
+        both, one = task.forward(module, batch), task.forward(module, alone)
+        length = int(alone["attention_mask"].sum())
+        torch.testing.assert_close(both[1, :length], one[0, :length])
+        prefix = module.projector(module.encoder({"images": alone["image.images"]}))
+        assert prefix.shape[1] == 3
+        text = module.language.get_input_embeddings()(alone["input_ids"][:, :length])
+        plain = module.language(inputs_embeds=torch.cat([prefix, text], dim=1)).logits[:, 2:-1]
+        torch.testing.assert_close(one[:, :length], plain)
+    learned = alone[TARGETS] != IGNORED
+    assert task.units("train")[5] == learned.sum()
+    said = torch.nn.functional.cross_entropy(
+        plain[0][learned[0, :length]], alone["input_ids"][0][learned[0]], reduction="sum"
+    )
+    torch.testing.assert_close(task.loss(one, alone)[0], said)
+
+
+def test_the_projector_is_the_head_and_the_encoder_never_trains(places, tmp_path):
+    loaded = open_task(job_of(places, tmp_path, **LORA)).build_model()
+    assert [block.name for block in loaded.blocks] == ["embeddings", "layer.0", "layer.1", "norm", "head"]
+    assert all(name.startswith("projector.") for name in loaded.blocks[-1].parameters)
+    assert loaded.locked == {name for name, _ in loaded.module.named_parameters() if name.startswith("encoder.")}
+    assert not any(part.training for part in loaded.module.train().encoder.modules())
+    size = loaded.module.language.get_input_embeddings().weight.square().mean().sqrt()
+    with torch.no_grad():
+        made = loaded.module.projector.layers[-1].weight.square().sum(dim=1).mean().sqrt()
+    torch.testing.assert_close(made, size)
+
+
+# Whole jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "change"),
+    [("timm", LORA), ("vit", {"task": {"captioning": {"features": "Pooled", "annotation": "Answers"}}})],
+)
+def test_a_job_trains_projector_and_language_model_and_its_export_writes(places, tmp_path, encoder, change):
+    job = job_of(places, tmp_path / "run", encoder=encoder, **change)
+    run = open_run(job, open_task(job))
+    before = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
+    train(run)
+    assert run.task.saved.hits > 0, "the frozen encoder computes once"
+    after = run.engine.weights(run.engine.shapes)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {name.partition(".")[0] for name in changed} == {"projector", "language"}
+    with patch.object(export, "reload", plain_outputs):
+        finish(run)
+    run.saver.close()
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert {"loss", "perplexity", "tokenAccuracy"} <= report["results"]["validation"].keys()
+    loaded = captioner_layers.load(str(tmp_path / "run" / "model"))
+    with Image.open(places / "3.png") as picture:
+        [text] = loaded.write([picture], None if encoder == "timm" else "who?", tokens=4)
+    asked = places / "asked.jsonl"
+    asked.write_text('{"image": "rows.jsonl", "prompt": "who?"}\n{"image": "3.png", "prompt": "who?"}\n')
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(asked), "--inputs", "--on-error", "skip"])
+    assert done.exit_code == 0, done.output
+    assert "1 rows of" in done.stderr
+    [row] = csv.DictReader(done.stdout.splitlines())
+    assert (row["row"], row["file"]) == ("2", "3.png")
+    assert row["prediction"].startswith(text)
+    command = ["evaluate", str(tmp_path / "run"), str(places / "rows.jsonl"), "--generate", "4", "--output", "json"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert {"loss", "exactMatch", "rougeL"} <= json.loads(done.stdout)["metrics"].keys()
+
+
+@pytest.mark.slow
+def test_clips_are_described_as_pictures_are(places, tmp_path):
+    job = job_of(places, tmp_path / "run", encoder="whisper", data="spoken/clips.jsonl")
+    run = open_run(job, open_task(job))
+    train(run)
+    with patch.object(export, "reload", plain_outputs):
+        finish(run)
+    run.saver.close()
+    loaded = captioner_layers.load(str(tmp_path / "run" / "model"))
+    assert loaded.rate == 16000
+    assert len(loaded.write([np.zeros(4000, dtype=np.float32)], tokens=3)) == 1
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(places / "spoken" / "clips.jsonl")])
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 13

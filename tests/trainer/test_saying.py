@@ -1,0 +1,61 @@
+"""What models say by themselves in a job: measured at the end of a phase and of the job, the same on any number of workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.trainer.jobs import decoder_folder, make_job, seq2seq_folder, write_dialogues, write_sequences
+from tests.trainer.saying_group import TABLES, said
+from unfreeze_api.cli import main
+from unfreeze_trainer.engines import open_engine
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.saying import Saying
+
+FIGURES = {"exactMatch", "rougeL", "chrF"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saying")
+    decoder_folder(folder / "decoder")
+    seq2seq_folder(folder / "seq2seq", dropout_rate=0.0, num_layers=1, num_decoder_layers=1, initializer_factor=1.0)
+    write_dialogues(folder / "dialogues.jsonl")
+    write_sequences(folder / "sequences.jsonl")
+    (folder / "held-out").mkdir()
+    for name in ("dialogues", "sequences"):
+        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+        (folder / "held-out" / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines[:5]))
+    return folder
+
+
+@pytest.mark.parametrize(("task", "engine"), [("CausalLM", "FSDP"), ("Seq2SeqLM", "DDP")])
+def test_two_workers_measure_what_the_finished_model_says(ranks, folder, task, engine):
+    (phase, results), (also, _) = ranks.call(said, folder, task, engine)
+    assert phase == also
+    assert phase.keys() >= FIGURES
+    run = folder / f"{task}-{engine}-2"
+    report = json.loads((run / "report.json").read_text())
+    tested = report["results"]["test"]
+    table = folder / "held-out" / TABLES[task][1]
+    first = folder / f"first-{table.name}"
+    first.write_text("".join(f"{line}\n" for line in table.read_text().splitlines()[:3]))
+    done = CliRunner().invoke(main, ["evaluate", str(run), str(first), "--generate", "4", "--output", "json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["metrics"]
+    assert {name: tested[name] for name in FIGURES} == pytest.approx({name: found[name] for name in FIGURES})
+    assert results["test.chrF"] == tested["chrF"]
+
+
+def test_a_model_that_is_asked_nothing_is_refused(folder, one_thread):
+    (folder / "texts.csv").write_text("text\n" + "how far is the city\n" * 8)
+    spec = {"task": {"type": "CausalLM", "causalLm": {"annotation": "Text"}}}
+    job = make_job(folder / "decoder", folder / "texts.csv", training={"evaluate": {"generate": {}}}, **spec)
+    with pytest.raises(JobError, match=r"spec\.training\.evaluate\.generate: this model is asked nothing"):
+        Saying(job, open_task(job), open_engine(job))

@@ -1,0 +1,112 @@
+"""What a model says by itself of held-out samples, token by token: in a job, and of a finished model."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.training.looks import evaluating
+
+if TYPE_CHECKING:
+    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.modalities.base import Question
+    from unfreeze_trainer.tasks import Task
+
+TOKENS, ROWS = 64, 100
+"""That are said, and that are asked, where nobody says how many."""
+
+
+def say(module: Any, question: Question, most: int, device: torch.device, *, together: bool = False) -> str:
+    """Return what a model says of a sample, the most probable token each time.
+
+    Parameters
+    ----------
+    module
+        In evaluation mode.
+    question
+        Of the sample.
+    most
+        Tokens that it may say.
+    device
+        Where the module is.
+    together
+        Whether all ranks run the module at once, each with a sample, until the last one has an end: where they hold it in shares.
+    """
+    inputs = {name: torch.as_tensor(values, device=device)[None] for name, values in question.inputs.items()}
+    room = most if question.room is None else min(most, question.room)
+    if room < 1 and not together:
+        return question.decode([])
+    with torch.no_grad():
+        options = {"generation_config": greedy(module, max(1, room)), "synced_gpus": together}
+        said: list[int] = module.generate(**inputs, **options)[0].tolist()
+    return question.decode(said[question.echoed :] if room > 0 else [])
+
+
+def greedy(module: Any, most: int) -> Any:
+    """Return how the model generates by its own files, but the most probable token each time, and so many at most."""
+    options = copy.deepcopy(module.generation_config)
+    options.update(do_sample=False, num_beams=1, max_new_tokens=most, max_length=None)
+    options.update(temperature=None, top_p=None, top_k=None)
+    return options
+
+
+class Saying:
+    """Has the model of a run say by itself what it makes of some held-out samples.
+
+    Parameters
+    ----------
+    job, task, engine
+        Of the run.
+
+    Raises
+    ------
+    JobError
+        InvalidJob: there is nothing to ask.
+    """
+
+    def __init__(self, job: ResolvedJob, task: Task, engine: Engine) -> None:
+        self._spec, self._task, self._engine = job.training.evaluate.generate, task, engine
+        if self._spec and task.asked("validation", 0) is None:
+            raise JobError(
+                "InvalidJob",
+                "spec.training.evaluate.generate: this model is asked nothing that it would answer token by token (texts alone, or an"
+                " encoder that spells, whose wer is measured anyway): remove it",
+            )
+
+    def measure(self, split: str) -> dict[str, float]:
+        """Return how near what the model says is to the right texts of a split's first samples, by name; nothing unless asked for. Collective.
+
+        The texts of all ranks are compared in the order of the samples, so that the figures are the same on any number of workers.
+        """
+        if self._spec is None:
+            return {}
+        engine, task = self._engine, self._task
+        rows = np.arange(min(task.splits[split], self._spec.rows or ROWS))
+        mine = rows[engine.rank :: engine.world_size].tolist()
+        together = engine.divides and engine.world_size > 1
+        found: list[tuple[int, str, str]] = []
+        engine.sync_buffers()
+        with evaluating(engine.module), engine.autocast():
+            for number in range(math.ceil(len(rows) / engine.world_size)):
+                if number >= len(mine) and not together:
+                    break
+                index = mine[number] if number < len(mine) else 0
+                question = task.asked(split, index)
+                assert question is not None  # as of the first sample
+                if not question.readable and not together:
+                    continue
+                said = say(engine.module, question, self._spec.max_tokens or TOKENS, engine.device, together=together)
+                if number < len(mine) and question.readable:
+                    found.append((index, said, question.right))
+        scores = task.scores()
+        for _, said, right in sorted(
+            each for part in engine.gather_json(found, list[tuple[int, str, str]]) for each in part
+        ):
+            scores.add(said, right)
+        return scores.compute()
