@@ -93,6 +93,7 @@ def test_some_rows_of_a_column(chunks, data):
     assert few.few(column, rows).to_pylist() == [cells[row] for row in rows]
     places = np.array(sorted(set(rows)), dtype=np.int64)
     assert few.most(column, places).to_pylist() == [cells[row] for row in places]
+    assert few.numbers_of(column).tolist() == [list(dict.fromkeys(cells)).index(cell) for cell in cells]
     hashes = few.hashes_of(column)
     assert [cells[row] for row in rows if hashes[row] == hashes[rows[0]]] == [
         cells[row] for row in rows if cells[row] == cells[rows[0]]
