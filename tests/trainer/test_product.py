@@ -19,6 +19,8 @@ from tests.trainer.reference import train_by_hand
 from unfreeze_api.spec.adapter import PROMPTS
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # to ask the rules about every pair of values takes seconds, wherever this is imported
+
 # Sums over two ranks round in another order than sums over one batch.
 TOLERANCE = 1e-5
 
@@ -98,7 +100,6 @@ def by_hand(folder, one_thread):
     return train
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [pytest.param(row, id="-".join(row.values()), marks=[] if row in ROWS else pytest.mark.matrix) for row in EVERY],
