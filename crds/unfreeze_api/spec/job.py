@@ -216,7 +216,7 @@ class FineTuneJobSpec(Model):
         """What is written of the finished model: output.exports, or what suits the adapter."""
         if self.adapter is None:
             return list(self.output.exports or ["Model"])
-        if task_type(self.task.type).writes:  # an adapter alone would lack projector and encoder
+        if task_type(self.task.type).describes:  # an adapter alone would lack projector and encoder
             return ["Merged"]
         return list(self.output.exports or ["Adapter" if self.adapter.base_weights == "Frozen" else "Merged"])
 

@@ -77,6 +77,11 @@ class TaskType(Variant):
         return self.library == "transformers" and AUDIO not in self.reads and not self.joins
 
     @property
+    def describes(self) -> bool:
+        """Whether one of its towers is a language model, which writes of what the other one gives."""
+        return self.towers and self.writes
+
+    @property
     def joins(self) -> bool:
         """Whether pictures and texts, or more, are read side by side, each from a column of its own."""
         return self.towers or {IMAGE, TEXT} <= {*self.reads}

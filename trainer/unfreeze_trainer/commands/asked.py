@@ -222,7 +222,7 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
         own.pop("values", None)
     base = (
         _towers(finished.model.absolute())
-        if task_type(task["type"]).towers
+        if task_type(task["type"]).describes
         else {"source": f"file://{finished.model.absolute()}"}
     )
     spec = {

@@ -86,7 +86,7 @@ def estimated(
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
 
-    if task_type(job.task.type).writes or (task_type(job.task.type).joins and not job.model.towers):
+    if task_type(job.task.type).describes or (task_type(job.task.type).joins and not job.model.towers):
         raise JobError(
             "UnsupportedModel",
             f"spec.task.type: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",

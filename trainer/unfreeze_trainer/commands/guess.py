@@ -70,7 +70,7 @@ def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], tas
     names = [task.name for task in TASKS]
     if task and task not in names:
         raise JobError("InvalidJob", f"no task is called {task!r}: tasks are {', '.join(names)}")
-    if task and task_type(task).writes:
+    if task and task_type(task).describes:
         raise JobError(
             "InvalidJob",
             f"{task} has an encoder and a language model, and no job is drafted for it: write the file by docs/tasks.md; `unfreeze data"

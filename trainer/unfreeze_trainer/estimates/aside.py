@@ -49,6 +49,8 @@ class Aside:
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:
                     os._exit(code)
+            if torch := sys.modules.get("torch"):  # OpenMP's other threads have stayed behind, and would be waited for
+                torch.set_num_threads(1)
             with os.fdopen(write, "wb") as file:
                 try:
                     file.write(b"=" + self._adapter.dump_json(function()))
