@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from tests.trainer import ranks
+from unfreeze_trainer import forks
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,6 +56,41 @@ def two_ranks(tmp_path_factory) -> Iterator[ranks.Ranks]:
     two = ranks.Ranks(tmp_path_factory.mktemp("ranks"))
     yield two
     two.kill()
+
+
+FORKED = (
+    "torch",
+    "transformers.modeling_utils",
+    "transformers.models.auto.feature_extraction_auto",
+    "transformers.models.auto.image_processing_auto",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.pipelines",
+    "peft",
+    "timm",
+)
+"""What a job's fork server has imported, whatever the job: `agent.libraries` chooses from it."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_verification() -> Iterator[None]:
+    """Have this process load exports as a worker does, in forks of a process that has imported plain libraries alone.
+
+    One such process serves all tests; the first that loads an export starts it. `test_forks` is about fresh ones too.
+    """
+    started = []
+
+    @cache
+    def server() -> forks.ForkServer | None:
+        process, ways = forks.start(FORKED)
+        started.extend([process] if process else [])
+        return forks.ForkServer(ways[0]) if ways else None
+
+    with patch.object(forks.ForkServer, "inherited", server):
+        yield
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(autouse=True, scope="session")
