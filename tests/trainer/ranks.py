@@ -6,6 +6,7 @@ of work, and may die of it.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -122,6 +123,8 @@ def _serve(place: dict[str, str], log: Path, connection: Connection) -> None:
             function, arguments = pickle.loads(connection.recv_bytes())
         except EOFError:  # nobody asks any more
             os._exit(0)
+        gc.collect()
+        gc.freeze()  # as a worker does before it trains: each change of phase collects
         try:
             answer = function(*arguments), None
         except BaseException:  # noqa: BLE001 - it is told to those who asked
