@@ -101,6 +101,8 @@ _ALWAYS_WRITTEN = FIRST_FIELDS | {
     "data": FIRST_FIELDS["data"] | {"anchor": _ANCHOR},
     "task": _TASKS | {name: _TASKS[name] | members for name, members in _LATER_MEMBERS.items()},
     "strategy": FIRST_FIELDS["strategy"] | {"auto": _AUTO},
+    "training": FIRST_FIELDS["training"]
+    | {"evaluate": FIRST_FIELDS["training"]["evaluate"] | {"generate": _leaves("maxTokens rows")}},
     "evidence": {
         "baseline": _leaves("maxSamples"),
         "scratch": _leaves("maxShare"),
