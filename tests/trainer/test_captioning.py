@@ -279,7 +279,8 @@ def test_the_projector_is_the_head_and_the_encoder_never_trains(places, tmp_path
     [("timm", LORA), ("vit", {"task": {"captioning": {"features": "Pooled", "annotation": "Answers"}}})],
 )
 def test_a_job_trains_projector_and_language_model_and_its_export_writes(places, tmp_path, encoder, change):
-    job = job_of(places, tmp_path / "run", encoder=encoder, **change)
+    training = {"evaluate": {"generate": {"maxTokens": 4}}}
+    job = job_of(places, tmp_path / "run", encoder=encoder, **merge(change, {"training": training}))
     run = open_run(job, open_task(job))
     before = {name: tensor.clone() for name, tensor in run.engine.weights(run.engine.shapes).items()}
     train(run)
@@ -291,7 +292,8 @@ def test_a_job_trains_projector_and_language_model_and_its_export_writes(places,
         finish(run)
     run.saver.close()
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert {"loss", "perplexity", "tokenAccuracy"} <= report["results"]["validation"].keys()
+    results = report["results"]["validation"]
+    assert {"loss", "perplexity", "tokenAccuracy", "exactMatch", "rougeL", "chrF"} <= results.keys()
     loaded = captioner_layers.load(str(tmp_path / "run" / "model"))
     with Image.open(places / "3.png") as picture:
         [text] = loaded.write([picture], None if encoder == "timm" else "who?", tokens=4)

@@ -30,8 +30,8 @@ class EvaluateSpec(Model):
     every_steps: int | None = Field(default=None, ge=1, le=1000000000)
     """Optimizer steps from one evaluation to the next. Default: at the end of each epoch."""
     generate: Annotated[GenerateSpec | None, EXECUTION] = None
-    """Have a CausalLM, a Seq2SeqLM or a decoder of SpeechRecognition say by itself what it makes of some samples, the most probable token
-    each time, at the end of each phase and of the job: exactMatch, rougeL and chrF, of speech wer and cer, stand among the metrics of
+    """Have a model of Captioning, CausalLM or Seq2SeqLM, or a decoder of SpeechRecognition, say by itself what it makes of some samples,
+    the most probable token each time, at the end of each phase and of the job: exactMatch, rougeL and chrF, of speech wer and cer, stand among the metrics of
     phases and results. An empty object asks for the defaults. Default: the loss alone is measured."""
 
 
