@@ -32,6 +32,7 @@ from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.caption_tokens import CaptionTokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import captioner_layers, export
+from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.captioner_layers import Projector, fewer, places_of
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.models.text import load_tokenizer
@@ -157,6 +158,7 @@ def test_a_fraction_holds_out_whole_pictures(places, tmp_path):
     assert look(job_of(places, tmp_path)) == "samples: 12 in train, 4 in validation"
     task = open_task(job_of(places, tmp_path))
     assert task.overlaps == {}
+    assert {part.keys() >= {"sha256", "pictures", "rows"} for part in task.pins["data"].values()} == {True}
 
 
 def without_end(places, folder):
@@ -171,6 +173,7 @@ def without_end(places, folder):
     ("change", "said"),
     [
         ({"language": "mute"}, "names a token that ends a text"),
+        ({"model": {"initialization": "Random"}}, r"initialization Random: the encoder of Captioning never trains"),
         ({"language": "timm"}, r"spec\.model\.towers\[0\]\.source file://.*timm"),
         ({"task": {"captioning": {"prefixLength": 63}}}, "prefixLength: 63 embeddings before the text leave no room"),
         ({"task": {"captioning": {"maxLength": 3, "prompt": "who is what is"}}}, "none is left for the text: raise"),
@@ -195,6 +198,16 @@ def test_an_encoder_without_features_is_named(places, tmp_path):
         task.build_model()
 
 
+def test_a_language_model_that_could_be_trained_and_never_asked_is_named(places, tmp_path):
+    task = open_task(job_of(places, tmp_path))
+    kind = type(task.build_model().module.language)
+    with (
+        patch.object(kind, "prepare_inputs_for_generation", lambda _, **__: {}),
+        pytest.raises(JobError, match=r"towers\[0\]\.source file://.*decoder: .* or generates of them alone"),
+    ):
+        task.build_model()
+
+
 @pytest.mark.parametrize("command", ["init", "data"])
 def test_no_job_is_drafted_for_it(places, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -209,6 +222,13 @@ def test_what_it_takes_is_not_estimated(places, tmp_path):
 
 
 # What is learned
+
+
+def test_nothing_is_learned_of_a_cached_picture_that_cannot_be_read(places, tmp_path):
+    task = open_task(job_of(places, tmp_path))
+    task.unread["train"].add(1)
+    [(_, batch)] = task.remembered("train", [[0, 1]])
+    assert (batch[TARGETS] != IGNORED).any(dim=1).tolist() == [True, False]
 
 
 def test_features_of_any_layout_become_places():
@@ -270,6 +290,12 @@ def test_the_projector_is_the_head_and_the_encoder_never_trains(places, tmp_path
     torch.testing.assert_close(made, size)
 
 
+def test_layers_of_the_language_model_compute_again_where_that_is_asked_for(places, tmp_path):
+    module = open_task(job_of(places, tmp_path, **LORA)).build_model().module
+    checkpoint_activations(module)
+    assert all(getattr(part, "gradient_checkpointing", True) for part in module.modules())
+
+
 # Whole jobs
 
 
@@ -309,6 +335,10 @@ def test_a_job_trains_projector_and_language_model_and_its_export_writes(places,
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     assert {"loss", "exactMatch", "rougeL"} <= json.loads(done.stdout)["metrics"].keys()
+    (tmp_path / "run" / "model" / "projector.safetensors").unlink()
+    done = CliRunner().invoke(main, ["predict", str(tmp_path / "run"), str(asked), "--on-error", "skip"])
+    assert done.exit_code
+    assert "projector.safetensors is missing: copy the export again" in done.stderr
 
 
 @pytest.mark.slow

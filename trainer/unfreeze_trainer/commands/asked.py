@@ -249,6 +249,11 @@ def _towers(folder: Path) -> dict[str, Any]:
     modality = next((one for one in ("Image", "Audio") if (folder / one.lower()).is_dir()), None)
     if modality is None:
         raise JobError("InvalidModel", f"{folder}: no folder image or audio lies here: copy the export again")
+    if lost := [name for name in ("captioner.json", "projector.safetensors") if not (folder / name).is_file()]:
+        raise JobError(  # a projector would be drawn anew
+            "InvalidModel",
+            f"{folder}: {' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} missing: copy the export again",
+        )
     return {"towers": [{"modality": one, "source": f"file://{folder / one.lower()}"} for one in (modality, "Text")]}
 
 

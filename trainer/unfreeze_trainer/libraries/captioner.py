@@ -56,6 +56,12 @@ class CaptionerLibrary(Library):
 
     def __init__(self, job: ResolvedJob, options: CaptioningSpec) -> None:
         self.job, self._options = job, options
+        if job.model.initialization == "Random":
+            raise JobError(
+                "InvalidJob",
+                f"spec.model.initialization Random: the encoder of {job.task.type} never trains, and one of random weights would tell"
+                " nothing of a picture or a clip, however long the others learn: set it to Pretrained",
+            )
         modalities = [tower.modality for tower in job.model.towers]
         self._places = {one == "Text": index for index, one in enumerate(modalities)}
         with naming(job, self.of_encoder):
@@ -171,11 +177,12 @@ class CaptionerLibrary(Library):
         import inspect
 
         bare = language.get_base_model() if hasattr(language, "get_base_model") else language
-        if "inputs_embeds" not in inspect.signature(bare.forward).parameters:
+        both = bare.forward, bare.prepare_inputs_for_generation  # the latter is what generate looks at
+        if not all("inputs_embeds" in inspect.signature(one).parameters for one in both):
             raise JobError(
                 "InvalidModel",
-                f"{self.language.where}: {type(bare).__name__} reads token ids alone, and no embeddings that could stand for a picture or a"
-                " clip: choose a decoder such as Llama, Qwen or GPT-2",
+                f"{self.language.where}: {type(bare).__name__} reads token ids alone, or generates of them alone, and of no embeddings that"
+                " could stand for a picture or a clip: choose a decoder such as Llama, Qwen or GPT-2",
             )
 
     def _features(self, encoder: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -228,7 +235,8 @@ class CaptionerLibrary(Library):
         last = found.layers[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            size = float(embed.weight.float().square().mean().sqrt())
+            words = len(embed.weight)  # some embeddings scale what they look up (Gemma 3, BART)
+            size = float(embed(torch.arange(0, words, max(1, words // 1024))).float().square().mean().sqrt())
             last.weight.mul_(size / float(last.weight.square().sum(dim=1).mean().sqrt()))
             last.bias.zero_()
         return found

@@ -106,6 +106,14 @@ class CaptionerModel(nn.Module):
         before = read.shape[1] - ids.shape[1]
         return read, torch.cat([inputs[MASK].new_ones(len(ids), before), inputs[MASK]], dim=1)
 
+    def activation_checkpointing_enable(self, options: Mapping[str, Any]) -> None:
+        """Have the language model's layers compute again in the backward pass; the encoder has none."""
+        self.language.activation_checkpointing_enable(options)
+
+    def disable_input_require_grads(self) -> None:
+        """Take back that the embeddings of words ask for gradients."""
+        self.language.disable_input_require_grads()
+
     @property
     def generation_config(self) -> Any:
         """How the language model generates by its own files, but that it stops where texts end here."""

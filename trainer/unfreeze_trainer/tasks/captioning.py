@@ -70,7 +70,9 @@ class Captioning(ComposedTask):
         return overlaps({name: self._described.split_of(split) for name, split in self._splits.items()})
 
     def _pin(self) -> dict[str, Any]:
-        return self._pinned(None, self.library.hashes(), self._splits)
+        # Of pictures and clips alone: their files are pinned, too.
+        seen = {name: self._described.split_of(split) for name, split in self._splits.items()}
+        return self._pinned(None, self.library.hashes(), seen)
 
     def first_samples(self) -> tuple[Batch, Any]:
         """Return the first validation samples, what the encoder reads and the tokens of each by number, and as an export reads them."""

@@ -28,7 +28,7 @@ from unfreeze_trainer.models.export import Plain, compare
 from unfreeze_trainer.models.folders import hash_files, revision
 from unfreeze_trainer.models.home import home_of
 from unfreeze_trainer.models.own_head import OwnHead
-from unfreeze_trainer.objectives.base import SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.base import IGNORED, SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.coupled import Coupled
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.tasks.base import Batch, Task
@@ -247,10 +247,11 @@ class ComposedTask(Task):
     def remembered(self, split: str, batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Batch]]:
         """Yield each list of sample indices with its batch, without inputs that would be read from files."""
         part, unread = self._splits[split], self.unread[split]
-        found = self.modality.remembered(part, batches)
-        yield from (
-            (indices, inputs | self.objective.collate(part.targets, indices, unread)) for indices, inputs in found
-        )
+        for indices, inputs in self.modality.remembered(part, batches):
+            lost = [place for place, index in enumerate(indices) if index in unread]
+            if lost and TARGETS in inputs:  # a blank lies in the cache in the place of each
+                inputs[TARGETS][lost] = IGNORED
+            yield indices, inputs | self.objective.collate(part.targets, indices, unread)
 
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return how many tokens that are not padding a batch has, without rows of padding."""
