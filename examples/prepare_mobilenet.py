@@ -30,8 +30,9 @@ def main() -> None:
 
 
 def write_mobilenet(folder: Path) -> None:
-    """Write it into a folder, the same tensors in the same order; one that is there is kept."""
-    if folder.exists():
+    """Write it into a folder, the same tensors in the same order; one that is there is kept, unless its classes have no names yet."""
+    config = folder / "config.json"
+    if folder.exists() and not (config.exists() and '"LABEL_0"' in config.read_text()):
         return
     import torch
     from timm.data import ImageNetInfo

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -160,6 +161,15 @@ def server_of(search: Search, port: int) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
 
+def require_free(port: int) -> None:
+    """End where something listens already: before anything is trained."""
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except OSError as error:
+        sys.exit(f"port {port} of this machine is not free ({error}): end what listens there")
+
+
 def main() -> None:
     """Train where there is no export, and serve until Ctrl-C."""
     if len(sys.argv) not in {2, 3} or sys.argv[1].startswith("-"):
@@ -170,8 +180,12 @@ def main() -> None:
     manifest = EXAMPLES / "tasks" / f"{job}.yaml"
     if not manifest.exists():
         sys.exit(f"{job}: no such job in examples/tasks")
+    spec = yaml.safe_load(manifest.read_text())["spec"]
+    if spec["task"]["type"] != "Alignment":
+        sys.exit(f"{job}: its task is {spec['task']['type']}: name a job of Alignment, like alignment-audio")
+    require_free(PORT)
     prepare_all(folder)
-    result = folder / yaml.safe_load(manifest.read_text())["spec"]["output"]["destination"].removeprefix("pvc://")
+    result = folder / spec["output"]["destination"].removeprefix("pvc://")
     if not (result / "model" / "bridge.py").exists():
         program = "from unfreeze_api.cli import main; main()"
         subprocess.run([sys.executable, "-c", program, "run", str(manifest), "--claims", str(folder)], check=True)

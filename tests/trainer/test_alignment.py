@@ -18,7 +18,11 @@ from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import WORDS, bert_folder, image_model, make_job, merge, timm_folder
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_trainer.commands.draft import Draft
 from unfreeze_trainer.commands.estimate import estimated
+from unfreeze_trainer.commands.guessed import Guess
+from unfreeze_trainer.commands.init import _bases
+from unfreeze_trainer.commands.layout import Layout
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.commands.survey import survey
 from unfreeze_trainer.data.held_out import hold_out_whole
@@ -26,6 +30,7 @@ from unfreeze_trainer.data.pictures import decode
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import bridge_layers, export
 from unfreeze_trainer.models.bridge import Bridge, Encoders
+from unfreeze_trainer.models.folders import modality_of
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.objectives.agreement import Agreement, AgreementMetrics
 from unfreeze_trainer.objectives.base import IGNORED, SAMPLES, TARGETS
@@ -287,6 +292,21 @@ def test_a_job_is_drafted_for_the_encoders_that_lie_there(places, tmp_path, monk
     assert done.exit_code == 0, done.output
 
 
+def test_a_column_that_no_encoder_was_named_for_is_not_read(tmp_path):
+    for name, files in {
+        "sees": {"config.json": '{"architecture": "x"}'},
+        "reads": {"config.json": "{}", "vocab.txt": ""},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, content in files.items():
+            (tmp_path / name / file).write_text(content)
+    columns = {"image": "image", "text": "text", "audio": "clip"}
+    drafted = Draft(Layout("Table", tmp_path / "rows.jsonl"), Guess("Alignment", columns))
+    _, towers, _ = _bases(drafted, [tmp_path / "sees", tmp_path / "reads"], tmp_path)
+    assert [modality for modality, _ in towers] == drafted.modalities == ["Image", "Text"]
+    assert drafted.guess.columns == {"image": "image", "text": "text"}
+
+
 def test_what_is_no_encoder_of_the_data_is_not_drafted(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -311,3 +331,10 @@ def test_what_towers_take_is_estimated(places, tmp_path):
     assert phase.trainable_parameters == sum(each.numel() for each in module.heads.parameters()) + 1
     assert phase.weights >= 4 * found.traced.parameters
     assert found.verdict == "Fits"
+
+
+def test_an_older_folder_of_an_encoder_of_pictures_is_none_of_sound(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    said = {"feature_extractor_type": "ViTFeatureExtractor", "image_mean": [0.5, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    assert modality_of(tmp_path) == "Image"

@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from tests.trainer.jobs import WORDS, audio_folder, audio_model, bert_folder, image_model, make_job, timm_folder
 from unfreeze_api.cli import main
+from unfreeze_trainer.commands.by_words import ask_by_words
+from unfreeze_trainer.commands.finished import find_model
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.models import bridge_layers
@@ -131,7 +133,8 @@ def ask(*arguments):
 
 
 @pytest.mark.slow
-def test_an_export_tells_classes_by_the_texts_that_lie_closest(places, export, tmp_path):
+def test_an_export_tells_classes_by_the_texts_that_lie_closest(places, export, monkeypatch):
+    monkeypatch.setattr("unfreeze_trainer.tasks.by_words.AT_ONCE", 3)
     bridge = bridge_layers.load(str(export))
     assert json.loads((export / "bridge.json").read_text())["told"] == {"image": [[0, 3, 16]]}
     classes, prompts = ("river", "what"), ("{} city", "the {}")
@@ -158,6 +161,18 @@ def test_clips_are_told_by_words_too(places, export):
     done = ask("predict", export, places / "tones", "--class", "river", "--class", "city")
     assert done.exit_code == 0, done.output
     assert len(done.stdout.splitlines()) == 1 + 8
+
+
+@pytest.mark.slow
+def test_clips_are_heard_as_long_as_the_bridge_hears_them(places, export, tmp_path):
+    folder = tmp_path / "export"
+    shutil.copytree(export, folder)
+    marker = json.loads((folder / MARKER).read_text())
+    marker["described"]["task"]["alignment"]["maxSeconds"] = 0.25
+    (folder / MARKER).write_text(json.dumps(marker))
+    options = {"columns": {}, "labelled": False, "skip": False}
+    asked = ask_by_words(find_model(folder, None, by_words=True), places / "tones", ["river", "city"], [], **options)
+    assert asked.task.library.towers[0].hears.longest == 4000
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from examples.search import MOST_BYTES, Search, SearchError, server_of
+from examples.search import MOST_BYTES, Search, SearchError, require_free, server_of
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -75,7 +75,9 @@ def test_a_page_of_this_machine_serves_pictures_and_answers(search):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f"http://127.0.0.1:{server.server_port}"
         try:
-            assert b"by a drawing" in urlopen(f"{at}/").read()
+            page = urlopen(f"{at}/").read()
+            assert b"by a drawing" in page
+            assert b"[hidden] { display: none; }" in page, "a section is laid out even where it is hidden"
             assert json.loads(urlopen(f"{at}/kinds").read()) == search.kinds
             assert urlopen(f"{at}/picture/1").read() == search.pictures[1].read_bytes()
             found = json.loads(urlopen(f"{at}/search?kind=text", data=b"red").read())
@@ -93,3 +95,8 @@ def test_a_page_of_this_machine_serves_pictures_and_answers(search):
                 urlopen(f"{at}/search?kind=text", data=b" " * (MOST_BYTES + 1))
         finally:
             server.shutdown()
+
+
+def test_a_port_that_is_taken_ends_the_command_at_once(search):
+    with server_of(search, 0) as server, pytest.raises(SystemExit, match="is not free"):
+        require_free(server.server_port)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -15,6 +17,7 @@ from torch.nn import functional
 from tests.trainer.jobs import audio_model, make_job, speech_folder, write_speech
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.names import API_VERSION, KIND
+from unfreeze_trainer.commands.generated import written
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.described import described
@@ -276,3 +279,23 @@ def test_clips_beside_texts_are_taken_for_it_where_no_label_is():
     assert guess({"audio": clips, "caption": texts, "label": labels}, "t").task == "AudioClassification"
     with pytest.raises(JobError, match=r"no column is called 'text'.*--column text=NAME"):
         guess({"audio": clips, "label": labels}, "t", task="SpeechRecognition")
+
+
+def test_a_clip_that_cannot_be_read_at_the_end_of_a_chunk_takes_no_text_of_the_next(monkeypatch):
+    class Clips:
+        wide_outputs, splits, unread = True, {"test": 6}, {"test": set()}
+        job = SimpleNamespace(task=SimpleNamespace(type="SpeechRecognition", of=lambda _: None))
+
+        def asked(self, _, index):
+            return SimpleNamespace(readable=index != 2, index=index)
+
+        def rows(self, _, read, **__):
+            return {"row": pa.array(read + 1)}
+
+    monkeypatch.setattr("unfreeze_trainer.commands.asked._CHUNK", 3)
+    monkeypatch.setattr("unfreeze_trainer.training.saying.say", lambda _, question, *__: f"clip {question.index}")
+    found = pa.concat_tables(
+        pa.table(rows) for rows in written(SimpleNamespace(task=Clips(), module=None, device=None), 1, inputs=False)
+    )
+    assert found["row"].to_pylist() == [1, 2, 4, 5, 6]
+    assert found["prediction"].to_pylist() == [f"clip {n}" for n in (0, 1, 3, 4, 5)]

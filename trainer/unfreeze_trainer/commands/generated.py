@@ -93,4 +93,5 @@ def written(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict[str
         if len(read):
             known = task.rows(SPLIT, read, inputs=inputs)
             yield known | {"prediction": pa.array([texts.pop(index) for index in read.tolist()], pa.string())}
-        texts.clear()
+        # Where the last ones cannot be read, what follows them has been said already.
+        texts = {index: said for index, said in texts.items() if index > samples[-1]}

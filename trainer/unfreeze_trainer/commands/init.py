@@ -77,8 +77,13 @@ def _bases(
     drafted: Draft, given: Sequence[Path], path: Path
 ) -> tuple[Path | None, list[tuple[str, Path | None]], list[str]]:
     """Return the model's folder, or that which reads text, where each of several encoders lies, and what people are shown of it."""
+    from unfreeze_api.tasks.alignment import COLUMNS
+
     if wanted := drafted.modalities:
         towers, said = _towers(wanted, given, path)
+        taken = {COLUMNS[modality].name for modality, _ in towers}
+        for name in drafted.guess.columns.keys() - taken:  # nothing reads it, and rows need not have it
+            del drafted.guess.columns[name]
         return next((folder for modality, folder in towers if modality == "Text"), None), towers, said
     if len(given) > 1:
         raise click.UsageError(f"--model: {drafted.guess.task} has one model: name one folder")

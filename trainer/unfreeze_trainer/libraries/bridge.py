@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shutil import copyfile
@@ -21,6 +22,8 @@ from unfreeze_trainer.models.bridge import Bridge, Encoders, Told, bridge_blocks
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import hash_files
 from unfreeze_trainer.models.loading import not_wrapped, seeded
+
+log = logging.getLogger(__name__)
 
 TEMPERATURE = 0.07
 """What cosines are divided by at first where the job says nothing, as in CLIP."""
@@ -113,6 +116,15 @@ class BridgeLibrary(Library):
             named = {key: one for key, one in known.items() if one and one.weight.shape[1] == widths[key]}
             if why := self._nameless(texts=bool(texts), named=bool(named)):
                 raise JobError("InvalidModel", f"spec.task.alignment.classNames: {why}, or remove it")
+            for index, one in enumerate(self.towers):
+                if one.key in known.keys() - named.keys():
+                    source = self.job.model.towers[index].source
+                    log.warning(
+                        "spec.model.towers[%d].source %s brings no linear classifier whose classes have names: classNames does nothing"
+                        " for it",
+                        index,
+                        source,
+                    )
             self._classifiers = {}
             for key, (weight, bias, names) in named.items():
                 each = [tower.words(encoders.towers[tower.key], names, self._options.max_length) for tower in texts]

@@ -328,7 +328,8 @@ def hash_file(path: str | Path) -> str:
 def modality_of(folder: Path) -> str:
     """Return what a folder's encoder reads, Image, Text or Audio, by the files that say how; nothing where none does."""
     config, prepared = (_read(folder / name) for name in ("config.json", "preprocessor_config.json"))
-    if "architecture" in config or "image_processor_type" in prepared:
+    # Older files call what prepares pictures a feature extractor too.
+    if "architecture" in config or {"image_processor_type", "image_mean"} & prepared.keys():
         return "Image"
     if "feature_extractor_type" in prepared:
         return "Audio"

@@ -31,6 +31,8 @@ PROMPT = "a picture of a {}."
 """What a class is called where nobody says how."""
 HEARD = "{}"
 """The same of what is said in clips."""
+AT_ONCE = 64
+"""Texts of classes that are read at a time: thousands together take gigabytes."""
 
 
 class Telling(nn.Module):
@@ -71,19 +73,29 @@ class _Words(BridgeLibrary):
         The export.
     classes, prompts
         Names, and texts in which {} stands for one: of several the mean of their vectors counts.
+    max_seconds
+        That the export hears of a clip, as of the job that made it.
     """
 
-    def __init__(self, job: ResolvedJob, folder: Path, classes: Sequence[str], prompts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        job: ResolvedJob,
+        folder: Path,
+        classes: Sequence[str],
+        prompts: Sequence[str],
+        max_seconds: float | None,
+    ) -> None:
         self._folder, self._classes, self._prompts = folder, classes, prompts
         self._described: dict[str, Any] = json.loads((folder / bridge_layers.CONFIG).read_text())
-        super().__init__(job, AlignmentSpec())
+        super().__init__(job, AlignmentSpec(max_seconds=max_seconds))
 
     def build(self) -> LoadedModel:
         """Load encoders and head, and make the vectors of the classes."""
         encoders, _ = self.encoders()
         embed = bridge_layers.load(str(self._folder)).embed_text
         texts = [prompt.replace("{}", name) for name in self._classes for prompt in self._prompts]
-        vectors = embed(texts).view(len(self._classes), len(self._prompts), -1).mean(dim=1)
+        parts = [embed(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
+        vectors = torch.cat(parts).view(len(self._classes), len(self._prompts), -1).mean(dim=1)
         head = bridge_layers.load_head(str(self._folder), self._described, self.towers[0].modality)
         factor = float(self._described.get("factor", 1 / TEMPERATURE))
         return LoadedModel(Telling(encoders, head, functional.normalize(vectors, dim=-1), factor), [], frozenset())
@@ -130,7 +142,7 @@ class ByWords(ComposedTask):
     def __init__(
         self, job: ResolvedJob, folder: Path, classes: Sequence[str], prompts: Sequence[str], options: AlignmentSpec
     ) -> None:
-        library = _Words(job, folder, classes, prompts)
+        library = _Words(job, folder, classes, prompts, options.max_seconds)
         parts = {tower.key: _reader(job, index, tower, options) for index, tower in enumerate(library.towers)}
         modalities = {tower.key: tower.modality for tower in library.towers}
         super().__init__(job, labelled(job.task), _Alike(job, parts, modalities), library)
