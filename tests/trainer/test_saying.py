@@ -35,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("task", "engine"), [("CausalLM", "FSDP"), ("Seq2SeqLM", "DDP")])
+@pytest.mark.parametrize(("task", "engine"), [("CausalLM", "FSDP"), ("Seq2SeqLM", "DDP"), ("Seq2SeqLM", "FSDP")])
 def test_two_workers_measure_what_the_finished_model_says(ranks, folder, task, engine):
     (phase, results), (also, _) = ranks.call(said, folder, task, engine)
     assert phase == also

@@ -69,6 +69,21 @@ def test_a_text_needs_a_moment_for_each_character_and_one_between_two_that_are_t
     assert [needed(np.array(ids)) for ids in ([], [1, 2, 1], [1, 1], [3, 3, 3])] == [0, 3, 3, 5]
 
 
+def test_a_silent_clip_is_refused_with_a_text_and_heard_without(tmp_path):
+    import soundfile
+    from transformers import Wav2Vec2FeatureExtractor
+
+    from unfreeze_trainer.data.clips import ClipError
+    from unfreeze_trainer.data.speech import SpeechLoader
+
+    soundfile.write(tmp_path / "silent.wav", np.zeros(1600), 16000)
+    loader = SpeechLoader(Wav2Vec2FeatureExtractor(), shortest=400, longest=16000, padded=400)
+    with pytest.raises(ClipError, match="silent, and it has a text"):
+        loader.decode(str(tmp_path / "silent.wav"))
+    loader.of_texts = False  # as of unfreeze predict
+    assert len(loader.decode(str(tmp_path / "silent.wav"))) == 1600
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_that_of_transformers_for_its_labels_whatever_clips_are_beside(folder, tmp_path, kind):
@@ -187,6 +202,26 @@ def test_a_model_learns_to_write_what_it_hears_as_plain_transformers_reads_it(fo
             task.metrics.update(state, task.forward(module, batch), batch)
     found = task.metrics.compute(state)
     assert {name: found[name] for name in ("wer", "cer", "exactMatch")} == pytest.approx(expected.compute())
+
+
+@pytest.mark.slow
+def test_an_export_is_proven_by_clips_whose_last_spectrum_has_no_other_beside_it(folder, tmp_path, monkeypatch):
+    import soundfile
+
+    from unfreeze_trainer.models import export
+    from unfreeze_trainer.models.plain import plain_outputs
+
+    spelling_folder(tmp_path / "m", "wav2vec2-bert")
+    rng, rows = np.random.default_rng(0), []
+    for number in range(8):  # 25 spectra each
+        soundfile.write(tmp_path / f"{number}.wav", rng.uniform(-0.5, 0.5, 400 + 24 * 160), 16000)
+        rows.append(json.dumps({"audio": f"{number}.wav", "text": "ab"}))
+    (tmp_path / "odd.jsonl").write_text("\n".join(rows))
+    task = open_task(make_job(tmp_path / "m", tmp_path / "odd.jsonl", task={"type": "SpeechRecognition"}))
+    module = shaken(task.build_model().module)
+    task.export(module, tmp_path / "out", "Model")
+    monkeypatch.setattr(export, "reload", plain_outputs)
+    task.verify_export(tmp_path / "out", "Model", module)
 
 
 @pytest.mark.slow

@@ -50,10 +50,13 @@ def read_speech(dataset: Dataset, where: str, *, kind: Any, **options: Any) -> D
 class SpeechLoader(AudioLoader):
     """Makes batches of clips in which something is said."""
 
+    of_texts = True
+    """Whether clips have texts: others may be silent."""
+
     def decode(self, content: str | bytes) -> np.ndarray:
         """Return a clip at the model's rate, float32 of shape (values,); ClipError if it cannot be read, or is silent."""
         values = super().decode(content)
-        if float(np.abs(values).max()) < _SILENT:
+        if self.of_texts and float(np.abs(values).max()) < _SILENT:
             seconds = len(values) / self.rate
             raise ClipError(f"its {seconds:.3g} seconds are silent, and it has a text; replace or remove it")
         return values

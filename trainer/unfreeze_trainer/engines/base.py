@@ -314,6 +314,10 @@ class Engine(ABC):
         """Wait until every rank is here."""
         self.any_rank(False)
 
+    def whole(self) -> AbstractContextManager[Any]:
+        """Let parts of the module be called that its own forward does not lead to, as those that generate do. Collective."""
+        return nullcontext()
+
     def sync_buffers(self) -> None:
         """Give every rank the persistent buffers (BatchNorm statistics) of rank 0, as DDP does before each forward.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +60,8 @@ class FSDPEngine(Engine):
         """What the optimizer of this phase changes, by name."""
         self._whole: Collection[str] = ()
         """Parameters that are left whole on every rank."""
+        self._held = False
+        """Whether the root stays whole between forward passes."""
 
     divides = True
 
@@ -85,7 +87,20 @@ class FSDPEngine(Engine):
 
     def _divide_again(self, *_: Any) -> None:
         """Divide the root after a forward pass that no backward pass follows: it would give away whole tensors for shares."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not self._held:
+            self._root.reshard()
+
+    @override
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Gather the root, whose own forward an encoder, or what an adapter wraps, is called without."""
+        self._root._get_fsdp_state()._lazy_init()  # noqa: SLF001 - a part that runs first would take itself for the root
+        self._root.unshard()
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
             self._root.reshard()
 
     @override

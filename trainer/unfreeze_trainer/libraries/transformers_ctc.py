@@ -30,9 +30,9 @@ from unfreeze_trainer.models.export import Example, Plain
 
 _LOGITS = (
     '__import__("torch").stack([model(**processor(wave.numpy(),'
-    ' sampling_rate=processor.feature_extractor.sampling_rate, return_tensors="pt")).logits[0, -1] for wave in inputs])'
+    ' sampling_rate=processor.feature_extractor.sampling_rate, return_tensors="pt")).logits[0, 0] for wave in inputs])'
 )
-"""Expression for the logits at the last moment of each clip."""
+"""Expression for the logits at the first moment of each clip: the last one may be half padding, which is masked (wav2vec2-bert)."""
 
 
 class TransformersCtc(TransformersAudio):

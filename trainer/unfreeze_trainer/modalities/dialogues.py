@@ -15,7 +15,7 @@ from torch import Tensor
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.causal_lm import CausalLMSpec
 from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Renderer, packed_rows, padded_length
-from unfreeze_trainer.data.dialogues import read_dialogues, without
+from unfreeze_trainer.data.dialogues import RowError, read_dialogues, without
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, Question, rows_of
@@ -258,10 +258,16 @@ class Dialogues(Modality):
     def asked(self, split: Split, index: int) -> Question | None:
         """Return what comes before the last answer of a sample, or its prompt, and what follows; None of texts."""
         row = int(split.rows[index])
-        found = self._tokens[split.source].asked(split.source.inputs[row].as_py())
+        try:
+            found = self._tokens[split.source].asked(split.source.inputs[row].as_py())
+        except RowError:  # a dialogue that begins with its answer, of which all is learned
+            found = [], ""
         if found is None:
             return None
         ids, right = found
+        if not ids:
+            nothing = {"input_ids": [self.tokenizer.pad_token_id], "attention_mask": [1]}
+            return Question(nothing, right, 0, self._decode, 1, readable=False)
         positions = self._model.limits.positions
         prompt = self.job.adapter.virtual_tokens if self.job.adapter else 0
         room = None if positions is None else positions - prompt - len(ids)

@@ -56,6 +56,12 @@ class Transcribed(Audio):
         super().__init__(job, model, max_seconds)
         self._texts: dict[DataSource, SequenceTokens] = {}
 
+    def open(self) -> None:
+        """Find out what the model hears; clips that are asked of without texts may be silent."""
+        super().open()
+        assert isinstance(self.loader, SpeechLoader)
+        self.loader.of_texts = bool(self._texts)
+
     def _tell_cut(self, source: DataSource, cut: int) -> None:
         said = (
             f"{cut} of {len(source.inputs)} clips are longer than {self.max_seconds:g} seconds and are cut there ({self._options}.maxSeconds),"

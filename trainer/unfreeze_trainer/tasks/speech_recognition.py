@@ -95,14 +95,13 @@ class SpeechRecognition(ComposedTask):
         return batch | {f"{READ} {number}": torch.tensor([ids]) for number, (_, ids) in enumerate(samples)}, samples
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits at the end of each sample of `first_samples`: its last token, or its last moment; (samples, tokens)."""
+        """Return the logits of each sample of `first_samples`: its last token, or its first moment; (samples, tokens)."""
         names = dict.fromkeys(name.rpartition(" ")[0] for name in batch)
         found = []
         for number in range(len(batch) // len(names)):
             one = {name: batch[f"{name} {number}"] for name in names}
             logits = self.library.forward(module, one)[0]
-            last = int(_moments(self.library, one)) if isinstance(self.library, TransformersCtc) else len(logits)
-            found.append(logits[last - 1].clone())
+            found.append(logits[0 if isinstance(self.library, TransformersCtc) else -1].clone())
         return torch.stack(found)
 
 

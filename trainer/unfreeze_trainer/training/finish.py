@@ -47,8 +47,8 @@ def finish(run: Run) -> None:
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
         _measure(run, "validation")
-    said = run.saying.measure("validation")
-    test |= run.saying.measure("test") if test else {}
+    said = run.saying.measure("validation", lambda: reporter.publish("Exporting"))
+    test |= run.saying.measure("test", lambda: reporter.publish("Exporting")) if test else {}
     run.skipped.gather()
     engine.end()
     results = Results(validation=best.metrics | said | lost, test=test)

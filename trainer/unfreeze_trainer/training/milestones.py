@@ -193,7 +193,7 @@ class Milestones:
         return lost.value if math.isfinite(lost.value) else None
 
     def _close_phase(self) -> None:
-        lost, said = self._look(), self._saying.measure("validation")
+        lost, said = self._look(), self._saying.measure("validation", lambda: self._reporter.publish("Evaluating"))
         self._count_time()
         state = self._state
         done = PhaseResult(

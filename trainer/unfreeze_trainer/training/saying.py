@@ -13,6 +13,8 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.training.looks import evaluating
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
     from unfreeze_trainer.modalities.base import Question
@@ -36,16 +38,17 @@ def say(module: Any, question: Question, most: int, device: torch.device, *, tog
     device
         Where the module is.
     together
-        Whether all ranks run the module at once, each with a sample, until the last one has an end: where they hold it in shares.
+        Whether all ranks run the module at once, each with a sample, until the last one has an end: where they hold it in shares. All have
+        the same room then, since who has an end goes on beside the others.
     """
     inputs = {name: torch.as_tensor(values, device=device)[None] for name, values in question.inputs.items()}
     room = most if question.room is None else min(most, question.room)
-    if room < 1 and not together:
+    if room < 1:
         return question.decode([])
     with torch.no_grad():
-        options = {"generation_config": greedy(module, max(1, room)), "synced_gpus": together}
+        options = {"generation_config": greedy(module, room), "synced_gpus": together}
         said: list[int] = module.generate(**inputs, **options)[0].tolist()
-    return question.decode(said[question.echoed :] if room > 0 else [])
+    return question.decode(said[question.echoed :])
 
 
 def greedy(module: Any, most: int) -> Any:
@@ -79,10 +82,11 @@ class Saying:
                 " encoder that spells, whose wer is measured anyway): remove it",
             )
 
-    def measure(self, split: str) -> dict[str, float]:
+    def measure(self, split: str, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Return how near what the model says is to the right texts of a split's first samples, by name; nothing unless asked for. Collective.
 
         The texts of all ranks are compared in the order of the samples, so that the figures are the same on any number of workers.
+        `beat` is called before each question: who says nothing for long is taken for one that hangs.
         """
         if self._spec is None:
             return {}
@@ -92,16 +96,26 @@ class Saying:
         together = engine.divides and engine.world_size > 1
         found: list[tuple[int, str, str]] = []
         engine.sync_buffers()
-        with evaluating(engine.module), engine.autocast():
+        with evaluating(engine.module), engine.autocast(), engine.whole():
             for number in range(math.ceil(len(rows) / engine.world_size)):
                 if number >= len(mine) and not together:
                     break
+                beat()
                 index = mine[number] if number < len(mine) else 0
                 question = task.asked(split, index)
                 assert question is not None  # as of the first sample
                 if not question.readable and not together:
                     continue
-                said = say(engine.module, question, self._spec.max_tokens or TOKENS, engine.device, together=together)
+                most = self._spec.max_tokens or TOKENS
+                if together and self._differ(question, most):  # so near the model's last place all are asked the same
+                    for same in rows[number * engine.world_size :][: engine.world_size].tolist():
+                        question = task.asked(split, same)
+                        assert question is not None
+                        said = say(engine.module, question, most, engine.device, together=True)
+                        if number < len(mine) and same == index and question.readable:
+                            found.append((index, said, question.right))
+                    continue
+                said = say(engine.module, question, most, engine.device, together=together)
                 if number < len(mine) and question.readable:
                     found.append((index, said, question.right))
         scores = task.scores()
@@ -110,3 +124,8 @@ class Saying:
         ):
             scores.add(said, right)
         return scores.compute()
+
+    def _differ(self, question: Question, most: int) -> bool:
+        """Return whether some rank's question leaves room for fewer tokens than another's. Collective."""
+        own = most if question.room is None else min(most, question.room)
+        return len({room for part in self._engine.gather_json([own], list[int]) for room in part}) > 1
