@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import threading
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from examples.search import MOST_BYTES, Search, SearchError, require_free, server_of
+from tests.trainer.browser import tab
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -100,3 +102,31 @@ def test_a_page_of_this_machine_serves_pictures_and_answers(search):
 def test_a_port_that_is_taken_ends_the_command_at_once(search):
     with server_of(search, 0) as server, pytest.raises(SystemExit, match="is not free"):
         require_free(server.server_port)
+
+
+@pytest.mark.slow
+async def test_people_find_pictures_by_words_and_by_a_drawing(search, tmp_path):
+    search.kinds.remove("audio")
+
+    async def seen(one, act, condition):
+        waits = f"new Promise((done) => setInterval(() => {{ if ({condition}) done(); }}, 20))"
+        await one.value(act)
+        async with asyncio.timeout(20):
+            await one.ask("Runtime.evaluate", expression=waits, awaitPromise=True)
+
+    first = "document.querySelector('figcaption')?.textContent == "
+    with server_of(search, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            async with tab(tmp_path / "profile") as one:
+                await one.ask("Page.navigate", url=f"http://127.0.0.1:{server.server_port}/")
+                await one.event("Page.loadEventFired")
+                words = "by('text').value = 'blue'; by('words').requestSubmit()"
+                await seen(one, words, f"{first} 'a blue thing'")
+                drawing = "pen.fillStyle = '#0f0'; pen.fillRect(0, 0, 224, 224); by('draw').click()"
+                await seen(one, drawing, f"{first} 'a green thing'")
+                nothing = "by('text').value = ' '; by('words').requestSubmit()"
+                await seen(one, nothing, "by('said').textContent.includes('write a word')")
+                await seen(one, "", "!by('spoken').checkVisibility()")
+        finally:
+            server.shutdown()
