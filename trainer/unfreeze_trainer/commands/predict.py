@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from unfreeze_trainer.commands.asked import Asked
+    from unfreeze_trainer.commands.finished import Finished
 
 BATCH_SIZE = 32
 
@@ -121,7 +122,7 @@ def predict(
     model was trained on, without labels or with: what is right is not read. The columns are those of a run's predictions
     (docs/predictions.md), without label; of speech row and prediction, the text that the model writes of the clip.
     """
-    from unfreeze_trainer.commands.asked import SPLIT, ask, decide
+    from unfreeze_trainer.commands.asked import SPLIT, decide
     from unfreeze_trainer.commands.finished import find_model
     from unfreeze_trainer.commands.generated import written
     from unfreeze_trainer.commands.rows import FORMATS, opened
@@ -139,18 +140,8 @@ def predict(
     if prompts and not classes:
         raise click.UsageError("--prompt says what classes are called: name them by --class")
     finished = find_model(model, base, by_words=bool(classes))
-    opened_by: dict[str, Any] = {
-        "columns": named(columns),
-        "labelled": False,
-        "skip": on_error == "skip",
-        "device": device,
-    }
-    if classes:
-        from unfreeze_trainer.commands.by_words import ask_by_words
-
-        asked = ask_by_words(finished, data, classes, prompts, **opened_by)
-    else:
-        asked = ask(finished, data, **opened_by)
+    opened_by = {"columns": named(columns), "labelled": False, "skip": on_error == "skip", "device": device}
+    asked = _ask(finished, data, (classes, prompts) if classes else None, opened_by)
     decide(asked, threshold)
     answers = asked.task.answers
     about: dict[str, Any] = {"kind": "Texts", "names": []}
@@ -197,6 +188,19 @@ def predictions(asked: Asked, batch_size: int, *, inputs: bool) -> Iterator[dict
         yield {name: column.filter(there) for name, column in (known | answered).items()}
 
 
+def _ask(
+    finished: Finished, data: Path, words: tuple[Sequence[str], Sequence[str]] | None, opened_by: Mapping[str, Any]
+) -> Asked:
+    """Open a model and data by the parameters of `ask`; where classes are told by words, with these and their prompts."""
+    if words:
+        from unfreeze_trainer.commands.by_words import ask_by_words
+
+        return ask_by_words(finished, data, *words, **opened_by)
+    from unfreeze_trainer.commands.asked import ask
+
+    return ask(finished, data, **opened_by)
+
+
 @click.command()
 @table_or_json
 @_asking
@@ -225,23 +229,13 @@ def evaluate(
     MODEL and DATA are as of `unfreeze predict`; DATA says what is right. On the test data of a run the figures are those of
     its report, of several labels too: a label is predicted above 0.5.
     """
-    from unfreeze_trainer.commands.asked import SPLIT, ask
+    from unfreeze_trainer.commands.asked import SPLIT
     from unfreeze_trainer.commands.finished import find_model
 
     by_words = bool(classes or prompts)
     finished = find_model(model, base, measured=True, by_words=by_words)
-    opened_by: dict[str, Any] = {
-        "columns": named(columns),
-        "labelled": True,
-        "skip": on_error == "skip",
-        "device": device,
-    }
-    if by_words:
-        from unfreeze_trainer.commands.by_words import ask_by_words
-
-        asked = ask_by_words(finished, data, classes, prompts, **opened_by)
-    else:
-        asked = ask(finished, data, **opened_by)
+    opened_by = {"columns": named(columns), "labelled": True, "skip": on_error == "skip", "device": device}
+    asked = _ask(finished, data, (classes, prompts) if by_words else None, opened_by)
     figures, worth = measured(asked, batch_size)
     if generate:
         from unfreeze_trainer.commands.generated import generated

@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from unfreeze_trainer.errors import JobError, quoted
 from unfreeze_trainer.models.audio import UNTRAINED, audio_kinds, keep_fixed, layer_drops
 from unfreeze_trainer.models.folders import tokenizer_files
-from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.models.loading import (
     be_quiet,
     check_complete,
-    failed,
-    from_folder,
-    initialize,
+    load_headed,
     open_config,
-    seeded,
 )
 from unfreeze_trainer.models.padding import hide_padding
 from unfreeze_trainer.models.text import load_tokenizer
@@ -228,19 +224,7 @@ def load_ctc_model(
         config.vocab_size, config.pad_token_id = len(spelling), spelling.blank
     for name in layer_drops(config):
         setattr(config, name, 0.0)
-    fresh: set[str] = set()
-    module: Any
-    try:
-        with seeded(seed):
-            if random:
-                module = AutoModelForCTC.from_config(config, dtype=torch.float32, trust_remote_code=False)
-            else:
-                module, fresh = from_folder(AutoModelForCTC, path, config)
-                if not continues:
-                    initialize(module, transformers_head(module) - fresh)
-    except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
-        raise failed(f"{where}: the model cannot be loaded", error, path) from error
-    head = transformers_head(module)
+    module, head, fresh = load_headed(AutoModelForCTC, path, where, config, keep=continues, random=random, seed=seed)
     check_complete(module, head, {name for name in fresh if not name.endswith(UNTRAINED)}, where)
     keep_fixed(module)
     hide_padding(module)

@@ -125,7 +125,14 @@ def load_classifier(
     tuple
         The model, its head's parameters, and those that its files lack.
     """
-    same_labels = name_outputs(config, labels, problem_type)
+    keep = name_outputs(config, labels, problem_type)
+    return load_headed(loader, path, where, config, keep=keep, random=random, seed=seed)
+
+
+def load_headed(
+    loader: Any, path: str, where: str, config: Any, *, keep: bool, random: bool, seed: int
+) -> tuple[Any, frozenset[str], set[str]]:
+    """Load a model in float32, with its head as the files have it if that is to be kept, else drawn anew. The rest is as of `load_classifier`."""
     fresh: set[str] = set()
     try:
         with seeded(seed):
@@ -133,7 +140,7 @@ def load_classifier(
                 module = loader.from_config(config, dtype=torch.float32, trust_remote_code=False)
             else:
                 module, fresh = from_folder(loader, path, config)
-                if not same_labels:
+                if not keep:
                     initialize(module, transformers_head(module) - fresh)
     except Exception as error:  # a broken folder is broken in many ways, and none of them goes away on a retry
         raise failed(f"{where}: the model cannot be loaded", error, path) from error

@@ -111,7 +111,7 @@ def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
     """Have LoRA's layers take their input as it is where autocast gives both factors of the product its type anyway.
 
     PEFT makes a float32 copy of each layer's input first, of which autocast makes another one in its own type: the bits that were
-    there before. Both lie in memory and go through it for each layer and pass. DoRA computes other things with it, in its type.
+    there before, but for the rounding of dropout's factor where there is dropout. Both lie in memory and go through it for each layer and pass. DoRA computes other things with it, in its type.
     """
     from peft.tuners.lora import LoraLayer
 

@@ -68,9 +68,8 @@ class Descriptions(Encoder[np.ndarray]):
     def encode(self, read: np.ndarray, where: str, numbers: np.ndarray | None = None) -> Targets:  # noqa: ARG002
         """Return targets without values, int64 of shape (rows,); units are known once there are tokens; rows of a picture or clip are a group."""
         nothing, units = np.zeros(len(read), dtype=np.int64), np.ones(len(read), dtype=np.int64)
-        return Targets(
-            nothing, units, connected(read[:, None])
-        )  # numbered by first rows: those that were read follow hashes, which each process has its own of
+        groups = connected(read[:, None])  # numbered by first rows, whatever numbers were read
+        return Targets(nothing, units, groups)
 
 
 def prompts_in(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
