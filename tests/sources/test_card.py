@@ -248,6 +248,26 @@ def test_a_number_without_a_name_is_a_missing_label(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        (["1", "0", "-1", "", None], ["y", "x", None, None, None]),
+        (["[0, 1]", "[-1]", "[]", None], [["x", "y"], [None], [], None]),
+        (["x", "0"], ["x", "0"]),
+        (["", None], ["", None]),
+    ],
+)
+def test_numbers_that_stand_there_as_text_have_names_too(tmp_path, cells, named):
+    dataset = make_job(tmp_path, tmp_path).data.train.model_copy(update={"label_names": {"label": ["x", "y"]}})
+    table = pa.table({"label": pa.chunked_array([cells[:1], cells[1:]], pa.string())})
+    assert with_names(table, dataset, ["label"])["label"].to_pylist() == named
+
+
+def test_names_that_are_numbers_themselves_are_names(tmp_path):
+    dataset = make_job(tmp_path, tmp_path).data.train.model_copy(update={"label_names": {"label": ["7", "1"]}})
+    assert with_names(pa.table({"label": ["1", "7"]}), dataset, ["label"])["label"].to_pylist() == ["1", "7"]
+
+
+@pytest.mark.parametrize(
     "files",
     [
         "[z-a]",

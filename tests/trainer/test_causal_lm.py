@@ -244,6 +244,7 @@ STRICT += "{% endif %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
 FORGETFUL = CHAT_TEMPLATE.replace(
     "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
 )
+THOUGHTLESS = CHAT_TEMPLATE.replace("message['content']", "message['content'].split('</think>')[-1]")
 LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role'] == 'assistant' else ' ') + m['content'] + '\n' }}{% endfor %}"
 
 
@@ -259,6 +260,11 @@ LATEST = "{% for m in messages %}{{ m['role'] + ('* ' if loop.last and m['role']
             FORGETFUL,
             said(("system", "far"), USER, ASSISTANT),
             "row 2: the chat template leaves out message 1, of role system: 'far'",
+        ),
+        (
+            THOUGHTLESS,
+            said(USER, ("assistant", "<think>hm</think>war")),
+            "row 2: the chat template leaves out message 2, of role assistant, or a part of it: .*; leave out what the template",
         ),
         (
             LATEST,
@@ -312,6 +318,25 @@ def test_answers_that_are_written_otherwise_once_others_follow_are_context(tmp_p
     assert {found for text, found in firsts if "far" not in text} == {found for text, found in firsts if "far" in text}
 
 
+def test_what_a_model_should_say_is_what_it_has_learned_to_say(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", max_position_embeddings=128)
+    thought = said(USER, ("assistant", "<think>\nhm\n</think>\n\nwar"))
+    for template, row, right in (
+        (THINKING, said(USER, ASSISTANT), "<think>\n\n</think>\n\na man"),
+        (THINKING, thought, "<think>\nhm\n</think>\n\nwar"),
+        (PROMPTED, thought, "hm\n</think>\n\nwar"),
+        (ENDING, said(USER, ASSISTANT), "a man"),
+        (CHAT_TEMPLATE, said(USER, ASSISTANT, USER), "a man"),
+    ):
+        (folder / "chat_template.jinja").write_text(template)
+        task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *[row] * 4), task=TASK))
+        question = task.asked("train", 0)
+        assert question is not None
+        assert question.right.strip() == right
+        learns = learned(task, 0)[1]
+        assert learns.removesuffix("<|im_end|>") == right
+
+
 def test_an_end_of_text_behind_a_dialogue_hides_no_answer(tmp_path: Path) -> None:
     folder = decoder_folder(tmp_path / "m", template=ENDING)
     path = lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT, ("user", "far"), ("assistant", "war"))] * 4)
@@ -343,6 +368,14 @@ def test_a_template_that_writes_the_date_writes_the_same_one_in_every_start(tmp_
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
 
 
+def test_a_template_may_put_blanks_into_an_answer(tmp_path: Path) -> None:
+    template = CHAT_TEMPLATE.replace("message['content']", "message['content'].replace('</think>', '\n</think>\n\n')")
+    folder = decoder_folder(tmp_path / "m", template=template)
+    rows = [said(USER, ("assistant", "<think>hm</think>war"))] * 4
+    task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *rows), task=TASK))
+    assert learned(task, 0)[1] == "<think>hm\n</think>\n\nwar<|im_end|>"
+
+
 def test_special_tokens_are_all_that_the_tokenizer_has_and_the_model_stops_at(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -357,6 +390,20 @@ def test_special_tokens_are_all_that_the_tokenizer_has_and_the_model_stops_at(tm
         path = lines(tmp_path / "t.jsonl", *[said(USER, ("assistant", f"a {token} man"))] * 4)
         with pytest.raises(JobError, match=re.escape(f"message 2 holds {token!r}, a special token of the tokenizer")):
             open_task(make_job(folder, path, task=TASK))
+
+
+def test_answers_that_end_at_no_token_where_the_model_stops_are_said(tmp_path: Path, caplog) -> None:
+    from transformers import GenerationConfig
+
+    folder = decoder_folder(tmp_path / "m", template=CHAT_TEMPLATE.replace("<|im_end|>", "<|endoftext|>"))
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ASSISTANT)] * 4)
+    [warning] = open_task(make_job(folder, path, task=TASK)).warnings
+    assert "ends no answer by a token at which the model stops (<|im_end|>)" in warning
+    assert warning in caplog.text
+    GenerationConfig(eos_token_id=[0, 2]).save_pretrained(folder)
+    task = open_task(make_job(folder, path, task=TASK))
+    assert not task.warnings
+    assert learned(task, 0)[1] == "a man<|endoftext|>"
 
 
 def test_two_turns_of_a_role_are_as_the_template_has_them(llama: Path, tmp_path: Path) -> None:
@@ -613,6 +660,22 @@ def test_a_finished_model_is_measured_as_its_run_was_and_predicts_nothing(
     assert done.exit_code == 2
     assert "its answers are texts" in done.stderr
     assert "unfreeze evaluate measures its loss" in done.stderr
+
+
+def test_a_finished_prompt_is_measured_on_as_much_of_a_sample_as_it_leaves_room_for(tmp_path: Path) -> None:
+    folder = decoder_folder(tmp_path / "m", "gpt2")
+    path = lines(tmp_path / "t.jsonl", *[said(USER, ("assistant", "the war " * 40))] * 4)
+    adapter = {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 8}}
+    job = make_job(folder, path, task=TASK, adapter=adapter)
+    task = open_task(job)
+    assert task.lengths("train").tolist() == [56] * 3
+    task.export(task.build_model().module, tmp_path / "out", "Adapter")
+    seal(tmp_path / "out", fingerprint="f", kind="Adapter", found=described(job, task))
+    finished = find_model(tmp_path / "out", None, measured=True)
+    opened = ask_model(finished, path, columns={}, labelled=True, skip=False)
+    assert opened.task.lengths("test").tolist() == [56] * 4
+    done = ask("evaluate", tmp_path / "out", path)
+    assert done.exit_code == 0, done.output
 
 
 def test_what_a_model_answers_by_itself_is_measured_where_it_is_asked_for(llama: Path, tmp_path: Path) -> None:

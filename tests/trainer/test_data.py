@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.trainer.jobs import make_job, write_csv
+from unfreeze_trainer.commands.look import reader_of
 from unfreeze_trainer.data.held_out import hold_out
-from unfreeze_trainer.data.samples import Split, overlaps, read_splits, read_texts
+from unfreeze_trainer.data.samples import Split, overlaps, read_splits, read_texts, target_kind
 from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.errors import JobError, some_rows
 from unfreeze_trainer.objectives.targets.labels import MAX_LABELS, Labels, encode_labels, sort_labels
@@ -295,6 +296,34 @@ def test_samples_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
     _, splits = open_splits(tmp_path / "u.csv")
     assert overlaps(splits) == {"validation in train": len(splits["validation"])}
     assert overlaps(open_splits(write_csv(tmp_path / "w.csv", rows=3 * 11 * 13))[1]) == {}
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.large_string())])
+def test_samples_that_stand_in_files_of_two_formats_are_counted(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = [f"text {i}" for i in range(3)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20)))
+    parquet.write_table(
+        pa.table({"text": pa.array(texts).cast(kind), "label": ["a", "b", "a"]}), tmp_path / "v.parquet"
+    )
+    data = {"validation": {"source": f"file://{tmp_path}/v.parquet", "fraction": None}}
+    assert overlaps(open_splits(tmp_path / "t.csv", data=data)[1]) == {"validation in train": 3}
+
+
+def test_samples_with_negatives_are_counted_without(tmp_path: Path) -> None:
+    rows = [{"anchor": f"a {i}", "positive": f"p {i}", "negative": f"n {i}"} for i in range(6)]
+    for name, some in (("t", rows), ("v", [*rows[:2], {"anchor": "a 3", "positive": "another"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    columns = {"anchor": "anchor", "positive": "positive"}
+    job = make_job(
+        "/m",
+        tmp_path / "t.jsonl",
+        task={"type": "TextEmbedding"},
+        data={
+            "train": {"columns": columns | {"negative": "negative"}},
+            "validation": {"source": f"file://{tmp_path}/v.jsonl", "columns": columns, "fraction": None},
+        },
+    )
+    assert overlaps(read_splits(job, reader_of(job), target_kind(job))[1]) == {"validation in train": 2}
 
 
 def test_seeds_split_differently() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from tests.trainer import forgetting_group
 from tests.trainer.complete import complete
@@ -500,6 +502,28 @@ def test_what_is_interpolated_is_what_is_exported(base, questions, tmp_path):
     said = pq.read_table(tmp_path / "run/predictions/validation.parquet").to_pydict()
     right = np.mean([one == other for one, other in zip(said["label"], said["prediction"], strict=True)])
     assert right == pytest.approx(report["results"]["validation"]["accuracy"])
+    exported = load_file(tmp_path / "run/model/model.safetensors")
+    best = load_file(tmp_path / f"run/checkpoints/step-{report['bestStep']}/weights.safetensors")
+    inner = [name for name in exported.keys() & best.keys() if "query.weight" in name]
+    assert inner
+    assert not any(torch.equal(exported[name], best[name]) for name in inner)
+
+
+def test_an_export_has_what_was_mixed_in_the_place_of_the_best_checkpoint(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    best = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    loaded = SimpleNamespace(module=module, hook=SimpleNamespace(begin=lambda _: None))
+    folder = SimpleNamespace(
+        generation=object(),
+        path=tmp_path,
+        identity=SimpleNamespace(pins={}),
+        checkpoints=SimpleNamespace(load_weights=lambda _: best),
+    )
+    job = SimpleNamespace(model=SimpleNamespace(weights_path="/none"), output=SimpleNamespace(export=[]))
+    exporter = Exporter(job, SimpleNamespace(build_model=lambda: loaded), None, folder, tell=lambda _: None)
+    exporter.write(SimpleNamespace(step=1), metrics={}, phase_steps=1, instead={"weight": torch.full((2, 2), 0.5)})
+    assert module.weight.tolist() == [[0.5, 0.5]] * 2
+    assert module.bias.tolist() == [1.0, 1.0]
 
 
 @slow

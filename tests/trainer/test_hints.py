@@ -51,6 +51,21 @@ def test_a_column_that_is_called_by_a_label_is_taken_where_it_is_named(tmp_path)
     assert guessed(path, given={"label": "spam"}).columns["label"] == "spam"
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text": TEXTS, "": lambda n: "ab"[n % 2]}, "a column without a name was taken for columns.label"),
+        ({"t" * 300: TEXTS, "label": lambda n: "ab"[n % 2]}, "a column with a name of 300 characters was taken for columns.text"),
+    ],
+)  # fmt: skip
+def test_columns_that_no_job_can_name_are_refused(tmp_path, columns, said):
+    path = write(tmp_path / "t.csv", **columns)
+    for command in ("init", "data"):
+        found = ask(command, path, *["--output", tmp_path / "job.yaml"] * (command == "init"))
+        assert found.exit_code == 2
+        assert said in found.output
+
+
 def test_names_that_pandas_gives_are_a_header(tmp_path):
     path = write(tmp_path / "t.csv", **{"0": TEXTS, "1": lambda n: n % 2})
     assert guessed(path).columns == {"text": "0", "label": "1"}

@@ -385,6 +385,13 @@ def test_splits_are_no_labels(tmp_path, names):
         assert f"spec.data.{field}.source to file://{tmp_path}/{name}" in raised.value.message
 
 
+def test_splits_beside_another_folder_are_no_labels(tmp_path):
+    for name in ("train", "valid", "unlabeled"):
+        image_folder(tmp_path / name, per_label=1)
+    with pytest.raises(JobError, match="train, valid are splits and no labels"):
+        source_of(images_job(tmp_path))
+
+
 def test_labels_that_are_called_like_splits_are_labels(tmp_path):
     image_folder(tmp_path, labels=("test", "train"))
     assert sorted(set(source_of(images_job(tmp_path)).targets.to_pylist())) == ["test", "train"]
@@ -398,8 +405,12 @@ def test_what_is_left_out_is_counted_aloud(tmp_path, caplog):
     (tmp_path / ".cache").mkdir()
     (tmp_path / "red" / ".thumbnails").mkdir()
     (tmp_path / "red" / ".thumbnails" / "0.png").write_bytes(RED)
+    (tmp_path / "red" / "more").symlink_to("../blue")
     for name in ("red/notes.txt", "red/a.heic", "blue/b.heic", "blue/.DS_Store", "README"):
         (tmp_path / name).write_text("")
     assert len(source_of(images_job(tmp_path)).targets) == 12
-    assert "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 2 hidden folders" in caplog.text
+    assert (
+        "left out: 2 files of .heic, 1 files of .txt, 1 files of no suffix, 2 hidden folders, 1 links to folders"
+        in caplog.text
+    )
     assert "1 files beside the labels' folders" in caplog.text

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.test_auto import SHARE, rungs
+from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.report import Rollback
 from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.judgement.forgetting import NEIGHBOURHOODS, Forgotten, Measured, decided
@@ -16,7 +17,7 @@ from unfreeze_trainer.judgement.rungs import Next, Wanted, best_of, choose, gate
 from unfreeze_trainer.judgement.said import Said, compare
 from unfreeze_trainer.judgement.stages import Probed, stage_helps
 from unfreeze_trainer.judgement.worth import Comparison, Trained, against_classical, against_scratch
-from unfreeze_trainer.training.rollback import rate_scale
+from unfreeze_trainer.training.rollback import decided_by, rate_scale
 
 HIGHER, LOWER = Metric("accuracy"), Metric("loss", "Lower")
 GAIN, REACH, SECONDS = st.floats(-0.5, 0.5), st.floats(0, 0.3), st.floats(0, 1e4)
@@ -135,3 +136,12 @@ def test_the_order_of_the_rows_does_not_matter_to_what_a_model_is_worth(seed, as
     turned = (Said(kind, ["a", "b"], actual[order], said[order]) for said in (first, second))
     found, again = compare(one, other, metric), compare(*turned, metric)
     assert (found.low, found.high) == pytest.approx((again.low, again.high), abs=1e-12)
+
+
+def test_a_run_that_goes_back_keeps_what_was_decided_about_its_stages():
+    """Their steps are counted apart from the run's: that of a long stage is above any of them."""
+    found = [
+        Decision(type=kind, answer="Yes", question="", message="", step=step)
+        for kind, step in (("Rates", 0), ("Rung", 40), ("Stage", 500), ("Trial", 60))
+    ]
+    assert [one.type for one in decided_by(40, found)] == ["Rates", "Rung", "Stage"]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from tests.trainer.jobs import decoder_folder, make_job, seq2seq_folder, write_dialogues, write_sequences
@@ -13,8 +14,9 @@ from tests.trainer.saying_group import TABLES, said
 from unfreeze_api.cli import main
 from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.modalities.base import Question
 from unfreeze_trainer.tasks import open_task
-from unfreeze_trainer.training.saying import Saying
+from unfreeze_trainer.training.saying import Saying, say
 
 FIGURES = {"exactMatch", "rougeL", "chrF"}
 
@@ -51,6 +53,23 @@ def test_two_workers_measure_what_the_finished_model_says(ranks, folder, task, e
     found = json.loads(done.stdout)["metrics"]
     assert {name: tested[name] for name in FIGURES} == pytest.approx({name: found[name] for name in FIGURES})
     assert results["test.chrF"] == tested["chrF"]
+
+
+def test_what_a_models_file_says_of_beams_and_answers_does_not_hinder_it(folder):
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    module = AutoModelForCausalLM.from_pretrained(folder / "decoder").eval()
+    question = Question({"input_ids": [5, 6, 7]}, "", None, str, echoed=3)
+    expected = say(module, question, 4, torch.device("cpu"))
+    assert expected != "[]"
+    ends = {"eos_token_id": 2, "pad_token_id": 0}
+    for options in (
+        {"num_beams": 4, "num_return_sequences": 4},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"return_dict_in_generate": True, "output_scores": True},
+    ):
+        module.generation_config = GenerationConfig(**ends, **options)
+        assert say(module, question, 4, torch.device("cpu")) == expected
 
 
 def test_a_model_that_is_asked_nothing_is_refused(folder, one_thread):

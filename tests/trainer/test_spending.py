@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,10 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, told, too_small
 from unfreeze_trainer.runs.spent import Spent, read_spent, require_known
+from unfreeze_trainer.runs.state import RunState
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.spending import FRESH_SECONDS, FreshProcess, Spending
+from unfreeze_trainer.training.work import Work
 
 SECONDS = st.floats(0, 1e6)
 TWO_HOURS = ResolvedBudget(unit="hours", limit=2, per_hour=1)
@@ -100,6 +104,19 @@ def test_what_is_said():
     )
     assert told(MONEY.model_copy(update={"per_hour": 0.01}), 360) == "0.001 EUR"
     assert told(ResolvedBudget(unit="accelerator hours", limit=1, per_hour=64), 3.6e6) == "64,000 accelerator hours"
+
+
+def test_a_stop_in_the_last_evaluation_leaves_the_end_to_the_next_start():
+    """A checkpoint that says that the training is over, and has no evaluation, would have nothing to export."""
+
+    def stopped():
+        raise StopRequested
+
+    work = object.__new__(Work)
+    work._state, work._milestones = RunState(step=7, over=True), SimpleNamespace(conclude=stopped)
+    with pytest.raises(StopRequested):
+        work._conclude()
+    assert not work._state.over
 
 
 # Whole runs, on a clock of their own.

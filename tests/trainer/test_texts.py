@@ -34,6 +34,9 @@ def test_rouge_l_is_that_of_rouge_score(said, right, expected):
 def test_words_are_those_of_any_script():
     assert rouge_l("Größe der Stadt", "die Größe der Städte") == pytest.approx(4 / 7), "rouge-score knows a to z alone"
     assert rouge_l("река", "река") == 1
+    assert rouge_l("का", "की") == 0, "words that differ in a vowel, which is a mark and no letter"
+    assert rouge_l("हिन्दी की किताब", "हिन्दी का किताब") == pytest.approx(2 / 3)
+    assert rouge_l("a_b", "a b") == 1, "as rouge-score has it"
 
 
 def test_blanks_around_a_text_do_not_count_and_nothing_measures_nothing():

@@ -12,7 +12,9 @@ from pydantic.alias_generators import to_snake
 
 from unfreeze_api.grammar.model import Model, Since
 
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_NAME = 256
+"""Characters of a column's name."""
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 """Name of a column in a table."""
 Names = Annotated[list[Name], Field(min_length=1, max_length=64)]
 """Names of several."""

@@ -213,6 +213,8 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
     options = {key: value for key, value in (task.get(name) or {}).items() if key not in _ONLY_TRAINING}
     if "maxLength" in options and (longest := _tokens(finished.folder)):
         options["maxLength"] = min(options["maxLength"], longest)
+    if room := _beside_prompt(finished):
+        options |= {key: min(options[key], room) for key in ("maxLength", "maxSourceLength") if key in options}
     reads = [column.name for column in task_type(task["type"]).reads]
     if unknown := [name for name in columns if name not in reads]:
         known = ", ".join(reads)
@@ -262,6 +264,19 @@ def _columns(task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     reads = {column.name for column in task_type(task).reads}
     found = {name: value for name, value in given.items() if name in reads}
     return {name: value for name, value in found.items() if not (name == "value" and "values" in found)}
+
+
+def _beside_prompt(finished: Finished) -> int | None:
+    """Return how many tokens of a text a model takes beside the vectors that an adapter puts before it; None where nothing limits them."""
+    from unfreeze_trainer.models.text import text_limits
+
+    try:
+        config = json.loads((finished.folder / "adapter_config.json").read_bytes())
+        prompt = int(config.get("num_virtual_tokens") or 0)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    positions = text_limits(str(finished.model), str(finished.model)).positions if prompt else None
+    return None if positions is None else max(1, positions - prompt)
 
 
 def _tokens(folder: Path) -> int | None:

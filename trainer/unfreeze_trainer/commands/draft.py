@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unfreeze_api.grammar.columns import MAX_NAME
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.alignment import COLUMNS
 from unfreeze_trainer.commands.facts import facts_of
@@ -107,7 +108,20 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         raise JobError(error.reason, f"{error.marked}. Also, {aside}") from error
     if cells.repeated:
         guessed.said.append(aside)
+    _require_names(guessed, where)
     return Draft(layout, guessed)
+
+
+def _require_names(guessed: Guess, where: str) -> None:
+    """Raise JobError InvalidData for a column without a name, or with one that is too long for a job."""
+    for field, name in guessed.columns.items():
+        if not 0 < len(name) <= MAX_NAME:
+            what = f"with a name of {len(name):,} characters" if name else "without a name"
+            raise JobError(
+                "InvalidData",
+                f"{where}: a column {what} was taken for columns.{field}: give it one of 1 to {MAX_NAME} characters in the table, or"
+                f" name another column by --column {field}=NAME",
+            )
 
 
 def job_of(drafted: Draft) -> ResolvedJob:

@@ -60,6 +60,7 @@ class Renderer:
         ends = [tokenizer.decode([token]) for token in stops]
         every = dict.fromkeys([*tokenizer.all_special_tokens, *special, *ends])
         self._special = [token for token in every if token.strip()]
+        self._ends = [token for token in ends if token.strip()]
         self.answers = 0
         """Of dialogues that something is learned of."""
         self.rewritten = 0
@@ -85,7 +86,19 @@ class Renderer:
             return prompt, completion
         messages = json.loads(row)
         last = max(number for number, message in enumerate(messages) if message["role"] == ANSWERING)
-        return self._render(messages[:last], asks=True), messages[last]["content"]
+        asked, answered = self._render(messages[:last], asks=True), self._render(messages[: last + 1])
+        return asked, self._answered(asked, answered, messages[last]["content"])
+
+    def _answered(self, asked: str, answered: str, content: str) -> str:
+        """Return an answer as the template writes it after what is asked, and as it is learned: with an empty thought, or without its beginning."""
+        if not answered.startswith(asked):
+            return content
+        written = answered[len(asked) :]
+        for token in self._ends:
+            written = written.partition(token)[0]
+        for token in self._special:
+            written = written.replace(token, "")
+        return written
 
     def pieces(self, row: Any) -> list[Piece]:
         """Return a row's text in pieces. RowError: nothing can be learned of it."""
@@ -105,12 +118,16 @@ class Renderer:
                         " puts where it belongs: remove it"
                     )
         whole = self._render(messages)
+        bare = _bare(whole)
         answers = [number for number, message in enumerate(messages) if message["role"] == ANSWERING]
         for number, message in enumerate(messages):
-            if number not in answers[:-1] and message["content"].strip() not in whole:
+            if number not in answers[:-1] and _bare(message["content"]) not in bare:
+                what, remedy = "", "give it another role, or remove it"
+                if number in answers:
+                    what, remedy = ", or a part of it", "leave out what the template does not write, like <think>"
                 raise RowError(
-                    f": the chat template leaves out message {number + 1}, of role {message['role']}: {shown(message['content'])};"
-                    " give it another role, or remove it"
+                    f": the chat template leaves out message {number + 1}, of role {message['role']}{what}:"
+                    f" {shown(message['content'])}; {remedy}"
                 )
         if self._everything:
             return [(whole, True)]
@@ -136,7 +153,7 @@ class Renderer:
         # Some templates put an end of text at the end of a whole dialogue, wherever it ends.
         ends = (answered, answered.removesuffix(self._tokenizer.eos_token or ""))
         end = next((len(text) for text in ends if whole.startswith(text)), 0)
-        if begin < least or messages[number]["content"].strip() not in whole[least:end]:
+        if begin < least or _bare(messages[number]["content"]) not in _bare(whole[least:end]):
             return 0, 0
         if begin < len(asked):
             begin = max(least, min(begin, self._content_begins(messages[:number], answered)))
@@ -310,6 +327,11 @@ class DialogueTokens:
         if not beyond.size:
             return None
         return int(np.searchsorted(self._ends, beyond[0], side="right")), int(self._ids[beyond[0]])
+
+
+def _bare(text: str) -> str:
+    """Return a text without blanks: templates put them, and take them away, around what is thought and what is said."""
+    return "".join(text.split())
 
 
 def _shared(one: str, other: str) -> int:

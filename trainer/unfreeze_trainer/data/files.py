@@ -260,29 +260,36 @@ def _require_text(path: str, root: Path, where: str) -> None:
 
 
 def _files_below(folder: Path | str, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
-    """Yield all that is no folder, from folders that are neither hidden nor links; count the hidden ones."""
+    """Yield all that is no folder, from folders that are neither hidden nor links; count these."""
     for entry in os.scandir(folder):
         if not entry.is_dir():
             yield entry
         elif entry.name.startswith("."):
             left_out["hidden"] += 1
-        elif not entry.is_symlink():
+        elif entry.is_symlink():
+            left_out["linked"] += 1
+        else:
             yield from _files_below(entry.path, left_out)
 
 
 def _tell_left_out(where: str, left_out: Counter[str], beside: int) -> None:
-    left = [f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix != "hidden"]
-    left += [f"{left_out['hidden']} hidden folders"] * bool(left_out["hidden"])
+    folders = {"hidden": "hidden folders", "linked": "links to folders within those of labels"}
+    left = [
+        f"{count} files of {suffix}" for suffix, count in sorted(left_out.items()) if count and suffix not in folders
+    ]
+    left += [f"{left_out[kind]} {what}" for kind, what in folders.items() if left_out[kind]]
     left += [f"{beside} files beside the labels' folders"] * bool(beside)
     if left:
         log.warning("%s: left out: %s", where, ", ".join(left))
 
 
 def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -> None:
-    """Raise JobError where the folders are splits, each with folders of labels, and so no labels themselves."""
-    if not folders or not all(_SPLIT.fullmatch(name) for name in folders):
+    """Raise JobError where the folders, or two of them at least, are splits with folders of labels, and so no labels themselves."""
+    fields = {"tr": "train", "va": "validation", "de": "validation", "te": "test", "ev": "test"}
+    told = {name: fields[name[:2].lower()] for name in folders if _SPLIT.fullmatch(name)}
+    if not told or (len(told) < len(folders) and len({*told.values()}) == 1):  # beside others a train is one
         return
-    below = {name: list(os.scandir(root / name)) for name in folders}
+    below = {name: list(os.scandir(root / name)) for name in told}
     files_lie_deeper = all(
         any(entry.is_dir() for entry in entries)
         and not any(os.path.splitext(entry.name)[1].lower() in kind.suffixes for entry in entries)  # noqa: PTH122
@@ -290,10 +297,9 @@ def _refuse_splits(kind: FileKind, root: Path, folders: list[str], where: str) -
     )
     if not files_lie_deeper:
         return
-    fields = {"tr": "train", "va": "validation", "de": "validation", "te": "test", "ev": "test"}
     source = where.rpartition(" ")[2]
-    ways = ", ".join(f"spec.data.{fields[name[:2].lower()]}.source to {source}/{name}" for name in folders)
-    raise JobError("InvalidData", f"{where}: {', '.join(folders)} are splits and no labels: set {ways}")
+    ways = ", ".join(f"spec.data.{field}.source to {source}/{name}" for name, field in told.items())
+    raise JobError("InvalidData", f"{where}: {', '.join(told)} are splits and no labels: set {ways}")
 
 
 def file_name(kind: FileKind, source: DataSource, row: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ def _named(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray | N
     import pyarrow as pa
 
     kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = _read(column, names)
+        kind = column.type
     if pa.types.is_integer(kind):
         return pa.chunked_array([_of_numbers(chunk, names) for chunk in column.chunks], pa.string())
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(kind.value_type):
@@ -41,6 +45,27 @@ def _named(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray | N
         for chunk in map(_whole, column.chunks)
     ]
     return pa.chunked_array(made, pa.list_(pa.string()) if pa.types.is_list(kind) else pa.large_list(pa.string()))
+
+
+def _read(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray:
+    """Return the numbers, or lists of them as JSON, that all cells of a column of texts hold, as in CSV; itself where it has names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = pc.utf8_trim_whitespace(column)
+    cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, cells.type), cells)
+    named = pc.is_in(cells, value_set=pa.array(names, cells.type))
+    if pc.all(pc.or_(named, pc.is_null(cells))).as_py():
+        return column
+    if pc.all(pc.match_substring_regex(cells, f"^{_NUMBER}$")).as_py():
+        return cells.cast(pa.int64())
+    if pc.all(pc.match_substring_regex(cells, rf"^\[\s*({_NUMBER}\s*(,\s*{_NUMBER}\s*)*)?\]$")).as_py():
+        lists = [[cell and json.loads(cell) for cell in chunk.to_pylist()] for chunk in cells.chunks]
+        return pa.chunked_array([pa.array(some, pa.list_(pa.int64())) for some in lists])
+    return column
+
+
+_NUMBER = "-?(0|[1-9][0-9]{0,8})"
 
 
 def _whole(chunk: pa.Array) -> pa.Array:

@@ -22,7 +22,7 @@ from unfreeze_trainer.data.tables import read_table
 from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.data.web_dataset import is_reference, read_reference
 from unfreeze_trainer.errors import JobError, some_of, some_rows
-from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, missing_rows
+from unfreeze_trainer.objectives.targets import Encoder, Targets, encoder, is_text, missing_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -364,12 +364,24 @@ def _alike(one: Split, other: Split) -> int:
     inputs, others = one.source.inputs, other.source.inputs
     if _comparable(inputs.type) != _comparable(others.type):
         return 0
-    return int(shared_rows(inputs, one.rows, others, other.rows).sum())
+    fields = min(inputs.type.num_fields, others.type.num_fields)  # what is measured on has no negatives
+    return int(shared_rows(_first(inputs, fields), one.rows, _first(others, fields), other.rows).sum())
 
 
-def _comparable(kind: pa.DataType) -> object:
-    """Return what two sources have in common whose inputs are compared."""
-    return kind.num_fields or kind
+def _comparable(kind: pa.DataType) -> str:
+    """Return what two sources have in common whose inputs are compared: a writer of files chooses how texts are stored."""
+    return "several texts" if kind.num_fields else "text" if is_text(kind) else "content"
+
+
+def _first(inputs: pa.ChunkedArray, fields: int) -> pa.ChunkedArray:
+    """Return the first texts of each of several."""
+    import pyarrow as pa
+
+    if inputs.type.num_fields == fields:
+        return inputs
+    names = [field.name for field in inputs.type][:fields]
+    chunks = [pa.StructArray.from_arrays(chunk.flatten()[:fields], names) for chunk in inputs.chunks]
+    return pa.chunked_array(chunks, pa.struct([inputs.type.field(name) for name in names]))
 
 
 def whole_inputs(inputs: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -92,6 +92,13 @@ class SequenceTokens:
         """Return whether any text holds a stop."""
         return bool(np.isin(self._ids, stops).any())
 
+    def unknown(self) -> int:
+        """Return how many texts hold something that the tokenizer has no token for."""
+        token = self._tokenizer.unk_token_id
+        if token is None or token in self._special:
+            return 0
+        return len(np.unique(np.searchsorted(self._ends, np.flatnonzero(self._ids == token), side="right")))
+
     def first_beyond(self, rows: int) -> tuple[int, int] | None:
         """Return index and token id of the first text with an id that has no row in a table of so many; None without."""
         beyond = np.flatnonzero(self._ids >= rows)

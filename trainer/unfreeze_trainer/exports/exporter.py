@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from unfreeze_trainer.engines.base import load_whole
@@ -20,6 +21,8 @@ from unfreeze_trainer.models.own_type import rewritten
 from unfreeze_trainer.runs.checkpoints import readable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfreeze_api.contracts.report import Results
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
@@ -75,7 +78,14 @@ class Exporter:
             self._tell("looking at the predictions")
             self._beside(FILE, lambda: write_evaluation(self._folder.path, generation))
 
-    def write(self, best: Best, *, metrics: dict[str, float], phase_steps: int) -> None:
+    def write(
+        self,
+        best: Best,
+        *,
+        metrics: dict[str, float],
+        phase_steps: int,
+        instead: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         """Write the best checkpoint over a base of its own, which no engine has seen, in each kind that the job asks for.
 
         Parameters
@@ -84,6 +94,8 @@ class Exporter:
             Of this checkpoint, for the model card.
         phase_steps
             Steps of the phase that the run ended in, after which an adapter may have another shape.
+        instead
+            What stands in the place of the checkpoint's weights, by name: those that were mixed with the base's.
 
         Raises
         ------
@@ -99,7 +111,7 @@ class Exporter:
         loaded = self._task.build_model()
         loaded.hook.begin(phase_steps)
         module, found = loaded.module, use_of(read_evaluation(self._folder.path))
-        load_whole(module, self._folder.checkpoints.load_weights(best.step))
+        load_whole(module, self._folder.checkpoints.load_weights(best.step) | dict(instead))
         module.eval()
         for kind in self._job.output.export:
             final = self._folder.path / export_folder(self._job, kind)

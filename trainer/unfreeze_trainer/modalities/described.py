@@ -262,7 +262,7 @@ class Described(Modality):
         return Question(inputs, right, room, self._decode, readable=index not in unread)
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.strip()
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[tuple[Tensor, list[int]]]:

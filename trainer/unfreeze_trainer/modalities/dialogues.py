@@ -108,16 +108,9 @@ class Dialogues(Modality):
         )
         source, kept = without(source, tokens.wrong, skip=skip)
         tokens.take(kept)
-        for what in self._lost(tokens, renderer):
+        for what in (*self._lost(tokens, renderer), *self._endless(tokens, stops or ())):
             log.warning("%s: %s", where, what)
             self.warnings.append(f"{where}: {what}")
-        if stops and not tokens.ends(stops):
-            log.warning(
-                "%s: the chat template ends no answer by a token that ends the model's (%s): who generates goes on until the"
-                " limit",
-                self.where,
-                ", ".join(map(str, self.tokenizer.convert_ids_to_tokens(stops))),
-            )
         self._require_rows(source, tokens)
         self._tokens[source] = tokens
         return source
@@ -153,6 +146,17 @@ class Dialogues(Modality):
         if renderer.dated:
             yield (
                 f"the chat template writes the date: it is {TODAY:%Y-%m-%d} in all dialogues, so that each start of the run reads the same"
+            )
+
+    def _endless(self, tokens: DialogueTokens, stops: Sequence[int]) -> Iterator[str]:
+        """Yield what is to be done where no answer ends as the model's do."""
+        whole = bool((tokens.cut[:, 2] == 0).any())
+        if stops and whole and not tokens.ends(stops):
+            names = ", ".join(map(str, self.tokenizer.convert_ids_to_tokens(stops)))
+            yield (
+                f"the chat template ends no answer by a token at which the model stops ({names}): whoever has it generate, it goes on until"
+                " the limit. Add the id of the one that ends an answer to eos_token_id in a generation_config.json beside the model, or"
+                " choose a model that was trained on dialogues"
             )
 
     def _require_rows(self, source: DataSource, tokens: DialogueTokens) -> None:
@@ -274,7 +278,7 @@ class Dialogues(Modality):
         return Question({"input_ids": ids, "attention_mask": [1] * len(ids)}, right, room, self._decode, len(ids))
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[list[int]]:  # noqa: ARG002

@@ -148,6 +148,12 @@ class Sequences(Modality):
                 f"{cut} of {len(targets.beyond)} targets are cut: they are longer than {self.max_lengths[1]} tokens. {beyond} of {whole}"
                 f" tokens that are to be learned lie beyond, and these targets do not teach the model to stop: {self._longer('target')}"
             )
+        for part, tokens, does in (("source", sources, "reads"), ("target", targets, "learns to write")):
+            if unknown := tokens.unknown():
+                yield (
+                    f"{unknown} of {len(tokens.lengths)} {part}s hold characters that the model's tokenizer has no token for: it {does}"
+                    f" {self.tokenizer.unk_token} in their place. Write them otherwise, or choose a model that knows them, like ByT5"
+                )
 
     def _require_rows(self, source: DataSource, both: Sequence[SequenceTokens]) -> None:
         rows = self._model.limits.rows
@@ -243,7 +249,7 @@ class Sequences(Modality):
         )
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def samples(self, split: Split, count: int, inputs: Mapping[str, Tensor]) -> list[tuple[list[int], list[int]]]:  # noqa: ARG002

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
+from unicodedata import category
 
 import numpy as np
 
-_WORD = re.compile(r"\w+")
 _ORDERS, _BETA = 6, 2.0
 """Of chrF: the longest n-grams of characters, and how many times as much recall counts as precision."""
 
@@ -61,12 +60,16 @@ class TextScores:
 def rouge_l(said: str, right: str) -> float:
     """Return ROUGE-L of a text, from 0 to 1: F1 of the longest common subsequence of words (Lin 2004).
 
-    Words are runs of letters and digits of any script, in lower case; none are stemmed.
+    Words are runs of letters and digits of any script with their marks (vowels of Hindi), in lower case; none are stemmed.
     """
-    one, other = (_WORD.findall(text.lower()) for text in (said, right))
+    one, other = _words(said), _words(right)
     if not one or not other:
         return float(said == right)
     return 2 * _common(one, other) / (len(one) + len(other))
+
+
+def _words(text: str) -> list[str]:
+    return "".join(sign if sign.isalnum() or category(sign)[0] == "M" else " " for sign in text.lower()).split()
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:

@@ -29,6 +29,8 @@ from unfreeze_trainer.runs.pull import steps_between
 from unfreeze_trainer.training.looks import Look, Seen
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfreeze_api.contracts.decision import Decision
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
@@ -85,6 +87,8 @@ class Forgetting:
         self._told: tuple[int, int] | None = None
         self.seconds = 0.0
         """Time of the look at the base, in this process."""
+        self.mixed: dict[str, Tensor] = {}
+        """Of guard Interpolate, what stands in the place of the best checkpoint's weights, by name."""
         if self.on:
             self.split, self.total = task.looked_at()
 

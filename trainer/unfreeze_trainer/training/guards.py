@@ -95,7 +95,8 @@ def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgott
         run.engine.load_weights(_mixed(line, 1.0))
         return best, found, "No mixture with the base's weights is within the budget", ""
     alpha, lost, _ = chosen
-    run.engine.load_weights(_mixed(line, alpha))
+    forgetting.mixed = _mixed(line, alpha)
+    run.engine.load_weights(forgetting.mixed)
     measured = run.evaluator.measure("validation")
     run.predictions.write("validation", measured.kept, best.step)
     value = measured.metrics[metric.name]

@@ -19,6 +19,7 @@ from unfreeze_trainer.usefulness import guess_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unfreeze_api.contracts.decision import Decision
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine, OptimizerState
     from unfreeze_trainer.models.hook import StepHook
@@ -46,6 +47,11 @@ class WentBack(Exception):  # noqa: N818 - no error
 def rate_scale(rollbacks: list[Rollback], phase_index: int) -> float:
     """Return what the learning rates of a phase are multiplied by after a run's rollbacks."""
     return FACTOR ** sum(phase_index >= one.phase_index for one in rollbacks)
+
+
+def decided_by(step: int, decisions: Sequence[Decision]) -> list[Decision]:
+    """Return what was decided before a step is taken again; those about stages count the steps of these, and are older than any."""
+    return [one for one in decisions if one.step <= step or one.type == "Stage"]
 
 
 def _may_be_better(worth: Usefulness | None) -> bool:
@@ -270,7 +276,7 @@ class Rollbacks:
             engine.loss_scale = LossScale(engine.device, *(before.loss_scale or ()))
         self._trainable.resume(self._hook.load_state(moments))
         kept = ("untrained", "unused", "gradients_at_times", "unread", "recovery", "skipped_steps")
-        decisions = [one for one in now.decisions if one.step <= step]
+        decisions = decided_by(step, now.decisions)
         changed = {name: getattr(now, name) for name in kept} | {"rollbacks": rollbacks, "decisions": decisions}
         before = before.model_copy(update=changed)
         for name in RunState.model_fields:

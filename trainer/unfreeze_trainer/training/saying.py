@@ -54,7 +54,9 @@ def say(module: Any, question: Question, most: int, device: torch.device, *, tog
 def greedy(module: Any, most: int) -> Any:
     """Return how the model generates by its own files, but the most probable token each time, and so many at most."""
     options = copy.deepcopy(module.generation_config)
-    options.update(do_sample=False, num_beams=1, max_new_tokens=most, max_length=None)
+    # What is None is filled up from the model's own file: what would be refused, or give more than a row of tokens, is said.
+    own = {"num_return_sequences": 1, "penalty_alpha": 0.0, "return_dict_in_generate": False}
+    options.update(do_sample=False, num_beams=1, max_new_tokens=most, max_length=None, **own)
     options.update(temperature=None, top_p=None, top_k=None)
     return options
 

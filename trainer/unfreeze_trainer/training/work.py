@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.runs.course import Course
 from unfreeze_trainer.training.hold import new_pull
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.rollback import rate_scale
 
 if TYPE_CHECKING:
@@ -174,8 +175,16 @@ class Work:
         if over or self._milestones.due():
             meter.pause()
             if over:  # alone: a checkpoint of this step that did not know it would stay
-                self._milestones.conclude()
+                self._conclude()
             else:
                 self._milestones.settle()
             self._spending.mark()
             meter.resume()
+
+    def _conclude(self) -> None:
+        """End the training at this step; a stop that cuts its evaluation short leaves the end to a later start. Collective."""
+        try:
+            self._milestones.conclude()
+        except StopRequested:
+            self._state.over = False
+            raise
