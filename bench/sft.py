@@ -180,10 +180,14 @@ def _peer(model: Path, how: str, train: list[Dialogue]) -> Contender:
         )
 
     holds: list[Callable[[], None]] = []
+
+    def held_there() -> None:
+        holds[0]()
+
     batch = BATCH
     if packed:
         batch = math.ceil(len(made(BATCH, lambda: None).train_dataset) / STEPS)
-    trainer = made(batch, lambda: holds[0]())
+    trainer = made(batch, held_there)
 
     def work(hold: Callable[[], None]) -> None:
         holds.append(hold)

@@ -129,7 +129,9 @@ def test_characters_without_a_token_are_said(tmp_path: Path, caplog) -> None:
     tokenizer.save_pretrained(folder)
     path = lines(tmp_path / "t.jsonl", pair(target="Z the Z"), pair(target="ZZ"), *[pair()] * 6)
     [warning] = open_task(make_job(folder, path, task=TASK)).warnings
-    assert "2 of 8 targets hold characters that the model's tokenizer has no token for: it learns to write Z in" in warning
+    assert (
+        "2 of 8 targets hold characters that the model's tokenizer has no token for: it learns to write Z in" in warning
+    )
     assert warning in caplog.text
 
 

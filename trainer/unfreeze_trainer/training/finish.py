@@ -56,9 +56,7 @@ def finish(run: Run) -> None:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     run.spending.note()
     run.exporter.evaluate()
-    run.exporter.write(
-        best, metrics=flat_results(results), phase_steps=phase.steps, instead=run.forgetting.mixed
-    )
+    run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps, instead=run.forgetting.mixed)
     run.spending.note()
     weigh(run)
     runs = weigh_scratch(run)
