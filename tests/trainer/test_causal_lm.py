@@ -79,6 +79,26 @@ def learned(task, row: int) -> tuple[str, str]:
 # What is learned
 
 
+def test_an_encoder_that_reads_what_follows_is_refused(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM
+
+    from tests.trainer.jobs import bert_folder
+
+    folder = bert_folder(tmp_path / "bert")
+    path = lines(tmp_path / "t.jsonl", *[{"text": "how far is the city"}] * 4)
+    config = BertConfig.from_pretrained(folder)
+    for config.is_decoder in (True, False):
+        BertForMaskedLM(config).save_pretrained(folder)
+        task = open_task(make_job(folder, path, task=of(annotation="Text")))
+        if config.is_decoder:
+            task.build_model()
+    with pytest.raises(
+        JobError, match=r"BertLMHeadModel reads what follows a token, too, .*is_decoder: true"
+    ) as caught:
+        task.build_model()
+    assert caught.value.reason == "InvalidModel"
+
+
 def test_answers_are_learned_with_the_token_that_ends_them_and_nothing_else(llama: Path, tmp_path: Path) -> None:
     one = said(
         ("system", "a man"), ("user", "how far"), ("assistant", "the city"), ("user", "who"), ("assistant", "war")

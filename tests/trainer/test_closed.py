@@ -16,6 +16,7 @@ from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder,
 from unfreeze_api.resolve import resolve
 from unfreeze_api.spec.job import FineTuneJobSpec
 from unfreeze_trainer.data.pins import first_pins
+from unfreeze_trainer.data.unlabelled import unlabelled
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.folders import check_folder, hash_file, tokenizer_files, weight_files
 from unfreeze_trainer.runs.checkpoints import Identity
@@ -387,6 +388,24 @@ def test_a_picture_that_leads_out_is_refused(images, outside, tmp_path):
     (tmp_path / "images" / "green").unlink()
     link.symlink_to("../blue/0.png")
     assert open_task(images).splits["train"] + open_task(images).splits["validation"] == 13
+
+
+def test_a_folder_without_labels_is_closed_too(outside, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in ("b.png", "a.PNG", "._a.png", "notes.txt"):
+        (flat / name).write_bytes(b"")
+    job = make_job(tmp_path / "model", flat, task={"type": "ImageClassification"})
+
+    def files():
+        return unlabelled(job, job.data.train, "here")[0].inputs.to_pylist()
+
+    assert files() == [f"{flat}/a.PNG", f"{flat}/b.png"]
+    (flat / "c.png").symlink_to(outside / "secret.png")
+    assert "c.png leads to" in refused(files, reason="InvalidData")
+    (flat / "c.png").unlink()
+    os.mkfifo(flat / "c.png")
+    assert "c.png is a named pipe" in refused(files, reason="InvalidData")
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "{outside}/secret.png", "images/pipe"])

@@ -104,6 +104,16 @@ def test_models_are_compared_by_the_jobs_metric_or_what_is_next_to_it(kind, metr
     assert compared_by(kind, metric) == compared
 
 
+@pytest.mark.parametrize("metric", ["r2", "pearson"])
+def test_numbers_that_are_all_the_same_are_no_reason_to_doubt_a_model(metric):
+    """Those that another model gives, and those of a resample that has one row again and again."""
+    actual = np.array([[0.1]] * 4 + [[float(i)] for i in range(4)])
+    model, same = said("Amounts", actual, actual + 1e-3, ("x",)), said("Amounts", actual, np.full((8, 1), 0.1), ("x",))
+    found = compare(model, same, metric)
+    assert found.better
+    assert np.isfinite([found.gain, found.low, found.high]).all()
+
+
 @pytest.mark.parametrize("kind", ["OneOf", "AnyOf", "Amounts"])
 def test_what_a_run_has_predicted_is_read_back(tmp_path, kind):
     rng, names = np.random.default_rng(0), ["a", "b", "c"]

@@ -84,6 +84,19 @@ def test_a_silent_clip_is_refused_with_a_text_and_heard_without(tmp_path):
     assert len(loader.decode(str(tmp_path / "silent.wav"))) == 1600
 
 
+def test_no_blank_is_lost_beside_a_token_of_several_characters(tmp_path):
+    from transformers import Wav2Vec2CTCTokenizer
+
+    from unfreeze_trainer.models.ctc import Spelling
+
+    known = ["<pad>", "<s>", "</s>", "<unk>", "|", "i", "j", "s", "ij"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(known)}))
+    spelling = Spelling(Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json")), own=True)
+    [ids] = spelling(["sij  is ij"])["input_ids"]
+    assert ids == [7, 8, 4, 5, 7, 4, 8]
+    assert spelling.text(ids) == "sij is ij"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_that_of_transformers_for_its_labels_whatever_clips_are_beside(folder, tmp_path, kind):

@@ -33,8 +33,9 @@ def hold_out(
     """
     rng = np.random.default_rng([seed, 1])
     order = rng.permutation(len(class_of))
-    by_class = [order[class_of[order] == label] for label in range(int(class_of.max(initial=-1)) + 1)]
-    sizes = np.array([len(members) for members in by_class], dtype=np.int64)
+    sizes = np.bincount(class_of, minlength=int(class_of.max(initial=-1)) + 1).astype(np.int64)
+    # One sort, and no walk over all samples for each of many labels.
+    by_class = np.split(order[np.argsort(class_of[order], kind="stable")], np.cumsum(sizes))[:-1]
     taken = np.zeros_like(sizes)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in fractions}
     for name, fraction in fractions.items():

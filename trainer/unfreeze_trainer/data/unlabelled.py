@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from unfreeze_trainer.data.words import read_words, words_in
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 from unfreeze_trainer.objectives.targets.target_texts import TargetTexts
+from unfreeze_trainer.sources.closed import Closed
 
 
 class Unlabelled(Encoder[None]):
@@ -114,7 +116,10 @@ def _hears(job: ResolvedJob) -> bool:
 
 
 def _flat(dataset: Dataset, where: str, *, hears: bool) -> DataSource | None:
-    """Return the files of a folder without sub-folders, sorted by name; None of anything else."""
+    """Return the files of a folder without sub-folders, sorted by name, but for hidden ones; None of anything else.
+
+    JobError InvalidData for one that leads out of it, or is no regular file.
+    """
     import pyarrow as pa
 
     root = Path(dataset.path)
@@ -125,7 +130,12 @@ def _flat(dataset: Dataset, where: str, *, hears: bool) -> DataSource | None:
     ):
         return None
     kind = CLIPS if hears else PICTURES
-    files = sorted(str(file) for file in root.iterdir() if file.suffix.lower() in kind.suffixes)
+    closed = Closed(root, where, "InvalidData")
+    files = sorted(
+        closed.entry(entry, gone=True)  # whoever opens it says so
+        for entry in os.scandir(root)
+        if Path(entry.name).suffix.lower() in kind.suffixes and not entry.name.startswith(".")
+    )
     if not files:
         ends = ", ".join(sorted(kind.suffixes))
         raise JobError("InvalidData", f"{where}: no {kind.files} lie here; they end in {ends}")

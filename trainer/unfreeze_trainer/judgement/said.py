@@ -37,6 +37,8 @@ _INSTEAD = {
 """What models are compared by where a metric needs more than what they predict."""
 _OF_LOSS: dict[Kind, str] = {"OneOf": "accuracy", "AnyOf": "microF1", "Amounts": "rmse"}
 _LOWER = ("rmse", "mae")
+_ROUNDING = 1e-24
+"""Share of the squares of numbers below which their squared spread is rounding."""
 _OF_ROWS = ("accuracy", "subsetAccuracy")
 
 
@@ -95,12 +97,14 @@ class Said:
         total, errors = weights.sum(), self.predicted - self.actual
         one, other = (values - weights @ values / total for values in (self.actual, self.predicted))
         spread, of_other = weights @ one**2, weights @ other**2
+        varies = spread > _ROUNDING * (weights @ self.actual**2)  # in a resample of few rows all may be the same one
+        related = varies & (of_other != 0)  # what is constant tells nothing; what is no number stays that
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
                 "rmse": float(np.sqrt(weights @ errors**2 / total).mean()),
                 "mae": float((weights @ np.abs(errors) / total).mean()),
-                "r2": float((1 - weights @ errors**2 / spread).mean()),
-                "pearson": float((weights @ (one * other) / np.sqrt(spread * of_other)).mean()),
+                "r2": float(np.where(varies, 1 - weights @ errors**2 / spread, 0.0).mean()),
+                "pearson": float(np.where(related, weights @ (one * other) / np.sqrt(spread * of_other), 0.0).mean()),
             }
 
 

@@ -15,7 +15,7 @@ from unfreeze_api.spec.quantization import QuantizationSpec
 from unfreeze_trainer.libraries.base import Head
 from unfreeze_trainer.libraries.transformers import Transformers
 from unfreeze_trainer.models import LoadedModel
-from unfreeze_trainer.models.causal_lm import GENERATION, load_language_model, stop_tokens
+from unfreeze_trainer.models.causal_lm import GENERATION, load_language_model, require_causal, stop_tokens
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.packing import require_apart
@@ -66,6 +66,8 @@ class CausalLanguageModel(Transformers):
         module = load_language_model(
             self.path, self.where, auto=self.auto, random=self._random, seed=self.job.training.seed
         )
+        if self.auto == "AutoModelForCausalLM":
+            require_causal(module, self.where)
         # A cache is of no use here, and takes memory.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
         if self._packs:

@@ -14,6 +14,8 @@ from unfreeze_trainer.models.loading import be_quiet, check_complete, failed, fr
 
 GENERATION = "generation_config.json"
 """Says, beside a model, at which tokens it stops."""
+_TRIED, _TOLERANCE = 8, 1e-4
+"""Tokens by which a model is tried, and the part of the largest logit that rounding may change."""
 
 
 _KINDS = {
@@ -83,6 +85,42 @@ def load_language_model(path: str, where: str, *, auto: str, random: bool, seed:
             f" saved as {'an' if called[0] in 'aeiou' else 'a'} {called}",
         )
     return module.train()
+
+
+@torch.no_grad()
+def require_causal(module: Any, where: str) -> None:
+    """Raise JobError InvalidModel where a model reads what follows a token: an encoder would be shown what it is to give.
+
+    Only kinds are tried that there are encoders of: a large decoder is not run for it.
+
+    Parameters
+    ----------
+    module
+        Bare.
+    where
+        What messages call it.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    if type(module.config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        return
+    training = module.training
+    module.eval()
+    try:
+        rows = module.get_input_embeddings().num_embeddings
+        ids = torch.arange(_TRIED) * 7 % rows
+        other = torch.cat([ids[: _TRIED // 2], (ids[_TRIED // 2 :] + 1) % rows])
+        said, again = (module(input_ids=one[None]).logits[0, : _TRIED // 2] for one in (ids, other))
+        ahead = bool((said - again).abs().max() > _TOLERANCE * said.abs().max())
+    except Exception:  # noqa: BLE001 - what cannot be called so says it in the first step
+        ahead = False
+    module.train(training)
+    if ahead:
+        raise JobError(
+            "InvalidModel",
+            f"{where}: {type(module).__name__} reads what follows a token, too, and would be shown what it is to give: name a decoder such"
+            " as Llama, Qwen or GPT-2. A BERT that was trained as a decoder says is_decoder: true in its config.json",
+        )
 
 
 def generation_options(path: str, where: str) -> Any:

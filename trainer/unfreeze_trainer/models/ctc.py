@@ -81,7 +81,9 @@ class Spelling:
 
     def __call__(self, text_target: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
         """Return the ids of texts, as a tokenizer does; -1 for a character that the vocabulary lacks."""
-        found = self.tokenizer([self.as_read(text) for text in text_target], add_special_tokens=False)["input_ids"]
+        # Where the vocabulary has tokens of several characters, the tokenizer would lose blanks beside them.
+        read = [self.as_read(text).replace(" ", self.between) for text in text_target]
+        found = self.tokenizer(read, add_special_tokens=False)["input_ids"]
         return {
             "input_ids": [[-1 if token is None or token == self._unknown else token for token in ids] for ids in found]
         }

@@ -44,6 +44,7 @@ def finish(run: Run) -> None:
     best, lost = keep_base(run, best)
     run.spending.note()
     reporter.tell("measuring the best weights on the test data")
+    reporter.publish("Exporting")  # news, as below: each of these may take as long as a hang is waited for
     test = _measure(run, "test").metrics if "test" in run.task.splits else {}
     if run.predictions.missing("validation", best.step):  # lost, or of a version that wrote none
         _measure(run, "validation")
@@ -51,6 +52,7 @@ def finish(run: Run) -> None:
     test |= run.saying.measure("test", lambda: reporter.publish("Exporting")) if test else {}
     run.skipped.gather()
     engine.end()
+    reporter.publish("Exporting")
     results = Results(validation=best.metrics | said | lost, test=test)
     if best.usefulness:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))

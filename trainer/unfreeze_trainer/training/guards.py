@@ -83,6 +83,7 @@ def _interpolated(run: Run, best: Best, found: Forgotten) -> tuple[Best, Forgott
     line = dict(_line(run, result))
     chosen: tuple[float, Forgotten, dict[str, float]] | None = None
     for alpha in ALPHAS:
+        run.reporter.publish("Exporting")  # nothing hangs
         run.engine.load_weights(_mixed(line, alpha))
         lost = forgetting.measure(run.state, again=True)
         assert lost is not None  # as before
