@@ -123,6 +123,7 @@ def test_completions_are_learned_after_the_tokens_that_their_prompt_has_alone(ll
     path = lines(tmp_path / "t.jsonl", *rows * 4)
     task = open_task(make_job(llama, path, task=of(annotation="Completions")))
     tokenizer, found = task.modality.tokenizer, [learned(task, row) for row in range(6)]
+    assert {task.asked("train", row).right.strip() for row in range(6)} == {"the city", "a man"}, "nobody says an end"
     assert set(found) == {
         ("how far is the city<|im_end|>", "the city<|im_end|>"),
         ("who is a man<|im_end|>", " a man<|im_end|>"),
@@ -388,12 +389,18 @@ def test_a_template_that_writes_the_date_writes_the_same_one_in_every_start(tmp_
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
 
 
-def test_a_template_may_put_blanks_into_an_answer(tmp_path: Path) -> None:
+def test_a_template_may_put_blanks_into_an_answer_and_quote_what_tools_say(tmp_path: Path) -> None:
     template = CHAT_TEMPLATE.replace("message['content']", "message['content'].replace('</think>', '\n</think>\n\n')")
     folder = decoder_folder(tmp_path / "m", template=template)
     rows = [said(USER, ("assistant", "<think>hm</think>war"))] * 4
     task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *rows), task=TASK))
     assert learned(task, 0)[1] == "<think>hm\n</think>\n\nwar<|im_end|>"
+    written = "(message.content | tojson if message.role == 'tool' else message.content)"
+    quoting = CHAT_TEMPLATE.replace("message['content']", written)
+    (folder / "chat_template.jinja").write_text(quoting)
+    rows = [said(USER, ("tool", '{"far":\n"a"}'), ASSISTANT)] * 4
+    task = open_task(make_job(folder, lines(tmp_path / "t.jsonl", *rows), task=TASK))
+    assert learned(task, 0)[1] == "a man<|im_end|>"
 
 
 def test_special_tokens_are_all_that_the_tokenizer_has_and_the_model_stops_at(tmp_path: Path) -> None:

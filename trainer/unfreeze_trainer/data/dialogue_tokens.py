@@ -83,7 +83,7 @@ class Renderer:
             return None
         if self._annotation == "Completions":
             prompt, completion = row
-            return prompt, completion
+            return prompt, completion.rstrip().removesuffix(self._tokenizer.eos_token or "")
         messages = json.loads(row)
         last = max(number for number, message in enumerate(messages) if message["role"] == ANSWERING)
         asked, answered = self._render(messages[:last], asks=True), self._render(messages[: last + 1])
@@ -121,7 +121,8 @@ class Renderer:
         bare = _bare(whole)
         answers = [number for number, message in enumerate(messages) if message["role"] == ANSWERING]
         for number, message in enumerate(messages):
-            if number not in answers[:-1] and _bare(message["content"]) not in bare:
+            quoted_once = json.dumps(message["content"], ensure_ascii=False)[1:-1]  # as Llama 3.1 writes what tools say
+            if number not in answers[:-1] and all(_bare(one) not in bare for one in (message["content"], quoted_once)):
                 what, remedy = "", "give it another role, or remove it"
                 if number in answers:
                     what, remedy = ", or a part of it", "leave out what the template does not write, like <think>"
