@@ -86,6 +86,14 @@ def test_a_list_that_is_one_label_is_warned_of(tmp_path):
     assert "is a list that is written out, and is learned as one name" in ask("data", job).output
 
 
+def test_a_quote_that_swallows_the_labels_is_named(tmp_path):
+    rows = [f"{text}\t{'abc'[n % 3]}\n" for n, text in enumerate(TEXTS)]
+    (tmp_path / "t.tsv").write_text("".join(["text\tlabel\n", *rows[:5], '"', *rows[5:]]))
+    for command in ("init", "data"):
+        found = ask(command, tmp_path / "t.tsv", *["--output", tmp_path / "job.yaml"] * (command == "init"))
+        assert "row 6, on line 7, has a quote that is not closed" in found.output
+
+
 def test_numbers_of_sentences_are_no_text(tmp_path):
     path = write(
         tmp_path / "t.csv", sentence_id=lambda n: n // 2, word=lambda n: WORDS[n % 3], tag=lambda n: "xy"[n % 2]

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
 from unfreeze_api.cli import main
+from unfreeze_trainer.commands.remarks import _written
 
 
 def ask(*arguments):
@@ -277,3 +278,14 @@ def test_conflicts_of_tags_and_numbers():
     assert numbered({"train": tags[:2], "test": tags[2:]})["test"].tolist() == [0]
     sets = numbered({"train": np.array([[0, 1], [0, -1]]), "test": np.array([[0], [1]])})
     assert sets["train"][1] == sets["test"][0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("Caf\u00e9", "caf\u00e9 "), "'Caf\u00e9' and 'caf\u00e9 ' differ in blanks or capitals alone"),
+        (("caf\u00e9", "cafe\u0301"), r"'caf\xe9' and 'cafe\u0301' differ in how their accents are stored alone"),
+    ],
+)
+def test_labels_that_look_alike_are_warned_of(labels, said):
+    assert [said in line for line in _written(dict.fromkeys(labels, 9))] == [True]

@@ -15,8 +15,10 @@ from unfreeze_trainer.commands.guess import guess, of_folder
 from unfreeze_trainer.commands.guessed import Guess
 from unfreeze_trainer.commands.layout import Layout, find_layout
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.data.delimited import SEPARATED
 from unfreeze_trainer.data.suffixes import JSON, suffixes
 from unfreeze_trainer.data.tables import read_table
+from unfreeze_trainer.data.unread import Unread
 from unfreeze_trainer.errors import JobError, some_of
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
     try:
         guessed = guess(facts_of(cells), where, columns, task)
     except JobError as error:
+        if cells.texts and suffixes(where)[0] in SEPARATED:  # a quote may have swallowed the labels
+            read_table(where, [*cells.texts], where, Unread(where, skip=True))
         if suffixes(where)[0] in JSON and cells.rows == 1:
             raise JobError(
                 error.reason,

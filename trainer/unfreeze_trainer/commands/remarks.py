@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 
 from unfreeze_api.contracts.resolved import ResolvedJob
@@ -79,10 +80,13 @@ def _written(counts: Mapping[str, int]) -> Iterator[str]:
     """Yield what is strange about how labels are written."""
     alike: dict[str, str] = {}
     for label, count in counts.items():
-        if (other := alike.setdefault(label.strip().casefold(), label)) != label:
+        composed = unicodedata.normalize("NFC", label)
+        if (other := alike.setdefault(composed.strip().casefold(), label)) != label:
+            what, both = "blanks or capitals", f"{_shown(other)} and {_shown(label)}"
+            if unicodedata.normalize("NFC", other) == composed:  # they look the same
+                what, both = "how their accents are stored", f"{other[:40]!a} and {label[:40]!a}"
             yield (
-                f"train: the labels {_shown(other)} and {_shown(label)} differ in blanks or capitals alone, and are learned as two:"
-                " write them alike if one is meant"
+                f"train: the labels {both} differ in {what} alone, and are learned as two: write them alike if one is meant"
             )
         if label.startswith(("['", '["')) and label.endswith("]"):
             yield (
