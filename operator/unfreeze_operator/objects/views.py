@@ -26,6 +26,7 @@ from unfreeze_operator.objects.resources import (
     JOB_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    RESUMED_ANNOTATION,
     SERVICE_ANNOTATION,
     SPEC_HASH_ANNOTATION,
     Key,
@@ -117,6 +118,7 @@ class JobView(ChildView):
 
     suspended: bool
     parallelism: int
+    backoff_limit: int
     active_deadline: int | None
     spec_hash: str
     carried: str
@@ -294,10 +296,11 @@ def job_view(raw: Manifest) -> JobView:
         **child_fields(raw),
         suspended=spec.get("suspend", False),
         parallelism=spec.get("parallelism", 1),
+        backoff_limit=spec.get("backoffLimit", 6),
         active_deadline=spec.get("activeDeadlineSeconds"),
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
         carried=intern(_annotation(raw, CARRIED_ANNOTATION)),
-        started=parse_time(status.get("startTime")),
+        started=_begun(parse_time(status.get("startTime")), _annotation(raw, RESUMED_ANNOTATION)),
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
         failed=status.get("failed", 0),
@@ -306,6 +309,16 @@ def job_view(raw: Manifest) -> JobView:
         subdomain=intern(str(template.get("subdomain", ""))),
         pod_group=intern(str((template.get("schedulingGroup") or {}).get("podGroupName", ""))),
     )
+
+
+def _begun(started: datetime | None, resumed: str) -> datetime | None:
+    """Return when this run of a Job began: not before it was resumed, whatever its status still says."""
+    if started is None or not resumed:
+        return started
+    try:
+        return max(started, parse_time(resumed) or started)
+    except (OverflowError, ValueError):  # edited by hand
+        return started
 
 
 def pod_view(raw: Manifest) -> PodView:
