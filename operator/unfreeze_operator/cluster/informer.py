@@ -29,7 +29,8 @@ SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 ABSENT_SECONDS = 60.0
 """How long to wait before looking again for a kind that the server does not have."""
-_TOMBSTONES = 10_000
+_TOMBSTONES = 2_000
+"""Ends that are remembered, of each kind: many times the answers that can be under way."""
 
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
 

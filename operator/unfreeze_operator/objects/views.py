@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -313,12 +314,9 @@ def job_view(raw: Manifest) -> JobView:
 
 def _begun(started: datetime | None, resumed: str) -> datetime | None:
     """Return when this run of a Job began: not before it was resumed, whatever its status still says."""
-    if started is None or not resumed:
-        return started
-    try:
-        return max(started, parse_time(resumed) or started)
-    except (OverflowError, ValueError):  # edited by hand
-        return started
+    with suppress(OverflowError, ValueError):  # edited by hand
+        started = max(started, parse_time(resumed) or started) if started else None
+    return started
 
 
 def pod_view(raw: Manifest) -> PodView:
@@ -327,8 +325,7 @@ def pod_view(raw: Manifest) -> PodView:
     containers = status.get("containerStatuses", ())
     # The trainer's; others can be put into a pod by the cluster, and sort before it.
     container: Manifest = next((c for c in containers if c.get("name") == CONTAINER), next(iter(containers), {}))
-    state = container.get("state", {})
-    ended = state.get("terminated") or {}
+    ended = container.get("state", {}).get("terminated") or {}
     index = _annotation(raw, INDEX_ANNOTATION)
     gone_by = parse_time(raw["metadata"].get("deletionTimestamp"))
     grace = timedelta(seconds=raw["metadata"].get("deletionGracePeriodSeconds") or 0)
@@ -372,8 +369,7 @@ def _disruption(status: Manifest) -> str:
 def service_shape(spec: Manifest) -> bytes:
     """Return what the pods rely on in a Service, to compare."""
     ports = sorted((port.get("name", ""), port["port"]) for port in spec.get("ports", ()))
-    shape = [spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports]
-    return pack(shape)
+    return pack([spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports])
 
 
 def selector_of(shape: bytes) -> list[str]:
