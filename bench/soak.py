@@ -260,9 +260,11 @@ KINDS: dict[str, Callable[[Soak, str, random.Random], Awaitable[None]]] = {
 
 def main() -> int:
     """Soak and print; return 1 when a job did not end as it should, or something is left."""
-    minutes, at_once = [*map(float, sys.argv[1:]), *(MINUTES, AT_ONCE)[len(sys.argv) - 1 :]]
+    given = [float(text) for text in sys.argv[1:]]
+    minutes = given[0] if given else MINUTES
+    at_once = int(given[1]) if given[1:] else AT_ONCE
     with installed("*", "-node-lifecycle-controller") as (cluster, operator):
-        found = asyncio.run(measure(cluster, operator, minutes, int(at_once)))
+        found = asyncio.run(measure(cluster, operator, minutes, at_once))
     print(
         json.dumps({"benchmark": "soak", "seed": SEED, "minutes": minutes, "jobs_at_once": at_once, **found}, indent=1)
     )

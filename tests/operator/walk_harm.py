@@ -18,7 +18,7 @@ from tests.operator.world import spec
 from unfreeze_operator.objects.resources import JOBS, GangNames, Resource, named
 
 LABELS = ("app.kubernetes.io/managed-by", "unfreeze.dev/job-name")
-"""Labels that the operator finds its children by."""
+"""Labels that the operator finds its children by. Pods of a Job without them are taken for those of an earlier job."""
 HARMLESS = {("spec", "manualSelector")}
 """What the API server lets everybody change to no effect."""
 
@@ -49,7 +49,7 @@ def _harms(place: Place, resource: Resource, name: str) -> Iterator[Harm]:
         for path, value in _values(raw.get(part, {}), (part,)):
             for other in _others(value) if path not in HARMLESS else ():
                 yield Harm(resource, ".".join(path), _patch(path, other))
-    for label in LABELS:
+    for label in () if resource is JOBS else LABELS:
         yield Harm(resource, f"metadata.labels.{label}", _patch(("metadata", "labels", label), None))
     for annotation in raw["metadata"].get("annotations", {}):
         if annotation.startswith("unfreeze.dev/") and not annotation.endswith("/carried"):
