@@ -114,8 +114,14 @@ def undo(place: Place, name: str, harm: Harm, seconds: float) -> str:
     return "Mended"
 
 
-def harm_all(place: Place, tell: Callable[[str], object], seconds: float, name: str = "harmed") -> dict[str, str]:
-    """Do each harm to one job after the other and return what became of it: Mended, Refused, or what is wrong.
+def harm_all(
+    place: Place,
+    tell: Callable[[str], object],
+    seconds: float,
+    chosen: Callable[[list[Harm]], list[Harm]] = lambda found: found,
+    name: str = "harmed",
+) -> dict[str, str]:
+    """Do one harm to a job after the other and return what became of each: Mended, Refused, or what is wrong.
 
     Parameters
     ----------
@@ -123,12 +129,14 @@ def harm_all(place: Place, tell: Callable[[str], object], seconds: float, name: 
         Is told of each.
     seconds
         How long each may take to be mended.
+    chosen
+        Chooses those that are done.
     """
     body = spec(name, nodes=2)
     place.create(name, body)
     eventually(lambda: place.told(name)["seen"] and len(place.pods(name)) == 2, "its pods are there", seconds)
     found = {}
-    for number, harm in enumerate(harms(place, name)):
+    for number, harm in enumerate(chosen(harms(place, name))):
         kind = ""
         try:
             kind = undo(place, name, harm, seconds)
