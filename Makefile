@@ -17,9 +17,9 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 # What differs between releases of Kubernetes: the CRD and its rules, and a job's life from its children to its end.
-OLDEST := tests/crds tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
+OLDEST := tests/crds tests/operator/test_gangs.py tests/operator/test_half_applied.py tests/operator/test_life.py tests/operator/test_rights.py tests/operator/test_suspend.py
 
-.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo demo-search test test-matrix test-fast test-oldest test-walk fmt lint bench crds chart images cluster-up cluster-down lock clean
+.PHONY: bench-outcomes help setup cluster-binaries test-binaries demo demo-search test test-matrix test-fast test-oldest test-walk soak fmt lint bench crds chart images cluster-up cluster-down lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -62,7 +62,7 @@ endif
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs
 	@$(BIN)/python -m pytest -m matrix tests/trainer
 
-test-walk: setup ## Every field of the spec, changed while a job lives; some: L=template
+test-walk: setup ## Every field of the spec, changed while a job lives, and harm done to children by hand; some: L=template
 	@$(BIN)/python -m tests.operator.walk $(L)
 
 test-fast: $(READY) ## Pure code, in under a minute
@@ -70,6 +70,10 @@ test-fast: $(READY) ## Pure code, in under a minute
 
 test-oldest: setup ## Some tests on the oldest Kubernetes that is supported, whose control plane is built once; others: T=FILE
 	@UNFREEZE_TEST_KUBERNETES=oldest $(BIN)/python -m pytest -m cluster $(or $(T),$(OLDEST))
+
+MINUTES ?= 60
+soak: setup ## An hour of jobs by a fixed seed: memory of the operator, its writes, and jobs that end otherwise; less: MINUTES=5
+	@$(BIN)/python -m bench.soak $(MINUTES)
 
 fmt: $(READY) ## Formats the code, and mends what ruff can mend
 	@$(BIN)/ruff format .
@@ -83,7 +87,7 @@ lint: $(READY) ## ruff, mypy, import contracts
 
 # Those that take a folder for real data are about outcomes. A table of accelerators is of nothing else.
 OUTCOMES := $(patsubst bench/%.py,%,$(shell grep -l 'python -m bench\.[a-z]* FOLDER' bench/*.py))
-SPEED    := $(filter-out $(OUTCOMES) $(if $(shell which nvidia-smi),,accelerator),$(patsubst bench/%.py,%,$(wildcard bench/[!_]*.py)))
+SPEED    := $(filter-out soak $(OUTCOMES) $(if $(shell which nvidia-smi),,accelerator),$(patsubst bench/%.py,%,$(wildcard bench/[!_]*.py)))
 
 bench: setup ## Benchmarks of speed, as ratios within one run, an hour or two; some: B="loop startup"; results as JSON in out/
 	@mkdir -p out

@@ -181,7 +181,7 @@ class Reconciler:
 
     async def _reconcile(self, job: FineTuneJobView) -> float | None:
         now = self._clock()
-        old, children = _stored_status(job), self._caches.children(job)
+        old, children, gone = _stored_status(job), self._caches.children(job), self._caches.pods.departed(job.key)
         raw = json.loads(unpack(job.spec))
         try:
             spec = parse_spec(raw)
@@ -234,7 +234,9 @@ class Reconciler:
             raise problem
         if pause:  # what a pod that is gone has said is not written yet
             return pause if asked.requeue_after is None else min(pause, asked.requeue_after)
-        self._caches.pods.forget(job.key, context.children.departed)
+        # Pods of an earlier Job, of this job or of one that had its name, have nothing to say to this one; none has after the end.
+        heard = children.job is not None or is_finished(old)
+        self._caches.pods.forget(job.key, gone if heard else children.departed)
         return 0.0 if later else asked.requeue_after
 
     async def _settle(

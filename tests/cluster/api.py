@@ -51,6 +51,9 @@ class Api:
     async def patch(self, path: str, body: Json) -> Json:
         return await self._request("PATCH", path, body, content_type=STRATEGIC)
 
+    async def merge(self, path: str, body: Json) -> Json:
+        return await self._request("PATCH", path, body, content_type="application/merge-patch+json")
+
     async def delete(self, path: str, body: Json | None = None) -> Json:
         return await self._request("DELETE", path, body)
 

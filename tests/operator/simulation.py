@@ -69,11 +69,15 @@ class Server:
         change = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": manifest["status"]}
         return self._call(path, "PATCH", "application/apply-patch+yaml", lambda call: self._change(call, change))
 
-    async def delete(self, path: str, uid: str, *, now: bool = False, **_: bool) -> Manifest:
+    async def delete(
+        self, path: str, uid: str, *, version: int | None = None, now: bool = False, **_: bool
+    ) -> Manifest:
         def remove(call: Call) -> Manifest:
             found = self._found(call)
             if found["metadata"]["uid"] != uid:
                 raise ApiError(409, "Conflict", "the UID in the precondition does not match")
+            if version is not None and found["metadata"]["resourceVersion"] != str(version):
+                raise ApiError(409, "Conflict", "the ResourceVersion in the precondition does not match")
             if call.resource == "pods" and not now and found["status"]["phase"] not in ("Succeeded", "Failed"):
                 found["metadata"].setdefault("deletionTimestamp", text(NOW))
                 self._touch(found)
@@ -101,6 +105,9 @@ class Server:
         found = self._found(call)
         if change.get("metadata", {}).get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
             raise ApiError(409, "Conflict", "uid mismatch")
+        version = change.get("metadata", {}).pop("resourceVersion", found["metadata"]["resourceVersion"])
+        if version != found["metadata"]["resourceVersion"]:
+            raise ApiError(409, "Conflict", "the object has been modified")
         before = _copy(found)
         if call.verb == "apply":
             found["status"] = _copy(change["status"])

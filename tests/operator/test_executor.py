@@ -10,9 +10,10 @@ from unfreeze_operator.objects.actions import Create
 from unfreeze_operator.objects.resources import SERVICES
 
 
-def service(uid: str, **meta) -> dict:
+def service(uid: str, /, **meta) -> dict:
     owner = {"apiVersion": "v1", "kind": "FineTuneJob", "name": "job", "uid": uid, "controller": True}
-    return {"metadata": {"namespace": "ns", "name": "job", "ownerReferences": [owner], **meta}}
+    own = {"namespace": "ns", "name": "job", "labels": {"a": "b"}, "ownerReferences": [owner]}
+    return {"metadata": {**own, **meta}}
 
 
 class Taken:
@@ -25,6 +26,11 @@ class Taken:
         raise ApiError(409, "AlreadyExists", "it is there")
 
     async def get(self, _path):
+        return self._there
+
+    async def merge(self, _path, change):
+        assert change["metadata"]["uid"] == "s1"
+        self._there["metadata"] |= change["metadata"]
         return self._there
 
 
@@ -41,6 +47,12 @@ async def test_a_child_that_is_there_already_is_the_one_that_was_to_be_made():
     executor, kept = making(service("u1"))
     await executor.execute(Create(SERVICES, service("u1")))
     assert kept == [service("u1")]
+
+
+async def test_labels_that_somebody_took_away_are_put_back():
+    executor, kept = making(service("u1", uid="s1", labels={"c": "d"}))
+    await executor.execute(Create(SERVICES, service("u1")))
+    assert kept == [service("u1", uid="s1")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.operator.fakes import pod
 from tests.operator.virtual_time import run
 from unfreeze_operator.cluster.api import ApiError
 from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
-from unfreeze_operator.objects.resources import FORMER_WORKLOADS, PODS, WORKLOADS
+from unfreeze_operator.objects.resources import FORMER_WORKLOADS, JOB_LABEL, PODS, WORKLOADS
 from unfreeze_operator.objects.views import has_termination_message, pod_view
 
 
@@ -292,3 +292,26 @@ def test_what_was_written_here_is_not_read_again_when_the_watch_brings_it():
     run(scenario())
     assert [known.version for known in cache.all()] == [6]
     assert read == ["5", "6"]
+
+
+def test_what_was_without_its_label_for_a_while_is_back():
+    server = Server([([raw("a", 5)], 7)], [[event("DELETED", "a", 8), event("ADDED", "a", 9)]])
+    assert follow(server)[0] == {"a": "Running"}
+
+
+def test_an_answer_of_before_the_end_changes_nothing():
+    cache = Cache(lambda _: None)
+    cache.put(pod_view(raw("a", 5)))
+    cache.remove(pod_view(raw("a", 9)), 9)
+    cache.put(pod_view(raw("a", 8)))
+    assert len(cache) == 0
+
+
+def test_the_job_of_a_label_that_somebody_changed_is_told():
+    changes = []
+    cache = Cache(changes.append)
+    cache.put(pod_view(raw("a", 1)))
+    other = raw("a", 2)
+    other["metadata"]["labels"][JOB_LABEL] = "other"
+    cache.put(pod_view(other))
+    assert changes == [("ns", "job"), ("ns", "other"), ("ns", "job")]

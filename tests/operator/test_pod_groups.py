@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from tests.cluster.binaries import OLDEST
 from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config
 from tests.operator.conftest import open_up, trainer_image
@@ -12,7 +13,10 @@ from tests.operator.process import ForkedOperator, install
 from tests.operator.test_rights import PATH, RIGHTS, ROLE, denied
 from tests.operator.world import GROUPS, World, spec, until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(OLDEST, reason="Kubernetes 1.34 has no PodGroups"),
+]
 
 GPU = "nvidia.com/gpu"
 GROUP = "job-trainers"

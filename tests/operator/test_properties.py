@@ -5,13 +5,13 @@ Hypothesis draws the histories; the cluster is the one of simulation.py, the rec
 
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.operator.fakes import pod, text, unheard
 from tests.operator.simulation import CHILDREN, Simulation
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_operator.objects.resources import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
+from unfreeze_operator.objects.resources import JOB_LABEL, MANAGED_BY_LABEL, MANAGER, PODS
 from unfreeze_operator.objects.views import parse_time
 
 LONGEST_WAIT = 4 * 1.5 * 600
@@ -193,6 +193,7 @@ class History(Simulation):
         before = len(self.server.calls)
         self.look()
         assert [call for call in self.server.calls[before:] if call.verb in WRITES] == [], "it does not come to rest"
+        assert self._caches[PODS].departed(("ns", "job")) == [], "pods that are gone take memory"
 
 
 HAPPENINGS = (
@@ -202,6 +203,13 @@ HAPPENINGS = (
 
 
 @settings(max_examples=60)
+@example(
+    nodes=2,
+    backoff=0,
+    clean="Running",
+    served=False,
+    history=["answer", "round", "look", "crash", "control", "second"],
+)
 @given(
     nodes=st.integers(1, 3),
     backoff=st.integers(0, 2),

@@ -194,3 +194,25 @@ def test_urgent_keys_go_first_in_their_order():
         assert "".join(seen) == "BDac"
 
     run(scenario())
+
+
+def test_moments_that_nobody_waits_for_any_more_take_no_memory():
+    async def scenario():
+        seen = []
+        queue = make()
+
+        async def handler(key):
+            seen.append((now(), key))
+            return 3600.0 if now() < 100 else None
+
+        task = asyncio.create_task(queue.run(handler, 3))
+        for _ in range(100):
+            for key in range(20):
+                queue.add(key)
+            await asyncio.sleep(1)
+        assert len(queue._timers) <= 100 + 2 * 20
+        await asyncio.sleep(3700)
+        assert seen[2000:] == [(3699.0, key) for key in range(20)]
+        task.cancel()
+
+    run(scenario())

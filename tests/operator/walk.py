@@ -24,6 +24,7 @@ from tests.cluster.cluster import REPOSITORY, Cluster
 from tests.cluster.config import Config
 from tests.operator.fakes import IMAGE
 from tests.operator.process import ForkedOperator, install
+from tests.operator.walk_harm import harm_all
 from tests.operator.walk_places import Place, WalkError, bodies, differences, eventually, namespaces
 from tests.operator.walk_steps import Json, Leaf, Step, leaves, step
 from unfreeze_api.contracts.names import API_VERSION, KIND
@@ -340,10 +341,14 @@ def main(start: str = "") -> int:
         operator = ForkedOperator(install(cluster, REPOSITORY), Path(folder), options=OPTIONS)
         operator.start()
         try:
-            found = walk(cluster, namespaces(cluster), chosen, functools.partial(print, flush=True))
+            places, tell = namespaces(cluster), functools.partial(print, flush=True)
+            found = walk(cluster, places, chosen, tell)
+            harmed = {} if start else harm_all(places[0], tell, SECONDS)
         finally:
             operator.stop()
-    wrong = {leaf: kind for leaf, kind in found.items() if kind.startswith("wrong")}
+    wrong, undone = (
+        {what: kind for what, kind in all_.items() if kind.startswith("wrong")} for all_ in (found, harmed)
+    )
     missed = [leaf for leaf, kind in found.items() if kind == "None"]
     kinds = [kind for kind in found.values() if kind in ("Fixed", "Suspended", "Free")]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("Fixed", "Suspended", "Free"))
@@ -352,9 +357,11 @@ def main(start: str = "") -> int:
         print(
             f"not walked, {UNCHANGEABLE.get(leaf, 'as no two valid specs were found that differ in it alone')}: {leaf}"
         )
-    for leaf, kind in wrong.items():
-        print(f"{leaf}: {kind}")
-    return bool(wrong)
+    if harmed:
+        print(f"did harm to children in {len(harmed)} ways, {len(undone)} are not mended")
+    for what, kind in {**wrong, **undone}.items():
+        print(f"{what}: {kind}")
+    return bool(wrong or undone)
 
 
 if __name__ == "__main__":

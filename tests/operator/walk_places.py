@@ -20,6 +20,7 @@ from unfreeze_operator.objects.resources import (
     JOBS,
     NETWORK_POLICIES,
     PODS,
+    RESUMED_ANNOTATION,
     SERVICES,
     GangNames,
     Resource,
@@ -93,7 +94,8 @@ def _shape(raw: Json | None) -> Json | None:
     if raw is None:
         return None
     annotations = raw["metadata"].get("annotations", {})
-    kept = {k: v for k, v in annotations.items() if k not in (CARRIED_ANNOTATION, CONTENT_HASH_ANNOTATION)}
+    own = (CARRIED_ANNOTATION, CONTENT_HASH_ANNOTATION, RESUMED_ANNOTATION)
+    kept = {k: v for k, v in annotations.items() if k not in own}
     body = {part: raw[part] for part in ("spec", "data") if part in raw}
     for name in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
         body.get("spec", {}).pop(name, None)

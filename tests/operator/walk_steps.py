@@ -43,14 +43,32 @@ TEXTS = (
 )
 MOST_NODES = 4
 """Pods that a walked job may have."""
-_STAGE = {"name": "domain", "data": {"train": {"source": "pvc://data/other.csv"}}}
+_STAGE: Json = {"name": "domain", "data": {"train": {"source": "pvc://data/other.csv"}}}
 _PARTIAL = {"type": "PartialFineTuning", "learningRate": {"head": 1e-3, "backbone": 1e-4, "layerDecay": 0.9}}
+_AFFINITIES = ("podAffinity", "podAntiAffinity")
+_LABEL_KEYS = ("matchLabelKeys", "mismatchLabelKeys")
+
+
+def _near(keys: str) -> Json:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"team": "a"}}, keys: ["a"]}
+    return {
+        "requiredDuringSchedulingIgnoredDuringExecution": [term],
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": term}],
+    }
+
+
 MORE_STARTS: tuple[Json, ...] = (
     {"stages": [{**_STAGE, "strategy": {**_PARTIAL, "partialFineTuning": {"lastBlocks": 1}}}]},
     {"stages": [{**_STAGE, "strategy": {**_PARTIAL, "partialFineTuning": {"blocks": ["layer.0"]}}}]},
     {"stages": [{**_STAGE, "strategy": {"type": "FullFineTuning"}}]},
     {"stages": [{**_STAGE, "adapter": {"type": "LoRA"}}]},
+    {"stages": [{**_STAGE, "data": {**_STAGE["data"], "validation": {"source": "pvc://data/held.csv"}}}]},
     {"task": {"type": "TextEmbedding", "textEmbedding": {"annotation": "Scores"}}},
+    {"strategy": {"type": "Auto", "auto": {"rungs": [{"type": "PartialFineTuning", "lastBlocks": 1}]}}},
+    {"strategy": {"type": "Auto", "auto": {"rungs": [{"type": "PartialFineTuning", "blocks": ["layer.0"]}]}}},
+    {"adapter": {"type": "PromptTuning", "promptTuning": {"promptTuningInit": "Text", "promptTuningInitText": "a"}}},
+    {"template": {"tolerations": [{"key": "a", "operator": "Equal", "value": "b"}]}},
+    *({"template": {"affinity": {kind: _near(keys)}}} for kind in _AFFINITIES for keys in _LABEL_KEYS),
 )
 """Merge patches on the smallest spec, for fields that need more beside them than the corpus has."""
 MEMBERS = {"pEFT": "peft", "loRA": "lora", "iA3": "ia3", "causalLM": "causalLm", "seq2SeqLM": "seq2SeqLm"}

@@ -95,17 +95,22 @@ class Api:
         params = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
         return await self._request("PATCH", path, body=manifest, content_type=APPLY, params=params)
 
-    async def delete(self, path: str, uid: str, *, now: bool = False, last: bool = False) -> Manifest:
+    async def delete(
+        self, path: str, uid: str, *, version: int | None = None, now: bool = False, last: bool = False
+    ) -> Manifest:
         """Delete the object with this UID.
 
         Parameters
         ----------
+        version
+            The resourceVersion that it must still have; None for any.
         now
             Do not wait for a pod's node.
         last
             Let the object go after its dependents, not before.
         """
-        options: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        conditions = {"uid": uid} | ({"resourceVersion": str(version)} if version is not None else {})
+        options: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": conditions}
         options |= {"gracePeriodSeconds": 0} if now else {}
         return await self._request(
             "DELETE", path, body={**options, "propagationPolicy": "Foreground" if last else "Background"}

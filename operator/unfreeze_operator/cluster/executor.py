@@ -154,12 +154,19 @@ class Executor:
                 "NameTaken",
                 f"{kind} {name} exists and does not belong to this job: delete it, or give the job another name",
             )
-        return raw
+        labels = action.manifest["metadata"]["labels"]
+        if labels.items() <= raw["metadata"].get("labels", {}).items():
+            return raw
+        # Somebody took the labels away by which it is found.
+        mended = {"metadata": {"uid": raw["metadata"]["uid"], "labels": labels}}
+        return await self._api.merge(action.resource.path(namespace, name), mended)
 
     async def _patch(self, action: Patch) -> None:
         view = action.view
-        # With its UID in the change, the server refuses it for another object of the same name.
-        change = {**action.change, "metadata": {**action.change.get("metadata", {}), "uid": view.uid}}
+        # With UID and version in it, the server refuses the change for another object of the same name, and for what was decided
+        # by an older state of this one: a resume that was taken back, say, which a server that is behind still tells of.
+        seen = {"uid": view.uid, "resourceVersion": str(view.version)}
+        change = {**action.change, "metadata": {**action.change.get("metadata", {}), **seen}}
         try:
             raw = await self._api.merge(action.resource.path(view.namespace, view.name), change)
         except ApiError as error:
@@ -173,10 +180,14 @@ class Executor:
     async def _delete(self, action: Delete) -> None:
         view = action.view
         try:
-            await self._api.delete(action.resource.path(view.namespace, view.name), view.uid, last=action.last)
+            path = action.resource.path(view.namespace, view.name)
+            await self._api.delete(path, view.uid, version=view.version, last=action.last)
         except ApiError as error:
-            if error.status not in _CHANGED:  # gone, or another one of its name
+            if error.status not in _CHANGED:
                 raise
+            if "resourceversion" in error.message.lower():
+                raise Delayed("Changed", f"{action.resource.kind} {view.name} has changed meanwhile") from error
+            # Else it is gone, or another one has its name.
         mirror = self._mirrors.get(action.resource)
         if mirror is not None and not action.last:
             mirror.cache.remove(view)

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -28,7 +29,8 @@ SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 ABSENT_SECONDS = 60.0
 """How long to wait before looking again for a kind that the server does not have."""
-_TOMBSTONES = 10_000
+_TOMBSTONES = 2_000
+"""Ends that are remembered, of each kind: many times the answers that can be under way."""
 
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
 
@@ -67,8 +69,8 @@ class Cache(Generic[V]):
         self._by_name: dict[tuple[str, str], V] = {}
         # Only of what does not bear its job's name with the suffix, as most do. A tuple is the smallest container.
         self._others: dict[Key, tuple[V, ...]] = {}
-        # An answer to a write can arrive after the watch has reported the object's end.
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        # The version of each end: an answer to a write can arrive after it. What was only without its label may come back.
+        self._gone: OrderedDict[str, float] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
         self._served: set[str | None] = set()
 
@@ -132,7 +134,7 @@ class Cache(Generic[V]):
     def put(self, view: V) -> None:
         """Store a view, unless a newer one of the same object, or its end, is known."""
         old = self._by_name.get((view.namespace, view.name))
-        if view.uid in self._gone or (old is not None and old.version >= view.version):
+        if view.version <= self._gone.get(view.uid, -1) or (old is not None and old.version >= view.version):
             return
         if old is not None:
             self._drop(old)
@@ -144,12 +146,20 @@ class Cache(Generic[V]):
             self._places[self._place_of(view)] = (*self._places.get(self._place_of(view), ()), view)
         if old != view:
             self._on_change(view.key)
+        if old is not None and old.key != key:  # somebody has changed the label
+            self._on_change(old.key)
         if old is None:
             self._wake_beside(view)
 
-    def remove(self, view: V) -> None:
-        """Forget an object, unless another one of its name has taken its place."""
-        self._gone[view.uid] = None
+    def remove(self, view: V, version: float = inf) -> None:
+        """Forget an object, unless another one of its name has taken its place.
+
+        Parameters
+        ----------
+        version
+            Newest resourceVersion in which it does not come back; by default it never does.
+        """
+        self._gone[view.uid] = max(version, self._gone.get(view.uid, version))
         if len(self._gone) > _TOMBSTONES:
             self._gone.popitem(last=False)
         old = self._by_name.get((view.namespace, view.name))
@@ -171,7 +181,7 @@ class Cache(Generic[V]):
         listed = {view.uid for view in views}
         for old in list(self._by_name.values()):
             if namespace in (None, old.namespace) and old.uid not in listed and old.version <= version:
-                self.remove(old)
+                self.remove(old, version)
         for view in views:
             self.put(view)
 
@@ -360,7 +370,7 @@ class Reflector(Generic[V]):
                 news = event["type"] in ("ADDED", "MODIFIED") and not self._cache.has(raw["metadata"])
                 view = self._readable(raw) if news or event["type"] == "DELETED" else None
                 if view is not None and event["type"] == "DELETED":
-                    self._cache.remove(view)
+                    self._cache.remove(view, view.version)
                 elif view is not None:
                     self._cache.put(view)
                 yield str(raw["metadata"]["resourceVersion"])

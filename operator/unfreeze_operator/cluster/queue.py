@@ -12,6 +12,8 @@ from unfreeze_operator.cluster.timers import Timers
 
 K = TypeVar("K", bound=Hashable)
 
+_SPARE_TIMERS = 100
+
 Handler = Callable[[K], Awaitable[float | None]]
 """Works on a key; returns after how many seconds it wants it back, or None."""
 
@@ -72,6 +74,9 @@ class Queue(Generic[K]):
             return
         self._due[key] = due
         self._timers.set(key, due)
+        # A key that is looked at often asks each time for a moment hours away, and one that is gone never takes it back.
+        if len(self._timers) > _SPARE_TIMERS + 2 * len(self._due):
+            self._timers.replace(self._due)
 
     async def run(self, handler: Handler[K], workers: int) -> None:
         """Work for ever with so many workers; ends only when one of them, or the clock, dies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,16 @@ class Timers(Generic[T]):
         """Let an item come up at a time; the same item may be set more than once."""
         self._count += 1  # items need not be comparable
         heapq.heappush(self._heap, (due, self._count, item))
+        self._alarm.set()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def replace(self, dues: Mapping[T, float]) -> None:
+        """Let these items alone come up, each once, at its time."""
+        self._heap = [(due, number, item) for number, (item, due) in enumerate(dues.items())]
+        heapq.heapify(self._heap)
+        self._count = len(self._heap)
         self._alarm.set()
 
     async def next(self) -> tuple[float, T]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -26,6 +27,7 @@ from unfreeze_operator.objects.resources import (
     JOB_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    RESUMED_ANNOTATION,
     SERVICE_ANNOTATION,
     SPEC_HASH_ANNOTATION,
     Key,
@@ -117,6 +119,7 @@ class JobView(ChildView):
 
     suspended: bool
     parallelism: int
+    backoff_limit: int
     active_deadline: int | None
     spec_hash: str
     carried: str
@@ -294,10 +297,11 @@ def job_view(raw: Manifest) -> JobView:
         **child_fields(raw),
         suspended=spec.get("suspend", False),
         parallelism=spec.get("parallelism", 1),
+        backoff_limit=spec.get("backoffLimit", 6),
         active_deadline=spec.get("activeDeadlineSeconds"),
         spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
         carried=intern(_annotation(raw, CARRIED_ANNOTATION)),
-        started=parse_time(status.get("startTime")),
+        started=_begun(parse_time(status.get("startTime")), _annotation(raw, RESUMED_ANNOTATION)),
         completed=parse_time(status.get("completionTime")),
         active=status.get("active", 0),
         failed=status.get("failed", 0),
@@ -308,14 +312,20 @@ def job_view(raw: Manifest) -> JobView:
     )
 
 
+def _begun(started: datetime | None, resumed: str) -> datetime | None:
+    """Return when this run of a Job began: not before it was resumed, whatever its status still says."""
+    with suppress(OverflowError, ValueError):  # edited by hand
+        started = max(started, parse_time(resumed) or started) if started else None
+    return started
+
+
 def pod_view(raw: Manifest) -> PodView:
     """Return the view of a pod."""
     status = raw.get("status", {})
     containers = status.get("containerStatuses", ())
     # The trainer's; others can be put into a pod by the cluster, and sort before it.
     container: Manifest = next((c for c in containers if c.get("name") == CONTAINER), next(iter(containers), {}))
-    state = container.get("state", {})
-    ended = state.get("terminated") or {}
+    ended = container.get("state", {}).get("terminated") or {}
     index = _annotation(raw, INDEX_ANNOTATION)
     gone_by = parse_time(raw["metadata"].get("deletionTimestamp"))
     grace = timedelta(seconds=raw["metadata"].get("deletionGracePeriodSeconds") or 0)
@@ -359,8 +369,7 @@ def _disruption(status: Manifest) -> str:
 def service_shape(spec: Manifest) -> bytes:
     """Return what the pods rely on in a Service, to compare."""
     ports = sorted((port.get("name", ""), port["port"]) for port in spec.get("ports", ()))
-    shape = [spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports]
-    return pack(shape)
+    return pack([spec.get("clusterIP"), spec.get("publishNotReadyAddresses", False), spec.get("selector"), ports])
 
 
 def selector_of(shape: bytes) -> list[str]:

@@ -1,11 +1,12 @@
-"""The Indexed Job is made last: its pods need the ConfigMap and the Service."""
+"""The Indexed Job is made last: its pods need the ConfigMap and the Service. What the server lets others change is changed back."""
 
 from __future__ import annotations
 
 from unfreeze_operator.manifests import children
-from unfreeze_operator.objects.actions import Create
+from unfreeze_operator.objects.actions import Create, Patch
 from unfreeze_operator.objects.carried import at_start
 from unfreeze_operator.objects.resources import JOBS
+from unfreeze_operator.objects.views import JobView
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.policies.pod_group import group_name
 
@@ -16,7 +17,7 @@ def check(context: Context) -> Verdict | None:
     Not so in a queue: Kueue would admit a suspended Job and start it.
     """
     if context.children.job is not None:
-        return None
+        return _repaired(context, context.children.job)
     if context.job.queue and context.spec.run_policy.suspend:
         return Verdict("Suspended", "the job is suspended", stop=True)
     carried = at_start(context.status, None, context.now)
@@ -30,3 +31,18 @@ def check(context: Context) -> Verdict | None:
         pod_group=group_name(context),
     )
     return Verdict("Creating", "the Job is created", (Create(JOBS, manifest),), stop=True)
+
+
+def _repaired(context: Context, job: JobView) -> Verdict | None:
+    """Change size and tries of a Job back that somebody changed by hand: with fewer pods a gang would wait for ever.
+
+    A queue may start fewer pods than a Job asks for.
+    """
+    wanted = {
+        "parallelism": context.spec.distribution.num_nodes,
+        "backoffLimit": context.spec.run_policy.backoff_limit,
+    }
+    found = {"parallelism": job.parallelism, "backoffLimit": job.backoff_limit}
+    if found == wanted or context.job.queue or job.spec_hash != children.spec_hash(context.job, context.spec):
+        return None
+    return Verdict("Repairing", "the Job is brought up to date", (Patch(JOBS, job, {"spec": wanted}),), stop=True)

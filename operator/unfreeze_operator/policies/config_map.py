@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from unfreeze_operator.manifests.children import config_map, spec_hash
 from unfreeze_operator.objects.actions import Create, Patch
-from unfreeze_operator.objects.resources import CONFIG_MAPS
+from unfreeze_operator.objects.resources import CHILD_JOB_ANNOTATION, CONFIG_MAPS, SERVICE_ANNOTATION
+from unfreeze_operator.objects.views import ConfigMapView
 from unfreeze_operator.observed.context import Context, Verdict
 
 
@@ -18,7 +19,17 @@ def check(context: Context) -> Verdict | None:
         action = Create(CONFIG_MAPS, config_map(job, context.spec, context.names, context.prices))
         return Verdict("Creating", "the ConfigMap is created", (action,))
     if not view.drifted and view.spec_hash == spec_hash(job, context.spec):
-        return None
+        return _names(context, view)
     manifest = config_map(job, context.spec, context.names, context.prices)
     change = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
+    return Verdict("Repairing", "the ConfigMap is brought up to date", (Patch(CONFIG_MAPS, view, change),))
+
+
+def _names(context: Context, view: ConfigMapView) -> Verdict | None:
+    """Write the names of Job and Service again where somebody changed them: by them these would be made again."""
+    wanted, found = (context.names.job, context.names.service), (view.child_job, view.service)
+    if found == wanted or not all(found):
+        return None
+    annotations = {CHILD_JOB_ANNOTATION: wanted[0], SERVICE_ANNOTATION: wanted[1]}
+    change = {"metadata": {"annotations": annotations}}
     return Verdict("Repairing", "the ConfigMap is brought up to date", (Patch(CONFIG_MAPS, view, change),))

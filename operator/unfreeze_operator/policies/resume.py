@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unfreeze_operator.objects.actions import Patch
 from unfreeze_operator.objects.carried import at_resume
-from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS
+from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS, RESUMED_ANNOTATION
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.observed.gangs import next_try
 from unfreeze_operator.policies.pod_group import renewed
@@ -30,7 +30,8 @@ def check(context: Context) -> Verdict | None:
     )
     if suspended:
         carried = carried.model_copy(update={"gang_since": None})
-    change = {"metadata": {"annotations": {CARRIED_ANNOTATION: carried.to_json()}}, "spec": {"suspend": False}}
+    annotations = {CARRIED_ANNOTATION: carried.to_json(), RESUMED_ANNOTATION: f"{context.now:%Y-%m-%dT%H:%M:%SZ}"}
+    change = {"metadata": {"annotations": annotations}, "spec": {"suspend": False}}
     # Its priority is that of when it was made, and the cluster's default may be another one now.
     seen = children.sees_groups and job.pod_group and children.pod_group is not None and not children.live_pods
     actions = *(renewed(context) if seen else ()), Patch(JOBS, job, change)

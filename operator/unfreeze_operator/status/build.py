@@ -168,8 +168,12 @@ def _explained(end: JobCondition, context: Context) -> bool:
 def _completion_time(context: Context, end: JobCondition | None, given_up: Failure | None) -> datetime | None:
     if given_up is not None:
         return context.now.replace(microsecond=0)
-    job = context.children.job
-    return ((job and job.completed) or end.time) if end else None
+    if end is None:
+        return None
+    job, spent = context.children.job, context.status.state_seconds
+    told = (job and job.completed) or end.time
+    # The end may be heard of late, or be before the last change of state by another clock: the seconds add up all the same.
+    return told if spent is None else max(told, spent.since)
 
 
 def _phase(context: Context, end: JobCondition | None) -> JobPhase:

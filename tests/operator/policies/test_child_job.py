@@ -1,5 +1,7 @@
 """The Job is made last."""
 
+import pytest
+
 from tests.operator.fakes import FakeCluster, job
 from unfreeze_api.contracts.status import FineTuneJobStatus, Restarts
 from unfreeze_operator.objects.views import job_view
@@ -21,3 +23,23 @@ def test_totals_go_on_when_somebody_deleted_it():
     cluster.step(job(), status)
     carried = job_view(cluster.job()).carried
     assert all(part in carried for part in ('"acceleratorSeconds":90', '"podRestarts":2', '"inPlaceRestarts":1'))
+
+
+@pytest.mark.parametrize("change", [{"parallelism": 1}, {"parallelism": 3}, {"backoffLimit": 9}])
+def test_what_somebody_changed_is_changed_back(change):
+    view = job(nodes=2)
+    cluster = FakeCluster()
+    cluster.step(view)
+    before = dict(cluster.job()["spec"])
+    assert child_job.check(cluster.context(view)) is None
+    cluster.job()["spec"] |= change
+    cluster.step(view)
+    assert cluster.job()["spec"] == before
+
+
+def test_a_queue_may_start_fewer_pods():
+    view = job(nodes=2, queue="team-a")
+    cluster = FakeCluster()
+    cluster.step(view)
+    cluster.job()["spec"]["parallelism"] = 1
+    assert child_job.check(cluster.context(view)) is None

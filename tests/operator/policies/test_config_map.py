@@ -2,7 +2,7 @@
 
 from tests.operator.fakes import FakeCluster, job
 from unfreeze_operator.objects.actions import Create, Patch
-from unfreeze_operator.objects.resources import CONFIG_MAPS
+from unfreeze_operator.objects.resources import CHILD_JOB_ANNOTATION, CONFIG_MAPS, SERVICE_ANNOTATION
 from unfreeze_operator.policies import config_map
 
 
@@ -26,3 +26,15 @@ def test_with_another_spec_it_is_replaced():
     cluster.step(job())
     (action,) = config_map.check(cluster.context(job(nodes=2))).actions
     assert '"numNodes": 2' in action.change["data"]["job.json"]
+
+
+def test_names_that_somebody_changed_are_written_again_and_nothing_else():
+    cluster = FakeCluster()
+    cluster.step(job())
+    found = cluster.of(CONFIG_MAPS)[0]["metadata"]["annotations"]
+    before = dict(found)
+    found |= {CHILD_JOB_ANNOTATION: "x", SERVICE_ANNOTATION: "y"}
+    (action,) = config_map.check(cluster.context(job())).actions
+    assert "data" not in action.change
+    cluster.apply(action)
+    assert cluster.of(CONFIG_MAPS)[0]["metadata"]["annotations"] == before

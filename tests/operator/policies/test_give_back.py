@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.carried import read_carried
-from unfreeze_operator.objects.resources import PODS
+from unfreeze_operator.objects.resources import PODS, RESUMED_ANNOTATION
 from unfreeze_operator.objects.views import job_view
 from unfreeze_operator.observed.gangs import next_try, patience
 from unfreeze_operator.policies import give_back
@@ -109,3 +111,23 @@ def test_of_two_gangs_that_block_one_another_one_gives_way_first():
     factors = {patience(FakeCluster().context(job(uid=f"uid-{number}"))) for number in range(32)}
     assert len(factors) > 16
     assert 300 <= min(factors) < max(factors) <= 900
+
+
+@pytest.mark.parametrize("resumed", ["", "soon"])
+def test_a_start_that_the_server_does_not_tell_of_is_when_it_was_resumed(resumed):
+    """Kubernetes 1.32 to 1.34.1: the status of a Job that was resumed stays as it was."""
+    cluster = world(*HALF)
+    status = plan(cluster.context(VIEW)).status
+    bound = patience(cluster.context(VIEW))
+    cluster.step(VIEW, status, after=bound)
+    before = cluster.job()["status"]
+    stop(cluster)
+    again = (next_try(cluster.context(VIEW)) - NOW).total_seconds()
+    cluster.step(VIEW, status, after=again)
+    assert cluster.job()["spec"]["suspend"] is False
+    if resumed:
+        cluster.job()["metadata"]["annotations"][RESUMED_ANNOTATION] = resumed
+    begin(cluster, HALF)
+    assert cluster.job()["status"] == before
+    cluster.step(VIEW, status, after=again + patience(cluster.context(VIEW)) - 1)
+    assert cluster.job()["spec"]["suspend"] is bool(resumed), "it gives back at once where nothing tells when it began"
