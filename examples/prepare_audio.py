@@ -60,7 +60,7 @@ def prepare_audio(folder: Path) -> None:
     if not data.exists():
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
         _write_digits(package, data)
-    _write_names(data)
+    write_names(data)
     for path in (model, data, *model.rglob("*"), *data.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -180,7 +180,7 @@ def _write_digits(package: Path, folder: Path) -> None:
         place.write_bytes(sound_file)
 
 
-def _write_names(folder: Path) -> None:
+def write_names(folder: Path) -> None:
     """Write tables of the clips below a folder, language by language, so that the name of each row is another one than that of the next."""
     rows: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for file in sorted(folder.glob("*/[0-9]/*.ogg"), key=lambda file: (file.stem, file.parent.name)):
