@@ -12,14 +12,14 @@ with the token that ends each) and exact match of what is written, the most prob
 - the same job, trained and tested on that alone: the language model without a picture or a clip.
 
 Intervals are of 95 %, by a bootstrap over rows. `loss above own` and `exact match below own` are differences to the first on the same rows,
-drawn together. Texts are compared without regard to case, blanks and the stop at their end. All is asked by the exports' own script, captioner.py.
+drawn together. A job whose report lies below FOLDER is not trained again. Texts are compared without regard to case, blanks and the stop at their end. All is asked by the exports' own script, captioner.py.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from runpy import run_path
@@ -38,8 +38,8 @@ EXAMPLES = ("captioning", "captioning-audio")
 COLUMNS = ("image", "audio")
 SIDE, RATE = 64, 16000
 """Pixels of the grey picture, and values of the second of silence."""
-TOKENS = 16
-"""That are written of each, at most."""
+TOKENS, BATCH = 16, 18
+"""That are written of each, at most, and rows whose losses are computed together."""
 
 
 def main() -> None:
@@ -94,21 +94,23 @@ def _asked(folder: Path, name: str, given: int | None, *, without: bool) -> Mapp
     if without:
         name = f"{name}-without"
         _emptied(folder / "data" / name, spec)
-    trained(folder, name, spec)
+    if not (folder / name / "report.json").exists():
+        trained(folder, name, spec)
+    prompt = spec["task"]["captioning"].get("prompt")
     table = Path(spec["data"]["test"]["source"].removeprefix("file://"))
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     [column] = [one for one in COLUMNS if one in rows[0]]
     model = folder / name / "model"
-    found: dict[str, list[Any]] = {part: [] for part in ("losses", "tokens", "right", "texts")}
+    samples, written = list[Any](), list[str]()
     for number, row in enumerate(rows):
         other = None if given is None else rows[(number + given) % len(rows)]
         assert other is row or other is None or key(other["text"]) != key(row["text"])
         file = None if other is None or without else table.parent / other[column]
-        loss, tokens = _loss(_loaded(model), _opened(file, column), row["text"])
-        text = _written(model, file, column)
-        for part, value in zip(found, (loss, tokens, key(text) == key(row["text"]), text), strict=True):
-            found[part].append(value)
-    return found
+        samples.append(_opened(file, column))
+        written.append(_written(model, file, column))
+    losses, tokens = _losses(_loaded(model), samples, [row["text"] for row in rows], prompt)
+    right = [key(text) == key(row["text"]) for text, row in zip(written, rows, strict=True)]
+    return {"losses": losses, "tokens": tokens, "right": right, "texts": written}
 
 
 @cache
@@ -152,13 +154,35 @@ def _opened(file: Path | None, column: str) -> Any:
     return Image.new("RGB", (SIDE, SIDE), "grey") if file is None else picture(file)
 
 
-def _loss(captioner: Any, sample: Any, text: str) -> tuple[float, int]:
-    """Return the sum of the losses of a text's tokens, and how many there are."""
+def _losses(
+    captioner: Any, samples: Sequence[Any], texts: Sequence[str], prompt: str | None
+) -> tuple[list[float], list[int]]:
+    """Return the sum of the losses of each text's tokens after its sample and the prompt, and how many there are."""
     import torch
 
-    ids = [*captioner.tokenizer(text.strip(), add_special_tokens=False)["input_ids"], captioner.tokenizer.eos_token_id]
-    logits = captioner.logits(sample, ids)
-    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids), reduction="sum")), len(ids)
+    def ids_of(text: str) -> list[int]:
+        ids: list[int] = captioner.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    asks = ids_of(prompt.strip()) if prompt else []
+    ids = [
+        [*ids_of(f" {text.strip()}" if prompt else text.strip()), captioner.tokenizer.eos_token_id] for text in texts
+    ]
+    losses = []
+    for start in range(0, len(texts), BATCH):
+        part = ids[start : start + BATCH]
+        read = [
+            captioner.embeddings(sample, [*asks, *own])[0]
+            for sample, own in zip(samples[start : start + BATCH], part, strict=True)
+        ]
+        padded = torch.nn.utils.rnn.pad_sequence(read, batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(one)) for one in read], batch_first=True).long()
+        with torch.no_grad():
+            logits = captioner.language(inputs_embeds=padded, attention_mask=mask).logits
+        for said, one, own in zip(logits, read, part, strict=True):
+            given = said[len(one) - len(own) - 1 : len(one) - 1]
+            losses.append(float(torch.nn.functional.cross_entropy(given, torch.tensor(own), reduction="sum")))
+    return losses, [len(own) for own in ids]
 
 
 if __name__ == "__main__":
