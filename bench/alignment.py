@@ -48,9 +48,9 @@ def _measured(folder: Path, name: str) -> dict[str, Any]:
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     bridge = run_path(str(folder / name / "model" / "bridge.py"))["load"](str(folder / name / "model"))
     read: dict[str, Callable[[Any], Any]] = {
-        "image": _picture,
+        "image": picture,
         "text": lambda text: text,
-        "audio": partial(_clip, rate=getattr(bridge, "audio_rate", 0)),
+        "audio": partial(clip, rate=getattr(bridge, "audio_rate", 0)),
     }
     cells, vectors = {}, {}
     for modality in [one for one in read if hasattr(bridge, f"embed_{one}")]:
@@ -117,15 +117,17 @@ def _share(sums: np.ndarray, drawn: np.ndarray) -> float:
     return float(hits / queries)
 
 
-def _picture(file: Path) -> Any:
+def picture(file: Path) -> Any:
+    """Return a picture of Pillow."""
     from PIL import Image
 
-    picture = Image.open(file)
-    picture.load()
-    return picture
+    found = Image.open(file)
+    found.load()
+    return found
 
 
-def _clip(file: Path, rate: int) -> np.ndarray:
+def clip(file: Path, rate: int) -> np.ndarray:
+    """Return a clip of one channel, float32 of shape (values,), at a rate."""
     import soundfile
     import soxr
 

@@ -7,13 +7,16 @@ writes
   in CTranslate2's format (71 MB, fetched once by pip);
 - FOLDER/data/spoken-digits: the digits that children hear in Tux Paint (GPL-2), as OGG, one folder for each digit in
   `train` and in `test`. Those of a quarter of the languages are for the test alone, since a language is a speaker. They
-  come in Debian's package tuxpaint-stamps-default (161 MB, fetched once by apt-get).
+  come in Debian's package tuxpaint-stamps-default (161 MB, fetched once by apt-get);
+- FOLDER/data/spoken-digits/named-{train,validation,test}.jsonl: the same clips, each with the digit's English name as its text.
+  What is heard in one of the three is a language of that one alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import struct
@@ -36,6 +39,9 @@ STAMPS_SHA256 = "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f3
 DIGIT = re.compile(r"\./usr/share/tuxpaint/stamps/symbols/math/([0-9])(?:_([A-Za-z_]+))?\.ogg")
 EVERY = 4
 """Of so many languages one is for the test."""
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+VALIDATED = "ca", "it", "ko"
+"""Languages that are heard in named-validation.jsonl, and not in named-train.jsonl."""
 NORM, LINEAR = (("weight", "gamma"), ("bias", "beta")), (("weight", "weight"), ("bias", "bias"))
 """Names of a norm's and a linear layer's weights: transformers' and CTranslate2's."""
 _TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
@@ -49,11 +55,12 @@ def main() -> None:
 
 
 def prepare_audio(folder: Path) -> None:
-    """Write FOLDER/models/whisper-tiny-en and FOLDER/data/spoken-digits/{train,test}; what is there already is kept."""
+    """Write FOLDER/models/whisper-tiny-en and FOLDER/data/spoken-digits; what is there already is kept."""
     model, data = prepare_encoder(folder), folder / "data" / "spoken-digits"
     if not data.exists():
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
         _write_digits(package, data)
+    write_names(data)
     for path in (model, data, *model.rglob("*"), *data.rglob("*")):  # the trainer runs as another user
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -171,6 +178,16 @@ def _write_digits(package: Path, folder: Path) -> None:
         place = folder / split / digit / f"{language}.ogg"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(sound_file)
+
+
+def write_names(folder: Path) -> None:
+    """Write tables of the clips below a folder, language by language, so that the name of each row is another one than that of the next."""
+    rows: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for file in sorted(folder.glob("*/[0-9]/*.ogg"), key=lambda file: (file.stem, file.parent.name)):
+        split = "validation" if file.stem in VALIDATED else file.parents[1].name
+        rows[split].append(json.dumps({"audio": str(file.relative_to(folder)), "text": NAMES[int(file.parent.name)]}))
+    for split, lines in rows.items():
+        (folder / f"named-{split}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

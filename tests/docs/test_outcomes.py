@@ -19,7 +19,7 @@ COMMIT, BOUNDS = re.compile(r"^\|.*\| `([0-9a-f]{7})` \|$"), re.compile(r"\((-?[
 
 
 def shown(value):
-    return f"{value:.3f}".replace("0.", ".", 1)
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
 
 
 @pytest.mark.parametrize("row", ROWS)

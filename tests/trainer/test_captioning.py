@@ -287,7 +287,31 @@ def test_the_projector_is_the_head_and_the_encoder_never_trains(places, tmp_path
     size = loaded.module.language.get_input_embeddings().weight.square().mean().sqrt()
     with torch.no_grad():
         made = loaded.module.projector.layers[-1].weight.square().sum(dim=1).mean().sqrt()
-    torch.testing.assert_close(made, size)
+    torch.testing.assert_close(made, torch.tensor(1.0))
+    assert loaded.module.projector.size == pytest.approx(float(size))
+
+
+def test_a_step_of_a_usual_rate_moves_embeddings_by_far_less_than_their_size(places, tmp_path):
+    projector = open_task(job_of(places, tmp_path)).build_model().module.projector
+    features = torch.randn(4, 3, projector.layers[0].in_features)
+    before = projector(features)
+    optimizer = torch.optim.AdamW(projector.layers[-1].parameters(), lr=1e-3)
+    before.sum().backward()
+    optimizer.step()
+    moved = (projector(features) - before).square().mean().sqrt()
+    assert moved < before.square().mean().sqrt() / 4
+
+
+def test_both_towers_of_an_export_go_on_with_its_projector(places, tmp_path):
+    task = open_task(job_of(places, tmp_path))
+    module = task.build_model().module
+    with torch.no_grad():
+        module.projector.layers[-1].weight.add_(1)
+    task.library.save(module, tmp_path, "Merged", initial=task.build_model)
+    towers = [{"modality": kind, "source": f"file://{tmp_path / kind.lower()}"} for kind in ("Text", "Image")]
+    again = open_task(job_of(places, tmp_path / "run", model={"towers": towers})).build_model().module.projector
+    assert again.size == module.projector.size
+    torch.testing.assert_close(again.layers[-1].weight, module.projector.layers[-1].weight)
 
 
 def test_layers_of_the_language_model_compute_again_where_that_is_asked_for(places, tmp_path):

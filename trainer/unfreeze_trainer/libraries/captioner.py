@@ -225,19 +225,22 @@ class CaptionerLibrary(Library):
 
     def _projector(self, inputs: int, embed: nn.Embedding) -> Projector:
         """Return the projector: that of an export of which both towers are, else a new one whose embeddings are as large as those of words."""
-        described = self._described(inputs, embed.weight.shape[1])
-        found = Projector(**described, dropout=self._options.dropout)
-        if (folder := self._former()) and json.loads((folder / CONFIG).read_text())["projector"] == described:
-            from safetensors.torch import load_file
+        described, dropout = self._described(inputs, embed.weight.shape[1]), self._options.dropout
+        if folder := self._former():
+            held = json.loads((folder / CONFIG).read_text())["projector"]
+            if {name: value for name, value in held.items() if name != "size"} == described:
+                from safetensors.torch import load_file
 
-            found.load_state_dict(load_file(folder / WEIGHTS))
-            return found
-        last = found.layers[-1]
-        assert isinstance(last, nn.Linear)
+                found = Projector(**held, dropout=dropout)
+                found.load_state_dict(load_file(folder / WEIGHTS))
+                return found
         with torch.no_grad():
             words = len(embed.weight)  # some embeddings scale what they look up (Gemma 3, BART)
             size = float(embed(torch.arange(0, words, max(1, words // 1024))).float().square().mean().sqrt())
-            last.weight.mul_(size / float(last.weight.square().sum(dim=1).mean().sqrt()))
+            found = Projector(**described, dropout=dropout, size=size)
+            last = found.layers[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.div_(last.weight.square().sum(dim=1).mean().sqrt())
             last.bias.zero_()
         return found
 
@@ -280,7 +283,7 @@ class CaptionerLibrary(Library):
         described = {
             "encoder": encoder,
             "features": None if self._options.features == "Pooled" else self.most_prefix,
-            "projector": self._described(first.in_features, outputs),
+            "projector": self._described(first.in_features, outputs) | {"size": module.projector.size},
             "prompt": self._options.prompt,
             "lead": self.lead,
             "stops": self.stops,

@@ -39,11 +39,16 @@ class Projector(nn.Module):
         Embeddings that are made of each vector.
     dropout
         Share of the inputs that training leaves out.
+    size
+        What embeddings are multiplied by: the root mean square of those of words. Were it part of the weights, these would be small,
+        and a step of a usual learning rate would be larger than they are.
     """
 
-    def __init__(self, kind: str, inputs: int, outputs: int, *, spread: int, dropout: float) -> None:
+    def __init__(
+        self, kind: str, inputs: int, outputs: int, *, spread: int, dropout: float, size: float = 1.0
+    ) -> None:
         super().__init__()
-        self._outputs, self.dropout = outputs, nn.Dropout(dropout)
+        self._outputs, self.dropout, self.size = outputs, nn.Dropout(dropout), size
         layers: list[nn.Module] = [nn.Linear(inputs, outputs * spread)]
         if kind == "MLP":
             layers = [nn.Linear(inputs, outputs), nn.GELU(), nn.Linear(outputs, outputs * spread)]
@@ -55,7 +60,8 @@ class Projector(nn.Module):
         Each vector is brought to mean 0 and variance 1 first.
         """
         alike = functional.layer_norm(features, features.shape[-1:])
-        return self.layers(self.dropout(alike)).reshape(len(features), -1, self._outputs)
+        made: Tensor = self.layers(self.dropout(alike)) * self.size
+        return made.reshape(len(features), -1, self._outputs)
 
 
 def places_of(model: Any, inputs: Any) -> Tensor:
