@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from examples import prepare, prepare_audio, prepare_dialogues
+from examples import prepare, prepare_audio, prepare_dialogues, prepare_multilingual
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from examples import prepare, prepare_audio, prepare_dialogues
         (prepare_audio, []),
         (prepare_audio, ["-h"]),
         (prepare_dialogues, []),
+        (prepare_multilingual, []),
     ],
 )
 def test_nothing_is_fetched_without_a_folder(program, arguments, tmp_path, monkeypatch):
