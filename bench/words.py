@@ -6,8 +6,8 @@ Needs `apt-get` and pip, as `bench.alignment` does, whose split it takes. Prints
 pictures of the test data, which the bridge has seen neither with nor without caption, in telling the folder of Tux Paint's stamps that each
 lies in (those with 20 pictures or more to train on), with 95 % intervals (a bootstrap over pictures, and over draws of labels). The bridge is that
 of examples/tasks/alignment-class-names.yaml, with heads that are trained on features that are computed once. Of 0 labels a class the bridge alone, by the
-folder's name in a text; of 1, 5 and 20 a logistic regression on what the frozen encoders of pictures give, joined and standardised; the same on
-the bridge's vectors; and the bridge by the mean of each class' text and labelled pictures.
+folder's name in a text; of 1, 5 and 20 a logistic regression on what the frozen encoders of pictures give, each made alike and joined; the same
+on the bridge's vectors; and the bridge by the mean of each class' text and labelled pictures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from bench.support.frozen import PICTURES, bridged, features, rows_of, told
 from bench.support.outcomes import RESAMPLES, SEED, record
@@ -52,7 +51,7 @@ class Classes(NamedTuple):
     kinds: Mapping[str, np.ndarray]
     """The number of the class of each picture, by split."""
     features: Mapping[str, np.ndarray]
-    """What the encoders give, likewise, (pictures, width)."""
+    """What the encoders give, made alike and joined, likewise, (pictures, width)."""
     vectors: Mapping[str, np.ndarray]
     """What the bridge gives, as long as 1."""
     named: np.ndarray
@@ -87,7 +86,7 @@ def _prepared(folder: Path) -> Classes:
         kept = [file for file, kind in zip(files, kinds[split], strict=True) if kind in names]
         numbers[split] = np.array([names.index(kind) for kind in kinds[split] if kind in names])
         each = [features(folder, one, kept) for one in PICTURES]
-        values[split], vectors[split] = np.concatenate(each, axis=1), see(*each)
+        values[split], vectors[split] = np.concatenate([alike(one) for one in each], axis=1), see(*each)
     prompts = [prompt.replace("{}", NAMES.get(kind, kind)) for kind in names for prompt in PROMPTS]
     named = read(features(folder, TEXT, prompts)).reshape(len(names), len(PROMPTS), -1).mean(axis=1)
     return Classes(names, numbers, values, vectors, unit(named))
@@ -105,11 +104,12 @@ def _by_labels(prepared: Any, labels: int) -> dict[str, Any]:
     of: Classes = prepared()
     actual, train = of.kinds["test"], of.kinds["train"]
     right: dict[str, list[np.ndarray]] = {}
+    probed = {"encoders, probe": centred(of.features), "bridge, probe": centred(of.vectors)}
     for draw in range(DRAWS):
         rng = np.random.default_rng([SEED, labels, draw])
         members = [np.flatnonzero(train == number) for number in range(len(of.names))]
         rows = np.concatenate([rng.choice(own, labels, replace=False) for own in members])
-        for what, values in (("encoders, probe", of.features), ("bridge, probe", of.vectors)):
+        for what, values in probed.items():
             right.setdefault(what, []).append(_probe(values["train"][rows], train[rows], values["test"]) == actual)
         means = of.vectors["train"][rows].reshape(len(of.names), labels, -1).mean(axis=1)
         both = unit(of.named + unit(means))
@@ -128,12 +128,24 @@ def unit(values: np.ndarray) -> np.ndarray:
     return found
 
 
+def alike(values: np.ndarray) -> np.ndarray:
+    """Return rows with mean 0 and variance 1, as the bridge's heads read them."""
+    found: np.ndarray = (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True)
+    return found
+
+
+def centred(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of each split without the mean of those of training, whose numbers vary by 1; no labels are needed for that."""
+    train = values["train"]
+    mean = train.mean(axis=0)
+    return {split: (rows - mean) / (train - mean).std() for split, rows in values.items()}
+
+
 def _probe(values: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Return what a logistic regression on standardised features says of others."""
-    scaler = StandardScaler().fit(values)
+    """Return what a logistic regression says of others."""
     with warnings.catch_warnings(action="ignore"):
-        regression = LogisticRegression(C=1e-2, max_iter=300).fit(scaler.transform(values), labels)
-    found: np.ndarray = regression.predict(scaler.transform(asked))
+        regression = LogisticRegression(max_iter=300).fit(values, labels)
+    found: np.ndarray = regression.predict(asked)
     return found
 
 

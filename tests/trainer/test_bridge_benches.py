@@ -12,7 +12,7 @@ from torch.nn import functional
 from bench.alignment import _fewer
 from bench.encoders import NEIGHBOURS, neighbours
 from bench.support.frozen import Rows, contrast, found
-from bench.words import accuracy
+from bench.words import accuracy, alike, centred
 from examples.prepare_multilingual import BLOCK, PREFIX, prefixed, read_weights, renamed, unpacked
 
 
@@ -34,6 +34,15 @@ def test_accuracy_has_an_interval_over_draws_and_pictures():
     assert figures["probe"] == 0.5
     low, high = figures["probe 95 %"]
     assert 0.35 < low < 0.5 < high < 0.65
+
+
+def test_probes_read_rows_that_are_alike_and_centred_by_training():
+    values = np.random.default_rng(0).normal(5, 3, (20, 8))
+    assert np.allclose(alike(values).std(axis=1), 1)
+    probed = centred({"train": values, "test": values[:2] + 1})
+    assert np.allclose(probed["train"].mean(axis=0), 0)
+    assert probed["train"].std() == pytest.approx(1)
+    assert (probed["test"] > probed["train"][:2]).all()
 
 
 def test_contrast_is_cross_entropy_both_ways_without_what_is_no_negative():
