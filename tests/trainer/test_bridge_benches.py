@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from bench.alignment import _fewer
 from bench.encoders import NEIGHBOURS, neighbours
+from bench.languages import translations
 from bench.support.frozen import Rows, contrast, found
 from bench.words import accuracy, alike, centred
 from examples.prepare_multilingual import BLOCK, PREFIX, prefixed, read_weights, renamed, unpacked
@@ -119,3 +120,8 @@ def test_the_tokenizer_puts_the_prefix_before_each_text():
     assert PREFIX == "query: "
     tokens = Tokenizer.from_str(json.dumps(prefixed(read))).encode("DOG").tokens
     assert tokens == ["▁query:", "▁dog"]
+
+
+def test_translations_of_a_caption():
+    content = "A bassoon.\nfr.utf8=Un basson.\nde.utf8=\nzh_TW.utf8=低音管=\n"
+    assert translations(content) == {"fr": "Un basson.", "zh_TW": "低音管="}
