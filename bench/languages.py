@@ -85,8 +85,12 @@ def _measured(scores: Any, found: Any, language: str) -> dict[str, Any]:
     for best in (1, 5):
         hits = (nearest[:, :best] == np.array([*captions])[:, None]).any(axis=1)
         figures[f"recall@{best}"] = round(float(hits.mean()), 4)
-        figures[f"recall@{best} 95 %"] = interval(lambda drawn, hits=hits: float(hits[drawn].mean()), len(hits))
+        figures[f"recall@{best} 95 %"] = interval(partial(_share, hits), len(hits))
     return figures
+
+
+def _share(hits: np.ndarray, drawn: np.ndarray) -> float:
+    return float(hits[drawn].mean())
 
 
 if __name__ == "__main__":

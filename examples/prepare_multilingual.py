@@ -84,7 +84,7 @@ def write_multilingual(folder: Path) -> None:
         "unk": "<unk>",
         "mask": "<mask>",
     }
-    described = {f"{name}_token": token for name, token in special.items()}
+    described: dict[str, Any] = {f"{name}_token": token for name, token in special.items()}
     described |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": MAX_LENGTH}
     described |= {"model_input_names": ["input_ids", "attention_mask"]}
     (aside / "tokenizer_config.json").write_text(json.dumps(described, indent=2))

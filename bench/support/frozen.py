@@ -163,7 +163,7 @@ def _fit(bridge: Bridge, values: Mapping[str, np.ndarray], splits: Mapping[str, 
     for _ in range(EPOCHS):
         loss = contrast(bridge.train()(seen), same)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         with torch.no_grad():
