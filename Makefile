@@ -43,7 +43,7 @@ cluster-binaries:
 demo: setup ## The main job: a cluster of two nodes, the operator, kubectl apply, the result explained
 	@$(BIN)/python -m examples.demo
 
-demo-search: setup ## A page where a drawing or a word finds pictures: trains a bridge in minutes; JOB=alignment-audio for spoken words too
+demo-search: setup ## A page where a drawing or a word finds pictures: trains a bridge in minutes; JOB=alignment-audio for spoken words too, alignment-languages for other languages
 	@$(BIN)/python -m examples.search .demo $(JOB)
 
 test-binaries: $(READY)

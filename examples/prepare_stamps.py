@@ -68,7 +68,7 @@ def prepare_all(folder: Path) -> None:
 
 
 @contextmanager
-def _unpacked() -> Iterator[tuple[Path, Path]]:
+def unpacked() -> Iterator[tuple[Path, Path]]:
     """Yield a temporary folder with the package in it, and the folder of its stamps."""
     with tempfile.TemporaryDirectory() as scratch:
         package = fetched(STAMPS_FILE, ["apt-get", "download", STAMPS], STAMPS_SHA256)
@@ -81,7 +81,7 @@ def prepare_stamps(folder: Path) -> None:
     place = folder / "data" / "stamps"
     if (place / "train.jsonl").exists():
         return
-    with _unpacked() as (scratch, root):
+    with unpacked() as (scratch, root):
         stamps = dict(captioned(root))
         rendered = _renderer(scratch / "renderer")
         (place / "pictures").mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,11 @@ def prepare_stamps(folder: Path) -> None:
             content = (root / name).read_bytes()
             contents[name] = hashlib.sha256(content).hexdigest()
             if picture := rendered(content) if name.endswith(".svg") else content:
-                (place / "pictures" / _flat(name)).write_bytes(picture)
+                (place / "pictures" / flat(name)).write_bytes(picture)
             else:
                 del stamps[name]
     for split, rows in divided(stamps, contents).items():
-        lines = [json.dumps({"image": f"pictures/{_flat(name)}", "text": stamps[name]}) for name in rows]
+        lines = [json.dumps({"image": f"pictures/{flat(name)}", "text": stamps[name]}) for name in rows]
         aside = place / f"{split}.part"
         aside.write_text("\n".join(lines) + "\n")
         aside.rename(place / f"{split}.jsonl")
@@ -105,9 +105,9 @@ def prepare_spoken(folder: Path) -> None:
     place = folder / "data" / "stamps"
     if (place / "spoken-train.jsonl").exists():
         return
-    with _unpacked() as (_, root):
+    with unpacked() as (_, root):
         stamps = dict(captioned(root))
-        names = {f"pictures/{_flat(name)}": name for name in stamps}
+        names = {f"pictures/{flat(name)}": name for name in stamps}
         clips = {name: spoken(root, name) for name in stamps}
         (place / "clips").mkdir(parents=True, exist_ok=True)
         for split in (*HELD_OUT, "train"):
@@ -117,9 +117,9 @@ def prepare_spoken(folder: Path) -> None:
             for row in found:
                 if "audio" in row:
                     name, language = row["audio"]
-                    row["audio"] = f"clips/{_flat(name).removesuffix('.png')}-{language}.ogg"
+                    row["audio"] = f"clips/{flat(name).removesuffix('.png')}-{language}.ogg"
                     (place / row["audio"]).write_bytes(clips[name][language].read_bytes())
-                row["image"] = f"pictures/{_flat(row['image'])}"
+                row["image"] = f"pictures/{flat(row['image'])}"
             aside = place / f"spoken-{split}.part"
             nothing = dict.fromkeys(("image", "text", "audio"))
             aside.write_text("".join(f"{json.dumps(nothing | row)}\n" for row in found))
@@ -236,7 +236,8 @@ def key(caption: str) -> str:
     return " ".join(caption.casefold().split()).rstrip(" .!")
 
 
-def _flat(name: str) -> str:
+def flat(name: str) -> str:
+    """Return what a picture is called below FOLDER/data/stamps/pictures."""
     return f"{name.rpartition('.')[0].replace('/', '-')}.png"
 
 

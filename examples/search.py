@@ -3,9 +3,9 @@
     python -m examples.search FOLDER [JOB]
 
 FOLDER is that of prepare_stamps.py, which is written where it is not there yet. JOB is alignment-class-names, or another one of
-examples/tasks that aligns pictures with something, like alignment-audio; it is trained where FOLDER/results has no export of it. Then
-http://127.0.0.1:8765 shows the page, on this machine alone. What is searched are all pictures of the stamps, those that the training never
-saw among them; the export is asked by its own script, bridge.py.
+examples/tasks that aligns pictures with something, like alignment-audio, or alignment-languages for words in other languages; it is
+trained where FOLDER/results has no export of it. Then http://127.0.0.1:8765 shows the page, on this machine alone. What is searched
+are all pictures of the stamps, those that the training never saw among them; the export is asked by its own script, bridge.py.
 """
 
 from __future__ import annotations
@@ -174,6 +174,7 @@ def main() -> None:
     """Train where there is no export, and serve until Ctrl-C."""
     if len(sys.argv) not in {2, 3} or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m examples.search FOLDER [JOB]")
+    from examples.prepare_multilingual import write_multilingual
     from examples.prepare_stamps import prepare_all
 
     folder, job = Path(sys.argv[1]).resolve(), (sys.argv[2:] or ["alignment-class-names"])[0]
@@ -185,6 +186,8 @@ def main() -> None:
         sys.exit(f"{job}: its task is {spec['task']['type']}: name a job of Alignment, like alignment-audio")
     require_free(PORT)
     prepare_all(folder)
+    if any(tower["source"].endswith("/multilingual-e5-small") for tower in spec["model"]["towers"]):
+        write_multilingual(folder / "models" / "multilingual-e5-small")
     result = folder / spec["output"]["destination"].removeprefix("pvc://")
     if not (result / "model" / "bridge.py").exists():
         program = "from unfreeze_api.cli import main; main()"

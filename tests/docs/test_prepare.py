@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from examples import prepare, prepare_audio, prepare_dialogues
+from examples import prepare, prepare_audio, prepare_dialogues, prepare_multilingual
 from examples.prepare_audio import NAMES, VALIDATED, write_names
 
 
@@ -19,6 +19,7 @@ from examples.prepare_audio import NAMES, VALIDATED, write_names
         (prepare_audio, []),
         (prepare_audio, ["-h"]),
         (prepare_dialogues, []),
+        (prepare_multilingual, []),
     ],
 )
 def test_nothing_is_fetched_without_a_folder(program, arguments, tmp_path, monkeypatch):
