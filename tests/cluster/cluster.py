@@ -297,7 +297,7 @@ class Cluster:
             server, admin, nobody = self._connection()
             host = server.removeprefix("https://")
             context = nobody if anonymous else admin
-            setattr(self._connections, name, http.client.HTTPSConnection(host, context=context, timeout=30))
+            setattr(self._connections, name, http.client.HTTPSConnection(host, context=context, timeout=120))
         connection: http.client.HTTPSConnection = getattr(self._connections, name)
         return connection
 
