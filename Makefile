@@ -50,13 +50,13 @@ test-binaries: $(READY)
 	@$(BIN)/python -m tests.cluster.binaries helm helm3 kubeconform kueue celcost celcost-tested \
 	  versitygw fake-gcs-server azurite > /dev/null
 
-test: setup ## All tests, in two processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
+test: setup ## All tests, in three processes that share the rooms (tests/rooms.py); some: T=FOLDER, T=FILE or T=FILE::TEST
 ifdef T
 	@$(MAKE) --no-print-directory test-binaries
 	@$(BIN)/python -m pytest $(T)
 else
 	@$(MAKE) --no-print-directory -j2 lint test-binaries
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --slowest=30
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --no-loadscope-reorder --slowest=30
 endif
 
 test-matrix: $(READY) ## All combinations of strategy, adapter, engine and task, and other products; `make test` has the pairs

@@ -15,7 +15,9 @@ import pytest
 SHARED = {"crds": "cluster", "images": "cluster", "python": "cluster"}
 """Rooms whose tests run on the cluster of another one."""
 CLUSTERS = ("operator", "e2e", "charts", "cluster")
-"""Rooms that have a cluster of their own, the longest first; they come one after the other in one process."""
+"""Rooms that have a cluster of their own; they come one after the other in one process, but for the one below."""
+TRAINS = "e2e"
+"""The room with a cluster whose jobs compute more than they wait: another process has it, before any file."""
 LONG = (
     "test_agents.py",
     "test_engines.py",
@@ -23,8 +25,9 @@ LONG = (
     "test_kills.py",
     "test_first_steps.py",
     "test_export.py",
+    "test_newcomer.py",
 )
-"""Files of the trainer that take longest."""
+"""Files that take longest."""
 
 
 def room(nodeid: str) -> str:
@@ -38,6 +41,13 @@ def share(nodeid: str) -> str:
     name = room(nodeid)
     name = SHARED.get(name, name)
     return name if name in CLUSTERS else nodeid.partition("::")[0]
+
+
+def suits(name: str, place: int) -> bool:
+    """Return whether the process at a place takes this room or file before those that are others' business."""
+    if name in CLUSTERS:
+        return place == (name == TRAINS)
+    return place > 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,7 +71,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the rooms with clusters first, then the trainer's files, the longest first, then the others."""
+    """Sort the rooms with clusters first, then the longest files, then the trainer's, then the others."""
     files = dict.fromkeys(share(item.nodeid) for item in items)
     places = {
         name: (name not in CLUSTERS, not name.endswith(LONG), not name.startswith("tests/trainer/"), place)
@@ -74,9 +84,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
     """Give each process whole rooms and files, where --dist=loadscope asks for it.
 
-    The first process takes the rooms with clusters, which wait more than they compute, the others the files; who has come
-    to the end of those helps. So programs that these tests start are none of a process in which models were trained:
-    beside torch's threads, which stay, each has been seen to take seconds to be gone.
+    The first process takes the rooms with clusters, which wait more than they compute, the second one the room whose jobs
+    train, and then it and the others take the files; who has come to the end of those helps. So programs that the tests
+    on clusters start are none of a process in which models were trained: beside torch's threads, which stay, each has been
+    seen to take seconds to be gone.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -88,8 +99,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | Non
             return share(nodeid)
 
         def _assign_work_unit(self, node: Any) -> None:
-            clusters = node is self.nodes[0]
-            wanted = next((name for name in self.workqueue if (name in CLUSTERS) is clusters), None)
+            place = self.nodes.index(node)
+            wanted = next((name for name in self.workqueue if suits(name, place)), None)
             if wanted is not None:
                 self.workqueue.move_to_end(wanted, last=False)
             super()._assign_work_unit(node)

@@ -213,7 +213,7 @@ class Cluster:
             raise ClusterError(f"POST {path}: {status} {answer.get('message', '')}")
         return answer
 
-    def wait_for(self, path: str, condition: Callable[[Json], Any], *, timeout: float = 60, what: str = "") -> Json:
+    def wait_for(self, path: str, condition: Callable[[Json], Any], *, timeout: float = 120, what: str = "") -> Json:
         """Read an object until ``condition`` holds and return it; {} stands for one that is absent."""
         deadline = time.monotonic() + timeout
         waits = pauses()
@@ -297,7 +297,7 @@ class Cluster:
             server, admin, nobody = self._connection()
             host = server.removeprefix("https://")
             context = nobody if anonymous else admin
-            setattr(self._connections, name, http.client.HTTPSConnection(host, context=context, timeout=30))
+            setattr(self._connections, name, http.client.HTTPSConnection(host, context=context, timeout=120))
         connection: http.client.HTTPSConnection = getattr(self._connections, name)
         return connection
 

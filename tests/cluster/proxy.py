@@ -22,7 +22,7 @@ from yarl import URL
 
 Json = dict[str, Any]
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 _PATCHES = {"application/apply-patch+yaml": "apply"}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding", "content-encoding"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.operator.world import Json, World, until
 
-SECONDS = 300.0
+SECONDS = 400.0
 
 
 def manifest(name: str, **changes: Json) -> Json:

@@ -14,8 +14,8 @@ from examples.prepare import prepare, prepare_images
 from tests.cluster.cluster import Cluster
 from tests.operator.world import Json
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
-SECONDS = 400.0
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
+SECONDS = 800.0
 QUESTION = "How far is it from Denver to Aspen ?"
 LOAD_ADAPTER = """
 import sys, torch

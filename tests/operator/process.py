@@ -20,7 +20,7 @@ from tests.operator import nursery
 Process = subprocess.Popen[bytes] | nursery.Forked
 
 IMAGE = "fake-trainer:test"
-START_SECONDS = 60
+START_SECONDS = 120
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/finetunejobs.unfreeze.dev"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tests.cluster.cluster import Cluster, pauses
 
 Json = dict[str, Any]
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 CLAIM = "shared"
 CHILDREN = ("jobs", "pods", "services", "configmaps", "networkpolicies")
 GROUPS = {

@@ -129,7 +129,7 @@ def pods_job(run_folder: Path, port: int):
             "gradualUnfreezing": {"epochsPerPhase": 12, "blocksPerPhase": 2},
             **_RATES,
         },
-        training={"epochs": 80, "batchSize": 5, "checkpoint": {"everySteps": 4}, "metric": "loss"},
+        training={"epochs": 40, "batchSize": 5, "checkpoint": {"everySteps": 4}, "metric": "loss"},
         output={"destination": f"file://{run_folder}"},
         distribution={"numNodes": 2, "resourcesPerNode": {"requests": {"cpu": "1"}}},
     )

@@ -126,7 +126,11 @@ def be_worker(job, moment: Moment | None, attempt: int) -> int:
 
 
 def moments(engine: str) -> list[Moment]:
-    """Return when the workers of an engine die, in the order of the attempts: before each phase, and in between."""
+    """Return when the workers of an engine die, in the order of the attempts: before each phase, and in between.
+
+    Files are written alike on every engine: only the one that is least like one process dies at them, and DDP; of the others
+    each phase has one moment.
+    """
     choose = random.Random(engine)
     found = []
     for phase in range(1, PHASES):
@@ -134,7 +138,11 @@ def moments(engine: str) -> list[Moment]:
         found.append(Moment("step", choose.randrange(first, first + 3), choose.randrange(2)))
         found.append(Moment("file", choose.randrange(8, 60)))
         found.append(Moment("phase", phase, choose.randrange(2)))
-    return [*found, Moment("finish"), Moment("export"), Moment("file", choose.randrange(14, 24))]
+    ends = [Moment("finish"), Moment("export"), Moment("file", choose.randrange(14, 24))]
+    if engine in ("DDP", "ZeRO-3"):
+        return [*found, *ends]
+    turns = [(found[3 * turn], found[3 * turn + 2])[turn % 2] for turn in range(PHASES - 1)]
+    return [*turns, *ends[:2]]
 
 
 def crash_points(folder: Path) -> list:

@@ -165,7 +165,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(pods, whole, tmp_path):
 
 def test_pods_that_others_have_taken_the_place_of_cannot_write_into_the_run(pods, whole, tmp_path):
     """A gang whose nodes were cut off trains on, while its replacement has long begun."""
-    late = pods(sleep=0.05)
+    late = pods(sleep=0.2)
     for index in (0, 1):
         late.start(index)
     late.until(lambda: late.progress().checkpoint)

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,12 @@ def definition() -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """Return the structural OpenAPI v3 schema of a FineTuneJob."""
+    """Return the structural OpenAPI v3 schema of a FineTuneJob, for the caller to change."""
+    return copy.deepcopy(_schema())
+
+
+@cache
+def _schema() -> dict[str, Any]:
     name = {
         "type": "string",
         "description": "Name of the job; its pods and its Service are named after it.",

@@ -142,16 +142,19 @@ def _by_members(rule: str, model: type[Model], path: Path) -> str:
     return rule
 
 
-def _without_default_now(model: type[Model]) -> Iterator[Path]:
-    """Yield the paths of fields that had a default once and have none today.
+@cache
+def _without_default_now(model: type[Model]) -> tuple[Path, ...]:
+    """Return the paths of fields that had a default once and have none today.
 
     Jobs that are stored have it, and manifests that are applied again do not: that is no change.
     """
+    found: list[Path] = []
     for name, field in _fields(model).items():
         if _first_default(field) is not None:
-            yield (name,)
+            found.append((name,))
         elif inner := _object(field):
-            yield from ((name, *path) for path in _without_default_now(inner))
+            found += ((name, *path) for path in _without_default_now(inner))
+    return tuple(found)
 
 
 def _first_default(field: FieldInfo) -> object:
