@@ -203,6 +203,7 @@ def test_rungs_are_what_one_says():
         ("layer.0", ("layer.0", "head"), 5),
         ("layer.2", ("layer.2", "head"), 20),
     ]
+    assert [phase.rung for phase in found] == ["PartialFineTuning 1", "PartialFineTuning 1 (rungs[1])"]
 
 
 def test_a_small_model_has_fewer_rungs():

@@ -291,9 +291,24 @@ def test_what_has_been_measured_stands_where_a_second_training_fails(two_arms, t
 def test_only_what_all_ranks_find_alike_is_left_out(monkeypatch, workers, error, goes_on):
     run = Mock(engine=Mock(world_size=workers))
     monkeypatch.setattr(scratch, "_train", Mock(side_effect=error))
-    with nullcontext() if goes_on else pytest.raises(type(error)):
+    monkeypatch.setattr(scratch, "_died", lambda *_: False)
+    with nullcontext() if goes_on else pytest.raises(RuntimeError if isinstance(error, MemoryError) else type(error)):
         assert scratch._tried(run, [], "scratch-equal-steps", 1.0, 1.0) is None
     assert run.folder.events.add.call_count == goes_on
+
+
+def test_a_training_that_has_ended_its_workers_often_is_left_out(tmp_path, monkeypatch):
+    """It may need more memory than the job, and the kernel ends who takes too much: the job's own model would never be reported."""
+    begun = [{"name": "scratch-equal-steps"}]
+    run = Mock(engine=Mock(rank=0, any_rank=bool), folder=Mock(path=tmp_path))
+    run.folder.events.read = lambda _: begun
+    assert not scratch._died(run, "scratch-equal-steps")
+    begun *= 3
+    assert not scratch._died(run, "scratch-equal-seconds")
+    monkeypatch.setattr(scratch, "_train", None)
+    assert scratch._tried(run, [], "scratch-equal-steps", 1.0, 1.0) is None
+    (tmp_path / "evidence/scratch-equal-steps/checkpoints/step-4").mkdir(parents=True)
+    assert not scratch._died(run, "scratch-equal-steps")
 
 
 def test_a_training_of_random_weights_resumes_where_it_stopped(two_arms, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ from unfreeze_trainer.judgement.forgetting import (
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.finish import finish
-from unfreeze_trainer.training.forgetting import MAX_ROWS, MIN_ROWS, rows_for
+from unfreeze_trainer.training.forgetting import MAX_ROWS, MIN_ROWS, require_read, rows_for
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.run import Run
 
@@ -76,6 +76,14 @@ def test_rows_that_are_equally_near_are_no_loss_in_any_order():
     twice = np.concatenate([FEATURES[:10]] * 3)
     rounded = twice + np.random.default_rng(3).normal(size=twice.shape) * 1e-9
     assert neighbours_lost(twice, rounded).mean() == pytest.approx(0)
+
+
+def test_rows_that_cannot_be_read_are_no_proof_that_nothing_is_lost():
+    require_read(8, 20, "anchor")
+    with pytest.raises(JobError, match=r"spec\.evidence\.forgetting\.anchor\.source: 0 of the 20 rows"):
+        require_read(0, 20, "anchor")
+    with pytest.raises(JobError, match=r"spec\.data\.validation: 7 of the 9 rows"):
+        require_read(7, 9, "validation")
 
 
 def test_a_model_without_numbers_has_lost_everything():

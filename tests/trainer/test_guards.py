@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from unfreeze_trainer.runs.recipe import FILE, StoredRecipe, open_recipe
 from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.hold import Hold
 from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.saver import Saver
 
 lost = st.floats(1e-6, 100)
 pulls = st.builds(Pull, trend=st.floats(0, MOST), step=st.integers(0, 50))
@@ -80,6 +82,18 @@ def test_an_evaluation_that_a_stop_cut_short_steers_once():
     assert steered.trend > 0.01
     assert hold._steer(state) == 0.09
     assert state.pull == steered
+
+
+def test_an_evaluation_writes_over_what_a_stop_saved_before_it():
+    """The guard may have brought the weights back meanwhile: what was evaluated is exported, and not what was saved before."""
+    engine = Mock(weights=Mock(return_value={}), optimizer_state=Mock(return_value={}))
+    saver = Saver(engine, Mock(generation=None), keep=1, newest=Mock(step=4), hook=Mock(), evaluated=2)
+    saver.save(RunState(step=4, evaluated_step=2), [])
+    assert not engine.weights.called
+    for _ in range(2):
+        saver.save(RunState(step=4, evaluated_step=4), [])
+    assert engine.weights.call_count == 1
+    saver.close()
 
 
 HELD = {"budget": 0.1, "guard": "Hold"}

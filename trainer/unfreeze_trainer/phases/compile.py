@@ -225,10 +225,16 @@ def _climb(auto: AutoSpec, epochs: float, steps_per_epoch: int, blocks: Sequence
                 [*chosen, head],
                 max(1, round((rung.epochs or epochs * (PROBE_EPOCHS if probes else 1)) * steps_per_epoch)),
                 PlateauSpec(patience=PROBE_PATIENCE) if probes and rung.epochs is None else None,
-                f"{rung.type} {len(chosen)}" if rung.type == "PartialFineTuning" else rung.type,
+                _rung_name(rung, len(chosen), index, {one.rung for one in found}),
             )
         )
     return found
+
+
+def _rung_name(rung: AutoRungSpec, blocks: int, index: int, taken: Collection[str]) -> str:
+    """Return what decisions call a rung: its type, how many blocks it trains, and where that is another one's name its place."""
+    name = f"{rung.type} {blocks}" if rung.type == "PartialFineTuning" else rung.type
+    return f"{name} (rungs[{index}])" if name in taken else name
 
 
 def _says_which(rung: AutoRungSpec) -> bool:

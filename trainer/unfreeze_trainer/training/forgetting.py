@@ -65,6 +65,17 @@ def rows_for(total: int, *, samples: int, looks: int) -> int:
     return min(total, MAX_ROWS, max(MIN_ROWS, affordable))
 
 
+def require_read(read: int, rows: int, split: str) -> None:
+    """Raise JobError where too few of the rows that are looked at can be read: of none it would be said that nothing is lost."""
+    if read < FEWEST:
+        field = "evidence.forgetting.anchor.source" if split == "anchor" else "data.validation"
+        raise JobError(
+            "InvalidData",
+            f"spec.{field}: {read} of the {rows} rows that are looked at can be read, which tell nothing of what a model has lost:"
+            f" correct the others, {FEWEST} are needed",
+        )
+
+
 class Forgetting:
     """The gauges of a run.
 
@@ -156,6 +167,7 @@ class Forgetting:
                 " what it loses: remove spec.evidence.forgetting",
             )
         self.kept = self.look.read()
+        require_read(int(self.kept.sum()), len(drawn), self.split)
         self._base = base
         self.seconds = time.perf_counter() - began
 

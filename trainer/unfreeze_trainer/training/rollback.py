@@ -283,6 +283,6 @@ class Rollbacks:
             setattr(now, name, getattr(before, name))
         if now.best and now.best.step != step and not engine.any_rank(engine.rank == 0 and self._whole(now.best.step)):
             now.forget_best(self._job.metric.name)
-        self._saver.went_back(step)
+        self._saver.went_back(step, now.evaluated_step)
         self._meter.start_over()
         self._tell()

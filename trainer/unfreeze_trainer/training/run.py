@@ -147,7 +147,9 @@ class Run:
         self.decisions = Decisions(state, events)
         for decision in _decided_before(job, folder, rates):
             self.decisions.add(decision)
-        self.saver = saver = Saver(engine, folder, keep=keep, newest=found.checkpoint, hook=hook)
+        self.saver = saver = Saver(
+            engine, folder, keep=keep, newest=found.checkpoint, hook=hook, evaluated=state.evaluated_step
+        )
         self.spending = spending = Spending(
             job, task, plan, state, engine=engine, folder=folder, saver=saver, decisions=self.decisions
         )

@@ -30,6 +30,8 @@ class Saver:
         What the run resumes from.
     hook
         Its state is kept beside the moments.
+    evaluated
+        Step of the newest evaluation that `newest` knows of.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Saver:
         keep: int,
         newest: CheckpointInfo | None,
         hook: StepHook,
+        evaluated: int = -1,
     ) -> None:
         self._engine, self._folder = engine, folder
         self._keep, self._hook = keep, hook
-        self._saved = newest.step if newest else None
+        self._saved = (newest.step, evaluated) if newest else None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
         self.newest = newest
@@ -53,8 +56,11 @@ class Saver:
         """That the newest checkpoint took on rank 0; None before the first."""
 
     def save(self, state: RunState, names: Collection[str]) -> None:
-        """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective."""
-        if state.step == self._saved:
+        """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective.
+
+        One that a stop wrote before the step was evaluated does not count: an evaluation may change the weights, and decides.
+        """
+        if (state.step, state.evaluated_step) == self._saved:
             return
         began = time.perf_counter()
         self.wait()
@@ -69,7 +75,7 @@ class Saver:
             snapshot = Snapshot(state.model_copy(deep=True), weights | buffers, moments)
             stall = time.perf_counter() - began
             self._writing = self._thread.submit(self._write, snapshot, generation, stall)
-        self._saved = state.step
+        self._saved = state.step, state.evaluated_step
 
     def wait(self) -> None:
         """Wait until what is under way is complete; raise on rank 0 what went wrong with it. Collective."""
@@ -77,9 +83,9 @@ class Saver:
             self._writing.result()
         self.newest = self._engine.broadcast_json(self.newest, CheckpointInfo | None)
 
-    def went_back(self, step: int) -> None:
+    def went_back(self, step: int, evaluated: int = -1) -> None:
         """Take note that the run stands at an earlier checkpoint again, 0 for its start; what was written after it is gone."""
-        self._saved = step or None
+        self._saved = (step, evaluated) if step else None
         found = self._folder.checkpoints.check(step) if step and self._folder.generation else None
         self.newest = self._engine.broadcast_json(found, CheckpointInfo | None)
 

@@ -20,6 +20,7 @@ from unfreeze_trainer.link import Link, tell
 from unfreeze_trainer.training.classical import left_out
 from unfreeze_trainer.training.loop import train
 from unfreeze_trainer.training.meter import StopRequested
+from unfreeze_trainer.training.trials import out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = "evidence"
 """Below the run folder."""
+_TRIES = 3
+"""Starts of a training that may end without a checkpoint."""
+_MEMORY = "all weights train there, which may take more memory than the job itself"
 _ALIKE = 0.1
 """Times that differ by less count as equal."""
 _BY_ALL = frozenset({"FrozenWeightsMoved", "LearningRateTooHigh", "NonFiniteGradients", "RanksDiffer", "SilentFreeze"})
@@ -142,7 +146,15 @@ def _seconds(run: Run, other: Run) -> float:
 
 
 def _tried(run: Run, begun: list[Run], name: str, epochs: float, seconds: float) -> Run | None:
-    """Return what `_train` does; None, and a warning, where that fails on all ranks alike. Collective."""
+    """Return what `_train` does; None, and a warning, where that fails on all ranks alike, or has ended workers often. Collective."""
+    what = f"spec.evidence.scratch: the training {FOLDER}/{name} of random weights failed, and is left out"
+    if _died(run, name):
+        left_out(
+            run.folder,
+            what,
+            RuntimeError(f"it ended the workers {_TRIES} times before its first checkpoint: {_MEMORY}"),
+        )
+        return None
     try:
         return _train(run, begun, name, epochs, seconds)
     except StopRequested:
@@ -151,15 +163,22 @@ def _tried(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
         reason = error.reason if isinstance(error, JobError) else ""
         alone = run.engine.world_size == 1 and reason not in _OF_FOLDER and not isinstance(error, OSError)
         if not alone and reason not in _BY_ALL:
+            if out_of_memory(error):  # not the job's own, which is over: another start leaves this out
+                raise RuntimeError(f"{name} of spec.evidence.scratch: {_MEMORY}") from error
             raise
         log.exception("%s", name)
         run.engine.end()
-        left_out(
-            run.folder,
-            f"spec.evidence.scratch: the training {FOLDER}/{name} of random weights failed, and is left out",
-            error,
-        )
+        left_out(run.folder, what, error)
         return None
+
+
+def _died(run: Run, name: str) -> bool:
+    """Return whether a training has ended its workers often enough: what was trained is worth more than what it is compared with. Collective."""
+    found = False
+    if run.engine.rank == 0:
+        begun = sum(line.get("name") == name for line in run.folder.events.read("scratch"))
+        found = begun >= _TRIES and not [*(run.folder.path / FOLDER / name / "checkpoints").glob("step-*")]
+    return run.engine.any_rank(found)
 
 
 def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float) -> Run:
@@ -173,6 +192,7 @@ def _train(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
     if run.folder.generation:
         run.folder.generation.check()  # one that is superseded takes nothing below its folder
         run.folder.require_own()  # nor is a link followed that has come to lie there
+        run.folder.events.add("scratch", name=name)
     run.engine.module.to("cpu")  # what was trained is exported: its place is the other's
     job, aside = scratch_job(run.asked, name, epochs), _Aside(run, name.replace("-", " "))
     aside.write_activity("reading the data")
