@@ -11,6 +11,8 @@ pytest_plugins = ["tests.cluster.fixtures", "tests.rooms"]
 os.environ["UNFREEZE_FEATURES"] = "off"
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unfreeze", deadline=None)
+# Of `make test-fast`: a fifth of the examples, where a test does not say how many.
+settings.register_profile("fast", settings.get_profile("unfreeze"), max_examples=20)
 settings.load_profile("unfreeze")
 
 

@@ -61,6 +61,7 @@ def test_a_former_name_means_what_todays_does(manifest):
     assert len(warnings(old)) == ("export" in old["spec"]["output"])
 
 
+@pytest.mark.slow
 def test_a_mistake_is_found_under_a_former_name_too():
     cases = [(case["name"], patched(BASE, case["patch"])) for case in load("bad.yaml")]
     renamed = [(name, old, whole) for name, whole in cases if (old := with_former_names(whole)) != whole]

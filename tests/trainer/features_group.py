@@ -14,31 +14,39 @@ from unfreeze_trainer.training.loop import train
 GRADUAL = {"type": "GradualUnfreezing", "gradualUnfreezing": {"epochsPerPhase": 2}}
 
 
-def job_of(engine: str, folder: Path, features: str) -> ResolvedJob:
+def job_of(engine: str, folder: Path, features: str, batch: int = 7) -> ResolvedJob:
     """Return a job of four phases of two epochs, of a model with dropout, in batches of similar length."""
     job = make_job(
         folder / "bert",
         folder / "texts.csv",
         strategy={**GRADUAL, "learningRate": {"head": 1e-2}},
-        training={"epochs": 8, "batchSize": 7, "groupByLength": True, "checkpoint": {"everySteps": 5, "keep": 50}},
+        training={"epochs": 8, "batchSize": batch, "groupByLength": True, "checkpoint": {"everySteps": 5, "keep": 50}},
         distribution={"numNodes": 2, **ENGINES[engine]},
         output={"destination": f"file://{folder}/{engine}-{features}"},
     )
     return job.model_copy(update={"semantics": job.semantics.model_copy(update={"features": features})})
 
 
-def trained(engine: str, folder: Path, features: str, left: int | None = None, kept: tuple[Path, int] | None = None):
+def trained(engine: str, folder: Path, features: str, left: int | None = None):
     """Train a job; return the weights on rank 0, what the cache has done, and cuts by phase.
 
-    With `left` what a run has after so many steps is all that is there, and it resumes. `kept` is a cache
-    that outlives the job, and its turn, which has a run folder of its own.
+    With `left` what a run has after so many steps is all that is there, and it resumes.
     """
-    job = job_of(engine, folder, features)
+    return _train(job_of(engine, folder, features), left)
+
+
+def shared(engine: str, folder: Path, features: str, kept: tuple[Path, int] | None = None):
+    """Train a job in larger batches; `kept` is a cache that outlives it, and its turn, which has a run folder of its own."""
+    job = job_of(engine, folder, features, 20)
     if kept:
         cache, turn = kept
         place = ResolvedCache(source=f"file://{cache}", path=str(cache), max_bytes=2**30)
         output = job.output.model_copy(update={"path": f"{cache}-{turn}"})
         job = job.model_copy(update={"cache": place, "output": output})
+    return _train(job)
+
+
+def _train(job: ResolvedJob, left: int | None = None):
     run = open_run(job, open_task(job))
     if left is not None:
         assert run.state.step == left

@@ -351,10 +351,10 @@ def test_rows_that_somebody_has_made_up_are_not_taken(folder, tmp_path, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["DDP", "ZeRO-3"])
 def test_ranks_share_what_each_has_found(ranks, folder, tmp_path, engine):
-    (plain, *_), _ = ranks.call(features_group.trained, engine, folder, "Computed")
+    (plain, *_), _ = ranks.call(features_group.shared, engine, folder, "Computed")
     for turn in range(2):
         (found, saved, _), (_, other, _) = ranks.call(
-            features_group.trained, engine, folder, "Cached", None, (tmp_path / "cache", turn)
+            features_group.shared, engine, folder, "Cached", (tmp_path / "cache", turn)
         )
         for name, weight in plain.items():
             torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)
