@@ -188,6 +188,7 @@ class Simulation:
         self._first_status = first_status
         self.now = NOW
         self.poller = FakePoller()
+        self._made = itertools.count()
         self._failed: defaultdict[str, set[str]] = defaultdict(set)
         """UIDs of the pods that failed, by their Job's: the Job controller counts each, whether or not it is still there."""
         self.create(**options)
@@ -342,7 +343,7 @@ class Simulation:
                 index,
                 "Pending",
                 owner=job["metadata"]["uid"],
-                name=f"job-train-{index}-{len(self.server.calls)}-{self.now:%M%S}",
+                name=f"job-train-{index}-{next(self._made)}",
                 created=self.now,
             )
             raw["status"] |= {"conditions": [], "containerStatuses": []}

@@ -28,9 +28,9 @@ CHILD_JOB_ANNOTATION = "unfreeze.dev/child-job"
 CONTENT_HASH_ANNOTATION = "unfreeze.dev/content-hash"
 """Hash of job.json as the operator wrote it, so that a change by others is noticed."""
 CARRIED_ANNOTATION = "unfreeze.dev/carried"
+"""Totals of earlier runs of the same FineTuneJob, so that nothing that is counted is lost when pods go."""
 RESUMED_ANNOTATION = "unfreeze.dev/resumed-at"
 """When a Job was resumed last. Kubernetes 1.32 to 1.34.1 often cannot write its new startTime (kubernetes/kubernetes#134521)."""
-"""Totals of earlier runs of the same FineTuneJob, so that nothing that is counted is lost when pods go."""
 
 OPERATOR_LABELS = {"app.kubernetes.io/name": "unfreeze-operator"}
 """Labels of the operator's own pods, by which the NetworkPolicies of jobs let them in."""

@@ -45,4 +45,4 @@ def _repaired(context: Context, job: JobView) -> Verdict | None:
     found = {"parallelism": job.parallelism, "backoffLimit": job.backoff_limit}
     if found == wanted or context.job.queue or job.spec_hash != children.spec_hash(context.job, context.spec):
         return None
-    return Verdict("Repairing", "the Job is brought up to date", (Patch(JOBS, job, {"spec": wanted}),), stop=True)
+    return Verdict("Repairing", "the Job is brought up to date", (Patch(JOBS, job, {"spec": wanted}),))
