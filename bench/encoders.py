@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from bench.support.frozen import PICTURES, Rows, bridged, features, found, rows_of
+from bench.support.frozen import PICTURES, Rows, bridged, features, hits_of, rows_of
 from bench.support.outcomes import SEED, interval, record
 from examples.prepare_multilingual import write_multilingual
 from examples.prepare_stamps import prepare_all
@@ -63,7 +63,7 @@ def _measured(folder: Path, splits: dict[str, Rows], picture: str, text: str) ->
     for seed in SEEDS:
         see, read = bridged({picture: pictures}, texts, splits, width=WIDTH, rate=RATE, seed=seed)
         scores = see(asked[0]) @ read(asked[1]).T
-        hits.append([found(scores, right), found(scores.T, right)])
+        hits.append([hits_of(scores, right), hits_of(scores.T, right)])
     ways = np.mean(hits, axis=0)
     one, other, both = (round(value, 4) for value in _neighbours(folder, splits["train"], picture, text))
     return {

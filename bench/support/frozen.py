@@ -169,7 +169,7 @@ def _fit(bridge: Bridge, values: Mapping[str, np.ndarray], splits: Mapping[str, 
         with torch.no_grad():
             one, other = bridge.eval()(held).unbind(dim=1)
         scores = (one @ other.T).numpy()
-        reached = float(np.mean([found(way, right) for way in (scores, scores.T)]))
+        reached = float(np.mean([hits_of(way, right) for way in (scores, scores.T)]))
         if reached > best:
             best, kept = reached, deepcopy(bridge.state_dict())
     bridge.load_state_dict(kept)
@@ -182,7 +182,7 @@ def contrast(vectors: Tensor, same: Tensor) -> Tensor:
     return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
 
 
-def found(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+def hits_of(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return of each row whether what scores highest is right, float64 of shape (rows,)."""
     hits: np.ndarray = right[np.arange(len(scores)), scores.argmax(axis=1)].astype(float)
     return hits

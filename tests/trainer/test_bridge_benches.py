@@ -12,7 +12,7 @@ from torch.nn import functional
 from bench.alignment import _fewer
 from bench.encoders import NEIGHBOURS, neighbours
 from bench.languages import translations
-from bench.support.frozen import Rows, contrast, found
+from bench.support.frozen import Rows, contrast, hits_of
 from bench.words import accuracy, alike, centred
 from examples.prepare_multilingual import BLOCK, PREFIX, prefixed, read_weights, renamed, unpacked
 
@@ -58,7 +58,7 @@ def test_contrast_is_cross_entropy_both_ways_without_what_is_no_negative():
 
 
 def test_what_scores_highest_is_found():
-    assert found(np.array([[0.1, 0.9], [0.2, 0.8]]), np.eye(2, dtype=bool)).tolist() == [0, 1]
+    assert hits_of(np.array([[0.1, 0.9], [0.2, 0.8]]), np.eye(2, dtype=bool)).tolist() == [0, 1]
 
 
 def test_fewer_clips_leave_each_picture_its_text(tmp_path):
