@@ -44,9 +44,7 @@ class Projector(nn.Module):
         and a step of a usual learning rate would be larger than they are.
     """
 
-    def __init__(
-        self, kind: str, inputs: int, outputs: int, *, spread: int, dropout: float, size: float = 1.0
-    ) -> None:
+    def __init__(self, kind: str, inputs: int, outputs: int, *, spread: int, dropout: float, size: float = 1.0) -> None:
         super().__init__()
         self._outputs, self.dropout, self.size = outputs, nn.Dropout(dropout), size
         layers: list[nn.Module] = [nn.Linear(inputs, outputs * spread)]
