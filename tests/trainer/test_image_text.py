@@ -22,6 +22,7 @@ from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.commands.survey import survey
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates import check
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.dual_encoder import as_in_library
 from unfreeze_trainer.models.plain import plain_outputs
@@ -358,9 +359,20 @@ def test_projections_alone_or_an_adapter_train(places, tmp_path):
     assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_what_it_takes_is_not_estimated(places, tmp_path):
-    with pytest.raises(JobError, match=r"^spec.task.type: the memory of ImageText cannot be estimated yet"):
-        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
+@pytest.mark.slow
+def test_what_it_takes_is_estimated(places, tmp_path):
+    """With its own loss, whose products grow with the square of the batch; a tower that is frozen has no moments."""
+    training = {"batchSize": 12, "gradientAccumulationSteps": 3}
+    job = job_of(places, tmp_path, "siglip", {"imageTower": "Frozen"}, training=training)
+    found, _ = estimated(job, limit=1 << 40)
+    loaded = open_task(job).build_model()
+    sizes = {name: one.numel() for name, one in loaded.module.named_parameters()}
+    [phase] = found.traced.phases
+    assert found.traced.parameters == sum(sizes.values())
+    assert phase.trainable_parameters == sum(size for name, size in sizes.items() if name not in loaded.locked)
+    assert 8 * phase.trainable_parameters <= phase.optimizer <= 12 * phase.trainable_parameters + 4096
+    assert found.verdict == "Fits"
+    assert not check.not_estimated(job)
 
 
 def test_a_job_is_drafted_for_pictures_with_captions(places, tmp_path, monkeypatch):
