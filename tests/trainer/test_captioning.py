@@ -30,14 +30,16 @@ from tests.trainer.jobs import (
 )
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.facts import Facts
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.caption_tokens import CaptionTokens
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.estimates import check
+from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.estimate import estimate_of
 from unfreeze_trainer.estimates.room import Room
+from unfreeze_trainer.estimates.trace import Traced, trace
 from unfreeze_trainer.models import captioner_layers, export
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.captioner_layers import Projector, fewer, places_of
@@ -261,21 +263,22 @@ def test_clips_are_taken_where_there_are_no_pictures_and_a_decoder_writes(places
 def test_what_it_takes_is_estimated(places, tmp_path):
     """A frozen encoder has neither gradients nor moments; what its outputs take for a moment, while they are cached, is no step's."""
     job = job_of(places, tmp_path, encoder="vit", strategy={"type": "FullFineTuning"}, **LORA)
-    found, _ = estimated(job, limit=1 << 40)
     task = open_task(job)
+    traced = Aside(lambda: trace(job, task, steps_alone=True), Traced).result()
+    found = estimate_of(job, traced, base=0, limit=1 << 40)
     loaded = task.build_model()
-    [phase] = found.traced.phases
+    [phase] = traced.phases
     sizes = {name: one.numel() for name, one in loaded.module.named_parameters()}
-    assert found.traced.parameters == sum(sizes.values())
+    assert traced.parameters == sum(sizes.values())
     assert phase.trainable_parameters == sum(sizes[name] for name in loaded.adapter_parameters)
     assert 8 * phase.trainable_parameters <= phase.optimizer <= 12 * phase.trainable_parameters + 4096
-    assert phase.weights >= 4 * found.traced.parameters
+    assert phase.weights >= 4 * traced.parameters
     assert found.verdict == "Fits"
     assert not check.not_estimated(job)
     assert check.plainly_fits(job, task, Room(1 << 40, "the pod"))
-    least = check.least_of(found.traced, job)
+    least = check.least_of(traced, job)
     assert least.step == phase.weights + phase.optimizer + phase.activations
-    room = Room(found.base + least.step // 2, "the memory limit of the pod")
+    room = Room(least.step // 2, "the memory limit of the pod")
     assert "phase all needs at least" in check.too_large(job, found, room)
 
 

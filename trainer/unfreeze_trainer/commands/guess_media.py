@@ -55,7 +55,7 @@ def of_descriptions(facts: Mapping[str, Facts], given: Mapping[str, str], task: 
         )
     kind = kinds[0]
     columns = {kind: given.get(kind) or looking(facts, looks[kind])[0].name}
-    asks = given.get("prompt") or ("prompt" if "prompt" in facts else "")
+    asks = given.get("prompt") or ("prompt" if "prompt" in facts.keys() - {*given.values()} else "")
     taken = {*columns.values(), asks}
     texts = [one for one in looking(facts, "text") or looking(facts, "category", "id") if one.name not in taken]
     if not texts and "text" not in given:
