@@ -126,7 +126,7 @@ def _takes_engine(job: ResolvedJob, engine: str) -> bool:
     evidence, adapter = job.evidence, job.adapter
     if job.stages or job.model.quantization is not None or (evidence and evidence.scratch):
         return False
-    if evidence and evidence.forgetting and engine == "DeepSpeed":
+    if engine == "DeepSpeed" and ((evidence and evidence.forgetting) or task_type(job.task.type).describes):
         return False
     if adapter is None:
         return True
