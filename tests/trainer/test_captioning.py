@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 from unittest.mock import patch
@@ -30,8 +29,6 @@ from tests.trainer.jobs import (
 )
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_trainer.commands.facts import Facts
-from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.caption_tokens import CaptionTokens
 from unfreeze_trainer.errors import JobError
@@ -236,26 +233,6 @@ def test_a_job_is_drafted_for_it(places, tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["data", *given, "--output", "json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["splits"]["train"]["samples"] == 14
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "no column looks like such. The columns are 'text'; name the right one by --column image=NAME"),
-        ({"audio": "text", "image": "text"}, "name image or audio"),
-        ({"image": "text"}, "no column looks like text"),
-    ],
-)
-def test_what_no_job_is_drafted_for_is_said(given, said):
-    facts = {"text": Facts("text", ["some words of a picture", "other words of another one"])}
-    with pytest.raises(JobError, match=re.escape(said)):
-        guess(facts, "t", given, "Captioning")
-
-
-def test_clips_are_taken_where_there_are_no_pictures_and_a_decoder_writes(places):
-    facts = {"clip": Facts("clip", ["a.wav", "b.wav"]), "text": Facts("text", ["some words of a", "other words of b"])}
-    found = guess(facts, "t", {}, "Captioning")
-    assert (found.columns, found.options) == ({"audio": "clip", "text": "text"}, {})
     assert [writes_texts(places / name) for name in ("decoder", "vit", "timm")] == [True, False, False]
 
 
