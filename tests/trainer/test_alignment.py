@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional
 
 from tests.trainer.engine_group import open_run
-from tests.trainer.jobs import WORDS, bert_folder, image_model, make_job, merge, timm_folder
+from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, image_model, make_job, merge, timm_folder
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_trainer.commands.draft import Draft
@@ -251,6 +251,19 @@ def test_heads_are_trained_on_cached_outputs_and_exports_load_by_their_script(pl
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
     assert texts.shape == (2, 8)
     assert pictures.shape == (1, 8)
+    if image == "timm":
+        described_by_its_encoder(places, tmp_path, after)
+
+
+def described_by_its_encoder(places, folder, weights):
+    """What an export holds of an encoder goes on in a captioner."""
+    decoder_folder(folder / "decoder", tie_word_embeddings=True)
+    sources = {"Image": folder / "run" / "model" / "image", "Text": folder / "decoder"}
+    towers = [{"modality": kind, "source": f"file://{source}"} for kind, source in sources.items()]
+    options = {"type": "Captioning", "captioning": {"prefixLength": 3, "imageSize": 32}}
+    job = make_job("none", places / "rows.jsonl", model={"source": None, "towers": towers}, task=options)
+    for name, tensor in open_task(job).build_model().module.encoder.model.named_parameters():
+        assert torch.equal(tensor, weights[f"encoders.towers.image.{name}"])
 
 
 def test_the_survey_of_a_table_looks_at_its_pictures(places, tmp_path):

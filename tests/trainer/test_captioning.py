@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -27,13 +29,18 @@ from tests.trainer.jobs import (
 )
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.resolved import ResolvedJob
-from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.caption_tokens import CaptionTokens
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates import check
+from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.estimate import estimate_of
+from unfreeze_trainer.estimates.room import Room
+from unfreeze_trainer.estimates.trace import Traced, trace
 from unfreeze_trainer.models import captioner_layers, export
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.captioner_layers import Projector, fewer, places_of
+from unfreeze_trainer.models.folders import writes_texts
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.models.text import load_tokenizer
 from unfreeze_trainer.objectives.base import IGNORED, TARGETS
@@ -208,17 +215,48 @@ def test_a_language_model_that_could_be_trained_and_never_asked_is_named(places,
         task.build_model()
 
 
-@pytest.mark.parametrize("command", ["init", "data"])
-def test_no_job_is_drafted_for_it(places, tmp_path, monkeypatch, command):
+def test_a_job_is_drafted_for_it(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, [command, str(places / "rows.jsonl"), "--task", "Captioning"])
+    given = [str(places / "rows.jsonl"), "--task", "Captioning"]
+    models = [part for name in ("decoder", "timm") for part in ("--model", str(places / name))]
+    done = CliRunner().invoke(main, ["init", *given, *models])
+    assert done.exit_code == 0, done.output
+    assert "'prompt' was taken for what is asked of each picture, and 'text' for the answer" in done.output
+    spec = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]
+    assert [Path(one["source"]).name for one in spec["model"]["towers"]] == ["timm", "decoder"]
+    assert spec["task"] == {"type": "Captioning", "captioning": {"annotation": "Answers"}}
+    assert spec["strategy"]["type"] == "FeatureExtraction"
+    assert (spec["training"]["batchSize"], "gradientAccumulationSteps" in spec["training"]) == (8, False)
+    done = CliRunner().invoke(main, ["init", *given, *models, "--model", str(places / "vit"), "--force"])
     assert done.exit_code == 2
-    assert "Captioning has an encoder and a language model, and no job is drafted for it" in done.stderr
+    assert "one encoder and one language model, and several read Image" in " ".join(done.stderr.split())
+    done = CliRunner().invoke(main, ["data", *given, "--output", "json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["splits"]["train"]["samples"] == 14
+    assert [writes_texts(places / name) for name in ("decoder", "vit", "timm")] == [True, False, False]
 
 
-def test_what_it_takes_is_not_estimated(places, tmp_path):
-    with pytest.raises(JobError, match=r"^spec.task.type: the memory of Captioning cannot be estimated yet"):
-        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
+@pytest.mark.slow
+def test_what_it_takes_is_estimated(places, tmp_path):
+    """A frozen encoder has neither gradients nor moments; what its outputs take for a moment, while they are cached, is no step's."""
+    job = job_of(places, tmp_path, encoder="vit", strategy={"type": "FullFineTuning"}, **LORA)
+    task = open_task(job)
+    traced = Aside(lambda: trace(job, task, steps_alone=True), Traced).result()
+    found = estimate_of(job, traced, base=0, limit=1 << 40)
+    loaded = task.build_model()
+    [phase] = traced.phases
+    sizes = {name: one.numel() for name, one in loaded.module.named_parameters()}
+    assert traced.parameters == sum(sizes.values())
+    assert phase.trainable_parameters == sum(sizes[name] for name in loaded.adapter_parameters)
+    assert 8 * phase.trainable_parameters <= phase.optimizer <= 12 * phase.trainable_parameters + 4096
+    assert phase.weights >= 4 * traced.parameters
+    assert found.verdict == "Fits"
+    assert not check.not_estimated(job)
+    assert check.plainly_fits(job, task, Room(1 << 40, "the pod"))
+    least = check.least_of(traced, job)
+    assert least.step == phase.weights + phase.optimizer + phase.activations
+    room = Room(least.step // 2, "the memory limit of the pod")
+    assert "phase all needs at least" in check.too_large(job, found, room)
 
 
 # What is learned

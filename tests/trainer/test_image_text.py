@@ -18,10 +18,12 @@ from tests.trainer.engine_group import ENGINES, open_run
 from tests.trainer.jobs import DUAL_ENCODERS, WORDS, bert_folder, dual_encoder_folder, make_job
 from tests.trainer.reference import train_by_hand
 from unfreeze_api.cli import main
-from unfreeze_trainer.commands.estimate import estimated
 from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.commands.survey import survey
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates import check
+from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.trace import Traced, trace
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.dual_encoder import as_in_library
 from unfreeze_trainer.models.plain import plain_outputs
@@ -358,9 +360,20 @@ def test_projections_alone_or_an_adapter_train(places, tmp_path):
     assert (tmp_path / "lora" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_what_it_takes_is_not_estimated(places, tmp_path):
-    with pytest.raises(JobError, match=r"^spec.task.type: the memory of ImageText cannot be estimated yet"):
-        estimated(job_of(places, tmp_path), limit=None, accelerator_limit=None)
+@pytest.mark.slow
+def test_what_it_takes_is_estimated(places, tmp_path):
+    """With its own loss, whose products grow with the square of the batch; a tower that is frozen has no moments."""
+    training = {"batchSize": 12, "gradientAccumulationSteps": 3}
+    job = job_of(places, tmp_path, "siglip", {"imageTower": "Frozen"}, training=training)
+    task = open_task(job)
+    traced = Aside(lambda: trace(job, task, steps_alone=True), Traced).result()
+    loaded = task.build_model()
+    sizes = {name: one.numel() for name, one in loaded.module.named_parameters()}
+    [phase] = traced.phases
+    assert traced.parameters == sum(sizes.values())
+    assert phase.trainable_parameters == sum(size for name, size in sizes.items() if name not in loaded.locked)
+    assert 8 * phase.trainable_parameters <= phase.optimizer <= 9 * phase.trainable_parameters
+    assert not check.not_estimated(job)
 
 
 def test_a_job_is_drafted_for_pictures_with_captions(places, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`unfreeze init`: a job file for the data that people have, which validates, and says what was decided."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
 from tests.trainer.test_look import model_folder
 from unfreeze_api.cli import main
-from unfreeze_trainer.commands.facts import facts_of
+from unfreeze_trainer.commands.facts import Facts, facts_of
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.layout import find_layout
 from unfreeze_trainer.data.cells import read_cells
+from unfreeze_trainer.errors import JobError
 
 TEXTS = [f"some words that are a text, number {n}" for n in range(60)]
 
@@ -306,3 +308,23 @@ def test_names_of_files_and_columns_end_no_comment_and_no_value(here):
     done = ask("init", "odd name.csv", "--column", "label=#: {label")
     assert done.exit_code == 0, done.stderr
     assert job(here / "job.yaml")["data"]["train"]["columns"] == {"text": "yes", "label": "#: {label"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "no column looks like such. The columns are 'text'; name the right one by --column image=NAME"),
+        ({"audio": "text", "image": "text"}, "name image or audio"),
+        ({"image": "text"}, "no column looks like text"),
+    ],
+)
+def test_what_is_no_picture_or_clip_with_a_text_of_it_is_said(given, said):
+    facts = {"text": Facts("text", ["some words of a picture", "other words of another one"])}
+    with pytest.raises(JobError, match=re.escape(said)):
+        guess(facts, "t", given, "Captioning")
+
+
+def test_clips_are_taken_where_there_are_no_pictures():
+    facts = {"clip": Facts("clip", ["a.wav", "b.wav"]), "text": Facts("text", ["some words of a", "other words of b"])}
+    found = guess(facts, "t", {}, "Captioning")
+    assert (found.columns, found.options) == ({"audio": "clip", "text": "text"}, {})

@@ -110,7 +110,13 @@ def test_an_accelerator_is_asked_for_weights_and_moments_alone():
         {"strategy": {"type": "FeatureExtraction", "solver": "Closed"}},
         {"training": {"compile": True}},
         {"model": {"quantization": {"type": "NF4"}}, "adapter": {"type": "LoRA"}},
-        {"task": {"type": "ImageText"}},
+        {
+            "model": {
+                "source": None,
+                "towers": [{"modality": one, "source": f"file:///{one}"} for one in ("Image", "Text")],
+            },
+            "task": {"type": "Alignment"},
+        },
     ],
 )
 def test_what_cannot_be_told_begins_with_a_line_in_the_log(change, caplog):

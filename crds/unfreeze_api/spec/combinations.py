@@ -255,9 +255,10 @@ def writer_rules(writers: Sequence[TaskType]) -> Iterator[Rule]:
         f"{every(writers)} has no export of an adapter alone: export Merged",
         ".output.exports",
     )
+    proven = [engine for engine in ENGINES if engine.name in ("DDP", "FSDP")]
     yield Rule(
-        f"{other}{_among('self.distribution.engine', [engine for engine in ENGINES if engine.name == 'DDP'])}",
-        f"{every(writers)} is proven with DDP alone: choose distribution.engine DDP",
+        f"{other}{_among('self.distribution.engine', proven)}",
+        f"{every(writers)} is proven with {every(proven)} alone: choose distribution.engine {either(proven)}",
         ".distribution.engine",
     )
 

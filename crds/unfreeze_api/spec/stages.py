@@ -212,6 +212,13 @@ def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         f"stages are proven for models that read one thing, and {every(both)} has one that sees and reads: remove stages",
         ".stages",
     )
+    joined = [task for task in tasks if task.towers]
+    yield Rule(
+        f"!has(self.stages) || !(self.task.type in {[task.name for task in joined]})",
+        f"stages hand on one model, and {every(joined)} join several: remove stages, and name what another job has written of an encoder"
+        " (DESTINATION/model/image) in model.towers",
+        ".stages",
+    )
     ranked, others = ([task for task in tasks if task.rankable is one] for one in (True, False))
     yield Rule(
         "!has(self.stages) || self.stages.all(one, one.keep == 'Always')"
@@ -225,7 +232,7 @@ def stage_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
 STAGE_RULES = (
     *stage_rules(),
     Rule(
-        "!has(self.stages) || (has(self.model.source) && self.model.initialization == 'Pretrained'"
+        "!has(self.stages) || has(self.model.towers) || (has(self.model.source) && self.model.initialization == 'Pretrained'"
         " && !has(self.model.quantization))",
         "stages hand on the whole weights of one pretrained base: name it in model.source, set model.initialization to Pretrained"
         " and remove model.quantization",

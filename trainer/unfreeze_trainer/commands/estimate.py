@@ -78,7 +78,6 @@ def estimated(
     JobError
         What `unfreeze run` would end with before its model is loaded; InvalidModel: the model cannot be traced.
     """
-    from unfreeze_api.tasks import task_type
     from unfreeze_trainer.errors import JobError
     from unfreeze_trainer.estimates.aside import Aside, AsideError
     from unfreeze_trainer.estimates.estimate import estimate_of, resident
@@ -86,11 +85,6 @@ def estimated(
     from unfreeze_trainer.estimates.ways import ways_that_fit
     from unfreeze_trainer.tasks import open_task
 
-    if task_type(job.task.type).describes or (task_type(job.task.type).joins and not job.model.towers):
-        raise JobError(
-            "UnsupportedModel",
-            f"spec.task.type: the memory of {job.task.type} cannot be estimated yet: try it by unfreeze run",
-        )
     if job.stages:
         raise JobError(
             "InvalidJob",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unfreeze_api.tasks import TASKS, task_type
+from unfreeze_api.tasks import TASKS
 from unfreeze_trainer.commands.facts import Facts, Look
-from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_speech
+from unfreeze_trainer.commands.guess_media import of_agreement, of_captions, of_descriptions, of_speech
 from unfreeze_trainer.commands.guessed import Guess, looking, most_usual
 from unfreeze_trainer.commands.hints import hints, require_header, require_labels
 from unfreeze_trainer.commands.labels import (
@@ -49,6 +49,7 @@ def guess(
     _check(facts, where, given, task)
     for ask in (
         of_agreement,
+        of_descriptions,
         _of_words,
         of_speech,
         of_captions,
@@ -70,12 +71,6 @@ def _check(facts: Mapping[str, Facts], where: str, given: Mapping[str, str], tas
     names = [task.name for task in TASKS]
     if task and task not in names:
         raise JobError("InvalidJob", f"no task is called {task!r}: tasks are {', '.join(names)}")
-    if task and task_type(task).describes:
-        raise JobError(
-            "InvalidJob",
-            f"{task} has an encoder and a language model, and no job is drafted for it: write the file by docs/tasks.md; `unfreeze data"
-            " FILE` then shows what it would read",
-        )
     known = list(dict.fromkeys(column.name for task in TASKS for column in task.reads))
     if unknown := [name for name in given if name not in known]:
         raise JobError("InvalidJob", f"columns have no field {unknown[0]!r}: fields are {', '.join(known)}")

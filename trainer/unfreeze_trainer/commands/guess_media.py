@@ -36,6 +36,50 @@ def of_agreement(facts: Mapping[str, Facts], given: Mapping[str, str], task: str
     raise JobError("InvalidData", message)
 
 
+def of_descriptions(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
+    """Return captioning, where it is asked for: pictures, or clips where there are none, with what is said of them or asked and answered."""
+    if task != "Captioning":
+        return None
+    looks: dict[str, Look] = {"image": "picture", "audio": "audio"}
+    kinds = [name for name in looks if name in given] or [name for name, look in looks.items() if looking(facts, look)]
+    names = quoted(", ".join(map(repr, facts)))
+    if len(kinds) > 1 and given.keys() & looks.keys():
+        raise JobError(
+            "InvalidJob", "--column: Captioning has one encoder, of pictures or of clips: name image or audio"
+        )
+    if not kinds:
+        raise JobError(
+            "InvalidData",
+            f"{where}: Captioning learns what is said of pictures or clips, and no column looks like such. The columns are {names}; name the"
+            " right one by --column image=NAME or audio=NAME",
+        )
+    kind = kinds[0]
+    columns = {kind: given.get(kind) or looking(facts, looks[kind])[0].name}
+    asks = given.get("prompt") or ("prompt" if "prompt" in facts.keys() - {*given.values()} else "")
+    taken = {*columns.values(), asks}
+    texts = [one for one in looking(facts, "text") or looking(facts, "category", "id") if one.name not in taken]
+    if not texts and "text" not in given:
+        raise JobError(
+            "InvalidData",
+            f"{where}: Captioning learns what is said of pictures or clips, and no column looks like text. The columns are {names}; name the"
+            " right one by --column text=NAME",
+        )
+    columns["text"] = given.get("text") or most_usual(texts, ("caption", "answer", *TEXT_NAMES)).name
+    found = Guess("Captioning", columns)
+    if asks:
+        found.columns["prompt"], found.options = asks, {"annotation": "Answers"}
+        if "prompt" not in given:
+            found.said.append(
+                f"column {asks!r} was taken for what is asked of each {'picture' if kind == 'image' else 'clip'}, and"
+                f" {columns['text']!r} for the answer; to learn the texts without it remove columns.prompt and annotation: Answers"
+            )
+    if len(kinds) > 1:
+        found.said.append(
+            "the table has clips too, which are not read: Captioning has one encoder; to describe them use --column audio=NAME"
+        )
+    return found
+
+
 def of_speech(facts: Mapping[str, Facts], given: Mapping[str, str], task: str | None, where: str) -> Guess | None:
     """Return speech recognition, where clips stand beside a text that is no label, or it is asked for."""
     if task not in (None, "SpeechRecognition") or {"label", "value", "image"} & given.keys():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "models",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the pretrained model; of Alignment several, each by a --model of its own. Default: the first that fits in model/ or"
+    help="Folder of the pretrained model; of Alignment and Captioning several, each by a --model of its own. Default: the first that fits in model/ or"
     " models/ here or beside the data.",
 )
 @click.option(
@@ -77,12 +77,15 @@ def _bases(
     drafted: Draft, given: Sequence[Path], path: Path
 ) -> tuple[Path | None, list[tuple[str, Path | None]], list[str]]:
     """Return the model's folder, or that which reads text, where each of several encoders lies, and what people are shown of it."""
+    from unfreeze_api.tasks import task_type
     from unfreeze_api.tasks.alignment import COLUMNS
 
     if wanted := drafted.modalities:
-        towers, said = _towers(wanted, given, path)
+        towers, said = _towers(wanted, given, path, writes=task_type(drafted.guess.task).writes)
         taken = {COLUMNS[modality].name for modality, _ in towers}
-        for name in drafted.guess.columns.keys() - taken:  # nothing reads it, and rows need not have it
+        for name in (
+            drafted.guess.columns.keys() & {one.name for one in COLUMNS.values()}
+        ) - taken:  # nothing reads it, and rows need not have it
             del drafted.guess.columns[name]
         return next((folder for modality, folder in towers if modality == "Text"), None), towers, said
     if len(given) > 1:
@@ -92,16 +95,25 @@ def _bases(
 
 
 def _towers(
-    wanted: Sequence[str], given: Sequence[Path], path: Path
+    wanted: Sequence[str], given: Sequence[Path], path: Path, *, writes: bool
 ) -> tuple[list[tuple[str, Path | None]], list[str]]:
-    """Return an encoder of each modality that a table has, or all that were named; None for one that was not found."""
-    from unfreeze_trainer.models.folders import modality_of
+    """Return an encoder of each modality that a table has, or all that were named; None for one that was not found.
+
+    Where a language model `writes`, it stands for texts, and there is one of each.
+    """
+    from unfreeze_trainer.models.folders import modality_of, writes_texts
 
     read = {folder: modality_of(folder) for folder in given or _folders(path)}
+    if writes and not given:
+        read = {folder: reads for folder, reads in read.items() if reads != "Text" or writes_texts(folder)}
     if unknown := next((folder for folder in given if read[folder] not in wanted), None):
         what = f"it reads {read[unknown].lower()}s" if read[unknown] else "nothing in it says what it reads"
         raise click.UsageError(f"--model {unknown}: {what}, and the data have {', '.join(wanted)}: leave it out")
-    if given and len(wanted := [modality for modality in wanted if modality in read.values()]) == 1:
+    if writes and (twice := next((one for one in wanted if [*read.values()].count(one) > 1 and given), "")):
+        raise click.UsageError(
+            f"--model: Captioning has one encoder and one language model, and several read {twice}: name one"
+        )
+    if given and not writes and len(wanted := [modality for modality in wanted if modality in read.values()]) == 1:
         raise click.UsageError(
             f"--model: encoders of {wanted[0]} alone have nothing to agree with: name one of another modality too"
         )
@@ -110,10 +122,16 @@ def _towers(
         fitting = [folder for folder, reads in read.items() if reads == modality]
         found += [(modality, folder) for folder in (fitting if given else fitting[:1])] or [(modality, None)]
     missing = [modality for modality, folder in found if folder is None]
+    called = {one: "language model" if writes and one == "Text" else "encoder" for one in wanted}
     said = [
-        f"no encoder was found for {one}: name one by --model, or write it into spec.model.towers" for one in missing
+        f"no {called[one]} was found for {one}: name one by --model, or write it into spec.model.towers"
+        for one in missing
     ]
-    taken = [f"{folder} was taken as the encoder for {modality}" for modality, folder in found if folder and not given]
+    taken = [
+        f"{folder} was taken as the {called[modality]} for {modality}"
+        for modality, folder in found
+        if folder and not given
+    ]
     return found, said + taken
 
 

@@ -70,6 +70,12 @@ _HEADS = (
     "    type: FeatureExtraction",
     "    learningRate: {head: 1.0e-3}",
 )
+_PROJECTOR = (
+    "    # The projector alone is trained: what the encoder gives is computed once, and the language model stays as it is. If it falls",
+    "    # short, try LinearProbeThenFineTune beside adapter: {type: LoRA}, which goes on with the language model.",
+    "    type: FeatureExtraction",
+    "    learningRate: {head: 1.0e-3}",
+)
 _COMPARED, _AT_ONCE = 128, 16
 """Samples of a step that are compared with each other, and those of them that are computed at a time."""
 
@@ -105,9 +111,21 @@ def choose(
     samples = train.samples if train else found.sources["train"].rows
     batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))
     task = task_type(drafted.guess.task)
-    if task.joins:
+    compares = task.joins and not task.describes
+    if compares:
         batch = min(max(1, samples), _COMPARED_FROZEN if towers else _COMPARED)
-    most = _EPOCHS_FROZEN if towers else _EPOCHS[1]
+    most = _EPOCHS_FROZEN if towers and compares else _EPOCHS[1]
+    strategy = (
+        _ALL
+        if task.no_head
+        else _PROJECTOR
+        if task.describes
+        else _HEADS
+        if towers
+        else _PROJECTIONS
+        if task.joins
+        else _HEAD
+    )
     epochs = min(max(math.ceil(_STEPS * batch / max(1, samples)), _EPOCHS[0]), most)
     lines = [
         *(f"# {' '.join(line.split())}" for line in drafted.said),
@@ -124,10 +142,10 @@ def choose(
         "  data:",
         *_data(drafted, found),
         "  strategy:",
-        *(_ALL if task.no_head else _HEADS if towers else _PROJECTIONS if task.joins else _HEAD),
+        *strategy,
         "  training:",
         f"    batchSize: {batch}  # {samples:,} samples to train on: {math.ceil(samples / batch):,} steps an epoch",
-        *_parts(batch if task.joins else 0),
+        *_parts(batch if compares else 0),
         f"    epochs: {epochs}  # about {math.ceil(samples / batch) * epochs:,} steps",
         *_metric(drafted, found),
         "    seed: 0",

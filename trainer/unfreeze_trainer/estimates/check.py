@@ -118,9 +118,12 @@ def refuse_what_cannot_fit(job: ResolvedJob, task: Task, room: Room, stop: Calla
 def not_estimated(job: ResolvedJob) -> str:
     """Return why nobody can tell beforehand what a job holds at least; nothing where it can be told."""
     alone = job.strategy.solver == "Closed" and job.strategy.type == "FeatureExtraction"
+    kind = task_type(job.task.type)
     reasons = (
-        (bool(job.model.towers), "the memory of several encoders is not estimated"),
-        (task_type(job.task.type).joins, f"the memory of {job.task.type} is not estimated"),
+        (
+            kind.towers and not kind.describes,
+            "what several encoders hold at least is not known: rows may lack a modality",
+        ),
         (bool(job.stages), "the memory of stages is not estimated"),
         (job.strategy.type == "Auto", "strategy Auto may end before the rung that needs the most"),
         (alone, "its head is solved without steps"),
@@ -132,18 +135,24 @@ def not_estimated(job: ResolvedJob) -> str:
 
 def plainly_fits(job: ResolvedJob, task: Task, room: Room) -> bool:
     """Whether a small model fits many times over, by its files and one sample alone: most jobs do, and need no estimate."""
-    library = task.library  # type: ignore[attr-defined]  # of a task that is composed, as all are that have no towers
-    files = weight_files(library.path, library.where, library=library.name)
-    weights = 2 * sum((Path(library.path) / name).stat().st_size for name in files)  # half precision grows
-    if not files or weights > 2 * _SMALL:
+    library, weights = task.library, 0  # type: ignore[attr-defined]  # of a task that is composed, as all are
+    for base in library.bases:
+        if not (files := weight_files(base.path, base.where, library=base.name)):
+            return False
+        weights += 2 * sum((Path(base.path) / name).stat().st_size for name in files)  # half precision grows
+    if weights > 2 * _SMALL:
         return False
     training = job.training
     longest = int(task.lengths("train").argmax())
     [batch] = task.batches("train", [[longest]], epoch_seed=0)
-    values = max(batch.values(), key=lambda tensor: tensor.numel())
-    kept = _OF_VALUE if values.is_floating_point() else _OF_TOKEN * weights / 4
+    values, tokens = (
+        max((tensor.numel() for tensor in batch.values() if tensor.is_floating_point() is real), default=0)
+        for real in (True, False)
+    )
+    tokens += getattr(library, "most_prefix", 0)  # a captioner's
+    kept = _OF_VALUE * values + _OF_TOKEN * weights / 4 * tokens
     samples = -(-training.batch_size // (job.distribution.world_size * training.gradient_accumulation_steps))
-    needed = resident() + _STATES * weights + round(4 * kept * samples * values.numel())
+    needed = resident() + _STATES * weights + round(4 * kept * samples)
     return (room.host is None or room.workers * needed < room.host) and (
         room.accelerator is None or needed < room.accelerator
     )
@@ -169,7 +178,7 @@ def least_of(traced: Traced, job: ResolvedJob) -> Least:
     between = max(phase.weights, phase.weights + phase.optimizer - unseen)
     # Frozen blocks may have computed before, a few samples at a time (see features.cached): what they hold for a moment is none
     # of the step's then.
-    frozen = phase.trainable_parameters < traced.parameters and job.adapter is None
+    frozen = phase.trainable_parameters < traced.parameters and (job.adapter is None or bool(job.model.towers))
     step = phase.weights + phase.optimizer + phase.activations if frozen else phase.step
     return Least(phase, between, max(between, step - unseen))
 

@@ -1,4 +1,4 @@
-"""What several encoders that are joined hold, on shapes alone: which rows belong together depends on values, so each is its own."""
+"""What a loss that compares samples holds, on shapes alone: which rows belong together depends on values, so each is its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unfreeze_trainer.models.bridge import PRESENT
+from unfreeze_trainer.objectives.base import TARGETS
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -25,18 +26,24 @@ class Joined:
     Parameters
     ----------
     task
-        It has several encoders.
+        Its loss couples its samples.
+    several
+        Whether it has several encoders, whose own losses look at values; those of other tasks run on shapes.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, *, several: bool) -> None:
+        self._task, self._several = task, several
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002 - as of Task
+    def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of each sample among all."""
-        return compared(outputs.float())
+        return self.coupled_losses(outputs.float(), batch[TARGETS])
+
+    def coupled_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample among all of a step. Parameters as of Task."""
+        return compared(outputs) if self._several else self._task.coupled_losses(outputs, targets)
 
     def batches(self, *arguments: Any, **options: Any) -> Iterator[Batch]:
         """Yield batches as if no row lacked anything, which takes the most."""
@@ -64,13 +71,14 @@ def every_row() -> Iterator[None]:
 
 def _pull(
     engine: Engine,
-    task: Task,  # noqa: ARG001 - as of training.coupled
-    batches: Sequence[Batch],  # noqa: ARG001
+    task: Task,
+    batches: Sequence[Batch],
     outputs: Sequence[Tensor],
-    scale: float,  # noqa: ARG001
+    scale: float,  # noqa: ARG001 - as of training.coupled
 ) -> list[tuple[Tensor, Tensor]]:
     rows = sum(map(len, outputs)) * engine.world_size
     everyone = outputs[0].new_zeros(rows, *outputs[0].shape[1:], dtype=torch.float32).requires_grad_()
+    targets = batches[0][TARGETS].new_zeros(rows, *batches[0][TARGETS].shape[1:])
     with torch.enable_grad(), torch.autocast(engine.device.type, enabled=False):
-        torch.autograd.grad(compared(everyone).sum(), everyone)
+        torch.autograd.grad(task.coupled_losses(everyone, targets).sum(), everyone)
     return [(each.new_zeros(()), torch.zeros_like(each, dtype=torch.float32)) for each in outputs]

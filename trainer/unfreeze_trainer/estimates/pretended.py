@@ -49,6 +49,9 @@ def pretended(world_size: int) -> Iterator[FakeTensorMode]:
         # Fake tensors are where they shall be, and nobody answers what the ranks compare.
         enter(patch.object(nn.Module, "to", _itself))
         enter(patch.object(nn.Module, "float", _itself))  # timm's are called so, and all weights are drawn in float32
+        enter(
+            patch("torch.nn.init._no_grad_trunc_normal_", _itself)
+        )  # would draw until all lie within bounds, and none is told
         enter(patch("torch.nn.parallel.distributed._verify_param_shape_across_processes", _nothing))
         enter(patch("unfreeze_trainer.engines.fsdp.init_device_mesh", _really(_mesh)))
         enter(patch.object(Engine, "all_reduce", _alone))
@@ -109,8 +112,8 @@ def _no(*_: Any) -> bool:
     return False
 
 
-def _itself(module: nn.Module, *_: Any, **__: Any) -> nn.Module:
-    return module
+def _itself(given: Any, *_: Any, **__: Any) -> Any:
+    return given
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -115,8 +115,8 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         from unfreeze_trainer.engines.deepspeed import import_deepspeed
 
         import_deepspeed()
-    if job.model.towers:
-        task = Joined(task)  # type: ignore[assignment]
+    if task.couples:
+        task = Joined(task, several=bool(job.model.towers))  # type: ignore[assignment]
     training = job.training
     feed = Feed(
         task,
@@ -129,7 +129,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
     plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
     [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
     [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
-    rows = every_row() if job.model.towers else nullcontext()
+    rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
         batches: list[Batch] = [
             {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
@@ -152,8 +152,8 @@ def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
     library = task.library
     if job.model.towers:
         with ExitStack() as stack:
-            for tower in library.towers:
-                stack.enter_context(patch.object(tower, "_random", True))
+            for each in (library, *library.bases):
+                stack.enter_context(patch.object(each, "_random", True))
             yield
         return
     before = library._random, library.job  # noqa: SLF001 - its own way to build without weights
@@ -337,9 +337,7 @@ class _Trace:
         best = torch.empty(trained)
         del best
         if "Merged" in self._job.output.export:
-            from unfreeze_trainer.models.adapters.peft import merged
-
-            merged(module)
+            self._task.library.merged(module)  # type: ignore[attr-defined]  # of a task that is composed, as all are
         return self._ledger.peak
 
     def _exported(self, sizes: dict[str, int], loaded: LoadedModel, halved: AbstractSet[str]) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unfreeze_api.adapters import ADAPTERS
 from unfreeze_api.spec.adapter import PROMPTS, AdapterSpec
 from unfreeze_api.spec.strategy import STRATEGIES, GradualUnfreezingSpec
+from unfreeze_api.tasks import task_type
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -92,6 +93,7 @@ def _kinds(job: ResolvedJob, *, pods: bool, whole: bool) -> Iterator[Iterator[li
     if pods and job.distribution.world_size == 1:
         yield iter([more] if (more := list(_more_pods(job))) else [])
     if _takes_lora(job):
+        whole = whole or task_type(job.task.type).describes
         kinds: tuple[ExportKind, ...] = ("Merged",) if whole else ("Merged", "Adapter")
         yield iter([_with_lora(job, kind, smallest, beside) for kind in kinds])
 
@@ -113,7 +115,9 @@ def _takes_lora(job: ResolvedJob) -> bool:
     kind = next(kind for kind in STRATEGIES if kind.name == strategy.type)
     gradual = strategy.of(GradualUnfreezingSpec)
     thaws = gradual is not None and gradual.order == "ChainThaw"
-    refused = kind.no_adapter or thaws or strategy.solver == "Closed" or job.model.towers
+    task = task_type(job.task.type)
+    bare = task.towers and not task.describes
+    refused = kind.no_adapter or thaws or strategy.solver == "Closed" or bare
     return job.adapter is None and not refused
 
 
@@ -122,7 +126,7 @@ def _takes_engine(job: ResolvedJob, engine: str) -> bool:
     evidence, adapter = job.evidence, job.adapter
     if job.stages or job.model.quantization is not None or (evidence and evidence.scratch):
         return False
-    if evidence and evidence.forgetting and engine == "DeepSpeed":
+    if engine == "DeepSpeed" and ((evidence and evidence.forgetting) or task_type(job.task.type).describes):
         return False
     if adapter is None:
         return True

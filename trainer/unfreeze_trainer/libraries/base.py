@@ -72,6 +72,11 @@ class Library(ABC):
         self.config = check_folder(self.path, job.model.source, library=self.name, weights=not self._random)
         """What the folder's config.json holds."""
 
+    @property
+    def bases(self) -> Sequence[Any]:
+        """Whatever has a folder of a pretrained model, with its `path` and `where`: itself, or each of several."""
+        return [self]
+
     def open(self, head: Head) -> None:
         """Take what the data says, before anything is built."""
         self.head = head
@@ -111,6 +116,12 @@ class Library(ABC):
         """Return the module that an export of a kind is written from."""
         return module
 
+    def merged(self, module: Any) -> nn.Module:
+        """Return a copy of whatever has the adapter, with that folded in; the module stays as it is."""
+        from unfreeze_trainer.models.adapters.peft import merged
+
+        return merged(module)
+
     def save(self, module: nn.Module, folder: Path, kind: ExportKind, *, initial: Callable[[], LoadedModel]) -> None:
         """Write the bare module, on the CPU; it is not changed.
 
@@ -130,9 +141,7 @@ class Library(ABC):
             save_adapter(module, folder, self.job.adapter, base=self.path, initial=initial)
             name_base(folder, home_of(self.job.model))
             return
-        from unfreeze_trainer.models.adapters.peft import merged
-
-        whole = merged(module) if kind == "Merged" else module
+        whole = self.merged(module) if kind == "Merged" else module
         with not_wrapped(), as_in_files(whole, self.path if self.name == "transformers" else None, folder):
             self._save(whole, folder)
 

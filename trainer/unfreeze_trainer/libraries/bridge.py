@@ -16,7 +16,7 @@ from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import ExportKind, Head, Library
-from unfreeze_trainer.libraries.towers import AudioTower, ImageTower, TextTower, naming, open_towers
+from unfreeze_trainer.libraries.towers import AudioTower, ImageTower, TextTower, Tower, naming, open_towers
 from unfreeze_trainer.models import LoadedModel, bridge_layers
 from unfreeze_trainer.models.bridge import Bridge, Encoders, Told, bridge_blocks
 from unfreeze_trainer.models.export import Example, Plain
@@ -50,9 +50,14 @@ class BridgeLibrary(Library):
     name = "transformers"
 
     def __init__(self, job: ResolvedJob, options: AlignmentSpec) -> None:
-        self.job, self._options = job, options
+        self.job, self._options, self._random = job, options, job.model.initialization == "Random"
         self._classifiers: dict[str, Told] | None = None
         self.towers = open_towers(job, image_size=options.image_size, max_seconds=options.max_seconds)
+
+    @property
+    def bases(self) -> list[Tower]:
+        """The towers."""
+        return self.towers
 
     def open(self, head: Head) -> None:
         """Look at what turns inputs into tensors."""

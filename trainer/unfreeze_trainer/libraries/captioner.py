@@ -20,7 +20,7 @@ from unfreeze_trainer.libraries.base import ExportKind, Head, Library
 from unfreeze_trainer.libraries.causal_lm import CausalLanguageModel
 from unfreeze_trainer.libraries.towers import AudioTower, Tower, naming, open_tower
 from unfreeze_trainer.models import LoadedModel, bridge_layers, captioner_layers
-from unfreeze_trainer.models.captioner import CaptionerModel, Reader, captioner_blocks
+from unfreeze_trainer.models.captioner import IDS, CaptionerModel, Reader, captioner_blocks
 from unfreeze_trainer.models.captioner_layers import BRIDGE, CONFIG, WEIGHTS, Projector, fewer, places_of
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.folders import hash_files
@@ -55,7 +55,7 @@ class CaptionerLibrary(Library):
     name = "transformers"
 
     def __init__(self, job: ResolvedJob, options: CaptioningSpec) -> None:
-        self.job, self._options = job, options
+        self.job, self._options, self._random = job, options, False
         if job.model.initialization == "Random":
             raise JobError(
                 "InvalidJob",
@@ -71,6 +71,11 @@ class CaptionerLibrary(Library):
         with naming(job, self.of_language):
             self.language = CausalLanguageModel(job.of_tower(self.of_language), answers=False)
             self.end = self._end()
+
+    @property
+    def bases(self) -> list[Any]:
+        """Encoder and language model."""
+        return [self.tower, self.language]
 
     @property
     def of_encoder(self) -> int:
@@ -234,6 +239,8 @@ class CaptionerLibrary(Library):
                 found = Projector(**held, dropout=dropout)
                 found.load_state_dict(load_file(folder / WEIGHTS))
                 return found
+        if self._random:  # there is nothing that it could be as large as
+            return Projector(**described, dropout=dropout)
         with torch.no_grad():
             words = len(embed.weight)  # some embeddings scale what they look up (Gemma 3, BART)
             size = float(embed(torch.arange(0, words, max(1, words // 1024))).float().square().mean().sqrt())
@@ -249,15 +256,19 @@ class CaptionerLibrary(Library):
         folders = {Path(part.path).absolute().parent for part in self._parts.values()}
         [folder, *others] = folders
         whole = not others and all((folder / name).is_file() for name in (CONFIG, WEIGHTS))
-        return folder if whole and self.job.model.initialization != "Random" else None
+        return folder if whole and not self._random else None
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits by which each token of the texts is chosen, (samples, length, tokens of the vocabulary)."""
         logits: Tensor = module(inputs)
-        return logits
+        return logits[:, -inputs[IDS].shape[1] - 1 : -1]
 
     def own_head(self) -> None:
         """Return None: the projector is none of a base's."""
+
+    def merged(self, module: Any) -> nn.Module:
+        """Return a copy of the language model, with its adapter folded in; the module stays as it is."""
+        return super().merged(module.language)
 
     def save(self, module: nn.Module, folder: Path, kind: ExportKind, *, initial: Callable[[], LoadedModel]) -> None:  # noqa: ARG002 - no adapter alone
         """Write encoder, projector, language model and the scripts that load them. Parameters as of Library."""
@@ -267,13 +278,11 @@ class CaptionerLibrary(Library):
     def _save(self, module: Any, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        from unfreeze_trainer.models.adapters.peft import merged
-
         place, text = folder / self.tower.key, folder / TEXT
         place.mkdir(exist_ok=True)
         text.mkdir(exist_ok=True)
         encoder = {"modality": self.tower.modality} | self.tower.save(module.encoder.model, place)
-        language: Any = merged(module.language) if self.job.adapter else module.language
+        language: Any = self.merged(module) if self.job.adapter else module.language
         language.save_pretrained(text)
         self.language.tokenizer.save_pretrained(text)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.projector.state_dict().items()}

@@ -81,7 +81,9 @@ class CaptionerModel(nn.Module):
         self._keeps = "logits_to_keep" in takes
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits by which each token of the texts is chosen, (samples, length, tokens of the vocabulary).
+        """Return the logits of each token's next one, from the one before the texts on: (samples, 1 and length, tokens of the vocabulary).
+
+        Of a language model that cannot leave any out there are those of all before them too.
 
         Parameters
         ----------
@@ -93,7 +95,7 @@ class CaptionerModel(nn.Module):
         read, mask = self._read(inputs)
         options = self._options | ({"logits_to_keep": length + 1} if self._keeps else {})
         logits: Tensor = self.language(inputs_embeds=read, attention_mask=mask, **options).logits
-        return logits[:, -length - 1 : -1]
+        return logits
 
     def _read(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return what the language model reads, (samples, lead, prefix and length, width), and which of it is no padding."""

@@ -337,6 +337,12 @@ def modality_of(folder: Path) -> str:
     return "Text" if any((folder / name).is_file() for name in texts) else ""
 
 
+def writes_texts(folder: Path) -> bool:
+    """Return whether a folder's config.json names a class of transformers that gives the next token of a text."""
+    named = _read(folder / "config.json").get("architectures")
+    return isinstance(named, list) and any(str(one).endswith(("ForCausalLM", "LMHeadModel")) for one in named)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
