@@ -92,7 +92,7 @@ def told(folder: Path, model: str, text: str) -> Told:
     else:
         from transformers import AutoModelForImageClassification
 
-        whole = AutoModelForImageClassification.from_pretrained(place, local_files_only=True)
+        whole = AutoModelForImageClassification.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         found = classifier_of(whole.classifier, transformers_names(whole.config))
     assert found
     names = functional.normalize(torch.from_numpy(features(folder, text, found.names)), dim=-1)
