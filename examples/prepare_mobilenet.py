@@ -54,6 +54,8 @@ def write_mobilenet(folder: Path) -> None:
     model.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
     model.save_pretrained(folder)
     MobileNetV2ImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]).save_pretrained(folder)
+    for path in (folder, *folder.rglob("*")):  # the trainer runs as another user
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ def write_multilingual(folder: Path) -> None:
     (aside / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": True}
     (aside / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    for path in (aside, *aside.rglob("*")):  # the trainer runs as another user
+        path.chmod(0o755 if path.is_dir() else 0o644)
     aside.rename(folder)
 
 

@@ -265,6 +265,8 @@ def test_numbers_that_stand_there_as_text_have_names_too(tmp_path, cells, named)
 def test_names_that_are_numbers_themselves_are_names(tmp_path):
     dataset = make_job(tmp_path, tmp_path).data.train.model_copy(update={"label_names": {"label": ["7", "1"]}})
     assert with_names(pa.table({"label": ["1", "7"]}), dataset, ["label"])["label"].to_pylist() == ["1", "7"]
+    for cells in (["0", "1"], ["1", "1"]):  # of a split with all labels, and of one with some
+        assert with_names(pa.table({"label": cells}), dataset, ["label"])["label"].to_pylist() == cells
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,14 @@ def test_what_it_takes_is_estimated(places, tmp_path):
     assert "phase all needs at least" in check.too_large(job, found, room)
 
 
+@pytest.mark.slow
+def test_what_one_that_hears_takes_is_estimated(places, tmp_path):
+    job = job_of(places, tmp_path, encoder="whisper", data="spoken/clips.jsonl")
+    task = open_task(job)
+    traced = Aside(lambda: trace(job, task, steps_alone=True), Traced).result()
+    assert traced.parameters == sum(one.numel() for one in task.build_model().module.parameters())
+
+
 # What is learned
 
 

@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
+from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_trainer.estimates.aside import Aside, AsideError
 from unfreeze_trainer.estimates.estimate import Estimate, judge
-from unfreeze_trainer.estimates.trace import PhaseBytes, Traced
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _skeletons
 from unfreeze_trainer.estimates.ways import ways_that_fit
 
 MIB = 2**20
@@ -95,6 +97,18 @@ def test_one_worker_is_offered_pods_where_they_have_memory_of_their_own_and_expo
     assert [way.change for way, _ in ways_that_fit(job, ask, whole=True)] == [pods], "an adapter is no model of its own"
     more = [job for job in _changes(job) if job.distribution.num_nodes > job.training.batch_size]
     assert not more, "each worker needs a sample"
+
+
+def test_a_skeleton_of_several_models_has_the_adapter_that_is_tried():
+    own = make_job("/none", "/none.csv")
+    language = SimpleNamespace(_random=False, job=own)
+    library = SimpleNamespace(_random=False, job=own, bases=[language])
+    tried = SimpleNamespace(model=SimpleNamespace(towers=["one"]), adapter=AdapterSpec.model_validate({"type": "LoRA"}))
+    with _skeletons(SimpleNamespace(library=library), tried):
+        assert language._random
+        assert language.job.adapter == tried.adapter
+    assert not language._random
+    assert language.job is own
 
 
 def _changes(job):

@@ -307,7 +307,12 @@ def test_a_training_that_has_ended_its_workers_often_is_left_out(tmp_path, monke
     assert not scratch._died(run, "scratch-equal-seconds")
     monkeypatch.setattr(scratch, "_train", None)
     assert scratch._tried(run, [], "scratch-equal-steps", 1.0, 1.0) is None
-    (tmp_path / "evidence/scratch-equal-steps/checkpoints/step-4").mkdir(parents=True)
+    (tmp_path / "evidence/scratch-equal-steps/checkpoints/step-0").mkdir(parents=True)
+    assert scratch._died(run, "scratch-equal-steps")
+    begun.append(begun[0] | {"stopped": True})
+    assert not scratch._died(run, "scratch-equal-steps")
+    begun.pop()
+    (tmp_path / "evidence/scratch-equal-steps/checkpoints/step-4").mkdir()
     assert not scratch._died(run, "scratch-equal-steps")
 
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tests.trainer.jobs import audio_folder, image_folder, write_csv, write_words
 from tests.trainer.test_look import model_folder
 from unfreeze_api.cli import main
+from unfreeze_trainer.commands.draft import draft
 from unfreeze_trainer.commands.facts import Facts, facts_of
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.layout import find_layout
@@ -322,6 +323,15 @@ def test_what_is_no_picture_or_clip_with_a_text_of_it_is_said(given, said):
     facts = {"text": Facts("text", ["some words of a picture", "other words of another one"])}
     with pytest.raises(JobError, match=re.escape(said)):
         guess(facts, "t", given, "Captioning")
+
+
+def test_a_folder_of_labels_is_for_no_other_task_than_its_own(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.png").touch()
+    assert draft(tmp_path, task="ImageClassification", columns={}).guess.task == "ImageClassification"
+    with pytest.raises(JobError, match="for ImageClassification alone: leave out --task Captioning, or name a table"):
+        draft(tmp_path, task="Captioning", columns={})
 
 
 def test_clips_are_taken_where_there_are_no_pictures():

@@ -37,6 +37,8 @@ def test_words_are_those_of_any_script():
     assert rouge_l("का", "की") == 0, "words that differ in a vowel, which is a mark and no letter"
     assert rouge_l("हिन्दी की किताब", "हिन्दी का किताब") == pytest.approx(2 / 3)
     assert rouge_l("a_b", "a b") == 1, "as rouge-score has it"
+    assert rouge_l("\u2764\ufe0f", "\u2600\ufe0f") == 0, "emoji end in a mark that chooses their look"
+    assert rouge_l("war \u2764\ufe0f", "war") == 1
 
 
 def test_blanks_around_a_text_do_not_count_and_nothing_measures_nothing():

@@ -88,7 +88,13 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
     """
     layout = find_layout(path)
     if layout.kind != "Table":
-        return Draft(layout, of_folder(layout.kind))
+        guessed = of_folder(layout.kind)
+        if task not in (None, guessed.task):
+            raise JobError(
+                "InvalidJob",
+                f"{path}: a folder of labels' folders is for {guessed.task} alone: leave out --task {task}, or name a table",
+            )
+        return Draft(layout, guessed)
     where = str(layout.train)
     cells = read_cells(where, where, rows=_LOOKED_ROWS)
     if not len(cells.numbers) and cells.rows:  # whoever trains says what is wrong with the first one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,16 @@ def _named(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray | N
 
 
 def _read(column: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray:
-    """Return the numbers, or lists of them as JSON, that all cells of a column of texts hold, as in CSV; itself where it has names."""
+    """Return the numbers, or lists of them as JSON, that all cells of a column of texts hold, as in CSV; itself where it has names.
+
+    Where names are numbers themselves, but not their own, nobody can tell which of both a cell holds, and splits with other labels would be
+    taken for other ones.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if any(re.fullmatch(_NUMBER, name) and name != str(number) for number, name in enumerate(names)):
+        return column
     cells = pc.utf8_trim_whitespace(column)
     cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, cells.type), cells)
     named = pc.is_in(cells, value_set=pa.array(names, cells.type))

@@ -154,6 +154,9 @@ def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
         with ExitStack() as stack:
             for each in (library, *library.bases):
                 stack.enter_context(patch.object(each, "_random", True))
+                # A way that is tried may have an adapter that the task was opened without.
+                tried = each.job.model_copy(update={"adapter": job.adapter})
+                stack.enter_context(patch.object(each, "job", tried))
             yield
         return
     before = library._random, library.job  # noqa: SLF001 - its own way to build without weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from shutil import copyfile
@@ -125,6 +126,8 @@ class CaptionerLibrary(Library):
             self.tower.open(head)
         if self._options.features == "Patches" and isinstance(self.tower, AudioTower):
             self._require_alike(self.tower)
+        with suppress(Exception):  # `build` says what is wrong
+            _ = self._blank  # made here: an estimate builds where extractors of sound cannot compute
 
     def _require_alike(self, tower: AudioTower) -> None:
         if tower.hears.padded is not None:
@@ -205,7 +208,7 @@ class CaptionerLibrary(Library):
         said = f"{self.tower.where}: what it is gives no features of a {self._one}"
         try:
             with torch.no_grad():
-                found = reader(self._blank())
+                found = reader(self._blank)
         except Exception as error:  # each library has its own
             raise JobError("InvalidModel", f"{said}: {one_line(error)}. Name another encoder") from error
         if found.ndim != _AXES or not found.shape[1] or not found.shape[2]:
@@ -216,6 +219,7 @@ class CaptionerLibrary(Library):
             )
         return found.shape
 
+    @cached_property
     def _blank(self) -> dict[str, Tensor]:
         if not isinstance(self.tower, AudioTower):
             return {"images": self.tower.sees.blank[None]}  # type: ignore[attr-defined]

@@ -154,13 +154,15 @@ class Captioner:
         prompt = self._own["prompt"] if prompt is None else prompt
         ids = self.tokenizer(prompt.strip(), add_special_tokens=False)["input_ids"] if prompt else []
         options = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+        options |= {"num_return_sequences": 1, "return_dict_in_generate": False}  # as in the training's own figures
         options |= {"eos_token_id": self._own["stops"], "pad_token_id": self._own["padding"], "max_new_tokens": tokens}
         texts = []
         for sample in samples:
             read = self.embeddings(sample, ids)
             mask = torch.ones(read.shape[:2], dtype=torch.int64)
             said = self.language.generate(inputs_embeds=read, attention_mask=mask, **options)
-            texts.append(self.tokenizer.decode(said[0], skip_special_tokens=True).strip())
+            text = self.tokenizer.decode(said[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            texts.append(text.strip())
         return texts
 
 

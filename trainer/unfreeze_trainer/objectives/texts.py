@@ -11,6 +11,8 @@ import numpy as np
 
 _ORDERS, _BETA = 6, 2.0
 """Of chrF: the longest n-grams of characters, and how many times as much recall counts as precision."""
+_LOOKS = dict.fromkeys((*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+"""Marks that choose how a sign looks, as behind most emoji: they are no words."""
 
 
 class Scores(Protocol):
@@ -69,7 +71,8 @@ def rouge_l(said: str, right: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return "".join(sign if sign.isalnum() or category(sign)[0] == "M" else " " for sign in text.lower()).split()
+    plain = text.lower().translate(_LOOKS)
+    return "".join(sign if sign.isalnum() or category(sign) in {"Mn", "Mc"} else " " for sign in plain).split()
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:

@@ -158,6 +158,7 @@ def _tried(run: Run, begun: list[Run], name: str, epochs: float, seconds: float)
     try:
         return _train(run, begun, name, epochs, seconds)
     except StopRequested:
+        run.folder.events.add("scratch", name=name, stopped=True)
         raise
     except Exception as error:
         reason = error.reason if isinstance(error, JobError) else ""
@@ -176,8 +177,10 @@ def _died(run: Run, name: str) -> bool:
     """Return whether a training has ended its workers often enough: what was trained is worth more than what it is compared with. Collective."""
     found = False
     if run.engine.rank == 0:
-        begun = sum(line.get("name") == name for line in run.folder.events.read("scratch"))
-        found = begun >= _TRIES and not [*(run.folder.path / FOLDER / name / "checkpoints").glob("step-*")]
+        lines = [line for line in run.folder.events.read("scratch") if line.get("name") == name]
+        died = sum(-1 if line.get("stopped") else 1 for line in lines)  # a stop, as for a suspend, is no death
+        # A stop before the first step leaves step-0, which nothing goes on from.
+        found = died >= _TRIES and not [*(run.folder.path / FOLDER / name / "checkpoints").glob("step-[1-9]*")]
     return run.engine.any_rank(found)
 
 
