@@ -26,6 +26,7 @@ from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.models.audio import load_audio_model, load_config
 from unfreeze_trainer.models.padding import Frames, MaskedGroupNorm
 from unfreeze_trainer.objectives.base import TARGETS
+from unfreeze_trainer.ranking.layers import features
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tasks import open_task
 
@@ -273,6 +274,19 @@ def test_what_a_model_says_of_a_clip_does_not_depend_on_its_neighbours(opened):
             with torch.no_grad():
                 logits = plain(**extractor(wave.numpy(), sampling_rate=RATE, return_tensors="pt")).logits[0]
             assert (logits - said[index]).abs().max() < 1e-4 * scale
+
+
+def test_what_a_base_makes_of_a_clip_does_not_depend_on_its_neighbours(opened):
+    _, task = opened
+    loaded, clips = task.build_model(), task.splits["train"]
+    together, alone = (
+        features(loaded, task.forward, zip(lists, map(inputs_of, task.batches("train", lists)), strict=True), clips)
+        for lists in ([list(range(clips))], [[index] for index in range(clips)])
+    )
+    assert len(together) > 1
+    for place, found in together.items():
+        scale = np.abs(alone[place] - alone[place].mean(0)).max()
+        assert np.abs(found - alone[place]).max() < 1e-3 * scale, place
 
 
 def test_gradients_reach_what_trains_and_batches_may_be_tiny(opened):

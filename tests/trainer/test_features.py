@@ -1,11 +1,14 @@
 """The block cache: where a forward pass can start, what is kept of each sample, and that nothing is learned otherwise."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from tests.trainer import features_group
 from tests.trainer.jobs import bert_folder, write_csv
+from unfreeze_trainer.features.cached import CachedTask
 from unfreeze_trainer.features.cut import MASK, Start, padded, rows_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.memory import Rows
@@ -99,6 +102,31 @@ def test_a_model_that_cannot_start_at_the_top_is_recognised_by_running_it(option
     assert found in (cut if isinstance(cut, str) else cut.path)
 
 
+def test_rounding_of_half_precision_is_no_dependence_on_neighbours():
+    torch.manual_seed(0)
+    module, mixing = Encoder(), Encoder(mixes=True)
+    for part in (module, mixing):
+        for name, parameter in part.named_parameters():
+            parameter.requires_grad_(name.startswith("head"))
+
+    def rounded(part, batch):  # as kernels do that are chosen by the size of a batch
+        handle = part.embeddings.register_forward_hook(lambda _, __, output: output * (1 + 0.1 * len(output)))
+        try:
+            return part(batch["ids"], batch[MASK])
+        finally:
+            handle.remove()
+
+    for part, found in ((module, "layers.2"), (mixing, "no module")):
+        probe = Probe(
+            part,
+            batches(),
+            lambda batch, part=part: rounded(part, batch),
+            exact=lambda batch, part=part: part(batch["ids"], batch[MASK]),
+        )
+        cut = find_cut(probe)
+        assert found in (cut if isinstance(cut, str) else cut.path)
+
+
 def test_what_the_rest_reads_of_inputs_that_are_not_there_any_more_is_missed():
     torch.manual_seed(0)
     module = Encoder()
@@ -108,6 +136,19 @@ def test_what_the_rest_reads_of_inputs_that_are_not_there_any_more_is_missed():
     for inputs, found in wanted:
         cut = find_cut(Probe(module, batches(), lambda batch: module(batch["ids"], batch[MASK]), inputs))
         assert found in (cut if isinstance(cut, str) else cut.path)
+
+
+def test_values_are_kept_in_the_type_that_the_cut_says():
+    torch.manual_seed(0)
+    module = Encoder()
+    cut = cut_of(module, "head")
+    task = SimpleNamespace(forward=lambda module, batch: module(batch["ids"], batch[MASK]))
+    engine = SimpleNamespace(
+        divides=True, to_device=lambda batch: batch, autocast=lambda: torch.autocast("cpu", torch.bfloat16)
+    )
+    with torch.no_grad():
+        values, _ = CachedTask(task, engine)._computed(module, cut, batches()[0])
+    assert [value.dtype for value in values] == [shape.dtype for shape in cut.shapes] == [torch.float32]
 
 
 def test_rows_go_from_one_worker_to_another():
@@ -138,6 +179,19 @@ def test_a_cache_takes_its_share_of_what_machine_and_container_have_free(tmp_pat
     assert available_bytes(tmp_path) == SHARE * 2000 / 2
     (group / "memory.stat").write_text("anon 300\ninactive_file 600\n")
     assert available_bytes(tmp_path) == SHARE * 2600 / 2
+
+
+def test_a_limit_of_the_first_version_of_control_groups_counts(tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    group = tmp_path / "sys/fs/cgroup/memory"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    (group / "memory.usage_in_bytes").write_text("1000\n")
+    (group / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 600\n")
+    for limit, free in ((9223372036854771712, 4000 * 1024), (3000, 2600)):
+        (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        assert available_bytes(tmp_path) == SHARE * free
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,23 @@ def test_only_what_is_held_for_sure_is_compared():
     assert estimate().host > least, "what is estimated is more"
     divided = make_job("/none", "/none.csv", distribution={"numNodes": 2, "engine": "FSDP"})
     assert not check.too_large(divided, estimate(), room(int(check.SURE * least) - 1, **two)), "weights that it lets go"
+
+
+def test_weights_that_stay_in_their_files_are_not_counted():
+    """The kernel takes their pages back, and has them once for all workers."""
+    phase = replace(PHASE, weights=410 * MIB, step=490 * MIB)
+    kinds = {"float32": 10 * MIB, "bfloat16": 400 * MIB}
+    traced = replace(TRACED, weights_by_dtype=kinds, phases=[phase])
+    found = Estimate(traced, workers=2, base=100 * MIB)
+    least = (100 + 90 + 60) * MIB
+    limit = room(int(check.SURE * least) + 1, workers=2)
+    assert not check.too_large(make_job("/none", "/none.csv", distribution={"numNodes": 2}), found, limit)
+    copied = {"numNodes": 2, "engine": "DeepSpeed", "deepSpeed": {"zeroStage": 2}}
+    assert check.too_large(make_job("/none", "/none.csv", distribution=copied), found, limit)
+    widened = replace(phase, weights=510 * MIB)
+    assert check.mapped(replace(traced, phases=[widened]), widened) == 300 * MIB, "100 MiB have become float32"
+    on = replace(found, accelerated=True, workers=1)
+    assert not check.too_large(make_job("/none", "/none.csv"), on, room(120 * MIB, accelerator=2**40))
 
 
 def test_an_accelerator_is_asked_for_weights_and_moments_alone():

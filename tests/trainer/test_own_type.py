@@ -19,7 +19,7 @@ from tests.trainer.whole_worker import work
 from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import require_unchanged
-from unfreeze_trainer.models.folders import hash_file
+from unfreeze_trainer.models.folders import hash_file, hash_files
 from unfreeze_trainer.models.own_type import as_in_files, held, own_types
 from unfreeze_trainer.tasks import open_task
 
@@ -180,6 +180,18 @@ def test_the_lines_of_an_adapter_load_its_base_in_float32(folder, tmp_path, adap
         task = open_task(make_job(base, folder / "texts.csv", adapter=adapter))
         said[base] = 'dtype="float32"' in task.plain("Adapter", ".", str(base)).load
     assert [*said.values()] == [True, False]
+
+
+def test_nor_does_one_whose_weights_are_in_memory(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"before")
+    pins = {"base": {"files": hash_files(str(tmp_path), [file.name])}}
+    folder = SimpleNamespace(identity=SimpleNamespace(pins=pins), path=tmp_path / "run")
+    os.utime(file, (1, 1))
+    require_unchanged(folder, str(tmp_path))  # the same bytes are no change
+    file.write_bytes(b"after")
+    with pytest.raises(JobError, match=r"model.safetensors was written to while the job was running"):
+        require_unchanged(folder, str(tmp_path))
 
 
 def test_a_base_that_is_written_to_meanwhile_gives_no_export(tmp_path):

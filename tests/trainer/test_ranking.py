@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
+from unfreeze_trainer.models.blocks import Block
+from unfreeze_trainer.ranking.layers import features, pooled_rows
 from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
 
@@ -55,6 +61,35 @@ def plain_log_me(features: np.ndarray, targets: np.ndarray) -> float:
             - 0.5 * (np.log(alpha + beta * singular**2).sum() + max(0, width - len(singular)) * np.log(alpha))
         )
     return float(np.mean(found) / rows)
+
+
+def test_what_a_model_pads_further_counts_as_little_as_other_padding():
+    value, mask = torch.randn(2, 8, 3), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    found = pooled_rows(value, {"attention_mask": mask}, 2, further=True)
+    torch.testing.assert_close(found, torch.stack([value[0, :5].mean(0), value[1, :2].mean(0)]))
+
+
+class TimeFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, tokens):
+        return self.head(self.second(self.first(tokens.transpose(0, 1)).transpose(0, 1)).mean(1))
+
+
+@pytest.mark.parametrize("tokens", [4, 5])
+def test_a_layer_whose_tokens_come_first_is_no_place_whatever_the_batches(tokens):
+    module = TimeFirst()
+    blocks = [
+        Block(name, tuple(f"{part}.{end}" for end in ("weight", "bias")))
+        for name, part in (("layer.0", "first"), ("layer.1", "second"), ("head", "head"))
+    ]
+    batches = [(rows, {"tokens": torch.randn(len(rows), tokens, 3)}) for rows in ([0, 1, 2, 3], [4, 5])]
+    loaded = SimpleNamespace(module=module, blocks=blocks)
+    found = features(loaded, lambda module, batch: module(batch["tokens"]), batches, 6)
+    assert list(found) == ["layer.1", READ]
+    assert all(np.isfinite(values).all() for values in found.values())
 
 
 @pytest.mark.parametrize("width", [10, 60, 400])
@@ -164,6 +199,19 @@ def test_the_order_is_by_the_place_that_tells_most_then_by_size():
     assert found[1].behind_interval[0] < 0.2 < found[1].behind_interval[1]
     assert [base.place for base in found] == [MEAN, READ, READ, MEAN]
     assert found[0].best_layer == READ
+
+
+def test_bases_are_compared_on_the_rows_that_both_could_read():
+    one, other = (
+        Measured(name, {READ: Scores(rows.mean(), 0.1, 0.2, rows)}, 1, 1.0, read)
+        for name, rows, read in (
+            ("one", np.array([1.0, 1.0, 0.0, 1.0]), np.array([0, 1, 2, 3])),
+            ("other", np.array([1.0, 0.0, 0.0]), np.array([0, 1, 3])),
+        )
+    )
+    first, second = ranked([other, one])
+    assert (first.source, first.behind_first) == ("one", 0)
+    assert second.behind_first == pytest.approx(2 / 3, abs=1e-6)
 
 
 def test_a_sentence_says_when_the_second_is_as_good():

@@ -197,6 +197,18 @@ def test_the_same_sample_has_the_same_bits_wherever_it_stands(tmp_path, monkeypa
     reuse.close()
 
 
+@pytest.mark.parametrize(("computed", "taken"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_what_half_precision_has_computed_may_differ_by_its_rounding(tmp_path, computed, taken):
+    cut = Cut("part", (0,), {"part": [Output([Shape((None, 2), torch.float32)], None)]}, {})
+    batch = {"images": torch.tensor([[1.0]])}
+    for value in (1.0, 1.008):  # of another batch
+        reuse = Reuse(Place(tmp_path, PLENTY), KEY, cut, computed)
+        assert reuse.find(batch) == {}, "it is compared"
+        [row] = reuse.keep({0: (torch.tensor([value, 0.0]),)}).values()
+        reuse.close()
+    assert (row[0][0].item() == 1) is taken
+
+
 def test_what_repr_does_not_say_of_a_module_is_part_of_the_key():
     module = nn.Sequential(Pool(["Mean"]), nn.Linear(2, 2))
     cut = Cut("0", (0,), {"0": [Output([Shape((None, 2), torch.float32)], None)]}, {})

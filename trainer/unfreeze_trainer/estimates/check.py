@@ -49,6 +49,9 @@ _OF_TOKEN, _OF_VALUE = 0.03, 2000
 most. A layer of a transformer of width h keeps about 20 h and 2.5 numbers a head and token (Korthikanti et al. 2022,
 arXiv 2205.05198), and has 12 h^2 parameters; by that a ViT-B/16 keeps 330 numbers for a value of its picture. The rest is room."""
 
+_MAPPED = ("bfloat16", "float16")
+"""Types of weights that are not read into memory, but stay in the pages of their files (see models/own_type.py)."""
+
 
 def check_memory(job: ResolvedJob, task: Task, link: Link | None) -> None:
     """Compare what a job needs with what there is, before its model is loaded; once in a pod, by its first worker.
@@ -183,12 +186,21 @@ def least_of(traced: Traced, job: ResolvedJob) -> Least:
     return Least(phase, between, max(between, step - unseen))
 
 
+def mapped(traced: Traced, phase: PhaseBytes) -> int:
+    """Return the bytes of weights that lie in the base's mapped files during a phase: the kernel takes them back, and all workers share them."""
+    half = sum(count for kind, count in traced.weights_by_dtype.items() if kind in _MAPPED)
+    widened = phase.weights - sum(traced.weights_by_dtype.values())
+    return max(0, half - max(0, widened))
+
+
 def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
     """Return what a job surely needs more than there is, for people; nothing where it may fit. Pure."""
     phase, between, step = least_of(found.traced, job)
-    states = f"{size(phase.weights)} of weights, {size(between - phase.weights)} of moments and buffers"
+    plain = room.accelerator is None and job.distribution.engine == "DDP"  # the others copy what they map
+    files = mapped(found.traced, phase) if plain else 0
+    states = f"{size(phase.weights - files)} of weights, {size(between - phase.weights)} of moments and buffers"
     if room.accelerator is None:
-        first, others = step, min(step, between + phase.activations)
+        first, others = step - files, min(step, between + phase.activations) - files
         parts = f"{states}, {size(phase.activations)} of activations"
     else:
         # An accelerator's own kernels keep less of the activations than the CPU's, by which they are counted.
@@ -197,7 +209,8 @@ def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
                 f"the job does not fit into the {size(room.accelerator)} of an accelerator: phase {phase.name} needs at least"
                 f" {size(between)} there, {states}, without activations."
             )
-        weights = sum(found.traced.weights_by_dtype.values())
+        kinds = found.traced.weights_by_dtype
+        weights = sum(count for kind, count in kinds.items() if kind not in _MAPPED)
         first, others = weights, 0
         parts = f"{size(weights)} of weights while they are loaded"
     least = found.base + first + (room.workers - 1) * others

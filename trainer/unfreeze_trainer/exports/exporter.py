@@ -16,7 +16,7 @@ from unfreeze_trainer.exports.page import FILE as PAGE
 from unfreeze_trainer.exports.page import write_page
 from unfreeze_trainer.exports.report import build_report, export_folder, write_report
 from unfreeze_trainer.exports.seal import seal
-from unfreeze_trainer.models.folders import hash_file
+from unfreeze_trainer.models.folders import changed, hash_file
 from unfreeze_trainer.models.own_type import rewritten
 from unfreeze_trainer.runs.checkpoints import readable
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def require_unchanged(folder: RunFolder, base: str) -> None:
-    """Raise JobError where a file of the base that frozen weights lie in has been written to: from then on they were others."""
+    """Raise JobError where a file of the base has been written to: frozen weights may lie in it, and exports take them from there."""
     pinned = folder.identity.pins.get("base", {}).get("files", {})
     for file in map(Path, rewritten()):
         if file.parent == Path(base) and file.name in pinned and hash_file(file) != pinned[file.name]:
@@ -43,6 +43,12 @@ def require_unchanged(folder: RunFolder, base: str) -> None:
                 f"{file} was written to while the job was running, and its frozen weights are read from there: what was trained"
                 f" after that is worth nothing. Restore the file, delete {folder.path}, and start again",
             )
+    for file in changed(pinned.values()):
+        raise JobError(
+            "DataChanged",
+            f"{file} was written to while the job was running, and exports take from there what has not trained: they would be another"
+            " model than the one that was measured. Restore the file, and start again: the training is kept",
+        )
 
 
 class Exporter:

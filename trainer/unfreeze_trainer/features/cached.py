@@ -141,7 +141,7 @@ class CachedTask:
                 room / 1e9,
             )
         key = self.keys.get(phase)
-        reuse = Reuse(self._place, key, cut) if self._place and key else None
+        reuse = Reuse(self._place, key, cut, engine.dtype) if self._place and key else None
         try:
             for split in wanted:
                 self._fill(cut, split, beat, reuse, scratch.get(split))
@@ -220,7 +220,9 @@ class CachedTask:
             with engine.autocast():
                 task.forward(module, here)
 
-        return cut.capture(module, run, stop=not engine.divides), here
+        # Of a model that is divided the types were found on the CPU, where an accelerator's autocast changes nothing.
+        values = cut.capture(module, run, stop=not engine.divides)
+        return [value.to(shape.dtype) for value, shape in zip(values, cut.shapes, strict=False)], here
 
     def _share(self, split: str, rows: Rows, mine: Sequence[int]) -> None:
         """Bring the rows of all ranks together, of which this one has computed some. Collective."""

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 _ROUNDING = {torch.float16: 5e-2, torch.bfloat16: 5e-2}
 _ROUNDING_FLOAT32 = 1e-3
-"""What a row may differ by from what is computed now, as a share of its norm: batches of other sizes, other processors."""
+"""What a row may differ by from what is computed now, as a share of its norm, by the type of the computation, which need not be the row's:
+batches of other sizes, other processors."""
 _LOOKED_AT, _BATCH = 512, 64
 """Samples by which people are told how many are kept."""
 
@@ -71,10 +72,13 @@ class Reuse:
         Of the cut.
     cut
         Says what a row is.
+    computed
+        Type of the computation.
     """
 
-    def __init__(self, place: Place, key: str, cut: Cut) -> None:
+    def __init__(self, place: Place, key: str, cut: Cut, computed: torch.dtype = torch.float32) -> None:
         self._kept, self._cut, self._place = Kept(place.folder, key, place.limit), cut, place
+        self._rounding = _ROUNDING.get(computed, _ROUNDING_FLOAT32)
         self._keys: list[bytes] = []
         self._expected: dict[int, Row] = {}
         self._compares = True
@@ -113,7 +117,7 @@ class Reuse:
         The same sample has the same bits wherever it stands, so that a job that is cut off goes on with those that it had.
         """
         for place, row in self._expected.items():
-            if not all(_alike(before, now) for before, now in zip(row, rows[place], strict=True)):
+            if not all(_alike(before, now, self._rounding) for before, now in zip(row, rows[place], strict=True)):
                 log.warning(
                     "the cache %s does not have what the frozen blocks compute: nothing is taken from it, and %s of it is not used again",
                     self._place.folder,
@@ -144,7 +148,6 @@ class Reuse:
         self._kept.close()
 
 
-def _alike(before: torch.Tensor, now: torch.Tensor) -> bool:
-    share = _ROUNDING.get(now.dtype, _ROUNDING_FLOAT32)
+def _alike(before: torch.Tensor, now: torch.Tensor, share: float) -> bool:
     difference = (before.double() - now.double()).norm()
     return bool(difference <= share * now.double().norm())

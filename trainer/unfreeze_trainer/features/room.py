@@ -14,16 +14,23 @@ SHARE = 0.5
 DISK_BYTES = 8 * 2**30
 """Of the folder for what is temporary, what the caches of a machine's workers take at most: pods have 20 GiB of it."""
 
+_GROUPS = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where a container's limit lies, and what of it is used, in both versions of control groups."""
+
 
 def available_bytes(root: Path = Path("/")) -> int:
     """Return how much memory this worker's cache may take: its part of a share of what machine and container have free."""
     free = [int(line.split()[1]) * 1024 for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable:")]
     group = root / "sys/fs/cgroup"
-    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
-    if limit is not None and used is not None:
-        stat = dict(line.split() for line in _lines(group / "memory.stat"))
-        # Pages of files that were read count as used, and are given back before anything else.
-        free.append(max(0, limit - used + int(stat.get("inactive_file", 0))))
+    for place, most, now, pages in _GROUPS:
+        limit, used = _number(group / place / most), _number(group / place / now)
+        if limit is not None and used is not None:
+            stat = dict(line.split() for line in _lines(group / place / "memory.stat"))
+            # Pages of files that were read count as used, and are given back before anything else.
+            free.append(max(0, limit - used + int(stat.get(pages, 0))))
     return int(SHARE * min(free, default=0) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

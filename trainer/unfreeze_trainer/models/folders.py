@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +286,31 @@ def _read_object(closed: Closed, name: str) -> dict[str, Any]:
 
 def hash_files(path: str, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of files of a folder, by name."""
-    return {name: hash_file(Path(path, name)) for name in sorted(set(names))}
+    found = {}
+    for name in sorted(set(names)):
+        file = Path(path, name)
+        look = _look(file)
+        found[name] = hash_file(file)
+        _hashed[file] = look, found[name]
+    return found
+
+
+_hashed: dict[Path, tuple[tuple[int, int], str]] = {}
+"""Size, time of change and hash of each file of `hash_files`, as they were then."""
+
+
+def changed(hashes: Collection[str]) -> list[Path]:
+    """Return the files that had one of these hashes at `hash_files`, and have another by now. Those that nobody has touched are not read."""
+    return [
+        file
+        for file, (look, known) in _hashed.items()
+        if known in hashes and file.is_file() and _look(file) != look and hash_file(file) != known
+    ]
+
+
+def _look(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def hash_folder_once(path: str) -> dict[str, str]:

@@ -19,6 +19,8 @@ class Frames:
     """How many moments each clip of the batch at hand has, after each convolution of the feature encoder."""
 
     def __init__(self) -> None:
+        self.whole = 0
+        """Moments of each clip that the encoder reads, those of padding among them."""
         self.after: list[Tensor] = []
         """int64 of shape (samples,) for each convolution, and last for what the encoder reads; empty without a mask."""
 
@@ -27,9 +29,10 @@ class Frames:
         self.after = []
         if mask is None:
             return
-        length = mask.sum(dim=-1)
+        length, self.whole = mask.sum(dim=-1), mask.shape[-1]
         for convolution in convolutions:
             length = (length - convolution.kernel_size[0]) // convolution.stride[0] + 1
+            self.whole = (self.whole - convolution.kernel_size[0]) // convolution.stride[0] + 1
             self.after.append(length)
 
     def kept(self, number: int, values: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ def hide_padding(module: nn.Module) -> None:
     encoder = getattr(body, "feature_extractor", None)
     if encoder is None or not hasattr(encoder, "conv_layers"):
         return
-    frames = Frames()
+    body.heard = frames = Frames()
     convolutions = [layer.conv for layer in encoder.conv_layers]
     body.register_forward_pre_hook(_noting(frames, convolutions), with_kwargs=True)
     for number, layer in enumerate(encoder.conv_layers):
@@ -87,6 +90,12 @@ def hide_padding(module: nn.Module) -> None:
     for part in body.modules():
         if isinstance(part, nn.Conv1d) and id(part) not in inside and part.padding not in (0, (0,), "valid"):
             part.register_forward_pre_hook(_clearing(frames))
+
+
+def frames_of(module: nn.Module) -> Frames | None:
+    """Return how many moments each clip of the newest batch has in a model; None where `hide_padding` has left it as it is."""
+    found = (getattr(part, "heard", None) for part in module.modules())
+    return next((frames for frames in found if isinstance(frames, Frames)), None)
 
 
 def _noting(frames: Frames, convolutions: list[nn.Conv1d]) -> Any:

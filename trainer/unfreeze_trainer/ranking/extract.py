@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.padding import frames_of
 from unfreeze_trainer.ranking.layers import pooled_rows, watched
 from unfreeze_trainer.ranking.order import READ
 
@@ -96,13 +97,14 @@ class Extracted:
         order = samples[np.argsort(-self.task.lengths(self.split)[samples], kind="stable")]
         lists = [order[low : low + batch_size].tolist() for low in range(0, len(order), batch_size)]
         found: np.ndarray | None = None
+        frames = frames_of(loaded.module)
         with watched(loaded.module, loaded.blocks) as kept:
             for indices, here in zip(lists, self.task.batches(self.split, iter(lists)), strict=True):
                 batch = {name: tensor.to(self.device) for name, tensor in here.items()}
                 kept.clear()
                 self.task.forward(loaded.module, batch)
                 value = kept.get(place)
-                pooled = None if value is None else pooled_rows(value, batch, len(indices))
+                pooled = None if value is None else pooled_rows(value, batch, len(indices), frames, further=True)
                 if pooled is None:
                     raise self._no_place(place, [name for name in kept if name != READ])
                 if found is None:

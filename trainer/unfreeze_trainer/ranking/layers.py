@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from unfreeze_trainer.features.cut import MASK, Batch, length_of
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import HEAD, Block
+from unfreeze_trainer.models.padding import Frames, frames_of
 from unfreeze_trainer.ranking.order import READ
 
 _TOKENS, _PICTURE = 3, 4
@@ -47,23 +48,27 @@ def features(
     -------
     dict
         Float32 of shape (rows, width) for each place from input to output, `READ` last; the mean of layers (`mean_of`) is not in it.
-        Rows that no batch has are NaN.
+        Rows that no batch has are NaN. A place that gives vectors in some batches alone is left out: its samples do not come first, but
+        for the batch that has as many as tokens.
     """
     module = loaded.module.eval()
+    frames = frames_of(module)
     found: dict[str, np.ndarray] = {}
+    lost: set[str] = set()
     with torch.inference_mode(), watched(module, loaded.blocks) as kept:
         for indices, batch in batches:
             kept.clear()
             forward(module, batch)
             samples = len(next(iter(batch.values())))
             for place, value in kept.items():
-                pooled = pooled_rows(value, batch, samples)
+                pooled = pooled_rows(value, batch, samples, frames, further=True)
                 if pooled is None:
+                    lost.add(place)
                     continue
                 whole = found.setdefault(place, np.full((rows, pooled.shape[1]), np.nan, dtype=np.float32))
                 whole[np.asarray(indices)] = pooled.float().cpu().numpy()
     names = [block.name for block in loaded.blocks if block.is_layer] + [READ]
-    return {name: found[name] for name in names if name in found}
+    return {name: found[name] for name in names if name in found and name not in lost}
 
 
 def mean_of(places: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -119,15 +124,22 @@ def _first(values: Any) -> Tensor | None:
     return next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
 
 
-def pooled_rows(value: Tensor, batch: Batch, samples: int) -> Tensor | None:
+def pooled_rows(
+    value: Tensor, batch: Batch, samples: int, frames: Frames | None = None, *, further: bool = False
+) -> Tensor | None:
     """Return a vector for each sample, (samples, width); None where the samples do not come first.
 
-    Tokens are averaged without padding, places of a picture all. Channels come first unless the two dimensions that are alike say
-    otherwise.
+    Tokens, and moments of clips by `frames`, are averaged without padding, places of a picture all. Channels come first unless the
+    two dimensions that are alike say otherwise. `further` says that tokens beyond the batch's length are padding of the model's own.
     """
     if value.ndim < 2 or value.ndim > _PICTURE or len(value) != samples:  # noqa: PLR2004 - samples and width
         return None
     if value.ndim == _TOKENS:
+        if frames is not None and frames.after and value.shape[1] == frames.whole:
+            kept = frames.kept(-1, value.mT).mT.to(value.dtype)
+            return (value * kept).sum(1) / kept.sum(1)
+        if further and MASK in batch:  # to whole windows of attention
+            value = value[:, : length_of(batch)]
         if value.shape[1] == length_of(batch) and MASK in batch:
             mask = batch[MASK].to(value.dtype)[..., None]
             return (value * mask).sum(1) / mask.sum(1).clamp(min=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -133,6 +133,8 @@ class Measured:
     """From input to output; `MEAN` among them where there is one."""
     parameters: int
     seconds: float
+    read: np.ndarray | None = field(default=None, compare=False)
+    """Which samples its scores are of, in order; None for all. One base may take clips that are too short for another."""
 
     @property
     def place(self) -> str:
@@ -146,15 +148,21 @@ def ranked(found: Sequence[Measured]) -> list[RankedBase]:
     Parameters
     ----------
     found
-        At least one, all of the same rows.
+        At least one, all of the same rows, as far as each could read them.
     """
     sizes = sorted(found, key=lambda one: (-one.parameters, one.source))
     order = sorted(found, key=_key)
-    first = order[0].places[order[0].place].rows
-    return [
-        _base(one, number, sizes.index(one) + 1, first - one.places[one.place].rows)
-        for number, one in enumerate(order, 1)
-    ]
+    return [_base(one, number, sizes.index(one) + 1, _behind(order[0], one)) for number, one in enumerate(order, 1)]
+
+
+def _behind(first: Measured, other: Measured) -> np.ndarray:
+    """Return how far each row that both have read is behind."""
+    one, two = (each.places[each.place].rows for each in (first, other))
+    if first.read is not None and other.read is not None:
+        _, here, there = np.intersect1d(first.read, other.read, assume_unique=True, return_indices=True)
+        one, two = one[here], two[there]
+    found: np.ndarray = one - two
+    return found
 
 
 def _key(one: Measured) -> tuple[float, int, str]:

@@ -180,7 +180,7 @@ def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind) 
                 f"{task.library.where}: its {name} gives numbers that are not finite: the weights are broken",
             )
         found[name] = scores(values[read], targets[read], kind)
-    return Measured(source, found, parameters, time.perf_counter() - began)
+    return Measured(source, found, parameters, time.perf_counter() - began, read)
 
 
 def _batches(task: ComposedTask, device: torch.device) -> Iterator[tuple[Sequence[int], Batch]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,7 +130,8 @@ def _cut(
             return task.forward(loaded.module, batch)
 
     [(_, known)] = task.remembered("train", [[0]])
-    return find_cut(Probe(loaded.module, batches, forward, sorted(batches[0].keys() - known.keys())))
+    inputs = sorted(batches[0].keys() - known.keys())
+    return find_cut(Probe(loaded.module, batches, forward, inputs, partial(task.forward, loaded.module)))
 
 
 def _batches(task: Task, device: torch.device) -> list[Batch]:

@@ -118,7 +118,7 @@ class Look:
         engine, task = self._engine, self._task
         module = engine.module
         places, indices = self._batches()
-        seen, gathered = Seen(), dict[str, np.ndarray]()
+        seen, gathered, lost = Seen(), dict[str, np.ndarray](), set[str]()
         engine.sync_buffers()
         with evaluating(module), self.watching() as kept:
             for number, here in enumerate(task.unlabelled(self.split, iter(indices), self._unread)):
@@ -129,13 +129,17 @@ class Look:
                 with engine.autocast():
                     outputs = task.outputs(module, inputs)
                     said = self._tried(kept, inputs, outputs, masked, trying=base is None)
-                for name, pooled in self.pooled(kept, inputs, outputs):
+                given = dict(self.pooled(kept, inputs, outputs))
+                lost |= kept.keys() - given.keys()  # where tokens come first, but for as many rows as tokens
+                for name, pooled in given.items():
                     whole = gathered.setdefault(name, np.zeros((len(self.rows), pooled.shape[1]), dtype=np.float32))
                     whole[own] = pooled[: len(own)].float().cpu().numpy()
                 if said is not None:
                     self._take_outputs(seen, base, gathered, said, own)
                 if task.wide_outputs:
                     self._take_losses(gathered, inputs, outputs, own)
+        for name in {name for names in engine.gather_json(sorted(lost), list[str]) for name in names}:
+            gathered.pop(name, None)
         for name, values in gathered.items():
             found = engine.all_reduce(torch.from_numpy(values)).cpu().numpy()
             if name.startswith("."):
