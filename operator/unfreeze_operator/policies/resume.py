@@ -33,11 +33,11 @@ def check(context: Context) -> Verdict | None:
         carried = carried.model_copy(update={"gang_since": None})
     annotations = {CARRIED_ANNOTATION: carried.to_json(), RESUMED_ANNOTATION: f"{context.now:%Y-%m-%dT%H:%M:%SZ}"}
     change: Manifest = {"metadata": {"annotations": annotations}, "spec": {"suspend": False}}
-    left = None if job.pod_group else active_deadline(context.spec, carried)
-    if left is not None and job.counted is not None:
+    limit = None if job.pod_group else active_deadline(context.spec, carried)
+    if limit is not None and job.counted is not None:
         # Up to Kubernetes 1.35 a Job keeps its start over a suspend, and is held to its deadline before it notes the new one.
         since = (context.now.replace(microsecond=0) - job.counted).total_seconds()
-        change["spec"]["activeDeadlineSeconds"] = left + max(0, int(since))
+        change["spec"]["activeDeadlineSeconds"] = limit + max(0, int(since))
     # Its priority is that of when it was made, and the cluster's default may be another one now.
     seen = children.sees_groups and job.pod_group and children.pod_group is not None and not children.live_pods
     actions = *(renewed(context) if seen else ()), Patch(JOBS, job, change)
