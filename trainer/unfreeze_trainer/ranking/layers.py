@@ -66,6 +66,9 @@ def features(
                     lost.add(place)
                     continue
                 whole = found.setdefault(place, np.full((rows, pooled.shape[1]), np.nan, dtype=np.float32))
+                if whole.shape[1] != pooled.shape[1]:  # as wide as a batch is long
+                    lost.add(place)
+                    continue
                 whole[np.asarray(indices)] = pooled.float().cpu().numpy()
     names = [block.name for block in loaded.blocks if block.is_layer] + [READ]
     return {name: found[name] for name in names if name in found and name not in lost}
