@@ -80,6 +80,7 @@ def test_every_rule_is_broken_somewhere_in_the_corpus():
     assert [message for message in messages(schema()) if message not in said] == []
 
 
+@pytest.mark.slow
 @FEW
 @given(manifests())
 def test_generated_manifests_are_valid_and_the_models_take_them(manifest):

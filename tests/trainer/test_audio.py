@@ -31,6 +31,8 @@ from unfreeze_trainer.ranking.order import READ
 from unfreeze_trainer.seeds import seed_everything
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # models are built
+
 WHERE = "spec.data.train.source x"
 RATE = 16_000
 LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}

@@ -63,6 +63,7 @@ def test_a_cheaper_rung_that_gets_more_rows_right_is_never_less_probably_as_good
     assert within_by_rows(*rows(both, won, lost, neither + 1), margin + 0.01) >= before - 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(COUNTS, COUNTS, COUNTS, st.integers(0, 9))
 def test_the_order_of_the_rows_does_not_matter(both, won, lost, seed):

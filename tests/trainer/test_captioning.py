@@ -49,6 +49,8 @@ from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
 
+pytestmark = pytest.mark.slow  # models are built
+
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
 ROWS = 16
 

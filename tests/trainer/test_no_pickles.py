@@ -175,6 +175,7 @@ def test_all_collectives_of_objects_come_together_where_pickles_are_refused():
     assert loads == ["_tensor_to_object"]
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_unpickles():
     """But the handler's own bytes in its own process; and tensors alone are loaded."""
     found = set()

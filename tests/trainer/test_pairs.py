@@ -18,6 +18,8 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # models are built
+
 COLUMNS = {"train": {"columns": {"text": "one", "textPair": "other"}}}
 MARKS = {
     "none": None,  # a decoder's: nothing between two texts

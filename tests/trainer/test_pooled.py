@@ -19,6 +19,8 @@ from unfreeze_trainer.models.blocks import HEAD, find_blocks
 from unfreeze_trainer.models.heads import transformers_head
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # models are built
+
 MODES = (*layers.FLAGS, layers.ATTENTION)
 WITHOUT = {"bart": "no encoder of texts", "mbart": "no encoder of texts", "perceiver": "reads no texts"}
 MIX_PADDING_IN = {"convbert", "fnet", "funnel"}

@@ -26,6 +26,8 @@ from unfreeze_trainer.objectives.regression import Regression, RegressionMetrics
 from unfreeze_trainer.objectives.targets.numbers import Numbers, Read
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # models are built
+
 TASK = {"type": "TextRegression"}
 
 

@@ -16,6 +16,8 @@ from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.tasks import open_task
 
+pytestmark = pytest.mark.slow  # models are built
+
 IMAGES = {"task": {"type": "ImageClassification"}}
 
 
