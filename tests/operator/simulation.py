@@ -66,8 +66,7 @@ class Server:
         return self._call(path, "PATCH", content_type, lambda call: self._change(call, change))
 
     async def apply(self, path: str, manifest: Manifest) -> Manifest:
-        seen = {name: manifest["metadata"][name] for name in ("uid", "resourceVersion")}
-        change = {"metadata": seen, "status": manifest["status"]}
+        change = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": manifest["status"]}
         return self._call(path, "PATCH", "application/apply-patch+yaml", lambda call: self._change(call, change))
 
     async def delete(
