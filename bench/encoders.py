@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from bench.support.frozen import PICTURES, Rows, bridged, features, hits_of, rows_of
+from bench.support.frozen import LINEAR, PICTURES, Rows, bridged, features, hits_of, seen, splits_of
 from bench.support.outcomes import SEED, interval, record
 from examples.prepare_multilingual import write_multilingual
 from examples.prepare_stamps import prepare_all
@@ -29,8 +29,6 @@ from examples.prepare_stamps import prepare_all
 TEXTS = ("minilm", "multilingual-e5-small")
 NEIGHBOURS = 10
 SEEDS = range(SEED, SEED + 3)
-WIDTH, RATE = 256, 1e-3
-"""As in examples/tasks/alignment.yaml."""
 
 
 def main() -> None:
@@ -38,7 +36,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     prepare_all(folder)
     write_multilingual(folder / "models" / "multilingual-e5-small")
-    splits = {split: rows_of(folder, split) for split in ("train", "validation", "test")}
+    splits = splits_of(folder)
     ranked = sorted(product(PICTURES, TEXTS), key=lambda pair: -_neighbours(folder, splits["train"], *pair)[2])
     rows = [record("encoders", " + ".join(pair), partial(_measured, folder, splits, *pair)) for pair in ranked]
     each = [[row[name] for row in rows] for name in ("neighbours of both", "recall@1")]
@@ -54,14 +52,12 @@ def _neighbours(folder: Path, train: Rows, picture: str, text: str) -> list[floa
 
 
 def _measured(folder: Path, splits: dict[str, Rows], picture: str, text: str) -> dict[str, Any]:
-    seen, test = [splits["train"], splits["validation"]], splits["test"]
-    pictures = features(folder, picture, [cell for rows in seen for cell in rows.pictures])
-    texts = features(folder, text, [cell for rows in seen for cell in rows.texts])
+    test, (pictures, texts) = splits["test"], seen(folder, splits, [picture], text)
     asked = features(folder, picture, test.pictures), features(folder, text, test.texts)
     right = np.equal.outer(test.texts, test.texts)
     hits = []
     for seed in SEEDS:
-        see, read = bridged({picture: pictures}, texts, splits, width=WIDTH, rate=RATE, seed=seed)
+        see, read = bridged(pictures, texts, splits, **LINEAR, seed=seed)
         scores = see(asked[0]) @ read(asked[1]).T
         hits.append([hits_of(scores, right), hits_of(scores.T, right)])
     ways = np.mean(hits, axis=0)

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.support.frozen import PICTURES, Rows, bridged, features, rows_of
+from bench.support.frozen import LINEAR, PICTURES, Rows, bridged, features, seen, splits_of
 from bench.support.outcomes import interval, record
 from examples.prepare_multilingual import write_multilingual
 from examples.prepare_stamps import captioned, flat, key, prepare_all, unpacked
 
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "de": "German", "ru": "Russian", "ja": "Japanese"}
 TEXTS = ("multilingual-e5-small", "minilm")
-WIDTH, RATE = 256, 1e-3
-"""As in examples/tasks/alignment.yaml."""
 
 
 def main() -> None:
@@ -34,7 +32,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     prepare_all(folder)
     write_multilingual(folder / "models" / "multilingual-e5-small")
-    splits = {split: rows_of(folder, split) for split in ("train", "validation", "test")}
+    splits = splits_of(folder)
     captions = cache(lambda: translated(splits["test"]))
     scores = {text: cache(partial(_scores, folder, splits, text)) for text in TEXTS}
     rows = [
@@ -69,10 +67,7 @@ def translations(content: str) -> dict[str, str]:
 
 def _scores(folder: Path, splits: dict[str, Rows], text: str) -> Any:
     """Return what gives cosines of captions with the test pictures, (captions, pictures)."""
-    seen = [splits["train"], splits["validation"]]
-    pictures = {one: features(folder, one, [cell for rows in seen for cell in rows.pictures]) for one in PICTURES}
-    texts = features(folder, text, [cell for rows in seen for cell in rows.texts])
-    see, read = bridged(pictures, texts, splits, width=WIDTH, rate=RATE)
+    see, read = bridged(*seen(folder, splits, [*PICTURES], text), splits, **LINEAR)
     shown = see(*(features(folder, one, splits["test"].pictures) for one in PICTURES))
     return lambda captions: read(features(folder, text, captions)) @ shown.T
 

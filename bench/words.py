@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from bench.support.frozen import PICTURES, bridged, features, rows_of, told
+from bench.support.frozen import PICTURES, bridged, features, seen, splits_of, told
 from bench.support.outcomes import RESAMPLES, SEED, record
 from examples.prepare_stamps import prepare_all
 
@@ -71,10 +71,8 @@ def main() -> None:
 
 
 def _prepared(folder: Path) -> Classes:
-    splits = {split: rows_of(folder, split) for split in ("train", "validation", "test")}
-    seen = [splits["train"], splits["validation"]]
-    pictures = {one: features(folder, one, [cell for rows in seen for cell in rows.pictures]) for one in PICTURES}
-    texts = features(folder, TEXT, [cell for rows in seen for cell in rows.texts])
+    splits = splits_of(folder)
+    pictures, texts = seen(folder, splits, [*PICTURES], TEXT)
     classes = {one: told(folder, one, TEXT) for one in PICTURES}
     see, read = bridged(pictures, texts, splits, width=WIDTH, rate=RATE, classes=classes)
     distinct = {split: sorted({*splits[split].pictures}) for split in ("train", "test")}

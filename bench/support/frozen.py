@@ -26,6 +26,8 @@ from unfreeze_trainer.models.loading import seeded
 PICTURES = {"efficientnet-lite0": "timm", "mobilenet-v2": "transformers"}
 """Encoders of pictures, with the library of each."""
 EPOCHS = 120
+LINEAR: dict[str, Any] = {"width": 256, "rate": 1e-3}
+"""Of heads, as in examples/tasks/alignment.yaml."""
 
 
 class Rows(NamedTuple):
@@ -40,11 +42,26 @@ class Rows(NamedTuple):
         return np.array([Path(picture).name.partition("-")[0] for picture in self.pictures])
 
 
-def rows_of(folder: Path, split: str) -> Rows:
-    """Return a split of FOLDER/data/stamps."""
+def splits_of(folder: Path) -> dict[str, Rows]:
+    """Return the splits of FOLDER/data/stamps, which `prepare_all` has written."""
+    return {split: _rows(folder, split) for split in ("train", "validation", "test")}
+
+
+def _rows(folder: Path, split: str) -> Rows:
     lines = (folder / "data" / "stamps" / f"{split}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return Rows([row["image"] for row in rows], [row["text"] for row in rows])
+
+
+def seen(
+    folder: Path, splits: Mapping[str, Rows], pictures: Sequence[str], text: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return what encoders of pictures and one of texts give of the rows of `train`, then those of `validation`, as `bridged` takes it."""
+    parts = [splits["train"], splits["validation"]]
+    return (
+        {name: features(folder, name, [cell for rows in parts for cell in rows.pictures]) for name in pictures},
+        features(folder, text, [cell for rows in parts for cell in rows.texts]),
+    )
 
 
 def features(folder: Path, model: str, cells: Sequence[str]) -> np.ndarray:
