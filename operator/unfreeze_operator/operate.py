@@ -49,7 +49,7 @@ KINDS: tuple[Kind[Any], ...] = (
     Kind(POD_GROUPS, pod_group_view, optional=True),
 )
 
-FIRST_STATUS = 6
+FIRST_STATUS = 12
 """So many intervals of a status the first one may wait: a control plane that makes 1,000 gangs at once is so far behind."""
 
 
