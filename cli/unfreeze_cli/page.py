@@ -74,7 +74,21 @@ def _head(job: Json, status: Json, now: datetime) -> RenderableType:
     how = f"{spec['strategy']['type']}{f' with {adapter}' if adapter else ''}"
     nodes = distribution.get("numNodes", 1)
     where = f"{distribution.get('engine', 'DDP')} on {nodes} node{'s' if nodes != 1 else ''}"
-    return Group(title, Text(line(f"{spec['task']['type']} from {spec['model']['source']}: {how}, {where}")))
+    return Group(title, Text(line(f"{spec['task']['type']} from {_base(spec['model'])}: {how}, {where}")))
+
+
+def _base(model: Json) -> str:
+    """Return where the model lies, or each of its towers or candidates."""
+    if source := model.get("source"):
+        return str(source)
+    sources = ", ".join(part["source"] for part in (*model.get("towers", ()), *model.get("candidates", ())))
+    return f"one of {sources}" if "candidates" in model else sources
+
+
+def _metric(job: Json) -> str:
+    """Return the name of training.metric; where the spec leaves it to the task, the operator tells."""
+    told = job.get("status", {}).get("summary", {}).get("metric", "").partition(" ")[0]
+    return str(job["spec"].get("training", {}).get("metric") or told or "metric")
 
 
 def _reason(status: Json) -> Iterator[RenderableType]:
@@ -111,7 +125,7 @@ def _course(job: Json, status: Json) -> Iterator[RenderableType]:
     bar.add_row(ProgressBar(100, progress.get("percent", 0), width=24), "  ".join(words))
     yield Text()
     yield bar
-    metric = job["spec"].get("training", {}).get("metric", "accuracy")
+    metric = _metric(job)
     points = [*status.get("history", ())]
     now = {"loss": progress.get("loss"), "metric": progress.get("metrics", {}).get(metric)}
     lines = Table.grid(padding=(0, 1))
@@ -130,8 +144,8 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     now = earlier + len(ended) < count and count > 1 and progress.get("phaseName") and status.get("phase") == "Running"
     if not ended and not now:
         return
-    metric = job["spec"].get("training", {}).get("metric", "accuracy")
-    table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", metric.upper(), box=None, pad_edge=False, show_edge=False)
+    metric = _metric(job)
+    table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", line(metric).upper(), box=None, pad_edge=False, show_edge=False)
     if earlier:
         table.add_row(f"{earlier} earlier", "done", "", "", "", "report.json")
     for phase in ended:

@@ -16,6 +16,7 @@ PLACES = (
     ("evidence", "forgetting", "anchor", "source"),
     ("stages", "data", "train", "source"),
     ("stages", "data", "validation", "source"),
+    ("sources", "featureCache", "destination"),
     ("output", "destination"),
 )
 """Fields of the spec that say where something lies; of a list those of each item."""

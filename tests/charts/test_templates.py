@@ -10,6 +10,7 @@ from charts.generate import CHART, REPOSITORY
 from tests.charts.render import HELMS, NAMESPACE, RenderError, kinds, only, parsed, render, render_text
 from tests.cluster import binaries
 from tests.operator.fakes import IMAGE, FakeCluster, job
+from tests.support import first_build
 from unfreeze_api.contracts.progress import HTTP_PORT
 from unfreeze_operator.manifests.children import indexed_job
 from unfreeze_operator.objects.carried import Carried
@@ -193,6 +194,22 @@ def test_images_secrets_and_options_reach_the_operator():
         pod()["containers"][0]["image"]
         == f"unfreeze-operator:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
     )
+
+
+def lacking(today, before):
+    """Return null for each of today's values that a release of before does not know."""
+    if not isinstance(today, dict) or not isinstance(before, dict):
+        return {}
+    inner = {name: lacking(today[name], before[name]) for name in today.keys() & before.keys()}
+    return dict.fromkeys(today.keys() - before.keys()) | {name: found for name, found in inner.items() if found}
+
+
+def test_the_values_that_reuse_values_takes_from_the_first_release_will_do():
+    today = yaml.safe_load((CHART / "values.yaml").read_text())
+    before = yaml.safe_load(first_build.text("charts/unfreeze/values.yaml"))
+    values = lacking(today, before)
+    assert "PRICES" not in options(values)
+    assert only(render(values), "ClusterRole", "unfreeze-operator") == only(render(), "ClusterRole", "unfreeze-operator")
 
 
 def test_the_pods_are_placed_as_asked():

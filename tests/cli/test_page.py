@@ -127,6 +127,30 @@ def test_a_job_that_runs():
     assert "Failure" not in text
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"towers": [{"modality": "Image", "source": "pvc://m/vit"}, {"modality": "Text", "source": "pvc://m/bert"}]}, "pvc://m/vit, pvc://m/bert"),
+        ({"candidates": [{"source": "pvc://m/a"}, {"source": "pvc://m/b"}]}, "one of pvc://m/a, pvc://m/b"),
+    ],
+)  # fmt: skip
+def test_a_job_of_several_models(model, told):
+    several = job(RUNNING)
+    several["spec"] = SPEC | {"model": model}
+    assert f"TextClassification from {told}: GradualUnfreezing" in printed(page(several, [], NOW))
+
+
+def test_the_metric_is_the_tasks_where_the_spec_names_none():
+    progress = {**RUNNING["progress"], "metrics": {"spearman": 0.81, "accuracy": 0.5}}
+    other = job({**RUNNING, "progress": progress, "summary": {"metric": "spearman 0.810"}})
+    other["spec"] = {name: value for name, value in SPEC.items() if name != "training"}
+    other["status"]["phases"] = [RUNNING["phases"][0] | {"metrics": {"spearman": 0.25}}]
+    lines = [" ".join(line.split()) for line in printed(page(other, [], NOW)).splitlines()]
+    assert "spearman 0.25 ▁ █ 0.81" in lines
+    assert "PHASE STEPS TIME TRAINABLE SPEARMAN" in lines
+    assert "head done 170 21s 2,310 0.25" in lines
+
+
 def test_a_job_that_failed():
     text = shown({**FAILED, "progress": RUNNING["progress"]})
     assert "Failed  took 4m, ended 1m ago" in text

@@ -33,11 +33,13 @@ def test_paths_count_from_the_manifests_folder(written, meant):
     model = {"source": written, "candidates": [{"source": written}], "towers": [{"source": written}]}
     spec = {"model": model, "data": {"train": {"source": written}, "test": {"fraction": 0.1}}}
     spec["evidence"] = {"forgetting": {"anchor": {"source": written}}}
+    spec["sources"] = {"featureCache": {"destination": written}}
     found = absolute({"kind": "FineTuneJob", "spec": spec | {"output": {"destination": written}}}, Path("/jobs"))
     parts = {part: [{"source": meant}] for part in ("candidates", "towers")}
     assert found["spec"]["model"] == {"source": meant} | parts
     assert found["spec"]["evidence"]["forgetting"]["anchor"] == {"source": meant}
     assert found["spec"]["data"] == {"train": {"source": meant}, "test": {"fraction": 0.1}}
+    assert found["spec"]["sources"]["featureCache"]["destination"] == meant
     assert found["spec"]["output"]["destination"] == meant
     assert spec["model"]["source"] == written
 

@@ -231,6 +231,9 @@ def test_of_jobs_it_writes_the_status_and_deletes_the_finished(operator_cluster,
     assert ask("DELETE", path), "it has not finished"
     assert ask("PATCH", f"{path}/status", {"status": {"completionTime": "2026-01-01T00:00:00Z"}}, dry=False) == ""
     assert ask("DELETE", path) == ""
+    at_home = path.replace(world.namespace, HOME)
+    operator_cluster.create(at_home.removesuffix("/job"), manifest)
+    assert ask("PATCH", f"{at_home}/status", {"status": {"phase": "Failed"}}) == "", "it says why there are no pods"
 
 
 def test_nothing_else_is_its_business(world, ask):

@@ -17,7 +17,7 @@ from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.main import PricesType
 from unfreeze_operator.manifests.children import config_map
 from unfreeze_operator.objects.resources import PODS, GangNames
-from unfreeze_operator.objects.views import fine_tune_job_view
+from unfreeze_operator.objects.views import fine_tune_job_view, pod_view
 from unfreeze_operator.observed.context import Children
 from unfreeze_operator.settings.prices import NO_PRICES, parse_prices, price_of
 from unfreeze_operator.status.build import worth_writing
@@ -118,6 +118,26 @@ def test_hours_and_money_so_far_and_in_the_end():
     plain = plan(context(after=300, prices=NO_PRICES), TRAINING).status.cost
     assert (plain.amount, plain.currency, plain.text) == (None, None, "0.67 of 2.67 h")
     assert plan(context(after=300, limits={"cpu": 8}), TRAINING).status.cost is None
+
+
+def test_pods_that_stop_are_counted_by_their_own_accelerators_when_the_job_gets_others():
+    before = context(limits={GPU: 1}, after=36000)
+    limits = {"name": "trainer", "resources": {"limits": {GPU: "1"}}}
+    pods = tuple(
+        replace(view, accelerators=pod_view(pod(0) | {"spec": {"nodeName": "n", "containers": [limits]}}).accelerators)
+        for view in before.children.pods
+    )
+    before = replace(before, children=replace(before.children, pods=pods))
+    first = plan(before).status
+    spec = parse_spec(spec_of({GPU: 8}))
+    second = plan(replace(before, spec=spec, status=first, now=before.now + timedelta(seconds=5))).status
+    assert (first.accelerator_seconds, second.accelerator_seconds) == (2 * 36000, 2 * 36005)
+
+
+@pytest.mark.parametrize(("stage", "end"), [(None, 2.6667), ("1 of 2: domain", None), ("2 of 2: job", 2.6667)])
+def test_the_end_of_a_stage_is_not_that_of_the_job(stage, end):
+    told = plan(context(after=300), TRAINING.model_copy(update={"stage": stage})).status.cost
+    assert (told.accelerator_hours, told.estimated_accelerator_hours) == (0.6667, end)
 
 
 def test_money_is_added_up_whatever_the_table_says_later():

@@ -85,6 +85,16 @@ def test_before_its_first_checkpoint_a_job_stands_to_lose_all_since_its_start():
     assert series({"phase": "Running", "startTime": text(NOW)}, after=60)["checkpoint_age_seconds",] == 60
 
 
+def test_time_in_which_no_pod_ran_is_not_at_stake():
+    day = timedelta(days=1)
+    running = {"phase": "Running", "startTime": text(NOW - day), "checkpoint": {"time": text(NOW - day)}}
+    resumed = {"type": "Suspended", "status": "False", "reason": "Resumed", "lastTransitionTime": text(NOW)}
+    assert series(running | {"conditions": [resumed]}, after=60)["checkpoint_age_seconds",] == 60
+    spent = {"state": "Training", "since": text(NOW), "pending": 86340, "starting": 60}
+    assert series(running | {"stateSeconds": spent}, after=60)["checkpoint_age_seconds",] == 120
+    assert series(running | {"stateSeconds": spent | {"training": 10**6}}, after=60)["checkpoint_age_seconds",] == 86460
+
+
 def test_a_loss_that_is_not_finite_is_nan_and_not_absent():
     progress = {name: value for name, value in TRAINING.items() if name != "loss"}
     assert math.isnan(series({"phase": "Running", "progress": progress})["training_loss",])
@@ -169,6 +179,7 @@ def test_what_a_job_was_told_of_first_keeps_its_name():
 
 def test_reasons_of_failures_are_bounded():
     metrics = Metrics()
+    assert metrics.registry.get_sample_value("unfreeze_jobs_failed_total", {"reason": "InvalidData"}) == 0
     for reason in ("odd\n", "", "ü", "reason{}"):
         failed = FineTuneJobStatus(phase="Failed", failure=Failure(reason=reason))
         metrics.transition(job(), FineTuneJobStatus(phase="Running"), failed, Children(), NOW)

@@ -13,8 +13,8 @@ import pytest
 from tests.trainer.jobs import bert_folder, make_job, merge, write_csv
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_trainer.estimates.aside import Aside, AsideError
-from unfreeze_trainer.estimates.estimate import Estimate, judge
-from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _skeletons
+from unfreeze_trainer.estimates.estimate import Estimate, judge, uncounted
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, _plain, _skeletons
 from unfreeze_trainer.estimates.ways import ways_that_fit
 
 MIB = 2**20
@@ -109,6 +109,21 @@ def test_a_skeleton_of_several_models_has_the_adapter_that_is_tried():
         assert language.job.adapter == tried.adapter
     assert not language._random
     assert language.job is own
+
+
+@pytest.mark.parametrize(("count", "precision"), [(1, "BFloat16"), (0, "Float16")])
+def test_float16_of_accelerators_is_traced_on_a_cpu_in_what_is_as_large(count, precision):
+    place = {"resourcesPerNode": {"limits": {"nvidia.com/gpu": count}}}
+    job = make_job("/none", "/none.csv", training={"precision": "Float16", "compile": True}, distribution=place)
+    assert (_plain(job).training.precision, _plain(job).training.compile) == (precision, False)
+
+
+def test_what_is_not_counted_is_said():
+    quantised = {"model": {"quantization": {"type": "NF4"}}, "adapter": {"type": "LoRA"}, "evidence": {"scratch": {}}}
+    assert uncounted(make_job("/none", "/none.csv")) == []
+    base, scratch = uncounted(make_job("/none", "/none.csv", **quantised))
+    assert "too much" in base
+    assert "evidence.scratch" in scratch
 
 
 def _changes(job):

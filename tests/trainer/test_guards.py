@@ -150,6 +150,8 @@ def test_what_was_learned_is_drawn_against_what_was_lost(tmp_path):
     [chart] = learned_and_lost(file, REPORT)
     assert chart.name == "validation accuracy by what is lost of what the base could"
     assert len(chart.points) == 2
+    file.write_text("\n".join(json.dumps(line | ({"lost": 0.0} if "lost" in line else {})) for line in lines[:-1]))
+    assert len(learned_and_lost(file, REPORT)[0].points) == 2, "where nothing is lost all lie at 0"
     file.write_text("\n".join(map(json.dumps, lines[:1] + lines[3:4])))
     assert learned_and_lost(file, REPORT) == learned_and_lost(tmp_path / "none", REPORT) == []
 

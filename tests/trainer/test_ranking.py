@@ -226,3 +226,15 @@ def test_a_sentence_says_when_the_second_is_as_good():
     assert "aaa/one: its features" in cut
     assert "bbb/other 0.500" in cut
     assert sentence(measured("one", 0.5)) == "one: its features tell 0.500 of 100 training rows by their neighbours"
+
+
+def test_rows_of_the_same_input_do_not_tell_each_other():
+    rng = np.random.default_rng(0)
+    noise, labels = rng.normal(size=(40, 64)), np.eye(4)[rng.integers(0, 4, 40)]
+    copies = np.repeat(np.arange(40), 12)
+    told, alone = (scores(noise[copies], labels[copies], "Label", given).knn for given in (None, copies))
+    assert told == 1.0
+    assert alone < 0.5
+    same = scores(noise, labels, "Label", np.zeros(40, int))
+    assert same.rows == pytest.approx(np.full(40, 1 / 4)), "nothing but copies: nobody tells anything"
+    assert scores(noise, labels, "Label", np.arange(40)).knn == scores(noise, labels, "Label").knn

@@ -22,7 +22,7 @@ from unfreeze_api.spec.combinations import (
     TOWER_RULES,
 )
 from unfreeze_api.spec.data import DataSpec, TaskSpec
-from unfreeze_api.spec.distribution import DistributionSpec
+from unfreeze_api.spec.distribution import ACCELERATORS, DistributionSpec
 from unfreeze_api.spec.evidence import AnchorSpec, EvidenceSpec
 from unfreeze_api.spec.feature_cache import FeatureCacheSpec
 from unfreeze_api.spec.model import ModelSpec
@@ -83,6 +83,26 @@ _APART_RULES = (
 )
 
 
+_LIMITS = "self.distribution.resourcesPerNode.limits"
+_ACCELERATED = (
+    f"(has({_LIMITS}) && {list(ACCELERATORS)}.exists(name, name in {_LIMITS} && !string({_LIMITS}[name]).matches('^0*$')))"
+)
+_BUDGET_RULES = (
+    Rule(
+        f"!has(self.runPolicy.budget) || !has(self.runPolicy.budget.acceleratorHours) || {_ACCELERATED}",
+        "the job asks for no accelerators in distribution.resourcesPerNode.limits: ask for some, or set budget.hours in place of"
+        " acceleratorHours",
+        ".runPolicy.budget.acceleratorHours",
+    ),
+    Rule(
+        "!has(self.runPolicy.budget) || !has(self.runPolicy.budget.amount) || has(self.runPolicy.budget.pricePerHour)"
+        f" || {_ACCELERATED}",
+        "tables of prices are about accelerators, and the job asks for none in distribution.resourcesPerNode.limits: set"
+        " budget.pricePerHour, what a pod costs an hour, or budget.hours in place of amount",
+        ".runPolicy.budget.amount",
+    ),
+)
+
 _WHILE_SUSPENDED = "oldSelf.runPolicy.suspend && self.runPolicy.suspend"
 
 
@@ -110,6 +130,7 @@ class FineTuneJobSpec(Model):
         *QUANTIZATION_RULES,
         *STAGE_RULES,
         *_APART_RULES,
+        *_BUDGET_RULES,
         Rule(
             "self.strategy.type != 'GradualUnfreezing'"
             " || (has(self.strategy.gradualUnfreezing) && has(self.strategy.gradualUnfreezing.stepsPerPhase))"

@@ -47,7 +47,7 @@ def read_carried(job: JobView | None) -> Carried:
 
 
 def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetime) -> int:
-    """Return accelerators times seconds that the pods at hand have held them."""
+    """Return accelerators times seconds that the pods at hand have held them; `accelerators` of each that does not say its own."""
     held = 0.0
     # The API's times are whole seconds, rounded down: a live pod must not count more than its end will confirm,
     # as the total never falls again.
@@ -55,8 +55,9 @@ def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetim
     for pod in pods:
         if pod.started is not None:
             end = pod.finished or (now if pod.live else pod.started)
-            held += max(0.0, (end - pod.started).total_seconds())
-    return int(held * accelerators)
+            each = accelerators if pod.accelerators is None else pod.accelerators
+            held += max(0.0, (end - pod.started).total_seconds()) * each
+    return int(held)
 
 
 def pod_restarts(job: JobView | None, pods: Sequence[PodView]) -> int:

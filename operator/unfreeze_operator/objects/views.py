@@ -16,6 +16,7 @@ from typing import Any
 
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
 from unfreeze_api.sources import needs
+from unfreeze_api.spec.distribution import ACCELERATORS
 from unfreeze_operator.objects.packing import pack, unpack
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
@@ -178,6 +179,8 @@ class PodView(ChildView):
     """When it was deleted; its grace period began then."""
     unheard: bool = False
     """Whether its node has not been heard of for so long that the cluster takes the pod out of service."""
+    accelerators: int | None = None
+    """That it holds, by its own limits: the job's may be others by now. None where it does not say."""
 
     @property
     def live(self) -> bool:
@@ -348,7 +351,16 @@ def pod_view(raw: Manifest) -> PodView:
         deleted_at=gone_by and gone_by - grace,
         # A node that reports gives both one value. The cluster writes but the first, for a node that does not.
         unheard=_holds(status, "ContainersReady") and not _holds(status, "Ready"),
+        accelerators=_accelerators(raw["spec"]),
     )
+
+
+def _accelerators(spec: Manifest) -> int | None:
+    trainer = next((c for c in spec.get("containers", ()) if c.get("name") == CONTAINER), None)
+    if trainer is None:
+        return None
+    limits = trainer.get("resources", {}).get("limits") or {}
+    return sum(int(limits[name]) for name in ACCELERATORS if str(limits.get(name, "")).isdecimal())
 
 
 def _waiting_container(status: Manifest, trainer: Manifest) -> Manifest:

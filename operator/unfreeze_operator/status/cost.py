@@ -25,7 +25,7 @@ def cost_of(context: Context, seconds: int | None, progress: ProgressInfo | None
     if seconds is None:
         return None
     old, before = context.status.cost, context.status.accelerator_seconds or 0
-    left = progress.eta_seconds if progress is not None else None
+    left = _left(progress) if progress is not None else None
     more = None if left is None else left * context.accelerators * context.spec.distribution.num_nodes
     price, currency = price_of(context.spec, context.prices), context.prices.currency
     kept = old.amount if old is not None and old.amount is not None else None
@@ -38,6 +38,12 @@ def cost_of(context: Context, seconds: int | None, progress: ProgressInfo | None
         amount = round((kept or 0.0) + price * max(0, grown) / _HOUR, 8)
     end = None if amount is None or more is None or price is None else round(amount + price * more / _HOUR, 2)
     return _told(seconds, more, amount, end, currency if amount is not None else None)
+
+
+def _left(progress: ProgressInfo) -> int | None:
+    """Return the seconds that are left to a job; None before its last stage, since each tells of itself alone."""
+    number, _, rest = (progress.stage or "").partition(" of ")
+    return progress.eta_seconds if number == rest.partition(":")[0] else None
 
 
 def _told(seconds: int, more: int | None, amount: float | None, end: float | None, currency: str | None) -> Cost:

@@ -36,7 +36,7 @@ _GAUGES = {
     "nodes_desired": ("Pods that train together.", ()),
     "nodes_ready": ("Pods that are ready.", ()),
     "progress_ratio": ("Share of the training that is done.", ()),
-    "checkpoint_age_seconds": ("Time since the newest complete checkpoint, before the first since the start.", ()),
+    "checkpoint_age_seconds": ("Time since the newest complete checkpoint, or since pods run again.", ()),
 }
 _COUNTERS = {
     "restarts": ("Restarts: of pods, or of workers in place.", ("kind",)),
@@ -47,6 +47,8 @@ MAX_VALUES = {"metric": budget.MAX_METRICS, "block": 64 - budget.MAX_METRICS}
 OTHER = "other"
 """What stands for all that come later."""
 _SILENT = Progress()
+_AT_WORK = ("Starting", "Training", "Recovering")
+"""States of status.stateSeconds in which pods run."""
 
 
 _Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
@@ -214,7 +216,19 @@ def _training(status: dict[str, Any], reported: Progress | None, now: datetime) 
             yield from ((name, labels, value) for labels, value in figure.values(progress, bounded=True))
     since = parse_time(status.get("checkpoint", {}).get("time") or status.get("startTime"))
     if since is not None:
-        yield "checkpoint_age_seconds", (), (now - since).total_seconds()
+        yield "checkpoint_age_seconds", (), _at_stake(status, since, now)
+
+
+def _at_stake(status: dict[str, Any], since: datetime, now: datetime) -> float:
+    """Return the seconds since then, without those of a suspend, and no more than pods have run in all."""
+    found = (one for one in status.get("conditions", ()) if (one["type"], one["reason"]) == ("Suspended", "Resumed"))
+    resumed = parse_time(next((one["lastTransitionTime"] for one in found), None))
+    age = (now - (max(since, resumed) if resumed else since)).total_seconds()
+    if not (spent := status.get("stateSeconds")):
+        return age
+    begun = parse_time(spent["since"]) if spent.get("state") in _AT_WORK else None
+    ran = sum(spent.get(state.lower(), 0) for state in _AT_WORK)
+    return min(age, ran + ((now - begun).total_seconds() if begun else 0.0))
 
 
 def _checked(sample: Sample) -> Sample:

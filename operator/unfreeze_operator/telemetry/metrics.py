@@ -17,15 +17,18 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from unfreeze_api.contracts import reasons
 from unfreeze_api.contracts.status import FineTuneJobStatus
 from unfreeze_operator.decisions.plan import PARTS
 from unfreeze_operator.objects.views import FineTuneJobView
 from unfreeze_operator.observed.context import Children
 
 MAX_REASONS = 64
-"""Reasons come from trainers, and a trainer of somebody's own may say anything: beyond these they count as Other."""
+"""Reasons come from trainers, and a trainer of somebody's own may say anything: beyond so many others they count as Other."""
 MAX_NAMESPACES = 1000
 """Namespaces that have series of their own; those that come later count as Other, which is no namespace's name."""
+_KNOWN = (reasons.FAILED.keys() | reasons.TRAINER.keys()) - {"Retrying", "Stopped", "Completed"}
+"""Have a series from the start: of a counter that begins at 1, increase() does not see the first one."""
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _WAITS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600)
@@ -45,6 +48,8 @@ class Metrics:
         self.created = Counter("unfreeze_jobs_created", "Jobs whose children were created.", **own)
         self.succeeded = Counter("unfreeze_jobs_succeeded", "Jobs that succeeded.", **own)
         self.failed = Counter("unfreeze_jobs_failed", "Jobs that failed.", ["reason"], **own)
+        for reason in sorted(_KNOWN):
+            self.failed.labels(reason)
         self._reasons: set[str] = set()
         self.accelerator_seconds = Counter(
             "unfreeze_namespace_accelerator_seconds",
@@ -114,6 +119,8 @@ class Metrics:
             self.cost.labels(namespace, currency).inc(grown_by)
 
     def _bounded(self, reason: str) -> str:
+        if reason in _KNOWN:
+            return reason
         if reason not in self._reasons and (len(self._reasons) >= MAX_REASONS or not _REASON.fullmatch(reason)):
             return "Other"
         self._reasons.add(reason)

@@ -95,7 +95,7 @@ def read(path: Path) -> Report:
     """Return the report of a run, by its folder or file; ClickException where there is none."""
     file = path / REPORT if path.is_dir() else path
     try:
-        return Report.model_validate_json(file.read_bytes())
+        return Report.read(file.read_bytes())
     except FileNotFoundError:
         raise click.ClickException(
             f"{path} has no {REPORT}: the run has not ended well yet, or this is not a run's folder"

@@ -57,11 +57,13 @@ def estimate(  # noqa: PLR0917 - click names them
         limit, whole = memory or _limit(file), "Model" in (read_spec(file).output.exports or ())
         found, ways = estimated(job, limit=limit, accelerator_limit=accelerator_memory, whole=whole)
     if kind == "json":
+        from unfreeze_trainer.estimates.estimate import uncounted
+
         offered = [
             {"change": way.change, "cost": way.cost, "hostBytes": needs.host, "acceleratorBytes": needs.accelerator}
             for way, needs in ways
         ]
-        click.echo(json.dumps(found.to_dict() | {"ways": offered}, indent=2))
+        click.echo(json.dumps(found.to_dict() | {"ways": offered, "notes": uncounted(job)}, indent=2))
     else:
         _print(job, found, ways)
     if found.verdict in ("DoesNotFit", "MayNotFit"):
@@ -125,7 +127,7 @@ def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) 
     from rich.console import Console
     from rich.table import Table
 
-    from unfreeze_trainer.estimates.estimate import size
+    from unfreeze_trainer.estimates.estimate import size, uncounted
 
     console, traced, place = Console(highlight=False, markup=False, soft_wrap=True), found.traced, job.distribution
     if not console.is_terminal:
@@ -149,6 +151,8 @@ def _print(job: ResolvedJob, found: Estimate, ways: list[tuple[Way, Estimate]]) 
     )
     if beside := found.beside():
         console.print(beside)
+    for note in uncounted(job):
+        console.print(note)
     console.print(f"Of rank 0, beside {size(found.base)} of each worker's process. {found.sentence()}")
     for way, needs in ways:
         console.print(f"  fits with {way.change} ({way.cost}): {needs.sentence()}")

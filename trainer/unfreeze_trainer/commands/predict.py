@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -245,7 +246,8 @@ def evaluate(
     samples = asked.task.splits[SPLIT] - len(asked.task.unread[SPLIT])
     if kind == "json":
         useful = worth and worth.model_dump(by_alias=True)
-        found = {"samples": samples, "skipped": left_out, "metrics": figures, "usefulness": useful}
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
+        found = {"samples": samples, "skipped": left_out, "metrics": known, "usefulness": useful}
         click.echo(json.dumps(found, indent=2))
         return
     click.echo(f"{samples:,} samples" + (f", {left_out:,} could not be read and were left out" if left_out else ""))

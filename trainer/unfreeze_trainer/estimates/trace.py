@@ -126,7 +126,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         rank=0,
         world_size=job.distribution.world_size,
     )
-    plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
+    plain = _plain(job)
     [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
     [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
     rows = every_row() if task.couples else nullcontext()
@@ -135,6 +135,14 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
             {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
         ]
         return _Trace(plain, task, feed, batches[0], batches[1]).run(heaviest=heaviest, steps_alone=steps_alone)
+
+
+def _plain(job: ResolvedJob) -> ResolvedJob:
+    """Return a job as it is traced: uncompiled, and an accelerator's Float16, which no CPU takes, in BFloat16, which is as large."""
+    update: dict[str, Any] = {"compile": False}
+    if job.training.precision == "Float16" and job.distribution.accelerators_per_node:
+        update["precision"] = "BFloat16"
+    return job.model_copy(update={"training": job.training.model_copy(update=update)})
 
 
 def _evaluated(task: Task, training: Any, world_size: int) -> list[int]:

@@ -89,7 +89,8 @@ def lines(name: str, points: Sequence[Point], phases: Sequence[tuple[str, float,
     if len(kept) < 2:  # noqa: PLR2004
         return None
     ends = [edge for _, start, end in phases for edge in (start, end)]
-    across = _Axis(min(0, *ends, kept[0][0]), max(*ends, kept[-1][0]), _LEFT, WIDTH - _RIGHT)
+    low, high = min(0, *ends, kept[0][0]), max(*ends, kept[-1][0])
+    across = _Axis(low, high if high > low else low + 1, _LEFT, WIDTH - _RIGHT)
     up = _axis([y for _, y in kept], HEIGHT - _BOTTOM, _TOP)
     thinned = kept[:: max(1, len(kept) // _POINTS)] + kept[-1:]
     return Chart(

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_snake
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks import task_type
+from unfreeze_trainer.data.few import numbers_of
 from unfreeze_trainer.data.samples import Split, read_training_rows, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.features.cut import Batch
@@ -61,11 +62,11 @@ def rank(job: ResolvedJob, rows: int = ROWS, tell: Tell = lambda _text: None) ->
     tasks = _opened(job, data, tell)
     split = data.split
     kind, targets = _targets(job, split)
-    found = []
+    copies, found = numbers_of(split.source.inputs), []
     for number, (candidate, task) in enumerate(zip(candidates_of(job), tasks, strict=True), 1):
         tell(f"ranking {candidate.model.source} ({number} of {len(tasks)})")
         with naming(job, candidate):
-            found.append(_measured(candidate.model.source, task, targets, kind))
+            found.append(_measured(candidate.model.source, task, targets, kind, copies))
     guess = float(targets.mean(axis=0).max()) if kind == "Label" else 0.0
     return Ranking(
         bases=ranked(found), rows=len(split), training_rows=data.total, seed=job.training.seed, guess=round(guess, 6)
@@ -154,7 +155,7 @@ def _targets(job: ResolvedJob, split: Split) -> tuple[Kind, np.ndarray]:
     return "Labels" if several else "Label", matrix
 
 
-def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind) -> Measured:
+def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind, copies: np.ndarray) -> Measured:
     """Load a candidate, compute its features and score them."""
     began = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -179,7 +180,7 @@ def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind) 
                 "InvalidModel",
                 f"{task.library.where}: its {name} gives numbers that are not finite: the weights are broken",
             )
-        found[name] = scores(values[read], targets[read], kind)
+        found[name] = scores(values[read], targets[read], kind, copies[read])
     return Measured(source, found, parameters, time.perf_counter() - began, read)
 
 

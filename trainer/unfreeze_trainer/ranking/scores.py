@@ -41,7 +41,7 @@ class Scores:
     """What each row adds to `knn`, which is their mean; float64 of shape (rows,)."""
 
 
-def scores(features: np.ndarray, targets: np.ndarray, kind: Kind) -> Scores:
+def scores(features: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.ndarray | None = None) -> Scores:
     """Score features by how well they tell the targets.
 
     Parameters
@@ -52,12 +52,14 @@ def scores(features: np.ndarray, targets: np.ndarray, kind: Kind) -> Scores:
         Float64 of shape (rows, columns).
     kind
         What a row of them is.
+    copies
+        As of `nearest`.
     """
     centred = np.asarray(features, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
     wanted = targets - targets.mean(axis=0)
     left, singular = _decomposed(centred)
-    rows = nearest(centred, targets, kind)
+    rows = nearest(centred, targets, kind, copies)
     return Scores(
         knn=float(rows.mean()),
         logme=log_evidence(left, singular, wanted),
@@ -77,7 +79,7 @@ def _decomposed(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (centred @ vectors / singular if narrow else vectors), singular
 
 
-def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind) -> np.ndarray:
+def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind, copies: np.ndarray | None = None) -> np.ndarray:
     """Return what each row adds to the leave-one-out score of its nearest neighbours.
 
     Rows are near by the cosine of their centred features; neighbours that are as near as the last one that counts do too, so
@@ -87,6 +89,9 @@ def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind) -> np.ndarray:
     ----------
     centred, targets, kind
         As of `scores`, the features less their mean.
+    copies
+        A number of each row, the same for those of one input: they are no neighbours of each other, since any base finds them. None
+        where all are different.
 
     Returns
     -------
@@ -106,9 +111,11 @@ def nearest(centred: np.ndarray, targets: np.ndarray, kind: Kind) -> np.ndarray:
     for low in range(0, rows, _CHUNK):
         near = directions[low : low + _CHUNK] @ directions.T
         near[np.arange(len(near)), np.arange(low, low + len(near))] = -np.inf
+        if copies is not None:
+            near[copies[low : low + _CHUNK, None] == copies] = -np.inf
         last = np.partition(near, rows - count, axis=1)[:, rows - count, None]
-        counts = (near >= last - _SAME).astype(np.float64)
-        said[low : low + _CHUNK] = counts @ targets / counts.sum(axis=1, keepdims=True)
+        counts = ((near >= last - _SAME) & np.isfinite(near)).astype(np.float64)
+        said[low : low + _CHUNK] = counts @ targets / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if kind == "Label":
         favourites = said >= said.max(axis=1, keepdims=True) - _SAME
         found: np.ndarray = (favourites * targets).sum(axis=1) / favourites.sum(axis=1)
