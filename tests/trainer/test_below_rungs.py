@@ -22,6 +22,7 @@ from unfreeze_trainer.commands.preview import preview
 from unfreeze_trainer.judgement.rungs import SURE, Next, Wanted, Yardstick, best_of, choose, gate
 from unfreeze_trainer.judgement.said import Said
 from unfreeze_trainer.objectives.base import TARGETS
+from unfreeze_trainer.runs.checkpoints import Identity
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training.classical import FILE, Classical
 from unfreeze_trainer.training.loop import train
@@ -166,10 +167,15 @@ def test_what_a_classical_model_says_is_kept(tmp_path):
             final.parent.mkdir(exist_ok=True)
             aside.replace(final)
 
-    folder = SimpleNamespace(path=tmp_path, generation=Generation())
-    assert Classical.read(tmp_path) is None
+    def of(fingerprint, sha256):
+        identity = Identity(fingerprint, {"data": {"train": {"sha256": sha256}}})
+        return SimpleNamespace(path=tmp_path, generation=Generation(), identity=identity)
+
+    folder = of("recipe", "data")
+    assert Classical.read(folder) is None
     Classical("one", 7, 0.5, said).write(folder)
-    found = Classical.read(tmp_path)
+    found = Classical.read(folder)
+    assert Classical.read(of("another", "data")) is Classical.read(of("recipe", "others")) is None
     assert (found.name, found.fitted_on, found.seconds, found.said.names) == ("one", 7, 0.5, ["a", "b"])
     assert found.compared(said, "accuracy").gain == 0
     other = Said("OneOf", ["a", "b"], np.array([0, 0, 1]), said.predicted)
@@ -179,7 +185,7 @@ def test_what_a_classical_model_says_is_kept(tmp_path):
     torn = whole[: len(whole) // 2] + bytes(100) + whole[len(whole) // 2 + 100 :]
     for content in (b"no such thing", b"", whole[:100], whole[:-30], torn):
         (tmp_path / FILE).write_bytes(content)
-        assert Classical.read(tmp_path) is None
+        assert Classical.read(folder) is None
 
 
 # Whole runs.

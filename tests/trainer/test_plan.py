@@ -3,7 +3,9 @@
 import pytest
 
 from tests.trainer.jobs import make_job
+from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.plan import Plan
+from unfreeze_trainer.training.work import Work
 
 BLOCKS = ["embeddings", "layer.0", "head"]
 
@@ -35,6 +37,14 @@ def test_an_evaluation_falls_on_its_interval_and_on_the_end_of_each_phase():
                     later for of, later in steps(one) if of == index and later > step and one.evaluates_at(later, index)
                 ]
                 assert one.reads_left(step, index)["validation"] == len(left)
+
+
+def test_a_start_late_in_a_phase_keeps_what_the_first_one_kept():
+    plan, work = plan_of(), object.__new__(Work)
+    work._plan = plan
+    for step, train in ((0, 1.5), (5, 1.5), (6, 0.0)):
+        work._state = RunState(step=step)
+        assert work._reads(plan.phases[0]) == {"train": train, "validation": 2}
 
 
 def test_a_checkpoint_falls_on_its_own_interval():

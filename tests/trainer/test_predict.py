@@ -32,6 +32,7 @@ from unfreeze_trainer.tasks import Task, open_task
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LORA = {"adapter": {"type": "LoRA", "lora": {"r": 2}}}
 BOTTLENECK = {"adapter": {"type": "Bottleneck"}}
+QUANTIZED = {"model": {"quantization": {"type": "NF4"}}}
 PREFIX = {"adapter": {"type": "PrefixTuning", "prefixTuning": {"numVirtualTokens": 3}}}
 
 
@@ -118,7 +119,7 @@ def exported(root: Path, base: Path, train: Path, test: Path, bare: Path, kind="
     task = open_task(job)
     module = moved(task)
     found, metrics = of_run(task, module)
-    task.export(module, root / "model", kind)
+    task.export(task.exportable(module, kind), root / "model", kind)
     seal(root / "model", fingerprint="f", kind=kind, found=described(job, task))
     return Run(root / "model", test, bare, base, found, metrics)
 
@@ -149,6 +150,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lora": ("single", "Adapter", QUESTION | LORA),
     "pooled lora": ("single", "Adapter", QUESTION | LORA | {"task": {"textClassification": {"pooling": "Mean"}}}),
     "merged": ("single", "Merged", QUESTION | LORA),
+    "quantized lora": ("single", "Adapter", QUESTION | LORA | QUANTIZED),
+    "quantized and merged": ("single", "Merged", QUESTION | LORA | QUANTIZED),
     "bottleneck": ("single", "Adapter", QUESTION | BOTTLENECK),
     "pairs": ("pairs", "Model", {"data": {"train": {"columns": {"textPair": "other"}}}}),
     "several labels": ("multi", "Model", SETS),

@@ -243,7 +243,10 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
     except ValidationError as error:
         raise unreadable(finished.folder, causes(error)) from error
     job = resolve("asked", "default", asked, rendezvous_host="localhost")
-    return job.model_copy(update={"semantics": semantics})
+    update: dict[str, Any] = {"semantics": semantics}
+    if not finished.adapter:  # a whole model holds float32: quantised once more it would lose what an adapter has added
+        update["model"] = job.model.model_copy(update={"quantization": None})
+    return job.model_copy(update=update)
 
 
 def _towers(folder: Path) -> dict[str, Any]:

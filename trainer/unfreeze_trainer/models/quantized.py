@@ -139,8 +139,9 @@ def _try(kind: str, device: torch.device) -> None:
         layer = bitsandbytes.nn.Linear4bit(64, 64, quant_type=kind.lower(), compute_dtype=torch.float32)
     layer = layer.to(device)
     compute_in_float32(layer)
-    inputs = torch.ones(2, 64, device=device, requires_grad=True)
-    layer(inputs).sum().backward()
+    with torch.inference_mode(False), torch.enable_grad():  # whoever only asks a model loads it without gradients
+        inputs = torch.ones(2, 64, device=device, requires_grad=True)
+        layer(inputs).sum().backward()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What rank 0 computes in a thread, while all ranks look whether they are to stop."""
+"""What ranks compute in a thread, while all of them look whether they are to stop, and give news: who is silent for long is taken for one that hangs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def on_first(engine: Engine, name: str, work: Callable[[], T], look: Callable[[]
     while not engine.any_rank(engine.rank == 0 and _is_done(done)):
         look()
     return done
+
+
+def on_each(engine: Engine, name: str, work: Callable[[], T], look: Callable[[], None]) -> T:
+    """Return what each rank computes, once all have. Parameters as of `on_first`. Collective."""
+    done: Future[T] = Future()
+    threading.Thread(target=_compute, args=(work, done), name=name, daemon=True).start()
+    while engine.any_rank(not _is_done(done)):
+        look()
+    return done.result()
 
 
 def _compute(work: Callable[[], T], done: Future[T]) -> None:

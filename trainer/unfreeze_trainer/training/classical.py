@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -9,7 +10,6 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from zipfile import BadZipFile
 
@@ -82,17 +82,18 @@ class Classical:
         return cls(model.name, len(rows), time.perf_counter() - began, said)
 
     @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """Return what a run folder has; None where there is nothing that can be read."""
+    def read(cls, folder: RunFolder) -> Self | None:
+        """Return what a run folder has; None where there is nothing that can be read, or it is of another recipe or other data."""
         try:
-            with np.load(folder / FILE, allow_pickle=False) as found:
+            with np.load(folder.path / FILE, allow_pickle=False) as found:
                 about = json.loads(str(found["about"]))
                 said = Said(about["kind"], about["names"], found["actual"], found["predicted"])
-            return cls(about["name"], about["fittedOn"], about["seconds"], said)
+            found_on = about.get("foundOn")
+            return cls(about["name"], about["fittedOn"], about["seconds"], said) if found_on == _found_on(folder) else None
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error):
-            log.warning("%s cannot be read: the classical model is fitted again", folder / FILE, exc_info=True)
+            log.warning("%s cannot be read: the classical model is fitted again", folder.path / FILE, exc_info=True)
             return None
 
     def write(self, folder: RunFolder) -> None:
@@ -100,7 +101,7 @@ class Classical:
         generation, said = folder.generation, self.said
         assert generation is not None
         about = {"name": self.name, "fittedOn": self.fitted_on, "seconds": round(self.seconds, 3)}
-        about |= {"kind": said.kind, "names": said.names}
+        about |= {"kind": said.kind, "names": said.names, "foundOn": _found_on(folder)}
         aside = generation.aside("classical.npz")
         with aside.open("wb") as file:
             np.savez_compressed(file, about=json.dumps(about), actual=said.actual, predicted=said.predicted)
@@ -113,6 +114,12 @@ class Classical:
         if not np.array_equal(model.actual, self.said.actual):
             raise ValueError("a classical model and the run have read other validation rows")
         return compare(model, self.said, metric)
+
+
+def _found_on(folder: RunFolder) -> str:
+    """Return a hash of recipe and data of a run: until something is trained its folder takes others."""
+    said = folder.identity.fingerprint, folder.identity.pins.get("data")
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def left_out(folder: RunFolder, what: str, error: Exception) -> None:
@@ -163,7 +170,7 @@ class BelowRungs:
             return
         engine = self._engine
         if engine.rank == 0:
-            self._classical = Classical.read(self._folder.path)
+            self._classical = Classical.read(self._folder)
         if engine.any_rank(engine.rank == 0 and self._classical is None):
             done = on_first(engine, "classical", self._fitted, look)
             if engine.rank == 0:
@@ -184,7 +191,7 @@ class BelowRungs:
         """Return it beside rungs, on rank 0; None where there is none, or it is not known what a rung says of the same rows."""
         if not rungs or any(said is None for said in rungs):
             return None
-        self._classical = classical = self._classical or Classical.read(self._folder.path)
+        self._classical = classical = self._classical or Classical.read(self._folder)
         if classical is None:
             return None
         metric = compared_by(classical.said.kind, self._job.metric.name)

@@ -28,7 +28,7 @@ def weigh(run: Run) -> None:
     """
     baseline = run.job.evidence.baseline if run.job.evidence else None
     below_rungs = run.job.strategy.type == "Auto" and run.engine.any_rank(
-        run.engine.rank == 0 and Classical.read(run.folder.path) is not None
+        run.engine.rank == 0 and Classical.read(run.folder) is not None
     )
     if baseline is None and not below_rungs:
         return
@@ -112,7 +112,7 @@ def _baseline(run: Run, most: int) -> Decision:
         raise RuntimeError(_UNPREDICTED)
     of_run = Said.read(*known["validation"])
     unread = {split: set(samples) for split, samples in run.state.unread.items()}
-    found = Classical.read(run.folder.path) or Classical.of(run.job, run.task, most, unread=unread)
+    found = Classical.read(run.folder) or Classical.of(run.job, run.task, most, unread=unread)
     metric = compared_by(found.said.kind, run.job.metric.name)
     comparison = Comparison(found.compared(of_run, metric), metric, run.state.step, found.seconds)
     return against_classical(comparison, name=found.name, fitted_on=found.fitted_on, samples=run.task.splits["train"])

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ from unfreeze_trainer.features.linear import Given, LinearHead, given
 from unfreeze_trainer.features.room import available_bytes
 from unfreeze_trainer.judgement.strengths import Tried, best_of, chosen, is_over
 from unfreeze_trainer.objectives.base import TARGETS
+from unfreeze_trainer.training.beside import on_each
 from unfreeze_trainer.training.dry_run import traceless
 
 if TYPE_CHECKING:
@@ -309,15 +311,21 @@ class Solver:
         starts = [rows.problem.blank() for _ in rows.folds]
         while len(tried) < len(STRENGTHS) and not is_over(tried):
             strength = STRENGTHS[len(tried)]
-            tell(f"looking for the strength of the regularisation: {strength:.3g}")
-            tried.append(self._try(rows, strength, starts))
+            look = partial(tell, f"looking for the strength of the regularisation: {strength:.3g}")
+            look()
+            tried.append(self._try(rows, strength, starts, look))
         tell("finding the head")
         best = tried[best_of(tried)]
         whole = slice(0, rows.folds[-1].stop)
         weights: dict[str, Tensor] = {}
-        result = Head(torch.empty(0), torch.empty(0))
+
+        def solved() -> Head:
+            if engine.rank:
+                return Head(torch.empty(0), torch.empty(0))
+            return rows.problem.solve(best.strength, rows.problem.blank(), [whole], fine=True)
+
+        result = on_each(engine, "head", solved, partial(tell, "finding the head"))
         if engine.rank == 0:
-            result = rows.problem.solve(best.strength, rows.problem.blank(), [whole], fine=True)
             weights = head.named(*rows.problem.layer(result))
         weights = engine.broadcast_object(weights)
         figures = engine.broadcast_json((result.loss, result.iterations, result.gradient), tuple[float, int, float])
@@ -353,12 +361,17 @@ class Solver:
         problem = Problem(ordered.vectors, loss, weights, outputs=head.outputs, bias=head.bias)
         return _Rows(problem, folds, weights)
 
-    def _try(self, rows: _Rows, strength: float, starts: list[Head]) -> Tried:
+    def _try(self, rows: _Rows, strength: float, starts: list[Head], look: Callable[[], None]) -> Tried:
         """Find a head for each fold on the others, from the one with the strength before; the ranks share the folds out. Collective."""
-        mine: dict[str, float] = {}
-        for fold in range(self._engine.rank, len(rows.folds), self._engine.world_size):
-            starts[fold] = rows.problem.solve(strength, starts[fold], rows.others(fold))
-            mine[str(fold)] = rows.problem.losses(starts[fold], rows.folds[fold])
+
+        def losses() -> dict[str, float]:
+            mine: dict[str, float] = {}
+            for fold in range(self._engine.rank, len(rows.folds), self._engine.world_size):
+                starts[fold] = rows.problem.solve(strength, starts[fold], rows.others(fold))
+                mine[str(fold)] = rows.problem.losses(starts[fold], rows.folds[fold])
+            return mine
+
+        mine = on_each(self._engine, "folds", losses, look)
         found = {
             int(fold): loss for part in self._engine.gather_json(mine, dict[str, float]) for fold, loss in part.items()
         }

@@ -93,7 +93,7 @@ class Work:
         self._reporter.entered(phase, parameters=self._trainable.parameters, left=left)
         self._ladder.compare(phase, tell=self._tell)
         self._milestones.start_clock()
-        self._features.enter(phase.index, self._plan.reads_left(state.step, phase.index), beat=self._computed)
+        self._features.enter(phase.index, self._reads(phase), beat=self._computed)
         self._reporter.tell("")
         if state.phase_steps:
             self._milestones.settle()  # an evaluation that a stop cut short
@@ -104,6 +104,12 @@ class Work:
         self._spending.begin()
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()
+
+    def _reads(self, phase: Phase) -> dict[str, float]:
+        """Return how often samples are read in a phase, by split, as its first start did: a late one that computed them otherwise had other bits."""
+        reads = self._plan.reads_left(phase.first_step, phase.index)
+        over = self._state.step >= phase.first_step + phase.steps  # its evaluation may be left
+        return reads | {"train": 0.0} if over else reads
 
     def solve(self, phase: Phase) -> None:
         """Find the head of a phase whose solver is asked for it, unless that is done; evaluate and write a checkpoint. Collective.
