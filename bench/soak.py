@@ -105,6 +105,10 @@ class Soak:
         job["spec"]["runPolicy"] = policy
         await patiently(lambda: self._api.post(FINE_TUNE_JOBS.path(NAMESPACE), job))
 
+    def become(self, name: str, fate: Fate) -> None:
+        """Give pods of a job that start from now on this fate, in whatever order they do."""
+        self._fates[name] = lambda _: fate
+
     async def change(self, name: str, **spec: Json) -> None:
         """Merge a change into a spec."""
         path = FINE_TUNE_JOBS.path(NAMESPACE, name)
@@ -194,12 +198,14 @@ async def hopeless(soak: Soak, name: str, chance: random.Random) -> None:
 async def paused(soak: Soak, name: str, chance: random.Random) -> None:
     """Suspend and resume a job once to three times, with other nodes and labels each time."""
     turns, seconds = chance.randint(1, 3), life(chance)
-    await soak.create(name, lambda turn: Fate(seconds) if turn > turns else Fate(None), nodes=chance.choice([1, 2]))
+    await soak.create(name, lambda _: Fate(None), nodes=chance.choice([1, 2]))
     for turn in range(turns):
         await soak.phase(name, "Running")
         await asyncio.sleep(chance.uniform(0, 3))
         await soak.suspend(name, True)
         await soak.phase(name, "Suspended")
+        if turn == turns - 1:
+            soak.become(name, Fate(seconds))
         await soak.change(
             name, distribution={"numNodes": chance.choice([1, 2, 3])}, template={"labels": {"turn": f"t{turn}"}}
         )
