@@ -5,7 +5,8 @@
 Prints JSON. Jobs are created, changed, suspended, resumed, robbed of pods, ended and deleted, each with a history that its
 number and the seed draw, on a control plane of their own whose one node only reports what a kubelet would; one server answers
 for all leaders. Each job's end is compared with what its history asks for; at the end nothing may be left of any. `slope` is
-the operator's resident memory by jobs that have ended, least squares after the first quarter of the time.
+the operator's own memory by jobs that have ended, least squares after the first quarter of the time: `own_mib` is what it has
+allocated (RssAnon), `mib` all that is resident, of which the kernel takes pages of files away when others need the room.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.launch import add_node
 from bench.support.kubelet import Fate, Kubelet, patiently
@@ -52,6 +53,18 @@ REFUSED = HTTPStatus.BAD_REQUEST
 
 class WrongEndError(Exception):
     """A job did not become what its history asks for."""
+
+
+class Sample(NamedTuple):
+    """The operator at a moment."""
+
+    seconds: float
+    jobs: int
+    """Those that have ended."""
+    resident: float
+    """MiB."""
+    own: float
+    """MiB that it has allocated, without pages of files."""
 
 
 class Soak:
@@ -104,6 +117,10 @@ class Soak:
         job = fine_tune_job(name, nodes=nodes)
         job["spec"]["runPolicy"] = policy
         await patiently(lambda: self._api.post(FINE_TUNE_JOBS.path(NAMESPACE), job))
+
+    def become(self, name: str, fate: Fate) -> None:
+        """Give pods of a job that start from now on this fate, in whatever order they do."""
+        self._fates[name] = lambda _: fate
 
     async def change(self, name: str, **spec: Json) -> None:
         """Merge a change into a spec."""
@@ -194,12 +211,14 @@ async def hopeless(soak: Soak, name: str, chance: random.Random) -> None:
 async def paused(soak: Soak, name: str, chance: random.Random) -> None:
     """Suspend and resume a job once to three times, with other nodes and labels each time."""
     turns, seconds = chance.randint(1, 3), life(chance)
-    await soak.create(name, lambda turn: Fate(seconds) if turn > turns else Fate(None), nodes=chance.choice([1, 2]))
+    await soak.create(name, lambda _: Fate(None), nodes=chance.choice([1, 2]))
     for turn in range(turns):
         await soak.phase(name, "Running")
         await asyncio.sleep(chance.uniform(0, 3))
         await soak.suspend(name, True)
         await soak.phase(name, "Suspended")
+        if turn == turns - 1:
+            soak.become(name, Fate(seconds))
         await soak.change(
             name, distribution={"numNodes": chance.choice([1, 2, 3])}, template={"labels": {"turn": f"t{turn}"}}
         )
@@ -280,7 +299,7 @@ async def measure(cluster: Cluster, operator: OperatorProcess, minutes: float, a
     soak = Soak(api)
     mark, began = cluster.mark(), time.monotonic()
     end = began + 60 * minutes
-    samples: list[tuple[float, int, float]] = []
+    samples: list[Sample] = []
     async with leaders.serve(PLACES):
         helpers = [asyncio.ensure_future(one) for one in (soak.jobs.run(), Kubelet(api, soak.fate, PLACES).run())]
         watch = asyncio.ensure_future(_watch(operator, soak, leaders, samples, began))
@@ -292,15 +311,18 @@ async def measure(cluster: Cluster, operator: OperatorProcess, minutes: float, a
     writes = [write for write in cluster.writes(mark) if write.user == OPERATOR]
     refused = Counter(f"{w.verb} {w.resource} {w.code}" for w in writes if w.code >= REFUSED)
     await api.close()
+    tenths = samples[:: max(1, len(samples) // 10)]
     return {
         "jobs": soak.ended,
         "kinds": dict(soak.kinds.most_common()),
         "wrong": soak.wrong,
         "left": left,
-        "mib": {"least": min(mib for *_, mib in samples), "most": max(mib for *_, mib in samples)},
-        "mib_each_tenth": [round(mib, 1) for *_, mib in samples[:: max(1, len(samples) // 10)]],
-        "slope_mib_per_1000_jobs": slope([(jobs, mib) for when, jobs, mib in samples if when > 15 * minutes]),
+        "mib": {"least": min(one.resident for one in samples), "most": max(one.resident for one in samples)},
+        "mib_each_tenth": [round(one.resident, 1) for one in tenths],
+        "own_mib_each_tenth": [round(one.own, 1) for one in tenths],
+        "slope_mib_per_1000_jobs": slope([(one.jobs, one.own) for one in samples if one.seconds > 15 * minutes]),
         "mib_at_the_end": round(operator.memory_mib(), 1),
+        "own_mib_at_the_end": round(operator.memory_mib("RssAnon"), 1),
         "peak_mib": round(operator.memory_mib("VmHWM"), 1),
         "processor_ms_per_job": round(1000 * operator.cpu_seconds() / soak.ended, 1),
         "writes_of_the_operator_per_job": {
@@ -315,16 +337,15 @@ async def measure(cluster: Cluster, operator: OperatorProcess, minutes: float, a
     }
 
 
-async def _watch(
-    operator: OperatorProcess, soak: Soak, leaders: Leaders, samples: list[tuple[float, int, float]], began: float
-) -> None:
-    """Note seconds, jobs that have ended and resident memory, for ever."""
+async def _watch(operator: OperatorProcess, soak: Soak, leaders: Leaders, samples: list[Sample], began: float) -> None:
+    """Note time, jobs that have ended and memory, for ever."""
     while True:
-        samples.append((time.monotonic() - began, soak.ended, operator.memory_mib()))
+        resident, own = operator.memory_mib(), operator.memory_mib("RssAnon")
+        samples.append(Sample(time.monotonic() - began, soak.ended, resident, own))
         leaders.clear()
         if len(samples) % 6 == 1:
-            when, jobs, mib = samples[-1]
-            print(f"{when:.0f} s: {jobs} jobs, {mib:.1f} MiB, {len(soak.wrong)} wrong", file=sys.stderr, flush=True)
+            line = f"{samples[-1].seconds:.0f} s: {soak.ended} jobs, {resident:.1f} MiB, {own:.1f} of its own"
+            print(f"{line}, {len(soak.wrong)} wrong", file=sys.stderr, flush=True)
         await asyncio.sleep(SAMPLE_SECONDS)
 
 

@@ -305,8 +305,14 @@ class Reconciler:
         body: Manifest = {
             "apiVersion": FINE_TUNE_JOBS.api_version,
             "kind": FINE_TUNE_JOBS.kind,
-            # With its UID, the status cannot reach another job of the same name.
-            "metadata": {"name": job.name, "namespace": job.namespace, "uid": job.uid},
+            # With UID and version, the status reaches neither another job of the same name nor one that has gone on: to a server
+            # that is behind, and to a leader that was held up, a job still runs that has long ended.
+            "metadata": {
+                "name": job.name,
+                "namespace": job.namespace,
+                "uid": job.uid,
+                "resourceVersion": str(job.version),
+            },
             "status": wire(new),
         }
         path = FINE_TUNE_JOBS.path(job.namespace, job.name, "status")
@@ -318,11 +324,13 @@ class Reconciler:
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND or (
                 error.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
-                and "uid" in error.message.lower()
+                and "uid" in error.message.replace(f'"{job.name}"', "").lower()
             ):
                 logger.info("FineTuneJob %s is gone.", job.name)
                 self._caches.fine_tune_jobs.remove(job)
                 return
+            if error.status == HTTPStatus.CONFLICT:
+                raise Delayed("Changed", f"FineTuneJob {job.name} has changed meanwhile") from error
             raise
         except (aiohttp.ClientError, TimeoutError):
             self._unsure[job.key] = job.uid, old

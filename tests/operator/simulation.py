@@ -66,7 +66,8 @@ class Server:
         return self._call(path, "PATCH", content_type, lambda call: self._change(call, change))
 
     async def apply(self, path: str, manifest: Manifest) -> Manifest:
-        change = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": manifest["status"]}
+        seen = {name: manifest["metadata"][name] for name in ("uid", "resourceVersion")}
+        change = {"metadata": seen, "status": manifest["status"]}
         return self._call(path, "PATCH", "application/apply-patch+yaml", lambda call: self._change(call, change))
 
     async def delete(

@@ -282,6 +282,8 @@ def test_the_operator_needs_no_more(operator_cluster, operator, world):
         path = world.path("networkpolicies", "job-trainers")
         world.cluster.request("PATCH", path, {"spec": {"egress": None}})
         until(lambda: world.cluster.get(path)["spec"].get("egress"), "the policy is repaired")
+        world.cluster.request("PATCH", path, {"metadata": {"labels": {MANAGED_BY_LABEL: None}}})
+        until(lambda: MANAGED_BY_LABEL in world.cluster.get(path)["metadata"]["labels"], "the label is put back")
         world.go()
         world.wait_phase("Succeeded")
         world.patch({"runPolicy": {"ttlSecondsAfterFinished": 0}})

@@ -3,11 +3,13 @@
 Driven to the end: the n-th request for every n, until a life has no n-th one.
 """
 
+import copy
 from collections import Counter
 
 import pytest
 
 from tests.operator.simulation import CHILDREN, Simulation
+from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.objects.resources import JOBS, POD_GROUPS
 
 
@@ -101,3 +103,20 @@ def test_a_crash_at_each_request_changes_nothing(undisturbed, done):
         ("patch", "configmaps"),
         ("delete", "finetunejobs"),
     } <= met
+
+
+def test_an_operator_that_reads_the_past_takes_no_outcome_back():
+    sim = Simulation(nodes=1)
+    sim.until(lambda: sim.status.get("phase") == "Running")
+    past = copy.deepcopy(sim.server.objects)
+    sim.end(sim.running()[0], 0)
+    sim.until(lambda: "completionTime" in sim.status)
+    present, told = sim.server.objects, copy.deepcopy(sim.status)
+    sim.server.objects = past
+    sim.restart()
+    sim.server.objects = present
+    sim.poller.said = Progress(activity="Training", step=3)
+    sim.reconcile()
+    assert sim.status == told
+    sim.round()
+    assert sim.status == told

@@ -65,3 +65,15 @@ async def test_anything_else_of_that_name_is_waited_for(there, reason):
         await executor.execute(Create(SERVICES, service("u1")))
     assert delayed.value.reason == reason
     assert kept == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+async def test_a_job_is_not_refused_for_labels_that_cannot_be_put_back(status, monkeypatch):
+    async def refuse(*_):
+        raise ApiError(status, "Invalid", "a policy denied it")
+
+    monkeypatch.setattr(Taken, "merge", refuse)
+    executor, kept = making(service("u1", uid="s1", labels={}))
+    with pytest.raises(Delayed) as delayed:
+        await executor.execute(Create(SERVICES, service("u1")))
+    assert (delayed.value.reason, kept) == ("Forbidden", [])

@@ -6,8 +6,8 @@ import pytest
 
 from tests.operator.fakes import pod
 from tests.operator.virtual_time import run
-from unfreeze_operator.cluster.api import ApiError
-from unfreeze_operator.cluster.informer import Cache, Kind, Reflector
+from unfreeze_operator.cluster.api import REQUEST_SECONDS, ApiError
+from unfreeze_operator.cluster.informer import REMEMBERED_SECONDS, Cache, Kind, Reflector
 from unfreeze_operator.objects.resources import FORMER_WORKLOADS, JOB_LABEL, PODS, WORKLOADS
 from unfreeze_operator.objects.views import has_termination_message, pod_view
 
@@ -305,6 +305,20 @@ def test_an_answer_of_before_the_end_changes_nothing():
     cache.remove(pod_view(raw("a", 9)), 9)
     cache.put(pod_view(raw("a", 8)))
     assert len(cache) == 0
+
+
+def test_ends_are_remembered_as_long_as_an_answer_can_be_under_way_and_no_longer():
+    now = 0.0
+    cache = Cache(lambda _: None, clock=lambda: now)
+    for number in range(3_000):
+        cache.remove(pod_view(raw(f"a{number}", 9)))
+    cache.put(pod_view(raw("a0", 8)))
+    assert len(cache) == 0
+    now = REQUEST_SECONDS + 1.0
+    cache.remove(pod_view(raw("a1", 9)))
+    now = REMEMBERED_SECONDS + 1
+    cache.remove(pod_view(raw("b", 9)))
+    assert {*cache._gone} == {"uid-a1", "uid-b"}
 
 
 def test_the_job_of_a_label_that_somebody_changed_is_told():

@@ -116,7 +116,8 @@ def test_retry_resumes_from_the_checkpoint(operator, world, ftj):
     again = world.get()["metadata"]
     assert again["uid"] != first["uid"]
     assert again.get("annotations") == first.get("annotations")
-    assert end["history"][0]["step"] > 5
+    # Its leader may be asked before the first step after the checkpoint.
+    assert end["history"][0]["step"] >= 5
 
 
 def test_top(operator, world, ftj):

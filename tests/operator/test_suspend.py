@@ -1,10 +1,17 @@
 """Suspend and resume on a real control plane: nothing is lost, and what changed meanwhile counts."""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 
-from tests.operator.world import condition, spec, unschedulable
+from tests.cluster.binaries import OLDEST
+from tests.operator.world import condition, spec, unschedulable, until
 
 pytestmark = pytest.mark.cluster
+
+LEFT = 15
+"""Seconds of a deadline in which a job surely comes to run again."""
 
 
 def test_suspend_and_resume_keep_progress_and_tell_the_truth(operator, world):
@@ -64,6 +71,31 @@ def test_suspended_before_its_pods_have_nodes_it_resumes_later(operator, world):
     world.wait_phase("Suspended")
     world.patch({"template": {"nodeSelector": None}})
     world.suspend(False)
+    assert "failure" not in world.wait_phase("Succeeded")
+
+
+@pytest.mark.skipif(not OLDEST, reason="from Kubernetes 1.36 on a Job that is suspended has no start")
+def test_a_suspend_that_is_longer_than_the_deadline_ends_no_job(operator, world):
+    """The Job controller looks at the deadline of a Job that resumes by its earlier start."""
+    world.create(fake={"holdAt": 1})
+    world.wait(lambda s: s.get("phase") == "Running" and s.get("progress", {}).get("step") == 1)
+    world.suspend(True)
+    world.wait_phase("Suspended")
+    (job,) = world.children("jobs")
+    ran = json.loads(job["metadata"]["annotations"]["unfreeze.dev/carried"])["activeSeconds"]
+    world.patch({"runPolicy": {"activeDeadlineSeconds": ran + LEFT}})
+    path = world.path("jobs", job["metadata"]["name"])
+    world.cluster.wait_for(
+        path, lambda job: job["spec"].get("activeDeadlineSeconds") == LEFT, what="what is left of it"
+    )
+    begun = datetime.fromisoformat(job["status"]["startTime"])
+    until(
+        lambda: (datetime.now(UTC) - begun).total_seconds() > LEFT + 1, "more than that is over since the first start"
+    )
+    world.suspend(False)
+    world.wait(lambda s: s.get("phase") == "Running")
+    world.patch({"runPolicy": {"activeDeadlineSeconds": None}})
+    world.go()
     assert "failure" not in world.wait_phase("Succeeded")
 
 

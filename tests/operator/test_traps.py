@@ -132,7 +132,13 @@ def test_a_start_among_many_finished_jobs_writes_nothing(faulty_operator, proxy,
 CHILDREN = ("configmaps", "services", "networkpolicies", "jobs")
 
 
+def nobody_else(world):
+    """Wait for the end of jobs that earlier tests have left in namespaces under deletion: faults would meet these."""
+    world.cluster.wait_for(FINE_TUNE_JOBS.path(), lambda found: found.get("items") == [], what="no jobs of others")
+
+
 def test_a_child_is_recognised_when_neither_answer_nor_watch_told_of_it(faulty_operator, proxy, world):
+    nobody_else(world)
     faulty_operator.start()
     silent = [proxy.inject(Silence(), "watch", resource, times=MANY) for resource in (*CHILDREN, "pods")]
     proxy.cut()
@@ -164,8 +170,7 @@ def test_a_namesake_that_is_on_its_way_out_is_waited_for(operator, world):
 
 def test_conflicts_on_the_status_neither_lose_nor_double_a_count(faulty_operator, proxy, world):
     """Every other write of the status fails: refused, or done and its answer lost."""
-    # Jobs that earlier tests have left in namespaces under deletion would be counted too.
-    world.cluster.wait_for(FINE_TUNE_JOBS.path(), lambda found: found.get("items") == [], what="no jobs of others")
+    nobody_else(world)
     faulty_operator.start()
     faults = itertools.cycle([Answer(409, "Conflict"), None, Cut(done=True), None, Cut(), None, Cut(done=True), None])
     proxy.chaos = lambda call: next(faults) if call.site == ("apply", "finetunejobs/status") else None

@@ -49,6 +49,8 @@ def _harms(place: Place, resource: Resource, name: str) -> Iterator[Harm]:
         for path, value in _values(raw.get(part, {}), (part,)):
             for other in _others(value) if path not in HARMLESS else ():
                 yield Harm(resource, ".".join(path), _patch(path, other))
+    if resource is JOBS:
+        yield Harm(resource, "spec.completions and parallelism", {"spec": {"completions": 1, "parallelism": 1}})
     for label in () if resource is JOBS else LABELS:
         yield Harm(resource, f"metadata.labels.{label}", _patch(("metadata", "labels", label), None))
     for annotation in raw["metadata"].get("annotations", {}):

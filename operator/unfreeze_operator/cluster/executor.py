@@ -159,7 +159,14 @@ class Executor:
             return raw
         # Somebody took the labels away by which it is found.
         mended = {"metadata": {"uid": raw["metadata"]["uid"], "labels": labels}}
-        return await self._api.merge(action.resource.path(namespace, name), mended)
+        try:
+            return await self._api.merge(action.resource.path(namespace, name), mended)
+        except ApiError as error:
+            if error.status not in _REFUSED:
+                raise
+            # No fault of the job, which may well run.
+            message = f"{kind} {name} has lost labels, and they cannot be put back: {error.message}"
+            raise Delayed("Forbidden", message, error.retry_after) from error
 
     async def _patch(self, action: Patch) -> None:
         view = action.view

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
 ABSENT_SECONDS = 60.0
 """How long to wait before looking again for a kind that the server does not have."""
-_TOMBSTONES = 2_000
-"""Ends that are remembered, of each kind: many times the answers that can be under way."""
+REMEMBERED_SECONDS = 60.0
+"""How long the end of an object is remembered: twice as long as the answer to a write can be under way."""
 
 _ABSENT = (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
 
@@ -51,6 +52,8 @@ class Cache(Generic[V]):
         What the names of these objects add to that of their job.
     place
         What a view may have in common with others of its namespace; empty where that is nothing.
+    clock
+        Seconds that only grow.
     """
 
     def __init__(
@@ -60,17 +63,19 @@ class Cache(Generic[V]):
         keep: Callable[[V], bool] = lambda _: False,
         suffix: str = "",
         place: Callable[[V], str] = lambda _: "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_change = on_change
         self._suffix = suffix
         self._place = place
+        self._clock = clock
         self._places: dict[tuple[str, str], tuple[V, ...]] = {}
         self._keep = keep
         self._by_name: dict[tuple[str, str], V] = {}
         # Only of what does not bear its job's name with the suffix, as most do. A tuple is the smallest container.
         self._others: dict[Key, tuple[V, ...]] = {}
-        # The version of each end: an answer to a write can arrive after it. What was only without its label may come back.
-        self._gone: OrderedDict[str, float] = OrderedDict()
+        # The version of each end, and when: an answer to a write can arrive after it. What was only without its label may come back.
+        self._gone: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._departed: dict[Key, list[V]] = {}
         self._served: set[str | None] = set()
 
@@ -134,7 +139,8 @@ class Cache(Generic[V]):
     def put(self, view: V) -> None:
         """Store a view, unless a newer one of the same object, or its end, is known."""
         old = self._by_name.get((view.namespace, view.name))
-        if view.version <= self._gone.get(view.uid, -1) or (old is not None and old.version >= view.version):
+        end, _ = self._gone.get(view.uid, (-1, 0))
+        if view.version <= end or (old is not None and old.version >= view.version):
             return
         if old is not None:
             self._drop(old)
@@ -159,8 +165,10 @@ class Cache(Generic[V]):
         version
             Newest resourceVersion in which it does not come back; by default it never does.
         """
-        self._gone[view.uid] = max(version, self._gone.get(view.uid, version))
-        if len(self._gone) > _TOMBSTONES:
+        now = self._clock()
+        known, _ = self._gone.pop(view.uid, (version, now))
+        self._gone[view.uid] = max(version, known), now
+        while next(iter(self._gone.values()))[1] < now - REMEMBERED_SECONDS:
             self._gone.popitem(last=False)
         old = self._by_name.get((view.namespace, view.name))
         if old is not None and old.uid == view.uid:

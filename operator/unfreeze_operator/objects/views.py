@@ -38,6 +38,8 @@ from unfreeze_operator.objects.resources import (
 from unfreeze_operator.objects.waiting import Waiting, waiting
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SKEW = timedelta(seconds=3)
+"""By how much the operator's clock may be ahead of the cluster's."""
 
 
 @lru_cache(maxsize=256)  # what happens to a job within a second has one time, not one for each of its objects
@@ -119,6 +121,7 @@ class JobView(ChildView):
     """A child Job."""
 
     suspended: bool
+    completions: int
     parallelism: int
     backoff_limit: int
     active_deadline: int | None
@@ -135,10 +138,17 @@ class JobView(ChildView):
     """Name of the Service under whose names its pods are."""
     pod_group: str = ""
     """Name of the PodGroup that its pods are in; nothing for none."""
+    counted: datetime | None = None
+    """Since when the Job controller counts towards the deadline; may be before this run, or while it is suspended."""
 
     def condition(self, *types: str) -> JobCondition | None:
         """Return the first true condition of one of the types."""
         return next((condition for condition in self.conditions if condition.type in types), None)
+
+    @property
+    def overcounted(self) -> int:
+        """Seconds of before this run that the Job controller counts towards the deadline."""
+        return int((self.started - self.counted).total_seconds()) if self.started and self.counted else 0
 
     @property
     def ended(self) -> bool:
@@ -299,6 +309,7 @@ def job_view(raw: Manifest) -> JobView:
     return JobView(
         **child_fields(raw),
         suspended=spec.get("suspend", False),
+        completions=spec.get("completions", 1),
         parallelism=spec.get("parallelism", 1),
         backoff_limit=spec.get("backoffLimit", 6),
         active_deadline=spec.get("activeDeadlineSeconds"),
@@ -312,13 +323,19 @@ def job_view(raw: Manifest) -> JobView:
         conditions=tuple(conditions),
         subdomain=intern(str(template.get("subdomain", ""))),
         pod_group=intern(str((template.get("schedulingGroup") or {}).get("podGroupName", ""))),
+        counted=parse_time(status.get("startTime")),
     )
 
 
 def _begun(started: datetime | None, resumed: str) -> datetime | None:
-    """Return when this run of a Job began: not before it was resumed, whatever its status still says."""
+    """Return when this run of a Job began: long before it was resumed is an earlier run's start, which its status still tells.
+
+    Else the status is right: by its clock pods are made, and none of this run must seem to be of before it.
+    """
     with suppress(OverflowError, ValueError):  # edited by hand
-        started = max(started, parse_time(resumed) or started) if started else None
+        known = parse_time(resumed)
+        if started is not None and known is not None and known - started > _SKEW:
+            return known
     return started
 
 

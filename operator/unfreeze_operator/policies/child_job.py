@@ -36,13 +36,19 @@ def check(context: Context) -> Verdict | None:
 def _repaired(context: Context, job: JobView) -> Verdict | None:
     """Change size and tries of a Job back that somebody changed by hand: with fewer pods a gang would wait for ever.
 
+    Both numbers of an Indexed Job's pods can be changed together, and completions in no other way.
     A queue may start fewer pods than a Job asks for.
     """
     wanted = {
+        "completions": context.spec.distribution.num_nodes,
         "parallelism": context.spec.distribution.num_nodes,
         "backoffLimit": context.spec.run_policy.backoff_limit,
     }
-    found = {"parallelism": job.parallelism, "backoffLimit": job.backoff_limit}
+    found = {
+        "completions": job.completions,
+        "parallelism": job.parallelism,
+        "backoffLimit": job.backoff_limit,
+    }
     if found == wanted or context.job.queue or job.spec_hash != children.spec_hash(context.job, context.spec):
         return None
     return Verdict("Repairing", "the Job is brought up to date", (Patch(JOBS, job, {"spec": wanted}),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unfreeze_operator.manifests.children import config_map, spec_hash
 from unfreeze_operator.objects.actions import Create, Patch
-from unfreeze_operator.objects.resources import CHILD_JOB_ANNOTATION, CONFIG_MAPS, SERVICE_ANNOTATION
+from unfreeze_operator.objects.resources import CHILD_JOB_ANNOTATION, CONFIG_MAPS, SERVICE_ANNOTATION, child_name
 from unfreeze_operator.objects.views import ConfigMapView
 from unfreeze_operator.observed.context import Context, Verdict
 
@@ -26,9 +26,13 @@ def check(context: Context) -> Verdict | None:
 
 
 def _names(context: Context, view: ConfigMapView) -> Verdict | None:
-    """Write the names of Job and Service again where somebody changed them: by them these would be made again."""
-    wanted, found = (context.names.job, context.names.service), (view.child_job, view.service)
-    if found == wanted or not all(found):
+    """Write the names of Job and Service again where somebody changed them, or took them out: by them these would be made again.
+
+    One that is missing stands for the job's own name, which children have that an earlier version made.
+    """
+    own = child_name(context.job.name)
+    wanted, found = (context.names.job, context.names.service), (view.child_job or own, view.service or own)
+    if found == wanted:
         return None
     annotations = {CHILD_JOB_ANNOTATION: wanted[0], SERVICE_ANNOTATION: wanted[1]}
     change = {"metadata": {"annotations": annotations}}

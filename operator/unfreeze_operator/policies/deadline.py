@@ -32,6 +32,8 @@ def check(context: Context) -> Verdict | None:
             if left > 0:
                 return Verdict("Starting", "the pods have nodes, no deadline yet", requeue_after=left)
         wanted = gang_deadline(context.spec, carried, context.status, job, since)
+    elif wanted is not None and not job.suspended:
+        wanted += job.overcounted
     if job.active_deadline == wanted:
         return None
     change = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from unfreeze_operator.manifests.deadlines import active_deadline
 from unfreeze_operator.objects.actions import Patch
 from unfreeze_operator.objects.carried import at_resume
-from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS, RESUMED_ANNOTATION
+from unfreeze_operator.objects.resources import CARRIED_ANNOTATION, JOBS, RESUMED_ANNOTATION, Manifest
 from unfreeze_operator.observed.context import Context, Verdict
 from unfreeze_operator.observed.gangs import next_try
 from unfreeze_operator.policies.pod_group import renewed
@@ -31,7 +32,12 @@ def check(context: Context) -> Verdict | None:
     if suspended:
         carried = carried.model_copy(update={"gang_since": None})
     annotations = {CARRIED_ANNOTATION: carried.to_json(), RESUMED_ANNOTATION: f"{context.now:%Y-%m-%dT%H:%M:%SZ}"}
-    change = {"metadata": {"annotations": annotations}, "spec": {"suspend": False}}
+    change: Manifest = {"metadata": {"annotations": annotations}, "spec": {"suspend": False}}
+    limit = None if job.pod_group else active_deadline(context.spec, carried)
+    if limit is not None and job.counted is not None:
+        # Up to Kubernetes 1.35 a Job keeps its start over a suspend, and is held to its deadline before it notes the new one.
+        since = (context.now.replace(microsecond=0) - job.counted).total_seconds()
+        change["spec"]["activeDeadlineSeconds"] = limit + max(0, int(since))
     # Its priority is that of when it was made, and the cluster's default may be another one now.
     seen = children.sees_groups and job.pod_group and children.pod_group is not None and not children.live_pods
     actions = *(renewed(context) if seen else ()), Patch(JOBS, job, change)

@@ -25,7 +25,16 @@ def test_totals_go_on_when_somebody_deleted_it():
     assert all(part in carried for part in ('"acceleratorSeconds":90', '"podRestarts":2', '"inPlaceRestarts":1'))
 
 
-@pytest.mark.parametrize("change", [{"parallelism": 1}, {"parallelism": 3}, {"backoffLimit": 9}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parallelism": 1},
+        {"parallelism": 3},
+        {"completions": 1, "parallelism": 1},
+        {"completions": 3},
+        {"backoffLimit": 9},
+    ],
+)
 def test_what_somebody_changed_is_changed_back(change):
     view = job(nodes=2)
     cluster = FakeCluster()

@@ -1,5 +1,7 @@
 """The ConfigMap is made, repaired and replaced."""
 
+import pytest
+
 from tests.operator.fakes import FakeCluster, job
 from unfreeze_operator.objects.actions import Create, Patch
 from unfreeze_operator.objects.resources import CHILD_JOB_ANNOTATION, CONFIG_MAPS, SERVICE_ANNOTATION
@@ -28,12 +30,15 @@ def test_with_another_spec_it_is_replaced():
     assert '"numNodes": 2' in action.change["data"]["job.json"]
 
 
-def test_names_that_somebody_changed_are_written_again_and_nothing_else():
+@pytest.mark.parametrize("gone", [(), (CHILD_JOB_ANNOTATION,), (CHILD_JOB_ANNOTATION, SERVICE_ANNOTATION)])
+def test_names_that_somebody_changed_are_written_again_and_nothing_else(gone):
     cluster = FakeCluster()
     cluster.step(job())
     found = cluster.of(CONFIG_MAPS)[0]["metadata"]["annotations"]
     before = dict(found)
     found |= {CHILD_JOB_ANNOTATION: "x", SERVICE_ANNOTATION: "y"}
+    for name in gone:
+        del found[name]
     (action,) = config_map.check(cluster.context(job())).actions
     assert "data" not in action.change
     cluster.apply(action)

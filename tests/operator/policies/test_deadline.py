@@ -49,6 +49,20 @@ def test_no_suspended_time_counts_however_often():
     assert cluster.job()["spec"]["activeDeadlineSeconds"] == 20
 
 
+def test_a_start_that_is_kept_over_a_suspend_ends_no_job():
+    """Up to Kubernetes 1.35: the Job controller looks at the deadline first, and then writes the new start, or fails to."""
+    view = job(activeDeadlineSeconds=100)
+    cluster = built(view)
+    cluster.job()["status"] = {"startTime": text(NOW)}
+    cluster.step(job(activeDeadlineSeconds=100, suspend=True), after=30)
+    cluster.step(view, after=1000.5)
+    assert cluster.job()["spec"] | {"suspend": False, "activeDeadlineSeconds": 1070} == cluster.job()["spec"]
+    assert deadline.check(cluster.context(view, after=1001)) is None
+    cluster.job()["status"] = {"startTime": text(NOW + timedelta(seconds=1001))}
+    cluster.step(view, after=1002)
+    assert cluster.job()["spec"]["activeDeadlineSeconds"] == 70
+
+
 def test_a_job_that_is_recreated_while_suspended_has_what_is_left():
     cluster = built(job(activeDeadlineSeconds=100))
     cluster.job()["status"] = {"startTime": text(NOW)}

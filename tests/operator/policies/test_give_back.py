@@ -113,6 +113,13 @@ def test_of_two_gangs_that_block_one_another_one_gives_way_first():
     assert 300 <= min(factors) < max(factors) <= 900
 
 
+def test_a_clock_that_is_ahead_makes_no_pod_of_this_run_one_of_before():
+    cluster = world(*HALF)
+    cluster.job()["metadata"]["annotations"][RESUMED_ANNOTATION] = text(NOW + timedelta(seconds=2))
+    assert job_view(cluster.job()).started == NOW
+    assert cluster.children(VIEW.uid).placed_since == NOW
+
+
 @pytest.mark.parametrize("resumed", ["", "soon"])
 def test_a_start_that_the_server_does_not_tell_of_is_when_it_was_resumed(resumed):
     """Kubernetes 1.32 to 1.34.1: the status of a Job that was resumed stays as it was."""
