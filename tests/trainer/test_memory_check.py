@@ -96,7 +96,7 @@ def test_what_a_model_keeps_while_it_says_texts_counts():
     said = replace(TRACED, phases=[replace(PHASE, saying=900 * MIB)])
     job = make_job("/none", "/none.csv")
     assert check.least_of(said, job).step == 900 * MIB
-    found = estimate(traced=said)
+    found = Estimate(said, workers=1, base=100 * MIB)
     told = check.too_large(job, found, room(500 * MIB))
     assert "while it says texts (spec.training.evaluate.generate)" in told
 
