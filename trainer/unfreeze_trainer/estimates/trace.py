@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.keeping import pretend, widen_first
 from unfreeze_trainer.models.own_type import held
+from unfreeze_trainer.objectives.base import LEARNED
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
@@ -130,8 +132,14 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         world_size=job.distribution.world_size,
     )
     plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
-    [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
-    [held_out] = task.batches("validation", [_evaluated(task, feed, job.distribution.world_size)])
+    taken = trial_batches(task.lengths("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
+    [batch] = task.batches("train", taken[:1], epoch_seed=0)
+    [held_out] = task.batches("validation", taken[1:])
+    if not steps_alone:  # what is learned most need not stand in the longest samples
+        for split, each, samples in zip(("train", "validation"), (batch, held_out), taken, strict=True):
+            if LEARNED in each:
+                most = int(np.sort(task.units(split))[-len(samples) :].sum())
+                each[LEARNED] = torch.zeros(max(most, len(each[LEARNED])), 2, dtype=torch.int64)
     asked = longest_said(job, task)
     rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:

@@ -61,14 +61,14 @@ def say(
     with torch.no_grad():
         config = greedy(module, room)
         options: dict[str, Any] = {"generation_config": config, "synced_gpus": together}
-        ends = config.stop_strings or []
+        ends = [config.stop_strings] if isinstance(config.stop_strings, str) else config.stop_strings or []
         if ends:  # it knows them by the texts of tokens
             options["tokenizer"] = question.tokenizer
         if stops:
             options["stopping_criteria"] = [_Stop(stops)]
         said: list[int] = module.generate(**inputs, **options)[0].tolist()
     text = question.decode(said[question.echoed :])
-    for end in [ends] if isinstance(ends, str) else ends:
+    for end in filter(None, ends):
         text = text.partition(end)[0]
     return text
 
