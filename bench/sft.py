@@ -107,7 +107,7 @@ def _both(folder: Path, how: str, train: list[Dialogue], test: list[Dialogue]) -
         "tokens a second by TRL's": round(seconds["TRL"] / seconds["Unfreeze"], 2),
         "by the clock": round(clock["TRL"] / clock["Unfreeze"], 2),
         **curves,
-        "beyond TRL's": round(float(beyond.mean()), 3),
+        "beyond": round(float(beyond.mean()), 3),
         "beyond 95 %": interval(lambda rows: beyond[rows].mean(), len(beyond)),
     }
 
