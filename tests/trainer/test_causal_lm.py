@@ -23,15 +23,17 @@ from unfreeze_api.contracts.names import API_VERSION, KIND
 from unfreeze_trainer.commands.asked import ask as ask_model
 from unfreeze_trainer.commands.finished import find_model
 from unfreeze_trainer.commands.look import look
-from unfreeze_trainer.data.dialogue_tokens import packed_rows
+from unfreeze_trainer.data.row_packing import packed, packed_rows
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, trace
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.seal import seal
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.models import export
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.plain import plain_outputs
-from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES
+from unfreeze_trainer.objectives.base import IGNORED, LEARNED, PACKED, SAMPLES
 from unfreeze_trainer.tasks import open_task
 
 pytestmark = pytest.mark.slow
@@ -524,7 +526,7 @@ def test_each_token_of_a_step_weighs_the_same_however_it_is_divided(llama: Path,
         (step, list(micros))
         for step, micros in Feed(task, seed=0, batch_size=4, accumulate=1, rank=0, world_size=1).steps(4, 5)
     ]
-    batch = micro.tensors
+    batch = {name: tensor for name, tensor in micro.tensors.items() if name != LEARNED}
     expected = module(**batch).loss  # transformers' own, a mean over the tokens
     expected.backward()
     whole = gradients()
@@ -542,6 +544,46 @@ def test_each_token_of_a_step_weighs_the_same_however_it_is_divided(llama: Path,
         torch.testing.assert_close(gradients(), whole, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "adapter"),
+    [
+        ("llama", {}, None),
+        ("gpt2", {"packing": True}, None),
+        ("llama", {}, {"type": "PromptTuning", "promptTuning": {"numVirtualTokens": 3}}),
+        ("llama", {}, {"type": "LoRA", "lora": {"targetModules": ["lm_head"], "loraDropout": 0.0}}),
+    ],
+)
+def test_logits_are_computed_where_something_is_learned_and_are_those_of_all(
+    table: Path, tmp_path: Path, family: str, options: dict, adapter: dict | None
+) -> None:
+    more = {"adapter": adapter} if adapter else {}
+    still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0) if family == "gpt2" else {}
+    task = open_task(make_job(decoder_folder(tmp_path / "m", family, **still), table, task=of(**options), **more))
+    module = task.build_model().module
+    [batch] = task.batches("train", [range(5)])
+    seen = []
+    handle = module.get_output_embeddings().register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    found, places = [], len(batch[LEARNED])
+    for outputs in (task.outputs(module, batch), task.forward(module, batch)):
+        losses = task.loss(outputs, batch)
+        sums = task.metrics.new_state()
+        task.metrics.update(sums, outputs, batch)
+        losses.sum().backward()
+        gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+        module.zero_grad()
+        found.append((losses, sums, gradients))
+    handle.remove()
+    assert places == int((batch["labels"] != IGNORED).sum()) < batch["labels"].numel() / 2
+    assert [len(shape) for shape in seen] == [3, 2]
+    assert seen[1][0] == places, "no more than that many tokens reach the output layer"
+    (losses, sums, gradients), (again, same, others) = found
+    torch.testing.assert_close(again, losses)
+    torch.testing.assert_close(same, sums)
+    assert len(gradients) == len(others) > 0
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
 def test_uneven_shards_measure_as_transformers_does(llama: Path, table: Path) -> None:
     task = open_task(
         make_job(llama, table, task=TASK, data={"validation": {"fraction": 0.5}}, training={"batchSize": 3})
@@ -550,6 +592,7 @@ def test_uneven_shards_measure_as_transformers_does(llama: Path, table: Path) ->
     losses, hits, count = 0.0, 0, 0
     for index in range(task.splits["validation"]):
         [batch] = task.batches("validation", [[index]])
+        del batch[LEARNED]
         found, targets = module(**batch), batch["labels"][0, 1:]
         kept = targets != IGNORED
         losses += found.loss.item() * int(kept.sum())
@@ -766,6 +809,21 @@ def test_what_it_needs_is_estimated_and_its_data_are_surveyed(llama: Path, table
     assert longest < 60, "what people say, and no brackets of JSON"
 
 
+def test_what_it_keeps_while_it_says_texts_is_estimated(llama: Path, table: Path) -> None:
+    def traced(**training) -> PhaseBytes:
+        job = make_job(llama, table, task=TASK, training={"batchSize": 1, **training})
+        task = open_task(job)
+        [phase] = Aside(lambda: trace(job, task, steps_alone=True), Traced).result().phases
+        return phase
+
+    alone, asked = traced(), traced(evaluate={"generate": {"maxTokens": 1000}})
+    assert alone.saying == 0
+    layers, places = 2, 64  # no more than the model has positions, its prompt among them
+    keys_and_values = 2 * layers * places * 8 * 4
+    assert keys_and_values < asked.saying - asked.weights - asked.optimizer < 40 * keys_and_values
+    assert asked.peak == max(asked.step, asked.saying)
+
+
 # Several samples in a row
 
 PACKED_TASK = of(packing=True)
@@ -797,8 +855,8 @@ def test_a_packed_sample_has_the_logits_and_gradients_that_it_has_alone(
     [batch] = task.batches("train", [range(7)])
     owners = batch[PACKED]
     assert (len(batch["input_ids"]), len(batch[SAMPLES])) < (6, 8), "some share a row"
-    outputs = task.forward(module, batch)
-    losses = task.loss(outputs, batch)
+    outputs = task.outputs(module, batch)
+    losses = task.loss(task.forward(module, batch), batch)
     assert len(losses) == 7
     for number in range(7):
         [alone] = task.batches("train", [[number]])
@@ -825,7 +883,7 @@ def test_what_transformers_reads_of_a_row_without_its_two_conditions_leaks(llama
     [batch] = task.batches("train", [range(7)])
     inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
     with torch.no_grad():
-        apart = task.forward(module, batch)
+        apart = task.outputs(module, batch)
         for more in ({"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(batch["input_ids"])}):
             assert (module(**inputs, **more).logits - apart).abs().max() > 1e-3, (
                 "once it does not, less has to be minded"
@@ -860,6 +918,17 @@ def test_packing_changes_nothing_but_rounding(llama: Path, table: Path, accumula
 def test_rows_are_as_few_as_first_fit_decreasing_makes_them() -> None:
     assert packed_rows([3, 8, 5, 1, 2, 4], 8) == [[1], [2, 0], [5, 4, 3]]
     assert packed_rows([2], 8) == [[0]]
+
+
+def test_rows_are_as_long_as_makes_the_model_compute_least() -> None:
+    assert packed([2], 512) == ([[0]], 8)
+    assert packed([60, 50, 45, 40, 40, 30, 25, 24], 512)[1] > 60
+    rows, width = packed([60, 50, 45, 40, 40, 30, 25, 24], 512)
+    assert len(rows) * width <= 1.05 * 314, "hardly any padding"
+    assert packed([60, 50, 45, 40], 64) == ([[0], [1], [2], [3]], 64), "no row is longer than the model takes"
+    assert packed([600, 300, 280], 512) == ([[0], [1, 2]], 600), "but for a sample that is longer"
+    _, width = packed([500] * 9, 4096)
+    assert width < 2000, "attention over many would cost more than padding"
 
 
 def test_a_model_that_carries_over_what_it_has_read_is_refused(table: Path, tmp_path: Path) -> None:

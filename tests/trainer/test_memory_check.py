@@ -92,6 +92,15 @@ def test_only_what_is_held_for_sure_is_compared():
     assert not check.too_large(divided, estimate(), room(int(check.SURE * least) - 1, **two)), "weights that it lets go"
 
 
+def test_what_a_model_keeps_while_it_says_texts_counts():
+    said = replace(TRACED, phases=[replace(PHASE, saying=900 * MIB)])
+    job = make_job("/none", "/none.csv")
+    assert check.least_of(said, job).step == 900 * MIB
+    found = Estimate(said, workers=1, base=100 * MIB)
+    told = check.too_large(job, found, room(500 * MIB))
+    assert "while it says texts (spec.training.evaluate.generate)" in told
+
+
 def test_weights_that_stay_in_their_files_are_not_counted():
     """The kernel takes their pages back, and has them once for all workers."""
     phase = replace(PHASE, weights=410 * MIB, step=490 * MIB)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from tests.trainer.engine_group import open_run
 from tests.trainer.jobs import decoder_folder, make_job, seq2seq_folder, write_dialogues, write_sequences
 from tests.trainer.saying_group import TABLES, said
 from unfreeze_api.cli import main
@@ -16,6 +18,8 @@ from unfreeze_trainer.engines import open_engine
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Question
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training.loop import train
+from unfreeze_trainer.training.meter import StopRequested
 from unfreeze_trainer.training.saying import Saying, say
 
 FIGURES = {"exactMatch", "rougeL", "chrF"}
@@ -70,6 +74,68 @@ def test_what_a_models_file_says_of_beams_and_answers_does_not_hinder_it(folder)
     ):
         module.generation_config = GenerationConfig(**ends, **options)
         assert say(module, question, 4, torch.device("cpu")) == expected
+
+
+def test_a_model_that_stops_at_a_text_stops_there(folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    module = AutoModelForCausalLM.from_pretrained(folder / "decoder").eval()
+    tokenizer, told = AutoTokenizer.from_pretrained(folder / "decoder"), []
+
+    def decode(ids):
+        told.append(len(ids))
+        return tokenizer.decode(ids)
+
+    question = Question({"input_ids": [5, 6, 7]}, "", None, decode, echoed=3, tokenizer=tokenizer)
+    text = say(module, question, 8, torch.device("cpu"))
+    end = next(letter for letter in text if letter.isascii())
+    for stops in (end, [end, "never"]):
+        module.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, stop_strings=stops)
+        assert say(module, question, 16, torch.device("cpu")) == text.partition(end)[0]
+    assert told[0] >= told[1] == told[2] < 16
+
+
+def test_a_stop_while_a_model_says_texts_leaves_the_end_of_the_phase_to_a_later_start(folder, one_thread):
+    def opened(name):
+        job = make_job(
+            folder / "decoder",
+            folder / "dialogues.jsonl",
+            task={"type": "CausalLM"},
+            training={"epochs": 1, "batchSize": 8, "evaluate": {"generate": {"maxTokens": 40, "rows": 3}}},
+            output={"destination": f"file://{folder}/{name}"},
+        )
+        return open_run(job, open_task(job))
+
+    def closed(run):
+        run.saver.wait()
+        run.saver.close()
+        run.engine.end()
+
+    whole = opened("whole")
+    train(whole)
+    closed(whole)
+    run, asked = opened("stopped"), []
+
+    def stop_requested():
+        asked.append(True)
+        return len(asked) > 4
+
+    run.saying._link = SimpleNamespace(stop_requested=stop_requested)
+    with pytest.raises(StopRequested):
+        train(run)
+    assert len(asked) < 10, "after the token that it had begun"
+    assert not run.state.phases
+    assert not run.state.phase_ended
+    run.milestones.save()  # as the worker does
+    closed(run)
+    again = opened("stopped")
+    assert again.state.step == whole.state.step
+    train(again)
+    closed(again)
+    [phase], [expected] = again.state.phases, whole.state.phases
+    assert phase.metrics == expected.metrics
+    assert phase.metrics.keys() >= FIGURES
+    assert again.state.best == whole.state.best
 
 
 def test_a_model_that_is_asked_nothing_is_refused(folder, one_thread):

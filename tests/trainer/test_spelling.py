@@ -15,8 +15,9 @@ from tests.trainer.reference import train_by_hand
 from tests.trainer.spelling_group import LORA, job_of, trained
 from unfreeze_api.cli import main
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.modalities.spelled import needed
-from unfreeze_trainer.objectives.base import IGNORED
+from unfreeze_trainer.objectives.base import IGNORED, TARGETS
 from unfreeze_trainer.objectives.word_errors import WordErrors
 from unfreeze_trainer.tasks import open_task
 
@@ -63,6 +64,15 @@ def shaken(module: torch.nn.Module) -> torch.nn.Module:
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return module.eval()
+
+
+def test_an_evaluation_takes_no_more_clips_than_two_steps_do(folder):
+    def size(batch, accumulate):
+        feed = Feed(opened(folder), seed=0, batch_size=batch, accumulate=accumulate, rank=0, world_size=1)
+        assert all(len(one[TARGETS]) <= feed.evaluation_size for one in feed.evaluation("validation"))
+        return feed.evaluation_size
+
+    assert (size(4, 4), size(4, 1)) == (2, 8)
 
 
 def test_a_text_needs_a_moment_for_each_character_and_one_between_two_that_are_the_same():

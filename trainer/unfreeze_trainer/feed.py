@@ -165,7 +165,9 @@ class Feed:
     def evaluation_size(self) -> int:
         """Samples of a batch that needs no gradients."""
         trained = math.ceil(self._batch_size / (self._world_size * self._accumulate))
-        return trained if self._task.wide_outputs else max(32, 2 * trained)
+        if self._task.wide_outputs:
+            return trained
+        return 2 * trained if self._task.heavy_samples else max(32, 2 * trained)
 
     def evaluation(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield this rank's batches of a split, each sample on one rank; every rank has the same number of batches."""

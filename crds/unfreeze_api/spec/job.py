@@ -84,22 +84,14 @@ _APART_RULES = (
 
 
 _LIMITS = "self.distribution.resourcesPerNode.limits"
-_ACCELERATED = (
-    f"(has({_LIMITS}) && {list(ACCELERATORS)}.exists(name, name in {_LIMITS} && !string({_LIMITS}[name]).matches('^0*$')))"
-)
 _BUDGET_RULES = (
     Rule(
-        f"!has(self.runPolicy.budget) || !has(self.runPolicy.budget.acceleratorHours) || {_ACCELERATED}",
-        "the job asks for no accelerators in distribution.resourcesPerNode.limits: ask for some, or set budget.hours in place of"
-        " acceleratorHours",
-        ".runPolicy.budget.acceleratorHours",
-    ),
-    Rule(
-        "!has(self.runPolicy.budget) || !has(self.runPolicy.budget.amount) || has(self.runPolicy.budget.pricePerHour)"
-        f" || {_ACCELERATED}",
-        "tables of prices are about accelerators, and the job asks for none in distribution.resourcesPerNode.limits: set"
-        " budget.pricePerHour, what a pod costs an hour, or budget.hours in place of amount",
-        ".runPolicy.budget.amount",
+        "!has(self.runPolicy.budget) || (!has(self.runPolicy.budget.acceleratorHours) && (!has(self.runPolicy.budget.amount)"
+        f" || has(self.runPolicy.budget.pricePerHour))) || (has({_LIMITS}) && {list(ACCELERATORS)}.exists(name,"
+        f" name in {_LIMITS} && !string({_LIMITS}[name]).matches('^0*$')))",
+        "the job asks for no accelerators in distribution.resourcesPerNode.limits, which acceleratorHours and tables of prices are"
+        " about: ask for some, or set budget.hours, or with amount pricePerHour, what a pod costs an hour",
+        ".runPolicy.budget",
     ),
 )
 

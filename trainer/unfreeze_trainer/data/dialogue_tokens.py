@@ -360,23 +360,6 @@ def padded_length(lengths: Sequence[int], most: int) -> int:
     return max(longest, min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, most))
 
 
-def packed_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Return which samples share a row of so many tokens, by their places: the longest first, each into the first row with room.
-
-    First-fit decreasing needs at most 11/9 of the fewest rows possible, and less than one more (Johnson 1973).
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        row = next((row for row, left in enumerate(room) if left >= lengths[place]), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(width)
-        rows[row].append(place)
-        room[row] -= lengths[place]
-    return rows
-
-
 def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return what stands before and after a text: what the tokenizer puts there, and its end of text."""
     bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]

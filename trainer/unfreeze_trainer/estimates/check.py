@@ -169,7 +169,7 @@ class Least(NamedTuple):
     between: int
     """Between steps: weights, moments, the engine's buffers."""
     step: int
-    """Most in a step."""
+    """Most in a step, or while the model says texts by itself."""
 
 
 def least_of(traced: Traced, job: ResolvedJob) -> Least:
@@ -182,7 +182,7 @@ def least_of(traced: Traced, job: ResolvedJob) -> Least:
     # Frozen blocks may have computed before, a few samples at a time (see features.cached): what they hold for a moment is none
     # of the step's then.
     frozen = phase.trainable_parameters < traced.parameters and (job.adapter is None or bool(job.model.towers))
-    step = phase.weights + phase.optimizer + phase.activations if frozen else phase.step
+    step = max(phase.weights + phase.optimizer + phase.activations if frozen else phase.step, phase.saying)
     return Least(phase, between, max(between, step - unseen))
 
 
@@ -202,6 +202,8 @@ def too_large(job: ResolvedJob, found: Estimate, room: Room) -> str:
     if room.accelerator is None:
         first, others = step - files, min(step, between + phase.activations) - files
         parts = f"{states}, {size(phase.activations)} of activations"
+        if phase.saying > phase.step:
+            parts = f"{states}, the rest of what the model keeps while it says texts (spec.training.evaluate.generate)"
     else:
         # An accelerator's own kernels keep less of the activations than the CPU's, by which they are counted.
         if job.distribution.offload == "None" and SURE * between > room.accelerator:

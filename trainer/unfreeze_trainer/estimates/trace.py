@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +19,13 @@ from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.estimates.joined import Joined, every_row
 from unfreeze_trainer.estimates.ledger import Ledger
 from unfreeze_trainer.estimates.pretended import exchange_nothing, pretended
+from unfreeze_trainer.estimates.said import hold_said, longest_said
 from unfreeze_trainer.feed import Feed, MicroBatch
 from unfreeze_trainer.judgement.rates import steps_for
 from unfreeze_trainer.models.activations import checkpoint_activations
 from unfreeze_trainer.models.keeping import pretend, widen_first
 from unfreeze_trainer.models.own_type import held
+from unfreeze_trainer.objectives.base import LEARNED
 from unfreeze_trainer.phases.compile import Phase, compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
 from unfreeze_trainer.training.coupled import coupled_step
@@ -64,6 +67,8 @@ class PhaseBytes:
     """Of a checkpoint, while it is written."""
     peak: int
     """Most of all: a step while a checkpoint is being written."""
+    saying: int = 0
+    """Most while the model says texts by itself; within the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +132,23 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         world_size=job.distribution.world_size,
     )
     plain = _plain(job)
-    [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
-    [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
+    taken = trial_batches(task.lengths("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
+    [batch] = task.batches("train", taken[:1], epoch_seed=0)
+    [held_out] = task.batches("validation", taken[1:])
+    if not steps_alone:  # what is learned most need not stand in the longest samples
+        for split, each, samples in zip(("train", "validation"), (batch, held_out), taken, strict=True):
+            if LEARNED in each:
+                most = int(np.sort(task.units(split))[-len(samples) :].sum())
+                each[LEARNED] = torch.zeros(max(most, len(each[LEARNED])), 2, dtype=torch.int64)
+    asked = longest_said(job, task)
     rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
         batches: list[Batch] = [
             {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
         ]
-        return _Trace(plain, task, feed, batches[0], batches[1]).run(heaviest=heaviest, steps_alone=steps_alone)
+        said = {name: fake.from_tensor(tensor) for name, tensor in asked.items()}
+        whole = _Trace(plain, task, feed, batches[0], batches[1], said)
+        return whole.run(heaviest=heaviest, steps_alone=steps_alone)
 
 
 def _plain(job: ResolvedJob) -> ResolvedJob:
@@ -145,9 +159,9 @@ def _plain(job: ResolvedJob) -> ResolvedJob:
     return job.model_copy(update={"training": job.training.model_copy(update=update)})
 
 
-def _evaluated(task: Task, training: Any, world_size: int) -> list[int]:
+def _evaluated(task: Task, feed: Feed, world_size: int) -> list[int]:
     """Return the validation samples of the largest batch of an evaluation (see Feed.evaluation)."""
-    size = max(32, 2 * -(-training.batch_size // (world_size * training.gradient_accumulation_steps)))
+    size = feed.evaluation_size
     total = -(-task.splits["validation"] // world_size)
     order = task.lengths("validation").argsort(kind="stable")[::-1]
     found: list[int] = order[: min(size, total)].tolist()
@@ -177,9 +191,11 @@ def _skeletons(task: Any, job: ResolvedJob) -> Iterator[None]:
 
 
 class _Trace:
-    def __init__(self, job: ResolvedJob, task: Task, feed: Feed, batch: Batch, held_out: Batch) -> None:
+    def __init__(  # noqa: PLR0917 - of one place
+        self, job: ResolvedJob, task: Task, feed: Feed, batch: Batch, held_out: Batch, said: Batch
+    ) -> None:
         self._job, self._task, self._feed = job, task, feed
-        self._batch, self._held_out = batch, held_out
+        self._batch, self._held_out, self._said = batch, held_out, said
         self._ledger = Ledger()
 
     def run(self, *, heaviest: bool, steps_alone: bool) -> Traced:
@@ -270,8 +286,16 @@ class _Trace:
         self._ledger.restart()
         between = self._ledger.live
         forward = self._step(engine, loaded)
-        step = self._ledger.peak
-        return PhaseBytes(phase.name, trainable, weights, between - weights, forward - between, step, 0, 0, step)
+        step, saying = self._ledger.peak, 0
+        if self._said:
+            self._ledger.restart()
+            hold_said(engine, self._said)
+            freezer.train_mode()
+            saying = self._ledger.peak
+        peak = max(step, saying)
+        return PhaseBytes(
+            phase.name, trainable, weights, between - weights, forward - between, step, 0, 0, peak, saying
+        )
 
     def _begin(self, phase: Phase, engine: Engine, freezer: Freezer, loaded: LoadedModel) -> None:
         freezer.apply(phase)
@@ -301,6 +325,10 @@ class _Trace:
         ledger.restart()
         self._evaluate(engine)
         evaluation = ledger.peak
+        ledger.restart()
+        hold_said(engine, self._said)
+        saying = ledger.peak if self._said else 0
+        evaluation = max(evaluation, saying)
         freezer.train_mode()
         ledger.restart()
         before = ledger.live
@@ -310,7 +338,16 @@ class _Trace:
         del kept
         gc.collect()
         return PhaseBytes(
-            phase.name, trainable, weights, between - weights, forward - between, step, evaluation, snapshot, peak
+            phase.name,
+            trainable,
+            weights,
+            between - weights,
+            forward - between,
+            step,
+            evaluation,
+            snapshot,
+            peak,
+            saying,
         )
 
     def _step(self, engine: Engine, loaded: LoadedModel) -> int:

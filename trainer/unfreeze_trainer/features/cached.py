@@ -19,6 +19,7 @@ from unfreeze_trainer.features.cut import Cut, Start, length_of, padded, rows_of
 from unfreeze_trainer.features.memory import Rows, Scratch
 from unfreeze_trainer.features.reuse import Place, Reuse
 from unfreeze_trainer.features.room import available_bytes, available_disk
+from unfreeze_trainer.objectives.base import LEARNED
 
 if TYPE_CHECKING:
     from unfreeze_trainer.engines import Engine
@@ -62,7 +63,7 @@ def _part(batch: Batch, places: Sequence[int]) -> Batch:
     """Return some samples of a batch, all of them without a copy."""
     if len(places) == len(next(iter(batch.values()))):
         return batch
-    return {name: tensor[list(places)] for name, tensor in batch.items()}
+    return {name: tensor[list(places)] for name, tensor in batch.items() if name != LEARNED}
 
 
 class CachedTask:

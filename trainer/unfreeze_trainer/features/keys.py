@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unfreeze_trainer.features.cut import MASK, Batch, Cut
 from unfreeze_trainer.features.kept import DIGEST
 from unfreeze_trainer.features.memory import bytes_of
-from unfreeze_trainer.objectives.base import SAMPLES, TARGETS
+from unfreeze_trainer.objectives.base import LEARNED, SAMPLES, TARGETS
 from unfreeze_trainer.versions import library_versions
 
 _FORMAT = 1
@@ -106,7 +106,7 @@ def computes(device: torch.device, dtype: torch.dtype) -> str:
 def row_keys(batch: Batch) -> list[bytes]:
     """Return the hash of each sample's inputs in a batch on the CPU, without padding and without what is to be learned of it."""
     mask = batch[MASK].bool() if MASK in batch else None
-    inputs = [(name, batch[name]) for name in sorted(batch) if name not in (TARGETS, SAMPLES)]
+    inputs = [(name, batch[name]) for name in sorted(batch) if name not in (TARGETS, SAMPLES, LEARNED)]
     found = []
     for row in range(len(next(iter(batch.values())))):
         state = hashlib.blake2b(digest_size=DIGEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from unfreeze_trainer.models.causal_lm import GENERATION, load_language_model, r
 from unfreeze_trainer.models.experts import require_layers
 from unfreeze_trainer.models.export import Example, Plain
 from unfreeze_trainer.models.packing import require_apart
+from unfreeze_trainer.models.places import at_places, only_at
 from unfreeze_trainer.models.quantized import config_options, load_quantized
 from unfreeze_trainer.models.tied import output_layer
 
@@ -69,7 +71,9 @@ class CausalLanguageModel(Transformers):
         if self.auto == "AutoModelForCausalLM":
             require_causal(module, self.where)
         # A cache is of no use here, and takes memory.
-        self._options = {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
+        takes = inspect.signature(module.forward).parameters
+        self._options = {"use_cache": False} if "use_cache" in takes else {}
+        self._chooses = "logits_to_keep" in takes  # its output layer comes last, and reads no more than it is given
         if self._packs:
             require_apart(module, where=self.where, field=f"spec.task.{self.job.task.kind.member}.packing")
         if not quantization:
@@ -83,10 +87,17 @@ class CausalLanguageModel(Transformers):
     def own_head(self) -> None:
         """Return None: its own head is the one that it has."""
 
-    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits of each token's next one, (samples, length, tokens of the vocabulary)."""
-        logits: Tensor = module(**inputs, **self._options).logits
-        return logits[:, -inputs["input_ids"].shape[1] :]  # a prompt stands before the text
+    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
+        """Return the logits of each token's next one, (samples, length, tokens of the vocabulary).
+
+        With `places`, row and column of some tokens, int64 of shape (places, 2), those of these alone: (places, tokens of the vocabulary).
+        """
+        length, logits = inputs["input_ids"].shape[1], None
+        with only_at(module, places, length) if places is not None and self._chooses else nullcontext():
+            logits = module(**inputs, **self._options).logits
+        if places is None:
+            return logits[:, -length:]  # a prompt stands before the text
+        return logits if logits.ndim == places.ndim else at_places(logits, places, length)
 
     def _plain(self, folder: str, example: Example) -> Plain:
         place = json.dumps(folder)

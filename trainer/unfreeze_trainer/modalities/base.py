@@ -35,6 +35,8 @@ class Question:
     """Tokens that it repeats before what it says: those that it was asked."""
     readable: bool = True
     """Whether the sample can be read; else silence stands in its place."""
+    tokenizer: Any = None
+    """Of transformers, where `decode` uses one: texts at which a model stops are looked for in its tokens."""
 
 
 class Modality(ABC):

@@ -259,7 +259,7 @@ class Described(Modality):
         positions = self._writer.language.limits.positions
         before = len(self._writer.lead) + self._writer.most_prefix + len(asks)
         room = None if positions is None else positions - before
-        return Question(inputs, right, room, self._decode, readable=index not in unread)
+        return Question(inputs, right, room, self._decode, readable=index not in unread, tokenizer=self.tokenizer)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

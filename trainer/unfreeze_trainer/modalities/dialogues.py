@@ -14,8 +14,9 @@ from torch import Tensor
 
 from unfreeze_api.contracts.resolved import Dataset, ResolvedJob
 from unfreeze_api.tasks.causal_lm import CausalLMSpec
-from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Renderer, packed_rows, padded_length
+from unfreeze_trainer.data.dialogue_tokens import TODAY, DialogueTokens, Renderer, padded_length
 from unfreeze_trainer.data.dialogues import RowError, read_dialogues, without
+from unfreeze_trainer.data.row_packing import ROW, packed
 from unfreeze_trainer.data.samples import DataSource, Split, target_kind
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.modalities.base import Modality, Question, rows_of
@@ -54,6 +55,8 @@ class Names:
     """Of packed samples the number of the one that each token is of, -1 of padding."""
     samples: str
     """Of packed samples their indices."""
+    learned: str
+    """Row and column of each token whose next one is learned, int64 of shape (places, 2)."""
 
 
 class Dialogues(Modality):
@@ -80,6 +83,7 @@ class Dialogues(Modality):
         self.tokenizer = model.tokenizer
         prompt = job.adapter.virtual_tokens if job.adapter else 0
         self.max_length = usable_length(options.max_length, self.tokenizer, model.limits, prompt=prompt)
+        self._most = max(self.max_length, min(ROW, model.limits.positions or ROW))
         if self.max_length < options.max_length:
             log.warning(
                 "%s takes %d tokens of a sample: longer ones are cut there, not at %s.maxLength %d",
@@ -210,6 +214,7 @@ class Dialogues(Modality):
             found = self._packed(samples) if self._task.packing else self._padded(samples)
             if self._task.packing:
                 found[self._names.samples] = np.array(list(indices) or [-1])
+            found[self._names.learned] = _places(found[self._names.targets] != self._names.ignored)
             yield indices, {name: torch.from_numpy(values) for name, values in found.items()}
 
     def _padded(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -224,10 +229,8 @@ class Dialogues(Modality):
         return {"input_ids": inputs, "attention_mask": mask, self._names.targets: targets}
 
     def _packed(self, samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return a batch of rows as long as the longest sample, in which others share a row."""
-        lengths = [len(ids) for ids, _ in samples]
-        width = padded_length(lengths, self.max_length)
-        rows = packed_rows(lengths, width)
+        """Return a batch of rows as long as its longest sample or longer, in which several share a row."""
+        rows, width = packed([len(ids) for ids, _ in samples], self._most)
         shape = len(rows), width
         inputs, targets = self._filled(shape)
         positions, owners = np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
@@ -275,7 +278,8 @@ class Dialogues(Modality):
         positions = self._model.limits.positions
         prompt = self.job.adapter.virtual_tokens if self.job.adapter else 0
         room = None if positions is None else positions - prompt - len(ids)
-        return Question({"input_ids": ids, "attention_mask": [1] * len(ids)}, right, room, self._decode, len(ids))
+        inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        return Question(inputs, right, room, self._decode, len(ids), tokenizer=self.tokenizer)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -294,3 +298,12 @@ class Dialogues(Modality):
     def save(self, folder: Path) -> None:
         """Write the tokenizer, with its chat template."""
         self.tokenizer.save_pretrained(folder)
+
+
+def _places(learned: np.ndarray) -> np.ndarray:
+    """Return row and column of each token before one that is learned, int64 of shape (places, 2); the first token where none is.
+
+    `learned` is bool of shape (rows, length). One place at least is there, so that every rank's output layer computes.
+    """
+    found = np.argwhere(learned[:, 1:])
+    return found if len(found) else np.zeros((1, 2), dtype=np.int64)

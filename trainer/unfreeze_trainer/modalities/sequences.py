@@ -246,6 +246,7 @@ class Sequences(Modality):
             split.source.targets[row].as_py(),
             None if self._model.limits.positions is None else self._model.limits.positions - 1,
             self._decode,
+            tokenizer=self.tokenizer,
         )
 
     def _decode(self, ids: list[int]) -> str:

@@ -196,7 +196,14 @@ class Speech(Transcribed):
                 raise
             opened, readable = self.loader.silence, False
         heard = self.loader.prepare(opened, index, None)
-        return Question({FEATURES: heard[FEATURES]}, right, self.most_tokens, self._decode, readable=readable)
+        return Question(
+            {FEATURES: heard[FEATURES]},
+            right,
+            self.most_tokens,
+            self._decode,
+            readable=readable,
+            tokenizer=self._writes.tokenizer,
+        )
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._writes.tokenizer.decode(ids, skip_special_tokens=True)

@@ -123,12 +123,15 @@ class CaptionerModel(nn.Module):
         options.update(eos_token_id=self._stops, pad_token_id=self._padding)
         return options
 
-    def generate(self, *, generation_config: Any, synced_gpus: bool = False, **inputs: Tensor) -> Tensor:
-        """Return the tokens that the language model writes of each sample, int64 of shape (samples, tokens). Inputs as of `forward`."""
-        read, mask = self._read(inputs)
-        said: Tensor = self.language.generate(
-            inputs_embeds=read, attention_mask=mask, generation_config=generation_config, synced_gpus=synced_gpus
-        )
+    def generate(self, *, generation_config: Any, synced_gpus: bool = False, **given: Any) -> Tensor:
+        """Return the tokens that the language model writes of each sample, int64 of shape (samples, tokens).
+
+        Inputs as of `forward`; what else is given is transformers' own.
+        """
+        options = {name: given.pop(name) for name in ("stopping_criteria", "tokenizer") if name in given}
+        read, mask = self._read(given)
+        options |= {"generation_config": generation_config, "synced_gpus": synced_gpus}
+        said: Tensor = self.language.generate(inputs_embeds=read, attention_mask=mask, **options)
         return said
 
 

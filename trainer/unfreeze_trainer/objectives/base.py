@@ -21,6 +21,8 @@ TARGETS = "labels"
 """What a batch calls its targets, beside the inputs of the model."""
 PACKED = "packed"
 """What a batch calls the number of the sample in it that each token is of, -1 of padding, where several stand in a row."""
+LEARNED = "learned"
+"""What a batch calls row and column of each output that counts, int64 of shape (outputs, 2), where the others need not be computed."""
 SAMPLES = "samples"
 """What a batch calls the indices of its samples, where metrics need to know them."""
 

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unfreeze_trainer.objectives.base import IGNORED, PACKED, SAMPLES, TARGETS, Objective
+from unfreeze_trainer.objectives.base import IGNORED, LEARNED, PACKED, SAMPLES, TARGETS, Objective
 from unfreeze_trainer.objectives.metrics import Metrics
 from unfreeze_trainer.objectives.targets import Encoder, Targets
 
+_CHOSEN = 2
+"""Dimensions of outputs of the places alone that a batch names."""
+
 
 class NextToken(Objective):
-    """Cross-entropy of the tokens that are learned. Outputs are (rows, length, tokens of the vocabulary).
+    """Cross-entropy of the tokens that are learned. Outputs are (rows, length, tokens of the vocabulary), or (places, tokens of the
+    vocabulary) of those places alone that the batch names.
 
     Targets stand where their tokens do, int64 of shape (rows, length), IGNORED where a token is not learned: as transformers has its
     labels. They come with the inputs. A row is a sample, or several of them, which the batch tells apart then.
@@ -49,6 +53,11 @@ class NextToken(Objective):
     def loss(self, outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the cross-entropies of each sample's tokens in nats, float32 of shape (samples,); 0 without any."""
         losses, _ = _of_tokens(outputs, batch)
+        if outputs.ndim == _CHOSEN:
+            rows, columns = batch[LEARNED].to(outputs.device).unbind(1)
+            owners = batch[PACKED].to(outputs.device)[rows, columns].clamp(min=0) if PACKED in batch else rows
+            samples = batch[SAMPLES] if PACKED in batch else batch[TARGETS]
+            return losses.new_zeros(len(samples)).index_add(0, owners, losses)
         if PACKED not in batch:
             return losses.sum(dim=1)
         owners = batch[PACKED].to(outputs.device).clamp(min=0)  # padding has a loss of 0
@@ -95,26 +104,29 @@ class NextTokenMetrics(Metrics):
 
 
 def _of_tokens(outputs: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the loss at each token, 0 where its next one is not learned, and these next ones; both (rows, length).
+    """Return the loss at each token, 0 where its next one is not learned, and these next ones; both (rows, length), or (places,).
 
     Shapes follow from those of the batch alone, so that training can be traced.
     """
     targets = batch[TARGETS].to(outputs.device).roll(-1, dims=1)
     targets[:, -1] = IGNORED
+    if outputs.ndim == _CHOSEN:
+        rows, columns = batch[LEARNED].to(outputs.device).unbind(1)
+        targets = targets[rows, columns]
     return token_losses(outputs, targets), targets
 
 
 def token_losses(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy at each place in nats, float32 of shape (rows, length); 0 where its target is ignored.
+    """Return the cross-entropy at each place in nats, float32 of the shape of the targets; 0 where one is ignored.
 
     Parameters
     ----------
     outputs
-        Logits, (rows, length, tokens of the vocabulary).
+        Logits, (rows, length, tokens of the vocabulary), or (places, tokens of the vocabulary).
     targets
-        Ids of tokens, int64 of shape (rows, length), on the same device.
+        Ids of tokens, int64 of shape (rows, length), or (places,), on the same device.
     """
     losses = functional.cross_entropy(
-        outputs.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+        outputs.float().flatten(0, -2), targets.flatten(), reduction="none", ignore_index=IGNORED
     )
     return losses.view_as(targets)

@@ -48,6 +48,8 @@ class Task(ABC):
     """Whether a batch is as long as its longest sample, and others are padded."""
     wide_outputs: bool = False
     """Whether outputs are so many that an evaluation takes no more samples at a time than a step does."""
+    heavy_samples: bool = False
+    """Whether one sample takes so much that an evaluation takes no more than two steps' samples at a time."""
     couples: bool = False
     """Whether the loss of a sample depends on the others of its step, on whatever rank."""
     unread: Mapping[str, set[int]] = MappingProxyType({})

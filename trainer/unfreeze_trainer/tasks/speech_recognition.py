@@ -41,7 +41,7 @@ class SpeechRecognition(ComposedTask):
         assert options is not None
         seconds = options.max_seconds
         spells = kind_of(job) in ctc_kinds()
-        self.wide_outputs = not spells
+        self.wide_outputs, self.heavy_samples = not spells, spells
         _require_metric(job, CtcMetrics if spells else TeacherForcingMetrics, spells=spells)
         if not spells:
             library = TransformersSpeech(job, seconds, options.language)

@@ -10,6 +10,7 @@ from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import LOST
 from unfreeze_trainer.judgement.phases import ended_early
 from unfreeze_trainer.training.decide import History, decide
+from unfreeze_trainer.training.meter import StopRequested
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -74,6 +75,7 @@ class Milestones:
         self._saver, self._skipped, self._reporter = saver, skipped, reporter
         self._rollbacks, self._forgetting, self._hold, self._ladder = rollbacks, forgetting, hold, ladder
         self._counted = time.perf_counter()
+        self._before: tuple[float | None, int, int] | None = None
 
     def start_clock(self) -> None:
         """Count the time of the phase from now on."""
@@ -135,6 +137,7 @@ class Milestones:
     def _evaluate(self) -> bool:
         """Evaluate, and do as that decides; return whether it is the best evaluation of the run."""
         state = self._state
+        self._before = state.phase_best, state.bad_evaluations, state.evaluated_step
         self._reporter.publish("Evaluating")
         self._hold.before_evaluation(state, self._plan.phases[state.phase_index])
         began = time.perf_counter()
@@ -193,9 +196,15 @@ class Milestones:
         return lost.value if math.isfinite(lost.value) else None
 
     def _close_phase(self) -> None:
-        lost, said = self._look(), self._saying.measure("validation", lambda: self._reporter.publish("Evaluating"))
+        state, lost = self._state, self._look()
+        try:
+            said = self._saying.measure("validation", lambda: self._reporter.publish("Evaluating"))
+        except StopRequested:  # a later start evaluates again, and ends the phase as this would have
+            state.phase_ended = False
+            if self._before:
+                state.phase_best, state.bad_evaluations, state.evaluated_step = self._before
+            raise
         self._count_time()
-        state = self._state
         done = PhaseResult(
             name=self._plan.phases[state.phase_index].name,
             steps=state.phase_steps,

@@ -158,7 +158,8 @@ class Replay:
             masked = self._look.masked(batch)
             inputs = engine.to_device(batch)
             with evaluating(engine.module), self._look.watching() as kept, engine.micro_step(last=False):
-                outputs = self._task.outputs(engine.model, inputs)
+                run = self._task.forward if self._task.wide_outputs else self._task.outputs
+                outputs = run(engine.model, inputs)
                 loss = self._loss(kept, inputs, outputs, masked, own)
                 engine.backward(loss * (engine.world_size / self._batch), last=False)
         if timed:

@@ -184,7 +184,7 @@ class Run:
         self.evaluator = evaluator = Evaluator(
             engine, task, feed, metric=job.metric.name, check_stop=meter.check_stop, resume=freezer.train_mode
         )
-        self.predictions, self.saying = Predictions(job, task, engine, folder), Saying(job, whole, engine)
+        self.predictions, self.saying = Predictions(job, task, engine, folder), Saying(job, whole, engine, link)
         self.rollbacks = Rollbacks(
             job,
             task,

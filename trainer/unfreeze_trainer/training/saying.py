@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.training.looks import evaluating
+from unfreeze_trainer.training.meter import StopRequested
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.engines import Engine
+    from unfreeze_trainer.link import Link
     from unfreeze_trainer.modalities.base import Question
     from unfreeze_trainer.tasks import Task
 
@@ -24,7 +27,15 @@ TOKENS, ROWS = 64, 100
 """That are said, and that are asked, where nobody says how many."""
 
 
-def say(module: Any, question: Question, most: int, device: torch.device, *, together: bool = False) -> str:
+def say(
+    module: Any,
+    question: Question,
+    most: int,
+    device: torch.device,
+    stops: Callable[[], bool] | None = None,
+    *,
+    together: bool = False,
+) -> str:
     """Return what a model says of a sample, the most probable token each time.
 
     Parameters
@@ -37,6 +48,8 @@ def say(module: Any, question: Question, most: int, device: torch.device, *, tog
         Tokens that it may say.
     device
         Where the module is.
+    stops
+        Asked at each token whether to say no more.
     together
         Whether all ranks run the module at once, each with a sample, until the last one has an end: where they hold it in shares. All have
         the same room then, since who has an end goes on beside the others.
@@ -46,9 +59,28 @@ def say(module: Any, question: Question, most: int, device: torch.device, *, tog
     if room < 1:
         return question.decode([])
     with torch.no_grad():
-        options = {"generation_config": greedy(module, room), "synced_gpus": together}
+        config = greedy(module, room)
+        options: dict[str, Any] = {"generation_config": config, "synced_gpus": together}
+        ends = [config.stop_strings] if isinstance(config.stop_strings, str) else config.stop_strings or []
+        if ends:  # it knows them by the texts of tokens
+            options["tokenizer"] = question.tokenizer
+        if stops:
+            options["stopping_criteria"] = [_Stop(stops)]
         said: list[int] = module.generate(**inputs, **options)[0].tolist()
-    return question.decode(said[question.echoed :])
+    text = question.decode(said[question.echoed :])
+    for end in filter(None, ends):
+        text = text.partition(end)[0]
+    return text
+
+
+class _Stop:
+    """A criterion of transformers that ends all samples of a batch where somebody wants no more."""
+
+    def __init__(self, stops: Callable[[], bool]) -> None:
+        self._stops = stops
+
+    def __call__(self, ids: Tensor, scores: object, **_: Any) -> Tensor:  # noqa: ARG002 - of its interface
+        return torch.full((len(ids),), self._stops(), dtype=torch.bool, device=ids.device)
 
 
 def greedy(module: Any, most: int) -> Any:
@@ -66,7 +98,7 @@ class Saying:
 
     Parameters
     ----------
-    job, task, engine
+    job, task, engine, link
         Of the run.
 
     Raises
@@ -75,8 +107,9 @@ class Saying:
         InvalidJob: there is nothing to ask.
     """
 
-    def __init__(self, job: ResolvedJob, task: Task, engine: Engine) -> None:
+    def __init__(self, job: ResolvedJob, task: Task, engine: Engine, link: Link | None = None) -> None:
         self._spec, self._task, self._engine = job.training.evaluate.generate, task, engine
+        self._link = link
         if self._spec and task.asked("validation", 0) is None:
             raise JobError(
                 "InvalidJob",
@@ -89,6 +122,11 @@ class Saying:
 
         The texts of all ranks are compared in the order of the samples, so that the figures are the same on any number of workers.
         `beat` is called before each question: who says nothing for long is taken for one that hangs.
+
+        Raises
+        ------
+        StopRequested
+            On every rank, when any was asked to stop.
         """
         if self._spec is None:
             return {}
@@ -100,6 +138,7 @@ class Saying:
         engine.sync_buffers()
         with evaluating(engine.module), engine.autocast(), engine.whole():
             for number in range(math.ceil(len(rows) / engine.world_size)):
+                self._check_stop()
                 if number >= len(mine) and not together:
                     break
                 beat()
@@ -113,19 +152,27 @@ class Saying:
                     for same in rows[number * engine.world_size :][: engine.world_size].tolist():
                         question = task.asked(split, same)
                         assert question is not None
-                        said = say(engine.module, question, most, engine.device, together=True)
+                        said = say(engine.module, question, most, engine.device, self._stops, together=True)
                         if number < len(mine) and same == index and question.readable:
                             found.append((index, said, question.right))
                     continue
-                said = say(engine.module, question, most, engine.device, together=together)
+                said = say(engine.module, question, most, engine.device, self._stops, together=together)
                 if number < len(mine) and question.readable:
                     found.append((index, said, question.right))
+            self._check_stop()  # it may have cut the last ones short
         scores = task.scores()
         for _, said, right in sorted(
             each for part in engine.gather_json(found, list[tuple[int, str, str]]) for each in part
         ):
             scores.add(said, right)
         return scores.compute()
+
+    def _stops(self) -> bool:
+        return self._link is not None and self._link.stop_requested()
+
+    def _check_stop(self) -> None:
+        if self._engine.any_rank(self._stops()):
+            raise StopRequested
 
     def _differ(self, question: Question, most: int) -> bool:
         """Return whether some rank's question leaves room for fewer tokens than another's. Collective."""
