@@ -60,7 +60,7 @@ def follow(
         fresh = [pod for pod in pods if pod["metadata"]["uid"] not in seen and has_started(pod)]
         for pod in fresh:
             click.echo(_header(pod), err=True)
-            lines = [f"--tail={tail}"] if tail else []
+            lines = [f"--tail={tail}"] if tail is not None else []
             if kubectl.stream("logs", "--follow", pod["metadata"]["name"], _TRAINER, *lines):
                 raise SystemExit(1)
             seen.add(pod["metadata"]["uid"])

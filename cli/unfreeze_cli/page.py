@@ -145,7 +145,9 @@ def _phases(job: Json, status: Json) -> Iterator[RenderableType]:
     if not ended and not now:
         return
     metric = _metric(job)
-    table = Table("PHASE", "", "STEPS", "TIME", "TRAINABLE", line(metric).upper(), box=None, pad_edge=False, show_edge=False)
+    table = Table(
+        "PHASE", "", "STEPS", "TIME", "TRAINABLE", line(metric).upper(), box=None, pad_edge=False, show_edge=False
+    )
     if earlier:
         table.add_row(f"{earlier} earlier", "done", "", "", "", "report.json")
     for phase in ended:

@@ -209,7 +209,9 @@ def test_the_values_that_reuse_values_takes_from_the_first_release_will_do():
     before = yaml.safe_load(first_build.text("charts/unfreeze/values.yaml"))
     values = lacking(today, before)
     assert "PRICES" not in options(values)
-    assert only(render(values), "ClusterRole", "unfreeze-operator") == only(render(), "ClusterRole", "unfreeze-operator")
+    assert only(render(values), "ClusterRole", "unfreeze-operator") == only(
+        render(), "ClusterRole", "unfreeze-operator"
+    )
 
 
 def test_the_pods_are_placed_as_asked():

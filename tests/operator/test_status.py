@@ -20,7 +20,7 @@ from unfreeze_api.contracts.progress import (
     Recovery,
     TerminationMessage,
 )
-from unfreeze_api.contracts.status import Condition, FineTuneJobStatus
+from unfreeze_api.contracts.status import Condition, Failure, FineTuneJobStatus
 from unfreeze_api.grammar.durations import duration
 from unfreeze_operator.decisions.events import MOST_RESTARTS, event, notes
 from unfreeze_operator.decisions.plan import plan
@@ -381,6 +381,13 @@ def test_how_good_the_model_is_stands_in_complete_and_stays_when_the_pod_is_gone
     assert condition(later, "Complete") == condition(after, "Complete")
     silent = pod(0, "Succeeded", code=0, message=words(outcome="Succeeded", reason="Completed"))
     assert condition(observed(silent, **ended), "Complete").message == "the job has succeeded"
+
+
+@pytest.mark.parametrize("told", ["größe " * 300, "大" * 600, "x" * 3000])
+def test_an_event_is_no_longer_than_the_api_server_takes(told):
+    status = FineTuneJobStatus(phase="Failed", failure=Failure(reason="InvalidData", message=told))
+    (note,) = notes(FineTuneJobStatus(phase="Running"), status)
+    assert 1000 < len(event(job(), note, NOW, "me")["note"].encode()) <= 1024
 
 
 def test_a_trainer_cannot_have_events_made_at_will():

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from torch import nn
 
 from tests.trainer.jobs import bert_folder, image_folder, make_job, timm_folder, write_csv
 from unfreeze_api.adapters import ADAPTERS
@@ -19,6 +20,7 @@ from unfreeze_api.spec.adapter import UNMERGEABLE, AdapterSpec
 from unfreeze_trainer.engines.optimizers import build_optimizer
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import peft as adapters
+from unfreeze_trainer.models.blocks import Block
 from unfreeze_trainer.models.plain import plain_outputs
 from unfreeze_trainer.phases.compile import compile_phases
 from unfreeze_trainer.phases.freezer import Freezer
@@ -337,6 +339,17 @@ def test_a_prompt_belongs_below_the_head(folders):
     loaded = open_task(job_of(folders, "text", TEXT["prompt"])).build_model()
     assert loaded.blocks[-2].name == "pooler"
     assert "prompt_encoder.default.embedding.weight" in loaded.blocks[-2].parameters
+
+
+def test_a_head_of_several_layers_stays_the_head():
+    """RoBERTa's: PEFT wraps all of it, and it has no parameters but those of its parts."""
+    head = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    module = nn.ModuleDict({"layer": nn.Linear(4, 4), "classifier": head})
+    own = tuple(f"classifier.{name}" for name, _ in head.named_parameters())
+    blocks = [Block("layer.0", ("layer.weight", "layer.bias")), Block("head", own)]
+    loaded = adapters.add_peft(module, blocks, AdapterSpec(type="LoRA", lora=LoraSpec()), seed=0, base="")
+    found = {block.name: [name for name in block.parameters if ".classifier." in name] for block in loaded.blocks}
+    assert (found["layer.0"], len(found["head"])) == ([], 2 * len(own))
 
 
 def test_completed_fills_in_what_is_left_out():

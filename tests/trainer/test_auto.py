@@ -35,7 +35,9 @@ from unfreeze_trainer.judgement.rungs import (
 )
 from unfreeze_trainer.judgement.said import Said, within
 from unfreeze_trainer.phases.compile import compile_phases
+from unfreeze_trainer.runs.state import Best, Rung, RunState
 from unfreeze_trainer.training.finish import finish
+from unfreeze_trainer.training.ladder import Ladder
 from unfreeze_trainer.training.loop import train
 
 ACCURACY, RMSE = Metric("accuracy"), Metric("rmse", "Lower")
@@ -163,6 +165,15 @@ def test_a_value_that_is_no_number_is_the_worst():
     nan = float("nan")
     assert [best_of(values, ACCURACY) for values in ([nan, 0.2], [0.3, nan], [nan, nan], [0.2, 0.2])] == [1, 0, 0, 0]
     assert best_of([3.0, 2.0, nan], RMSE) == 1
+
+
+def test_where_no_rung_has_its_checkpoint_any_more_the_newest_one_is_taken():
+    lost, newest = (Best(step=step, value=value, metrics={}) for step, value in ((4, 0.9), (9, 0.5)))
+    ladder = object.__new__(Ladder)
+    ladder._state = RunState(step=9, best=newest, rungs=[Rung(phase_index=0, best=lost, steps=9, seconds=1.0)])
+    ladder._whole = lambda steps: [False for _ in steps]
+    ladder.choose()
+    assert ladder._state.best == newest
 
 
 def test_a_rung_that_is_no_number_is_no_gain_and_is_not_as_good_as_one_that_is():

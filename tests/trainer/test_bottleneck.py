@@ -13,7 +13,7 @@ from unfreeze_api.adapters.bottleneck import BottleneckSpec
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models.adapters import bottleneck_layers as layers
 from unfreeze_trainer.models.adapters.bottleneck import add_bottlenecks, save_bottlenecks
-from unfreeze_trainer.models.blocks import find_blocks
+from unfreeze_trainer.models.blocks import Block, find_blocks
 from unfreeze_trainer.models.heads import timm_head, transformers_head
 
 # The outputs of a layer's parts.
@@ -95,6 +95,23 @@ def test_named_modules_get_one():
 def test_layers_of_an_unknown_kind_are_told_of():
     with pytest.raises(JobError, match="name the modules whose outputs are to be adapted in targetModules"):
         add("perceiver", HOULSBY)
+
+
+def test_statistics_of_a_head_are_written_too(tmp_path):
+    """LeViT's head begins with a BatchNorm, whose statistics training moves."""
+
+    def made():
+        torch.manual_seed(0)
+        head = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+        return torch.nn.ModuleDict({"layer": torch.nn.Linear(4, 4), "head": head})
+
+    module, spec = made(), BottleneckSpec(target_modules=["layer"])
+    head = tuple(name for name, _ in module.named_parameters() if name.startswith("head."))
+    add_bottlenecks(module, [Block("layer.0", ("layer.weight", "layer.bias")), Block("head", head)], spec, seed=0)
+    module["head"][0](torch.randn(8, 4) + 3)
+    save_bottlenecks(module, head, tmp_path, spec, "")
+    found = layers.load(made(), str(tmp_path)).state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in module.state_dict().items())
 
 
 def test_another_base_is_found(tmp_path):

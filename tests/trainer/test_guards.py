@@ -89,6 +89,7 @@ def test_an_evaluation_writes_over_what_a_stop_saved_before_it():
     engine = Mock(weights=Mock(return_value={}), optimizer_state=Mock(return_value={}))
     saver = Saver(engine, Mock(generation=None), keep=1, newest=Mock(step=4), hook=Mock(), evaluated=2)
     saver.save(RunState(step=4, evaluated_step=2), [])
+    saver.save(RunState(), [])  # before the first step
     assert not engine.weights.called
     for _ in range(2):
         saver.save(RunState(step=4, evaluated_step=4), [])

@@ -1,15 +1,24 @@
 """How long workers may be silent."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 
 from tests.trainer.engine_group import pods_job
+from tests.trainer.jobs import make_job
 from unfreeze_trainer.agent.gang import Gang
 from unfreeze_trainer.agent.hang import HangWatch
 from unfreeze_trainer.agent.pod import Pod
+from unfreeze_trainer.engines.base import PATIENCE, Recipe
 from unfreeze_trainer.link import Link
+
+
+@pytest.mark.parametrize(("given", "patience"), [(None, PATIENCE), (30, PATIENCE), (7200, timedelta(hours=2))])
+def test_a_rank_waits_for_another_as_long_as_that_may_be_silent(given, patience):
+    policy = {"hangTimeoutSeconds": given} if given else {}
+    assert Recipe.of(make_job("/none", "/none.csv", runPolicy=policy)).patience == patience
 
 
 def test_what_the_job_says_counts():

@@ -16,6 +16,7 @@ from unfreeze_trainer.commands.draft import draft
 from unfreeze_trainer.commands.facts import Facts, facts_of
 from unfreeze_trainer.commands.guess import guess
 from unfreeze_trainer.commands.layout import find_layout
+from unfreeze_trainer.commands.recipe import _scalar
 from unfreeze_trainer.data.cells import read_cells
 from unfreeze_trainer.errors import JobError
 
@@ -250,6 +251,17 @@ def test_a_job_file_validates_and_names_what_it_took(here):
     )
 
 
+def test_paths_may_lead_up(here, monkeypatch):
+    write_csv(here / "words.csv", rows=60)
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    done = ask("init", "../words.csv", "--model", "../models/bert", "--output", "../job.yaml")
+    assert done.exit_code == 0, done.stderr
+    spec = job(here / "job.yaml")
+    assert spec["model"]["source"] == f"file://{here}/models/bert"
+    assert spec["data"]["train"]["source"] == f"file://{here}/words.csv"
+
+
 def test_nothing_is_overwritten_unasked(here):
     write_csv(here / "words.csv", rows=60)
     (here / "job.yaml").write_text("mine")
@@ -301,6 +313,11 @@ def test_a_model_that_does_not_fit_is_refused(here):
     assert done.exit_code == 2
     assert "InvalidModel" in done.stderr
     assert not (here / "job.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["Question:", "a:b", "true", "it's", "naïve", "a\u2028b", "a\x7fb", "a\x85b", "{x}"])
+def test_any_name_of_a_column_is_read_back(name):
+    assert yaml.safe_load(f"{{text: {_scalar(name)}, label: x}}")["text"] == name
 
 
 def test_names_of_files_and_columns_end_no_comment_and_no_value(here):

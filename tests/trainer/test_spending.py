@@ -16,6 +16,7 @@ from tests.trainer.interrupted import Killed, events, kill_at
 from tests.trainer.jobs import make_job
 from tests.trainer.ranks import Ranks
 from tests.trainer.spending_group import HOURS, Clock, Fresh, open_run, tick
+from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.resolved import ResolvedBudget
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
@@ -104,6 +105,35 @@ def test_what_is_said():
     )
     assert told(MONEY.model_copy(update={"per_hour": 0.01}), 360) == "0.001 EUR"
     assert told(ResolvedBudget(unit="accelerator hours", limit=1, per_hour=64), 3.6e6) == "64,000 accelerator hours"
+
+
+def test_what_the_model_has_to_say_at_the_end_is_kept():
+    spending = object.__new__(Spending)
+    training = {"evaluate": {"generate": {"rows": 10}}}
+    spending._job = make_job("/none", "/none.csv", training=training, runPolicy={"budget": {"hours": 2}})
+    spending._budget, spending._task = spending._job.budget, SimpleNamespace(splits={"validation": 40, "test": 5})
+    spending._engine, spending._state = SimpleNamespace(world_size=2, shapes={}), RunState()
+    spending._saver, spending._fresh, spending._evaluation = SimpleNamespace(seconds=1.0), None, 0.0
+    assert spending.rounds_to_time == 2, "nobody knows yet how long that takes"
+    before = spending._reserve().after
+    spending._state.saying_seconds = 3.0
+    assert spending.rounds_to_time == 0
+    assert spending._reserve().after - before == 3.0 * (2 * 5 + 3), "the phase's end, the best weights, the test data"
+
+
+def test_the_first_budget_of_a_run_counts_what_it_has_trained_without_one(tmp_path):
+    job = make_job("/none", "/none.csv", distribution=GPUS, runPolicy={"budget": {"acceleratorHours": 16}})
+    done = PhaseResult(name="head", steps=5, seconds=3000.0, trainable_parameters=1, metrics={})
+    state = RunState(phases=[done], phase_index=1, phase_seconds=600.0)
+    nothing = dict.fromkeys(("engine", "saver", "decisions"), None)
+
+    def open_spending():
+        return Spending(job, None, None, state, folder=SimpleNamespace(path=tmp_path, generation=None), **nothing)
+
+    found = open_spending()._earlier
+    assert (found.seconds, found.amount) == (3600.0, pytest.approx(8.0))
+    (tmp_path / "spent.json").write_text(Spent(seconds=4000.0, unit="accelerator hours", amount=9.0).model_dump_json())
+    assert open_spending()._earlier.seconds == 4000.0, "phases are a part of what was counted"
 
 
 def test_a_stop_in_the_last_evaluation_leaves_the_end_to_the_next_start():

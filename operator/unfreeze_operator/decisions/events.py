@@ -14,9 +14,11 @@ from unfreeze_api.contracts.status import FineTuneJobStatus, JobPhase
 from unfreeze_operator.objects.resources import FINE_TUNE_JOBS, MANAGER, Manifest
 from unfreeze_operator.objects.views import FineTuneJobView, JobView
 from unfreeze_operator.observed.context import SHARED
+from unfreeze_operator.status.budget import clipped
 from unfreeze_operator.status.build import condition
 
 _NOTE = 1024
+"""Bytes that the API server takes."""
 MOST_RESTARTS = 64
 """Restarts within their pods that are worth an event: the trainers count them, which must not have events made at will."""
 
@@ -133,7 +135,7 @@ def event(job: FineTuneJobView, note: Note, now: datetime, instance: str) -> Man
         "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": note.type,
         "reason": note.reason,
-        "note": note.text[:_NOTE],
+        "note": clipped(note.text, _NOTE),
         "action": note.reason,
         "reportingController": f"{FINE_TUNE_JOBS.api_version.partition('/')[0]}/{MANAGER}",
         "reportingInstance": instance[:128],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Draft:
 
     def data(self) -> dict[str, Any]:
         """Return spec.data, with absolute paths; a tenth of the training data is held out where no other lies there."""
-        own = {name: {"source": f"file://{path.absolute()}"} for name, path in self.layout.splits.items()}
+        own = {name: {"source": f"file://{absolute(path)}"} for name, path in self.layout.splits.items()}
         renamed = self.guess.renamed()
         return (
             {"validation": {"fraction": 0.1}}
@@ -120,6 +121,11 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
         guessed.said.append(aside)
     _require_names(guessed, where)
     return Draft(layout, guessed)
+
+
+def absolute(path: Path) -> Path:
+    """Return a path from the root on without the `..` that no source may have."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _require_names(guessed: Guess, where: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from unfreeze_api.tasks import task_type
 from unfreeze_api.tasks.base import is_multi_label
-from unfreeze_trainer.commands.draft import Draft, job_of
+from unfreeze_trainer.commands.draft import Draft, absolute, job_of
 from unfreeze_trainer.commands.surveyed import Survey
 from unfreeze_trainer.data.split_names import SPLIT_WORDS
 
@@ -28,7 +28,7 @@ _IMBALANCED = 3
 """How many times as often as the mean label the most frequent one stands there, from where labels are measured alike."""
 _MISSING_MODEL = "file:///PATH/TO/MODEL"
 _FOLDER = "  # a folder with config.json, weights and tokenizer"
-_PLAIN = re.compile(r"[A-Za-z/_][\w./:-]*")
+_PLAIN = re.compile(r"[A-Za-z/_]([\w./:-]*[\w./-])?")  # a colon at the end makes it a key
 _LENGTHS = {"CausalLM": "", "Seq2SeqLM": "maxSourceLength", "SpeechRecognition": ""}
 """What says how long texts are read, where that is not maxLength; none where samples are longer than what is said in them."""
 _SHARD = re.compile(r"\d+-of-\d+$")
@@ -106,7 +106,7 @@ def choose(
         The file that is to be written: the run's folder lies beside it.
     """
     name = _name(drafted.layout.train, output)
-    source = f"file://{model.absolute()}" if model else _MISSING_MODEL
+    source = f"file://{absolute(model)}" if model else _MISSING_MODEL
     train = found.splits.get("train")
     samples = train.samples if train else found.sources["train"].rows
     batch = min(max(1, samples), next((size for limit, size in _BATCHES if samples < limit), 32))
@@ -158,7 +158,7 @@ def choose(
 def _towers(towers: Sequence[tuple[str, Path | None]]) -> list[str]:
     """Return the lines of several encoders."""
     each = [
-        (one, _scalar(f"file://{folder.absolute()}" if folder else f"{_MISSING_MODEL}/{one}"), folder)
+        (one, _scalar(f"file://{absolute(folder)}" if folder else f"{_MISSING_MODEL}/{one}"), folder)
         for one, folder in towers
     ]
     lines = [
@@ -176,7 +176,7 @@ def _parts(batch: int) -> Iterator[str]:
 
 def _name(train: Path, output: Path) -> str:
     """Return a name for the job, from that of the data without its split: lower case letters, digits and hyphens."""
-    place = train.absolute()
+    place = absolute(train)
     named = (place.stem if place.is_file() else place.name, *(folder.name for folder in place.parents[:2]), output.stem)
     for stem in named:
         words = [word for word in re.findall(r"[a-z0-9]+", _SHARD.sub("", stem.lower())) if word not in _NO_NAMES]
@@ -187,10 +187,10 @@ def _name(train: Path, output: Path) -> str:
 
 def _destination(drafted: Draft, output: Path, name: str) -> Path:
     """Return a folder of the run's own beside the job file, or beside the data where these lie around it."""
-    folder = output.absolute().parent
+    folder = absolute(output).parent
     for source in drafted.layout.splits.values():
-        if source.is_dir() and folder.is_relative_to(source.absolute()):
-            folder = source.absolute().parent
+        if source.is_dir() and folder.is_relative_to(absolute(source)):
+            folder = absolute(source).parent
     return folder / f"{name}-run"
 
 
@@ -246,4 +246,4 @@ def _scalar(value: object) -> str:
     text = str(value)
     if isinstance(value, str) and _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=not text.isprintable())  # YAML breaks lines at more characters than JSON

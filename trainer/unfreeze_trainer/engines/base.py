@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -40,6 +41,9 @@ OptimizerState = Mapping[str, Mapping[str, Tensor]]
 PRECISIONS = {torch.float32: "Float32", torch.bfloat16: "BFloat16", torch.float16: "Float16"}
 """The API's word for each type that a computation may have."""
 
+PATIENCE = timedelta(minutes=30)
+"""torch's own for gloo."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -51,12 +55,16 @@ class Recipe:
     precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
     compile: bool = False
     """Whether the blocks are compiled."""
+    patience: timedelta = PATIENCE
+    """How long a rank waits in a collective for the others: one of them may export, or hash, for as long as it may be silent."""
 
     @classmethod
     def of(cls, job: ResolvedJob) -> Recipe:
         """Take the recipe out of a job."""
-        training = job.training
-        return cls(training.optimizer, training.max_grad_norm, training.precision, training.compile)
+        training, silent = job.training, timedelta(seconds=job.hang_timeout_seconds or 0)
+        return cls(
+            training.optimizer, training.max_grad_norm, training.precision, training.compile, max(PATIENCE, silent)
+        )
 
 
 class Engine(ABC):
@@ -339,7 +347,7 @@ class Engine(ABC):
         if not cpu:
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
-            dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl")
+            dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=self.recipe.patience)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         return loss * self.loss_scale.value if self.loss_scale else loss

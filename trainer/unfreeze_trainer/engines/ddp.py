@@ -39,7 +39,7 @@ class DDPEngine(Engine):
             cpu=cpu,
             mixed_precision="no",  # autocast is ours, around forward and loss
             kwargs_handlers=[
-                InitProcessGroupKwargs(backend="gloo" if cpu else "cpu:gloo,cuda:nccl"),
+                InitProcessGroupKwargs(backend="gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=recipe.patience),
                 self._wrapping,
             ],
         )

@@ -162,7 +162,9 @@ def uncounted(job: ResolvedJob) -> list[str]:
     """Return what an estimate has wrong about a job, for people: where it says too much, and where too little."""
     found = []
     if job.model.quantization:
-        found.append("The base is counted in float32, as before it is quantised, which is too much: the job may fit all the same.")
+        found.append(
+            "The base is counted in float32, as before it is quantised, which is too much: the job may fit all the same."
+        )
     if job.evidence and job.evidence.scratch:
         found.append(
             "Not counted is the training of random weights for evidence.scratch: all of them train there, whatever the strategy."

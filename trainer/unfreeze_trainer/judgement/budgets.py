@@ -30,11 +30,13 @@ class Reserve:
     """What evidence.forgetting measures and mixes at the end."""
     scratch: float = 0.0
     """The training of random weights."""
+    saying: float = 0.0
+    """What training.evaluate.generate has the model say: at the end of the phase, and of the best weights."""
 
     @property
     def after(self) -> float:
         """All of it but the evaluation."""
-        return self.checkpoint + self.test + self.export + self.guard + self.scratch
+        return self.checkpoint + self.test + self.export + self.guard + self.scratch + self.saying
 
 
 def seconds_of(budget: ResolvedBudget) -> float:

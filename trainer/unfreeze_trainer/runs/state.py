@@ -66,6 +66,8 @@ class RunState(BaseModel):
     """What it says of the model."""
     evaluation_seconds: float = 0.0
     """Time that it took."""
+    saying_seconds: float = 0.0
+    """Time that a rank takes for what the model says of one sample, where that is measured."""
     untrained: float | None = None
     """What the metric was before the first step, where that was measured."""
     best: Best | None = None

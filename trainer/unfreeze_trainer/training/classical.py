@@ -89,7 +89,9 @@ class Classical:
                 about = json.loads(str(found["about"]))
                 said = Said(about["kind"], about["names"], found["actual"], found["predicted"])
             found_on = about.get("foundOn")
-            return cls(about["name"], about["fittedOn"], about["seconds"], said) if found_on == _found_on(folder) else None
+            return (
+                cls(about["name"], about["fittedOn"], about["seconds"], said) if found_on == _found_on(folder) else None
+            )
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error):

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts.report import Results
 from unfreeze_trainer.exports.report import flat_results, reported
-from unfreeze_trainer.training.beside import on_first
 from unfreeze_trainer.training.evidence import weigh, weigh_scratch
 from unfreeze_trainer.training.guards import keep_base
 from unfreeze_trainer.usefulness import decided
 
 if TYPE_CHECKING:
-    from unfreeze_trainer.runs.state import Best
     from unfreeze_trainer.training.evaluator import Measured
     from unfreeze_trainer.training.run import Run
 
@@ -60,7 +58,7 @@ def finish(run: Run) -> None:
         run.decisions.add(decided(best.usefulness, run.job.metric.name, state.step))
     run.spending.note()
     run.exporter.evaluate()
-    _export(run, best, flat_results(results), phase.steps)
+    run.exporter.write(best, metrics=flat_results(results), phase_steps=phase.steps, instead=run.forgetting.mixed)
     run.spending.note()
     weigh(run)
     runs = weigh_scratch(run)
@@ -72,21 +70,6 @@ def finish(run: Run) -> None:
         other.folder.clear(best=other.state.best.step if other.state.best else 0)
     reporter.done(reported(results, best.usefulness), test)
     engine.barrier()
-
-
-def _export(run: Run, best: Best, metrics: dict[str, float], phase_steps: int) -> None:
-    """Have rank 0 write the exports; the others look in meanwhile: it may take longer than they could wait in one collective. Collective."""
-
-    def write() -> None:
-        run.exporter.write(best, metrics=metrics, phase_steps=phase_steps, instead=run.forgetting.mixed)
-
-    def look() -> None:
-        run.meter.check_stop()
-        run.reporter.publish("Exporting")
-
-    done = on_first(run.engine, "export", write, look)
-    if run.engine.rank == 0:
-        done.result()
 
 
 def _measure(run: Run, split: str) -> Measured:

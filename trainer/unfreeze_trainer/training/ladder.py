@@ -176,7 +176,9 @@ class Ladder:
         if not state.rungs:
             return
         whole = self._whole([rung.best.step for rung in state.rungs])
-        there = [rung for rung, one in zip(state.rungs, whole, strict=True) if one] or state.rungs[-1:]
+        there = [rung for rung, one in zip(state.rungs, whole, strict=True) if one]
+        if not there:  # the newest evaluation is the best one then, as it is without rungs
+            return
         rungs = [rung for rung in there if not rung.best.beyond] or there
         found: tuple[int, Decision] = (0, _NOTHING)
         if self._engine.rank == 0:

@@ -102,6 +102,13 @@ class Milestones:
         self._evaluator.measure("validation")
         self._state.evaluation_seconds = time.perf_counter() - began
 
+    def time_saying(self, rounds: int) -> None:
+        """Take note of the time that the model takes to say something of a sample, before the first step. Collective."""
+        self._reporter.publish("Evaluating")
+        began = time.perf_counter()
+        self._saying.measure("validation", rounds=rounds)
+        self._state.saying_seconds = (time.perf_counter() - began) / rounds
+
     def measure_untrained(self) -> None:
         """Take note of the metric of the model as it is before the first step. Collective."""
         self._reporter.publish("Evaluating")

@@ -58,9 +58,9 @@ class Saver:
     def save(self, state: RunState, names: Collection[str]) -> None:
         """Copy a checkpoint of this step into memory, unless there is one, and begin to write it. Collective.
 
-        One that a stop wrote before the step was evaluated does not count: an evaluation may change the weights, and decides.
+        Of step 0 there is none: nothing is trained, so that nothing goes on from it, and the folder still takes any recipe. One that a stop wrote before the step was evaluated does not count: an evaluation may change the weights, and decides.
         """
-        if (state.step, state.evaluated_step) == self._saved:
+        if not state.step or (state.step, state.evaluated_step) == self._saved:
             return
         began = time.perf_counter()
         self.wait()

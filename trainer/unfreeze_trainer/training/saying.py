@@ -27,6 +27,12 @@ TOKENS, ROWS = 64, 100
 """That are said, and that are asked, where nobody says how many."""
 
 
+def rounds_of(job: ResolvedJob, task: Task, split: str, world_size: int) -> int:
+    """Return how many samples of a split each rank asks about; 0 where the job asks for no texts, or has no such split."""
+    spec = job.training.evaluate.generate
+    return math.ceil(min(task.splits.get(split, 0), spec.rows or ROWS) / world_size) if spec else 0
+
+
 def say(
     module: Any,
     question: Question,
@@ -117,11 +123,14 @@ class Saying:
                 " encoder that spells, whose wer is measured anyway): remove it",
             )
 
-    def measure(self, split: str, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def measure(
+        self, split: str, beat: Callable[[], None] = lambda: None, *, rounds: int | None = None
+    ) -> dict[str, float]:
         """Return how near what the model says is to the right texts of a split's first samples, by name; nothing unless asked for. Collective.
 
         The texts of all ranks are compared in the order of the samples, so that the figures are the same on any number of workers.
-        `beat` is called before each question: who says nothing for long is taken for one that hangs.
+        `beat` is called before each question: who says nothing for long is taken for one that hangs. `rounds` are the samples that each
+        rank asks about, None for all.
 
         Raises
         ------
@@ -131,7 +140,7 @@ class Saying:
         if self._spec is None:
             return {}
         engine, task = self._engine, self._task
-        rows = np.arange(min(task.splits[split], self._spec.rows or ROWS))
+        rows = np.arange(min(task.splits[split], self._spec.rows or ROWS))[: rounds and rounds * engine.world_size]
         mine = rows[engine.rank :: engine.world_size].tolist()
         together = engine.divides and engine.world_size > 1
         found: list[tuple[int, str, str]] = []

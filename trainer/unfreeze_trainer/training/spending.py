@@ -18,8 +18,9 @@ from unfreeze_api.contracts.decision import Decision
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, seconds_of, too_small
 from unfreeze_trainer.link import STARTED_ENV
-from unfreeze_trainer.runs.spent import read_spent, store_spent
+from unfreeze_trainer.runs.spent import Spent, read_spent, store_spent
 from unfreeze_trainer.training.meter import SYNC_SECONDS
+from unfreeze_trainer.training.saying import rounds_of
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
@@ -43,6 +44,8 @@ _WRITE_SECONDS = 10.0
 """From one spent.json to the next: what a kill may leave uncounted."""
 _MIXTURES = 5
 """That guard Interpolate evaluates at most."""
+_TIMED = 2
+"""Samples of each rank by which it is known how long a model takes to say something."""
 
 
 class BudgetOver(Exception):  # noqa: N818 - no error
@@ -100,7 +103,7 @@ class Spending:
         if budget is None:
             return
         self._limit, now = seconds_of(budget), time.time()
-        self._earlier = read_spent(folder.path)
+        self._earlier = self._with_trained(read_spent(folder.path), now)
         # Workers that start again in a pod go on where those before were counted.
         began = max(float(os.environ.get(STARTED_ENV, now)), self._earlier.until)
         self._before_counting = max(0.0, now - began)
@@ -108,6 +111,17 @@ class Spending:
         self._met = self._here
         self._fresh = FreshProcess() if folder.generation else None
         self._write()
+
+    def _with_trained(self, spent: Spent, now: float) -> Spent:
+        """Return what was spent, with what phases took while the job had no budget, and nobody counted."""
+        assert self._budget is not None
+        missing = self._trained_seconds - spent.seconds
+        return spent.after(missing, self._budget, min(now, spent.until)) if missing > 0 else spent
+
+    @property
+    def _trained_seconds(self) -> float:
+        state = self._state
+        return sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
 
     @property
     def _here(self) -> float:
@@ -138,6 +152,16 @@ class Spending:
     def wants_evaluation(self) -> bool:
         """Whether an evaluation is to be made before the first step, since nobody knows yet how long one takes."""
         return self._budget is not None and not self._state.evaluation_seconds
+
+    @property
+    def rounds_to_time(self) -> int:
+        """Samples that each rank is to ask about before the first step, since nobody knows yet how long that takes; 0 for none."""
+        if self._budget is None or self._state.saying_seconds:
+            return 0
+        return min(_TIMED, self._rounds("validation"))
+
+    def _rounds(self, split: str) -> int:
+        return rounds_of(self._job, self._task, split, self._engine.world_size)
 
     def begin(self) -> None:
         """Take note that the steps of a phase begin. Collective.
@@ -279,14 +303,14 @@ class Spending:
         look = 2 * state.gauge_seconds / (1 + len(state.phases)) if forgetting else 0.0  # the base's, and each phase's
         mixtures = _MIXTURES if forgetting and forgetting.guard == "Interpolate" else 0
         scratch = evidence.scratch if evidence else None
-        trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
         return Reserve(
             evaluation=evaluation,
             checkpoint=written,
             test=evaluation * splits.get("test", 0) / max(1, splits["validation"]),
             export=each * len(self._job.output.export),
             guard=look + mixtures * (look + evaluation),
-            scratch=min(1.0, scratch.max_share) * trained if scratch else 0.0,
+            saying=state.saying_seconds * (2 * self._rounds("validation") + self._rounds("test")),
+            scratch=min(1.0, scratch.max_share) * self._trained_seconds if scratch else 0.0,
         )
 
     def _write_if_due(self) -> None:

@@ -101,6 +101,8 @@ class Work:
             self._milestones.measure_untrained()
         elif self._spending.wants_evaluation:
             self._milestones.time_evaluation()
+        if rounds := self._spending.rounds_to_time:
+            self._milestones.time_saying(rounds)
         self._spending.begin()
         self._meter.step_work = self._plan.step_work(phase)
         self._meter.resume()

@@ -129,6 +129,8 @@ def save_bottlenecks(module: nn.Module, head: Sequence[str], folder: Path, spec:
         for name, parameter in module.named_parameters()
         if mark in name or name in head
     }
+    trained = {name.rpartition(".")[0] for name in head}  # a BatchNorm there has gathered statistics
+    weights |= {name: buffer for name, buffer in module.named_buffers() if name.rpartition(".")[0] in trained}
     targets = {
         name.removesuffix(f".{layers.NAME}"): part.up.weight.shape[0]
         for name, part in module.named_modules()

@@ -99,7 +99,7 @@ def load(model: nn.Module, folder: str) -> nn.Module:
         insert(model, config["targets"], {key: config[key] for key in ("reduction_factor", "non_linearity")})
     except AttributeError as error:
         raise RuntimeError(f"this is not the base of {folder}: {error}") from error
-    places = dict(model.named_parameters())
+    places = dict(model.named_parameters()) | dict(model.named_buffers())
     if unknown := sorted(weights.keys() - places.keys()):
         raise RuntimeError(f"this is not the base of {folder}: it has no {', '.join(unknown[:5])}")
     with torch.no_grad():

@@ -104,7 +104,7 @@ def add_peft(
     if not text:
         wrapped.peft_config["default"].base_model_name_or_path = base
     _leave_casts_to_autocast(wrapped)
-    return _divided(wrapped, before, list(blocks), adapter)
+    return _divided(wrapped, before, list(blocks), adapter, whole or ())
 
 
 def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
@@ -143,8 +143,11 @@ def _task_type(module: nn.Module, head: Collection[str]) -> str:
     return "SEQ_CLS" if head else "FEATURE_EXTRACTION"
 
 
-def _divided(wrapped: Any, before: dict[str, str], blocks: list[Block], adapter: AdapterSpec) -> LoadedModel:
+def _divided(
+    wrapped: Any, before: dict[str, str], blocks: list[Block], adapter: AdapterSpec, whole: Collection[str]
+) -> LoadedModel:
     owners = {name.rpartition(".")[0]: block for name, block in before.items()}
+    owners |= dict.fromkeys(whole, HEAD)  # what PEFT wraps of a head may have parameters in its own parts alone
     shared = blocks[-2].name if len(blocks) > 1 else HEAD
     prefix = "base_model." if adapter.type in PROMPTS else "base_model.model."
     members: dict[str, list[str]] = {block.name: [] for block in blocks}
