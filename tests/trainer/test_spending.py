@@ -61,6 +61,22 @@ def test_starts_add_up_in_the_unit_of_the_budget(starts):
     assert spent.seconds_of(TWO_HOURS) == pytest.approx(sum(starts)), "another unit: what was run counts"
 
 
+def test_the_first_budget_of_a_run_counts_what_it_has_trained_without_one(tmp_path):
+    job = make_job("/none", "/none.csv", distribution=GPUS, runPolicy={"budget": {"acceleratorHours": 16}})
+    done = PhaseResult(name="head", steps=5, seconds=3000.0, trainable_parameters=1, metrics={})
+    state = RunState(phases=[done], phase_index=1, phase_seconds=600.0)
+    nothing = dict.fromkeys(("engine", "saver", "decisions"), None)
+
+    def earlier():
+        return Spending(
+            job, None, None, state, folder=SimpleNamespace(path=tmp_path, generation=None), **nothing
+        )._earlier
+
+    assert (earlier().seconds, earlier().amount) == (3600.0, pytest.approx(8.0))
+    (tmp_path / "spent.json").write_text(Spent(seconds=4000.0, unit="accelerator hours", amount=9.0).model_dump_json())
+    assert earlier().seconds == 4000.0, "phases are a part of what was counted"
+
+
 def test_what_an_hour_takes_of_a_budget():
     assert budget_of({"hours": 2}) == TWO_HOURS
     assert budget_of({"acceleratorHours": 16}, distribution=GPUS).per_hour == 8
@@ -119,21 +135,6 @@ def test_what_the_model_has_to_say_at_the_end_is_kept():
     spending._state.saying_seconds = 3.0
     assert spending.rounds_to_time == 0
     assert spending._reserve().after - before == 3.0 * (2 * 5 + 3), "the phase's end, the best weights, the test data"
-
-
-def test_the_first_budget_of_a_run_counts_what_it_has_trained_without_one(tmp_path):
-    job = make_job("/none", "/none.csv", distribution=GPUS, runPolicy={"budget": {"acceleratorHours": 16}})
-    done = PhaseResult(name="head", steps=5, seconds=3000.0, trainable_parameters=1, metrics={})
-    state = RunState(phases=[done], phase_index=1, phase_seconds=600.0)
-    nothing = dict.fromkeys(("engine", "saver", "decisions"), None)
-
-    def open_spending():
-        return Spending(job, None, None, state, folder=SimpleNamespace(path=tmp_path, generation=None), **nothing)
-
-    found = open_spending()._earlier
-    assert (found.seconds, found.amount) == (3600.0, pytest.approx(8.0))
-    (tmp_path / "spent.json").write_text(Spent(seconds=4000.0, unit="accelerator hours", amount=9.0).model_dump_json())
-    assert open_spending()._earlier.seconds == 4000.0, "phases are a part of what was counted"
 
 
 def test_a_stop_in_the_last_evaluation_leaves_the_end_to_the_next_start():

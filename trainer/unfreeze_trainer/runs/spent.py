@@ -43,6 +43,10 @@ class Spent(BaseModel):
         before = self.amount if self.unit == budget.unit else self.seconds * per_second
         return Spent(seconds=self.seconds + seconds, unit=budget.unit, amount=before + seconds * per_second, until=now)
 
+    def at_least(self, seconds: float, budget: ResolvedBudget) -> Spent:
+        """Return it with what was trained while the job had no budget, and nobody counted; `seconds` are those of all phases so far."""
+        return self.after(seconds - self.seconds, budget, self.until) if seconds > self.seconds else self
+
 
 def read_spent(run_folder: Path) -> Spent:
     """Return what a run has spent, nothing where it has not told."""

@@ -18,7 +18,7 @@ from unfreeze_api.contracts.decision import Decision
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.budgets import Reserve, decided, is_over, seconds_of, too_small
 from unfreeze_trainer.link import STARTED_ENV
-from unfreeze_trainer.runs.spent import Spent, read_spent, store_spent
+from unfreeze_trainer.runs.spent import read_spent, store_spent
 from unfreeze_trainer.training.meter import SYNC_SECONDS
 from unfreeze_trainer.training.saying import rounds_of
 
@@ -103,7 +103,8 @@ class Spending:
         if budget is None:
             return
         self._limit, now = seconds_of(budget), time.time()
-        self._earlier = self._with_trained(read_spent(folder.path), now)
+        trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
+        self._earlier = read_spent(folder.path).at_least(trained, budget)
         # Workers that start again in a pod go on where those before were counted.
         began = max(float(os.environ.get(STARTED_ENV, now)), self._earlier.until)
         self._before_counting = max(0.0, now - began)
@@ -111,17 +112,6 @@ class Spending:
         self._met = self._here
         self._fresh = FreshProcess() if folder.generation else None
         self._write()
-
-    def _with_trained(self, spent: Spent, now: float) -> Spent:
-        """Return what was spent, with what phases took while the job had no budget, and nobody counted."""
-        assert self._budget is not None
-        missing = self._trained_seconds - spent.seconds
-        return spent.after(missing, self._budget, min(now, spent.until)) if missing > 0 else spent
-
-    @property
-    def _trained_seconds(self) -> float:
-        state = self._state
-        return sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
 
     @property
     def _here(self) -> float:
@@ -303,6 +293,7 @@ class Spending:
         look = 2 * state.gauge_seconds / (1 + len(state.phases)) if forgetting else 0.0  # the base's, and each phase's
         mixtures = _MIXTURES if forgetting and forgetting.guard == "Interpolate" else 0
         scratch = evidence.scratch if evidence else None
+        trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
         return Reserve(
             evaluation=evaluation,
             checkpoint=written,
@@ -310,7 +301,7 @@ class Spending:
             export=each * len(self._job.output.export),
             guard=look + mixtures * (look + evaluation),
             saying=state.saying_seconds * (2 * self._rounds("validation") + self._rounds("test")),
-            scratch=min(1.0, scratch.max_share) * self._trained_seconds if scratch else 0.0,
+            scratch=min(1.0, scratch.max_share) * trained if scratch else 0.0,
         )
 
     def _write_if_due(self) -> None:
