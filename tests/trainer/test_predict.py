@@ -270,6 +270,17 @@ def test_columns_of_other_names_are_named(asked, tmp_path):
     assert ask("predict", asked.folder, data, "--column", "text=words").exit_code == 0
 
 
+def test_several_numbers_are_named_together_and_no_number_is_null(tmp_path, bert):
+    run = of_texts(tmp_path, bert, "numbers", **json.loads(json.dumps(NUMBERS)))
+    known = [json.loads(line) for line in run.test.read_text().splitlines()]
+    data = table(tmp_path / "d.jsonl", [{"text": row["text"], "p": row["price"], "q": row["size"]} for row in known])
+    done = ask("evaluate", run.folder, data, "--column", "values=p,q", "--output", "json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["metrics"] == pytest.approx(run.metrics, rel=1e-5, abs=1e-7)
+    done = ask("evaluate", run.folder, table(tmp_path / "one.jsonl", known[:1]), "--output", "json")
+    assert json.loads(done.stdout)["metrics"]["r2"] is None, "of one row there is none, and JSON has no NaN"
+
+
 def test_what_an_export_does_not_say_its_config_does(asked, tmp_path):
     marker = asked.folder / "unfreeze.json"
     before = marker.read_text()

@@ -245,6 +245,14 @@ def test_what_cannot_be_read_is_named(kind, text, says, bert, tmp_path):
         look(job)
 
 
+@pytest.mark.parametrize("kind", [TASK, LABELS, RANKED])
+def test_a_step_of_one_sample_is_refused(kind, bert, tmp_path):
+    lines = [f"{WORDS[n]},{WORDS[n + 1]},{n % 2},{n}\n" for n in range(12)]
+    table = broken(tmp_path, "anchor,positive,label,score\n" + "".join(lines))
+    with pytest.raises(JobError, match=r"^spec\.training\.batchSize: a step of one sample has nothing"):
+        open_task(make_job(bert, table, task=kind, training={"batchSize": 1}))
+
+
 def test_scores_of_any_scale_are_ranked(bert, tmp_path):
     text = "anchor,positive,score\n" + "".join(f"{WORDS[n]},{WORDS[n + 1]},{n}\n" for n in range(12))
     assert open_task(make_job(bert, broken(tmp_path, text), task=RANKED)).splits == {"train": 9, "validation": 3}

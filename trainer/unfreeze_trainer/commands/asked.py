@@ -219,9 +219,11 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
     if unknown := [name for name in columns if name not in reads]:
         known = ", ".join(reads)
         raise JobError("InvalidJob", f"--column {unknown[0]}: {task['type']} has no such field: its fields are {known}")
-    own = _columns(task["type"], described.columns) | dict(columns)
-    if "value" in columns:
-        own.pop("values", None)
+    many = {column.name for column in task_type(task["type"]).reads if column.many}
+    named = {name: value.split(",") if name in many else value for name, value in columns.items()}
+    own = _columns(task["type"], described.columns) | named
+    if columns.keys() & {"value", "values"}:
+        own.pop("values" if "value" in columns else "value", None)
     base = (
         _towers(finished.model.absolute())
         if task_type(task["type"]).describes

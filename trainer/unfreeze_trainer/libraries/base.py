@@ -97,6 +97,7 @@ class Library(ABC):
         if not self.job.adapter:
             return LoadedModel(module, blocks, frozenset())
         options: dict[str, Any] = {"seed": self.job.training.seed, "base": self.path}
+        options["whole_heads"] = self.job.semantics.heads == "Whole"
         with shapes_alone():  # PEFT asks each layer for its weight many times
             return add_adapter(module, blocks, self.job.adapter, **options, reach_experts=self._reaches_experts)
 

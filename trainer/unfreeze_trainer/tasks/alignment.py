@@ -44,6 +44,7 @@ class Alignment(ComposedTask):
 
         self._aligned = Aligned(job, parts, modalities)
         super().__init__(job, objective, self._aligned, library)
+        self._require_others()
 
     def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
         """Return what there is to predict, and the splits; encoders of sound are made as short as clips are, as AudioClassification does."""

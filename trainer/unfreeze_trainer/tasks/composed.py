@@ -86,6 +86,16 @@ class ComposedTask(Task):
         self.unread = {name: set() for name in self._splits}
         self._pinning: Future[dict[str, Any]] | None = None
 
+    def _require_others(self) -> None:
+        """Raise JobError where each step has one sample, of a task that learns by comparing it with others."""
+        if self.couples and self.job.training.batch_size == 1:
+            raise JobError(
+                "InvalidJob",
+                "spec.training.batchSize: a step of one sample has nothing that does not belong to it, by which"
+                f" {self.job.task.type} learns: give as many as you can, and bound the memory by"
+                " spec.training.gradientAccumulationSteps",
+            )
+
     def read(self) -> tuple[Encoder[Any], dict[str, Split]]:
         """Return what there is to predict, and the splits. JobError as of `read_splits`."""
         return read_splits(self.job, self.modality.read, target_kind(self.job))

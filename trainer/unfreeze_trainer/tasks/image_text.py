@@ -52,12 +52,7 @@ class ImageText(ComposedTask):
         if self._tells:
             self.answers = OneOf(self.told)
             return
-        if job.training.batch_size == 1:
-            raise JobError(
-                "InvalidJob",
-                "spec.training.batchSize: a step of one sample has nothing that does not belong to it, by which ImageText learns: give"
-                " as many as you can, and bound the memory by spec.training.gradientAccumulationSteps",
-            )
+        self._require_others()
         self._require_metric_of_test()
         self.modality.look(self._splits)
         self.modality.warnings.extend(self._chances())

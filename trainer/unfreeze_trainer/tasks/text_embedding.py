@@ -39,6 +39,8 @@ class TextEmbedding(ComposedTask):
 
         sentences = Sentences(job, library, options.max_length, annotation=options.annotation)
         super().__init__(job, objective, sentences, library)
+        if options.annotation != "Pairs" or not job.data.train.columns.negative:  # a pair has its own negative
+            self._require_others()
         self._require_metric_of_test()
 
     def _require_metric_of_test(self) -> None:

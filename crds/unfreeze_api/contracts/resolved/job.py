@@ -64,6 +64,9 @@ class Semantics(Model):
     experts: Annotated[Literal["Adapted", "PassedOver"], Before("PassedOver")] = "Adapted"
     """What all-linear means in a mixture of experts. Adapted: the experts too, and what cannot reach them is refused, as is a
     quantisation that leaves them as they are. PassedOver: the layers that there are beside them."""
+    heads: Annotated[Literal["Whole", "Split"], Before("Split")] = "Whole"
+    """What of a head of several layers (RoBERTa's) trains as one beside an adapter of PEFT's. Whole: all of it. Split: nothing, where the
+    head has no parameters but its layers': these belong to the block below, with its learning rate."""
     clips: Annotated[Literal["OfData", "OfModel"], Before("OfModel")] = "OfData"
     """How much of a clip a model hears that makes all of them equally long, where maxSeconds does not say it. OfData: as many whole
     seconds as the longest training clip has. OfModel: what it takes, 30 seconds, most of which may be silence."""

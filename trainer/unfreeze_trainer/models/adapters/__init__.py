@@ -24,6 +24,7 @@ def add_adapter(
     seed: int,
     base: str,
     reach_experts: bool = True,
+    whole_heads: bool = True,
 ) -> LoadedModel:
     """Put an adapter into a model.
 
@@ -42,6 +43,8 @@ def add_adapter(
     reach_experts
         Whether all-linear means a mixture's experts too, and is refused where they are out of reach; runs of earlier versions
         pass over them.
+    whole_heads
+        Whether a head that has no parameters but its layers' stays the head; runs of earlier versions give it to the block below.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def add_adapter(
         return add_bottlenecks(module, blocks, bottleneck, seed=seed)
     from unfreeze_trainer.models.adapters.peft import add_peft
 
-    return add_peft(module, blocks, adapter, seed=seed, base=base, reach_experts=reach_experts)
+    return add_peft(module, blocks, adapter, seed=seed, base=base, reach_experts=reach_experts, whole_heads=whole_heads)
 
 
 def save_adapter(

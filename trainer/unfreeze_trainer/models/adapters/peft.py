@@ -71,6 +71,7 @@ def add_peft(
     seed: int,
     base: str,
     reach_experts: bool = True,
+    whole_heads: bool = True,
 ) -> LoadedModel:
     """Wrap a model into PEFT's, with an adapter in the backbone and the head as a module that trains whole and is saved.
 
@@ -104,7 +105,7 @@ def add_peft(
     if not text:
         wrapped.peft_config["default"].base_model_name_or_path = base
     _leave_casts_to_autocast(wrapped)
-    return _divided(wrapped, before, list(blocks), adapter, whole or ())
+    return _divided(wrapped, before, list(blocks), adapter, whole if whole and whole_heads else ())
 
 
 def _leave_casts_to_autocast(wrapped: nn.Module) -> None:
