@@ -31,11 +31,10 @@ import random
 import shutil
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,6 +46,7 @@ from PIL import Image, ImageOps
 from bench.features import of_worker
 from bench.pictures import clothes
 from bench.stamps import write_stamps
+from bench.support.beside import CLASSICAL, STRATEGIES, table
 from bench.support.outcomes import SEED, record
 from bench.support.turns import make_job
 from examples.prepare import prepare, prepare_images, prepare_pairs
@@ -72,8 +72,6 @@ SETS: dict[str, Row] = {
     "trec 1000": {"rows": 1000, "training": {"epochs": 3, "batchSize": 32}},
     "lee": {"training": {"epochs": 2, "batchSize": 16, "metric": "pearson"}},
 }
-STRATEGIES = ("Auto", "probe", "full", "LoRA", "gradual", "scratch", "bottom", "Auto bottom")
-CLASSICAL = "classical"
 _LOWEST = {"blocks": ["embeddings", "layer.0", "layer.1", "layer.2"]}
 """Of EfficientNet-Lite0: the stem and three of its sixteen layers."""
 
@@ -83,7 +81,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     (folder / "auto").mkdir(exist_ok=True, parents=True)
     found = []
-    for seed, name, strategy in itertools.product(SEEDS, SETS, (CLASSICAL, *STRATEGIES)):
+    for seed, name, strategy in itertools.product(SEEDS, SETS, STRATEGIES):
         row = f"{name}, {strategy}, seed {seed}"
         if has(name, strategy) and all(word in row for word in sys.argv[2:]):
             found.append(record("auto", row, partial(_measured, folder, name, strategy, seed)))
@@ -312,39 +310,6 @@ def _classical(spec: Row, seed: int) -> Row:
     said = Said.of(answers.kind, list(answers.names), targets, model.predict(asked))
     metric = job.metric.name
     return {metric: round(said.rates(np.ones(len(targets)))[metric], 4), "processor": round(took, 1)}
-
-
-def value_of(row: Row) -> float:
-    """Return the test value of a row."""
-    found: float = row[SETS[row["set"]]["training"].get("metric", "accuracy")]
-    return found
-
-
-def table(found: list[Row]) -> str:
-    """Return tables in Markdown: of each set and strategy test value and cost, and of Auto what it cost over the best single strategy."""
-    lines = ["| set | strategy | seeds | test value | processor, s |", "|---" * 5 + "|"]
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    places = {pair: place for place, pair in enumerate(itertools.product(SETS, (CLASSICAL, *STRATEGIES)))}
-    for row in sorted(found, key=lambda row: (places[row["set"], row["strategy"]], row["seed"])):
-        groups[row["set"], row["strategy"]].append(row)
-    for (name, strategy), rows in groups.items():
-        values, seconds = [value_of(row) for row in rows], mean(row["processor"] for row in rows)
-        spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-        lines.append(f"| {name} | {strategy} | {len(rows)} | {mean(values):.3f}{spread} | {seconds:.1f} |")
-    lines += ["", "| set | best single | its value | Auto | cost above the floor | of whole jobs |", "|---" * 6 + "|"]
-    for name in dict.fromkeys(name for name, _ in groups):
-        of = {strategy: rows for (one, strategy), rows in groups.items() if one == name}
-        singles = {one: mean(map(value_of, rows)) for one, rows in of.items() if not one.startswith("Auto")}
-        singles.pop(CLASSICAL, None)
-        if "Auto" not in of or "probe" not in singles:
-            continue
-        best = max(singles, key=lambda strategy: singles[strategy])
-        auto, single, probe = (mean(row["processor"] for row in of[one]) for one in ("Auto", best, "probe"))
-        classical = mean(row["processor"] for row in of.get(CLASSICAL, [{"processor": 0.0}]))
-        above = f"{(auto - probe - classical) / (single - probe):.2f}" if best != "probe" else ""
-        own = mean(map(value_of, of["Auto"]))
-        lines.append(f"| {name} | {best} | {singles[best]:.3f} | {own:.3f} | {above} | {auto / single:.2f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.auto import table
+from bench.support.beside import table
 
 ROOT = Path(__file__).parents[2]
 TEXT = "\n".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "strategies.md"))

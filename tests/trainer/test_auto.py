@@ -26,6 +26,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.paired import within_by_bootstrap, within_by_rows
 from unfreeze_trainer.judgement.rungs import (
     FEW,
+    IDLE,
     SURE,
     Climbed,
     Next,
@@ -124,7 +125,7 @@ def test_a_gate_keeps_target_and_budget(values, idle, takes, seconds, useful):
     if decision.answer == "Yes":
         assert max(one, other) < 0.9
         assert sum(rung.seconds for rung in climbed) + takes <= seconds
-        assert idle < SURE or not useful
+        assert idle < IDLE or not useful
         more = gate(
             climbed, Next("all", takes), Wanted(ACCURACY, target=0.95, seconds=seconds * 2), idle=idle / 2, step=3
         )
@@ -175,6 +176,7 @@ def test_few_rows_shut_no_gate_but_target_and_budget_do():
     )
     assert answer(0.8, 0.8, rows=FEW - 1, idle=1.0).answer == "Yes"
     assert answer(1.0, rows=FEW).answer == answer(0.8, 0.8, rows=FEW, idle=1.0).answer == "No"
+    assert [answer(0.8, 0.8, rows=200, idle=idle).answer for idle in (IDLE - 0.01, IDLE)] == ["Yes", "No"]
     assert answer(1.0, rows=4, target=0.95).answer == answer(0.8, rows=4, seconds=12).answer == "No"
 
 
@@ -234,12 +236,12 @@ def phases_of(auto, *, blocks=("embeddings", "layer.0", "layer.1", "layer.2", "h
     return compile_phases(job, blocks, 10)
 
 
-def test_each_rung_takes_training_epochs_the_probe_five_times_as_many_at_most_and_the_upper_half_on_the_way_half():
+def test_the_probe_takes_five_times_the_epochs_at_most_the_upper_half_on_the_way_half_and_everything_after_it_three_quarters():
     probe, upper, whole = phases_of({})
     assert [(phase.rung, phase.name, phase.steps, phase.first_step) for phase in (probe, upper, whole)] == [
         ("FeatureExtraction", "head", 100, 0),
         ("PartialFineTuning 2", "layer.2", 10, 100),
-        ("FullFineTuning", "all", 20, 110),
+        ("FullFineTuning", "all", 15, 110),
     ]
     assert upper.trainable == ("layer.1", "layer.2", "head")
     assert [phase.plateau and phase.plateau.patience for phase in (probe, upper, whole)] == [3, None, None]
@@ -266,6 +268,11 @@ def test_the_upper_half_as_the_last_rung_takes_all_epochs():
     assert [phase.steps for phase in found] == [100, 20]
     rungs = [{"type": "PartialFineTuning", "epochs": 3}, {"type": "FullFineTuning"}]
     assert [phase.steps for phase in phases_of({"rungs": rungs})] == [30, 20]
+    assert [
+        phase.steps for phase in phases_of({"rungs": [{"type": "FeatureExtraction"}, {"type": "FullFineTuning"}]})
+    ] == [100, 20]
+    some = [{"type": "PartialFineTuning", "lastBlocks": 2}, {"type": "FullFineTuning"}]
+    assert [phase.steps for phase in phases_of({"rungs": some})] == [20, 20]
 
 
 def test_a_small_model_has_fewer_rungs():

@@ -20,7 +20,9 @@ from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.tasks.base import Metric
 
 SURE = 0.9
-"""Probability of being within the margin at which a cheaper rung is taken, and a dearer one is known to be of no use."""
+"""Probability of being within the margin at which a cheaper rung is taken, and one that has begun is given up."""
+IDLE = 0.8
+"""Probability that the newest rung brought no more than the margin at which no other follows: what is at stake is what that would bring beyond it."""
 MIN_GAIN = 0.01
 """Largest margin where nobody says one: of a metric that is better when it is lower a share of its value."""
 
@@ -194,7 +196,7 @@ def gate(
         takes = f"{name} takes about {following.seconds:.0f} s" if spent < wanted.seconds else "no time is left"
         why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
         otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
-    elif idle is not None and idle >= SURE and best.useful is not False and not behind and not wanted.few:
+    elif idle is not None and idle >= IDLE and best.useful is not False and not behind and not wanted.few:
         why = f"{newest.name} brought no more than {margin:.2g}, with probability {idle:.2f}"
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
