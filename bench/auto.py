@@ -7,6 +7,8 @@ Measures the rows whose names have all the words, as `trec 50, Auto, seed 0`; ke
 - `trec N`: N of TREC's questions, drawn by the seed; its own test questions;
 - `fashion 200`: 200 pictures of Fashion-MNIST, drawn by the seed, and 600 others (bench.pictures);
 - `handwritten 200`: 200 of scikit-learn's handwritten digits, drawn by the seed, and 180 others;
+- `shifted 100`: 100 of them with light and dark inverted, drawn by the seed, on a model that was trained on all as they are: what is new is in the inputs
+  alone, and so is what has to change. `bottom` trains the lowest blocks there, `Auto bottom` has that rung in place of the upper half;
 - `tuxpaint`: stamps of Tux Paint in seven folders (bench.stamps);
 - `spoken`: spoken digits, of languages that were not trained on (bench.digits);
 - `lee`: how similar pairs of news texts are (bench.pairs), by Pearson's correlation.
@@ -29,22 +31,23 @@ import random
 import shutil
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from bench.features import of_worker
 from bench.pictures import clothes
 from bench.stamps import write_stamps
-from bench.support.outcomes import record
+from bench.support.beside import CLASSICAL, STRATEGIES, table
+from bench.support.outcomes import SEED, record
 from bench.support.turns import make_job
 from examples.prepare import prepare, prepare_images, prepare_pairs
 from examples.prepare_audio import prepare_audio
@@ -63,13 +66,14 @@ SETS: dict[str, Row] = {
     "trec 200": {"rows": 200, "training": {"epochs": 8, "batchSize": 16}},
     "fashion 200": {"rows": 200, "rates": _OF_PICTURES, "training": {"epochs": 8, "batchSize": 16}},
     "handwritten 200": {"rows": 200, "rates": _OF_PICTURES, "training": {"epochs": 8, "batchSize": 16}},
+    "shifted 100": {"rows": 100, "rates": _OF_PICTURES, "training": {"epochs": 8, "batchSize": 16}},
     "tuxpaint": {"rates": _OF_PICTURES, "training": {"epochs": 6, "batchSize": 16}},
     "spoken": {"rates": _OF_SOUNDS, "training": {"epochs": 8, "batchSize": 16}},
     "trec 1000": {"rows": 1000, "training": {"epochs": 3, "batchSize": 32}},
     "lee": {"training": {"epochs": 2, "batchSize": 16, "metric": "pearson"}},
 }
-STRATEGIES = ("Auto", "probe", "full", "LoRA", "gradual", "scratch")
-CLASSICAL = "classical"
+_LOWEST = {"blocks": ["embeddings", "layer.0", "layer.1", "layer.2"]}
+"""Of EfficientNet-Lite0: the stem and three of its sixteen layers."""
 
 
 def main() -> None:
@@ -77,7 +81,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     (folder / "auto").mkdir(exist_ok=True, parents=True)
     found = []
-    for seed, name, strategy in itertools.product(SEEDS, SETS, (CLASSICAL, *STRATEGIES)):
+    for seed, name, strategy in itertools.product(SEEDS, SETS, STRATEGIES):
         row = f"{name}, {strategy}, seed {seed}"
         if has(name, strategy) and all(word in row for word in sys.argv[2:]):
             found.append(record("auto", row, partial(_measured, folder, name, strategy, seed)))
@@ -85,10 +89,12 @@ def main() -> None:
 
 
 def has(name: str, strategy: str) -> bool:
-    """Return whether a set has a strategy: there is no classical model of sounds, and no LoRA of convolutions here."""
+    """Return whether a set has a strategy: no classical model of sounds, no LoRA of convolutions, and the lowest blocks where they should win."""
+    kind = name.split(maxsplit=1)[0]
     return not (
-        (strategy == CLASSICAL and name == "spoken")
-        or (strategy == "LoRA" and name.split(maxsplit=1)[0] in ("fashion", "handwritten", "tuxpaint"))
+        (strategy == CLASSICAL and kind == "spoken")
+        or (strategy == "LoRA" and kind in ("fashion", "handwritten", "shifted", "tuxpaint"))
+        or (strategy.endswith("bottom") and kind != "shifted")
     )
 
 
@@ -106,6 +112,20 @@ def strategy_of(name: str, strategy: str) -> Row:
         },
         "gradual": {"strategy": {"type": "GradualUnfreezing", "gradualUnfreezing": {"blocksPerPhase": 3}, **rates}},
         "scratch": {"strategy": everything, "model": {"initialization": "Random"}},
+        "bottom": {"strategy": {"type": "PartialFineTuning", "partialFineTuning": _LOWEST, **rates}},
+        "Auto bottom": {
+            "strategy": {
+                "type": "Auto",
+                "auto": {
+                    "rungs": [
+                        {"type": "FeatureExtraction"},
+                        {"type": "PartialFineTuning", **_LOWEST},
+                        {"type": "FullFineTuning"},
+                    ]
+                },
+                **rates,
+            }
+        },
     }
     return given[strategy]
 
@@ -117,6 +137,7 @@ def spec_of(folder: Path, name: str, strategy: str, seed: int) -> Row:
         "trec": _questions,
         "fashion": _clothes,
         "handwritten": _digits,
+        "shifted": _inverted,
         "tuxpaint": _stamps,
         "spoken": _sounds,
         "lee": _pairs,
@@ -162,7 +183,7 @@ def _digits(folder: Path, name: str, seed: int) -> Row:
     return _pictures(folder, name, folder / "data" / "digits", seed)
 
 
-def _pictures(folder: Path, name: str, source: Path, seed: int) -> Row:
+def _pictures(folder: Path, name: str, source: Path, seed: int, *, model: str = "") -> Row:
     """Return the job of some of the pictures below a folder, which are drawn by the seed."""
     prepare_images(folder)
     place = folder / "auto" / f"{name.replace(' ', '-')}-{seed}"
@@ -174,10 +195,27 @@ def _pictures(folder: Path, name: str, source: Path, seed: int) -> Row:
                 copy = place / split / file.parent.name / file.name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
+    return _of_pictures(model or f"{folder}/models/efficientnet-lite0", place)
+
+
+def _of_pictures(model: str, place: Path) -> Row:
     options = {"imageSize": 48, "augmentation": "None"}
-    return _spec(
-        f"{folder}/models/efficientnet-lite0", "ImageClassification", options, f"{place}/train", f"{place}/test"
-    )
+    return _spec(model, "ImageClassification", options, f"{place}/train", f"{place}/test")
+
+
+def _inverted(folder: Path, name: str, seed: int) -> Row:
+    prepare_images(folder)
+    digits, place, base = folder / "data" / "digits", folder / "auto" / "inverted", folder / "auto" / "clean"
+    for file in [] if place.exists() else sorted(digits.glob("*/*/*.png")):
+        copy = place / file.relative_to(digits)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        ImageOps.invert(Image.open(file).convert("L")).save(copy)
+    if not (base / "report.json").exists():
+        shutil.rmtree(base, ignore_errors=True)
+        clean = _of_pictures(f"{folder}/models/efficientnet-lite0", digits)
+        training = {**SETS[name]["training"], "epochs": 3, "seed": SEED}
+        of_worker(clean | {"training": training, "strategy": {"type": "FullFineTuning", **_OF_PICTURES}}, base)
+    return _pictures(folder, name, place, seed, model=f"{base}/model")
 
 
 def _stamps(folder: Path, *_: Any) -> Row:
@@ -272,38 +310,6 @@ def _classical(spec: Row, seed: int) -> Row:
     said = Said.of(answers.kind, list(answers.names), targets, model.predict(asked))
     metric = job.metric.name
     return {metric: round(said.rates(np.ones(len(targets)))[metric], 4), "processor": round(took, 1)}
-
-
-def value_of(row: Row) -> float:
-    """Return the test value of a row."""
-    found: float = row[SETS[row["set"]]["training"].get("metric", "accuracy")]
-    return found
-
-
-def table(found: list[Row]) -> str:
-    """Return tables in Markdown: of each set and strategy test value and cost, and of Auto what it cost over the best single strategy."""
-    lines = ["| set | strategy | seeds | test value | processor, s |", "|---" * 5 + "|"]
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in found:
-        groups[row["set"], row["strategy"]].append(row)
-    for (name, strategy), rows in groups.items():
-        values, seconds = [value_of(row) for row in rows], mean(row["processor"] for row in rows)
-        spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-        lines.append(f"| {name} | {strategy} | {len(rows)} | {mean(values):.3f}{spread} | {seconds:.1f} |")
-    lines += ["", "| set | best single | its value | Auto | cost above the floor | of whole jobs |", "|---" * 6 + "|"]
-    for name in dict.fromkeys(row["set"] for row in found):
-        of = {strategy: rows for (one, strategy), rows in groups.items() if one == name}
-        singles = {strategy: mean(map(value_of, rows)) for strategy, rows in of.items() if strategy != "Auto"}
-        singles.pop(CLASSICAL, None)
-        if "Auto" not in of or "probe" not in singles:
-            continue
-        best = max(singles, key=lambda strategy: singles[strategy])
-        auto, single, probe = (mean(row["processor"] for row in of[one]) for one in ("Auto", best, "probe"))
-        classical = mean(row["processor"] for row in of.get(CLASSICAL, [{"processor": 0.0}]))
-        above = f"{(auto - probe - classical) / (single - probe):.2f}" if best != "probe" else ""
-        own = mean(map(value_of, of["Auto"]))
-        lines.append(f"| {name} | {best} | {singles[best]:.3f} | {own:.3f} | {above} | {auto / single:.2f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

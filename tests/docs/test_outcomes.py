@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.support.beside import table
+
 ROOT = Path(__file__).parents[2]
 TEXT = "\n".join((ROOT / "docs" / page).read_text() for page in ("tasks.md", "strategies.md"))
 INTERVAL = "95 %"
@@ -39,6 +41,17 @@ def test_what_was_forgotten_is_told_as_it_was_kept():
     for row in rows:
         assert row["said"] in text
         assert f"{row['accuracy']:.3f}" in text
+
+
+def test_auto_beside_single_strategies_is_told_as_it_was_kept():
+    rows = [json.loads(line) for line in (ROOT / "bench/results/auto.jsonl").read_text().splitlines()]
+    assert len({row["row"] for row in rows}) == len(rows)
+    text = (ROOT / "docs/judgement.md").read_text()
+    known, told = (
+        [line for line in lines.splitlines() if line.startswith(tuple(f"| {row['set']} |" for row in rows))]
+        for lines in (table(rows), text)
+    )
+    assert told == known
 
 
 def test_a_figure_with_an_interval_and_a_commit_is_of_a_row():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,8 @@ from unfreeze_api.tasks.base import Metric
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.judgement.paired import within_by_bootstrap, within_by_rows
 from unfreeze_trainer.judgement.rungs import (
+    FEW,
+    IDLE,
     SURE,
     Climbed,
     Next,
@@ -121,7 +125,7 @@ def test_a_gate_keeps_target_and_budget(values, idle, takes, seconds, useful):
     if decision.answer == "Yes":
         assert max(one, other) < 0.9
         assert sum(rung.seconds for rung in climbed) + takes <= seconds
-        assert idle < SURE or not useful
+        assert idle < IDLE or not useful
         more = gate(
             climbed, Next("all", takes), Wanted(ACCURACY, target=0.95, seconds=seconds * 2), idle=idle / 2, step=3
         )
@@ -161,6 +165,48 @@ def test_the_margin_is_the_smaller_of_a_hundredth_and_a_standard_error():
     assert margin_of(best, Wanted(ACCURACY, min_gain=0.03)) == 0.03
 
 
+def test_few_rows_shut_no_gate_but_target_and_budget_do():
+    def answer(*values, rows, idle=None, **wanted):
+        return gate(rungs(*values), Next("all", 9.0), Wanted(ACCURACY, rows=rows, **wanted), idle=idle, step=3)
+
+    found = answer(1.0, rows=FEW - 1)
+    assert (found.answer, "29 validation samples are too few to say that nothing is left to gain" in found.message) == (
+        "Yes",
+        True,
+    )
+    assert answer(0.8, 0.8, rows=FEW - 1, idle=1.0).answer == "Yes"
+    assert answer(1.0, rows=FEW).answer == answer(0.8, 0.8, rows=FEW, idle=1.0).answer == "No"
+    assert [answer(0.8, 0.8, rows=200, idle=idle).answer for idle in (IDLE - 0.01, IDLE)] == ["Yes", "No"]
+    assert answer(1.0, rows=4, target=0.95).answer == answer(0.8, rows=4, seconds=12).answer == "No"
+
+
+def test_of_few_rows_the_best_rung_is_taken_and_of_equal_ones_that_with_the_lowest_loss():
+    def taken(*found, rows=10, sure=1.0):
+        climbed = [replace(one, loss=loss) for one, (_, loss) in zip(rungs(*(v for v, _ in found)), found, strict=True)]
+        return choose(climbed, [sure] * len(found), Wanted(ACCURACY, rows=rows), step=3)
+
+    place, found = taken((0.6, 1.2), (0.8, 0.9), (0.8, 0.7))
+    assert (place, found.message) == (
+        2,
+        "rung 2 is taken: its accuracy is 0.8, better than rung 0 0.6, that of rung 1 too, with a higher loss",
+    )
+    assert found.otherwise.startswith("30 validation samples or more: with 10 no rung is surely as good")
+    assert taken((0.8, 0.7), (0.8, 0.9))[0] == 0
+    assert taken((0.8, None), (0.8, 0.9))[0] == taken((0.8, float("nan")), (0.8, None))[0] == 0
+    assert taken((0.79, 1.2), (0.8, 0.9))[0] == 1
+    assert taken((0.79, 1.2), (0.8, 0.9), rows=FEW)[0] == 0
+    assert taken((0.8, 1.2), (0.8, 0.9), rows=200, sure=0.6)[0] == 1, "equal, but not on the same rows"
+
+
+@given(st.lists(SHARE, min_size=1, max_size=8), st.integers(1, 60), SHARE)
+def test_fewer_rows_never_shut_a_gate_that_more_leave_open(values, rows, idle):
+    climbed = rungs(*values)
+    more, fewer = (
+        gate(climbed, Next("all", 1.0), Wanted(ACCURACY, rows=count), idle=idle, step=3) for count in (rows + 30, rows)
+    )
+    assert fewer.answer == "Yes" or more.answer == "No"
+
+
 def test_a_value_that_is_no_number_is_the_worst():
     nan = float("nan")
     assert [best_of(values, ACCURACY) for values in ([nan, 0.2], [0.3, nan], [nan, nan], [0.2, 0.2])] == [1, 0, 0, 0]
@@ -183,6 +229,14 @@ def test_a_rung_that_is_no_number_is_no_gain_and_is_not_as_good_as_one_that_is()
     assert within_values(2.0, nan, 0.01, RMSE) == 1.0
 
 
+def test_no_rung_begins_with_weights_that_came_to_no_number():
+    best = [Best(step=place, value=value, metrics={}) for place, value in enumerate([0.9, float("nan"), 0.5])]
+    found = [Rung(phase_index=place, best=one, steps=1, seconds=1.0) for place, one in enumerate(best)]
+    phases = [SimpleNamespace(solved=place == 0) for place in range(3)]
+    run = SimpleNamespace(_state=SimpleNamespace(rungs=found), _plan=SimpleNamespace(phases=phases))
+    assert Ladder._starts.fget(run) == found[2:]
+
+
 # The plan.
 
 
@@ -191,12 +245,12 @@ def phases_of(auto, *, blocks=("embeddings", "layer.0", "layer.1", "layer.2", "h
     return compile_phases(job, blocks, 10)
 
 
-def test_each_rung_takes_training_epochs_and_the_probe_five_times_as_many_at_most():
+def test_the_probe_takes_five_times_the_epochs_at_most_the_upper_half_on_the_way_half_and_everything_after_it_three_quarters():
     probe, upper, whole = phases_of({})
     assert [(phase.rung, phase.name, phase.steps, phase.first_step) for phase in (probe, upper, whole)] == [
         ("FeatureExtraction", "head", 100, 0),
-        ("PartialFineTuning 2", "layer.2", 20, 100),
-        ("FullFineTuning", "all", 20, 120),
+        ("PartialFineTuning 2", "layer.2", 10, 100),
+        ("FullFineTuning", "all", 15, 110),
     ]
     assert upper.trainable == ("layer.1", "layer.2", "head")
     assert [phase.plateau and phase.plateau.patience for phase in (probe, upper, whole)] == [3, None, None]
@@ -216,6 +270,18 @@ def test_rungs_are_what_one_says():
         ("layer.2", ("layer.2", "head"), 20),
     ]
     assert [phase.rung for phase in found] == ["PartialFineTuning 1", "PartialFineTuning 1 (rungs[1])"]
+
+
+def test_the_upper_half_as_the_last_rung_takes_all_epochs():
+    found = phases_of({"rungs": [{"type": "FeatureExtraction"}, {"type": "PartialFineTuning"}]})
+    assert [phase.steps for phase in found] == [100, 20]
+    rungs = [{"type": "PartialFineTuning", "epochs": 3}, {"type": "FullFineTuning"}]
+    assert [phase.steps for phase in phases_of({"rungs": rungs})] == [30, 20]
+    assert [
+        phase.steps for phase in phases_of({"rungs": [{"type": "FeatureExtraction"}, {"type": "FullFineTuning"}]})
+    ] == [100, 20]
+    some = [{"type": "PartialFineTuning", "lastBlocks": 2}, {"type": "FullFineTuning"}]
+    assert [phase.steps for phase in phases_of({"rungs": some})] == [20, 20]
 
 
 def test_a_small_model_has_fewer_rungs():

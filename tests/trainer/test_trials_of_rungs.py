@@ -21,9 +21,11 @@ from unfreeze_trainer.training.loop import train
 LOSS = st.one_of(st.floats(0, 10), st.just(float("nan")), st.none())
 
 
-def answer(*, value=0.8, idle=0.95, loss=1.0, now=1.0, behind=False, steps=10):
+def answer(*, value=0.8, idle=0.95, loss=1.0, now=1.0, behind=False, steps=10, rows=None):
     tried = Trial("all", value, steps, 100, now)
-    return judge(rungs(0.8)[0], tried, Wanted(ACCURACY), idle=idle, loss=loss, margin=0.01, behind=behind, step=3)
+    return judge(
+        rungs(0.8)[0], tried, Wanted(ACCURACY, rows=rows), idle=idle, loss=loss, margin=0.01, behind=behind, step=3
+    )
 
 
 @given(SHARE, st.tuples(LOSS, LOSS), st.booleans(), SHARE, st.floats(0, 10))
@@ -49,6 +51,8 @@ def test_a_rung_is_given_up_where_metric_and_loss_speak_against_it():
     assert answer(now=float("nan")).answer == "No"
     assert answer(idle=0.5).answer == "Yes"
     assert answer(loss=None).answer == "Yes", "nobody knows the loss"
+    assert answer(rows=29).message.endswith("it goes on, since 29 validation samples are too few to give it up")
+    assert answer(rows=30).answer == "No"
     assert answer(behind=True).message.endswith("it goes on, since nothing that is worth anything is there yet")
 
 

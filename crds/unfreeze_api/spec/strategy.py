@@ -93,6 +93,8 @@ class GradualUnfreezingSpec(Model):
 RungType = Literal["FeatureExtraction", "PartialFineTuning", "FullFineTuning"]
 PROBE_EPOCHS, PROBE_PATIENCE = 5, 3
 """Of Auto's rung FeatureExtraction: times training.epochs at most, and evaluations without improvement that end it."""
+UPPER_EPOCHS, WHOLE_EPOCHS = 0.5, 0.75
+"""Times training.epochs, of Auto's rung PartialFineTuning of the upper half, which is on the way to another one, and of FullFineTuning after it."""
 
 
 class AutoRungSpec(Model):
@@ -114,7 +116,9 @@ class AutoRungSpec(Model):
     """Of PartialFineTuning, names of the blocks that are trained beside the head; `unfreeze phases` lists them."""
     epochs: float | None = Field(default=None, gt=0, le=10000)
     """Passes over the training data of this rung. Default: training.epochs; of FeatureExtraction, whose steps are cheap, five
-    times as many, which end after 3 evaluations without improvement, or none where the head is solved (strategy.solver)."""
+    times as many, which end after 3 evaluations without improvement, or none where the head is solved (strategy.solver); half as
+    many of a PartialFineTuning that does not say which blocks it trains and is not the last rung, and three quarters of a
+    FullFineTuning after it."""
 
 
 DEFAULT_RUNGS: tuple[AutoRungSpec, ...] = tuple(
@@ -134,9 +138,9 @@ class AutoSpec(Model):
     """Options of Auto."""
 
     rungs: Annotated[list[AutoRungSpec] | None, Since(2)] = Field(default=None, min_length=1, max_length=8)
-    """What is tried, from the cheapest to the dearest. Each rung starts from the best weights of those before it, and takes
-    training.epochs, with a course of the learning rate of its own. Default: FeatureExtraction, PartialFineTuning of the upper half
-    of the blocks, FullFineTuning."""
+    """What is tried, from the cheapest to the dearest. Each rung starts from the best weights of those before it, and has a course
+    of the learning rate of its own. Default: FeatureExtraction, PartialFineTuning of the upper half of the blocks for half of
+    training.epochs, FullFineTuning for three quarters of them."""
     target: float | None = Field(default=None, ge=-1000000000, le=1000000000)
     """Value of training.metric that is good enough: once a rung reaches it, none follows. Default: none."""
     min_gain: float | None = Field(default=None, ge=0, le=100)

@@ -3,6 +3,9 @@
 The best rung is not taken where a cheaper one is not worse by more than a margin, with probability .9 (non-inferiority):
 absence of evidence is not equality, and a rung that is not surely as good is no reason to do without a better one.
 
+A few validation rows tell nothing surely: all of them right is no sign that nothing is left to gain, and the same rows right none that two rungs are
+alike. Below `FEW` of them no gate is shut by what they say, and the best rung is taken, of equal ones that with the lowest loss.
+
 Below the first rung stands a classical model, where the task has one. It is never taken, since it is no model of the base, but a rung
 that is no better is worth nothing: it shuts no gate, and is not taken in place of one that is surely better.
 """
@@ -17,9 +20,16 @@ from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_api.tasks.base import Metric
 
 SURE = 0.9
-"""Probability of being within the margin at which a cheaper rung is taken, and a dearer one is known to be of no use."""
+"""Probability of being within the margin at which a cheaper rung is taken, and one that has begun is given up."""
+IDLE = 0.8
+"""Probability that the newest rung brought no more than the margin at which no other follows: what is at stake is what that would bring beyond it."""
 MIN_GAIN = 0.01
 """Largest margin where nobody says one: of a metric that is better when it is lower a share of its value."""
+
+
+FEW = 30
+"""Validation rows below which they tell nothing surely: where all of so many are right, up to a tenth of others may be wrong (95 %, the rule of
+three: Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Climbed:
     """Whether it is better than always guessing one class; None where that has no meaning."""
     majority: float | None = None
     """What always guessing one class has; None where that has no meaning, or is of another metric."""
+    loss: float | None = None
+    """Mean on the validation samples; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,13 @@ class Wanted:
     min_gain: float | None = None
     seconds: float | None = None
     """Of all rungs together."""
+    rows: int | None = None
+    """Validation samples that values are measured on; None where nobody says."""
+
+    @property
+    def few(self) -> bool:
+        """Whether these are too few to tell anything surely."""
+        return self.rows is not None and self.rows < FEW
 
 
 @dataclass(frozen=True)
@@ -88,13 +107,32 @@ class Next:
     """That it takes, by what was measured; 0 where nothing was."""
 
 
-def best_of(values: Sequence[float], metric: Metric) -> int:
-    """Return the place of the best value; of equal ones the first, and one that is no number only where none is."""
+def best_of(values: Sequence[float], metric: Metric, losses: Sequence[float | None] = ()) -> int:
+    """Return the place of the best value, and one that is no number only where none is; of equal ones that with the lowest loss, or the first.
+
+    Parameters
+    ----------
+    values, metric
+        What is compared.
+    losses
+        Of each value, to tell equal ones apart; None, or no number, is no lower than any.
+    """
     best = 0
     for place, value in enumerate(values):
-        if not math.isnan(value) and (math.isnan(values[best]) or metric.improvement(value, values[best]) > 0):
+        gain = metric.improvement(value, values[best])
+        equal = gain == 0 and bool(losses) and _lower(losses[place], losses[best])
+        if not math.isnan(value) and (math.isnan(values[best]) or gain > 0 or equal):
             best = place
     return best
+
+
+def top_of(climbed: Sequence[Climbed], metric: Metric) -> int:
+    """Return the place of the best rung, as `best_of`."""
+    return best_of([one.value for one in climbed], metric, [one.loss for one in climbed])
+
+
+def _lower(one: float | None, other: float | None) -> bool:
+    return one is not None and math.isfinite(one) and other is not None and one < other
 
 
 def margin_of(best: Climbed, wanted: Wanted) -> float:
@@ -141,7 +179,7 @@ def gate(
     classical
         What the rungs have to beat: while none is better, one that brought nothing shuts no gate. None where there is none.
     """
-    metric, best = wanted.metric, climbed[best_of([one.value for one in climbed], wanted.metric)]
+    metric, best = wanted.metric, climbed[top_of(climbed, wanted.metric)]
     newest, margin, spent = climbed[-1], margin_of(best, wanted), sum(one.seconds for one in climbed)
     left = 1 - best.value if metric.better == "Higher" else best.value
     found = f"{metric.name} is {best.value:.4g} by {best.name}"
@@ -151,20 +189,22 @@ def gate(
     if wanted.target is not None and metric.improvement(best.value, wanted.target) >= 0:
         why, answer = f"the target {wanted.target:.4g} is met", "No"
         otherwise = f"a target above {best.value:.4g}" if metric.better == "Higher" else f"one below {best.value:.4g}"
-    elif left <= margin:
+    elif left <= margin and not wanted.few:
         why, answer = f"no more than {max(left, 0):.2g} is left to gain", "No"
         otherwise = "validation samples that the model gets wrong"
     elif wanted.seconds is not None and spent + following.seconds > wanted.seconds:
         takes = f"{name} takes about {following.seconds:.0f} s" if spent < wanted.seconds else "no time is left"
         why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
         otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
-    elif idle is not None and idle >= SURE and best.useful is not False and not behind:
+    elif idle is not None and idle >= IDLE and best.useful is not False and not behind and not wanted.few:
         why = f"{newest.name} brought no more than {margin:.2g}, with probability {idle:.2f}"
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
         why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
         if math.isnan(left):
             why = "nothing is known of what is left to gain"
+        elif left <= margin:
+            why = f"{wanted.rows} validation samples are too few to say that nothing is left to gain"
         elif metric.better == "Lower":
             why = "it is not known how much lower it gets"
         otherwise = "a target that is met, or a rung that surely brings nothing"
@@ -219,11 +259,12 @@ def choose(
         What they have to beat: where the best one surely does, none is taken that does not. None where there is none.
     """
     metric = wanted.metric
-    top = best_of([one.value for one in climbed], metric)
+    top = top_of(climbed, metric)
     best, margin = climbed[top], margin_of(climbed[top], wanted)
     leads = classical.better if classical is not None and classical.better[top] else [True] * len(climbed)
-    place = next(place for place in range(len(climbed)) if place == top or (within[place] >= SURE and leads[place]))
-    taken, behind = climbed[place], [climbed[number].name for number in range(place) if within[number] >= SURE]
+    alike = [probable >= SURE and not wanted.few for probable in within]
+    place = next(place for place in range(len(climbed)) if place == top or (alike[place] and leads[place]))
+    taken, behind = climbed[place], [climbed[number].name for number in range(place) if alike[number]]
     if place != top:
         message = (
             f"{taken.name} is taken: its {metric.name} {taken.value:.4g} is not worse than the {best.value:.4g} of {best.name} by"
@@ -231,13 +272,17 @@ def choose(
         )
         otherwise = f"a minGain of less: with 0 it is {best.name}"
     else:
-        cheaper = [f"{one.name} {one.value:.4g}" for one in climbed[:top]]
+        cheaper = [f"{one.name} {one.value:.4g}" for one in climbed[:top] if one.value != taken.value]
+        equal = [one.name for one in climbed[:top] if one.value == taken.value]
         than = f", better than {', '.join(cheaper)}" if cheaper else ""
+        than += f", that of {', '.join(equal)} too, with a higher loss" if equal else ""
         message = f"{taken.name} is taken: its {metric.name} is {taken.value:.4g}{than}"
         likely = max(within[:top], default=None)
         otherwise = (
             "a dearer rung that is better"
             if likely is None
+            else f"{FEW} validation samples or more: with {wanted.rows} no rung is surely as good as a better one"
+            if wanted.few
             else f"a cheaper rung that is within {margin:.2g} with probability {SURE:g}; the most probable one is with {likely:.2f}"
         )
     if behind and classical is not None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unfreeze_api.contracts.decision import Decision, Evidence
-from unfreeze_trainer.judgement.rungs import SURE, Climbed, Wanted
+from unfreeze_trainer.judgement.rungs import FEW, SURE, Climbed, Wanted
 
 LITTLE = 0.01
 """Share by which the validation loss has to fall for a rung to promise something."""
@@ -66,11 +66,16 @@ def judge(
     falls = not known or fell(loss or 0.0, trial.loss or 0.0)
     after = f"after {trial.steps:,} of {trial.planned:,} steps of {trial.name} {metric.name} is {trial.value:.4g}, before {before.value:.4g}"
     losses = f", loss {trial.loss:.4g}, before {loss:.4g}" if known else ""
-    answer = "No" if idle >= SURE and not falls and not behind else "Yes"
+    answer = "No" if idle >= SURE and not falls and not behind and not wanted.few else "Yes"
     if answer == "No":
         why, otherwise = (
             "it is given up",
             f"a loss that falls by {LITTLE:.0%}, or a metric that rises".replace("%", " %"),
+        )
+    elif wanted.few:
+        why, otherwise = (
+            f"it goes on, since {wanted.rows} validation samples are too few to give it up",
+            f"{FEW} validation samples or more",
         )
     elif idle < SURE:
         why, otherwise = "it goes on", "a metric that surely has not risen, and a loss that has not fallen"

@@ -12,6 +12,8 @@ from unfreeze_api.contracts.resolved import LearningRate, ResolvedJob
 from unfreeze_api.spec.strategy import (
     PROBE_EPOCHS,
     PROBE_PATIENCE,
+    UPPER_EPOCHS,
+    WHOLE_EPOCHS,
     AutoRungSpec,
     AutoSpec,
     GradualUnfreezingSpec,
@@ -203,7 +205,8 @@ def _climb(auto: AutoSpec, epochs: float, steps_per_epoch: int, blocks: Sequence
     """Return the phases of Auto, one for each rung; the upper half of one block is all of them, and left out."""
     found: list[_Stretch] = []
     below, head = blocks[:-1], blocks[-1]
-    for index, rung in enumerate(auto.completed().rungs or ()):
+    rungs, warmed = auto.completed().rungs or [], False
+    for index, rung in enumerate(rungs):
         if rung.blocks:
             _check_names(f"auto.rungs[{index}].blocks", rung.blocks, below)
         chosen = _blocks_of(rung, below)
@@ -218,12 +221,18 @@ def _climb(auto: AutoSpec, epochs: float, steps_per_epoch: int, blocks: Sequence
                 " one of them",
             )
         fresh = [name for name in chosen if all(name not in one.blocks for one in found)]
-        probes = rung.type == "FeatureExtraction"
+        probes, share = rung.type == "FeatureExtraction", 1.0
+        if probes:
+            share = PROBE_EPOCHS
+        elif not _says_which(rung) and index < len(rungs) - 1:
+            share, warmed = UPPER_EPOCHS, rung.epochs is None
+        elif warmed and rung.type == "FullFineTuning":
+            share = WHOLE_EPOCHS
         found.append(
             _Stretch(
                 ALL if rung.type == "FullFineTuning" else [head, *chosen, *fresh][-1],
                 [*chosen, head],
-                max(1, round((rung.epochs or epochs * (PROBE_EPOCHS if probes else 1)) * steps_per_epoch)),
+                max(1, round((rung.epochs or epochs * share) * steps_per_epoch)),
                 PlateauSpec(patience=PROBE_PATIENCE) if probes and rung.epochs is None else None,
                 _rung_name(rung, len(chosen), index, {one.rung for one in found}),
             )

@@ -7,6 +7,7 @@ The gate's answer lies in the checkpoint that the rung ends with, so that a star
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import numpy as np
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.spec.strategy import AutoSpec
 from unfreeze_api.tasks import task_type
+from unfreeze_trainer.engines.base import persistent_buffers
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.figures import files
 from unfreeze_trainer.exports.predictions import about
@@ -27,6 +29,7 @@ from unfreeze_trainer.judgement.rungs import (
     choose,
     gate,
     margin_of,
+    top_of,
     within_values,
 )
 from unfreeze_trainer.judgement.said import Said, compared_by, spread, within
@@ -94,7 +97,11 @@ class Ladder:
         self._below = BelowRungs(job, task, engine, folder)  # type: ignore[arg-type]
         options = job.strategy.of(AutoSpec) or AutoSpec()
         self._wanted = Wanted(
-            job.metric, options.target, options.min_gain, float(options.budget.seconds) if options.budget else None
+            job.metric,
+            options.target,
+            options.min_gain,
+            float(options.budget.seconds) if options.budget else None,
+            task.splits["validation"],
         )
 
     def compare(self, phase: Phase, *, tell: Callable[[str], None]) -> None:
@@ -131,14 +138,15 @@ class Ladder:
         self._saver.wait()
         weights: dict[str, Tensor] = {}
         if rungs:
-            best = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)].best
+            best = self._best(rungs).best
             if not self._whole([best.step])[0]:
                 log.warning("the rung begins with the newest weights: the checkpoint of step %d is lost", best.step)
                 return
             weights = self._folder.checkpoints.load_weights(best.step)
         if later := self._trainable.names(self._plan.phases[: phase.index]) - weights.keys():
-            base = self._task.build_model().module.named_parameters()
-            weights |= {name: parameter.detach() for name, parameter in base if name in later}
+            base = self._task.build_model().module
+            weights |= {name: parameter.detach() for name, parameter in base.named_parameters() if name in later}
+            weights |= {} if rungs else persistent_buffers(base)
         self._engine.skips()
         self._engine.end()
         self._engine.load_weights(weights)
@@ -189,8 +197,13 @@ class Ladder:
 
     @property
     def _starts(self) -> list[Rung]:
-        """Rungs whose weights another one may begin with."""
-        return [rung for rung in self._state.rungs if not self._plan.phases[rung.phase_index].solved]
+        """Rungs whose weights another one may begin with: of those that came to no number the base is better."""
+        rungs = [rung for rung in self._state.rungs if not self._plan.phases[rung.phase_index].solved]
+        return [rung for rung in rungs if not math.isnan(rung.best.value)]
+
+    def _best(self, rungs: Sequence[Rung]) -> Rung:
+        values, losses = zip(*((rung.best.value, rung.best.metrics.get("loss")) for rung in rungs), strict=True)
+        return rungs[best_of(values, self._wanted.metric, losses)]
 
     def _whole(self, steps: Sequence[int]) -> list[bool]:
         found = [self._is_whole(step) for step in steps] if self._engine.rank == 0 else []
@@ -210,7 +223,7 @@ class Ladder:
             not self._starts or state.best is None or state.beyond
         ):  # of one that began with the base a tenth says nothing
             return _NOTHING
-        before = rungs[best_of([rung.best.value for rung in rungs], self._wanted.metric)]
+        before = self._best(rungs)
         tried = Rung(phase_index=phase.index, best=state.best, steps=state.phase_steps, seconds=state.phase_seconds)
         found = files(self._folder.path).get("validation")
         reads = self._read(before), self._read_at(found[0], tried) if found else None
@@ -271,7 +284,8 @@ class Ladder:
     def _climbed(self, rung: Rung, said: Said | None) -> Climbed:
         name, worth = self._plan.phases[rung.phase_index].rung, rung.best.usefulness
         useful, majority = (worth.better, None if worth.compared else worth.majority) if worth else (None, None)
-        plain = Climbed(name, rung.best.value, rung.steps, rung.seconds, useful=useful, majority=majority)
+        best, loss = rung.best, rung.best.metrics.get("loss")
+        plain = Climbed(name, best.value, rung.steps, rung.seconds, useful=useful, majority=majority, loss=loss)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
             return plain
@@ -295,8 +309,8 @@ class Ladder:
         following = Next(phases[place].rung, self._seconds_of(phases[place]))
         idle = None
         if before := rungs[:-1]:
-            top = best_of([rung.best.value for rung in before], self._wanted.metric)
-            best = climbed[best_of([one.value for one in climbed], self._wanted.metric)]
+            top = before.index(self._best(before))
+            best = climbed[top_of(climbed, self._wanted.metric)]
             margin = margin_of(best, self._wanted)
             idle = self._within(before[top], rungs[-1], margin, (said[top], said[-1]))
         classical = self._below.beside([self._read(rung) for rung in rungs])
@@ -321,10 +335,9 @@ class Ladder:
         return self._plan.seconds_of(phase, work_seconds=unit, evaluation_seconds=self._state.evaluation_seconds)
 
     def _choice(self, rungs: Sequence[Rung], beyond: Sequence[Rung]) -> tuple[int, Decision]:
-        metric = self._wanted.metric
         said = [self._said(rung) for rung in rungs]
         climbed = [self._climbed(*pair) for pair in zip(rungs, said, strict=True)]
-        top = best_of([one.value for one in climbed], metric)
+        top = top_of(climbed, self._wanted.metric)
         margin = margin_of(climbed[top], self._wanted)
         probable = [
             self._within(rung, rungs[top], margin, (own, said[top])) for rung, own in zip(rungs, said, strict=True)

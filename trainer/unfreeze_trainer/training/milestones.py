@@ -136,12 +136,12 @@ class Milestones:
     def conclude(self) -> None:
         """End the training at this step: evaluate, unless that is done, and write a checkpoint. Collective."""
         if self._state.evaluated_step != self._state.step:
-            self._evaluate()
+            self._evaluate(tries=False)  # it is over, whatever it promises
         self._state.phase_ended = True
         self._close_phase()
         self.save()
 
-    def _evaluate(self) -> bool:
+    def _evaluate(self, *, tries: bool = True) -> bool:
         """Evaluate, and do as that decides; return whether it is the best evaluation of the run."""
         state = self._state
         self._before = state.phase_best, state.bad_evaluations, state.evaluated_step
@@ -172,7 +172,7 @@ class Milestones:
             state.take_best(self._metric.name)
             self._predictions.write("validation", measured.kept, state.step)
         self._reporter.evaluated(decision)
-        if not state.phase_ended and self._plan.tries_at(state.step, state.phase_index):
+        if tries and not state.phase_ended and self._plan.tries_at(state.step, state.phase_index):
             state.phase_ended = not self._ladder.goes_on(self._plan.phases[state.phase_index])
         if decision.why and not state.beyond:
             phase = self._plan.phases[state.phase_index]
