@@ -127,7 +127,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         world_size=job.distribution.world_size,
     )
     plain = job.model_copy(update={"training": training.model_copy(update={"compile": False})})
-    [batch] = task.batches("train", trial_batches(task.lengths("train"), feed.sizes())[:1], epoch_seed=0)
+    [batch] = task.batches("train", trial_batches(task.extents("train"), feed.sizes())[:1], epoch_seed=0)
     [held_out] = task.batches("validation", [_evaluated(task, training, job.distribution.world_size)])
     rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
