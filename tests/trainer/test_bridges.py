@@ -16,6 +16,7 @@ from tests.trainer.interrupted import Killed
 from tests.trainer.jobs import WORDS, bert_folder, decoder_folder, dual_encoder_folder, image_model, make_job, merge
 from tests.trainer.stage_group import chained
 from unfreeze_api.contracts.resolved.model import tower_keys
+from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.keys import row_keys
 from unfreeze_trainer.judgement.forgetting import of_towers
@@ -24,8 +25,9 @@ from unfreeze_trainer.models.bridge import Encoders
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs
 from unfreeze_trainer.tasks import open_task
+from unfreeze_trainer.training import stages
 from unfreeze_trainer.training.compared import compared
-from unfreeze_trainer.training.stages import Chain
+from unfreeze_trainer.training.stages import Chain, check_stages
 
 FROZEN = {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}
 WHOLE = {"type": "FullFineTuning", "learningRate": {"head": 1e-2, "backbone": 1e-3}}
@@ -103,6 +105,22 @@ def test_each_tower_starts_where_the_last_stage_that_was_kept_has_left_it(places
     assert staged.model.stage_tower_paths == [f"{exports}/noise/model/{name}" for name in ("image", "text")]
     assert staged.of_tower(1).model.weights_path == f"{exports}/noise/model/text"
     assert staged.fingerprint() == job.fingerprint()
+
+
+def test_an_error_about_the_encoder_of_a_stage_names_its_field(places, tmp_path):
+    stage = stage_of(places, "many", task={"type": "Alignment"}, textEncoder=f"file://{places}/vit")
+    job = job_of(places, tmp_path / "run", "Captioning", [stage])
+    with pytest.raises(JobError, match=rf"^spec.stages\[0\].textEncoder file://{places}/vit"):
+        check_stages(job, open_task)
+
+
+def test_a_stage_does_not_make_a_model_hear_less_than_what_follows(places):
+    job = job_of(places, "/tmp/run", "Captioning", [stage_of(places, "many"), stage_of(places, "noise")])
+    stages._require_heard(job, [3, 2, 2])
+    stages._require_heard(job, [None, None, 4])
+    for heard in ([2, 3, 2], [2, 2, None]):
+        with pytest.raises(JobError, match=r"^spec.stages\[0\].data.train: .*set spec.task.captioning.maxSeconds"):
+            stages._require_heard(job, heard)
 
 
 # Whether it helps

@@ -164,6 +164,12 @@ def naming(job: ResolvedJob, index: int) -> Iterator[None]:
     except JobError as error:
         assert job.stages is not None
         said = _OF_STAGE.sub(f"spec.stages[{index}].", error.marked)
+        if encoder := job.stages[index].text_encoder:
+            said = re.sub(
+                rf"spec\.model\.towers\[\d+\]\.source {re.escape(encoder.source)}",
+                lambda _: f"spec.stages[{index}].textEncoder {encoder.source}",
+                said,
+            )
         if said == error.marked:
             said = f"spec.stages[{index}] ({job.stages[index].name}): {said}"
         raise JobError(error.reason, said) from error
