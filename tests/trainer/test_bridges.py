@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import stages
-from unfreeze_trainer.training.compared import compared
+from unfreeze_trainer.training.compared import _said, compared
 from unfreeze_trainer.training.stages import Chain, check_stages
 
 FROZEN = {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}
@@ -138,6 +139,37 @@ def test_rows_with_something_in_common_are_one_witness():
     assert apart.low == pytest.approx(0.5 - 1.96 * (0.25 / 15) ** 0.5, abs=1e-3)
     uneven = probed([1] * 8 + [0] * 8, np.arange(16) // 8)
     assert uneven.low < 0 < apart.low, "two witnesses that say the contrary prove nothing"
+
+
+def test_hits_are_those_of_the_rows_in_whatever_order_they_are_read():
+    """Every third text lies where the next picture does, and row 5 cannot be read."""
+    count = 40
+    lengths = np.random.default_rng(0).permutation(count)
+    targets = torch.arange(count).repeat(2, 1).T.clone()
+    seen = torch.eye(count)
+    read = seen[[(n + 1) % count if n % 3 == 0 else n for n in range(count)]]
+    vectors = torch.stack([seen, read], dim=1)
+    job = SimpleNamespace(training=SimpleNamespace(seed=0), model=SimpleNamespace(described="x"))
+    task = SimpleNamespace(
+        splits={"train": count},
+        couples=True,
+        wide_outputs=False,
+        build_model=lambda: SimpleNamespace(module=torch.nn.Identity()),
+        lengths=lambda _: lengths,
+        groups=lambda _: np.arange(count),
+        batches=lambda _, lists: ({"rows": torch.tensor(rows)} for rows in lists),
+        forward=lambda _, batch: vectors[batch["rows"]],
+        coupled=lambda batch: (batch["rows"] != 5, targets[batch["rows"]]),
+    )
+    found = _said(job, task)
+    assert found.read.tolist() == [n != 5 for n in range(count)]
+    assert found.units[found.read].tolist() == [2] * (count - 1)
+    assert all(found.scores[n] == 2 for n in range(2, count, 3) if n != 5), "nothing else lies there"
+    assert all(found.scores[n] <= 1 for n in range(0, count, 3)), "its text lies where another picture does"
+    assert all(found.scores[n] >= 1 for n in range(1, count, 3)), "two texts lie where its picture does"
+    vectors[7] = float("nan")
+    with pytest.raises(JobError, match=r"^x: on the job's training rows the model gives numbers that are not finite"):
+        _said(job, task)
 
 
 def test_a_loss_that_falls_is_a_gain():

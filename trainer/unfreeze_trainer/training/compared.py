@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from unfreeze_api.contracts.resolved import ResolvedJob
     from unfreeze_trainer.tasks import Batch, Task
 
-_BATCH = 32
+_BATCH, _WIDE = 32, 4
+"""Samples at a time, and of those whose outputs are wide."""
 _SPLIT = "train"
 
 
@@ -80,7 +81,8 @@ def _said(job: ResolvedJob, task: Task) -> _Said:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = task.build_model().module.to(device).eval()
     scores, units = np.zeros(len(rows)), np.zeros(len(rows))
-    read, vectors, cells = np.zeros(len(rows), dtype=bool), list[Tensor](), list[Tensor]()
+    read, where = np.zeros(len(rows), dtype=bool), list[np.ndarray]()
+    vectors, cells = list[Tensor](), list[Tensor]()
     for places, batch in _batches(task, rows, device):
         outputs = task.forward(module, batch)
         if not task.couples:
@@ -89,20 +91,26 @@ def _said(job: ResolvedJob, task: Task) -> _Said:
             units[places], read[places] = learned.cpu().numpy(), (learned > 0).cpu().numpy()
             continue
         counted, targets = task.coupled(batch)
-        read[places] = counted.cpu().numpy()
+        where.append(places[counted.cpu().numpy()])
         vectors.append(outputs.float()[counted].cpu())
         cells.append(targets[counted].cpu())
+    finite = np.isfinite(scores).all() and all(part.isfinite().all() for part in vectors)
+    if not finite:
+        raise JobError(
+            "InvalidModel",
+            f"{job.model.described}: on the job's training rows the model gives numbers that are not finite: its weights are broken",
+        )
     if task.couples:
-        found = torch.cat(vectors)
-        scores[read], units[read] = _hits(found, torch.cat(cells)[:, : found.shape[1]])
-        read &= units > 0
+        found, there = torch.cat(vectors), np.concatenate(where)
+        scores[there], units[there] = _hits(found, torch.cat(cells)[:, : found.shape[1]])
+        read = units > 0
     return _Said(scores, units, read, task.groups(_SPLIT)[rows], task.couples)
 
 
 def _batches(task: Task, rows: np.ndarray, device: torch.device) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield the rows on a device, with their places among all, those of alike length together."""
-    order = np.argsort(-task.lengths(_SPLIT)[rows], kind="stable")
-    lists = [order[low : low + _BATCH] for low in range(0, len(order), _BATCH)]
+    order, size = np.argsort(-task.lengths(_SPLIT)[rows], kind="stable"), _WIDE if task.wide_outputs else _BATCH
+    lists = [order[low : low + size] for low in range(0, len(order), size)]
     found = task.batches(_SPLIT, (rows[places].tolist() for places in lists))
     for places, batch in zip(lists, found, strict=True):
         yield places, {name: tensor.to(device) for name, tensor in batch.items()}
