@@ -14,6 +14,7 @@ PLACES = (
     ("data", "validation", "source"),
     ("data", "test", "source"),
     ("evidence", "forgetting", "anchor", "source"),
+    ("stages", "textEncoder"),
     ("stages", "data", "train", "source"),
     ("stages", "data", "validation", "source"),
     ("sources", "featureCache", "destination"),

@@ -46,6 +46,7 @@ def _read(spec: FineTuneJobSpec) -> list[str]:
     held_out = [part.source for part in (spec.data.validation, spec.data.test) if part and part.source]
     for stage in spec.stages or ():
         held_out += [part for part in (stage.data.train.source, stage.data.validation.source) if part]
+        held_out += [stage.text_encoder] if stage.text_encoder else []
     return [*spec.model.sources, spec.data.train.source, *held_out, *([spec.anchor.source] if spec.anchor else [])]
 
 

@@ -205,15 +205,14 @@ def _repair_stages(spec: dict[str, Any]) -> None:
     """Make each stage one of the job's own task on data of its own; without stages where there can be none."""
     model, task = spec["model"], task_type(spec["task"]["type"])
     whole = spec.get("distribution", {}).get("engine", "DDP") == "DDP" and model.get("initialization") != "Random"
-    whole = whole and not task.joins
-    if "source" not in model or not whole or "forgetting" in spec.get("evidence", {}):
+    if "candidates" in model or not whole or "forgetting" in spec.get("evidence", {}):
         spec.pop("stages", None)
     for number, stage in enumerate(spec.get("stages", ())):
         stage["name"] = f"stage-{number}"
         stage["data"] = {"train": {"source": stage["data"]["train"]["source"]}}
-        for member in ("task", "adapter", "strategy", "training"):
+        for member in ("task", "adapter", "strategy", "training", "textEncoder"):
             stage.pop(member, None)
-        if not task.rankable:
+        if not task.rankable and not task.joins:
             stage.pop("keep", None)
 
 
@@ -221,14 +220,16 @@ def _repair_forgetting(spec: dict[str, Any], evidence: dict[str, Any]) -> None:
     if (forgetting := evidence.get("forgetting")) is None:
         return
     engine = spec.get("distribution", {}).get("engine", "DDP")
-    joins = task_type(spec["task"]["type"]).joins
-    if engine == "DeepSpeed" or joins or spec["model"].get("initialization") == "Random":
+    task = task_type(spec["task"]["type"])
+    if engine == "DeepSpeed" or task.describes or spec["model"].get("initialization") == "Random":
         evidence.pop("forgetting")
     if "budget" not in forgetting or spec.get("adapter"):
         forgetting.pop("guard", None)
     if "anchor" in forgetting:
         forgetting["anchor"] = {"source": forgetting["anchor"]["source"]}
     elif forgetting.get("guard") == "Replay":
+        forgetting.pop("guard")
+    if task.joins and forgetting.get("guard") in ("Replay", "Hold"):
         forgetting.pop("guard")
     if forgetting.get("guard") != "Replay":
         forgetting.pop("replay", None)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from unfreeze_trainer.models.blocks import Block, find_blocks
@@ -83,6 +84,19 @@ def test_embeddings_declared_after_the_layers_are_embeddings() -> None:
     module = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("deberta-v2", **options))
     head = {name for name, _ in module.named_parameters() if not name.startswith("deberta.")}
     assert "deberta.encoder.rel_embeddings.weight" in find_blocks(module, head)[0].parameters
+
+
+def test_convolutions_that_embed_positions_are_no_layers() -> None:
+    from transformers import Data2VecAudioConfig, Data2VecAudioModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    small = Data2VecAudioConfig(
+        **sizes, conv_dim=(8,), conv_kernel=(3,), conv_stride=(2,), num_conv_pos_embedding_groups=2
+    )
+    with torch.device("meta"):
+        blocks = find_blocks(Data2VecAudioModel(small), ())
+    assert [block.name for block in blocks] == ["embeddings", "layer.0", "layer.1"]
+    assert any("pos_conv_embed" in name for name in blocks[0].parameters)
 
 
 @pytest.mark.parametrize("name", IMAGE)

@@ -269,6 +269,17 @@ def test_what_one_that_hears_takes_is_estimated(places, tmp_path):
     assert traced.parameters == sum(one.numel() for one in task.build_model().module.parameters())
 
 
+def test_the_longest_clip_and_the_longest_text_are_tried_first(places, tmp_path):
+    job = job_of(
+        places, tmp_path, encoder="wav2vec2", data="spoken/clips.jsonl", task={"captioning": {"features": "Pooled"}}
+    )
+    task = open_task(job)
+    clips = task.modality.seen.lengths(task.modality.split_of(task._splits["train"]))
+    texts, first = task.lengths("train"), np.argsort(-task.extents("train"))[:2]
+    assert clips[first].max() == clips.max() > clips.min()
+    assert texts[first].max() == texts.max() > texts.min()
+
+
 # What is learned
 
 

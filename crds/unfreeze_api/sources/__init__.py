@@ -39,12 +39,36 @@ def holding(held: Held, sources: Sequence[Source] = SOURCES) -> list[Source]:
 def rule(held: Held, sources: Sequence[Source] = SOURCES) -> Rule:
     """Return the rule on a field that says where something lies."""
     found = holding(held, sources)
-    patterns = "|".join(f"{source.scheme}://{source.pattern}" for source in found)
+    patterns = "|".join(_grouped([f"{source.scheme}://{source.pattern}" for source in found]))
     forms = " or ".join(source.form for source in found)
     excluded = "".join(
         f" && !self.startsWith('{source.scheme}://{start}')" for source in found for start in source.excluded
     )
     return Rule(f"self.matches(r'^({patterns})$'){excluded}", f"must be {forms}, {MALFORMED}")
+
+
+def _grouped(patterns: list[str]) -> list[str]:
+    """Return alternatives that take the same, those with the same last group as one: the CRD has each of them many times."""
+    alike: dict[str, list[str]] = {}
+    for pattern in patterns:
+        tail = _last_group(pattern)
+        alike.setdefault(tail, []).append(pattern.removesuffix(tail))
+    return [
+        one
+        for tail, heads in alike.items()
+        for one in ([f"({'|'.join(heads)}){tail}"] if tail and len(heads) > 1 else [head + tail for head in heads])
+    ]
+
+
+def _last_group(pattern: str) -> str:
+    """Return the group that a pattern ends in, with its quantifier; nothing where it ends otherwise."""
+    if pattern[-2:-1] != ")":
+        return ""
+    depth, place = 1, len(pattern) - 2
+    while depth:
+        place -= 1
+        depth += {")": 1, "(": -1}.get(pattern[place], 0)
+    return pattern[place:]
 
 
 def described(held: Held, what: str, sources: Sequence[Source] = SOURCES) -> str:

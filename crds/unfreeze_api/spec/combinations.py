@@ -14,6 +14,7 @@ from unfreeze_api.grammar.model import Rule
 from unfreeze_api.grammar.words import Named, either, every
 from unfreeze_api.spec.adapter import PROMPTS, UNMERGEABLE
 from unfreeze_api.spec.distribution import ENGINES, Engine
+from unfreeze_api.spec.evidence import TRAINING_GUARDS
 from unfreeze_api.spec.strategy import STRATEGIES, StrategyKind
 from unfreeze_api.tasks import TASKS
 from unfreeze_api.tasks.base import Metric, TaskType
@@ -225,8 +226,9 @@ def tower_rules(tasks: Sequence[TaskType] = TASKS) -> Iterator[Rule]:
         ".model.towers",
     )
     yield Rule(
-        f"!has(self.model.towers) || !has(self.adapter) || !{_among('self.task.type', others)}",
-        "the heads of towers are small, and their encoders take no adapter yet: remove adapter",
+        f"!has(self.model.towers) || !{_among('self.task.type', others)} || (!has(self.adapter)"
+        " && (!has(self.stages) || self.stages.all(one, !has(one.adapter))))",
+        "the heads of towers are small, and their encoders take no adapter yet: remove adapter, of stages too",
         ".adapter",
     )
     yield from writer_rules(writers)
@@ -307,17 +309,19 @@ def forgetting_rules(tasks: Sequence[TaskType] = TASKS, engines: Sequence[Engine
         f" {either(takers)}, or remove evidence.forgetting",
         ".evidence.forgetting",
     )
-    joined = [task for task in tasks if task.towers]
+    writers = [task for task in tasks if task.describes]
     yield Rule(
-        f"{given}!{_among('self.task.type', joined)}",
-        f"{every(joined)} {_join(joined)} several models, and it is measured of one base what it loses: remove evidence.forgetting",
+        f"{given}!{_among('self.task.type', writers)}",
+        f"what the language model of {every(writers)} loses is not measured yet: remove evidence.forgetting",
         ".evidence.forgetting",
     )
-    both = [task for task in tasks if task.joins and not task.towers]
+    both = [task for task in tasks if task.joins and not task.describes]
+    guard = f"{given}!has(self.evidence.forgetting.guard) || "
     yield Rule(
-        f"{given}!{_among('self.task.type', both)}",
-        f"what {every(both)} loses is not measured yet: remove evidence.forgetting",
-        ".evidence.forgetting",
+        f"{guard}!(self.evidence.forgetting.guard in {list(TRAINING_GUARDS)}) || !{_among('self.task.type', both)}",
+        f"{' and '.join(TRAINING_GUARDS)} train what one base makes of a row, and {every(both)} have several encoders: set guard to Stop,"
+        " Interpolate or Report",
+        ".evidence.forgetting.guard",
     )
     yield Rule(
         f"{given}self.model.initialization == 'Pretrained'",

@@ -73,10 +73,11 @@ _APART_RULES = (
     _apart("evidence.forgetting.anchor.source", "evidence", "evidence.forgetting", "evidence.forgetting.anchor"),
     Rule(
         "!has(self.stages) || self.stages.all(one, [one.data.train.source,"
+        " has(one.textEncoder) ? one.textEncoder : one.data.train.source,"
         " has(one.data.validation.source) ? one.data.validation.source : one.data.train.source].all(source,"
         " !((source + '/').startsWith(self.output.destination + '/'))"
         " && !((self.output.destination + '/').startsWith(source + '/'))))",
-        "the data of a stage and output.destination must not contain each other, the run would write among what it reads: choose"
+        "what a stage reads and output.destination must not contain each other, the run would write among it: choose"
         " an output.destination beside it",
         ".output.destination",
     ),

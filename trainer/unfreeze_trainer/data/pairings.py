@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -203,11 +203,15 @@ def part_of(source: DataSource, modality: str) -> DataSource:
     return replace(source, inputs=inputs, files=files and not pa.types.is_binary(inputs.type))
 
 
-def shared(split: Split, other: Split) -> np.ndarray:
-    """Return which samples of a split have a cell that stands in another one, bool of shape (samples,)."""
+def shared(split: Split, other: Split, modalities: Collection[str] | None = None) -> np.ndarray:
+    """Return which samples of a split have a cell that stands in another one, bool of shape (samples,).
+
+    Of the modalities that both read, or of those alone that are named.
+    """
     found = np.zeros(len(split), dtype=bool)
-    for field in split.source.inputs.type:
-        (mine, here), (theirs, there) = (_cells_of(one, field.name) for one in (split, other))
+    both = {field.name for field in split.source.inputs.type} & {field.name for field in other.source.inputs.type}
+    for name in sorted(both if modalities is None else both & {*modalities}):
+        (mine, here), (theirs, there) = (_cells_of(one, name) for one in (split, other))
         found |= np.isin(mine, theirs[there]) & here
     return found
 
@@ -221,6 +225,18 @@ def overlaps(splits: Mapping[str, Split]) -> dict[str, int]:
                 count = int(np.sum(shared(splits[name], splits[other])))
                 found |= {f"{name} in {other}": count} if count else {}
     return found
+
+
+def learned_before(
+    splits: Mapping[str, Split], name: str, learned: Split, modalities: Collection[str] | None = None
+) -> dict[str, int]:
+    """Count the samples of held-out splits that have a cell which a stage trains on, like {"test in stage domain": 12}.
+
+    Parameters as of `shared`.
+    """
+    held_out = (split for split in ("validation", "test") if split in splits)
+    counts = {split: int(shared(splits[split], learned, modalities).sum()) for split in held_out}
+    return {f"{split} in stage {name}": count for split, count in counts.items() if count}
 
 
 def _cells_of(split: Split, modality: str) -> tuple[np.ndarray, np.ndarray]:

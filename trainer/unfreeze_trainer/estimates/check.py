@@ -146,10 +146,10 @@ def plainly_fits(job: ResolvedJob, task: Task, room: Room) -> bool:
     if weights > 2 * _SMALL:
         return False
     training = job.training
-    longest = int(task.lengths("train").argmax())
-    [batch] = task.batches("train", [[longest]], epoch_seed=0)
+    largest = sorted({int(found("train").argmax()) for found in (task.lengths, task.extents)})
+    batches = [*task.batches("train", [[one] for one in largest], epoch_seed=0)]
     values, tokens = (
-        max((tensor.numel() for tensor in batch.values() if tensor.is_floating_point() is real), default=0)
+        max((one.numel() for batch in batches for one in batch.values() if one.is_floating_point() is real), default=0)
         for real in (True, False)
     )
     tokens += getattr(library, "most_prefix", 0)  # a captioner's

@@ -132,7 +132,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         world_size=job.distribution.world_size,
     )
     plain = _plain(job)
-    taken = trial_batches(task.lengths("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
+    taken = trial_batches(task.extents("train"), feed.sizes())[0], _evaluated(task, feed, job.distribution.world_size)
     [batch] = task.batches("train", taken[:1], epoch_seed=0)
     [held_out] = task.batches("validation", taken[1:])
     if not steps_alone:  # what is learned most need not stand in the longest samples
@@ -146,7 +146,7 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
         batches: list[Batch] = [
             {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
         ]
-        said = {name: fake.from_tensor(tensor) for name, tensor in asked.items()}
+        said: Batch = {name: fake.from_tensor(tensor) for name, tensor in asked.items()}
         whole = _Trace(plain, task, feed, batches[0], batches[1], said)
         return whole.run(heaviest=heaviest, steps_alone=steps_alone)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from unfreeze_trainer.features.cut import Batch as Inputs
 from unfreeze_trainer.features.cut import Cut, Start, length_of, padded, rows_of
+from unfreeze_trainer.features.keys import row_keys
 from unfreeze_trainer.features.memory import Rows, Scratch
 from unfreeze_trainer.features.reuse import Place, Reuse
 from unfreeze_trainer.features.room import available_bytes, available_disk
+from unfreeze_trainer.models.bridge import Encoders
 from unfreeze_trainer.objectives.base import LEARNED
 
 if TYPE_CHECKING:
@@ -160,8 +162,18 @@ class CachedTask:
                     found[split] = Scratch(split_bytes(self._task, cut, split))
         return found
 
-    @torch.no_grad()
     def _fill(
+        self, cut: Cut, split: str, beat: Callable[[int, int], None], reuse: Reuse | None, scratch: Scratch | None
+    ) -> None:
+        """Do as `_fill_once`; encoders side by side compute equal inputs once."""
+        with ExitStack() as stack:
+            for part in self._engine.module.modules():
+                if isinstance(part, Encoders):
+                    stack.enter_context(part.remembering(row_keys))
+            self._fill_once(cut, split, beat, reuse, scratch)
+
+    @torch.no_grad()
+    def _fill_once(
         self, cut: Cut, split: str, beat: Callable[[int, int], None], reuse: Reuse | None, scratch: Scratch | None
     ) -> None:
         """Compute what is cached of each sample of a split once, the ranks share them out; every rank gets all.

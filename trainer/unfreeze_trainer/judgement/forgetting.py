@@ -17,6 +17,8 @@ from unfreeze_api.contracts.decision import Decision, Evidence
 from unfreeze_trainer.exports.intervals import intervals
 
 NEIGHBOURS = 10
+_FEWEST = 3
+"""Rows of which each has a nearest neighbour and another one."""
 _SAME = 1e-6
 """Cosines that are no further apart are of neighbours that are equally near."""
 
@@ -98,6 +100,29 @@ class Forgotten:
     def within(self, budget: float | None) -> bool:
         """Return whether no more is lost than a budget has; for choices, so without regard to the interval."""
         return budget is None or self.first.value <= budget
+
+
+def of_towers(
+    before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray], kept: np.ndarray
+) -> tuple[dict[str, float], list[Measured]]:
+    """Return the linear CKA of each of several encoders with itself as it was, and its gauge: that which has lost most comes first.
+
+    Parameters
+    ----------
+    before, now
+        Features of the same rows by the encoders' names, each of shape (rows, width); 0 throughout of what a row lacks.
+    kept
+        Which rows count, bool of shape (rows,).
+    """
+    alike, gauges = dict[str, float](), list[Measured]()
+    for name, were in before.items():
+        own = kept & were.any(axis=1)
+        if own.sum() < _FEWEST:
+            continue
+        alike[name] = cka(were[own], now[name][own])
+        gauge = Gauge(f"{NEIGHBOURHOODS.name}, by {name}", f"{NEIGHBOURHOODS.about} by encoder {name}", True)
+        gauges.append(Measured.of(gauge, neighbours_lost(were[own], now[name][own])))
+    return alike, sorted(gauges, key=lambda one: -one.value)
 
 
 def cka(one: np.ndarray, other: np.ndarray) -> float:

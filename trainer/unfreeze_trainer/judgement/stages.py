@@ -1,9 +1,13 @@
-"""Whether an intermediate stage helps: by what the features of the model with and without it tell of the job's own rows. Pure."""
+"""Whether an intermediate stage helps: by what the model with and without it tells of the job's own rows. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
 
 from unfreeze_api.contracts.decision import Decision, Evidence
 
@@ -13,12 +17,22 @@ _LEVEL = NormalDist().inv_cdf(0.975)
 """Standard errors of an interval of 95 %."""
 
 
+Figure = Literal["knn", "recallAt1", "loss"]
+"""What two models are compared by. knn: the features of each row's nearest neighbours tell its label or number, each row left out in
+its turn. recallAt1: the model finds what belongs to a row among all rows. loss: nats a token of the rows' texts."""
+_SAID: Mapping[Figure, str] = {
+    "knn": "the features tell {:.3f} of {} training rows by their neighbours with it and {:.3f} without it",
+    "recallAt1": "the model finds what belongs to it of {:.3f} of {} training rows with it and of {:.3f} without it",
+    "loss": "the loss is {:.3f} nats a token on {} training rows with it and {:.3f} without it",
+}
+
+
 @dataclass(frozen=True)
 class Probed:
-    """What the features of two models tell of the same rows, each row left out in its turn."""
+    """What two models tell of the same rows."""
 
     with_stage: float
-    """Score of the nearest neighbours: share of the rows that they get right, or of the variance that they explain."""
+    """Of knn the share of the rows that are right, or of the variance that is explained."""
     without: float
     low: float
     """Lower end of the 95 % interval of the gain."""
@@ -26,11 +40,47 @@ class Probed:
     rows: int
     seconds: float
     """That the comparison took."""
+    figure: Figure = "knn"
+
+    @classmethod
+    def of_rows(
+        cls,
+        with_stage: np.ndarray,
+        without: np.ndarray,
+        *,
+        units: np.ndarray,
+        groups: np.ndarray,
+        figure: Figure,
+        seconds: float,
+    ) -> Probed:
+        """Return what rows tell, each paired with itself; the interval is that of a ratio over groups of rows.
+
+        Parameters
+        ----------
+        with_stage, without
+            Sum of a figure over the units of each row, float64 of shape (rows,).
+        units
+            Of each row.
+        groups
+            Of each row: those of one have a picture, a text or a clip in common, and are no independent witnesses.
+        """
+        total = units.sum()
+        better = (without - with_stage) if figure == "loss" else (with_stage - without)
+        gain = better.sum() / total
+        _, which = np.unique(groups, return_inverse=True)
+        count = int(which.max()) + 1
+        if count == 1:
+            which, count = np.arange(len(units)), len(units)
+        spread = np.bincount(which, better - gain * units)
+        error = _LEVEL * float(np.sqrt((spread**2).sum() * count / max(1, count - 1))) / total
+        shares = float(with_stage.sum() / total), float(without.sum() / total)
+        return cls(*shares, float(gain - error), float(gain + error), len(units), seconds, figure)
 
     @property
     def gain(self) -> float:
-        """By how much the features with the stage tell more."""
-        return self.with_stage - self.without
+        """By how much the model with the stage tells more; of a loss by how much it is lower."""
+        change = self.with_stage - self.without
+        return -change if self.figure == "loss" else change
 
     @property
     def probability(self) -> float:
@@ -57,10 +107,7 @@ def stage_helps(probed: Probed, *, name: str, step: int, seconds: float) -> Deci
     """
     helps = probed.probability >= SURE
     change = f"{probed.gain:+.3f} ({probed.low:+.3f} to {probed.high:+.3f})"
-    said = (
-        f"the features tell {probed.with_stage:.3f} of {probed.rows} training rows by their neighbours with it and"
-        f" {probed.without:.3f} without it, {change}"
-    )
+    said = f"{_SAID[probed.figure].format(probed.with_stage, probed.rows, probed.without)}, {change}"
     sure = f"with probability {probed.probability:.2f}"
     message = f"stage {name} helps, {sure}: {said}" if helps else f"stage {name} is dropped, it helps {sure}: {said}"
     return Decision(
@@ -71,11 +118,11 @@ def stage_helps(probed: Probed, *, name: str, step: int, seconds: float) -> Deci
         step=step,
         evidence=[
             Evidence(name=f"gain by {name}", value=probed.gain, low=probed.low, high=probed.high),
-            Evidence(name=f"knn with {name}", value=probed.with_stage),
-            Evidence(name=f"knn without {name}", value=probed.without),
+            Evidence(name=f"{probed.figure} with {name}", value=probed.with_stage),
+            Evidence(name=f"{probed.figure} without {name}", value=probed.without),
             Evidence(name=f"seconds of {name}", value=seconds),
         ],
         seconds=probed.seconds,
         otherwise=f"a gain whose probability is {'below' if helps else 'at least'} {SURE}",
-        alternative="keep, whatever the rows say" + ("" if helps else ", which would start from those features"),
+        alternative="keep, whatever the rows say" + ("" if helps else ", which would start from its weights"),
     )

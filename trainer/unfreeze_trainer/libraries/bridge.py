@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,14 @@ TEMPERATURE = 0.07
 """What cosines are divided by at first where the job says nothing, as in CLIP."""
 SCRIPT = "bridge.py"
 """What bridge_layers is called in an export."""
+
+
+class Former(NamedTuple):
+    """The heads of an export that a job goes on with."""
+
+    weights: Mapping[str, Tensor]
+    temperature: float
+    told: Mapping[str, Told]
 
 
 class BridgeLibrary(Library):
@@ -83,6 +91,8 @@ class BridgeLibrary(Library):
         for tower in self.towers:
             hashes = hash_files(tower.path, tower.files())
             found |= {f"{tower.key}/{name}": digest for name, digest in hashes.items()}
+        if folder := self._former():
+            found |= hash_files(str(folder), [bridge_layers.CONFIG, bridge_layers.WEIGHTS])
         return found
 
     def encoders(self) -> tuple[Encoders, dict[str, int]]:
@@ -100,7 +110,8 @@ class BridgeLibrary(Library):
         """Load the encoders; the same weights on every rank, the heads are drawn from training.seed."""
         encoders, widths = self.encoders()
         options = self._options
-        told = self._told(encoders, widths) if options.class_names else None
+        former = self._former_heads(widths)
+        told = self._told(encoders, widths) if options.class_names and not former else None
         with seeded(self.job.training.seed):
             bridge = Bridge(
                 encoders,
@@ -108,10 +119,41 @@ class BridgeLibrary(Library):
                 kind=options.projection,
                 width=options.width,
                 dropout=options.dropout,
-                temperature=options.temperature or TEMPERATURE,
-                told=told,
+                temperature=former.temperature if former else options.temperature or TEMPERATURE,
+                told=former.told if former else told,
             )
+        if former:
+            bridge.heads.load_state_dict(former.weights)
         return LoadedModel(bridge.train(), bridge_blocks(bridge), frozenset())
+
+    def _former(self) -> Path | None:
+        """Return the folder of an export of this kind that all towers lie in, each at its own place; None elsewhere."""
+        places = {Path(tower.path).absolute() for tower in self.towers}
+        folder = Path(self.towers[0].path).absolute().parent
+        whole = places == {folder / tower.key for tower in self.towers} and not self._random
+        files = bridge_layers.CONFIG, bridge_layers.WEIGHTS
+        return folder if whole and all((folder / name).is_file() for name in files) else None
+
+    def _former_heads(self, widths: Mapping[str, int]) -> Former | None:
+        """Return the heads of the export that all towers lie in, if they are of the kind that the job asks for."""
+        if not (folder := self._former()):
+            return None
+        from safetensors.torch import load_file
+
+        held, options = json.loads((folder / bridge_layers.CONFIG).read_text()), self._options
+        named = held.get("told", {})
+        there = {key: tower["width"] for key, tower in held["towers"].items()}
+        kind = held["projection"], held["width"], there, bool(named)
+        if kind != (options.projection, options.width, dict(widths), bool(options.class_names)):
+            log.info("%s: its heads are of another kind than this job's, which are new", folder)
+            return None
+        weights, told = load_file(folder / bridge_layers.WEIGHTS), dict[str, Told]()
+        for modality, shapes in named.items():
+            keys = [tower.key for tower in self.towers if tower.modality == modality]
+            for number, (place, *_) in enumerate(shapes):
+                parts = (weights[f"{modality}.0.{name}{number}"] for name in Told._fields)
+                told[keys[place]] = Told(*parts)
+        return Former(weights, 1 / held["factor"], told)
 
     def _told(self, encoders: Encoders, widths: Mapping[str, int]) -> Mapping[str, Told]:
         """Return the classifiers that encoders of pictures bring along, their names read by all encoders of texts; read once."""
@@ -148,6 +190,9 @@ class BridgeLibrary(Library):
             "no encoder of pictures in spec.model.towers brings a linear classifier whose classes have names: take one whose folder has"
             " them, of transformers in id2label, of timm in label_names, or one for the 1,000 classes of ImageNet"
         )
+
+    def own_head(self) -> None:
+        """Return None: heads are new."""
 
     def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return a vector of each modality of each sample, (samples, modalities, width)."""

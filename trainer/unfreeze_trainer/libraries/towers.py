@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze_api.contracts.resolved import ResolvedJob
+from unfreeze_api.contracts.resolved.model import tower_keys
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.base import Head
 from unfreeze_trainer.libraries.sentence_encoder import SentenceEncoder
@@ -250,11 +251,10 @@ class AudioTower(TransformersAudio, Tower):
 def open_towers(job: ResolvedJob, *, image_size: int | None, max_seconds: float | None) -> list[Tower]:
     """Return the towers of a job, whose folders are checked. JobError InvalidModel, which says which one it is."""
     found: list[Tower] = []
-    for index in range(len(job.model.towers)):
+    for index, key in enumerate(tower_keys(job.model.modalities or ())):
         with naming(job, index):
             tower = open_tower(job, index, image_size=image_size, max_seconds=max_seconds)
-        before = sum(other.modality == tower.modality for other in found)
-        tower.key = f"{tower.modality}{before + 1}" if before else tower.modality
+        tower.key = key
         found.append(tower)
     return found
 
@@ -268,7 +268,7 @@ def open_tower(job: ResolvedJob, index: int, *, image_size: int | None, max_seco
     elif tower.modality == "Audio":
         found = AudioTower(own, max_seconds)
     else:
-        kind = library_of(tower.path, tower.source, ("transformers", "timm"))
+        kind = library_of(own.model.weights_path, tower.source, ("transformers", "timm"))
         found = (TimmTower if kind == "timm" else TransformersTower)(own, image_size)
     found.key = found.modality
     return found

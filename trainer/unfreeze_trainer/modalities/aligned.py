@@ -59,6 +59,11 @@ class Aligned(Modality):
         for tower, part in self.parts.items():
             part.check({name: self.split_of(split, tower) for name, split in splits.items()}, rank, world_size)
 
+    @property
+    def made_to_hear(self) -> int | None:  # type: ignore[override]
+        """Seconds of each clip that an encoder was made to hear."""
+        return next((one.made_to_hear for one in self.parts.values() if one.made_to_hear), None)
+
     def name_of(self, source: DataSource, row: int) -> str:
         """Return what a JobError's message calls a sample: source and row."""
         return f"{source.where}: row {source.number(row)}"

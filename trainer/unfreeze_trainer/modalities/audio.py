@@ -57,7 +57,6 @@ class Audio(Files):
     def __init__(self, job: ResolvedJob, model: AudioModel, max_seconds: float | None) -> None:
         super().__init__(job)
         self._model, self._wanted = model, max_seconds
-        self._kept: int | None = None
         self._seconds: dict[DataSource, np.ndarray] = {}
 
     def longest(self, split: Split) -> float:
@@ -66,7 +65,7 @@ class Audio(Files):
 
     def keep(self, seconds: int) -> None:
         """Keep so many seconds of each clip, as the longest one lasts."""
-        self._wanted, self._kept = seconds, seconds
+        self._wanted = self.made_to_hear = seconds
 
     def shortened(self, job: ResolvedJob, train: Split) -> ResolvedJob:
         """Have a model that makes all clips alike hear as much as the longest training clip lasts; return the job that says so.
@@ -104,12 +103,12 @@ class Audio(Files):
     def check(self, splits: Mapping[str, Split], rank: int, world_size: int) -> None:
         """Read this rank's share of the clips, for READ_SECONDS at most, and say how many are cut."""
         super().check(splits, rank, world_size)
-        if rank == 0 and self._kept:
+        if rank == 0 and self.made_to_hear:
             log.info(
                 "%s is made to hear %d seconds of each clip, as long as the longest one of the training data: set"
                 " %s.maxSeconds if it is to hear longer ones later",
                 self.where,
-                self._kept,
+                self.made_to_hear,
                 self._options,
             )
         for source in dict.fromkeys(split.source for split in splits.values()):

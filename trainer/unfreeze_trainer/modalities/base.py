@@ -99,6 +99,10 @@ class Modality(ABC):
         """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
         return np.zeros(len(split), dtype=np.int64)
 
+    def extents(self, split: Split) -> np.ndarray:
+        """Return how large each sample of a split is, for whoever tries the largest; int64 of shape (samples,): of any unit."""
+        return self.lengths(split)
+
     @abstractmethod
     def batches(
         self, split: Split, batches: Iterable[Sequence[int]], epoch_seed: int | None, unread: set[int]
@@ -119,6 +123,8 @@ class Modality(ABC):
         """Return what the model is asked of a sample; None where there is nothing to ask."""
         return None
 
+    made_to_hear: int | None = None
+    """Seconds of each clip that the model was made to hear, as long as the longest training clip lasts; None where it is as it was."""
     varies: bool = False
     """Whether training inputs vary at random."""
 

@@ -198,6 +198,19 @@ class Described(Modality):
             return super().lengths(split)
         return self._tokens[split.source].lengths[split.rows]
 
+    @property
+    def made_to_hear(self) -> int | None:  # type: ignore[override]
+        """Seconds of each clip that the encoder was made to hear."""
+        return self.seen.made_to_hear
+
+    def extents(self, split: Split) -> np.ndarray:
+        """Return the place of each sample in the order of texts or of clips, whichever is higher; int64 of shape (samples,).
+
+        The longest text and the longest clip are both among the first, of encoders that hear clips as long as they are.
+        """
+        texts, clips = self.lengths(split), self.seen.lengths(self.split_of(split))
+        return np.maximum(*(each.argsort(kind="stable").argsort() for each in (texts, clips))) if clips.any() else texts
+
     def units(self, split: Split) -> np.ndarray:
         """Return how many tokens of each text are learned, int64 of shape (samples,)."""
         return self._tokens[split.source].learned[split.rows]

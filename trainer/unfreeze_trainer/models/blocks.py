@@ -145,6 +145,9 @@ def _stacks(module: nn.Module) -> list[_Stack]:
     """
     found: list[tuple[str, int, int]] = []
     for name, part in module.named_modules():
+        inside = name.rpartition(".")[0]
+        if "embed" in inside.rpartition(".")[2]:  # positions by convolutions (data2vec's of sound): no layers
+            continue
         if name and not any(name.startswith(f"{outer}.") for outer, _, _ in found) and _is_list(part):
             found.append((name, len(part), sum(parameter.numel() for parameter in part.parameters())))
     largest = max((size for _, _, size in found), default=0)

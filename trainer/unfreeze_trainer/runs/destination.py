@@ -75,6 +75,8 @@ def _sources(job: ResolvedJob) -> Iterator[tuple[str, str, str]]:
     yield from ((field, path, source) for field, source, path in job.model.bases)
     yield from ((field, dataset.path, dataset.source) for field, dataset in job.data.sources)
     for index, stage in enumerate(job.stages or ()):
+        if encoder := stage.text_encoder:
+            yield f"stages[{index}].textEncoder", encoder.path, encoder.source
         for field, dataset in stage.data.sources:
             yield f"stages[{index}].{field}", dataset.path, dataset.source
 

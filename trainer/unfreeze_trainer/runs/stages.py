@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 from unfreeze_api.contracts.decision import Decision
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.resolved import ResolvedTracking
+from unfreeze_api.contracts.resolved.model import Tower, tower_keys
 from unfreeze_trainer.errors import JobError
 
 if TYPE_CHECKING:
-    from unfreeze_api.contracts.resolved import ResolvedJob
+    from unfreeze_api.contracts.resolved import ResolvedJob, ResolvedModel, ResolvedStage
     from unfreeze_trainer.runs.generation import Generation
 
 log = logging.getLogger(__name__)
@@ -94,9 +95,39 @@ def base_of(job: ResolvedJob, results: Sequence[StageResult]) -> tuple[str, str]
 
 def after_stages(job: ResolvedJob, results: Sequence[StageResult]) -> ResolvedJob:
     """Return a job that starts from the weights that its stages have left."""
-    _, path = base_of(job, results)
-    staged = None if path == job.model.path else path
-    return job.model_copy(update={"model": job.model.model_copy(update={"stage_path": staged})})
+    return job.model_copy(update={"model": staged_model(job, job.model, results)})
+
+
+def staged_model(job: ResolvedJob, model: ResolvedModel, results: Sequence[StageResult]) -> ResolvedModel:
+    """Return the model of a job, or of one of its stages, with the weights that the stages so far have left.
+
+    Of several towers each starts where the last stage that was kept has left the same one: of the same source at the same place.
+    """
+    if not model.towers:
+        _, path = base_of(job, results)
+        return model.model_copy(update={"stage_path": None if path == model.path else path})
+    left: dict[tuple[str, str], str] = {}
+    for result, stage in zip(results, job.stages or (), strict=False):
+        if result.kept:
+            export = folder_of(job, result.name) / EXPORT
+            left |= {(key, source): str(export / key) for key, source in _keyed(_model_of(job, stage))}
+    staged = [left.get(place) for place in _keyed(model)]
+    return model.model_copy(update={"stage_tower_paths": staged if any(staged) else None})
+
+
+def _keyed(model: ResolvedModel) -> list[tuple[str, str]]:
+    """Return key and source of each tower."""
+    return [*zip(tower_keys([tower.modality for tower in model.towers]), model.tower_sources or (), strict=True)]
+
+
+def _model_of(job: ResolvedJob, stage: ResolvedStage) -> ResolvedModel:
+    """Return the base of a stage: the job's, with an encoder of texts of the stage's own where it has one."""
+    model, own = job.model, stage.text_encoder
+    if own is None:
+        return model
+    towers = [one if one.modality != "Text" else Tower("Text", own.source, own.path) for one in model.towers]
+    update = {"tower_sources": [one.source for one in towers], "tower_paths": [one.path for one in towers]}
+    return model.model_copy(update=update)
 
 
 def stage_jobs(job: ResolvedJob) -> list[ResolvedJob]:
@@ -110,6 +141,7 @@ def _stage_job(job: ResolvedJob, index: int) -> ResolvedJob:
     place = {"path": str(folder_of(job, stage.name)), "source": f"{output.source}/{FOLDER}/{stage.name}"}
     return job.model_copy(
         update={
+            "model": _model_of(job, stage),
             "task": stage.task,
             "data": stage.data,
             "strategy": stage.strategy,
@@ -132,6 +164,12 @@ def naming(job: ResolvedJob, index: int) -> Iterator[None]:
     except JobError as error:
         assert job.stages is not None
         said = _OF_STAGE.sub(f"spec.stages[{index}].", error.marked)
+        if encoder := job.stages[index].text_encoder:
+            said = re.sub(
+                rf"spec\.model\.towers\[\d+\]\.source {re.escape(encoder.source)}",
+                lambda _: f"spec.stages[{index}].textEncoder {encoder.source}",
+                said,
+            )
         if said == error.marked:
             said = f"spec.stages[{index}] ({job.stages[index].name}): {said}"
         raise JobError(error.reason, said) from error

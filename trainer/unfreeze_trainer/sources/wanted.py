@@ -68,6 +68,8 @@ def sources_of(job: ResolvedJob) -> Iterator[Wanted]:
         beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
         yield Wanted(f"spec.{field_}", place.source, place.path, is_model=False, beside=beside)
     for index, stage in enumerate(job.stages or ()):
+        if encoder := stage.text_encoder:
+            yield Wanted(f"spec.stages[{index}].textEncoder", encoder.source, encoder.path, is_model=True)
         reads_text = task_type(stage.task.type).reads_text
         for field_, place in stage.data.sources:
             beside = not reads_text and place.source.lower().endswith(_TABLES_OF_PATHS)
@@ -96,4 +98,9 @@ def relocated(job: ResolvedJob, paths: dict[str, str]) -> ResolvedJob:
         model = model.model_copy(update={"candidate_paths": [paths.get(source) or path for source, path in places]})
     if not paths:
         return job
-    return job.model_copy(update={"model": moved(model)}).with_data(lambda _, place: moved(place))
+    stages = [
+        one.model_copy(update={"text_encoder": one.text_encoder and moved(one.text_encoder)})
+        for one in job.stages or ()
+    ]
+    update = {"model": moved(model), "stages": stages or None}
+    return job.model_copy(update=update).with_data(lambda _, place: moved(place))

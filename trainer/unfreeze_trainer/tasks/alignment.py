@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.alignment import AlignmentSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
-from unfreeze_trainer.data.pairings import overlaps
+from unfreeze_trainer.data.pairings import learned_before, overlaps
 from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.libraries.bridge import BridgeLibrary, unit
 from unfreeze_trainer.libraries.towers import AudioTower, Tower
@@ -20,7 +20,7 @@ from unfreeze_trainer.modalities.audio import Audio
 from unfreeze_trainer.modalities.base import Modality
 from unfreeze_trainer.modalities.image import Image
 from unfreeze_trainer.modalities.sentences import Sentences
-from unfreeze_trainer.models.bridge import PRESENT
+from unfreeze_trainer.models.bridge import PRESENT, Encoders
 from unfreeze_trainer.objectives.agreement import Agreement
 from unfreeze_trainer.objectives.targets import Encoder
 from unfreeze_trainer.tasks.composed import ComposedTask
@@ -29,6 +29,7 @@ from unfreeze_trainer.tasks.composed import ComposedTask
 class Alignment(ComposedTask):
     """Opens the data and the model folders of a job."""
 
+    joins = reads_targets = True
     library: BridgeLibrary
 
     def __init__(self, job: ResolvedJob) -> None:
@@ -61,6 +62,20 @@ class Alignment(ComposedTask):
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split that have a picture or text of another one, like {"test in train": 12}."""
         return overlaps(self._splits)
+
+    def _learned(self, name: str, learned: Split) -> dict[str, int]:
+        return learned_before(self._splits, name, learned)
+
+    def of_towers(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what each encoder makes of inputs, below its head. Parameters as of Task."""
+        encoders = next(part for part in module.modules() if isinstance(part, Encoders))
+        found: list[tuple[Tensor, ...]] = []
+        handle = encoders.register_forward_hook(lambda _module, _inputs, outputs: found.append(outputs))
+        try:
+            self.forward(module, inputs)
+        finally:
+            handle.remove()
+        return dict(zip(self._towers, found[-1], strict=True))
 
     def _pin(self) -> dict[str, Any]:
         return self._pinned(None, self.library.hashes(), self._splits)

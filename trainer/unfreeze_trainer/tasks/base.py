@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class Task(ABC):
     """Whether outputs are so many that an evaluation takes no more samples at a time than a step does."""
     heavy_samples: bool = False
     """Whether one sample takes so much that an evaluation takes no more than two steps' samples at a time."""
+    joins: ClassVar[bool] = False
+    """Whether several encoders stand side by side, of which each is looked at by itself."""
+    heads_of_base: ClassVar[bool] = False
+    """Whether the base has brought the heads along, so that they can lose something too."""
     couples: bool = False
     """Whether the loss of a sample depends on the others of its step, on whatever rank."""
     unread: Mapping[str, set[int]] = MappingProxyType({})
@@ -71,6 +75,11 @@ class Task(ABC):
     def learned_before(self, name: str, stage: Task) -> dict[str, int]:  # noqa: ARG002
         """Return how many samples of held-out splits have an input that a stage trains on, like {"test in stage domain": 12}."""
         return {}
+
+    @property
+    def made_to_hear(self) -> int | None:
+        """Seconds of each clip that the model was made to hear, by the training clips; None where it is as it was."""
+        return None
 
     @cached_property
     def left_out(self) -> dict[str, int]:
@@ -105,9 +114,17 @@ class Task(ABC):
         """
         return None
 
+    def groups(self, split: str) -> np.ndarray:
+        """Return which group each sample is of, int64 of shape (samples,): of what joins modalities samples with something in common."""
+        return np.arange(self.splits[split])
+
     def lengths(self, split: str) -> np.ndarray:
         """Return the length of each sample of a split, which a batch's size follows; int64 of shape (samples,)."""
         return np.zeros(self.splits[split], dtype=np.int64)
+
+    def extents(self, split: str) -> np.ndarray:
+        """Return how large each sample of a split is, for whoever tries the largest; int64 of shape (samples,): of any unit."""
+        return self.lengths(split)
 
     def check_samples(self, rank: int, world_size: int) -> None:  # noqa: B027 - what lies in memory has been read
         """Read this rank's share of the samples, for some seconds at most; the others are read when it is their turn.
@@ -210,6 +227,10 @@ class Task(ABC):
     def asked(self, split: str, index: int) -> Question | None:  # noqa: ARG002 - of those whose models make texts
         """Return what a model that makes texts is asked of a sample; None where there is nothing to ask."""
         return None
+
+    def of_towers(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002 - of what joins them
+        """Return what each of several encoders makes of inputs, (samples, width) by its name; 0 throughout of what a sample lacks."""
+        return {}
 
     def own_head(self) -> OwnHead | None:
         """Return the head that the base brings along, once the model is built; None where it has none that can be put back."""

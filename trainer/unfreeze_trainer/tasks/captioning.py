@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.captioning import CaptioningSpec
 from unfreeze_api.tasks.image_classification import ImageClassificationSpec
+from unfreeze_trainer.data.pairings import learned_before
 from unfreeze_trainer.data.samples import Split, overlaps
 from unfreeze_trainer.libraries.captioner import CaptionerLibrary
 from unfreeze_trainer.modalities.audio import Audio
@@ -68,6 +69,9 @@ class Captioning(ComposedTask):
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split whose picture or clip stands in another one too; equal texts of other pictures are none."""
         return overlaps({name: self._described.split_of(split) for name, split in self._splits.items()})
+
+    def _learned(self, name: str, learned: Split) -> dict[str, int]:
+        return learned_before(self._splits, name, learned, [self.library.tower.modality])
 
     def _pin(self) -> dict[str, Any]:
         # Of pictures and clips alone: their files are pinned, too.

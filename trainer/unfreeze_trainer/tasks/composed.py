@@ -118,9 +118,15 @@ class ComposedTask(Task):
 
     def learned_before(self, name: str, stage: Task) -> dict[str, int]:
         """Return how many samples of held-out splits have an input that a stage trains on, like {"test in stage domain": 12}."""
-        if not isinstance(stage, ComposedTask):
-            return {}
-        return learned_before(self._splits, name, stage._splits["train"])  # noqa: SLF001 - of another task of this kind
+        return self._learned(name, stage._splits["train"]) if isinstance(stage, ComposedTask) else {}  # noqa: SLF001 - of this kind
+
+    def _learned(self, name: str, learned: Split) -> dict[str, int]:
+        return learned_before(self._splits, name, learned)
+
+    @property
+    def made_to_hear(self) -> int | None:
+        """Seconds of each clip that the model was made to hear."""
+        return self.modality.made_to_hear
 
     @cached_property
     def pins(self) -> dict[str, Any]:
@@ -172,9 +178,17 @@ class ComposedTask(Task):
         """Return the probability with which each sample of a split is drawn; None where each comes once in an epoch."""
         return balanced_chances(self._splits[split].targets.groups) if self.objective.balances else None
 
+    def groups(self, split: str) -> np.ndarray:
+        """Return which group each sample is of, as of `Targets`; int64 of shape (samples,)."""
+        return self._splits[split].targets.groups
+
     def lengths(self, split: str) -> np.ndarray:
         """Return the length of each sample of a split, int64 of shape (samples,)."""
         return self.modality.lengths(self._splits[split])
+
+    def extents(self, split: str) -> np.ndarray:
+        """Return how large each sample of a split is, int64 of shape (samples,)."""
+        return self.modality.extents(self._splits[split])
 
     def check_samples(self, rank: int, world_size: int) -> None:
         """Read this rank's share of the samples, for some seconds at most. JobError InvalidData."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from unfreeze_api.contracts.resolved import ResolvedJob
 from unfreeze_api.tasks.image_text import PROMPT, ImageTextSpec
-from unfreeze_trainer.data.pairings import overlaps
+from unfreeze_trainer.data.pairings import learned_before, overlaps
+from unfreeze_trainer.data.samples import Split
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.libraries.dual_encoder import DualEncoder
 from unfreeze_trainer.modalities.captioned import Captioned
@@ -30,6 +31,7 @@ _AT_ONCE = 64
 class ImageText(ComposedTask):
     """Opens the data and the model folder of a job."""
 
+    joins = heads_of_base = reads_targets = True
     library: DualEncoder
     modality: Captioned
 
@@ -125,6 +127,14 @@ class ImageText(ComposedTask):
     def overlaps(self) -> dict[str, int]:
         """Samples of a held-out split that have a picture or text of another one, like {"test in train": 12}."""
         return overlaps(self._splits)
+
+    def _learned(self, name: str, learned: Split) -> dict[str, int]:
+        return learned_before(self._splits, name, learned)
+
+    def of_towers(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the vectors of pictures and of texts that are compared, whose heads are the base's own. Parameters as of Task."""
+        outputs = self.library.forward(module, inputs)[..., : self.library.width]
+        return {"image": outputs[:, 0], "text": outputs[:, 1]}
 
     def compared(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the vectors of a batch's pictures and of its texts, each as long as 1, and each picture's logits for all texts."""

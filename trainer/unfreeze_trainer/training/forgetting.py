@@ -23,6 +23,7 @@ from unfreeze_trainer.judgement.forgetting import (
     decided,
     neighbours_lost,
     none_lost,
+    of_towers,
 )
 from unfreeze_trainer.models.blocks import of_head
 from unfreeze_trainer.runs.pull import steps_between
@@ -124,7 +125,8 @@ class Forgetting:
 
     @cached_property
     def _moving(self) -> frozenset[int]:
-        head, chosen = of_head(self._loaded.blocks), self._freezer.chosen_names
+        head = frozenset() if self._task.heads_of_base else of_head(self._loaded.blocks)
+        chosen = self._freezer.chosen_names
         return frozenset(phase.index for phase in self._plan.phases if not head.issuperset(chosen(phase)))
 
     def look_at_base(self) -> None:
@@ -216,9 +218,8 @@ class Forgetting:
 
     def compared(self, base: Seen, now: Seen) -> Forgotten:
         """Return what has been lost between two looks."""
-        kept = self.kept
+        kept, gauges = self.kept, list[Measured]()
         alike = {name: cka(base.places[name][kept], now.places[name][kept]) for name in base.places}
-        gauges = []
         anchored = self.split == "anchor"
         if anchored and base.losses is not None and now.losses is not None and base.units is not None:
             gauges.append(Measured.of(ANCHOR_LOSS, (now.losses - base.losses)[kept], base.units[kept]))
@@ -226,7 +227,9 @@ class Forgetting:
             divergence = Measured.of(DIVERGENCE, now.divergence[kept])
             answers = Measured.of(ANSWERS, now.changed[kept])
             gauges += [divergence, answers] if base.losses is not None else [answers, divergence]
-        if base.places:
+        if self._task.joins:
+            alike, gauges = of_towers(base.places, now.places, kept)
+        elif base.places:
             top = list(base.places)[-1]
             gauges.append(Measured.of(NEIGHBOURHOODS, neighbours_lost(base.places[top][kept], now.places[top][kept])))
         return Forgotten(tuple(gauges), alike, int(kept.sum()), anchored)

@@ -123,7 +123,7 @@ def _line(run: Run, result: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[T
     """
     loaded = run.task.build_model()
     first = dict(loaded.module.named_parameters()) | persistent_buffers(loaded.module)
-    head = of_head(loaded.blocks)
+    head = frozenset() if run.task.heads_of_base else of_head(loaded.blocks)
     for name, now in result.items():
         before = first[name].detach()
         if name in head or not now.is_floating_point():

@@ -126,14 +126,15 @@ class Look:
                 masked = self.masked(here)
                 inputs = engine.to_device(here)
                 kept.clear()
+                if task.joins:
+                    self._take(gathered, self._of_towers(module, inputs), own)
+                    continue
                 with engine.autocast():
                     outputs = task.outputs(module, inputs)
                     said = self._tried(kept, inputs, outputs, masked, trying=base is None)
                 given = dict(self.pooled(kept, inputs, outputs))
                 lost |= kept.keys() - given.keys()  # where tokens come first, but for as many rows as tokens
-                for name, pooled in given.items():
-                    whole = gathered.setdefault(name, np.zeros((len(self.rows), pooled.shape[1]), dtype=np.float32))
-                    whole[own] = pooled[: len(own)].float().cpu().numpy()
+                self._take(gathered, given, own)
                 if said is not None:
                     self._take_outputs(seen, base, gathered, said, own)
                 if task.wide_outputs:
@@ -147,8 +148,19 @@ class Look:
             else:
                 seen.places[name] = found
         names = [block.name for block in self._loaded.blocks if block.is_layer] + [READ, OUTPUTS]
-        seen.places = {name: seen.places[name] for name in names if name in seen.places}
+        if not task.joins:
+            seen.places = {name: seen.places[name] for name in names if name in seen.places}
         return seen
+
+    def _of_towers(self, module: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+        with self._engine.autocast():
+            return self._task.of_towers(module, inputs)
+
+    def _take(self, gathered: dict[str, np.ndarray], given: Mapping[str, Tensor], own: np.ndarray) -> None:
+        """Lay the features of some rows, whose places are given, in those of all."""
+        for name, pooled in given.items():
+            whole = gathered.setdefault(name, np.zeros((len(self.rows), pooled.shape[1]), dtype=np.float32))
+            whole[own] = pooled[: len(own)].float().cpu().numpy()
 
     @contextmanager
     def watching(self) -> Iterator[dict[str, Tensor]]:
@@ -157,7 +169,7 @@ class Look:
         with ExitStack() as stack:
             if self.head:
                 stack.enter_context(self.head.watching(module))
-            yield stack.enter_context(watched(module, self._loaded.blocks))
+            yield {} if self._task.joins else stack.enter_context(watched(module, self._loaded.blocks))
 
     def masked(self, batch: Batch) -> Tensor | None:
         """Mask one word in `_EVERY` of each row, in place; return their places, (samples, places), -1 where a row has fewer.

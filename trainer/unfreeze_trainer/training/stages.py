@@ -16,6 +16,7 @@ import torch
 from pydantic import TypeAdapter
 
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_api.tasks import task_type
 from unfreeze_trainer.engines.scaling import LossScale
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.exports.report import read_report
@@ -34,10 +35,12 @@ from unfreeze_trainer.runs.stages import (
     naming,
     read_results,
     stage_jobs,
+    staged_model,
     store_results,
 )
 from unfreeze_trainer.runs.state import RunState
 from unfreeze_trainer.training.beside import on_first
+from unfreeze_trainer.training.compared import compared
 from unfreeze_trainer.training.decisions import Decisions
 from unfreeze_trainer.training.finish import finish
 from unfreeze_trainer.training.loop import train
@@ -107,11 +110,14 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
     """
     from unfreeze_trainer.ranking.rank import MIN_ROWS
 
-    own, seen = open_task(job), dict[str, int]()
+    own, seen, heard = open_task(job), dict[str, int](), list[int | None]()
     for index, stage in enumerate(stage_jobs(job)):
         with naming(job, index):
             open_recipe(stage)
-            seen |= own.learned_before(job.stages[index].name, open_task(stage))  # type: ignore[index]
+            task = open_task(stage)
+            seen |= own.learned_before(job.stages[index].name, task)  # type: ignore[index]
+            heard.append(task.made_to_hear)
+    _require_heard(job, [*heard, own.made_to_hear])
     rows = own.splits["train"]
     for index, asked in enumerate(job.stages or ()):
         if asked.keep == "IfHelps" and rows < MIN_ROWS:
@@ -121,6 +127,18 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
                 f" {MIN_ROWS} are needed: give more data, or set keep to Always",
             )
     return seen
+
+
+def _require_heard(job: ResolvedJob, heard: Sequence[int | None]) -> None:
+    """Raise JobError where a stage would have a model hear less of a clip than what follows has: it stays as short."""
+    for index, seconds in enumerate(heard[:-1]):
+        longer = [one for one in heard[index + 1 :] if seconds is not None and (one is None or one > seconds)]
+        if longer:
+            raise JobError(
+                "InvalidJob",
+                f"spec.stages[{index}].data.train: its longest clip has the model hear {seconds} seconds of each, and what follows has longer"
+                f" clips, which would be cut there: set spec.task.{job.task.kind.member}.maxSeconds, which holds for all of them",
+            )
 
 
 class Chain:
@@ -191,7 +209,7 @@ class Chain:
         """Train a stage, unless that was done before, and decide whether it is kept. Collective."""
         assert self._job.stages is not None
         stage = self._job.stages[index]
-        job = job.model_copy(update={"model": self.job.model})  # with the weights of the stages before
+        job = job.model_copy(update={"model": staged_model(self._job, job.model, self._results)})
         report = self._report(job)
         if report is None:
             self._folder.events.add("stage", name=stage.name, number=index + 1, count=len(self._job.stages) + 1)
@@ -246,14 +264,12 @@ class Chain:
         """Return whether a stage helps, as the first rank finds it. Collective."""
         from unfreeze_api.contracts.decision import Decision as Kind
 
-        tell(link, "comparing what the features with and without it tell of the job's own rows")
-        before = base_of(self._job, self._results)
-        after = (f"{FOLDER}/{result.name}/{EXPORT}", str(folder_of(self._job, result.name) / EXPORT))
+        tell(link, "comparing what the model with and without it tells of the job's own rows")
         step = result.steps + sum(one.steps for one in self._results)
         seconds = sum(phase.seconds for phase in result.phases)
 
         def decide() -> Decision:
-            return stage_helps(_probe(self._job, before, after), name=result.name, step=step, seconds=seconds)
+            return stage_helps(self._probed(result), name=result.name, step=step, seconds=seconds)
 
         def look() -> None:
             if self._engine.any_rank(link is not None and link.stop_requested()):
@@ -266,6 +282,14 @@ class Chain:
         assert found is not None
         Decisions(RunState(), self._folder.events).add(found)
         return found
+
+    def _probed(self, result: StageResult) -> Probed:
+        """Compare the models with and without a stage, on this rank alone."""
+        job = self._job
+        if task_type(job.task.type).joins:
+            return compared(self.job, after_stages(job, [*self._results, result]), self._open_task)
+        after = (f"{FOLDER}/{result.name}/{EXPORT}", str(folder_of(job, result.name) / EXPORT))
+        return _probe(job, base_of(job, self._results), after)
 
 
 def _probe(job: ResolvedJob, before: tuple[str, str], after: tuple[str, str]) -> Probed:

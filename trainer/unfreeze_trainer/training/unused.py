@@ -89,7 +89,7 @@ def find_unused(
         fails at this one.
     """
     samples = task.splits["train"]
-    batches = trial_batches(task.lengths("train"), sizes)
+    batches = trial_batches(task.extents("train"), sizes)
     passes: list[frozenset[str]] = []
     with traceless(module):
         for name, parameter in module.named_parameters():

@@ -128,10 +128,12 @@ class ResolvedJob(Model):
 
     def of_tower(self, index: int) -> Self:
         """Return the job with one of its towers as its base."""
-        tower = self.model.towers[index]
+        tower, staged = self.model.towers[index], self.model.stage_tower_paths
         update = {
             "source": tower.source,
             "path": tower.path,
+            "stage_path": staged[index] if staged else None,
+            "stage_tower_paths": None,
             "modalities": None,
             "tower_sources": None,
             "tower_paths": None,

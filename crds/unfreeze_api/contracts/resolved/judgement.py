@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from unfreeze_api.contracts.resolved.data import Columns, Dataset, HeldOut, ResolvedData
+from unfreeze_api.contracts.resolved.places import Location
 from unfreeze_api.contracts.resolved.strategy import ResolvedStrategy
-from unfreeze_api.grammar.model import Model
+from unfreeze_api.grammar.model import Model, Since
 from unfreeze_api.sources.base import Places
 from unfreeze_api.spec.adapter import AdapterSpec
 from unfreeze_api.spec.data import ColumnsSpec, TaskSpec
@@ -29,12 +30,14 @@ class ResolvedStage(Model):
     strategy: ResolvedStrategy
     adapter: AdapterSpec | None = None
     training: TrainingSpec
+    text_encoder: Annotated[Location | None, Since(2)] = None
+    """What reads texts in place of the job's language model."""
 
     @classmethod
     def of(cls, stage: StageSpec, spec: FineTuneJobSpec, places: Places) -> Self:
         """Return a stage of a job, with what it has of it."""
         same = stage.task is None or stage.task.type == spec.task.type
-        task = (spec.task if same else TaskSpec(type=stage.task.type)).completed()  # type: ignore[union-attr]
+        task = (spec.task if same else _before(spec, stage.task.type)).completed()  # type: ignore[union-attr]
         if (options := task.options) and getattr(options, "class_weights_by_label", None):  # of other labels
             task = task.model_copy(
                 update={task.kind.field: options.model_copy(update={"class_weights_by_label": None})}
@@ -57,7 +60,17 @@ class ResolvedStage(Model):
             strategy=ResolvedStrategy.resolve(stage.whole_strategy, stage.whole_adapter),
             adapter=stage.whole_adapter,
             training=spec.training.model_copy(update={"metric": metric, **own}),
+            text_encoder=stage.text_encoder and Location.resolve(stage.text_encoder, places),
         )
+
+
+def _before(spec: FineTuneJobSpec, task: str) -> TaskSpec:
+    """Return a stage's task of another type: defaults, but that an encoder sees and hears as it does in the job."""
+    found = TaskSpec.model_validate({"type": task}).completed()
+    if not task_type(task).joins or (options := found.options) is None:
+        return found
+    seen = {name: getattr(spec.task.options, name, None) for name in ("image_size", "max_seconds")}
+    return found.model_copy(update={found.kind.field: options.model_copy(update=seen)})
 
 
 class ResolvedGuard(Model):

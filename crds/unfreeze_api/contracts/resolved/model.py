@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from unfreeze_api.contracts.resolved.places import Location
@@ -21,6 +22,13 @@ class Tower(NamedTuple):
     modality: Modality
     source: str
     path: str
+
+
+def tower_keys(modalities: Sequence[str]) -> list[str]:
+    """Return what each of several towers is called: its modality in small letters, of further ones of it with a number."""
+    names = [modality.lower() for modality in modalities]
+    before = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
 
 
 class ResolvedModel(Location):
@@ -44,6 +52,8 @@ class ResolvedModel(Location):
     """The path of each for the trainer."""
     stage_path: Annotated[str | None, EXECUTION] = None
     """Folder of the weights that the stages before have left, in place of path: filled in by the trainer."""
+    stage_tower_paths: Annotated[list[str | None] | None, EXECUTION] = None
+    """The same of each of several encoders, None of one that no stage has trained."""
 
     @property
     def weights_path(self) -> str:
