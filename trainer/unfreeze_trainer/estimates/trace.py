@@ -144,11 +144,9 @@ def trace(job: ResolvedJob, task: Task, *, heaviest: bool = False, steps_alone: 
     rows = every_row() if task.couples else nullcontext()
     with pretended(job.distribution.world_size) as fake, _skeletons(task, job), rows:
         batches: list[Batch] = [
-            {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out)
+            {name: fake.from_tensor(tensor) for name, tensor in each.items()} for each in (batch, held_out, asked)
         ]
-        said: Batch = {name: fake.from_tensor(tensor) for name, tensor in asked.items()}
-        whole = _Trace(plain, task, feed, batches[0], batches[1], said)
-        return whole.run(heaviest=heaviest, steps_alone=steps_alone)
+        return _Trace(plain, task, feed, *batches).run(heaviest=heaviest, steps_alone=steps_alone)
 
 
 def _plain(job: ResolvedJob) -> ResolvedJob:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -73,7 +72,8 @@ class CausalLanguageModel(Transformers):
         # A cache is of no use here, and takes memory.
         takes = inspect.signature(module.forward).parameters
         self._options = {"use_cache": False} if "use_cache" in takes else {}
-        self._chooses = "logits_to_keep" in takes  # its output layer comes last, and reads no more than it is given
+        # Then its output layer comes last, and takes whatever it is given.
+        self._chooses = "logits_to_keep" in takes and output_layer(module) is not None
         if self._packs:
             require_apart(module, where=self.where, field=f"spec.task.{self.job.task.kind.member}.packing")
         if not quantization:
@@ -87,17 +87,22 @@ class CausalLanguageModel(Transformers):
     def own_head(self) -> None:
         """Return None: its own head is the one that it has."""
 
-    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
-        """Return the logits of each token's next one, (samples, length, tokens of the vocabulary).
+    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of each token's next one, (samples, length, tokens of the vocabulary)."""
+        logits: Tensor = module(**inputs, **self._options).logits
+        return logits[:, -inputs["input_ids"].shape[1] :]  # a prompt stands before the text
 
-        With `places`, row and column of some tokens, int64 of shape (places, 2), those of these alone: (places, tokens of the vocabulary).
+    def forward_at(self, module: nn.Module, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
+        """Return the logits of the next token at some places, (places, tokens of the vocabulary).
+
+        `places` are row and column of each, int64 of shape (places, 2).
         """
-        length, logits = inputs["input_ids"].shape[1], None
-        with only_at(module, places, length) if places is not None and self._chooses else nullcontext():
-            logits = module(**inputs, **self._options).logits
-        if places is None:
-            return logits[:, -length:]  # a prompt stands before the text
-        return logits if logits.ndim == places.ndim else at_places(logits, places, length)
+        length = inputs["input_ids"].shape[1]
+        if not self._chooses:
+            return at_places(self.forward(module, inputs), places, length)
+        with only_at(module, places, length):
+            logits: Tensor = module(**inputs, **self._options).logits
+        return logits
 
     def _plain(self, folder: str, example: Example) -> Plain:
         place = json.dumps(folder)

@@ -128,11 +128,9 @@ class CaptionerModel(nn.Module):
 
         Inputs as of `forward`; what else is given is transformers' own.
         """
-        options: dict[str, Any] = {
-            name: given.pop(name) for name in ("stopping_criteria", "tokenizer") if name in given
-        }
+        options: dict[str, Any] = {"generation_config": generation_config, "synced_gpus": synced_gpus}
+        options |= {name: given.pop(name) for name in ("stopping_criteria", "tokenizer") if name in given}
         read, mask = self._read(given)
-        options |= {"generation_config": generation_config, "synced_gpus": synced_gpus}
         said: Tensor = self.language.generate(inputs_embeds=read, attention_mask=mask, **options)
         return said
 

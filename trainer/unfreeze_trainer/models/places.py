@@ -39,10 +39,7 @@ def only_at(module: nn.Module, places: Tensor, length: int) -> Iterator[None]:
         hidden, *more = given
         return (at_places(hidden, places, length), *more)
 
-    layer = next((found for part in module.modules() if (found := output_layer(part)) is not None), None)
-    if layer is None:
-        yield
-        return
+    layer = next(found for part in module.modules() if (found := output_layer(part)) is not None)
     handle = layer.register_forward_pre_hook(chosen, prepend=True)
     try:
         yield

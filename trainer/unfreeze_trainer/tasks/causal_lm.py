@@ -44,7 +44,10 @@ class CausalLM(ComposedTask):
 
     def forward(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of the next token at each place that is learned, (places, tokens of the vocabulary), or at all where a batch names none."""
-        return self.library.forward(module, _inputs(batch), batch.get(LEARNED))
+        places = batch.get(LEARNED)
+        if places is None:
+            return self.outputs(module, batch)
+        return self.library.forward_at(module, _inputs(batch), places)
 
     def outputs(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of each token's next one, (rows, length, tokens of the vocabulary)."""
