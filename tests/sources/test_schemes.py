@@ -11,7 +11,7 @@ import pytest
 from tests.crds.corpus import load, patched
 from unfreeze_api.contracts.progress import CLAIM_FOLDER
 from unfreeze_api.resolve import claims
-from unfreeze_api.sources import SOURCES, described, locate, needs, rule
+from unfreeze_api.sources import SOURCES, _grouped, described, locate, needs, rule
 from unfreeze_api.sources.base import Places
 from unfreeze_api.sources.hf import parse
 from unfreeze_api.spec.job import FineTuneJobSpec
@@ -40,9 +40,18 @@ def seen(tmp_path_factory):
     return json.loads(done.stdout) | {"folder": str(folder)}
 
 
+def test_what_ends_alike_stands_once_in_the_rule():
+    given = ["a(b)*(/(x|y)z)+", "c(/(x|y)z)+", "d", "e(/f)*", "g+"]
+    found = _grouped(given)
+    assert found == ["(a(b)*|c)(/(x|y)z)+", "d", "g+", "e(/f)*"]
+    for text in ("a/xz", "abb/xz/yz", "c/xz", "d", "e", "e/f", "g", "a", "c", "b/xz", "d/f", "g/f"):
+        whole, grouped = ("|".join(patterns) for patterns in (given, found))
+        assert bool(re.fullmatch(whole, text)) == bool(re.fullmatch(grouped, text))
+
+
 def test_the_crd_takes_it_for_what_it_holds(seen):
     (first,) = seen["data"]["x-kubernetes-validations"]
-    assert "|mem://[a-z]+|" in first["rule"]
+    assert "|mem://[a-z]+)" in first["rule"]
     assert first["message"].startswith("must be pvc://CLAIM/PATH or file:///PATH or mem://NAME or hf://datasets/")
     assert "mem://NAME" in seen["data"]["description"]
     assert "mem://" not in json.dumps(seen["model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,7 +78,7 @@ def job_of(places, run, kind, stages, **change):
         "task": {"type": kind} | options,
         "strategy": FROZEN,
         "stages": stages,
-        "training": {"epochs": 1, "batchSize": 9, "checkpoint": {"everySteps": 1, "afterSuccess": "Keep"}},
+        "training": {"epochs": 1, "batchSize": 9, "checkpoint": {"everySteps": 100, "afterSuccess": "Keep"}},
         "output": {"destination": f"file://{run}"},
     }
     return make_job(places / "clip", places / "own.csv", **merge(spec, change))
@@ -90,7 +91,8 @@ def test_towers_are_named_by_their_modality():
     assert tower_keys(["Image", "Text", "Image", "Audio", "Image"]) == ["image", "text", "image2", "audio", "image3"]
 
 
-def test_each_tower_starts_where_the_last_stage_that_was_kept_has_left_it(places, tmp_path):
+def test_each_tower_starts_where_the_last_stage_that_was_kept_has_left_it(tmp_path):
+    places = Path("/models")
     align = {"task": {"type": "Alignment"}, "textEncoder": f"file://{places}/bert"}
     stages = [stage_of(places, "many", **align), stage_of(places, "noise", keep="IfHelps")]
     job = job_of(places, tmp_path / "run", "Captioning", stages)
@@ -108,6 +110,7 @@ def test_each_tower_starts_where_the_last_stage_that_was_kept_has_left_it(places
     assert staged.fingerprint() == job.fingerprint()
 
 
+@pytest.mark.slow
 def test_an_error_about_the_encoder_of_a_stage_names_its_field(places, tmp_path):
     stage = stage_of(places, "many", task={"type": "Alignment"}, textEncoder=f"file://{places}/vit")
     job = job_of(places, tmp_path / "run", "Captioning", [stage])
@@ -115,7 +118,8 @@ def test_an_error_about_the_encoder_of_a_stage_names_its_field(places, tmp_path)
         check_stages(job, open_task)
 
 
-def test_a_stage_does_not_make_a_model_hear_less_than_what_follows(places):
+def test_a_stage_does_not_make_a_model_hear_less_than_what_follows():
+    places = Path("/models")
     job = job_of(places, "/tmp/run", "Captioning", [stage_of(places, "many"), stage_of(places, "noise")])
     stages._require_heard(job, [3, 2, 2])
     stages._require_heard(job, [None, None, 4])
