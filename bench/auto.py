@@ -102,9 +102,10 @@ def strategy_of(name: str, strategy: str) -> Row:
     """Return the fields of a job that a strategy sets on a set."""
     rates = SETS[name].get("rates", _RATES)
     everything = {"type": "FullFineTuning", **rates}
+    steps = {"learningRate": {"head": rates["learningRate"]["head"]}}
     given: dict[str, Row] = {
         "Auto": {"strategy": {"type": "Auto", **rates}},
-        "probe": {"strategy": {"type": "FeatureExtraction"} | (rates if name == "spoken" else {"solver": "Closed"})},
+        "probe": {"strategy": {"type": "FeatureExtraction"} | (steps if name == "spoken" else {"solver": "Closed"})},
         "full": {"strategy": everything},
         "LoRA": {
             "strategy": {"type": "FullFineTuning", "learningRate": {"head": 10 * rates["learningRate"]["backbone"]}},
