@@ -67,7 +67,7 @@ def _write(event: dict[str, dict[str, str]]) -> Write:
     what = event["objectRef"]
     resource = what["resource"] + (f"/{what['subresource']}" if "subresource" in what else "")
     return Write(
-        user=event["user"]["username"],
+        user=event["user"].get("username", ""),  # none of a request that ended before anybody asked who it is
         verb=str(event["verb"]),
         resource=resource,
         namespace=what.get("namespace", ""),
