@@ -23,12 +23,15 @@ from unfreeze_trainer.exports.exporter import Exporter
 from unfreeze_trainer.features.keys import row_keys
 from unfreeze_trainer.judgement.forgetting import of_towers
 from unfreeze_trainer.judgement.stages import Probed, stage_helps
+from unfreeze_trainer.models import LoadedModel
+from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.bridge import Encoders
 from unfreeze_trainer.runs.recipe import open_recipe
 from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import stages
 from unfreeze_trainer.training.compared import _said, compared
+from unfreeze_trainer.training.guards import _line
 from unfreeze_trainer.training.stages import Chain, check_stages
 
 FROZEN = {"type": "FeatureExtraction", "learningRate": {"head": 1e-2}}
@@ -110,6 +113,17 @@ def test_each_tower_starts_where_the_last_stage_that_was_kept_has_left_it(tmp_pa
     assert staged.fingerprint() == job.fingerprint()
 
 
+def test_a_stage_of_another_task_is_asked_for_no_texts_and_no_gradient_checkpointing(tmp_path):
+    places = Path("/models")
+    align = {"task": {"type": "Alignment"}, "textEncoder": f"file://{places}/bert"}
+    stages = [stage_of(places, "many", **align), stage_of(places, "noise")]
+    training = {"evaluate": {"generate": {"rows": 2}}, "gradientCheckpointing": True}
+    job = job_of(places, tmp_path / "run", "Captioning", stages, training=training)
+    first, second = (one.training for one in stage_jobs(job))
+    assert (first.evaluate.generate, first.gradient_checkpointing) == (None, False)
+    assert (second.evaluate.generate.rows, second.gradient_checkpointing) == (2, True)
+
+
 @pytest.mark.slow
 def test_an_error_about_the_encoder_of_a_stage_names_its_field(places, tmp_path):
     stage = stage_of(places, "many", task={"type": "Alignment"}, textEncoder=f"file://{places}/vit")
@@ -128,6 +142,15 @@ def test_a_stage_does_not_make_a_model_hear_less_than_what_follows():
             stages._require_heard(job, heard)
 
 
+def test_an_encoder_is_not_changed_after_a_projector_has_learned_from_it(tmp_path):
+    places = Path("/models")
+    align = {"task": {"type": "Alignment"}, "textEncoder": f"file://{places}/bert"}
+    stages = [stage_of(places, "many"), stage_of(places, "noise", **align)]
+    job = job_of(places, tmp_path / "run", "Captioning", stages)
+    with pytest.raises(JobError, match=r"^spec.stages\[1\].task: .* that stage many has trained"):
+        check_stages(job, open_task)
+
+
 # Whether it helps
 
 
@@ -143,6 +166,9 @@ def test_rows_with_something_in_common_are_one_witness():
     assert apart.low == pytest.approx(0.5 - 1.96 * (0.25 / 15) ** 0.5, abs=1e-3)
     uneven = probed([1] * 8 + [0] * 8, np.arange(16) // 8)
     assert uneven.low < 0 < apart.low, "two witnesses that say the contrary prove nothing"
+    alone = probed([1] * 15 + [0], np.zeros(16, dtype=int))
+    assert alone.low < 0, "nor does one alone, of however many rows"
+    assert stage_helps(alone, name="many", step=1, seconds=1.0).answer == "No"
 
 
 def test_hits_are_those_of_the_rows_in_whatever_order_they_are_read():
@@ -338,6 +364,19 @@ def test_heads_that_the_base_has_brought_can_lose_something(places, tmp_path, mo
     found, shares = forgotten(places, tmp_path / "run", "ImageText", {}, monkeypatch, strategy=rates, task=frozen)
     assert shares["image"] == 0 < shares["text"]
     assert found.evidence[0].name.endswith("by text")
+
+
+@pytest.mark.parametrize("of_base", [True, False])
+def test_a_head_that_the_base_has_brought_is_mixed_beside_an_adapter(of_base):
+    """Of LoRA's factors the one that was zero at first alone lies on the line; the head trains whole beside them."""
+    module = torch.nn.Module()
+    for name, values in {"down": torch.ones(2), "up": torch.zeros(2), "head": torch.ones(2)}.items():
+        module.register_parameter(name, torch.nn.Parameter(values))
+    blocks = [Block("layer.0", ("down", "up")), Block(HEAD, ("head",))]
+    loaded = LoadedModel(module, blocks, frozenset(["down", "up", "head"]))
+    run = SimpleNamespace(task=SimpleNamespace(heads_of_base=of_base, build_model=lambda: loaded))
+    line = dict(_line(run, dict.fromkeys(["down", "up", "head"], torch.full((2,), 3.0))))
+    assert list(line) == (["up", "head"] if of_base else ["up"])
 
 
 # What computes once

@@ -8,11 +8,13 @@ from torch import nn
 
 from tests.trainer import features_group
 from tests.trainer.jobs import bert_folder, write_csv
+from unfreeze_trainer.features import cached
 from unfreeze_trainer.features.cached import CachedTask
 from unfreeze_trainer.features.cut import MASK, Start, padded, rows_of
 from unfreeze_trainer.features.find import Probe, find_cut
 from unfreeze_trainer.features.memory import Rows
 from unfreeze_trainer.features.room import SHARE, available_bytes
+from unfreeze_trainer.models.bridge import Encoders
 
 WIDTH = 5
 TOLERANCE = 1e-5
@@ -162,6 +164,17 @@ def test_rows_go_from_one_worker_to_another():
         others.unpack(part)
     assert (others.count, others.bytes) == (3, rows.bytes) == (3, 12 * WIDTH * 4)
     assert all(torch.equal(others[index][0], rows[index][0]) for index in (1, 4, 5))
+
+
+def test_encoders_side_by_side_remember_nothing_that_memory_has_no_room_for(monkeypatch):
+    encoders, remembers = Encoders({}, {}, {}), []
+    monkeypatch.setattr(CachedTask, "_fill_once", lambda *_: remembers.append(encoders._keys is not None))
+    monkeypatch.setattr(cached, "split_bytes", lambda *_: 100)
+    task = CachedTask(None, SimpleNamespace(module=nn.Sequential(encoders)))
+    for room, scratch in ((200, None), (199, None), (200, object())):
+        monkeypatch.setattr(cached, "available_bytes", lambda room=room: room)
+        task._fill(None, "train", None, None, scratch)
+    assert remembers == [True, False, False], "rows that lie on the disk do so since there is no room"
 
 
 def test_a_cache_takes_its_share_of_what_machine_and_container_have_free(tmp_path, monkeypatch):

@@ -112,6 +112,13 @@ def test_a_larger_budget_is_never_further_broken(rows, budget, more):
     assert turned.first.value == pytest.approx(found.first.value)
 
 
+def test_an_encoder_of_which_nothing_is_seen_is_named_and_surely_within_no_budget():
+    found = Forgotten((Measured.of(ANSWERS, np.zeros(40)),), {}, 40, anchored=True, unseen=("audio",))
+    decision = decided(found, budget=0.5, step=1, seconds=0)
+    assert decision.answer == "NotSurely"
+    assert "not surely within the budget of 0.5; of encoder audio too few rows" in decision.message
+
+
 # Whole runs
 
 slow = pytest.mark.slow

@@ -93,6 +93,19 @@ def test_errors_name_the_field_of_the_stage(inputs, tmp_path):
         raise JobError("InvalidData", "no")
 
 
+def test_whether_a_stage_helps_is_asked_of_the_jobs_own_data(inputs, tmp_path, monkeypatch):
+    def unread(*_):
+        raise JobError("InvalidData", "spec.data.train: 3 of the 20 rows can be read")
+
+    monkeypatch.setattr(Chain, "_stage", lambda *_: StageResult(name="harm", kept=True, steps=2))
+    monkeypatch.setattr(Chain, "_decide", unread)
+    chain = Chain.__new__(Chain)
+    chain._job, chain._link = job_of(inputs, tmp_path / "run"), None
+    chain._results = [StageResult(name="help", kept=True, steps=8)]
+    with pytest.raises(JobError, match=r"^spec.stages\[1\] \(harm\): spec.data.train: 3 of"):
+        chain.train()
+
+
 def test_what_a_stage_says_is_said_of_the_job(tmp_path):
     before = [
         StageResult(

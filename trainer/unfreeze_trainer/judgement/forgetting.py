@@ -91,6 +91,8 @@ class Forgotten:
     rows: int
     anchored: bool
     """Whether they are rows of the anchor, and not validation inputs."""
+    unseen: tuple[str, ...] = ()
+    """Encoders of which too few of the rows have anything."""
 
     @property
     def first(self) -> Measured:
@@ -202,10 +204,17 @@ def decided(
     on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
     interval = f"{first.low:.3g} to {first.high:.3g}, 95 % of {on}"
     beside = f"; {spoken(found.gauges[1])}" if len(found.gauges) > 1 else ""
+    if found.unseen:
+        beside += f"; of encoder {', '.join(found.unseen)} too few rows have anything to say what it has lost"
     answer, limit = "Measured", ""
     if budget is not None:
-        answer = "Within" if first.high <= budget else "Broken" if first.low > budget else "NotSurely"
-        words = {"Within": "within", "Broken": "beyond", "NotSurely": "about at"}
+        within = first.high <= budget and not found.unseen
+        answer = "Within" if within else "Broken" if first.low > budget else "NotSurely"
+        words = {
+            "Within": "within",
+            "Broken": "beyond",
+            "NotSurely": "not surely within" if found.unseen else "about at",
+        }
         limit = f", {words[answer]} the budget of {budget:g}"
     return Decision(
         type="Forgetting",

@@ -69,10 +69,12 @@ class Probed:
         gain = better.sum() / total
         _, which = np.unique(groups, return_inverse=True)
         count = int(which.max()) + 1
-        if count == 1:
-            which, count = np.arange(len(units)), len(units)
         spread = np.bincount(which, better - gain * units)
         error = _LEVEL * float(np.sqrt((spread**2).sum() * count / max(1, count - 1))) / total
+        if (
+            count == 1
+        ):  # a witness alone says nothing of how far others would lie apart: as far as its gain, which keeps no stage
+            error = _LEVEL * abs(float(gain))
         shares = float(with_stage.sum() / total), float(without.sum() / total)
         return cls(*shares, float(gain - error), float(gain + error), len(units), seconds, figure)
 

@@ -157,13 +157,13 @@ def _stage_job(job: ResolvedJob, index: int) -> ResolvedJob:
 
 
 @contextmanager
-def naming(job: ResolvedJob, index: int) -> Iterator[None]:
-    """Have errors name the fields of a stage, and not those of the job that it is trained as."""
+def naming(job: ResolvedJob, index: int, *, of_job: bool = False) -> Iterator[None]:
+    """Have errors name the fields of a stage, and not those of the job that it is trained as; `of_job` are about those of the job itself."""
     try:
         yield
     except JobError as error:
         assert job.stages is not None
-        said = _OF_STAGE.sub(f"spec.stages[{index}].", error.marked)
+        said = error.marked if of_job else _OF_STAGE.sub(f"spec.stages[{index}].", error.marked)
         if encoder := job.stages[index].text_encoder:
             said = re.sub(
                 rf"spec\.model\.towers\[\d+\]\.source {re.escape(encoder.source)}",

@@ -232,4 +232,5 @@ class Forgetting:
         elif base.places:
             top = list(base.places)[-1]
             gauges.append(Measured.of(NEIGHBOURHOODS, neighbours_lost(base.places[top][kept], now.places[top][kept])))
-        return Forgotten(tuple(gauges), alike, int(kept.sum()), anchored)
+        unseen = tuple(name for name in base.places if name not in alike)
+        return Forgotten(tuple(gauges), alike, int(kept.sum()), anchored, unseen)

@@ -123,11 +123,12 @@ def _line(run: Run, result: Mapping[str, Tensor]) -> Iterator[tuple[str, tuple[T
     """
     loaded = run.task.build_model()
     first = dict(loaded.module.named_parameters()) | persistent_buffers(loaded.module)
-    head = frozenset() if run.task.heads_of_base else of_head(loaded.blocks)
+    head = of_head(loaded.blocks)
+    factors = loaded.adapter_parameters - head  # a head that the base has brought trains whole beside them
     for name, now in result.items():
         before = first[name].detach()
-        if name in head or not now.is_floating_point():
+        if (name in head and not run.task.heads_of_base) or not now.is_floating_point():
             continue
-        if name in loaded.adapter_parameters and before.any():
+        if name in factors and before.any():
             continue
         yield name, (before, now)

@@ -110,6 +110,7 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
     """
     from unfreeze_trainer.ranking.rank import MIN_ROWS
 
+    _require_projectors(job)
     own, seen, heard = open_task(job), dict[str, int](), list[int | None]()
     for index, stage in enumerate(stage_jobs(job)):
         with naming(job, index):
@@ -127,6 +128,19 @@ def check_stages(job: ResolvedJob, open_task: OpenTask) -> dict[str, int]:
                 f" {MIN_ROWS} are needed: give more data, or set keep to Always",
             )
     return seen
+
+
+def _require_projectors(job: ResolvedJob) -> None:
+    """Raise JobError where an encoder would change after a projector has learned to hand on what it sees: that would be thrown away."""
+    before = list[str]()
+    for index, stage in enumerate(job.stages or ()):
+        if stage.text_encoder and before:
+            raise JobError(
+                "InvalidJob",
+                f"spec.stages[{index}].task: Alignment changes the encoder, and the projector that stage {before[-1]} has trained on it"
+                " would be thrown away: put stages of Alignment before those of Captioning",
+            )
+        before += [] if stage.text_encoder else [stage.name]
 
 
 def _require_heard(job: ResolvedJob, heard: Sequence[int | None]) -> None:
@@ -189,15 +203,21 @@ class Chain:
         StopRequested
             All ranks have agreed to stop; a later start resumes.
         JobError
-            As of a run, with the fields of the stage.
+            As of a run, with the fields of the stage; of whether it helps with those of the job.
         """
+        assert self._job.stages is not None
         jobs = stage_jobs(self._job)
         while len(self._results) < len(jobs):
             index, link = len(self._results), self.link
             if link:
                 link.beat()
             with naming(self._job, index):
-                self._add(self._stage(index, jobs[index], link))
+                result = self._stage(index, jobs[index], link)
+            if self._job.stages[index].keep == "IfHelps":
+                with naming(self._job, index, of_job=True):
+                    decision = self._decide(result, link)
+                result = result.model_copy(update={"kept": decision.answer == "Yes", "decision": decision})
+            self._add(result)
 
     def _add(self, result: StageResult) -> None:
         self._results.append(result)
@@ -206,7 +226,7 @@ class Chain:
         self._folder.events.add("stageEnded", name=result.name, kept=result.kept, steps=result.steps)
 
     def _stage(self, index: int, job: ResolvedJob, link: StageLink | None) -> StageResult:
-        """Train a stage, unless that was done before, and decide whether it is kept. Collective."""
+        """Train a stage, unless that was done before. Collective."""
         assert self._job.stages is not None
         stage = self._job.stages[index]
         job = job.model_copy(update={"model": staged_model(self._job, job.model, self._results)})
@@ -217,11 +237,7 @@ class Chain:
             report = self._report(job)
             assert report is not None  # finish() has written it
         steps = sum(phase.steps for phase in report.phases)
-        result = StageResult(name=stage.name, kept=True, steps=steps, phases=report.phases)
-        if stage.keep == "Always":
-            return result
-        decision = self._decide(result, link)
-        return result.model_copy(update={"kept": decision.answer == "Yes", "decision": decision})
+        return StageResult(name=stage.name, kept=True, steps=steps, phases=report.phases)
 
     def _report(self, job: ResolvedJob) -> Report | None:
         """Return the report of a stage that is finished, on every rank as the first one sees it. Collective."""

@@ -45,6 +45,10 @@ class ResolvedStage(Model):
         metric = task_type(task.type).metric(spec.training.metric if same else None, task.options).name
         asked = {name: getattr(stage.training, name, None) for name in ("epochs", "batch_size")}
         own = {name: value for name, value in asked.items() if value is not None}
+        if not task_type(task.type).writes:  # it has no texts to say
+            own["evaluate"] = spec.training.evaluate.model_copy(update={"generate": None})
+        if stage.text_encoder:  # encoders that stand side by side have none
+            own["gradient_checkpointing"] = False
         names = Columns().renamed(stage.data.train.named)
         data = ResolvedData(
             train=Dataset.resolve(stage.data.train.source, places, columns=names),
