@@ -27,7 +27,7 @@ from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.bridge import Encoders
 from unfreeze_trainer.runs.recipe import open_recipe
-from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs
+from unfreeze_trainer.runs.stages import StageResult, after_stages, read_results, stage_jobs, staged_model
 from unfreeze_trainer.tasks import open_task
 from unfreeze_trainer.training import stages
 from unfreeze_trainer.training.compared import _said, compared
@@ -122,6 +122,18 @@ def test_a_stage_of_another_task_is_asked_for_no_texts_and_no_gradient_checkpoin
     first, second = (one.training for one in stage_jobs(job))
     assert (first.evaluate.generate, first.gradient_checkpointing) == (None, False)
     assert (second.evaluate.generate.rows, second.gradient_checkpointing) == (2, True)
+
+
+def test_an_encoder_of_texts_ends_with_its_stages_be_it_of_the_language_models_source(tmp_path):
+    places = Path("/models")
+    align = {"task": {"type": "Alignment"}, "textEncoder": f"file://{places}/decoder"}
+    stages = [stage_of(places, "many", **align), stage_of(places, "noise", **align)]
+    job = job_of(places, tmp_path / "run", "Captioning", stages)
+    results = [StageResult(name="many", kept=True, steps=1)]
+    export = f"{tmp_path}/run/stages/many/model"
+    assert after_stages(job, results).model.stage_tower_paths == [f"{export}/image", None]
+    second = staged_model(job, stage_jobs(job)[1].model, results, encodes=True)
+    assert second.stage_tower_paths == [f"{export}/image", f"{export}/text"]
 
 
 @pytest.mark.slow

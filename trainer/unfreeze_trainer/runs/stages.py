@@ -98,10 +98,13 @@ def after_stages(job: ResolvedJob, results: Sequence[StageResult]) -> ResolvedJo
     return job.model_copy(update={"model": staged_model(job, job.model, results)})
 
 
-def staged_model(job: ResolvedJob, model: ResolvedModel, results: Sequence[StageResult]) -> ResolvedModel:
+def staged_model(
+    job: ResolvedJob, model: ResolvedModel, results: Sequence[StageResult], *, encodes: bool = False
+) -> ResolvedModel:
     """Return the model of a job, or of one of its stages, with the weights that the stages so far have left.
 
     Of several towers each starts where the last stage that was kept has left the same one: of the same source at the same place.
+    `encodes` is whether a textEncoder of the stage's own reads texts: that is no language model, be it of the same source.
     """
     if not model.towers:
         _, path = base_of(job, results)
@@ -110,14 +113,17 @@ def staged_model(job: ResolvedJob, model: ResolvedModel, results: Sequence[Stage
     for result, stage in zip(results, job.stages or (), strict=False):
         if result.kept:
             export = folder_of(job, result.name) / EXPORT
-            left |= {(key, source): str(export / key) for key, source in _keyed(_model_of(job, stage))}
-    staged = [left.get(place) for place in _keyed(model)]
+            places = _keyed(_model_of(job, stage), encodes=stage.text_encoder is not None)
+            left |= {place: str(export / key) for place, key in places.items()}
+    staged = [left.get(place) for place in _keyed(model, encodes=encodes)]
     return model.model_copy(update={"stage_tower_paths": staged if any(staged) else None})
 
 
-def _keyed(model: ResolvedModel) -> list[tuple[str, str]]:
-    """Return key and source of each tower."""
-    return [*zip(tower_keys([tower.modality for tower in model.towers]), model.tower_sources or (), strict=True)]
+def _keyed(model: ResolvedModel, *, encodes: bool) -> dict[tuple[str, str], str]:
+    """Return the key of each tower by what tells it from others: what it is, and its source."""
+    keys = tower_keys([tower.modality for tower in model.towers])
+    named = (f"{key} of a stage" if encodes and key == "text" else key for key in keys)
+    return dict(zip(zip(named, model.tower_sources or (), strict=True), keys, strict=True))
 
 
 def _model_of(job: ResolvedJob, stage: ResolvedStage) -> ResolvedModel:

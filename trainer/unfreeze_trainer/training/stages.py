@@ -229,7 +229,8 @@ class Chain:
         """Train a stage, unless that was done before. Collective."""
         assert self._job.stages is not None
         stage = self._job.stages[index]
-        job = job.model_copy(update={"model": staged_model(self._job, job.model, self._results)})
+        encodes = stage.text_encoder is not None
+        job = job.model_copy(update={"model": staged_model(self._job, job.model, self._results, encodes=encodes)})
         report = self._report(job)
         if report is None:
             self._folder.events.add("stage", name=stage.name, number=index + 1, count=len(self._job.stages) + 1)
