@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -26,6 +28,7 @@ from unfreeze_trainer.commands.look import look
 from unfreeze_trainer.data.row_packing import packed, packed_rows
 from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.estimates.aside import Aside
+from unfreeze_trainer.estimates.said import hold_said
 from unfreeze_trainer.estimates.trace import PhaseBytes, Traced, trace
 from unfreeze_trainer.exports.described import described
 from unfreeze_trainer.exports.seal import seal
@@ -822,6 +825,17 @@ def test_what_it_keeps_while_it_says_texts_is_estimated(llama: Path, table: Path
     keys_and_values = 2 * layers * places * 8 * 4
     assert keys_and_values < asked.saying - asked.weights - asked.optimizer < 40 * keys_and_values
     assert asked.peak == max(asked.step, asked.saying)
+
+
+def test_an_adapter_makes_no_logits_of_what_was_said_before(llama: Path, table: Path) -> None:
+    job = make_job(llama, table, task=TASK, adapter={"type": "LoRA"})
+    module = open_task(job).build_model().module
+    seen = []
+    module.get_base_model().lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+    hold_said(
+        SimpleNamespace(module=module, autocast=nullcontext), {"input_ids": torch.zeros(1, 32, dtype=torch.int64)}
+    )
+    assert seen == [1]
 
 
 # Several samples in a row

@@ -262,6 +262,15 @@ def test_paths_may_lead_up(here, monkeypatch):
     assert spec["data"]["train"]["source"] == f"file://{here}/words.csv"
 
 
+def test_paths_that_lead_up_behind_a_link_are_those_that_were_read(here):
+    (here / "far" / "below").mkdir(parents=True)
+    (here / "near").symlink_to(here / "far" / "below")
+    for folder in (here, here / "far"):
+        write_csv(folder / "words.csv", rows=60)
+    assert ask("init", "near/../words.csv", "--model", "models/bert").exit_code == 0
+    assert job(here / "job.yaml")["data"]["train"]["source"] == f"file://{(here / 'far').resolve()}/words.csv"
+
+
 def test_nothing_is_overwritten_unasked(here):
     write_csv(here / "words.csv", rows=60)
     (here / "job.yaml").write_text("mine")
@@ -315,7 +324,10 @@ def test_a_model_that_does_not_fit_is_refused(here):
     assert not (here / "job.yaml").exists()
 
 
-@pytest.mark.parametrize("name", ["Question:", "a:b", "true", "it's", "naïve", "a\u2028b", "a\x7fb", "a\x85b", "{x}"])
+@pytest.mark.parametrize(
+    "name",
+    ["Question:", "a:b", "true", "it's", "naïve", "a\u2028b", "a\x7fb", "a\x85b", "{x}", "a\xa0\U0001f600"],
+)
 def test_any_name_of_a_column_is_read_back(name):
     assert yaml.safe_load(f"{{text: {_scalar(name)}, label: x}}")["text"] == name
 

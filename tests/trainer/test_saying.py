@@ -95,6 +95,18 @@ def test_a_model_that_stops_at_a_text_stops_there(folder):
     assert told[0] >= told[1] == told[2] < 16
 
 
+def test_how_long_it_takes_is_known_of_as_many_tokens_as_it_may_say(folder):
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    module, said = AutoModelForCausalLM.from_pretrained(folder / "decoder").eval(), []
+    question = Question({"input_ids": [5, 6, 7]}, "", None, lambda ids: said.append(ids) or "", echoed=3)
+    for whole in (False, False, True):
+        ends = said[0][0] if said else None  # what it says first
+        module.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=0)
+        say(module, question, 4, torch.device("cpu"), whole=whole)
+    assert [len(ids) for ids in said] == [4, 1, 4], "a base that ends at once tells nothing of what is trained"
+
+
 def test_a_stop_while_a_model_says_texts_leaves_the_end_of_the_phase_to_a_later_start(folder, one_thread):
     def opened(name):
         job = make_job(

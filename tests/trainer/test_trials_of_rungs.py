@@ -52,6 +52,7 @@ def test_a_rung_is_given_up_where_metric_and_loss_speak_against_it():
     assert answer(idle=0.5).answer == "Yes"
     assert answer(loss=None).answer == "Yes", "nobody knows the loss"
     assert answer(rows=29).message.endswith("it goes on, since 29 validation samples are too few to give it up")
+    assert answer(rows=29, idle=0.5).message.endswith("before 1: it goes on"), "as it would on more of them"
     assert answer(rows=30).answer == "No"
     assert answer(behind=True).message.endswith("it goes on, since nothing that is worth anything is there yet")
 

@@ -124,8 +124,9 @@ def draft(path: Path, *, task: str | None, columns: Mapping[str, str]) -> Draft:
 
 
 def absolute(path: Path) -> Path:
-    """Return a path from the root on without the `..` that no source may have."""
-    return Path(os.path.normpath(path.absolute()))
+    """Return a path from the root on without the `..` that no source may have: where it leads, also behind a link."""
+    found = path.absolute()
+    return Path(os.path.realpath(found)) if ".." in found.parts else found
 
 
 def _require_names(guessed: Guess, where: str) -> None:

@@ -246,4 +246,5 @@ def _scalar(value: object) -> str:
     text = str(value)
     if isinstance(value, str) and _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(value, ensure_ascii=not text.isprintable())  # YAML breaks lines at more characters than JSON
+    quoted = json.dumps(value, ensure_ascii=False)  # YAML breaks lines at more characters, and joins no halves of them
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)

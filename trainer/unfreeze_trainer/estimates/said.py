@@ -42,7 +42,8 @@ def hold_said(engine: Engine, said: Batch) -> None:
         return
     module: Any = engine.module
     module.eval()
-    takes = inspect.signature(module.forward).parameters
+    bare = module.get_base_model() if hasattr(module, "get_base_model") else module  # PEFT's wrapper names no options
+    takes = inspect.signature(bare.forward).parameters
     options: dict[str, Any] = {"use_cache": True} if "use_cache" in takes else {}
     options |= {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
     with engine.autocast():

@@ -72,7 +72,7 @@ def judge(
             "it is given up",
             f"a loss that falls by {LITTLE:.0%}, or a metric that rises".replace("%", " %"),
         )
-    elif wanted.few:
+    elif idle >= SURE and not falls and not behind:
         why, otherwise = (
             f"it goes on, since {wanted.rows} validation samples are too few to give it up",
             f"{FEW} validation samples or more",

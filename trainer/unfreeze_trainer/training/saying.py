@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def say(
     stops: Callable[[], bool] | None = None,
     *,
     together: bool = False,
+    whole: bool = False,
 ) -> str:
     """Return what a model says of a sample, the most probable token each time.
 
@@ -59,6 +61,8 @@ def say(
     together
         Whether all ranks run the module at once, each with a sample, until the last one has an end: where they hold it in shares. All have
         the same room then, since who has an end goes on beside the others.
+    whole
+        Whether it says as many tokens as it may, past those that end a text.
     """
     inputs = {name: torch.as_tensor(values, device=device)[None] for name, values in question.inputs.items()}
     room = most if question.room is None else min(most, question.room)
@@ -66,6 +70,8 @@ def say(
         return question.decode([])
     with torch.no_grad():
         config = greedy(module, room)
+        if whole:
+            config.update(min_new_tokens=room)
         options: dict[str, Any] = {"generation_config": config, "synced_gpus": together}
         ends = [config.stop_strings] if isinstance(config.stop_strings, str) else config.stop_strings or []
         if ends:  # it knows them by the texts of tokens
@@ -130,7 +136,7 @@ class Saying:
 
         The texts of all ranks are compared in the order of the samples, so that the figures are the same on any number of workers.
         `beat` is called before each question: who says nothing for long is taken for one that hangs. `rounds` are the samples that each
-        rank asks about, None for all.
+        rank asks about, None for all; with them it is the time that is wanted, and the model says as many tokens as it may.
 
         Raises
         ------
@@ -143,6 +149,7 @@ class Saying:
         rows = np.arange(min(task.splits[split], self._spec.rows or ROWS))[: rounds and rounds * engine.world_size]
         mine = rows[engine.rank :: engine.world_size].tolist()
         together = engine.divides and engine.world_size > 1
+        one = partial(say, stops=self._stops, whole=rounds is not None)
         found: list[tuple[int, str, str]] = []
         engine.sync_buffers()
         with evaluating(engine.module), engine.autocast(), engine.whole():
@@ -161,11 +168,11 @@ class Saying:
                     for same in rows[number * engine.world_size :][: engine.world_size].tolist():
                         question = task.asked(split, same)
                         assert question is not None
-                        said = say(engine.module, question, most, engine.device, self._stops, together=True)
+                        said = one(engine.module, question, most, engine.device, together=True)
                         if number < len(mine) and same == index and question.readable:
                             found.append((index, said, question.right))
                     continue
-                said = say(engine.module, question, most, engine.device, self._stops, together=together)
+                said = one(engine.module, question, most, engine.device, together=together)
                 if number < len(mine) and question.readable:
                     found.append((index, said, question.right))
             self._check_stop()  # it may have cut the last ones short
