@@ -357,3 +357,38 @@ def test_completed_fills_in_what_is_left_out():
     lora = spec.of(LoraSpec)
     assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
     assert copy.deepcopy(spec).completed() == spec
+
+
+class Standardised(nn.Conv2d):
+    """As in BiT and NFNet."""
+
+
+UNFOLDABLE = {
+    "patches that overlap": (nn.Conv2d(4, 4, 3), "OFT", "convolution of 3 x 3, of which PEFT's OFT adds up"),
+    "circles": (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), "LOHA", "pads with circular values"),
+    "standardised weights": (Standardised(4, 4, 1), "LOHA", "is a Standardised, which is not the plain"),
+    "one pixel": (nn.Conv2d(4, 4, 1), "OFT", None),
+    "as most are": (nn.Conv2d(4, 4, 3, padding=1), "LOHA", None),
+}
+
+
+@pytest.mark.parametrize(("layer", "method", "message"), UNFOLDABLE.values(), ids=UNFOLDABLE)
+def test_a_convolution_that_would_not_merge_is_refused(layer, method, message):
+    module = nn.ModuleDict({"layer": layer, "classifier": nn.Linear(4, 2)})
+    blocks = [
+        Block("layer.0", ("layer.weight", "layer.bias")),
+        Block("head", ("classifier.weight", "classifier.bias")),
+    ]
+    options = {"r": 0, "oft_block_size": 4} if method == "OFT" else {}
+    spec = AdapterSpec.model_validate(
+        {"type": "PEFT", "peft": {"method": method, "config": options | {"target_modules": ["layer"]}}}
+    )
+    if message is None:
+        loaded = adapters.add_peft(module, blocks, spec, seed=0, base="")
+        assert loaded.adapter_parameters
+        return
+    with pytest.raises(JobError) as caught:
+        adapters.add_peft(module, blocks, spec, seed=0, base="")
+    assert caught.value.reason == "InvalidAdapter"
+    assert caught.value.message.startswith("spec.adapter.peft.config.target_modules: layer ")
+    assert message in caught.value.message

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unfreeze_api.contracts.report import Usefulness
 from unfreeze_trainer.errors import JobError
+from unfreeze_trainer.models.modes import to_evaluation
 from unfreeze_trainer.training.predictions import Kept
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Evaluator:
         """
         engine, task = self._engine, self._task
         engine.sync_buffers()
-        engine.module.eval()
+        to_evaluation(engine.module)
         sums, rows = task.metrics.state_of(task.splits[split]), list[Tensor]()
         gathers = task.metrics.gathers(task.splits[split])
         kept = Kept.of(task, split, engine.rank, engine.world_size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unfreeze_api.spec.adapter import PROMPTS
 from unfreeze_trainer.errors import one_line
 from unfreeze_trainer.features.cut import MASK, length_of
+from unfreeze_trainer.models.modes import to_evaluation
 from unfreeze_trainer.objectives.base import IGNORED, PACKED
 from unfreeze_trainer.ranking.layers import pooled_rows, watched
 from unfreeze_trainer.ranking.order import READ
@@ -283,7 +284,7 @@ class Look:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and all parts back into their own."""
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    to_evaluation(module)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from unfreeze_trainer.features.convex import STRENGTHS, Head, Problem, few_threa
 from unfreeze_trainer.features.linear import Given, LinearHead, given
 from unfreeze_trainer.features.room import available_bytes
 from unfreeze_trainer.judgement.strengths import Tried, best_of, chosen, is_over
+from unfreeze_trainer.models.modes import to_evaluation
 from unfreeze_trainer.objectives.base import TARGETS
 from unfreeze_trainer.training.beside import on_each
 from unfreeze_trainer.training.dry_run import traceless
@@ -292,7 +293,7 @@ class Solver:
         """Raise JobError unless the model's outputs of a few samples are those of its head. Collective."""
         engine, task = self._engine, self._task
         [batch] = task.batches("train", [found.samples[:_COMPARED].tolist()])
-        engine.module.eval()  # an evaluation follows
+        to_evaluation(engine.module)  # an evaluation follows
         with engine.autocast():
             outputs = task.forward(engine.module, engine.to_device(dict(batch))).float().cpu()
         weight, bias = weights[f"{head.path}.weight"], weights.get(f"{head.path}.bias", 0.0)

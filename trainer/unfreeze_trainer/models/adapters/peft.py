@@ -24,7 +24,7 @@ from unfreeze_trainer.errors import JobError
 from unfreeze_trainer.models import LoadedModel
 from unfreeze_trainer.models.adapters.adalora import RankAllocation, ranks_kept
 from unfreeze_trainer.models.adapters.stacked import lora_targets, require_reach
-from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, whole_modules
+from unfreeze_trainer.models.adapters.targets import ALL_LINEAR, find_targets, narrows, require_foldable, whole_modules
 from unfreeze_trainer.models.blocks import HEAD, Block
 from unfreeze_trainer.models.hook import StepHook
 from unfreeze_trainer.models.loading import seeded
@@ -88,6 +88,10 @@ def add_peft(
     head = frozenset(blocks[-1].parameters)
     text = hasattr(module, "config") and getattr(module, "main_input_name", None) not in _NO_TEXT
     options = _options(module, head, adapter, reach_experts=reach_experts)
+    if targets := options.get("target_modules"):
+        member, other = f"spec.adapter.{adapter.kind.member}", adapter.of(PeftSpec)
+        field = f"{member}.config.target_modules" if other else f"{member}.targetModules"
+        require_foldable(module, targets, other.method if other else adapter.type, field)
     whole = whole_modules(module, head) or None
     options |= {"task_type": _task_type(module, head) if text else None, "modules_to_save": whole}
     prompt = adapter.of(PromptTuningSpec)

@@ -63,6 +63,40 @@ def find_targets(module: nn.Module, head: Collection[str], wanted: Sequence[str]
     return list(found)
 
 
+def require_foldable(module: nn.Module, targets: Collection[str], method: str, field: str) -> None:
+    """Refuse convolutions beside which an adapter of PEFT's says something else than folded into their weights.
+
+    PEFT takes each one for torch's own. Those that standardise their weights (BiT's, NFNet's) would do so to the update as well,
+    and its factors pad with zeros, whatever the layer does. OFT turns the patches of the input and adds up where they overlap:
+    in a convolution above 1 x 1 already the rotation by nothing, which it starts with, gives the model other outputs.
+
+    Raises
+    ------
+    JobError
+        InvalidAdapter: such a convolution is among the targets.
+    """
+    for name in targets:
+        part = module.get_submodule(name)
+        if not isinstance(part, nn.Conv2d):
+            continue
+        why = None
+        if type(part) is not nn.Conv2d:
+            why = f"is a {type(part).__name__}, which is not the plain convolution with its weights"
+        elif set(part.kernel_size) == {1}:
+            continue
+        elif part.padding_mode != "zeros":
+            why = f"pads with {part.padding_mode} values, and adapters pad with zeros"
+        elif method == "OFT":
+            size = " x ".join(map(str, part.kernel_size))
+            why = f"is a convolution of {size}, of which PEFT's OFT adds up patches that overlap"
+        if why:
+            raise JobError(
+                "InvalidAdapter",
+                f"{field}: {name} {why}: the merged model would give other logits than the trained one. Name other modules, or"
+                " set spec.adapter.type to Bottleneck",
+            )
+
+
 def _takes(part: nn.Module) -> bool:
     if isinstance(part, nn.Conv2d):
         return part.groups == 1  # depthwise filters have no two factors to split into
