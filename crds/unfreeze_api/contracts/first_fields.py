@@ -112,7 +112,7 @@ _ALWAYS_WRITTEN = FIRST_FIELDS | {
     "budget": _leaves("unit limit perHour currency"),
     "cache": _leaves("source path maxBytes scratchBytes"),
 }
-_ALWAYS_WRITTEN["stages"] = _leaves("name keep") | {
+_ALWAYS_WRITTEN["stages"] = _leaves("name keep", textEncoder=_leaves("source path")) | {
     part: _ALWAYS_WRITTEN[part] for part in ("task", "data", "strategy", "adapter", "training")
 }
 
