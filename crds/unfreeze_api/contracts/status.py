@@ -77,6 +77,10 @@ class HistoryPoint(Model):
     """Newest validation value of training.metric at that step."""
 
 
+AT_WORK: tuple[JobState, ...] = ("Starting", "Training", "Recovering")
+"""States in which pods run."""
+
+
 class StateSeconds(Model):
     """Where the job's time went, in whole seconds. All of them together are the time from its creation until `since`."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +16,11 @@ from unfreeze_api.spec.template import ResourcesSpec
 ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "habana.ai/gaudi", "gpu.intel.com/i915", "gpu.intel.com/xe")
 """Extended resources that count as accelerators."""
 Offload = Literal["None", "Optimizer", "OptimizerAndParameters"]
+
+
+def accelerators_of(limits: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many of each accelerator a pod's limits name."""
+    return {name: int(text) for name in ACCELERATORS if (text := str(limits.get(name, ""))).isdecimal()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,7 @@ class DistributionSpec(Model):
     @property
     def accelerators_per_node(self) -> int:
         """How many accelerators each pod asks for."""
-        limits = self.resources_per_node.limits or {}
-        return sum(int(str(limits[name])) for name in ACCELERATORS if str(limits.get(name, "")).isdecimal())
+        return sum(accelerators_of(self.resources_per_node.limits or {}).values())
 
     @property
     def cpus_per_node(self) -> int:

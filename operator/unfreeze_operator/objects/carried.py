@@ -12,7 +12,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from unfreeze_api.contracts.status import FineTuneJobStatus
+from unfreeze_api.contracts.status import AT_WORK, FineTuneJobStatus
 from unfreeze_api.grammar.model import Model
 from unfreeze_operator.objects.views import JobView, PodView
 
@@ -93,7 +93,7 @@ def ran(status: FineTuneJobStatus, now: datetime | None = None) -> int:
 def at_work_since(status: FineTuneJobStatus) -> datetime | None:
     """Return since when the present state lasts, if it is one in which pods run."""
     spent = status.state_seconds
-    return spent.since if spent is not None and spent.state in ("Starting", "Training", "Recovering") else None
+    return spent.since if spent is not None and spent.state in AT_WORK else None
 
 
 def at_suspend(carried: Carried, job: JobView, status: FineTuneJobStatus, now: datetime) -> Carried:

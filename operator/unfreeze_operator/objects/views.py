@@ -16,7 +16,7 @@ from typing import Any
 
 from unfreeze_api.contracts.names import INDEX_ANNOTATION
 from unfreeze_api.sources import needs
-from unfreeze_api.spec.distribution import ACCELERATORS
+from unfreeze_api.spec.distribution import accelerators_of
 from unfreeze_operator.objects.packing import pack, unpack
 from unfreeze_operator.objects.resources import (
     CARRIED_ANNOTATION,
@@ -377,7 +377,7 @@ def _accelerators(spec: Manifest) -> int | None:
     if trainer is None:
         return None
     limits = trainer.get("resources", {}).get("limits") or {}
-    return sum(int(limits[name]) for name in ACCELERATORS if str(limits.get(name, "")).isdecimal())
+    return sum(accelerators_of(limits).values())
 
 
 def _waiting_container(status: Manifest, trainer: Manifest) -> Manifest:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field, TypeAdapter, ValidationError
 
 from unfreeze_api.grammar.model import Model
-from unfreeze_api.spec.distribution import ACCELERATORS
+from unfreeze_api.spec.distribution import ACCELERATORS, accelerators_of
 from unfreeze_api.spec.job import FineTuneJobSpec
 
 
@@ -67,7 +67,7 @@ def price_of(spec: FineTuneJobSpec, prices: Prices) -> float | None:
     """
     limits = spec.distribution.resources_per_node.limits or {}
     asked = spec.template.node_selector or {}
-    counts = {name: int(text) for name in ACCELERATORS if (text := str(limits.get(name, ""))).isdecimal() and int(text)}
+    counts = {name: count for name, count in accelerators_of(limits).items() if count}
     total = 0.0
     for name, count in counts.items():
         found = (

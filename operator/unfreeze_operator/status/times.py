@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from unfreeze_api.contracts.progress import Progress
-from unfreeze_api.contracts.status import JobPhase, JobState, StateSeconds
+from unfreeze_api.contracts.status import AT_WORK, JobPhase, JobState, StateSeconds
 from unfreeze_operator.observed.context import Context
 
 _OF_PHASE: dict[JobPhase, JobState | None] = {
@@ -15,7 +15,6 @@ _OF_PHASE: dict[JobPhase, JobState | None] = {
     "Succeeded": None,
     "Failed": None,
 }
-_AT_WORK = ("Starting", "Training", "Recovering")
 
 
 def account(context: Context, phase: JobPhase, progress: Progress | None, ended: datetime | None) -> StateSeconds:
@@ -43,7 +42,7 @@ def account(context: Context, phase: JobPhase, progress: Progress | None, ended:
 def _state(context: Context, phase: JobPhase, progress: Progress | None, old: JobState | None) -> JobState | None:
     if phase != "Running":
         return _OF_PHASE[phase]
-    known = old if old in _AT_WORK else "Starting"
+    known = old if old in AT_WORK else "Starting"
     if context.at_work >= context.spec.distribution.num_nodes and not context.silent:
         if progress is None:  # nobody has asked the leader yet, as after a start of the operator
             return known

@@ -19,6 +19,7 @@ from prometheus_client.samples import Sample as Line
 
 from unfreeze_api.contracts import budget, series
 from unfreeze_api.contracts.progress import Progress, ProgressInfo
+from unfreeze_api.contracts.status import AT_WORK
 from unfreeze_operator.cluster.informer import Cache
 from unfreeze_operator.cluster.poller import ProgressPoller
 from unfreeze_operator.objects.packing import unpack
@@ -47,8 +48,6 @@ MAX_VALUES = {"metric": budget.MAX_METRICS, "block": 64 - budget.MAX_METRICS}
 OTHER = "other"
 """What stands for all that come later."""
 _SILENT = Progress()
-_AT_WORK = ("Starting", "Training", "Recovering")
-"""States of status.stateSeconds in which pods run."""
 
 
 _Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
@@ -226,8 +225,8 @@ def _at_stake(status: dict[str, Any], since: datetime, now: datetime) -> float:
     age = (now - (max(since, resumed) if resumed else since)).total_seconds()
     if not (spent := status.get("stateSeconds")):
         return age
-    begun = parse_time(spent["since"]) if spent.get("state") in _AT_WORK else None
-    ran = sum(spent.get(state.lower(), 0) for state in _AT_WORK)
+    begun = parse_time(spent["since"]) if spent.get("state") in AT_WORK else None
+    ran = sum(spent.get(state.lower(), 0) for state in AT_WORK)
     return min(age, ran + ((now - begun).total_seconds() if begun else 0.0))
 
 

@@ -215,12 +215,11 @@ def job_of(finished: Finished, data: Path, columns: Mapping[str, str], *, skip: 
         options["maxLength"] = min(options["maxLength"], longest)
     if room := _beside_prompt(finished):
         options |= {key: min(options[key], room) for key in ("maxLength", "maxSourceLength") if key in options}
-    reads = [column.name for column in task_type(task["type"]).reads]
+    reads = {column.name: column.many for column in task_type(task["type"]).reads}
     if unknown := [name for name in columns if name not in reads]:
         known = ", ".join(reads)
         raise JobError("InvalidJob", f"--column {unknown[0]}: {task['type']} has no such field: its fields are {known}")
-    many = {column.name for column in task_type(task["type"]).reads if column.many}
-    named = {name: value.split(",") if name in many else value for name, value in columns.items()}
+    named = {name: value.split(",") if reads[name] else value for name, value in columns.items()}
     own = _columns(task["type"], described.columns) | named
     if columns.keys() & {"value", "values"}:
         own.pop("values" if "value" in columns else "value", None)

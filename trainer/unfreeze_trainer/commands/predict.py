@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -232,6 +231,7 @@ def evaluate(
     """
     from unfreeze_trainer.commands.asked import SPLIT
     from unfreeze_trainer.commands.finished import find_model
+    from unfreeze_trainer.exports.outcome import in_json
 
     by_words = bool(classes or prompts)
     finished = find_model(model, base, measured=True, by_words=by_words)
@@ -246,8 +246,7 @@ def evaluate(
     samples = asked.task.splits[SPLIT] - len(asked.task.unread[SPLIT])
     if kind == "json":
         useful = worth and worth.model_dump(by_alias=True)
-        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
-        found = {"samples": samples, "skipped": left_out, "metrics": known, "usefulness": useful}
+        found = {"samples": samples, "skipped": left_out, "metrics": in_json(figures), "usefulness": useful}
         click.echo(json.dumps(found, indent=2))
         return
     click.echo(f"{samples:,} samples" + (f", {left_out:,} could not be read and were left out" if left_out else ""))

@@ -284,16 +284,20 @@ class _Trace:
         self._ledger.restart()
         between = self._ledger.live
         forward = self._step(engine, loaded)
-        step, saying = self._ledger.peak, 0
-        if self._said:
-            self._ledger.restart()
-            hold_said(engine, self._said)
-            freezer.train_mode()
-            saying = self._ledger.peak
+        step, saying = self._ledger.peak, self._saying(engine)
+        freezer.train_mode()
         peak = max(step, saying)
         return PhaseBytes(
             phase.name, trainable, weights, between - weights, forward - between, step, 0, 0, peak, saying
         )
+
+    def _saying(self, engine: Engine) -> int:
+        """Return the most that is held while the model says texts by itself; 0 where it is asked for none."""
+        if not self._said:
+            return 0
+        self._ledger.restart()
+        hold_said(engine, self._said)
+        return self._ledger.peak
 
     def _begin(self, phase: Phase, engine: Engine, freezer: Freezer, loaded: LoadedModel) -> None:
         freezer.apply(phase)
@@ -323,9 +327,7 @@ class _Trace:
         ledger.restart()
         self._evaluate(engine)
         evaluation = ledger.peak
-        ledger.restart()
-        hold_said(engine, self._said)
-        saying = ledger.peak if self._said else 0
+        saying = self._saying(engine)
         evaluation = max(evaluation, saying)
         freezer.train_mode()
         ledger.restart()
@@ -335,18 +337,8 @@ class _Trace:
         peak = max(begun, step + snapshot, evaluation + snapshot, saving)
         del kept
         gc.collect()
-        return PhaseBytes(
-            phase.name,
-            trainable,
-            weights,
-            between - weights,
-            forward - between,
-            step,
-            evaluation,
-            snapshot,
-            peak,
-            saying,
-        )
+        states, activations = between - weights, forward - between
+        return PhaseBytes(phase.name, trainable, weights, states, activations, step, evaluation, snapshot, peak, saying)
 
     def _step(self, engine: Engine, loaded: LoadedModel) -> int:
         """Take a step; return the bytes at the end of the forward pass of its last micro batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite, sqrt
 
 from unfreeze_api.contracts.evaluation import Evaluation
@@ -16,6 +17,11 @@ def spoken(value: float | None) -> str:
     if value is None or not isfinite(value):
         return "\u2013"
     return f"{value:.3f}" if _SMALL <= abs(value) < _LARGE or value == 0 else f"{value:.3g}"
+
+
+def in_json(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Return figures as JSON has them: None for what is no number, since it has no NaN."""
+    return {name: value if isfinite(value) else None for name, value in figures.items()}
 
 
 def outcome(report: Report, evaluation: Evaluation | None) -> str:

@@ -166,11 +166,12 @@ class CachedTask:
         self, cut: Cut, split: str, beat: Callable[[int, int], None], reuse: Reuse | None, scratch: Scratch | None
     ) -> None:
         """Do as `_fill_once`; encoders side by side compute equal inputs once, where memory has room for what they gave beside the rows."""
-        remembers = scratch is None and 2 * split_bytes(self._task, cut, split) <= available_bytes()
+        encoders = [part for part in self._engine.module.modules() if isinstance(part, Encoders)]
+        if encoders and (scratch is not None or 2 * split_bytes(self._task, cut, split) > available_bytes()):
+            encoders = []
         with ExitStack() as stack:
-            for part in self._engine.module.modules():
-                if remembers and isinstance(part, Encoders):
-                    stack.enter_context(part.remembering(row_keys))
+            for part in encoders:
+                stack.enter_context(part.remembering(row_keys))
             self._fill_once(cut, split, beat, reuse, scratch)
 
     @torch.no_grad()

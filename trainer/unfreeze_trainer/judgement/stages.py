@@ -69,12 +69,11 @@ class Probed:
         gain = better.sum() / total
         _, which = np.unique(groups, return_inverse=True)
         count = int(which.max()) + 1
-        spread = np.bincount(which, better - gain * units)
-        error = _LEVEL * float(np.sqrt((spread**2).sum() * count / max(1, count - 1))) / total
-        if (
-            count == 1
-        ):  # a witness alone says nothing of how far others would lie apart: as far as its gain, which keeps no stage
-            error = _LEVEL * abs(float(gain))
+        # A witness alone says nothing of how far others would lie apart: as far as its gain, which keeps no stage.
+        error = _LEVEL * abs(float(gain))
+        if count > 1:
+            spread = np.bincount(which, better - gain * units)
+            error = _LEVEL * float(np.sqrt((spread**2).sum() * count / (count - 1))) / total
         shares = float(with_stage.sum() / total), float(without.sum() / total)
         return cls(*shares, float(gain - error), float(gain + error), len(units), seconds, figure)
 

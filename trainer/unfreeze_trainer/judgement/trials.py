@@ -66,13 +66,14 @@ def judge(
     falls = not known or fell(loss or 0.0, trial.loss or 0.0)
     after = f"after {trial.steps:,} of {trial.planned:,} steps of {trial.name} {metric.name} is {trial.value:.4g}, before {before.value:.4g}"
     losses = f", loss {trial.loss:.4g}, before {loss:.4g}" if known else ""
-    answer = "No" if idle >= SURE and not falls and not behind and not wanted.few else "Yes"
+    hopeless = idle >= SURE and not falls and not behind
+    answer = "No" if hopeless and not wanted.few else "Yes"
     if answer == "No":
         why, otherwise = (
             "it is given up",
             f"a loss that falls by {LITTLE:.0%}, or a metric that rises".replace("%", " %"),
         )
-    elif idle >= SURE and not falls and not behind:
+    elif hopeless:
         why, otherwise = (
             f"it goes on, since {wanted.rows} validation samples are too few to give it up",
             f"{FEW} validation samples or more",

@@ -47,7 +47,7 @@ class Seq2SeqLanguageModel(CausalLanguageModel):
         """Token that the decoder reads first."""
         return start_token(self.path, self.where)
 
-    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor], places: Tensor | None = None) -> Tensor:
-        """Return the logits of each token of the targets, (samples, length, tokens of the vocabulary); `places` as of CausalLanguageModel."""
+    def forward(self, module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of each token of the targets, (samples, length, tokens of the vocabulary)."""
         logits: Tensor = module(**inputs, **self._options).logits
-        return logits if places is None else logits[places[:, 0], places[:, 1]]
+        return logits

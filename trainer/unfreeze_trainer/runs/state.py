@@ -130,6 +130,11 @@ class RunState(BaseModel):
     """Phase of the rung whose learning rates destroyed the model however low they were, so that none follows."""
 
     @property
+    def trained_seconds(self) -> float:
+        """Time that all phases so far have taken, over all starts."""
+        return sum(phase.seconds for phase in self.phases) + (0.0 if self.phase_ended else self.phase_seconds)
+
+    @property
     def bests(self) -> list[Best]:
         """The best evaluations: of the run, of Auto one of each rung."""
         return [*(rung.best for rung in self.rungs), *([self.best] if self.best else [])]

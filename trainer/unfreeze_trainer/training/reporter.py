@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from unfreeze_api.contracts import budget
 from unfreeze_api.contracts.progress import Progress
+from unfreeze_trainer.exports.outcome import in_json
 from unfreeze_trainer.link import tell
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ class Reporter:
     def evaluated(self, decision: Decision) -> None:
         """Tell of the newest evaluation, and of what it has decided."""
         state = self._state
-        # JSON has no NaN, which stands for a metric without a value.
-        metrics = {name: value if math.isfinite(value) else None for name, value in state.metrics.items()}
-        self._events.add("evaluation", step=state.step, metrics=metrics, seconds=state.evaluation_seconds)
+        self._events.add(
+            "evaluation", step=state.step, metrics=in_json(state.metrics), seconds=state.evaluation_seconds
+        )
         self._history.evaluated(self._progress("Evaluating"))
         self._tracking.metrics("validation", state.metrics, state.step)
         log.info("step %d: %s", state.step, ", ".join(f"{key} {value:.4g}" for key, value in state.metrics.items()))
@@ -155,13 +155,7 @@ class Reporter:
 
     def looked(self, lost: float, low: float, high: float) -> None:
         """Tell what of the base's abilities is lost by now, with its 95 % interval."""
-        figures = {
-            name: value if math.isfinite(value) else None
-            for name, value in (("lost", lost), ("low", low), ("high", high))
-        }
-        self._events.add(
-            "forgetting", step=self._state.step, lost=figures["lost"], low=figures["low"], high=figures["high"]
-        )
+        self._events.add("forgetting", step=self._state.step, **in_json({"lost": lost, "low": low, "high": high}))
 
     def went_back(self, rollback: Rollback) -> None:
         """Tell that the training goes on from an earlier step."""

@@ -103,8 +103,7 @@ class Spending:
         if budget is None:
             return
         self._limit, now = seconds_of(budget), time.time()
-        trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
-        self._earlier = read_spent(folder.path).at_least(trained, budget)
+        self._earlier = read_spent(folder.path).at_least(state.trained_seconds, budget)
         # Workers that start again in a pod go on where those before were counted.
         began = max(float(os.environ.get(STARTED_ENV, now)), self._earlier.until)
         self._before_counting = max(0.0, now - began)
@@ -293,7 +292,6 @@ class Spending:
         look = 2 * state.gauge_seconds / (1 + len(state.phases)) if forgetting else 0.0  # the base's, and each phase's
         mixtures = _MIXTURES if forgetting and forgetting.guard == "Interpolate" else 0
         scratch = evidence.scratch if evidence else None
-        trained = sum(phase.seconds for phase in state.phases) + (0.0 if state.phase_ended else state.phase_seconds)
         return Reserve(
             evaluation=evaluation,
             checkpoint=written,
@@ -301,7 +299,7 @@ class Spending:
             export=each * len(self._job.output.export),
             guard=look + mixtures * (look + evaluation),
             saying=state.saying_seconds * (2 * self._rounds("validation") + self._rounds("test")),
-            scratch=min(1.0, scratch.max_share) * trained if scratch else 0.0,
+            scratch=min(1.0, scratch.max_share) * state.trained_seconds if scratch else 0.0,
         )
 
     def _write_if_due(self) -> None:
