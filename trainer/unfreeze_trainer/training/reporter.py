@@ -155,7 +155,10 @@ class Reporter:
 
     def looked(self, lost: float, low: float, high: float) -> None:
         """Tell what of the base's abilities is lost by now, with its 95 % interval."""
-        self._events.add("forgetting", step=self._state.step, **in_json({"lost": lost, "low": low, "high": high}))
+        figures = in_json({"lost": lost, "low": low, "high": high})
+        self._events.add(
+            "forgetting", step=self._state.step, lost=figures["lost"], low=figures["low"], high=figures["high"]
+        )
 
     def went_back(self, rollback: Rollback) -> None:
         """Tell that the training goes on from an earlier step."""
