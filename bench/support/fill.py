@@ -176,12 +176,12 @@ def _active() -> Json:
 
 
 def _complete() -> Json:
-    end = _text(NOW + timedelta(hours=1))
+    start, end = _text(NOW - timedelta(hours=2)), _text(NOW - timedelta(hours=1))
     return {
         "succeeded": NODES,
         "ready": 0,
         "completedIndexes": f"0-{NODES - 1}",
-        "startTime": _text(NOW),
+        "startTime": start,
         "completionTime": end,
         "uncountedTerminatedPods": {},
         "conditions": [

@@ -101,9 +101,9 @@ class Caches:
     def beside(self, job: FineTuneJobView) -> list[str]:
         """Return the names of the other jobs of its namespace that have not ended and write to the same place."""
         others = self.fine_tune_jobs.beside(job)
-        return (
-            [] if is_finished(_stored_status(job)) else [o.name for o in others if not is_finished(_stored_status(o))]
-        )
+        if not others or is_finished(_stored_status(job)):
+            return []
+        return [other.name for other in others if not is_finished(_stored_status(other))]
 
     def is_new(self, key: Key) -> bool:
         """Whether a job waits for its Job, and nothing was said of it yet."""
