@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import aiohttp
@@ -41,7 +41,8 @@ class _Target:
     failures: int = 0
     slow: bool = False
     """Whether the last answer took longer than SLOW_SECONDS."""
-    newest: Progress | None = field(default=None)
+    newest: bytes = b""
+    """What it said last, as JSON, which takes a tenth of the memory; nothing before its first answer."""
 
 
 class ProgressPoller:
@@ -98,17 +99,17 @@ class ProgressPoller:
     def newest(self, key: Key, uid: str) -> Progress | None:
         """Return what the leader with this UID said last."""
         target = self._targets.get(key)
-        return target.newest if target is not None and target.uid == uid else None
+        return _read(target) if target is not None and target.uid == uid else None
 
     def reported(self, key: Key) -> Progress | None:
         """Return what the leader that is asked now said last."""
         target = self._targets.get(key)
-        return target.newest if target is not None else None
+        return _read(target) if target is not None else None
 
     def silent(self, key: Key, uid: str) -> bool:
         """Whether the leader with this UID has answered before and does so no more."""
         target = self._targets.get(key)
-        return target is not None and target.uid == uid and target.newest is not None and _silent(target)
+        return target is not None and target.uid == uid and bool(target.newest) and _silent(target)
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -135,25 +136,29 @@ class ProgressPoller:
                     return
                 began = asyncio.get_running_loop().time()
                 try:
-                    progress = await ask(session, target.url)
+                    said = (await ask(session, target.url)).to_json().encode()
                 finally:
                     target.slow = asyncio.get_running_loop().time() - began > SLOW_SECONDS
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             target.failures += 1
-            if target.failures == SILENT_AFTER and target.newest is not None:
+            if target.failures == SILENT_AFTER and target.newest:
                 self._on_change(key)
             if target.failures == TELL_AFTER:
                 logger.warning("%s/%s: the leader does not answer at %s: %s", *key, target.url, error)
         else:
             silent, target.failures = _silent(target), 0
             self.pulls += 1
-            if (silent or progress != target.newest) and self._targets.get(key) is target:
-                target.newest = progress
+            if (silent or said != target.newest) and self._targets.get(key) is target:
+                target.newest = said
                 self._on_change(key)
         # Many running jobs share a fixed rate, so that their status writes cannot swamp the API server.
         interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
         pause = min(max(MAX_PAUSE_SECONDS, interval), interval * 2 ** min(target.failures, 10))
         self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
+
+
+def _read(target: _Target) -> Progress | None:
+    return Progress.read(target.newest) if target.newest else None
 
 
 def _silent(target: _Target) -> bool:

@@ -246,7 +246,7 @@ def base_fields(raw: Manifest) -> dict[str, Any]:
     return {
         "namespace": intern(meta.get("namespace", "")),
         "name": intern(meta["name"]),  # some children have one name
-        "uid": meta["uid"],
+        "uid": intern(meta["uid"]),  # a job's is the owner of its children
         "version": int(meta["resourceVersion"]),
         "created": parse_time(meta.get("creationTimestamp")) or EPOCH,
         "deleting": "deletionTimestamp" in meta,
@@ -313,7 +313,7 @@ def job_view(raw: Manifest) -> JobView:
         parallelism=spec.get("parallelism", 1),
         backoff_limit=spec.get("backoffLimit", 6),
         active_deadline=spec.get("activeDeadlineSeconds"),
-        spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
+        spec_hash=intern(_annotation(raw, SPEC_HASH_ANNOTATION)),
         carried=intern(_annotation(raw, CARRIED_ANNOTATION)),
         started=_begun(parse_time(status.get("startTime")), _annotation(raw, RESUMED_ANNOTATION)),
         completed=parse_time(status.get("completionTime")),
@@ -421,7 +421,7 @@ def config_map_view(raw: Manifest) -> ConfigMapView:
     intended, actual = _annotation(raw, CONTENT_HASH_ANNOTATION), content_hash(raw.get("data", {}).get(JOB_FILE, ""))
     return ConfigMapView(
         **child_fields(raw),
-        spec_hash=_annotation(raw, SPEC_HASH_ANNOTATION),
+        spec_hash=intern(_annotation(raw, SPEC_HASH_ANNOTATION)),
         intended=intended,
         actual=intended if actual == intended else actual,  # one text, not two
         service=intern(_annotation(raw, SERVICE_ANNOTATION)),
