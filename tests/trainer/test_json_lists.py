@@ -46,6 +46,19 @@ def test_a_list_holds_the_rows_of_its_lines(tmp_path, indent, mark):
     assert read_cells(str(tmp_path / "t.json"), WHERE).texts["more"].to_pylist()[2] == '{"n": [2]}'
 
 
+def test_blank_lines_at_the_end_are_no_rows(tmp_path):
+    lines = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+    (tmp_path / "t.jsonl").write_text(lines + "\n \t\n\n")
+    assert rows_of(tmp_path / "t.jsonl") == wanted(ROWS)
+    assert len(read_cells(str(tmp_path / "t.jsonl"), WHERE).texts["text"]) == len(ROWS)
+
+
+def test_a_blank_line_between_others_is_named(tmp_path):
+    first, rest = json.dumps(ROWS[0]), "".join(f"{json.dumps(row)}\n" for row in ROWS[1:])
+    (tmp_path / "t.jsonl").write_text(f"{first}\n\n{rest}")
+    assert error_of(tmp_path / "t.jsonl") == f"{WHERE}: line 2 is empty; remove it"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(

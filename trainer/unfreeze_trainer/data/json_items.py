@@ -39,7 +39,7 @@ def open_items(path: str, where: str, errors: str = "strict") -> Iterator[tuple[
     """
     with io.TextIOWrapper(open_bytes(path, where), encoding="utf-8-sig", errors=errors) as file:
         if suffixes(path)[0] != ".json":
-            yield "line", _lines(file, "", where)
+            yield "line", _rows(_lines(file, "", where))
             return
         begin = file.read(_READ)
         while begin.isspace() and (more := file.read(_READ)):
@@ -47,7 +47,7 @@ def open_items(path: str, where: str, errors: str = "strict") -> Iterator[tuple[
         if begin.lstrip(_BLANK).startswith("["):
             yield "item", iter(_Items(file, begin.lstrip(_BLANK)[1:], where))
         else:
-            yield "line", _lines(file, begin, where)
+            yield "line", _rows(_lines(file, begin, where))
 
 
 def _lines(file: io.TextIOWrapper, begin: str, where: str) -> Iterator[str]:
@@ -64,6 +64,19 @@ def _lines(file: io.TextIOWrapper, begin: str, where: str) -> Iterator[str]:
                 "InvalidData",
                 f"{where}: line {number} is longer than {MAX_ITEM >> 20} Mi characters; write one object a line",
             )
+        yield line
+
+
+def _rows(lines: Iterator[str]) -> Iterator[str]:
+    """Yield lines but for blank ones at the end, which are no rows."""
+    blank = 0
+    for line in lines:
+        if line.isspace():
+            blank += 1
+            continue
+        for _ in range(blank):
+            yield "\n"
+        blank = 0
         yield line
 
 
