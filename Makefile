@@ -69,6 +69,7 @@ test-fast: $(READY) ## Pure code, in under a minute
 	@$(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --hypothesis-profile=fast -m "not cluster and not slow and not accelerator"
 
 test-oldest: setup ## Some tests on the oldest Kubernetes that is supported, whose control plane is built once; others: T=FILE
+	@UNFREEZE_TEST_KUBERNETES=oldest $(PYTHON) -m tests.cluster.binaries > /dev/null
 	@UNFREEZE_TEST_KUBERNETES=oldest $(BIN)/python -m pytest -m cluster $(or $(T),$(OLDEST))
 
 MINUTES ?= 60
