@@ -28,7 +28,7 @@ from unfreeze_operator.objects.carried import accelerator_seconds
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.objects.views import has_termination_message, job_view, pod_view
 from unfreeze_operator.observed.failure import first_failed, pod_failure
-from unfreeze_operator.status.build import condition, worth_writing
+from unfreeze_operator.status.build import condition, delayed, worth_writing
 from unfreeze_operator.status.training import at_rest, gather, summarize
 
 
@@ -466,6 +466,17 @@ def test_each_step_of_life_is_told_once():
     [first], [second] = notes(pending, running), notes(pending, running.model_copy(update={"observed_generation": 3}))
     assert first.mark != second.mark, "resumed within the same second: two events"
     assert notes(running, running.model_copy(update={"progress": ProgressInfo(step=5)})) == []
+
+
+@pytest.mark.parametrize("reason", ["NameTaken", "Forbidden", "NodesGivenBack"])
+@pytest.mark.parametrize("before", [None, "Running"])
+def test_what_keeps_a_job_from_its_pods_is_an_event_whatever_phase_it_comes_with(reason, before):
+    """A quota or a name that is taken is met at the very first look; nodes are given back by a gang that ran before."""
+    old = FineTuneJobStatus() if before is None else observed(pod(0), pod(1))
+    blocked = delayed(observed(old=old), NOW, reason, "why")
+    assert (old.phase, blocked.phase) == (before, "Pending")
+    assert [(note.type, note.reason, note.text) for note in notes(old, blocked)] == [("Warning", reason, "why")]
+    assert notes(blocked, blocked) == []
 
 
 def test_two_operators_tell_of_a_run_once_and_each_run_of_a_queue_is_told():
