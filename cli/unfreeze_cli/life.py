@@ -16,6 +16,8 @@ from unfreeze_cli.logs import FINISHED
 
 KEPT_METADATA = ("name", "namespace", "labels", "annotations", "ownerReferences", "finalizers")
 GONE_SECONDS = 60.0
+_EXISTS = "already exists"
+"""What the API server says of a name that is taken."""
 
 
 def set_suspend(kubectl: Kubectl, name: str, *, suspend: bool, timeout: str | None) -> str:
@@ -71,6 +73,8 @@ def retry(kubectl: Kubectl, name: str, sleep: Callable[[float], None] = time.sle
     try:
         kubectl.run("create", "--filename=-", stdin=json.dumps(manifest))
     except KubectlError as error:
+        if _EXISTS in error.message:
+            return f"{name} is deleted, and somebody else has made it again meanwhile: `kubectl ftj status {name}` shows that one"
         with tempfile.NamedTemporaryFile("w", prefix=f"{name}-", suffix=".json", delete=False) as file:
             json.dump(manifest, file, indent=2)
         raise click.ClickException(
@@ -100,8 +104,10 @@ def _delete(kubectl: Kubectl, job: Json, sleep: Callable[[float], None]) -> None
     deadline = time.monotonic() + GONE_SECONDS
     while time.monotonic() < deadline:
         try:
-            kubectl.job(meta["name"])
+            found = kubectl.job(meta["name"])
         except NotFoundError:
+            return
+        if found["metadata"]["uid"] != meta["uid"]:
             return
         sleep(0.2)
     raise click.ClickException(f"{meta['name']} is still being deleted: one of its finalizers is not taken away")

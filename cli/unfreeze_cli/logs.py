@@ -39,8 +39,7 @@ def print_logs(kubectl: Kubectl, name: str, index: int | None, tail: int | None)
         if len(found) > 1:
             click.echo(_header(pod))
         lines = [f"--tail={tail}"] if tail is not None else []
-        if kubectl.stream("logs", pod["metadata"]["name"], _TRAINER, *lines):
-            raise SystemExit(1)  # kubectl has said why
+        _stream(kubectl, name, pod, *lines)
     if not found:
         raise click.ClickException(_without_logs(job, wanted))
 
@@ -61,8 +60,7 @@ def follow(
         for pod in fresh:
             click.echo(_header(pod), err=True)
             lines = [f"--tail={tail}"] if tail is not None else []
-            if kubectl.stream("logs", "--follow", pod["metadata"]["name"], _TRAINER, *lines):
-                raise SystemExit(1)
+            _stream(kubectl, name, pod, "--follow", *lines)
             seen.add(pod["metadata"]["uid"])
         phase = job.get("status", {}).get("phase", "Pending")
         if not fresh and phase in (*FINISHED, "Suspended"):
@@ -75,6 +73,14 @@ def follow(
         waits = not fresh
         if not fresh:
             sleep(POLL_SECONDS)
+
+
+def _stream(kubectl: Kubectl, name: str, pod: Json, *options: str) -> None:
+    """Print the log of a pod; one that is taken away meanwhile has said what it had to say."""
+    meta = pod["metadata"]
+    failed = kubectl.stream("logs", meta["name"], _TRAINER, *options)
+    if failed and any(other["metadata"]["uid"] == meta["uid"] for other in kubectl.pods(name)):
+        raise SystemExit(1)  # kubectl has said why
 
 
 def chosen(job: Json, pods: list[Json]) -> int:

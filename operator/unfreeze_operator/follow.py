@@ -26,7 +26,8 @@ async def follow(namespace: str, name: str, pause: float) -> dict[str, Any]:
             if (line := _line(status)) != shown:
                 click.echo(line)
                 shown = line
-            if "completionTime" in status:
+            # A job that is refused has failed without an end, and waits for another spec, which nobody will write here.
+            if "completionTime" in status or status.get("phase") == "Failed":
                 return status
             await asyncio.sleep(pause)
 

@@ -150,28 +150,41 @@ class Patterns(click.ParamType[Any]):
     help="Secret in a job's namespace that images are pulled with when its template names none, repeatable.",
 )
 @click.option("--http-host", default=Settings.http_host, help="Address of /metrics, /healthz and /readyz.")
-@click.option("--http-port", default=Settings.http_port, help="Port of /metrics, /healthz and /readyz.")
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=Settings.http_port,
+    help="Port of /metrics, /healthz and /readyz.",
+)
 @click.option(
     "--metrics-token-review",
     is_flag=True,
     help="Let only those read /metrics whose token is of an account that may get the nonResourceURL /metrics.",
 )
-@click.option("--workers", default=Settings.workers, help="Jobs that are reconciled at the same time.")
 @click.option(
-    "--progress-interval", default=Settings.progress_interval, help="Seconds between looks at a job's progress."
+    "--workers", type=click.IntRange(1), default=Settings.workers, help="Jobs that are reconciled at the same time."
+)
+@click.option(
+    "--progress-interval",
+    type=click.FloatRange(0, min_open=True),
+    default=Settings.progress_interval,
+    help="Seconds between looks at a job's progress.",
 )
 @click.option(
     "--status-interval",
+    type=click.FloatRange(0),
     default=Settings.status_interval,
     help="Least seconds between two writes of a running job's status, unless phase, a condition or failure change.",
 )
 @click.option(
     "--lost-pod-grace",
+    type=click.FloatRange(0),
     default=Settings.lost_pod_grace,
     help="Seconds beyond its grace period after which a pod on a dead node is given up; 0: never.",
 )
 @click.option(
     "--gang-patience",
+    type=click.FloatRange(0),
     default=Settings.gang_patience,
     help="Seconds that a gang may hold nodes while it finds too few, before it gives them back for a while; 0: for ever.",
 )
@@ -233,6 +246,7 @@ class Patterns(click.ParamType[Any]):
 )
 @click.option(
     "--watch-silence",
+    type=click.FloatRange(0, min_open=True),
     default=Settings.watch_silence,
     help="Seconds without a word of the API server, not even a bookmark, after which a watch is reopened.",
 )
@@ -250,6 +264,7 @@ class Patterns(click.ParamType[Any]):
 )
 @click.option(
     "--lease-seconds",
+    type=click.FloatRange(1),
     default=Settings.lease_seconds,
     help="Seconds after which another operator takes over from one that has died.",
 )

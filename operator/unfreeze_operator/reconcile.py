@@ -213,7 +213,7 @@ class Reconciler:
             self._allowed,
             self._sources,
             prices=self._prices,
-            silent=first is not None and self._poller.silent(job.key, first.uid),
+            silent=first is not None and first.live and self._poller.silent(job.key, first.uid),
         )
         progress = self._poller.newest(job.key, first.uid) if first is not None else None
         asked, status, problem = await self._settle(context, progress)
@@ -265,7 +265,8 @@ class Reconciler:
         uid, written = self._written.get(job.key, ("", now))
         if uid != job.uid or not children.live_pods:
             return 0.0
-        return max(0.0, self._status_interval - (now - written).total_seconds())
+        left = self._status_interval - (now - written).total_seconds()
+        return min(self._status_interval, max(0.0, left))  # a clock that is put back holds nothing up
 
     def _until_first(self, status: FineTuneJobStatus, context: Context) -> float:
         """Return for how many seconds the first status of a job has to wait: with the scheduler's word it is the only one."""
@@ -293,7 +294,7 @@ class Reconciler:
             return status and refused(job, old, now, "Refused", str(error)), None
         except Delayed as error:
             if error.reason != "Changed" and status is not None:
-                status = delayed(status, now, error.reason, str(error))
+                status = delayed(status, now, error.reason, str(error), old=old)
             return status, error
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             return status, error

@@ -60,6 +60,19 @@ def test_what_the_defaults_make():
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "/metrics/podMonitor/interval"),
         ({"priorityClass": {"value": 2000000000}}, "/priorityClass/value"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed when serviceAccount.create is false"),
+        ({"namespaces": ["Team_A"]}, "/namespaces/0"),
+        (
+            {"namespaces": ["a", NAMESPACE]},
+            "namespaces: admissionPolicy keeps .* from making jobs' pods in unfreeze-system",
+        ),
+        ({"namespaces": ["kube-system"]}, "jobs' pods in kube-system"),
+        ({"fullnameOverride": "my.tuner"}, "no Service can be named my.tuner-operator: set fullnameOverride"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "commonLabels: app.kubernetes.io/name is the chart's own"),
+        (
+            {"podLabels": {"app.kubernetes.io/instance": "x"}},
+            "podLabels: app.kubernetes.io/instance is the chart's own",
+        ),
+        ({"networkPolicy": {"enabled": True, "apiServerPorts": None}}, "needs networkPolicy.apiServerPorts"),
     ],
 )
 @pytest.mark.parametrize("helm", HELMS)

@@ -90,6 +90,7 @@ def kubectl(monkeypatch, tmp_path):
         "#!/bin/sh\n"
         f'cd {tmp_path}\necho "$@" >> calls\n'
         'if [ -e "$1.gone" ] && [ -e delete.done ]; then cat "$1.gone" >&2; exit 1; fi\n'
+        'if [ -e "$1.again" ] && [ -e delete.done ]; then cat "$1.again"; exit 0; fi\n'
         '[ "$1" = delete ] && touch delete.done\n'
         'case "$*" in *dry-run*) name="$1-dry";; *) name="$1";; esac\n'
         '[ -e "$name.fail" ] && { cat "$name.fail" >&2; exit 1; }\n'
@@ -128,6 +129,21 @@ def test_retry_keeps_the_manifest_of_a_job_that_it_could_not_create_again(kubect
     (saved,) = kubectl.glob("job-*.json")
     assert str(saved) in result.stderr
     assert json.loads(saved.read_text()) == recreated(JOB)
+
+
+def test_retry_leaves_a_job_alone_that_somebody_has_made_again_meanwhile(kubectl):
+    """What keeps the cluster as a repository has it makes it within a second."""
+    (kubectl / "get.gone").unlink()
+    (kubectl / "get.again").write_text(json.dumps(JOB | {"metadata": JOB["metadata"] | {"uid": "other"}}))
+    (kubectl / "create.fail").write_text(
+        'Error from server (AlreadyExists): finetunejobs.unfreeze.dev "job" already exists\n'
+    )
+    result = CliRunner().invoke(cli, ["retry", "job"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (
+        result.stdout
+        == "job is deleted, and somebody else has made it again meanwhile: `kubectl ftj status job` shows that one\n"
+    )
 
 
 def test_what_retry_makes_is_what_the_author_wrote():

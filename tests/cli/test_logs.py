@@ -11,9 +11,10 @@ class Cluster:
 
     def __init__(self):
         self.asked = []
+        self.phase = "Succeeded"
 
     def job(self, _name):
-        return {"status": {"phase": "Succeeded"}}
+        return {"status": {"phase": self.phase}}
 
     def pods(self, _name):
         status = {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0}}}]}
@@ -29,5 +30,31 @@ def test_the_trainers_container_is_asked_whatever_others_a_pod_has(tail, more):
     cluster = Cluster()
     print_logs(cluster, "job", None, tail)
     follow(cluster, "job", None, tail, sleep=lambda _: None)
-    pod = ("job-0", "--container=trainer", *more)
-    assert cluster.asked == [("logs", *pod), ("logs", "--follow", *pod)]
+    pod = ("logs", "job-0", "--container=trainer")
+    assert cluster.asked == [(*pod, *more), (*pod, "--follow", *more)]
+
+
+class Evicted(Cluster):
+    """A pod that is taken away before its log is fetched, and another in its place, whose log cannot be had either if `broken`."""
+
+    def __init__(self, *, broken=False):
+        super().__init__()
+        self.broken = broken
+
+    def pods(self, name):
+        (pod,) = super().pods(name)
+        number = 1 if self.asked else 0
+        return [{**pod, "metadata": pod["metadata"] | {"name": f"job-0-{number}", "uid": f"u{number}"}}]
+
+    def stream(self, *arguments):
+        self.asked.append(arguments)
+        return int(self.broken or len(self.asked) == 1)
+
+
+def test_logs_go_on_when_a_pod_is_taken_away():
+    cluster = Evicted()
+    follow(cluster, "job", None, None, sleep=lambda _: None)
+    assert [arguments[1] for arguments in cluster.asked] == ["job-0-0", "job-0-1"]
+    with pytest.raises(SystemExit):
+        follow(Evicted(broken=True), "job", None, None, sleep=lambda _: None)
+    print_logs(Evicted(), "job", None, None)

@@ -312,6 +312,16 @@ def test_what_it_said_last_is_written_without_another_word():
     simulation.until(lambda: simulation.status["progress"]["step"] == 3, most=5)
 
 
+def test_a_clock_that_is_put_back_does_not_hold_it_up():
+    simulation = running()
+    simulation.poller.said = Progress(activity="Training", step=1, total_steps=100)
+    simulation.until(lambda: simulation.status.get("progress", {}).get("step") == 1)
+    simulation.now -= timedelta(hours=1)
+    simulation.poller.said = Progress(activity="Training", step=2, total_steps=100)
+    simulation.sync()
+    assert 0 < simulation.reconcile() <= 5
+
+
 def test_no_word_of_a_trainer_is_urgent():
     simulation = running()
     for step in range(1, 31):

@@ -77,3 +77,39 @@ async def test_a_job_is_not_refused_for_labels_that_cannot_be_put_back(status, m
     with pytest.raises(Delayed) as delayed:
         await executor.execute(Create(SERVICES, service("u1")))
     assert (delayed.value.reason, kept) == ("Forbidden", [])
+
+
+async def test_a_webhook_that_does_not_answer_is_said(monkeypatch):
+    """Kueue's, say, while it is upgraded: nobody could tell else why there is no Job."""
+    said = 'Internal error occurred: failed calling webhook "mjob.kb.io": no endpoints available for service "kueue"'
+    told = iter((said, "etcdserver: leader changed"))
+
+    async def fail(*_):
+        raise ApiError(500, "InternalError", next(told))
+
+    monkeypatch.setattr(Taken, "create", fail)
+    executor, _ = making(service("u1"))
+    with pytest.raises(Delayed, match="failed calling webhook") as delayed:
+        await executor.execute(Create(SERVICES, service("u1")))
+    assert delayed.value.reason == "Forbidden"
+    with pytest.raises(ApiError, match="leader changed"):
+        await executor.execute(Create(SERVICES, service("u1")))
+
+
+async def test_a_quota_that_others_are_charged_to_is_no_object_in_the_way(monkeypatch):
+    """As the API server answers where many objects are made in a namespace with a ResourceQuota at once."""
+
+    async def conflict(*_):
+        raise ApiError(
+            409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "jobs": the object has been modified'
+        )
+
+    async def nothing(*_):
+        raise ApiError(404, "NotFound", "not found")
+
+    monkeypatch.setattr(Taken, "create", conflict)
+    monkeypatch.setattr(Taken, "get", nothing)
+    executor, _ = making(service("u1"))
+    with pytest.raises(Delayed, match="resourcequotas") as delayed:
+        await executor.execute(Create(SERVICES, service("u1")))
+    assert delayed.value.reason == "Changed", "nothing to tell: it said that the Service was just deleted"

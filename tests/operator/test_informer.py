@@ -195,6 +195,15 @@ def test_a_kind_that_can_be_listed_but_not_watched_is_asked_for_with_pauses():
     assert 2 < asked < 100
 
 
+@pytest.mark.parametrize("how", [[], [GONE]], ids=["ends", "expires"])
+def test_a_watch_that_ends_at_once_is_asked_for_with_pauses(how):
+    """As by a server that ends in good order, or a balancer without one behind it: it would be asked as fast as it can answer."""
+    server = Server([([raw("a", 5)], 5)] * 5000, [how] * 5000)
+    assert follow(server)[0] == {"a": "Running"}
+    assert 20 < len(server.asked) < 250
+    assert len(server.asked) + len(server.watches) == 5000
+
+
 def test_a_server_that_is_not_there_yet_is_tried_again():
     server = Server([ApiError(503, "", "starting"), ConnectionRefusedError(), ([raw("a", 5)], 5)], [])
     assert follow(server)[0] == {"a": "Running"}

@@ -110,6 +110,7 @@ def test_a_foreign_object_of_the_same_name_is_reported_and_left_alone(operator, 
     status = world.wait(lambda s: condition(s, "Running").get("reason") == "NameTaken")
     assert status["phase"] == "Pending"
     assert "does not belong to this job" in condition(status, "Running")["message"]
+    until(lambda: "NameTaken" in world.events(), "the event")
     world.delete("services", "job-trainers")
     world.wait_phase("Succeeded")
     assert (

@@ -9,7 +9,7 @@ import pytest
 from tests.operator.virtual_time import run
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.cluster import poller as module
-from unfreeze_operator.cluster.poller import MAX_PAUSE_SECONDS, PULL_SECONDS, ProgressPoller
+from unfreeze_operator.cluster.poller import MAX_PAUSE_SECONDS, MAX_SILENCE_SECONDS, PULL_SECONDS, ProgressPoller
 from unfreeze_operator.settings.options import Settings
 
 SETTINGS = Settings(trainer_image="t", progress_interval=2, progress_rate=100, progress_concurrency=64)
@@ -158,6 +158,33 @@ def test_a_leader_that_becomes_ready_again_is_asked_at_once(monkeypatch):
     after = [time for time in leaders.times("10.0.0.0") if time >= 1000]
     assert after[0] < 1000.1
     assert 7 <= len(after) <= 11, "once each interval again, and by one timer alone"
+
+
+def test_a_leader_that_is_heard_of_again_is_believed_soon(monkeypatch):
+    """Its job counts as lost while it is silent, however long that is."""
+    leaders, changed = Leaders(monkeypatch), []
+
+    async def scenario():
+        poller = ProgressPoller(SETTINGS, lambda _: changed.append(asyncio.get_running_loop().time()))
+        poller.watch(key("a"), "uid", "a", ready=True)
+        task = asyncio.create_task(poller.run())
+        await asyncio.sleep(1)
+        leaders.silent.add("a")
+        await asyncio.sleep(1000)
+        leaders.silent.discard("a")
+        await asyncio.sleep(100)
+        task.cancel()
+
+    run(scenario())
+    assert len(changed) == 3, "its first answer, its silence, its next answer"
+    assert 1001 < changed[-1] < 1001 + 1.1 * MAX_SILENCE_SECONDS + PULL_SECONDS
+
+
+def test_a_pod_whose_address_has_changed_is_asked_there(monkeypatch):
+    leaders = Leaders(monkeypatch)
+    moved = (10, lambda poller: poller.watch(key("10.0.0.0"), "uid-10.0.0.0", "10.0.0.9", ready=True))
+    run(pull(20, many(1), meanwhile=[moved]))
+    assert max(leaders.times("10.0.0.0")) < 10 <= min(leaders.times("10.0.0.9")) < 10.1
 
 
 def test_two_unanswered_questions_are_told_and_so_is_the_next_answer(monkeypatch):

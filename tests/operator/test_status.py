@@ -28,7 +28,7 @@ from unfreeze_operator.objects.carried import accelerator_seconds
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.objects.views import has_termination_message, job_view, pod_view
 from unfreeze_operator.observed.failure import first_failed, pod_failure
-from unfreeze_operator.status.build import condition, worth_writing
+from unfreeze_operator.status.build import condition, delayed, worth_writing
 from unfreeze_operator.status.training import at_rest, gather, summarize
 
 
@@ -180,6 +180,43 @@ def test_without_words_the_container_tells(reason, code, expected):
     )
 
 
+REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate nvidia.com/gpu"
+EVICTED = "The node was low on resource: ephemeral-storage. Container trainer was using 20Gi, request is 0"
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "said"),
+    [
+        ({"reason": "UnexpectedAdmissionError", "message": REJECTED}, "ContainerCannotRun", REJECTED),
+        ({"reason": "Evicted", "message": EVICTED}, "Evicted", EVICTED),
+        ({"reason": "Evicted", "message": EVICTED, "code": 137}, "Evicted", EVICTED),
+        ({"code": 137, "by": "PodGC: node no longer exists"}, "ContainerFailed", "PodGC: node no longer exists"),
+        ({"by": "PodGC: node no longer exists"}, "ContainerFailed", "PodGC: node no longer exists"),
+    ],
+    ids=["no device", "not started", "evicted", "killed", "without an end"],
+)
+def test_what_the_node_says_of_the_end_is_shown(found, reason, said):
+    """As kubelets write it: what they did not take has no container, what they evict ended in their own way."""
+    raw = pod(0, "Failed", code=found.get("code"), reason="Error", message="last line")
+    raw["status"] |= {key: found[key] for key in ("reason", "message") if key in found}
+    if "by" in found:
+        raw = disrupted(raw)
+        raw["status"]["conditions"][-1]["message"] = found["by"]
+    failure = pod_failure(views(raw)[0])
+    assert (failure.reason, failure.exit_code) == (reason, found.get("code"))
+    assert said in failure.message
+    assert "None" not in failure.message
+    assert failure.log_tail == ("last line" if "code" in found else None)
+
+
+def test_who_is_done_is_not_missed_when_its_pod_is_gone():
+    """A drain takes ended pods away too, while the leader still exports."""
+    whole = observed(pod(0), pod(1))
+    status = observed(pod(0), old=whole, after=9, startTime=text(NOW), succeeded=1, active=1)
+    running = condition(status, "Running")
+    assert (status.phase, running.status, running.reason) == ("Running", "True", "PodsRunning")
+
+
 def test_phases_of_a_start():
     assert observed().phase == "Pending"
     assert observed(pod(0)).phase == "Pending"
@@ -269,6 +306,18 @@ def test_a_live_pod_never_counts_more_than_its_end_confirms():
     (ended,) = views(pod(0, "Succeeded", code=0, ended=NOW + timedelta(seconds=3)))
     during = accelerator_seconds([live], 2, NOW + timedelta(seconds=3, microseconds=900_000))
     assert during == accelerator_seconds([ended], 2, NOW + timedelta(seconds=9)) == 6
+
+
+def test_a_node_whose_clock_is_behind_makes_no_pod_dearer():
+    """What was told of a live pod is never taken back: it would be counted once more for the pod that replaces it."""
+    behind = timedelta(minutes=10)
+    live, ended = pod(0), pod(0, "Failed", code=1, ended=NOW - behind + timedelta(hours=1))
+    placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": text(NOW)}
+    for raw in (live, ended):
+        raw["status"]["startTime"] = text(NOW - behind)
+        raw["status"]["conditions"].append(placed)
+    last = NOW + timedelta(hours=1)
+    assert [accelerator_seconds(views(raw), 1, last) for raw in (live, ended)] == [3600, 3600]
 
 
 def test_the_clock_of_accelerators_alone_is_written_once_a_minute():
@@ -466,6 +515,30 @@ def test_each_step_of_life_is_told_once():
     [first], [second] = notes(pending, running), notes(pending, running.model_copy(update={"observed_generation": 3}))
     assert first.mark != second.mark, "resumed within the same second: two events"
     assert notes(running, running.model_copy(update={"progress": ProgressInfo(step=5)})) == []
+
+
+@pytest.mark.parametrize("reason", ["NameTaken", "Forbidden", "NodesGivenBack"])
+@pytest.mark.parametrize("before", [None, "Running"])
+def test_what_keeps_a_job_from_its_pods_is_an_event_whatever_phase_it_comes_with(reason, before):
+    """A quota or a name that is taken is met at the very first look; nodes are given back by a gang that ran before."""
+    old = FineTuneJobStatus() if before is None else observed(pod(0), pod(1))
+    blocked = delayed(observed(old=old), NOW, reason, "why")
+    assert (old.phase, blocked.phase) == (before, "Pending")
+    assert [(note.type, note.reason, note.text) for note in notes(old, blocked)] == [("Warning", reason, "why")]
+    assert notes(blocked, blocked) == []
+
+
+def test_a_running_job_whose_child_cannot_be_mended_is_written_once():
+    """It is tried again each minute, and its pods run all the while."""
+    whole = observed(pod(0), pod(1))
+    first = delayed(
+        observed(pod(0), pod(1), old=whole, after=60), NOW + timedelta(seconds=60), "Forbidden", "why", old=whole
+    )
+    again = delayed(
+        observed(pod(0), pod(1), old=first, after=120), NOW + timedelta(seconds=120), "Forbidden", "why", old=first
+    )
+    assert condition(first, "Running").last_transition_time == NOW + timedelta(seconds=60)
+    assert not worth_writing(first, again, 0)
 
 
 def test_two_operators_tell_of_a_run_once_and_each_run_of_a_queue_is_told():

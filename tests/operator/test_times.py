@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.operator.fakes import NOW, FakeCluster, deleted, job, pod, text, unheard
+from tests.operator.simulation import Simulation
 from unfreeze_api.contracts.progress import Progress
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.resources import PODS
@@ -104,3 +105,16 @@ def test_nothing_is_written_while_the_state_is_the_same():
     story = Story()
     first = story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=100)
     assert story.chapter(pod(0), pod(1), progress=Progress(activity="Training"), seconds=100) == first
+
+
+def test_a_leader_that_has_ended_is_not_silent():
+    """It does not answer any more, while another pod still runs."""
+    simulation = Simulation(nodes=2)
+    simulation.poller.said = Progress(activity="Training", step=3)
+    simulation.until(lambda: simulation.status.get("stateSeconds", {}).get("state") == "Training")
+    simulation.poller.is_silent = True
+    simulation.end(next(one for one in simulation.running() if "-0-" in one["metadata"]["name"]), 0)
+    simulation.sync()
+    simulation.reconcile()
+    running = next(one for one in simulation.status["conditions"] if one["type"] == "Running")
+    assert (running["status"], running["reason"]) == ("True", "PodsRunning")

@@ -5,9 +5,10 @@ from typing import get_args
 
 import pytest
 
-from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
+from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unheard, unscheduled
 from unfreeze_api.contracts.reasons import WaitingReason
 from unfreeze_operator.decisions.plan import plan
+from unfreeze_operator.objects.kueue import not_admitted
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.objects.views import pod_view
 
@@ -73,6 +74,22 @@ def test_the_trainers_container_counts_whatever_stands_before_it():
     assert view(raw).waiting.reason == "ConfigError"
 
 
+@pytest.mark.parametrize("where", ["initContainerStatuses", "containerStatuses"])
+def test_what_the_cluster_has_put_into_the_pod_may_be_what_does_not_start(where):
+    raw = preparing(reason="PodInitializing")
+    stuck = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    raw["status"].setdefault(where, []).append({"name": "vault-agent", "image": "r/agent:1", "state": stuck})
+    found = view(raw).waiting
+    assert (found.reason, found.message) == ("ImagePull", "image r/agent:1: no such image")
+
+
+def test_a_gate_that_the_cluster_has_put_into_the_pod_is_no_dead_node():
+    raw = unheard(pod(0))
+    assert view(raw).unheard
+    raw["status"]["conditions"][-1]["reason"] = "ReadinessGatesNotReady"
+    assert not view(raw).unheard
+
+
 def observed(*pods, after=0, nodes=2):
     fine_tune_job = job(nodes=nodes)
     cluster = FakeCluster()
@@ -126,3 +143,47 @@ def test_a_lost_pod_that_cannot_come_back_says_why():
         cluster.add(PODS, manifest)
     made = plan(cluster.context(fine_tune_job, whole, after=timedelta(hours=1).total_seconds()))
     assert (made.status.phase, running(made)) == ("Running", ("Unschedulable", "job-1-pending: full"))
+
+
+def test_a_lost_pod_that_is_not_made_anew_is_noticed_after_a_minute():
+    """A quota that was lowered, a namespace that has become stricter: the Job alone has events of that."""
+    fine_tune_job = job(nodes=2)
+    cluster = FakeCluster()
+    cluster.step(fine_tune_job)
+    cluster.job()["status"] = {"startTime": text(NOW), "active": 1}
+    cluster.add(PODS, pod(0, owner=cluster.job()["metadata"]["uid"]))
+    status = observed(pod(0), pod(1)).status
+    for after, reason in (
+        (100, "PodsRestarting"),
+        (159, "PodsRestarting"),
+        (160, "PodsMissing"),
+        (300, "PodsMissing"),
+    ):
+        made = plan(cluster.context(fine_tune_job, status, after=after))
+        status = made.status
+        assert (status.phase, running(made)[0]) == ("Running", reason)
+        assert after >= 160 or made.requeue_after == 160 - after
+    assert running(made)[1] == (
+        "1 pod cannot be created anew; a quota, an admission policy, or a pause after failures?"
+        " `kubectl describe job job-train` says why"
+    )
+
+
+def test_a_pod_that_failed_and_is_not_made_anew_is_noticed_too():
+    failed = pod(0, "Failed", code=1, ended=NOW + timedelta(seconds=300))
+    assert running(observed(failed, nodes=1, after=359))[0] == "PodsPending"
+    assert running(observed(failed, nodes=1, after=360))[0] == "PodsMissing"
+
+
+def test_admission_checks_of_kueue_are_named():
+    reserved = [{"type": "QuotaReserved", "status": "True"}]
+    checks = [
+        {"name": "capacity", "state": "Pending", "message": "3 minutes left"},
+        {"name": "budget", "state": "Ready"},
+        {"name": "remote", "state": "Retry", "message": "no cluster answers"},
+    ]
+    assert not_admitted(reserved, checks) == (
+        "quota is reserved; admission check capacity is Pending, admission check remote is Retry (no cluster answers)"
+    )
+    assert not_admitted(reserved) == "quota is reserved; its admission checks are not done"
+    assert not_admitted([*reserved, {"type": "Admitted", "status": "True"}], checks) == ""

@@ -5,6 +5,31 @@
 {{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* What the schema cannot say of the values. */}}
+{{- define "unfreeze.check" -}}
+{{- $name := include "unfreeze.fullname" . -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "no Service can be named %s-operator: set fullnameOverride to small letters, digits and dashes" $name) -}}
+{{- end -}}
+{{- $own := include "unfreeze.labels" (set (deepCopy .) "Values" (dict "commonLabels" dict)) | fromYaml -}}
+{{- range $key, $_ := .Values.commonLabels -}}
+{{- if hasKey $own $key -}}{{- fail (printf "commonLabels: %s is the chart's own" $key) -}}{{- end -}}
+{{- end -}}
+{{- range $key, $_ := .Values.podLabels -}}
+{{- if hasKey $own $key -}}{{- fail (printf "podLabels: %s is the chart's own" $key) -}}{{- end -}}
+{{- end -}}
+{{- /* A release that --reuse-values upgrades does not know the value. */ -}}
+{{- $held := dig "enabled" true (.Values.admissionPolicy | default dict) -}}
+{{- range .Values.namespaces -}}
+{{- if and $held (has . (list $.Release.Namespace "kube-system" "kube-public" "kube-node-lease")) -}}
+{{- fail (printf "namespaces: admissionPolicy keeps the operator from making jobs' pods in %s: name others, or set admissionPolicy.enabled to false" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (empty .Values.networkPolicy.apiServerPorts) -}}
+{{- fail "networkPolicy.enabled needs networkPolicy.apiServerPorts: without them the operator could reach anything" -}}
+{{- end -}}
+{{- end }}
+
 {{- define "unfreeze.operator" -}}
 {{ include "unfreeze.fullname" . }}-operator
 {{- end }}

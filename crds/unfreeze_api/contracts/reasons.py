@@ -154,7 +154,7 @@ RUNNING: dict[RunningReason, Explanation] = {
     "PodsRunning": Explanation("All pods run.", "Nothing."),
     "PodsPending": Explanation("The pods were created and start.", "Wait."),
     "PodsMissing": Explanation(
-        "The Job controller has not created all pods after 10 s.",
+        "The Job controller has not created all pods after 10 s, or a lost one anew after a minute.",
         "`kubectl describe job NAME-train` says why: a ResourceQuota, an admission policy, or a pause after a failure.",
     ),
     "NodesGivenBack": Explanation(
@@ -226,7 +226,8 @@ RUNNING: dict[RunningReason, Explanation] = {
         "An object of the name that a child needs belongs to somebody else.", "Delete it, or name the job differently."
     ),
     "Forbidden": Explanation(
-        "The API server forbids a child: a quota that is used up, a namespace that goes away, a missing right.",
+        "The API server forbids a child: a quota that is used up, a namespace that goes away, a missing right, a webhook that does not"
+        " answer.",
         "The message says which.",
     ),
     "InvalidSpec": Explanation(
@@ -280,9 +281,12 @@ FAILED: dict[FailedReason, Explanation] = {
     "NodeLost": Explanation(
         "A pod was deleted and its node did not end it.", "Nothing: such pods are free and are replaced."
     ),
-    "Evicted": Explanation("A node was short of memory, disk or processes.", "Request what the pods really use."),
+    "Evicted": Explanation(
+        "A node was short of memory, disk or processes; the message says of which.", "Request what the pods really use."
+    ),
     "ContainerCannotRun": Explanation(
-        "The container could not be started.", "`status.failure.logTail` has the runtime's words."
+        "The node did not take the pod, or could not start its container.",
+        "The message has the node's words, `status.failure.logTail` the runtime's.",
     ),
     "ContainerFailed": Explanation(
         "The container ended without a word.", "`status.failure.logTail`; then `kubectl logs`."

@@ -50,6 +50,8 @@ class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a mistake
     """The API server refuses an object that the job can do without."""
 
 
+_WEBHOOK = "failed calling webhook"
+"""What the API server says, with status 500, of a webhook that it cannot do without."""
 _NO_VOLUME = "must specify a volume type"
 
 
@@ -122,6 +124,9 @@ class Executor:
             if error.status == HTTPStatus.FORBIDDEN:
                 # A quota that is used up, or a namespace that is going away: not a fault of the job.
                 raise Delayed("Forbidden", error.message, error.retry_after) from error
+            if isinstance(action, Create) and _WEBHOOK in error.message:
+                # Somebody else's, such as Kueue's, which has to agree and does not answer.
+                raise Delayed("Forbidden", error.message, error.retry_after) from error
             raise
 
     async def _create(self, action: Create) -> None:
@@ -132,6 +137,9 @@ class Executor:
         except ApiError as error:
             if error.status != HTTPStatus.CONFLICT:
                 raise
+            if error.reason == "Conflict":
+                # Not of its name: of a quota, which others are charged to at the same time.
+                raise Delayed("Changed", f"{action.resource.kind} {name}: {error.message}") from error
             raw = await self._existing(action, namespace, name)
         self._mirrors[action.resource].put(raw)
         logger.info("%s %s is there.", action.resource.kind, name)

@@ -28,6 +28,8 @@ PAGE = 100
 """Objects of a page. As raw dicts they take much more memory than the views of all others."""
 SERVER_SECONDS = 300
 """After this time the server ends a watch, so that connections spread over its replicas."""
+SHORTEST_SECONDS = 1.0
+"""A watch that ends sooner without a word is a failure, after which to pause."""
 ABSENT_SECONDS = 60.0
 """How long to wait before looking again for a kind that the server does not have."""
 REMEMBERED_SECONDS = 60.0
@@ -293,19 +295,28 @@ class Reflector(Generic[V]):
 
     async def run(self) -> None:
         """List and watch for ever; failures are retried with growing, jittered pauses."""
-        version, failures = "", 0
+        version, failures, loop = "", 0, asyncio.get_running_loop()
         while True:
+            heard = False
             try:
                 if not version:
                     version = await self._list()
                     self._cache.serve(self._namespace, served=True)
                     self.synced.set()
+                began = loop.time()
                 async for newest in self._watch(version):
-                    version, failures = newest, 0
-                failures = 0
+                    version, failures, heard = newest, 0, True
+                if heard or loop.time() >= began + SHORTEST_SECONDS:
+                    failures = 0
+                else:  # a server that begins or ends, or what stands before it
+                    failures += 1
+                    await asyncio.sleep(backoff(failures))
             except _Expired:
                 logger.info("The watch of %s has expired, listing again.", self.path)
                 version = ""
+                if not heard:
+                    failures += 1
+                    await asyncio.sleep(backoff(failures - 1) if failures > 1 else 0)
             except TimeoutError:
                 logger.warning("The watch of %s went silent, connecting again.", self.path)
             except (ApiError, aiohttp.ClientError, OSError) as error:

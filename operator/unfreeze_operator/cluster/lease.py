@@ -61,13 +61,16 @@ class Election:
             try:
                 holder = await self._try()
             except _FAILURES as error:
-                holder = f"nobody knows whom ({error})"
-            if holder == self._identity:
-                logger.info("This operator leads, as %s.", holder)
-                return
-            if holder != announced:
-                logger.info("Standing by: %s leads.", holder)
-                announced = holder
+                holder = f"who leads cannot be found out: {error}"
+                if holder != announced:
+                    logger.warning("Standing by: %s", holder)
+            else:
+                if holder == self._identity:
+                    logger.info("This operator leads, as %s.", holder)
+                    return
+                if holder != announced:
+                    logger.info("Standing by: %s leads.", holder)
+            announced = holder
             await asyncio.sleep(self._seconds / 6)
 
     async def hold(self) -> None:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 PULL_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 300.0
 """Longest pause between two questions to a leader that does not answer."""
+MAX_SILENCE_SECONDS = 15.0
+"""The same for one that has answered before: its job is said to be lost meanwhile, and that must end soon after the silence does."""
 SLOW_SECONDS = 1.0
 """An answer that takes longer counts as none where places are given away: nobody can tell it from one held back."""
 SILENT_SHARE = 4
@@ -77,15 +79,16 @@ class ProgressPoller:
 
         One that did not answer is asked again as soon as it becomes ready.
         """
-        known = self._targets.get(key)
-        if known is not None and known.uid == uid:
+        known, host = self._targets.get(key), f"[{ip}]" if ":" in ip else ip
+        url = f"http://{host}:{HTTP_PORT}/progress"
+        # A node may make a pod's sandbox anew before its container starts, with another address.
+        if known is not None and (known.uid, known.url) == (uid, url):
             if not (ready and not known.ready and known.failures):
                 known.ready = ready
                 return
             target = replace(known, ready=ready, failures=0)
         else:
-            host = f"[{ip}]" if ":" in ip else ip
-            target = _Target(uid, f"http://{host}:{HTTP_PORT}/progress", ready)
+            target = _Target(uid, url, ready)
         self._targets[key] = target
         # At a start all leaders become known at once: each gets a moment of its own.
         now = asyncio.get_running_loop().time()
@@ -153,7 +156,8 @@ class ProgressPoller:
                 self._on_change(key)
         # Many running jobs share a fixed rate, so that their status writes cannot swamp the API server.
         interval = max(self._settings.progress_interval, len(self._targets) / self._settings.progress_rate)
-        pause = min(max(MAX_PAUSE_SECONDS, interval), interval * 2 ** min(target.failures, 10))
+        longest = MAX_PAUSE_SECONDS if target.newest is None else MAX_SILENCE_SECONDS
+        pause = min(max(longest, interval), interval * 2 ** min(target.failures, 10))
         self._schedule(key, target, pause * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
 
 

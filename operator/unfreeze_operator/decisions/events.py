@@ -66,7 +66,7 @@ def notes(old: FineTuneJobStatus, new: FineTuneJobStatus, job: JobView | None = 
             found.append(Note("Warning", reason, "; ".join(texts), "; ".join(texts)))
     running, was = condition(new, "Running"), condition(old, "Running")
     if new.phase != old.phase:
-        return found + _phase_notes(old, new, job)
+        found += _phase_notes(old, new, job)
     if running is not None and (was is None or was.reason != running.reason):
         found += [Note("Warning", why, running.message, _mark(old, new)) for why in _BLOCKED if why == running.reason]
     return found

@@ -30,4 +30,4 @@ def gang_deadline(
     if left is None or job.suspended or job.started is None or since is None:
         return None
     used = max(0, ran(status) - carried.ran_before)
-    return max(1, int((since - job.started).total_seconds()) + left - used)
+    return max(1, max(0, int((since - job.started).total_seconds())) + left - used)

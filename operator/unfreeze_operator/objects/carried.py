@@ -54,9 +54,12 @@ def accelerator_seconds(pods: Sequence[PodView], accelerators: int, now: datetim
     now = now.replace(microsecond=0)
     for pod in pods:
         if pod.started is not None:
-            end = pod.finished or (now if pod.live else pod.started)
+            begin = pod.started
+            if pod.live and pod.finished is None and pod.scheduled is not None:
+                begin = max(begin, pod.scheduled)  # of a node whose clock is behind
+            end = pod.finished or (now if pod.live else begin)
             each = accelerators if pod.accelerators is None else pod.accelerators
-            held += max(0.0, (end - pod.started).total_seconds()) * each
+            held += max(0.0, (end - begin).total_seconds()) * each
     return int(held)
 
 

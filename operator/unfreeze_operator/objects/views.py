@@ -35,9 +35,11 @@ from unfreeze_operator.objects.resources import (
     Manifest,
     child_name,
 )
-from unfreeze_operator.objects.waiting import Waiting, waiting
+from unfreeze_operator.objects.waiting import Waiting, is_stuck, waiting
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GATED = "ReadinessGatesNotReady"
+"""Of a pod that waits for a gate that the cluster has put into it, in the words of a node that is heard of."""
 _SKEW = timedelta(seconds=3)
 """By how much the operator's clock may be ahead of the cluster's."""
 
@@ -140,6 +142,8 @@ class JobView(ChildView):
     """Name of the PodGroup that its pods are in; nothing for none."""
     counted: datetime | None = None
     """Since when the Job controller counts towards the deadline; may be before this run, or while it is suspended."""
+    queue: str = ""
+    """Kueue's, that it was made for: the job's may be another one by now."""
 
     def condition(self, *types: str) -> JobCondition | None:
         """Return the first true condition of one of the types."""
@@ -174,7 +178,7 @@ class PodView(ChildView):
     finished: datetime | None
     exit_code: int | None
     reason: str
-    """Why its container, or else the pod, ended: OOMKilled, Error, Evicted, ..."""
+    """Why the pod, in its node's words, or else its container ended: Evicted, OOMKilled, Error, ..."""
     message: str
     """Termination message of its container, or else the pod's message."""
     waiting: Waiting | None
@@ -191,6 +195,10 @@ class PodView(ChildView):
     """Whether its node has not been heard of for so long that the cluster takes the pod out of service."""
     accelerators: int | None = None
     """That it holds, by its own limits: the job's may be others by now. None where it does not say."""
+    scheduled: datetime | None = None
+    """When it got its node, by the cluster's clock; `started` is by that of the node."""
+    told: str = ""
+    """Why it failed, in its node's words: what it was short of, why it did not take the pod."""
 
     @property
     def live(self) -> bool:
@@ -324,6 +332,7 @@ def job_view(raw: Manifest) -> JobView:
         subdomain=intern(str(template.get("subdomain", ""))),
         pod_group=intern(str((template.get("schedulingGroup") or {}).get("podGroupName", ""))),
         counted=parse_time(status.get("startTime")),
+        queue=intern(raw["metadata"].get("labels", {}).get(QUEUE_LABEL, "")),
     )
 
 
@@ -346,20 +355,21 @@ def pod_view(raw: Manifest) -> PodView:
     # The trainer's; others can be put into a pod by the cluster, and sort before it.
     container: Manifest = next((c for c in containers if c.get("name") == CONTAINER), next(iter(containers), {}))
     ended = container.get("state", {}).get("terminated") or {}
+    phase = intern(status.get("phase", "Pending"))
     index = _annotation(raw, INDEX_ANNOTATION)
     gone_by = parse_time(raw["metadata"].get("deletionTimestamp"))
     grace = timedelta(seconds=raw["metadata"].get("deletionGracePeriodSeconds") or 0)
     return PodView(
         **child_fields(raw),
         index=int(index) if index.isdecimal() else -1,
-        phase=intern(status.get("phase", "Pending")),
+        phase=phase,
         ready=_holds(status, "Ready"),
         node=intern(raw["spec"].get("nodeName", "")),
         ip=status.get("podIP", ""),
         started=parse_time(status.get("startTime")),
         finished=parse_time(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
-        reason=intern(ended.get("reason") or status.get("reason") or ""),
+        reason=intern(status.get("reason") or ended.get("reason") or ""),
         message=ended.get("message") or status.get("message") or "",
         waiting=waiting(status, _waiting_container(status, container)),
         gone_by=gone_by,
@@ -367,8 +377,12 @@ def pod_view(raw: Manifest) -> PodView:
         disruption=intern(_disruption(status)),
         deleted_at=gone_by and gone_by - grace,
         # A node that reports gives both one value. The cluster writes but the first, for a node that does not.
-        unheard=_holds(status, "ContainersReady") and not _holds(status, "Ready"),
+        unheard=_holds(status, "ContainersReady")
+        and _condition(status, "Ready").get("reason") != _GATED
+        and not _holds(status, "Ready"),
         accelerators=_accelerators(raw["spec"]),
+        scheduled=_scheduled(status),
+        told=status.get("message") or "" if phase == "Failed" else "",
     )
 
 
@@ -381,18 +395,32 @@ def _accelerators(spec: Manifest) -> int | None:
 
 
 def _waiting_container(status: Manifest, trainer: Manifest) -> Manifest:
-    """Return the status of the container that does not start: the trainer's, or that which has to run before it."""
-    first = next((c for c in status.get("initContainerStatuses", ()) if c.get("name") == FETCHER), None)
-    return trainer if first is None or "waiting" not in first.get("state", {}) else first
+    """Return the status of the container that does not start: the trainer's, or one that the pod does not run without.
+
+    Others than the fetcher are put into the pod by the cluster: a proxy, an agent with secrets.
+    """
+    all_ = [*status.get("initContainerStatuses", ()), trainer, *status.get("containerStatuses", ())]
+    stuck = (one for one in all_ if is_stuck(one))
+    fetcher = (c for c in all_ if c.get("name") == FETCHER and "waiting" in c.get("state", {}))
+    return next(stuck, next(fetcher, trainer))
+
+
+def _condition(status: Manifest, type_: str) -> Manifest:
+    return next((c for c in status.get("conditions", ()) if c["type"] == type_), {})
 
 
 def _holds(status: Manifest, type_: str) -> bool:
-    return any(c["type"] == type_ and c["status"] == "True" for c in status.get("conditions", ()))
+    return bool(_condition(status, type_).get("status") == "True")
+
+
+def _scheduled(status: Manifest) -> datetime | None:
+    found = _condition(status, "PodScheduled")
+    return parse_time(found.get("lastTransitionTime")) if found.get("status") == "True" else None
 
 
 def _disruption(status: Manifest) -> str:
-    found = (c for c in status.get("conditions", ()) if (c["type"], c["status"]) == ("DisruptionTarget", "True"))
-    return next((c.get("message") or c.get("reason") or "" for c in found), "")
+    found = _condition(status, "DisruptionTarget") if _holds(status, "DisruptionTarget") else {}
+    return str(found.get("message") or found.get("reason") or "")
 
 
 def service_shape(spec: Manifest) -> bytes:

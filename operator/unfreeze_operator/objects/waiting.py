@@ -83,6 +83,11 @@ def waiting(status: dict[str, Any], container: dict[str, Any]) -> Waiting | None
     return Waiting("ContainerCreating", "its node pulls the image and starts the container")
 
 
+def is_stuck(container: dict[str, Any]) -> bool:
+    """Whether a container, by its status, cannot start."""
+    return container.get("state", {}).get("waiting", {}).get("reason", "") in _CONTAINER
+
+
 def _scheduling(reason: str, message: str) -> WaitingReason:
     if reason == "SchedulingGated":
         return "SchedulingGated"

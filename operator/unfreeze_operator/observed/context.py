@@ -97,25 +97,34 @@ class Children:
     @property
     def running(self) -> int:
         """Of how many indices a pod runs or is done."""
-        return len({pod.index for pod in self.pods if pod.phase in ("Running", "Succeeded")})
+        return self.finished + len({pod.index for pod in self.pods if pod.phase == "Running"} - self.done)
 
     @property
     def placed(self) -> int:
         """Of how many indices a pod has a node, or is done."""
-        return len({pod.index for pod in self.pods if pod.phase == "Succeeded" or (pod.live and pod.node)})
+        return self.finished + len({pod.index for pod in self.live_pods if pod.node} - self.done)
+
+    @property
+    def present(self) -> int:
+        """Of how many indices there is a pod that may run, or one is done."""
+        return self.finished + len({pod.index for pod in self.live_pods} - self.done)
 
     @property
     def placed_since(self) -> datetime | None:
-        """Since when a pod of this run has had a node, by the node's word; None while none has."""
+        """Since when a pod of this run has had a node that has heard of it; None while none has."""
         begun = self.job.started if self.job is not None else None
         own = (pod for pod in self.live_pods if pod.node and begun is not None and pod.created >= begun)
-        return min((pod.started for pod in own if pod.started is not None), default=None)
+        return min((pod.scheduled or pod.started for pod in own if pod.started is not None), default=None)
+
+    @property
+    def done(self) -> set[int]:
+        """Indices whose pods are there, and done."""
+        return {pod.index for pod in self.pods if pod.phase == "Succeeded"}
 
     @property
     def finished(self) -> int:
         """Of how many indices the pods are done, whether or not they are still there."""
-        done = len({pod.index for pod in self.pods if pod.phase == "Succeeded"})
-        return max(done, self.job.succeeded if self.job is not None else 0)
+        return max(len(self.done), self.job.succeeded if self.job is not None else 0)
 
     @property
     def gang_waits(self) -> bool:
@@ -183,7 +192,7 @@ class Context:
         stopping = self.spec.run_policy.suspend
         pods = (pod for pod in self.children.pods if pod.phase == "Running" and not pod.unheard)
         working = {pod.index for pod in pods if stopping or not pod.deleting}
-        return len(working | {pod.index for pod in self.children.pods if pod.phase == "Succeeded"})
+        return self.children.finished + len(working - self.children.done)
 
     @cached_property
     def carried(self) -> Carried:

@@ -75,10 +75,12 @@ def pod_failure(pod: PodView) -> Failure:
     """Return what a failed pod's status says."""
     reported = TerminationMessage.from_termination_log(pod.message)
     reason, message = _UNASKED if stopped_unasked(pod) else _EXPLAINED.get(pod.reason, ("", ""))
+    if reason == "Evicted" and pod.told:
+        message = f"{message}: {pod.told}"
     if reported is not None and not reason:
         reason, message = reported.reason, reported.message
     if not reason:
-        reason, message = "ContainerFailed", f"the container ended with exit code {pod.exit_code} and no explanation"
+        reason, message = _by_the_cluster(pod)
     # Without a message of the trainer Kubernetes keeps the last lines of its log in its place.
     log_tail = reported.log_tail if reported is not None else pod.message if pod.exit_code is not None else ""
     return Failure(
@@ -90,6 +92,16 @@ def pod_failure(pod: PodView) -> Failure:
         exit_code=pod.exit_code,
         log_tail=log_tail[-_LOG_TAIL:] or None,
     )
+
+
+def _by_the_cluster(pod: PodView) -> tuple[str, str]:
+    """Return why a pod failed of which neither its trainer nor its container's state says so."""
+    if pod.exit_code is None and pod.told and not pod.disrupted:
+        # No device that works, another pod that was faster, a node that shuts down.
+        return "ContainerCannotRun", f"its node did not take the pod: {pod.told}"
+    taken = f"; the pod was taken away ({pod.disruption or pod.told or pod.reason})" if pod.disrupted else ""
+    ended = "the pod has failed" if pod.exit_code is None else f"the container ended with exit code {pod.exit_code}"
+    return "ContainerFailed", f"{ended} and no explanation{taken}"
 
 
 def job_failure(condition: JobCondition, pods: Sequence[PodView], known: Failure | None) -> Failure:

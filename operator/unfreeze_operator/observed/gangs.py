@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 
 from unfreeze_operator.observed.context import Context
 
+OF_COMPLETE_GANGS = ("LeaderSilent", "NodeUnreachable")
+"""Reasons for which condition Running is false although no pod is missing: what comes after them is a new beginning."""
+
 _MAX_PATIENCES = 4
 _PAUSE = 0.2
 """Share of the patience that a gang pauses after it has given its nodes back: enough for others to take them."""
@@ -29,7 +32,8 @@ def incomplete_since(context: Context) -> datetime | None:
     known = next((found for found in context.status.conditions if found.type == "Running"), None)
     changed = started
     if known is not None:
-        changed = context.now if known.status == "True" else known.last_transition_time
+        complete = known.status == "True" or known.reason in OF_COMPLETE_GANGS
+        changed = context.now if complete else known.last_transition_time
     if carried.gang_since is not None and changed <= carried.gang_since:
         return carried.gang_since
     return max(started, changed)

@@ -15,13 +15,15 @@ def check(context: Context) -> Verdict | None:
     """Replace a Job that was made from another spec.
 
     The API allows such a change only while the job is suspended. When it was suspended, changed and resumed faster
-    than the operator looked, the Job still runs: then it is suspended first, so that its pods write a checkpoint.
+    than the operator looked, the Job still runs: then it is suspended first, so that its pods write a checkpoint. In a
+    queue it goes, and its pods before it: Kueue would start it again.
     """
     job = context.children.job
     if job is None or job.spec_hash == children.spec_hash(context.job, context.spec):
         return None
     if not job.suspended:
-        return Verdict("Restarting", "the job restarts with its new spec", (suspend(context, job),), stop=True)
+        stops = Delete(JOBS, job, last=True) if job.queue else suspend(context, job)
+        return Verdict("Restarting", "the job restarts with its new spec", (stops,), stop=True)
     if context.children.live_pods:
         return Verdict("Restarting", "the job restarts with its new spec when its pods have stopped", stop=True)
     carried = at_start(context.status, context.carried, context.now)

@@ -17,7 +17,7 @@ def check(context: Context) -> Verdict | None:
     job = context.children.job
     if job is None or not context.spec.run_policy.suspend:
         return None
-    if context.job.queue:
+    if context.job.queue or job.queue:
         # It stays until its pods have stopped, since they still hold their nodes, and have something to say.
         return Verdict("Suspending", "the job is being suspended", (Delete(JOBS, job, last=True),), stop=True)
     if job.suspended:

@@ -22,10 +22,10 @@ from unfreeze_api.contracts.status import (
 )
 from unfreeze_operator.objects.carried import accelerator_seconds, pod_restarts
 from unfreeze_operator.objects.views import FineTuneJobView, JobCondition
-from unfreeze_operator.objects.waiting import MAX_WAITING, describe
+from unfreeze_operator.objects.waiting import MAX_WAITING, PATIENCE_SECONDS, describe
 from unfreeze_operator.observed.context import Context
 from unfreeze_operator.observed.failure import first_failed, job_failure, pod_failure
-from unfreeze_operator.observed.gangs import next_try
+from unfreeze_operator.observed.gangs import incomplete_since, next_try
 from unfreeze_operator.status.budget import MAX_MESSAGE_BYTES, clipped, within_budget
 from unfreeze_operator.status.conditions import Conditions
 from unfreeze_operator.status.cost import cost_of
@@ -114,8 +114,8 @@ def next_look(context: Context, status: FineTuneJobStatus) -> float | None:
         return 1.0
     waits = [float(ACCOUNT_SECONDS)] if context.accelerators and context.children.live_pods else []
     times = [what.since(pod.created) for pod, what in context.children.waits()]
-    if job is not None and job.started is not None and _missing_pods(context):
-        times.append(job.started + timedelta(seconds=MISSING_SECONDS))
+    if missing := _missing(context):
+        times.append(missing[1])
     waits += [(time - context.now).total_seconds() for time in times if time > context.now]
     return min(waits, default=None)
 
@@ -238,11 +238,13 @@ def _set_conditions(
     elif suspending:
         conditions.set_running(phase, False, "Suspending", "the pods write a checkpoint and stop")
     elif phase == "Running":
-        conditions.set_running(phase, False, *(_lost(context) or _waiting(context) or _fewer(context)))
+        conditions.set_running(
+            phase, False, *(_lost(context) or _waiting(context) or _not_made(context) or _fewer(context))
+        )
     elif phase == "Pending":
         blocked: tuple[RunningReason, str] | None = ("WaitingForDeletion", waiting) if waiting else None
         idle: tuple[RunningReason, str] = ("PodsPending", "waiting for the pods to run")
-        shown = blocked or _given_back(context) or _waiting(context) or _missing(context) or idle
+        shown = blocked or _given_back(context) or _waiting(context) or _not_made(context) or idle
         conditions.set_running(phase, False, *shown)
     else:
         texts: dict[JobPhase, tuple[RunningReason, str]] = {
@@ -333,18 +335,30 @@ def _fewer(context: Context) -> tuple[RunningReason, str]:
     return "PodsRestarting", f"{text}; {leaving.name} is taken away{why} and writes its checkpoint"
 
 
-def _missing_pods(context: Context) -> int:
-    return context.spec.distribution.num_nodes - len({pod.index for pod in context.children.pods})
+def _missing(context: Context) -> tuple[int, datetime, bool] | None:
+    """Return how many pods the Job controller has not made, from when on that is worth a word, and whether it made them before."""
+    job, missing = context.children.job, context.spec.distribution.num_nodes - context.children.present
+    if job is None or job.started is None or job.suspended or job.ending or missing <= 0:
+        return None
+    ends = [pod.finished or pod.created for pod in context.children.pods if pod.phase == "Failed"]
+    if not ends and context.status.phase != "Running":
+        return missing, job.started + timedelta(seconds=MISSING_SECONDS), False
+    since = max(incomplete_since(context) or context.now, *ends, job.started)
+    return missing, since + timedelta(seconds=PATIENCE_SECONDS), True
 
 
-def _missing(context: Context) -> tuple[RunningReason, str] | None:
+def _not_made(context: Context) -> tuple[RunningReason, str] | None:
     """Return what to say of pods that the Job controller does not make: of that only the Job's events tell."""
-    job, missing = context.children.job, _missing_pods(context)
-    if job is None or job.started is None or job.suspended or not missing:
+    job, found = context.children.job, _missing(context)
+    if job is None or found is None or context.now < found[1]:
         return None
-    if context.now < job.started + timedelta(seconds=MISSING_SECONDS):
-        return None
-    text = f"{_pods(missing)} cannot be created; a quota or an admission policy? `kubectl describe job {job.name}` says why"
+    missing, _, anew = found
+    why = "a quota or an admission policy?"
+    if anew:
+        why = "a quota, an admission policy, or a pause after failures?"
+    text = (
+        f"{_pods(missing)} cannot be created{' anew' if anew else ''}; {why} `kubectl describe job {job.name}` says why"
+    )
     return "PodsMissing", text
 
 
@@ -383,9 +397,24 @@ def held(
     return within_budget(status)
 
 
-def delayed(status: FineTuneJobStatus, now: datetime, reason: RunningReason, message: str) -> FineTuneJobStatus:
-    """Return a status that says why the job's children could not be brought up to date this time."""
-    conditions = Conditions(status.conditions, now, status.observed_generation or 0)
+def delayed(
+    status: FineTuneJobStatus,
+    now: datetime,
+    reason: RunningReason,
+    message: str,
+    *,
+    old: FineTuneJobStatus | None = None,
+) -> FineTuneJobStatus:
+    """Return a status that says why the job's children could not be brought up to date this time.
+
+    Parameters
+    ----------
+    old
+        As it was written last: what it said already is not new.
+    """
+    said = [found for found in (old.conditions if old else ()) if found.type in ("Running", "Reconciling")]
+    before = [next((one for one in said if one.type == found.type), found) for found in status.conditions]
+    conditions = Conditions(before, now, status.observed_generation or 0)
     conditions.set_running(status.phase or "Pending", False, reason, message)
     return within_budget(status.model_copy(update={"conditions": conditions.all()}))
 

@@ -17,6 +17,7 @@ from unfreeze_api.contracts.reasons import (
     UsefulReason,
 )
 from unfreeze_api.contracts.status import Condition, JobPhase
+from unfreeze_operator.observed.gangs import OF_COMPLETE_GANGS
 
 Type = Literal["Running", "Suspended", "Complete", "Failed", "Reconciling", "Stalled", "CheckpointBroken", "Useful"]
 
@@ -84,7 +85,13 @@ class Conditions:
             self.set(type_, False, reason, message)
 
     def set_running(self, phase: JobPhase, holds: bool, reason: RunningReason, message: str) -> None:
-        """Set Running, and Reconciling with it: true while pods should run, and not all do."""
+        """Set Running, and Reconciling with it: true while pods should run, and not all do.
+
+        The time of Running moves as well when a gang that was complete comes to lack pods: it is given up by that time.
+        """
+        old = self._by_type.get("Running")
+        if old is not None and old.reason in OF_COMPLETE_GANGS and reason not in OF_COMPLETE_GANGS:
+            del self._by_type["Running"]
         self.set("Running", holds, reason, message)
         if phase in ("Pending", "Running") and not holds:
             self.set("Reconciling", True, reason, message)

@@ -37,6 +37,19 @@ def test_a_change_that_was_missed_suspends_first():
     assert cluster.job()["spec"]["completions"] == 2
 
 
+def test_a_job_that_runs_and_is_moved_to_another_queue_gives_its_job_up():
+    """Kueue starts a Job that it has admitted again as often as it is suspended, while its pods write their checkpoint."""
+    cluster = built(job(queue="team-a"))
+    old = cluster.job()["metadata"]["uid"]
+    cluster.add(PODS, pod(owner=old))
+    for moved in (job(queue="team-b"), job(), job(suspend=True, generation=2)):
+        (action,) = (a for a in plan(cluster.context(moved)).actions if a.resource is JOBS)
+        assert (type(action), action.last) == (Delete, True)
+    outside = built(job())
+    (action,) = (a for a in plan(outside.context(job(queue="team-a"))).actions if a.resource is JOBS)
+    assert action.change["spec"]["suspend"] is True
+
+
 def test_another_image_of_the_operator_restarts_nothing():
     cluster = built(job())
     assert plan(replace(cluster.context(job()), image=TrainerImage("trainer:2", ("registry",)))).actions == ()

@@ -346,11 +346,15 @@ def test_a_suspend_right_after_a_resume_counts_no_second_twice():
     assert 40 <= read_carried(job_view(story.cluster.job())).active_seconds <= 50
 
 
-def test_the_deadline_runs_where_pods_have_nodes_and_cannot_start():
-    """As with an image that does not exist: the job is Pending for ever."""
+@pytest.mark.parametrize("behind", [0, 3600])
+def test_the_deadline_runs_where_pods_have_nodes_and_cannot_start(behind):
+    """As with an image that does not exist: the job is Pending for ever. A node's clock is not the cluster's."""
     story = Deadline()
     assert story.at(500, unseen(0), unseen(1)) is None
     stuck = [pod(index, "Pending", created=NOW + timedelta(seconds=600)) for index in (0, 1)]
+    for raw in stuck:
+        placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": text(NOW + timedelta(seconds=600))}
+        raw["status"] |= {"startTime": text(NOW + timedelta(seconds=600 - behind)), "conditions": [placed]}
     assert story.at(630, *stuck) is None, "images are being pulled"
     made = plan(story.cluster.context(story.view, story.status, after=630))
     assert made.requeue_after == pytest.approx(30)

@@ -1,8 +1,11 @@
 """A gang that does not become complete in time ends."""
 
+from dataclasses import replace
 from datetime import timedelta
 
-from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unscheduled
+import pytest
+
+from tests.operator.fakes import NOW, FakeCluster, job, pod, text, unheard, unscheduled
 from unfreeze_operator.decisions.plan import plan
 from unfreeze_operator.objects.resources import PODS
 from unfreeze_operator.policies import startup_timeout
@@ -62,3 +65,20 @@ def test_neither_a_queue_nor_a_suspend_counts():
     cluster.job()["status"] = {}
     assert startup_timeout.check(cluster.context(VIEW, after=99)) is None
     assert startup_timeout.check(world(unscheduled(0, "no"), view=job()).context(job(), after=1e6)) is None
+
+
+@pytest.mark.parametrize("reason", ["LeaderSilent", "NodeUnreachable"])
+def test_while_all_pods_are_there_and_nobody_hears_of_them_no_time_runs(reason):
+    """Else a gang that was not heard of for longer would end, or give its nodes back, as soon as it loses a pod."""
+    quiet = (pod(0), pod(1)) if reason == "LeaderSilent" else (pod(0), unheard(pod(1)))
+    cluster = world(*quiet)
+    whole = plan(world(pod(0), pod(1)).context(VIEW)).status
+    unknown = plan(replace(cluster.context(VIEW, whole, after=10), silent=reason == "LeaderSilent")).status
+    assert (unknown.phase, unknown.conditions[0].reason) == ("Running", reason)
+    put(cluster, pod(0), unscheduled(1, "no"))
+    lost = cluster.step(VIEW, unknown, after=1000)
+    assert (lost.status.phase, lost.status.conditions[0].reason) == ("Running", "Unschedulable")
+    assert not cluster.job()["spec"]["suspend"], "it has its patience too"
+    assert lost.status.conditions[0].last_transition_time == NOW + timedelta(seconds=1000)
+    assert plan(cluster.context(VIEW, lost.status, after=1029)).status.failure is None
+    assert plan(cluster.context(VIEW, lost.status, after=1030)).status.failure.reason == "StartupTimeout"
