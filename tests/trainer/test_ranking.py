@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from unfreeze_trainer.judgement.stages import stage_helps
 from unfreeze_trainer.models.blocks import Block
+from unfreeze_trainer.ranking import rank as rank_module
 from unfreeze_trainer.ranking.layers import features, pooled_rows
 from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
@@ -286,3 +288,25 @@ def test_copies_of_a_row_are_one_witness_between_bases():
 
     assert behind(10, told=True) == pytest.approx(behind(1, told=False), rel=1e-4)
     assert behind(10, told=False) < 0.4 * behind(1, told=False)
+
+
+def test_rows_that_could_not_be_read_are_not_counted(monkeypatch):
+    """Of 100 rows 40 pictures are broken, and the job skips them: the features tell their share of 60."""
+
+    class Rows:
+        def __init__(self, *_):
+            self.split, self.total = SimpleNamespace(source=SimpleNamespace(inputs=None)), 900
+
+    told = replace(measured("one", 0.5), read=np.arange(60))
+    job = SimpleNamespace(training=SimpleNamespace(seed=0), model=SimpleNamespace(source="one", candidates=["one"]))
+    for name, stub in (
+        ("require_rankable", lambda _: None),
+        ("_Rows", Rows),
+        ("_opened", lambda *_: [None]),
+        ("_targets", lambda *_: ("Label", labels())),
+        ("numbers_of", lambda _: np.arange(ROWS)),
+        ("candidates_of", lambda _: [job]),
+        ("_measured", lambda *_: told),
+    ):
+        monkeypatch.setattr(rank_module, name, stub)
+    assert rank_module.rank(job).rows == 60
