@@ -293,7 +293,7 @@ def _classical(spec: Row, seed: int) -> Row:
     """Return what the classical model has that stands below the rungs, on all samples: no choice is made with it."""
     from unfreeze_api.tasks import task_type
     from unfreeze_trainer.judgement.classical import fit
-    from unfreeze_trainer.judgement.said import Said
+    from unfreeze_trainer.judgement.said import Said, compared_by
     from unfreeze_trainer.tasks import open_task
 
     job = make_job("/none", **spec)
@@ -305,7 +305,8 @@ def _classical(spec: Row, seed: int) -> Row:
     parts = [task.raw(split, np.arange(task.splits[split])) for split in ("train", "validation")]
     inputs, targets = itertools.chain(*(one for one, _ in parts)), np.concatenate([other for _, other in parts])
     pairs = job.data.train.columns.text_pair is not None
-    model = fit(answers.kind, reads, inputs, targets, outputs=answers.width, pairs=pairs, seed=seed)
+    by, width = compared_by(answers.kind, job.metric.name), answers.width
+    model = fit(answers.kind, reads, inputs, targets, outputs=width, pairs=pairs, seed=seed, metric=by)
     took = time.process_time() - began
     asked, targets = task.raw("test", np.arange(task.splits["test"]))
     said = Said.of(answers.kind, list(answers.names), targets, model.predict(asked))

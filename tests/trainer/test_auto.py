@@ -152,6 +152,17 @@ def test_a_gate_says_why():
     assert said(2.0, of=RMSE) == "rmse is 2 by rung 0, it is not known how much lower it gets: FullFineTuning is tried"
 
 
+def test_values_alone_have_no_probability():
+    """Of a task without an answer to each row, or of too many rows, nobody knows how sure a comparison is: 1.00 would be made up."""
+    climbed = [replace(one, by_rows=False) for one in rungs(2.0, 2.0)]
+    shut = gate(climbed, Next("all", 9.0), Wanted(RMSE), idle=1.0, step=3)
+    assert "rung 1 brought no more than 0.02, by the values alone: all is not tried" in shut.message
+    taken = choose(climbed, [1.0, 1.0], Wanted(RMSE), step=3)[1]
+    better = choose([climbed[0], replace(climbed[1], value=1.0)], [0.0, 1.0], Wanted(RMSE), step=3)[1]
+    for found in (shut, taken, better):
+        assert "probab" not in " ".join([found.message, found.otherwise, *(one.name for one in found.evidence)])
+
+
 def test_nothing_learned_yet_is_no_reason_to_stop():
     found = gate(rungs(0.5, 0.5, useful=False), Next("all", 0.0), Wanted(ACCURACY), idle=1.0, step=3)
     assert found.answer == "Yes"

@@ -364,7 +364,7 @@ def test_a_budget_holds_for_each_encoder(places, tmp_path, monkeypatch):
     assert shares.keys() == {"image", "text"}
     assert max(shares.values()) <= 0.05
     assert "of the way from the base to what was trained" in found.message
-    assert "95 % of 32 rows of the anchor" in found.message
+    assert "95 % on 32 rows of the anchor" in found.message
 
 
 @pytest.mark.slow

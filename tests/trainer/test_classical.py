@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from unfreeze_trainer.judgement.classical import fit, oriented_gradients, picture_features
+from unfreeze_trainer.judgement.said import Said, goodness
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -21,7 +22,7 @@ def texts(ids, pairs=False):
 @pytest.mark.parametrize("pairs", [False, True])
 def test_words_tell_classes_apart(pairs):
     ids = np.arange(60) % 3
-    model = fit("OneOf", "Texts", texts(ids, pairs), ids, outputs=3, pairs=pairs, seed=0)
+    model = fit("OneOf", "Texts", texts(ids, pairs), ids, outputs=3, pairs=pairs, seed=0, metric="accuracy")
     assert model.name == "logistic regression on TF-IDF"
     outputs = model.predict(texts(ids[::-1], pairs))
     assert outputs.shape == (60, 3)
@@ -30,7 +31,7 @@ def test_words_tell_classes_apart(pairs):
 
 def test_classes_that_were_not_drawn_are_never_predicted():
     ids = np.array([0, 3] * 10)
-    model = fit("OneOf", "Texts", texts(ids // 3), ids, outputs=5, pairs=False, seed=0)
+    model = fit("OneOf", "Texts", texts(ids // 3), ids, outputs=5, pairs=False, seed=0, metric="accuracy")
     outputs = model.predict(texts(ids // 3))
     assert outputs.shape == (20, 5)
     assert (outputs.argmax(axis=1) == ids).all()
@@ -40,15 +41,37 @@ def test_classes_that_were_not_drawn_are_never_predicted():
 def test_any_number_of_labels_also_of_one_that_no_sample_has():
     ids = np.arange(60) % 3
     targets = np.array([[0, 1], [1, -1], [-1, -1]])[ids]
-    outputs = fit("AnyOf", "Texts", texts(ids), targets, outputs=3, pairs=False, seed=0).predict(texts(ids))
+    model = fit("AnyOf", "Texts", texts(ids), targets, outputs=3, pairs=False, seed=0, metric="microF1")
+    outputs = model.predict(texts(ids))
     assert ((outputs > 0) == np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)[ids]).all()
+
+
+@pytest.mark.parametrize(("kind", "metric", "least"), [("OneOf", "macroF1", 0.7), ("AnyOf", "microF1", 0.6)])
+def test_rare_labels_count_as_they_do_for_what_it_is_compared_with(kind, metric, least):
+    """By the share of rows that are right in all, saying the commonest each time is the best that a few rare ones leave to choose."""
+
+    def rare(seed):
+        rng = np.random.default_rng(seed)
+        has = rng.random((240, 8)) < 0.05
+        shown = has & (rng.random(has.shape) < 0.8)
+        words = [[f"topic{place}" for place in np.flatnonzero(row)] for row in shown]
+        said = [(" ".join([*own, *(f"w{number}" for number in rng.integers(300, size=8))]),) for own in words]
+        if kind == "OneOf":
+            return said, has[:, 0].astype(int) + 2 * has[:, 1] * ~has[:, 0]
+        return said, np.where(has, np.arange(8), -1)
+
+    outputs = 3 if kind == "OneOf" else 8
+    model = fit(kind, "Texts", *rare(0), outputs=outputs, pairs=False, seed=0, metric=metric)
+    held_out, targets = rare(1)
+    found = Said.of(kind, [str(place) for place in range(outputs)], targets, model.predict(held_out))
+    assert goodness(found, metric) > least
 
 
 @pytest.mark.parametrize("targets", [1, 2])
 def test_numbers(targets):
     ids = np.arange(60) % 3
     values = np.stack([ids * 10.0, 5.0 - ids], axis=1)[:, :targets]
-    model = fit("Amounts", "Texts", texts(ids), values, outputs=targets, pairs=False, seed=0)
+    model = fit("Amounts", "Texts", texts(ids), values, outputs=targets, pairs=False, seed=0, metric="rmse")
     assert model.name == "ridge regression on TF-IDF"
     assert np.abs(model.predict(texts(ids)) - values).max() < 0.5
 
@@ -64,7 +87,7 @@ def picture(kind, number, mode="RGB"):
 def test_directions_tell_pictures_apart():
     ids = np.arange(24) % 2
     pictures = [picture(index, number, ("L", "RGB")[number % 3 == 0]) for number, index in enumerate(ids)]
-    model = fit("OneOf", "Pictures", iter(pictures), ids, outputs=2, pairs=False, seed=0)
+    model = fit("OneOf", "Pictures", iter(pictures), ids, outputs=2, pairs=False, seed=0, metric="accuracy")
     others = [picture(index, number + 100) for number, index in enumerate(ids)]
     assert (model.predict(iter(others)).argmax(axis=1) == ids).all()
 

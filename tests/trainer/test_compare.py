@@ -93,6 +93,17 @@ def test_a_lower_loss_is_better(run):
     assert found[0]["trainedParameters"] == 1200
 
 
+def test_small_errors_are_told_apart_and_the_worst_has_no_longest_bar(run, tmp_path):
+    runs = [
+        run(name, metric="rmse", results={"validation": {"rmse": error}, "test": {"rmse": error}})
+        for name, error in (("better", 2.5e-5), ("worse", 0.8))
+    ]
+    assert re.search(r"better .* 2.5e-05", compare(*runs)[1])
+    assert compare("--html", str(tmp_path / "page.html"), *runs)[0] == 0
+    assert "has the best test rmse, 2.5e-05" in (page := (tmp_path / "page.html").read_text())
+    assert "<rect" not in page
+
+
 def test_folders_of_one_name_are_told_apart(run):
     found = json.loads(compare("--output", "json", run("a/run"), run("b/run"))[1])["runs"]
     assert {one["run"] for one in found} == {"a/run", "b/run"}

@@ -46,6 +46,14 @@ def test_the_curves_meet_where_the_line_is_0():
     )
 
 
+def test_the_unit_of_a_metric_does_not_matter():
+    """Errors of prices and of returns have the same curve: gains of thousandths are no noise, and are told with digits that count."""
+    points = [(100, 0.6, 0.58, 0.62), (1000, 0.2, 0.18, 0.22)]
+    small = said(*((samples, *(1e-3 * value for value in gains)) for samples, *gains in points))
+    assert small.startswith("transfer is worth +0.000200 (+0.000180 to +0.000220) accuracy over random weights")
+    assert small.partition("the curves meet ")[2] == said(*points).partition("the curves meet ")[2] != ""
+
+
 def test_what_is_not_shown_is_not_said():
     assert said((100, 0.3, 0.1, 0.5), (200, 0.29, 0.1, 0.5)).endswith("that it ends is not shown")
     assert said((100, 0.3, 0.2, 0.4), (200, 0.5, 0.4, 0.6)).endswith("that it ends is not shown")

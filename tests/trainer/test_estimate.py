@@ -54,6 +54,14 @@ def test_a_base_that_is_loaded_again_after_a_range_test_counts():
     )
 
 
+def test_vectors_from_which_a_head_is_solved_count_in_each_worker():
+    """Else a million pictures fit into a pod for which the solver refuses them."""
+    found = Estimate(replace(TRACED, solver=300 * MIB), workers=2, base=0, limit=600 * MIB)
+    assert (found.host, found.verdict) == (64 * MIB + 2 * (300 * MIB + 40), "DoesNotFit")
+    assert replace(found, accelerated=True).host == (64 + 2 * 300) * MIB
+    assert found.beside() == "The head is solved from what the base gives of all samples: 300.0 MiB in each worker."
+
+
 def test_what_a_range_test_takes_is_said():
     tested = replace(TRACED, planned_steps=400, test_steps=14)
     assert Estimate(TRACED, 1, 0).beside() == ""
@@ -209,7 +217,10 @@ def test_phases_of_an_engine_without_weights(inputs):
 
 @pytest.mark.slow
 def test_the_command_says_whether_it_fits(inputs):
-    found = asked(inputs, distribution={"resourcesPerNode": {"limits": {"memory": "64Gi"}}})
+    solved = {"type": "FeatureExtraction", "solver": "Closed"}
+    found = asked(inputs, strategy=solved, distribution={"resourcesPerNode": {"limits": {"memory": "64Gi"}}})
+    rows = len((inputs / "texts.csv").read_text().splitlines()) - 1
+    assert 0 < found["solverBytes"] <= 3 * 8 * 16 * rows
     assert (found["verdict"], found["limitBytes"]) == ("Fits", 64 * 2**30)
     assert found["sentence"].startswith("The job fits into 64.0 GiB with ")
     assert found["phases"][0]["peak"] <= found["peakBytes"] < found["hostBytes"]

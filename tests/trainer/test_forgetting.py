@@ -116,7 +116,7 @@ def test_an_encoder_of_which_nothing_is_seen_is_named_and_surely_within_no_budge
     found = Forgotten((Measured.of(ANSWERS, np.zeros(40)),), {}, 40, anchored=True, unseen=("audio",))
     decision = decided(found, budget=0.5, step=1, seconds=0)
     assert decision.answer == "NotSurely"
-    assert "not surely within the budget of 0.5; of encoder audio too few rows" in decision.message
+    assert "not surely within the budget of 50.0 %; of encoder audio too few rows" in decision.message
 
 
 # Whole runs
@@ -256,7 +256,7 @@ def test_the_words_that_a_base_would_put_at_masked_places(questions, tmp_path):
         )
         found, figures, _ = forgetting_of(tmp_path / f"{rate}")
         lost.append((found["answer"], figures["KL divergence from the base, in nats"]))
-        assert "95 % of 32 rows of the anchor" in found["message"]
+        assert "95 % on 32 rows of the anchor" in found["message"]
     assert lost[0] == ("Within", pytest.approx(0, abs=1e-6))
     assert lost[1][0] == "Broken"
     assert lost[1][1] > 0.01

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_s
 
 from unfreeze_api.contracts import budget
 from unfreeze_trainer.exports.predictions import About, PredictionsWriter, about
-from unfreeze_trainer.judgement.paired import by_bootstrap, by_rows
+from unfreeze_trainer.judgement.paired import Difference, by_bootstrap, by_rows
 from unfreeze_trainer.judgement.said import Said, compare, compared_by
 from unfreeze_trainer.judgement.worth import Comparison, Trained, against_classical, against_scratch
 from unfreeze_trainer.objectives.answers import KINDS
@@ -50,6 +50,21 @@ def test_more_rows_that_the_first_alone_gets_right_never_speak_against_it(both, 
     before, after = by_rows(*rows(both, won, lost, 5)), by_rows(*rows(both, won + 1, lost, 4))
     assert (before.better, before.worse) <= (after.better, before.worse)
     assert not after.worse or before.worse
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "count"), [(0.46, 0.0, 300), (0.5, 0.01, 100), (0.05, 0.0, 60), (0.1, 0.1, 50)]
+)
+def test_the_interval_holds_the_true_difference(won, lost, count):
+    """Of 95 % of the draws of rows: it is one of other rows, of which others would be won and lost."""
+    draws = np.random.default_rng(0).multinomial(count, [won, lost, 1 - won - lost], 100)
+    found = [by_rows(*rows(count - w - lo, int(w), int(lo), 0)) for w, lo, _ in draws]
+    assert np.mean([one.low <= won - lost <= one.high for one in found]) >= 0.9
+
+
+def test_that_two_models_are_right_on_the_same_few_rows_says_little():
+    assert by_rows(*rows(9, 0, 0, 1)).high == pytest.approx(1 - 0.025**0.1)
+    assert by_rows(*rows(290, 0, 0, 10)).high == pytest.approx(1 - 0.025 ** (1 / 300))
 
 
 def said(kind, actual, predicted, names=("a", "b", "c")):
@@ -142,7 +157,7 @@ def test_a_model_that_is_worth_it():
     found = verdict(70, 20, 4, 6)
     assert found.message == (
         "the model is better than a classical one: the model's accuracy is 0.900, that of logistic regression on TF-IDF 0.740"
-        " (difference +0.061 to +0.217, 95 % of 100 validation samples)"
+        " (difference +0.047 to +0.246, 95 % on 100 validation samples)"
     )
     assert (found.answer, found.warning) == ("Yes", None)
     assert found.question == "Is the model better than logistic regression on TF-IDF?"
@@ -160,10 +175,10 @@ def test_where_the_classical_model_is_not_worse_it_is_a_warning():
     found = verdict(80, 6, 4, 10, fitted_on=100)
     assert found.message == (
         "a classical model may be as good: the model's accuracy is 0.860, that of logistic regression on TF-IDF 0.840"
-        " (difference -0.048 to +0.076, 95 % of 100 validation samples)"
+        " (difference -0.048 to +0.078, 95 % on 100 validation samples)"
     )
     assert (found.answer, found.warning) == ("NotSurely", True)
-    assert found.otherwise.endswith("if it stays as it is, about 949 validation samples")
+    assert found.otherwise.endswith("if it stays as it is, about 993 validation samples")
     assert "fitted on 100 of 900 training samples" in found.alternative
     assert budget.decision(found.info()).message == found.message
     worse = verdict(70, 4, 20, 6)
@@ -188,7 +203,7 @@ def transfer(*arms, seconds=20.0, **more):
 def test_what_transfer_is_worth_after_as_many_steps_and_as_many_seconds():
     found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0))
     assert found.message == (
-        "transfer is worth +0.480 accuracy (+0.383 to +0.515) at 900 training samples: 0.900 against 0.360 from random weights after"
+        "transfer is worth +0.480 accuracy (+0.344 to +0.580) at 900 training samples: 0.900 against 0.360 from random weights after"
         " as many steps (10 s, the other took 20 s) and 0.420 from random weights after as many seconds (168 steps)"
     )
     assert (found.answer, found.warning, found.seconds) == ("Yes", None, 31.0)
@@ -200,6 +215,23 @@ def test_beside_a_solved_head_it_is_said_how_long_random_weights_trained():
     found = transfer((55, 1, 84, 84, 10.0), (50, 2, 168, 168, 21.0), solved=True)
     assert (
         "after training.epochs, for a solved head has no steps (10 s, the other took 20 s) and 0.420" in found.message
+    )
+
+
+def test_errors_of_any_size_are_told_with_digits_that_count_and_in_which_direction():
+    """A manager takes a difference of +0.2 between errors of .5 and .7 for one in the wrong direction, and that of 0.000 to 0.000 for none."""
+    found = Comparison(
+        Difference(0.00052, 0.00071, 0.0001, 0.00028, 90, "paired bootstrap", higher=False), "rmse", 84, 1.0
+    )
+    message = against_classical(found, name="ridge regression on TF-IDF", fitted_on=9, samples=9).message
+    assert message.endswith(
+        "the model's rmse is 0.000520, that of ridge regression on TF-IDF 0.000710 (lower by +0.000100 to +0.000280, 95 % on 90"
+        " validation samples)"
+    )
+    trained = [Trained(found.difference, steps=9, planned=9, seconds=2.0)]
+    message = against_scratch(found, trained, seconds=2.0, samples=900).message
+    assert message.startswith(
+        "transfer makes rmse lower by +0.000190 (+0.000100 to +0.000280) at 900 training samples: 0.000520 against 0.000710"
     )
 
 

@@ -17,6 +17,7 @@ from tests.trainer.test_figures import problem, write
 from tests.trainer.test_report import REPORT
 from unfreeze_api.cli import main
 from unfreeze_api.contracts.decision import Decision, Evidence
+from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures, TargetFigures
 from unfreeze_api.contracts.progress import PhaseResult
 from unfreeze_api.contracts.report import Export, Usefulness
 from unfreeze_trainer.exports.evaluation import write_evaluation
@@ -202,6 +203,15 @@ def test_the_outcome_in_one_sentence(results, metric, told):
     of_test = REPORT.results.model_copy(update={"test": results})
     report = REPORT.model_copy(update={"results": of_test, "metric": metric, "usefulness": None})
     assert outcome(report, None).endswith(told)
+
+
+def test_of_several_numbers_the_guess_is_that_of_each_and_not_of_their_means():
+    """One in units of which nothing is explained, one in tens of them of which nearly all is: the mean r2 says nothing of the mean error."""
+    targets = [TargetFigures(name="a", rmse=1.0, mae=1.0, r2=0.0), TargetFigures(name="b", rmse=1.0, mae=1.0, r2=0.99)]
+    figures = Evaluation(kind="Amounts", step=1, splits={"test": SplitFigures(rows=9, targets=targets)})
+    results = REPORT.results.model_copy(update={"test": {"rmse": 1.0, "r2": 0.495}})
+    report = REPORT.model_copy(update={"usefulness": None, "metric": "rmse", "results": results})
+    assert outcome(report, figures).endswith("; always saying the mean has 5.500.")
 
 
 def test_the_outcome_has_the_interval_of_the_test_data(tmp_path):

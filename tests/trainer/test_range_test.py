@@ -261,6 +261,22 @@ def test_a_short_training_keeps_its_rates_and_says_why(tmp_path):
 
 
 @pytest.mark.slow
+def test_rates_that_were_chosen_by_other_data_are_chosen_anew_until_something_is_trained(tmp_path):
+    """A pod dies after the test, and somebody corrects the data before the next one: until there is a checkpoint the folder takes it."""
+
+    def head(rows):
+        given = MLPTask()
+        given.pins["data"]["train"] = rows
+        run = open_run(tmp_path, given, epochs=2)
+        run.saver.close()
+        return run.job.strategy.learning_rate.head
+
+    usual = head("before")
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace(f'"head": {usual}', '"head": 0.5'))
+    assert (head("before"), head("after")) == (0.5, usual)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_workers_choose_as_one_on_every_engine(ranks, tmp_path, engine):
     one, other = ranks.call(range_group.rates, tmp_path / "two", engine, 2)

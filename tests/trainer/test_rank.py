@@ -273,6 +273,18 @@ def test_other_pods_wait_for_the_choice_of_pod_0_and_later_starts_keep_to_it(tmp
     assert chosen_before(named, start, Pod(1, "", 0, tmp_path, tmp_path), link, stopping) is named
 
 
+def test_a_choice_that_was_made_by_other_data_says_so(tmp_path):
+    """The base lies in the recipe of the run by then: the folder keeps to it, and does not pass it off as that of the new data."""
+    chosen = choice(candidates(tmp_path, "one", "two"), f"file://{tmp_path}/two")
+    opened = chosen.model_copy(update={"train": {"sha256": "1"}})
+    assert chosen.beside({"sha256": "2"}) == opened.beside({"sha256": "1"}) == chosen.decision
+    other = opened.beside({"sha256": "2"})
+    assert (other.answer, other.warning) == ("two", True)
+    assert other.message.endswith(
+        "; the training data has changed since: to choose anew take another output.destination"
+    )
+
+
 def test_a_pod_that_was_replaced_while_it_ranked_leaves_the_folder_to_its_replacement(tmp_path, monkeypatch):
     """Its node is cut off for long enough that another pod 0 has chosen, and trains, when it has ranked."""
     (tmp_path / "link").mkdir()

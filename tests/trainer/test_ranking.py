@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,13 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from unfreeze_trainer.judgement.stages import stage_helps
 from unfreeze_trainer.models.blocks import Block
+from unfreeze_trainer.ranking import rank as rank_module
 from unfreeze_trainer.ranking.layers import features, pooled_rows
 from unfreeze_trainer.ranking.order import MEAN, READ, Measured, Ranking, ranked
 from unfreeze_trainer.ranking.scores import NEIGHBOURS, Scores, _decomposed, nearest, scores, shrinkage
+from unfreeze_trainer.training.stages import probed_of
 
 ROWS, LABELS = 120, 4
 
@@ -238,3 +242,71 @@ def test_rows_of_the_same_input_do_not_tell_each_other():
     same = scores(noise, labels, "Label", np.zeros(40, int))
     assert same.rows == pytest.approx(np.full(40, 1 / 4)), "nothing but copies: nobody tells anything"
     assert scores(noise, labels, "Label", np.arange(40)).knn == scores(noise, labels, "Label").knn
+
+
+def ranking(kind: str, *bases: Measured, guess: float = 0.0) -> Ranking:
+    return Ranking(bases=ranked(bases), rows=100, training_rows=900, seed=0, guess=guess, share_of=kind)
+
+
+def test_of_numbers_a_share_of_their_variance_is_told_and_not_of_the_rows():
+    found = ranking("Variance", measured("one", 0.5))
+    assert found.sentence == "one: its features tell 0.500 of the variance of 100 training rows by their neighbours"
+    assert found.decision.otherwise == "another candidate"
+    probed = probed_of(ranking("Variance", measured("one", 0.5), measured("other", 0.2)), "one")
+    message = stage_helps(probed, name="first", step=1, seconds=1.0).message
+    assert "the features tell 0.500 of the variance of 100 training rows" in message
+
+
+def test_a_base_that_is_no_better_than_a_guess_is_said_to_be():
+    for kind, guess, blind in (
+        ("Rows", 0.6, "guessing the commonest label, 0.600"),
+        ("Variance", 0.5, "saying the mean"),
+    ):
+        found = ranking(kind, measured("one", 0.5), guess=guess)
+        assert found.sentence.endswith(f", which is no better than always {blind}")
+    assert [one.value for one in ranking("Rows", measured("one", 0.5), guess=0.25).decision.evidence] == [0.5, 0.25]
+
+
+def test_copies_of_a_row_are_one_witness_between_bases():
+    """Else data that holds each row ten times looks ten times as sure."""
+
+    def behind(times: int, *, told: bool) -> float:
+        rows = np.repeat(np.arange(40), times)
+        one, other = (
+            Measured(
+                name,
+                {READ: Scores(right[rows].mean(), 0.1, 0.2, right[rows].astype(float))},
+                1,
+                1.0,
+                np.arange(len(rows)),
+                rows if told else None,
+            )
+            for name, right in (("one", np.arange(40) % 4 > 0), ("other", np.arange(40) % 3 > 0))
+        )
+        low, high = ranked([one, other])[1].behind_interval
+        return high - low
+
+    assert behind(10, told=True) == pytest.approx(behind(1, told=False), rel=1e-4)
+    assert behind(10, told=False) < 0.4 * behind(1, told=False)
+
+
+def test_rows_that_could_not_be_read_are_not_counted(monkeypatch):
+    """Of 100 rows 40 pictures are broken, and the job skips them: the features tell their share of 60."""
+
+    class Rows:
+        def __init__(self, *_):
+            self.split, self.total = SimpleNamespace(source=SimpleNamespace(inputs=None)), 900
+
+    told = replace(measured("one", 0.5), read=np.arange(60))
+    job = SimpleNamespace(training=SimpleNamespace(seed=0), model=SimpleNamespace(source="one", candidates=["one"]))
+    for name, stub in (
+        ("require_rankable", lambda _: None),
+        ("_Rows", Rows),
+        ("_opened", lambda *_: [None]),
+        ("_targets", lambda *_: ("Label", labels())),
+        ("numbers_of", lambda _: np.arange(ROWS)),
+        ("candidates_of", lambda _: [job]),
+        ("_measured", lambda *_: told),
+    ):
+        monkeypatch.setattr(rank_module, name, stub)
+    assert rank_module.rank(job).rows == 60

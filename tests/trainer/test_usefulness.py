@@ -62,6 +62,14 @@ def test_the_interval_is_that_of_the_samples_that_tell(cells):
     assert judged(hits, actual).better is bool(low > 0.5)
 
 
+@pytest.mark.parametrize(("won", "lost"), [(0.38, 0.0), (0.35, 0.02), (0.03, 0.0)])
+def test_the_interval_holds_the_true_difference(won, lost):
+    """Of 95 % of the draws of samples: of others the model would get others right that the guess gets wrong."""
+    draws = np.random.default_rng(0).multinomial(300, [won, lost, 1 - won - lost], 200)
+    found = [judged([155 - wrong, right], [155, 145]) for right, wrong, _ in draws]
+    assert np.mean([one.gain_low <= won - lost <= one.gain_high for one in found]) >= 0.9
+
+
 @pytest.mark.parametrize("metric", ["macroF1", "balancedAccuracy"])
 def test_where_classes_weigh_alike_a_rare_one_may_be_worth_the_others(metric):
     hits, actual = [800, 45], [950, 50]  # an accuracy of .845, where the most frequent class has .95

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, sqrt
+from collections.abc import Callable, Sequence
+from math import hypot, isfinite, sqrt
 
 import numpy as np
 
@@ -198,22 +198,49 @@ def decided(found: Usefulness, metric: str, step: int) -> Decision:
     )
 
 
+def interval_of_gain(
+    won: float, lost: float, rows: float, interval: Callable[[float, float], tuple[float, float]]
+) -> tuple[float, float]:
+    """Return the 95 % interval of by how much one of two models is right more often than the other, as a share of the rows.
+
+    Only rows on which they differ tell which is better (McNemar 1947): the interval excludes 0 exactly where that of the share that is won
+    of these excludes a half. How many of these there are is not known any better: of other rows it would be another number. So the
+    gain is a product of two shares, and the distances of their ends are added by their squares (Zou and Donner 2008, doi:10.1002/sim.3095).
+
+    Parameters
+    ----------
+    won, lost, rows
+        Rows that the one alone gets right, that the other alone does, and all of them, at least 1.
+    interval
+        Returns the 95 % interval of a share, of a count and of how many.
+    """
+    differ, (fewest, most) = (won + lost) / rows, interval(won + lost, rows)
+    if not differ:
+        return -most, most
+    balance, (least, highest) = (won - lost) / (won + lost), (2 * end - 1 for end in interval(won, won + lost))
+    gain, more, less = differ * balance, most - differ, differ - fewest
+    down, up = (less, more) if balance > 0 else (more, less)
+    low = gain - hypot(differ * (balance - least), balance * down)
+    high = gain + hypot(differ * (highest - balance), balance * up)
+    if least > 0:
+        low = max(low, fewest * least)
+    if highest < 0:
+        high = min(high, fewest * highest)
+    return max(-1.0, low), min(1.0, high)
+
+
 def _plain(hits: np.ndarray, actual: np.ndarray) -> tuple[float, float, float, float]:
     """Return accuracy, that of the most frequent class, and the interval of the difference.
 
-    Of the samples that one of the two gets right and the other wrong, the share that is the model's has a score interval
-    (Wilson 1927); the others tell nothing (McNemar 1947).
+    Of shares it is the score interval (Wilson 1927).
     """
     count, guess = actual.sum(), int(actual.argmax())
     won, lost = hits.sum() - hits[guess], actual[guess] - hits[guess]
-    low, high = _wilson(won, won + lost)
-    differ = (won + lost) / count
-    return hits.sum() / count, actual[guess] / count, differ * (2 * low - 1), differ * (2 * high - 1)
+    low, high = interval_of_gain(float(won), float(lost), float(count), _wilson)
+    return hits.sum() / count, actual[guess] / count, low, high
 
 
 def _wilson(hits: float, count: float) -> tuple[float, float]:
-    if count == 0:
-        return 0.5, 0.5
     share, square = hits / count, _Z * _Z
     middle = share + square / (2 * count)
     reach = _Z * sqrt(share * (1 - share) / count + square / (4 * count * count))

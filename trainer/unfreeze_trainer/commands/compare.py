@@ -22,6 +22,10 @@ _FILE_WIDTH = 10_000
 """Columns that a line has at most in a file or a pipe: as many as it needs."""
 
 
+_SMALL = 1e-2
+"""Figures below which four digits behind the point are fewer than three that count."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run."""
@@ -215,4 +219,6 @@ def shown_metrics(run: Run, split: str) -> list[str]:
 
 def figure(value: float | None) -> str:
     """Return a figure as the table and the page have it."""
-    return "" if value is None else f"{value:.4f}"
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) >= _SMALL or value == 0 else f"{value:.3g}"

@@ -88,7 +88,7 @@ def _outcome(runs: Sequence[Run], metric: str, split: str) -> str:
 def _shown(run: Run, metric: str, split: str) -> dict[str, Any]:
     report, value = run.report, _value(run, metric, split)
     useful = {True: "yes", False: "no"}[report.usefulness.better] if report.usefulness else ""
-    is_share = value is not None and 0 <= value <= 1
+    is_share = value is not None and 0 <= value <= 1 and not lower_is_better(metric)  # a long bar is a good one
     facts = {
         "job": report.job,
         "base": report.base.source,

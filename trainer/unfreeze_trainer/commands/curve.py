@@ -12,7 +12,7 @@ import click
 
 from unfreeze_trainer.commands.compare import read
 from unfreeze_trainer.commands.local import table_or_json
-from unfreeze_trainer.judgement.curve import Point, verdict
+from unfreeze_trainer.judgement.curve import Point, digits_of, verdict
 
 if TYPE_CHECKING:
     from unfreeze_api.contracts.decision import Decision
@@ -55,8 +55,11 @@ def curve(runs: tuple[Path, ...], kind: Literal["table", "json"]) -> None:
 
     for (other, metric, points), sentence in zip(curves, sentences, strict=True):
         table = Table("training samples", f"gain in {metric} over {other}", "from", "to")
+        digits = digits_of(points)
         for point in points:
-            table.add_row(f"{point.samples:,}", *(f"{value:+.3f}" for value in (point.gain, point.low, point.high)))
+            table.add_row(
+                f"{point.samples:,}", *(f"{value:+.{digits}f}" for value in (point.gain, point.low, point.high))
+            )
         for column in table.columns:
             column.justify = "right"
         Console(highlight=False, markup=False).print(table)

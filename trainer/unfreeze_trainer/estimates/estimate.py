@@ -51,6 +51,9 @@ class Estimate:
         if self.accelerated:
             others = weights
             first = max(others, *(phase.snapshot for phase in self.traced.phases), self.traced.exporting)
+        if self.traced.solver:
+            held = self.traced.solver + (0 if self.accelerated else weights)
+            first, others = max(first, held), max(others, held)
         if self.loads_again:
             first, others = max(first, 2 * weights), max(others, 2 * weights)
         return AGENT + self.workers * self.base + first + (self.workers - 1) * others
@@ -95,12 +98,18 @@ class Estimate:
     def beside(self) -> str:
         """Return what the job computes before its first phase, for people; nothing where that is nothing."""
         planned, tested = self.traced.planned_steps, self.traced.test_steps
+        solver = self.traced.solver
+        solved = (
+            f"The head is solved from what the base gives of all samples: {size(solver)} in each worker."
+            if solver
+            else ""
+        )
         if not tested:
-            return ""
+            return solved
         again = ", and loads the base once more after each part of it" if self.loads_again else ""
         return (
             f"The range test of the learning rates takes at most {tested} steps before the {planned:,} that are planned ({tested / planned:.1%}),"
-            f" and computes their batches once more without gradients{again}."
+            f" and computes their batches once more without gradients{again}.{f' {solved}' if solved else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,6 +133,7 @@ class Estimate:
             "exportFileBytes": traced.export,
             "plannedSteps": traced.planned_steps,
             "rangeTestSteps": traced.test_steps,
+            "solverBytes": traced.solver,
             "phases": [{to_camel(name): value for name, value in vars(phase).items()} for phase in traced.phases],
         }
 

@@ -34,6 +34,7 @@ from unfreeze_trainer.training.hold import copy_below_head
 from unfreeze_trainer.training.loop import plain_step
 from unfreeze_trainer.training.plan import Plan
 from unfreeze_trainer.training.range_test import parts
+from unfreeze_trainer.training.solver import vectors_of, with_solver
 from unfreeze_trainer.training.trials import trial_batches
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Traced:
     """Optimizer steps of all phases."""
     test_steps: int = 0
     """Steps that a range test of learning rates takes before them; 0 without one."""
+    solver: int = 0
+    """Of what a frozen base gives of all samples, in the host's memory of each worker while a head is solved; 0 without a solver."""
 
     @property
     def peak(self) -> int:
@@ -203,6 +206,7 @@ class _Trace:
             ledger.restart()  # files are mapped, and not copied
             module = loaded.module
             names = [block.name for block in loaded.blocks]
+            self._job = with_solver(self._job, self._task, loaded, runs=False)
             found = compile_phases(self._job, names, self._feed.steps_per_epoch, headless=loaded.headless)
             freezer = Freezer(
                 module, loaded.blocks, loaded.adapter_parameters, loaded.rate_factors, locked=loaded.locked
@@ -254,6 +258,7 @@ class _Trace:
             export=self._exported(sizes, loaded, frozen & (sizes.keys() - everything)),
             planned_steps=planned,
             test_steps=tested,
+            solver=vectors_of(self._task, loaded) if any(phase.solved for phase in found) else 0,
         )
 
     def _try(self, engine: Engine, module: nn.Module, chosen: set[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite, sqrt
 
-from unfreeze_api.contracts.evaluation import Evaluation
+from unfreeze_api.contracts.evaluation import Evaluation, SplitFigures
 from unfreeze_api.contracts.report import Report, Rollback
 from unfreeze_trainer.usefulness import compared, guess_of
 
@@ -35,7 +35,7 @@ def outcome(report: Report, evaluation: Evaluation | None) -> str:
     if figures and (interval := figures.intervals.get(report.metric)):
         sentence += f" (95 % interval {spoken(interval[0])} to {spoken(interval[1])})"
     first = [f"{_capital(one.message)}. " for one in report.decisions if one.warning and one.type != "Useful"]
-    return f"{''.join(first)}{sentence}{_beside(report, metrics)}."
+    return f"{''.join(first)}{sentence}{_beside(report, metrics, figures)}."
 
 
 def _capital(text: str) -> str:
@@ -50,7 +50,17 @@ def went_back(rollback: Rollback) -> str:
     )
 
 
-def _beside(report: Report, metrics: dict[str, float]) -> str:
+def _error_of_mean(metrics: Mapping[str, float], figures: SplitFigures | None) -> float | None:
+    """Return the rmse of always saying the mean, of several numbers the mean over them; None where nobody knows."""
+    pairs = [(one.rmse, one.r2) for one in figures.targets] if figures and figures.targets else []
+    pairs = pairs or [(metrics["rmse"], metrics.get("r2"))]
+    found = [
+        error / sqrt(1 - r2) for error, r2 in pairs if error is not None and r2 is not None and r2 < 1
+    ]  # not of NaN
+    return sum(found) / len(found) if len(found) == len(pairs) and isfinite(sum(found)) else None
+
+
+def _beside(report: Report, metrics: dict[str, float], figures: SplitFigures | None) -> str:
     """Return what the model is compared with."""
     worth = report.usefulness
     if worth is not None and (not worth.better or "rmse" not in metrics):
@@ -59,8 +69,8 @@ def _beside(report: Report, metrics: dict[str, float]) -> str:
             f"; on the validation data its {worth.compared or compared(report.metric)} is {judged} than that of always {guess_of(worth)},"
             f" {spoken(worth.majority)}, by {worth.gain_low:+.3f} to {worth.gain_high:+.3f}"
         )
-    if "rmse" in metrics and isfinite(r2 := metrics.get("r2", float("nan"))) and r2 < 1:
+    if "rmse" in metrics and (mean := _error_of_mean(metrics, figures)) is not None:
         if report.metric == "rmse":
-            return f"; always saying the mean has {spoken(metrics['rmse'] / sqrt(1 - r2))}"
-        return f"; its rmse is {spoken(metrics['rmse'])}, that of always saying the mean about {spoken(metrics['rmse'] / sqrt(1 - r2))}"
+            return f"; always saying the mean has {spoken(mean)}"
+        return f"; its rmse is {spoken(metrics['rmse'])}, that of always saying the mean about {spoken(mean)}"
     return ""

@@ -9,11 +9,14 @@ beat: Wang and Manning 2012, ACL P12-2018.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from unfreeze_trainer.judgement.said import Said, goodness
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +40,20 @@ _SIDE, _CELL, _BINS = 64, 8, 9
 _SMALL = 8
 
 
+_OF_ALL_ALIKE = ("accuracy", "subsetAccuracy")
+"""Metrics in which each row counts alike, whatever its labels: rare ones are not weighed up for them."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    """What is chosen on folds."""
+
+    strength: float
+    """Inverse strength of the regularisation."""
+    weight: str | None = None
+    """`balanced` where labels weigh alike, however rare."""
+
+
 @dataclass(frozen=True)
 class Classical:
     """A fitted model."""
@@ -51,7 +68,15 @@ class Classical:
 
 
 def fit(
-    kind: Kind, reads: Reads, inputs: Iterable[Any], targets: np.ndarray, *, outputs: int, pairs: bool, seed: int
+    kind: Kind,
+    reads: Reads,
+    inputs: Iterable[Any],
+    targets: np.ndarray,
+    *,
+    outputs: int,
+    pairs: bool,
+    seed: int,
+    metric: str,
 ) -> Classical:
     """Fit a linear model on training samples.
 
@@ -69,16 +94,33 @@ def fit(
         Whether the texts are pairs.
     seed
         Draws the folds.
+    metric
+        Of `compared_by`, by which it is going to be compared: what is chosen on the folds is chosen by it too, so that rare labels count for it
+        as they do for what it is compared with.
     """
     features = _Texts(outputs, 2 if pairs else 1) if reads == "Texts" else _Pictures()
     matrix, wanted = features.fit(inputs), _wanted(kind, targets, outputs)
     make = {"OneOf": _one_of, "AnyOf": _any_of, "Amounts": _amounts}[kind]
+    options = [_Option(strength) for strength in _REGULARISATIONS[reads]]
+    names = [str(place) for place in range(outputs)]
+
+    def outputs_of(option: _Option, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return _outputs(make(option).fit(matrix[rows], wanted[rows]), matrix[others], outputs)
+
+    def score(rows: np.ndarray, said: np.ndarray) -> float:
+        return goodness(Said.of(kind, names, targets[rows], said), metric)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of folds that lack a label
-        chosen = _choose(make, _REGULARISATIONS[reads], matrix, wanted, seed=seed)
+        worth = cache(_on_folds(outputs_of, score, rows=len(wanted), seed=seed))
+        chosen = max(options, key=worth)
+        if kind != "Amounts" and metric not in _OF_ALL_ALIKE:
+            chosen = max(chosen, replace(chosen, weight="balanced"), key=worth)
         model = make(chosen).fit(matrix, wanted)
     how = "ridge regression" if kind == "Amounts" else "logistic regression"
-    return Classical(f"{how} on {features.name}", chosen, lambda given: _outputs(model, features(given), outputs))
+    return Classical(
+        f"{how} on {features.name}", chosen.strength, lambda given: _outputs(model, features(given), outputs)
+    )
 
 
 def _wanted(kind: Kind, targets: np.ndarray, outputs: int) -> np.ndarray:
@@ -90,40 +132,59 @@ def _wanted(kind: Kind, targets: np.ndarray, outputs: int) -> np.ndarray:
     return has
 
 
-def _one_of(strength: float) -> Any:
+def _one_of(option: _Option) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=_ITERATIONS)
+    return LogisticRegression(C=option.strength, class_weight=option.weight, max_iter=_ITERATIONS)
 
 
-def _any_of(strength: float) -> Any:
+def _any_of(option: _Option) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
 
-    return OneVsRestClassifier(LogisticRegression(C=strength, max_iter=_ITERATIONS, solver="liblinear"))
+    one = LogisticRegression(C=option.strength, class_weight=option.weight, max_iter=_ITERATIONS, solver="liblinear")
+    return OneVsRestClassifier(one)
 
 
-def _amounts(strength: float) -> Any:
+def _amounts(option: _Option) -> Any:
     from sklearn.linear_model import Ridge
 
-    return Ridge(alpha=1 / strength)
+    return Ridge(alpha=1 / option.strength)
 
 
-def _choose(
-    make: Callable[[float], Any], values: Sequence[float], matrix: Any, wanted: np.ndarray, *, seed: int
-) -> float:
-    """Return the value whose models are the best on folds that they were not fitted on; the first of equals."""
-    from sklearn.model_selection import KFold, cross_val_score
+def _on_folds(
+    outputs_of: Callable[[_Option, np.ndarray, np.ndarray], np.ndarray],
+    score: Callable[[np.ndarray, np.ndarray], float],
+    *,
+    rows: int,
+    seed: int,
+) -> Callable[[_Option], float]:
+    """Return what says how good an option's models are on folds that they were not fitted on; of too few rows all are alike.
 
-    rows = np.random.default_rng(seed).permutation(len(wanted))[:_CHOOSING]
-    if len(rows) < _FOLDS * 2:
-        return values[0]
-    folds = KFold(_FOLDS)
-    scores = [
-        np.nanmean(cross_val_score(make(value), matrix[rows], wanted[rows], cv=folds, error_score=np.nan))
-        for value in values
-    ]
-    return values[int(np.nanargmax(scores))] if np.isfinite(scores).any() else values[0]
+    Parameters
+    ----------
+    outputs_of
+        Fits an option on rows, and returns its outputs of others.
+    score
+        How good outputs of rows are, above all others where it is highest.
+    rows
+        How many there are.
+    """
+    drawn = np.random.default_rng(seed).permutation(rows)[:_CHOOSING]
+    folds = np.array_split(drawn, _FOLDS) if len(drawn) >= _FOLDS * 2 else []
+
+    def worth(option: _Option) -> float:
+        found = []
+        for fold in folds:
+            others = np.concatenate([other for other in folds if other is not fold])
+            try:
+                found.append((fold, outputs_of(option, others, fold)))
+            except ValueError:  # of one class alone
+                continue
+        value = score(*(np.concatenate(part) for part in zip(*found, strict=True))) if found else -np.inf
+        return value if np.isfinite(value) else -np.inf
+
+    return worth
 
 
 def _outputs(model: Any, matrix: Any, outputs: int) -> np.ndarray:

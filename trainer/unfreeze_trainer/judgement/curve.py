@@ -20,7 +20,10 @@ _LEVEL = 1.959964
 _DRAWS, _SEED = 2000, 0
 _FURTHEST = 10
 """How many times the largest size the end is said to lie at most."""
-_LEAST_ERROR = 1e-3
+_LEAST_ERROR, _ZERO = 1e-3, 1e-12
+"""Share of the largest gain that the error of each has at least, and what counts as none."""
+_DIGITS, _SMALL = 3, 0.01
+"""Digits behind the point, of gains that are not all smaller than the second."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class Point:
     @property
     def error(self) -> float:
         """Standard error of the gain, of its interval's wider side."""
-        return max(self.high - self.gain, self.gain - self.low, _LEAST_ERROR) / _LEVEL
+        return max(self.high - self.gain, self.gain - self.low) / _LEVEL
 
-    @property
-    def told(self) -> str:
-        """The gain with its interval."""
-        return f"{self.gain:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+    def told(self, digits: int) -> str:
+        """Return the gain with its interval."""
+        return f"{self.gain:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+
+
+def digits_of(points: Sequence[Point]) -> int:
+    """Return how many digits behind the point gains have, so that three count where all are small."""
+    largest = max((abs(value) for one in points for value in (one.gain, one.low, one.high)), default=0.0)
+    return _DIGITS if largest >= _SMALL or largest < _ZERO else _DIGITS - 1 - math.floor(math.log10(largest))
 
 
 def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
@@ -60,28 +68,31 @@ def verdict(points: Sequence[Point], *, metric: str, other: str) -> str:
     """
     ordered = sorted(points, key=lambda point: (point.samples, point.gain, point.low, point.high))
     sizes = sorted({point.samples for point in points})
-    last = _mean([point for point in points if point.samples == sizes[-1]])
+    last, digits = _mean([point for point in points if point.samples == sizes[-1]]), digits_of(points)
+    told = last.told(digits)
     if last.high < 0:
-        first = f"{other} do better at {last.samples:,} training samples, by {-last.gain:.3f} {metric}"
-        first += f" ({-last.high:.3f} to {-last.low:.3f})"
+        first = f"{other} do better at {last.samples:,} training samples, by {-last.gain:.{digits}f} {metric}"
+        first += f" ({-last.high:.{digits}f} to {-last.low:.{digits}f})"
     elif last.low <= 0:
-        first = f"transfer is worth nothing that {metric} shows at {last.samples:,} training samples: {last.told} over {other}"
+        first = (
+            f"transfer is worth nothing that {metric} shows at {last.samples:,} training samples: {told} over {other}"
+        )
     else:
-        first = f"transfer is worth {last.told} {metric} over {other} at {last.samples:,} training samples"
+        first = f"transfer is worth {told} {metric} over {other} at {last.samples:,} training samples"
     if len(sizes) == 1:
         return f"{first}; how that changes with more is not known of one size"
     slope, low, high, meets = _line(ordered)
-    change = f"{slope:+.3f} ({low:+.3f} to {high:+.3f}) for each ten times as many, from {sizes[0]:,} on"
+    change = f"{slope:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}) for each ten times as many, from {sizes[0]:,} on"
     if last.low <= 0:
         return f"{first}; the gain changes by {change}"
     if high >= 0:
         return f"{first}; the gain changes by {change}: that it ends is not shown"
-    told = [_rounded(value) for value in meets]
+    places = [_rounded(value) for value in meets]
     if meets[0] > _FURTHEST * sizes[-1]:
         return f"{first}; the gain changes by {change}: where it ends is further than {_FURTHEST * sizes[-1]:,} samples"
-    upper = f"to {told[2]}" if meets[2] <= _FURTHEST * sizes[-1] else f"to more than {_FURTHEST * sizes[-1]:,}"
-    middle = f"at about {told[1]} samples" if meets[1] <= _FURTHEST * sizes[-1] else "beyond what these sizes tell"
-    return f"{first}; the gain changes by {change}: the curves meet {middle} ({told[0]} {upper})"
+    upper = f"to {places[2]}" if meets[2] <= _FURTHEST * sizes[-1] else f"to more than {_FURTHEST * sizes[-1]:,}"
+    middle = f"at about {places[1]} samples" if meets[1] <= _FURTHEST * sizes[-1] else "beyond what these sizes tell"
+    return f"{first}; the gain changes by {change}: the curves meet {middle} ({places[0]} {upper})"
 
 
 def _mean(points: Sequence[Point]) -> Point:
@@ -98,6 +109,7 @@ def _line(points: Sequence[Point]) -> tuple[float, float, float, tuple[float, fl
     """
     places = np.log10([point.samples for point in points])
     gains, errors = (np.array([getattr(point, name) for point in points]) for name in ("gain", "error"))
+    errors = np.maximum(errors, max(_LEAST_ERROR * float(np.abs(gains).max()), _ZERO) / _LEVEL)
     weights = 1 / errors**2
     centre = weights @ places / weights.sum()
     share = weights * (places - centre)

@@ -178,8 +178,12 @@ def _near(values: np.ndarray) -> np.ndarray:
 
 def spoken(measured: Measured) -> str:
     """Return how much is lost, in a part of a sentence."""
-    figure = f"{measured.value:.1%}" if measured.gauge.share else f"{measured.value:.3g}"
-    return measured.gauge.about.format(figure.replace("%", " %"))
+    return measured.gauge.about.format(_figure(measured.gauge, measured.value))
+
+
+def _figure(gauge: Gauge, value: float) -> str:
+    """Return a value of a gauge in one unit wherever a sentence has it: shares as percentages."""
+    return f"{value:.1%}".replace("%", " %") if gauge.share else f"{value:.3g}"
 
 
 def decided(
@@ -202,7 +206,8 @@ def decided(
     """
     first = found.first
     on = f"{found.rows:,} {'rows of the anchor' if found.anchored else 'validation inputs'}"
-    interval = f"{first.low:.3g} to {first.high:.3g}, 95 % of {on}"
+    low, high = (_figure(first.gauge, value) for value in (first.low, first.high))
+    interval = f"{low} to {high}, 95 % on {on}"
     beside = f"; {spoken(found.gauges[1])}" if len(found.gauges) > 1 else ""
     if found.unseen:
         beside += f"; of encoder {', '.join(found.unseen)} too few rows have anything to say what it has lost"
@@ -215,7 +220,9 @@ def decided(
             "Broken": "beyond",
             "NotSurely": "not surely within" if found.unseen else "about at",
         }
-        limit = f", {words[answer]} the budget of {budget:g}"
+        limit = (
+            f", {words[answer]} the budget of {_figure(first.gauge, budget) if first.gauge.share else f'{budget:g}'}"
+        )
     return Decision(
         type="Forgetting",
         answer=answer,

@@ -4,22 +4,24 @@ References
 ----------
 McNemar 1947, doi:10.1007/BF02295996: of the rows that one of the two gets right and the other wrong, which share is whose.
 Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404: the interval of that share, which excludes a half where the exact test
-rejects at 5 %. Efron 1979, doi:10.1214/aos/1176344552: what the difference would be on other rows, by drawing these again.
+rejects at 5 %, and of how many such rows there are. Efron 1979, doi:10.1214/aos/1176344552: what the difference would be on other rows, by drawing these again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, isfinite, sqrt
+from math import ceil, floor, isfinite, log10, sqrt
 
 import numpy as np
 
 from unfreeze_trainer.exports.intervals import intervals, resampled
+from unfreeze_trainer.usefulness import interval_of_gain
 
 Rates = Callable[[np.ndarray], dict[str, float]]
 """Metrics of a model, of rows with weights, float64 of shape (rows,)."""
 _ALPHA = 0.05
+_DIGITS = 3
 _EDGE = 1e-9
 """What rounding may make of a difference that is as large as the margin."""
 
@@ -44,6 +46,13 @@ class Difference:
     def gain(self) -> float:
         """By how much the first is better on these rows."""
         return self.one - self.other if self.higher else self.other - self.one
+
+    def figures(self) -> tuple[str, str, str, str, str]:
+        """Return one, other, gain, low and high for people: with three digits behind the point, of a metric of small numbers with three that count."""
+        known = [abs(value) for value in (self.one, self.other) if isfinite(value) and value]
+        digits = max(_DIGITS, _DIGITS - 1 - floor(log10(max(known)))) if known else _DIGITS
+        gain, low, high = (f"{value:+.{digits}f}" for value in (self.gain, self.low, self.high))
+        return f"{self.one:.{digits}f}", f"{self.other:.{digits}f}", gain, low, high
 
     @property
     def better(self) -> bool:
@@ -73,19 +82,19 @@ def by_rows(one: np.ndarray, other: np.ndarray) -> Difference:
     from scipy.stats import binomtest
 
     rows, won, lost = len(one), int((one & ~other).sum()), int((other & ~one).sum())
-    if won + lost == 0:
-        return Difference(float(one.mean()), float(other.mean()), 0.0, 0.0, rows, "both are right on the same rows")
-    found = binomtest(won, won + lost, 0.5)
-    share = found.proportion_ci(1 - _ALPHA, method="exact")
-    low, high = ((won + lost) / rows * (2 * end - 1) for end in (share.low, share.high))
-    return Difference(
-        float(one.mean()),
-        float(other.mean()),
-        float(low),
-        float(high),
-        rows,
-        f"{won} rows are right by the first alone and {lost} by the second alone: McNemar's exact p = {found.pvalue:.2g}",
-    )
+    test = "both are right on the same rows"
+    if won + lost:
+        p = binomtest(won, won + lost, 0.5).pvalue
+        test = f"{won} rows are right by the first alone and {lost} by the second alone: McNemar's exact p = {p:.2g}"
+    return Difference(float(one.mean()), float(other.mean()), *interval_of_gain(won, lost, rows, _share), rows, test)
+
+
+def _share(count: float, rows: float) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(count), int(rows)).proportion_ci(1 - _ALPHA, method="exact")
+    return float(found.low), float(found.high)
 
 
 def by_bootstrap(one: Rates, other: Rates, metric: str, rows: int, *, higher: bool) -> Difference:

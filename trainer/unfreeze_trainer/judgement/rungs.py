@@ -27,6 +27,7 @@ MIN_GAIN = 0.01
 """Largest margin where nobody says one: of a metric that is better when it is lower a share of its value."""
 
 
+_IDLE = "probability that the newest rung gained no more"
 FEW = 30
 """Validation rows below which they tell nothing surely: where all of so many are right, up to a tenth of others may be wrong (95 %, the rule of
 three: Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031)."""
@@ -52,6 +53,8 @@ class Climbed:
     """What always guessing one class has; None where that has no meaning, or is of another metric."""
     loss: float | None = None
     """Mean on the validation samples; None where there is none."""
+    by_rows: bool = True
+    """Whether it is known what it says of each row: else it is compared by its value, which no probability can be told of."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def gate(
         why, answer = f"{takes}, and {spent:.0f} s of the {wanted.seconds:.0f} s are spent", "No"
         otherwise = f"a budget of {math.ceil(spent + following.seconds):,} s"
     elif idle is not None and idle >= IDLE and best.useful is not False and not behind and not wanted.few:
-        why = f"{newest.name} brought no more than {margin:.2g}, with probability {idle:.2f}"
+        why = f"{newest.name} brought no more than {margin:.2g}, {_surely(climbed, idle)}"
         answer, otherwise = "No", "a gain by the newest rung, or a smaller minGain"
     else:
         why, answer = f"{max(left, 0):.2g} is left to gain", "Yes"
@@ -218,7 +221,7 @@ def gate(
             *_below(climbed, classical),
             *_of_rungs(climbed, metric),
             Evidence(name="minGain", value=margin),
-            *([] if idle is None else [Evidence(name="probability that the newest rung gained no more", value=idle)]),
+            *([] if idle is None or not _known(climbed) else [Evidence(name=_IDLE, value=idle)]),
             Evidence(name=f"seconds that {name} takes, about", value=round(following.seconds, 1)),
         ],
         otherwise=otherwise,
@@ -268,7 +271,7 @@ def choose(
     if place != top:
         message = (
             f"{taken.name} is taken: its {metric.name} {taken.value:.4g} is not worse than the {best.value:.4g} of {best.name} by"
-            f" more than {margin:.2g}, with probability {within[place]:.2f}"
+            f" more than {margin:.2g}, {_surely(climbed, within[place])}"
         )
         otherwise = f"a minGain of less: with 0 it is {best.name}"
     else:
@@ -283,6 +286,8 @@ def choose(
             if likely is None
             else f"{FEW} validation samples or more: with {wanted.rows} no rung is surely as good as a better one"
             if wanted.few
+            else f"a cheaper rung that is within {margin:.2g}"
+            if not _known(climbed)
             else f"a cheaper rung that is within {margin:.2g} with probability {SURE:g}; the most probable one is with {likely:.2f}"
         )
     if behind and classical is not None:
@@ -314,13 +319,23 @@ def choose(
                     value=value,
                 )
                 for one, value in zip(climbed, within, strict=True)
-                if one is not best
+                if one is not best and _known(climbed)
             ),
         ],
         seconds=sum(one.seconds for number, one in enumerate(climbed) if number > place),
         otherwise=otherwise,
         alternative=f"the last rung, {last}{known}. One seed",
     )
+
+
+def _known(climbed: Sequence[Climbed]) -> bool:
+    """Return whether rungs are compared row by row."""
+    return all(one.by_rows for one in climbed)
+
+
+def _surely(climbed: Sequence[Climbed], probability: float) -> str:
+    """Return how sure a comparison is, for people."""
+    return f"with probability {probability:.2f}" if _known(climbed) else "by the values alone"
 
 
 def _below(climbed: Sequence[Climbed], classical: Yardstick | None) -> list[Evidence]:

@@ -113,6 +113,12 @@ def compared_by(kind: Kind, metric: str) -> str:
     return _OF_LOSS[kind] if metric == "loss" else _INSTEAD.get(metric, metric)
 
 
+def goodness(said: Said, metric: str) -> float:
+    """Return a metric of `compared_by` of all rows, with its sign turned where less of it is better."""
+    found = said.rates(np.ones(len(said.actual)))[metric]
+    return -found if metric in _LOWER else found
+
+
 def compare(one: Said, other: Said, metric: str) -> Difference:
     """Return by how much the first is better than the second, by a metric of `compared_by`; in whatever order the rows are.
 

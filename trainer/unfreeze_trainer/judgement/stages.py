@@ -17,11 +17,12 @@ _LEVEL = NormalDist().inv_cdf(0.975)
 """Standard errors of an interval of 95 %."""
 
 
-Figure = Literal["knn", "recallAt1", "loss"]
+Figure = Literal["knn", "variance", "recallAt1", "loss"]
 """What two models are compared by. knn: the features of each row's nearest neighbours tell its label or number, each row left out in
-its turn. recallAt1: the model finds what belongs to a row among all rows. loss: nats a token of the rows' texts."""
+its turn. variance: the share that they tell of what several labels, or numbers, vary by. recallAt1: the model finds what belongs to a row among all rows. loss: nats a token of the rows' texts."""
 _SAID: Mapping[Figure, str] = {
     "knn": "the features tell {:.3f} of {} training rows by their neighbours with it and {:.3f} without it",
+    "variance": "the features tell {:.3f} of the variance of {} training rows by their neighbours with it and {:.3f} without it",
     "recallAt1": "the model finds what belongs to it of {:.3f} of {} training rows with it and of {:.3f} without it",
     "loss": "the loss is {:.3f} nats a token on {} training rows with it and {:.3f} without it",
 }
@@ -32,7 +33,7 @@ class Probed:
     """What two models tell of the same rows."""
 
     with_stage: float
-    """Of knn the share of the rows that are right, or of the variance that is explained."""
+    """Of knn the share of the rows that are right."""
     without: float
     low: float
     """Lower end of the 95 % interval of the gain."""

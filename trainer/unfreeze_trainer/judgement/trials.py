@@ -98,7 +98,11 @@ def judge(
             Evidence(name=f"validation {metric.name} after {trial.steps:,} steps", value=trial.value),
             *([Evidence(name="validation loss before", value=loss)] if known else []),
             *([Evidence(name=f"validation loss after {trial.steps:,} steps", value=trial.loss)] if known else []),
-            Evidence(name=f"probability that it gained no more than {margin:.2g}", value=idle),
+            *(
+                [Evidence(name=f"probability that it gained no more than {margin:.2g}", value=idle)]
+                if before.by_rows
+                else []
+            ),
         ],
         otherwise=otherwise,
         alternative=f"all {trial.planned:,} steps, whatever the first ones bring",

@@ -33,10 +33,10 @@ def against_classical(found: Comparison, *, name: str, fitted_on: int, samples: 
     """
     difference, metric = found.difference, found.metric
     of = f"{fitted_on:,} of {samples:,}" if fitted_on < samples else f"all {samples:,}"
-    both = f"the model's {metric} is {difference.one:.3f}, that of {name} {difference.other:.3f}"
-    interval = (
-        f"difference {difference.low:+.3f} to {difference.high:+.3f}, 95 % of {difference.rows:,} validation samples"
-    )
+    one, other, _, low, high = difference.figures()
+    both = f"the model's {metric} is {one}, that of {name} {other}"
+    by = "difference" if difference.higher else "lower by"
+    interval = f"{by} {low} to {high}, 95 % on {difference.rows:,} validation samples"
     first = {"Yes": "the model is better than a classical one", "No": "a classical model is better"}
     answer = _answer(difference)
     return Decision(
@@ -49,7 +49,7 @@ def against_classical(found: Comparison, *, name: str, fitted_on: int, samples: 
         evidence=_evidence(found, name),
         seconds=found.seconds,
         otherwise=_otherwise(difference),
-        alternative=f"the trained model, without a comparison: {metric} {difference.one:.3f}. {name[:1].upper()}{name[1:]} was"
+        alternative=f"the trained model, without a comparison: {metric} {one}. {name[:1].upper()}{name[1:]} was"
         f" fitted on {of} training samples in {found.seconds:.1f} s",
     )
 
@@ -87,32 +87,35 @@ def against_scratch(
     first_is = "training.epochs, for a solved head has no steps" if solved else "as many steps"
     difference, metric = found.difference, found.metric
     answer = _answer(difference)
-    worth = f"transfer is worth {difference.gain:+.3f} {metric} ({difference.low:+.3f} to {difference.high:+.3f})"
+    one, _, gain, low, high = difference.figures()
+    worth = f"transfer is worth {gain} {metric} ({low} to {high})"
+    if not difference.higher:
+        worth = f"transfer makes {metric} lower by {gain} ({low} to {high})"
     first = {"Yes": worth, "No": f"random weights do better: {worth}"}
-    lengths = [_length(one, steps="" if place else first_is, seconds=seconds) for place, one in enumerate(trained)]
+    lengths = [_length(arm, steps="" if place else first_is, seconds=seconds) for place, arm in enumerate(trained)]
     after = " and ".join(
-        f"{one.difference.other:.3f} from random weights after {length}"
-        for one, length in zip(trained, lengths, strict=True)
+        f"{arm.difference.figures()[1]} from random weights after {length}"
+        for arm, length in zip(trained, lengths, strict=True)
     )
     return Decision(
         type="Scratch",
         answer=answer,
         question="Is it worth starting from pretrained weights?",
         message=f"{first.get(answer, f'random weights may do as well: {worth}')} at {samples:,} training samples:"
-        f" {difference.one:.3f} against {after}",
+        f" {one} against {after}",
         step=found.step,
         warning=None if answer == "Yes" else True,
         evidence=[
             Evidence(name=f"{metric} of the model", value=difference.one),
             *(
                 evidence
-                for one, length in zip(trained, lengths, strict=True)
-                for evidence in _evidence_of(one, metric, length)
+                for arm, length in zip(trained, lengths, strict=True)
+                for evidence in _evidence_of(arm, metric, length)
             ),
         ],
         seconds=found.seconds,
         otherwise=_otherwise(difference),
-        alternative=f"the pretrained weights, without a comparison: {metric} {difference.one:.3f} in {seconds:.0f} s. One seed",
+        alternative=f"the pretrained weights, without a comparison: {metric} {one} in {seconds:.0f} s. One seed",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class RankedBase(Model):
     behind_first: float
     """How much its knn is below the first one's, on the same rows."""
     behind_interval: tuple[float, float]
-    """That holds the difference with 95 %, by the normal approximation of paired differences."""
+    """That holds the difference with 95 %, by the normal approximation of paired differences; rows with equal inputs count as one."""
     parameters: int
     """Without the new head."""
     size_rank: int
@@ -72,6 +73,8 @@ class Ranking(Model):
     """By which the rows were drawn."""
     guess: float
     """What knn would be without features: the share of the commonest label, or 0."""
+    share_of: Literal["Rows", "Variance"] = "Rows"
+    """What knn is a share of: rows that are right, or of several labels and of numbers the variance that is explained."""
     rule: str = RULE
     """By which the bases are in order."""
 
@@ -79,7 +82,11 @@ class Ranking(Model):
     def sentence(self) -> str:
         """What was chosen and why, in a sentence."""
         first, *others = self.bases
-        said = f"{_told(first.source)}: its features tell {first.scores.knn:.3f} of {self.rows} training rows by their neighbours"
+        of = "the variance of " if self.share_of == "Variance" else ""
+        said = f"{_told(first.source)}: its features tell {first.scores.knn:.3f} of {of}{self.rows} training rows by their neighbours"
+        if first.scores.knn <= self.guess:
+            blind = "saying the mean" if of else f"guessing the commonest label, {self.guess:.3f}"
+            said += f", which is no better than always {blind}"
         if not others:
             return said
         low, high = others[0].behind_interval
@@ -95,12 +102,14 @@ class Ranking(Model):
         first, *others = self.bases
         largest = min(self.bases, key=lambda base: base.size_rank)
         evidence = [Evidence(name=f"knn of {first.source}", value=first.scores.knn)]
+        evidence += [Evidence(name="knn without features", value=self.guess)]
         for base in others:
             low, high = base.behind_interval
             evidence.append(
                 Evidence(name=f"how far {base.source} is behind it", value=base.behind_first, low=low, high=high)
             )
-        needed = f"a layer of another candidate that tells more than {first.scores.knn:.3f} of the rows"
+        of = "variance" if self.share_of == "Variance" else "rows"
+        needed = f"a layer of another candidate that tells more than {first.scores.knn:.3f} of the {of}"
         return Decision(
             type="Base",
             answer=short_name(first.source),
@@ -135,6 +144,8 @@ class Measured:
     seconds: float
     read: np.ndarray | None = field(default=None, compare=False)
     """Which samples its scores are of, in order; None for all. One base may take clips that are too short for another."""
+    copies: np.ndarray | None = field(default=None, compare=False)
+    """Of each of these a number that samples with equal inputs share, which are one witness together; None where all differ."""
 
     @property
     def place(self) -> str:
@@ -152,26 +163,33 @@ def ranked(found: Sequence[Measured]) -> list[RankedBase]:
     """
     sizes = sorted(found, key=lambda one: (-one.parameters, one.source))
     order = sorted(found, key=_key)
-    return [_base(one, number, sizes.index(one) + 1, _behind(order[0], one)) for number, one in enumerate(order, 1)]
+    return [_base(one, number, sizes.index(one) + 1, order[0]) for number, one in enumerate(order, 1)]
 
 
-def _behind(first: Measured, other: Measured) -> np.ndarray:
-    """Return how far each row that both have read is behind."""
+def _behind(first: Measured, other: Measured) -> tuple[float, float]:
+    """Return how far a base is behind on the rows that both have read, and the standard error of that."""
     one, two = (each.places[each.place].rows for each in (first, other))
+    copies = other.copies
     if first.read is not None and other.read is not None:
         _, here, there = np.intersect1d(first.read, other.read, assume_unique=True, return_indices=True)
         one, two = one[here], two[there]
-    found: np.ndarray = one - two
-    return found
+        copies = None if copies is None else copies[there]
+    found = one - two
+    mean, which = float(found.mean()), np.arange(len(found))
+    if copies is not None:
+        which = np.unique(copies, return_inverse=True)[1]
+    witnesses = np.bincount(which, found - mean)
+    count = len(witnesses)
+    return mean, float(np.sqrt((witnesses**2).sum() * count / max(1, count - 1))) / len(found)
 
 
 def _key(one: Measured) -> tuple[float, int, str]:
     return -round(one.places[one.place].knn, _DIGITS), one.parameters, one.source
 
 
-def _base(one: Measured, rank: int, size_rank: int, behind: np.ndarray) -> RankedBase:
-    difference = float(behind.mean())
-    error = _LEVEL * float(behind.std(ddof=1)) / len(behind) ** 0.5
+def _base(one: Measured, rank: int, size_rank: int, first: Measured) -> RankedBase:
+    difference, error = _behind(first, one)
+    error *= _LEVEL
     return RankedBase(
         source=one.source,
         rank=rank,

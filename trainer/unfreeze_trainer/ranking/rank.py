@@ -68,8 +68,15 @@ def rank(job: ResolvedJob, rows: int = ROWS, tell: Tell = lambda _text: None) ->
         with naming(job, candidate):
             found.append(_measured(candidate.model.source, task, targets, kind, copies))
     guess = float(targets.mean(axis=0).max()) if kind == "Label" else 0.0
+    bases = ranked(found)
+    first = next(one for one in found if one.source == bases[0].source)
     return Ranking(
-        bases=ranked(found), rows=len(split), training_rows=data.total, seed=job.training.seed, guess=round(guess, 6)
+        bases=bases,
+        rows=len(split) if first.read is None else len(first.read),
+        training_rows=data.total,
+        seed=job.training.seed,
+        guess=round(guess, 6),
+        share_of="Rows" if kind == "Label" else "Variance",
     )
 
 
@@ -173,6 +180,12 @@ def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind, 
     if (mean := mean_of(places)) is not None:
         places[MEAN] = mean
     read = np.setdiff1d(np.arange(len(targets)), list(task.unread[_SPLIT]))  # others are skipped, as the job wants
+    if len(read) < MIN_ROWS:
+        raise JobError(
+            "InvalidData",
+            f"spec.data.train: of {len(targets)} rows that bases are ranked on {len(read)} can be read, and at least {MIN_ROWS} are"
+            " needed: correct the files that are named in the log, or name one base in spec.model.source",
+        )
     found: dict[str, Scores] = {}
     for name, values in places.items():
         if not np.isfinite(values[read]).all():
@@ -181,7 +194,7 @@ def _measured(source: str, task: ComposedTask, targets: np.ndarray, kind: Kind, 
                 f"{task.library.where}: its {name} gives numbers that are not finite: the weights are broken",
             )
         found[name] = scores(values[read], targets[read], kind, copies[read])
-    return Measured(source, found, parameters, time.perf_counter() - began, read)
+    return Measured(source, found, parameters, time.perf_counter() - began, read, copies[read])
 
 
 def _batches(task: ComposedTask, device: torch.device) -> Iterator[tuple[Sequence[int], Batch]]:

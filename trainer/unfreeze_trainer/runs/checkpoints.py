@@ -7,6 +7,7 @@ are a reference to the pinned base. Random generators are not in it: a step's ra
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -55,6 +56,11 @@ class Identity:
     """Hashes of data and base model."""
     first_pins: Callable[[], Mapping[str, Any]] | None = None
     """Computes those that earlier versions took, which cover other files."""
+
+    def seen(self, *kinds: str) -> str:
+        """Return a hash of recipe and pins, of data, or of data and base: until something is trained the folder takes others."""
+        said = self.fingerprint, *(self.pins.get(kind) for kind in kinds)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def require(self, other: Mapping[str, Any], folder: Path) -> None:
         """Raise JobError unless a manifest or report belongs to this job on this data."""

@@ -14,6 +14,8 @@ from unfreeze_trainer.runs.generation import Generation
 log = logging.getLogger(__name__)
 
 FILE = "ranking.json"
+_MESSAGE = 900
+"""Characters of a decision's message that leave room for more."""
 
 
 class Choice(BaseModel):
@@ -28,6 +30,15 @@ class Choice(BaseModel):
     """Why, for people and for the run's record."""
     ranking: dict[str, Any]
     """What `unfreeze rank -o json` prints."""
+    train: dict[str, Any] | None = None
+    """Pins of the training data with which the run was first opened after it; None where it was not yet, or by an earlier version."""
+
+    def beside(self, train: dict[str, Any] | None) -> Decision:
+        """Return the decision, a warning where the training data has changed since it was taken."""
+        if self.train is None or self.train == train:
+            return self.decision
+        message = f"{self.decision.message[:_MESSAGE]}; the training data has changed since: to choose anew take another output.destination"
+        return self.decision.model_copy(update={"message": message, "warning": True})
 
 
 def read_choice(run_folder: Path, fingerprint: str) -> Choice | None:

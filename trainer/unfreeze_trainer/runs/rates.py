@@ -1,4 +1,4 @@
-"""rates.json of a run folder: the learning rates that a run has chosen by a range test, and why. It never chooses again."""
+"""rates.json of a run folder: the learning rates that a run has chosen by a range test, and why. Once it trains it never chooses again."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class ChosenRates(BaseModel):
     format: Literal[1] = 1
     fingerprint: str
     """Of the run that has chosen."""
+    found_on: str = ""
+    """Hash of the data and the base that it has chosen by; empty of earlier versions."""
     head: float
     backbone: float
     tests: list[Tested]

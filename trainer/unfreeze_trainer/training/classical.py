@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -76,7 +75,8 @@ class Classical:
         inputs, targets = task.raw("train", rows)
         pairs = job.data.train.columns.text_pair is not None
         seed, width = job.training.seed, answers.width
-        model = fit(answers.kind, reads, inputs, targets, outputs=width, pairs=pairs, seed=seed)
+        metric = compared_by(answers.kind, job.metric.name)
+        model = fit(answers.kind, reads, inputs, targets, outputs=width, pairs=pairs, seed=seed, metric=metric)
         inputs, targets = task.raw("validation", validation)
         said = Said.of(answers.kind, list(answers.names), targets, model.predict(inputs))
         return cls(model.name, len(rows), time.perf_counter() - began, said)
@@ -90,7 +90,9 @@ class Classical:
                 said = Said(about["kind"], about["names"], found["actual"], found["predicted"])
             found_on = about.get("foundOn")
             return (
-                cls(about["name"], about["fittedOn"], about["seconds"], said) if found_on == _found_on(folder) else None
+                cls(about["name"], about["fittedOn"], about["seconds"], said)
+                if found_on == folder.identity.seen("data")
+                else None
             )
         except FileNotFoundError:
             return None
@@ -103,7 +105,7 @@ class Classical:
         generation, said = folder.generation, self.said
         assert generation is not None
         about = {"name": self.name, "fittedOn": self.fitted_on, "seconds": round(self.seconds, 3)}
-        about |= {"kind": said.kind, "names": said.names, "foundOn": _found_on(folder)}
+        about |= {"kind": said.kind, "names": said.names, "foundOn": folder.identity.seen("data")}
         aside = generation.aside("classical.npz")
         with aside.open("wb") as file:
             np.savez_compressed(file, about=json.dumps(about), actual=said.actual, predicted=said.predicted)
@@ -116,12 +118,6 @@ class Classical:
         if not np.array_equal(model.actual, self.said.actual):
             raise ValueError("a classical model and the run have read other validation rows")
         return compare(model, self.said, metric)
-
-
-def _found_on(folder: RunFolder) -> str:
-    """Return a hash of recipe and data of a run: until something is trained its folder takes others."""
-    said = folder.identity.fingerprint, folder.identity.pins.get("data")
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def left_out(folder: RunFolder, what: str, error: Exception) -> None:

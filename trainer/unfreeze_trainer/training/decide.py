@@ -77,7 +77,7 @@ def decide(
         by = f" by more than {stopping.min_delta:.4g}" if stopping.min_delta else ""
         why = f"evaluations in a row that have not improved {metric.name} {phase_best:.4g}{by}: {bad}"
     if beyond and not last:
-        why = f"{beyond:.3g} of what the base could is lost, more than the budget of evidence.forgetting"
+        why = f"what is lost of what the base could is {beyond:.3g} by the first gauge, more than the budget of evidence.forgetting"
     left = History(value if best else history.best, phase_best, bad, beyond if best else history.best_beyond)
     return Decision(best=best, end=last or bool(why), history=left, why=why)
 

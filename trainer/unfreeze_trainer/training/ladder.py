@@ -288,7 +288,7 @@ class Ladder:
         plain = Climbed(name, best.value, rung.steps, rung.seconds, useful=useful, majority=majority, loss=loss)
         metric = self._wanted.metric.name
         if said is None or compared_by(said.kind, metric) != metric:
-            return plain
+            return replace(plain, by_rows=said is not None)
         error, low, high = spread(said, metric)
         return replace(plain, error=error, low=low, high=high)
 

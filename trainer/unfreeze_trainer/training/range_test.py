@@ -102,6 +102,8 @@ class RangeTest:
     def rates(self, folder: RunFolder) -> ChosenRates:
         """Return what the run has chosen or chooses now, which is written down then. Collective.
 
+        While there is no checkpoint, data and base may be others than those that it has chosen by: then it chooses anew.
+
         Raises
         ------
         StopRequested
@@ -109,9 +111,12 @@ class RangeTest:
         """
         fingerprint = folder.identity.fingerprint
         known = read_rates(folder.path, fingerprint) if self._engine.rank == 0 else None
+        seen = folder.identity.seen("data", "base")
+        if known and known.found_on != seen and not folder.checkpoints.own_steps():
+            known = None
         if known := self._engine.broadcast_json(known, ChosenRates | None):
             return known
-        chosen = self._choose(fingerprint)
+        chosen = self._choose(fingerprint).model_copy(update={"found_on": seen})
         if folder.generation:
             store_rates(chosen, folder.generation, folder.path)
         return chosen

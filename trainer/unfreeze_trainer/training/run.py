@@ -13,7 +13,7 @@ from unfreeze_trainer.features.reuse import Place
 from unfreeze_trainer.feed import Feed
 from unfreeze_trainer.link import tell
 from unfreeze_trainer.phases.freezer import Freezer
-from unfreeze_trainer.runs.choice import read_choice
+from unfreeze_trainer.runs.choice import read_choice, store_choice
 from unfreeze_trainer.runs.stages import read_results
 from unfreeze_trainer.training.begin import attach, open_folder, resume, say_start
 from unfreeze_trainer.training.decisions import Decisions
@@ -264,7 +264,10 @@ def _decided_before(job: ResolvedJob, folder: RunFolder, rates: ChosenRates | No
     """Yield what was decided before the first step: on the base, on the stages, on the rates."""
     fingerprint = folder.identity.fingerprint
     if job.model.candidates and (choice := read_choice(folder.path, fingerprint)):
-        yield choice.decision
+        train = folder.identity.pins.get("data", {}).get("train")
+        if choice.train is None and folder.generation:
+            store_choice(choice.model_copy(update={"train": train}), folder.generation, folder.path)
+        yield choice.beside(train)
     if job.stages:
         yield from (stage.decision for stage in read_results(folder.path, fingerprint) if stage.decision)
     if rates:

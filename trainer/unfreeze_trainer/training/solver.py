@@ -150,6 +150,12 @@ def _unsolved(job: ResolvedJob, auto: AutoSpec, task: Task, loaded: LoadedModel,
     return _foreign(task, loaded.module, head) if runs else ""
 
 
+def vectors_of(task: Task, loaded: LoadedModel) -> int:
+    """Return the bytes of the vectors from which a worker solves the head of a model, with their copies; 0 where nothing solves it."""
+    head = LinearHead.of(loaded.module, loaded.blocks[-1])
+    return 0 if isinstance(head, str) else _bytes_of(head, task)
+
+
 def _bytes_of(head: LinearHead, task: Task) -> int:
     return _COPIES * 8 * head.inputs * task.splits["train"]
 

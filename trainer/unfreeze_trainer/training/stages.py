@@ -331,4 +331,5 @@ def probed_of(ranking: Ranking, after: str) -> Probed:
         high=high if one is first else -low,
         rows=ranking.rows,
         seconds=first.seconds + second.seconds,
+        figure="knn" if ranking.share_of == "Rows" else "variance",
     )
